@@ -1,0 +1,1 @@
+"""Teachers: one file per format, each giving a frozen `Teacher`."""

@@ -1,0 +1,81 @@
+"""Teacher: a frozen network that carries its own input space, class count and what it can offer to a method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.errors import TeacherMismatch
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpace:
+    """Where valid images live: shape (C, H, W) and the lowest and highest value of each channel."""
+
+    shape: tuple[int, int, int]
+    low: tuple[float, ...]  # (C,)
+    high: tuple[float, ...]  # (C,)
+    range_known: bool  # False: mean and std were not given, bounds are a guess
+
+
+class Teacher(nn.Module):
+    """A frozen, eval-mode network from images (N, C, H, W) to logits (N, num_classes).
+
+    `classifier` is the last linear module; its input is the penultimate feature. None where the graph has no such
+    module: then `features` is not offered. Parameters never require gradients; gradients do reach the images.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        input_space: InputSpace,
+        *,
+        num_classes: int,
+        classifier: nn.Module | None,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.input_space = input_space
+        self.num_classes = num_classes
+        self.classifier = classifier
+        self.warnings = list(warnings)  # codes, e.g. "teacher-batchnorm-folded", "input-range-unknown"
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """What methods may ask for: "batchnorm" (running statistics), "features" (penultimate vector)."""
+        offered = set()
+        if any(isinstance(module, nn.BatchNorm2d) for module in self.network.modules()):
+            offered.add("batchnorm")
+        if self.classifier is not None:
+            offered.add("features")
+        return frozenset(offered)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """A teacher never leaves eval mode."""
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor = self.network(images)
+        if logits.shape[1:] != (self.num_classes,):
+            raise TeacherMismatch(f"teacher returns {tuple(logits.shape[1:])}, not ({self.num_classes},)")
+        return logits
+
+    def forward_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, num_classes) and the penultimate feature (N, F); needs "features"."""
+        if self.classifier is None:
+            raise TeacherMismatch("this teacher has no linear classifier whose input could be read")
+        seen: list[Tensor] = []
+        hook = self.classifier.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+        try:
+            logits = self(images)
+        finally:
+            hook.remove()
+        return logits, seen[0].flatten(1)
+
+    @torch.no_grad()
+    def label(self, images: Tensor) -> Tensor:
+        """Detached logits (N, num_classes)."""
+        return self(images)

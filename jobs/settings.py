@@ -1,0 +1,40 @@
+"""Where we run: `Settings`, built once per entry point from the environment (DFKD_...) and handed down."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every deployment setting. What to compute is never here; that is `DistillSpec`."""
+
+    model_config = SettingsConfigDict(env_prefix="DFKD_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(Path("dfkd-data"), description="Everything kept on local disk lives below this directory.")
+    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite below data_dir when absent.")
+    broker_url: str | None = Field(None, description="Redis URL of the doorbell; absent: the table is polled.")
+    max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is taken.")
+    max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is taken.")
+    inspection_timeout_seconds: float = Field(30.0, gt=0, description="Longest structural inspection of a teacher.")
+    inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of that inspection.")
+
+    lease_seconds: float = Field(60.0, gt=0, description="A claimed job is given up when its lease is this old.")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a supervisor renews its lease.")
+    sweep_seconds: float = Field(5.0, gt=0, description="How often expired leases and queued jobs are looked for.")
+    max_attempts: int = Field(10, ge=1, description="Charged attempts after which a job fails.")
+    max_crashes: int = Field(3, ge=1, description="Crashes without a newer checkpoint after which a job is poison.")
+    backoff_seconds: float = Field(5.0, ge=0, description="First delay before a crashed job is tried again; doubles.")
+    stall_seconds: float = Field(600.0, gt=0, description="A runner without a step for this long is stopped.")
+    stop_grace_seconds: float = Field(10.0, gt=0, description="Time between SIGTERM and SIGKILL of a runner.")
+    checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
+
+    worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")
+    worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
+    worker_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners.")
+    retention_days: float = Field(30.0, gt=0, description="How long artifacts of a finished job are kept.")
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database URL, or SQLite below `data_dir`."""
+        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'ledger.sqlite3'}"
