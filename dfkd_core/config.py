@@ -6,7 +6,7 @@ options class here and its implementation in `methods/` or `memories/` under the
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -65,7 +65,9 @@ class TeacherSpec(Frozen):
     )
     width: Positive | None = Field(None, description="Width multiplier of the named architecture; 1 when absent.")
     input: InputSpec | None = Field(None, description="Read from an ONNX graph where absent.")
-    num_classes: Annotated[int, Field(ge=2, le=100_000)] | None = Field(None, description="Read from the file where absent.")
+    num_classes: Annotated[int, Field(ge=2, le=100_000)] | None = Field(
+        None, description="Read from the file where absent."
+    )
 
 
 class StudentSpec(Frozen):
@@ -141,9 +143,9 @@ class DistillConfig(Frozen):
     method: Literal["pre_dfkd"] = "pre_dfkd"
     memory: Literal["none", "reservoir", "vae"] = "vae"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    budget: Budget = Field(default_factory=Budget)
-    method_options: MethodOptions = Field(default_factory=PreDfkdOptions)
-    memory_options: MemoryOptions = Field(default_factory=VaeOptions)
+    budget: Budget = Budget()
+    method_options: MethodOptions = PreDfkdOptions()
+    memory_options: MemoryOptions = VaeOptions()
 
     @model_validator(mode="before")
     @classmethod
@@ -162,8 +164,8 @@ class DistillConfig(Frozen):
 class DistillSpec(Frozen):
     """The whole request: one teacher in, one student out."""
 
-    teacher: TeacherSpec = Field(default_factory=TeacherSpec)
+    teacher: TeacherSpec = TeacherSpec()
     student: StudentSpec
-    accept: AcceptSpec = Field(default_factory=AcceptSpec)
+    accept: AcceptSpec = AcceptSpec()
     distillation: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
-    export: ExportSpec = Field(default_factory=ExportSpec)
+    export: ExportSpec = ExportSpec()

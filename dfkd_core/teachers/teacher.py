@@ -78,4 +78,5 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
         """Detached logits (N, num_classes)."""
-        return self(images)
+        logits: Tensor = self(images)
+        return logits

@@ -1,0 +1,28 @@
+"""The one seam (torch-free) through which progress leaves the science and a wish to stop enters it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+UpdateKind = Literal["stage", "progress", "published", "rolled-back", "checkpoint", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One thing worth telling. `data` by kind:
+
+    stage: {} · progress: {"losses": {name: float}} · published: {"agreement": float} ·
+    rolled-back: {"reason": str} · checkpoint: {"path": str} · warning: {"code", "detail", "hint"}.
+    """
+
+    kind: UpdateKind
+    stage: str  # load, inspect, distill, export, verify
+    step: int = 0  # student updates done
+    total_steps: int = 0  # student updates in all
+    fraction: float = 0.0  # of the whole job, never falling within a run
+    agreement: float | None = None  # of the published student, on the probe
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+OnStep = Callable[[Update], bool]
+"""Called at least once per outer iteration; True asks the run to write a checkpoint and raise `Stopped`."""

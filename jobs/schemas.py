@@ -1,0 +1,155 @@
+"""The ledger's values: frozen, every field explained. What the API returns and what the store keeps."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfkd_core.config import DistillSpec
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+
+
+class Value(BaseModel):
+    """A value of ours: immutable, unknown fields refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class JobSpec(DistillSpec):
+    """What the caller asked for, with every default filled in. Stored and echoed verbatim."""
+
+    name: Annotated[str, Field(pattern=r"^[\w .-]{1,64}$")] | None = Field(None, description="A name for people.")
+    labels: Annotated[dict[Label, Label], Field(max_length=32)] = Field(
+        default_factory=dict, description="Key and value pairs to filter by."
+    )
+
+
+class JobState(StrEnum):
+    """Stored states. `cancelling` is what a client sees of running with a cancel request."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+
+
+STAGES = ("load", "inspect", "distill", "export", "verify")
+"""What a running job goes through, in this order; clients must tolerate new ones."""
+
+
+class Progress(Value):
+    """How far a job is. `fraction` never falls, across attempts too."""
+
+    stage: str = Field("queued", description="queued, then one of STAGES, then done.")
+    fraction: float = Field(0.0, ge=0, le=1, description="Share of the whole job that is done.")
+    step: int = Field(0, ge=0, description="Student updates done.")
+    total_steps: int = Field(0, ge=0, description="Student updates in all; 0 until known.")
+    agreement: float | None = Field(
+        None, description="Agreement of the published student with its teacher, on the probe."
+    )
+    message: str | None = Field(None, description="One line for people.")
+
+
+class BestStudent(Value):
+    """The student that would be delivered if the job stopped now."""
+
+    step: int = Field(description="Student update at which it was published.")
+    agreement: float = Field(description="Its agreement with the teacher on the held-out synthetic probe.")
+
+
+class JobError(Value):
+    """Why a job failed."""
+
+    code: str = Field(description="Permanent, kebab-case; the table is in docs/api.md.")
+    detail: str = Field(description="What happened.")
+    hint: str | None = Field(None, description="What to do about it.")
+    stage: str | None = Field(None, description="The stage in which it happened.")
+    attempt: int | None = Field(None, description="The attempt in which it happened.")
+
+
+class JobWarning(Value):
+    """Something the caller should know that did not stop the job."""
+
+    code: str = Field(description="Permanent, kebab-case.")
+    detail: str = Field(description="What it means.")
+    hint: str | None = Field(None, description="What to do about it.")
+
+
+class ArtifactRef(Value):
+    """One file of a job, kept under the digest of its bytes."""
+
+    name: str = Field(description="student.onnx, student.safetensors or report.json.")
+    sha256: Sha256 = Field(description="Digest of the bytes; also the ETag.")
+    bytes: int = Field(ge=0, description="Size.")
+    media_type: str = Field(description="What the bytes are.")
+
+
+class TeacherRef(Value):
+    """An uploaded teacher: immutable, known by the digest of its bytes."""
+
+    id: Sha256 = Field(description="sha256 of the file.")
+    bytes: int = Field(ge=0, description="Size.")
+    format: str = Field(description="onnx or safetensors, told from the content.")
+    created_at: datetime = Field(description="When it was first uploaded.")
+    inspection: dict[str, Any] = Field(default_factory=dict, description="What the structural inspection found.")
+
+
+class Job(Value):
+    """One teacher in, one student out."""
+
+    id: str = Field(description="Random UUID, made by the service.")
+    state: JobState = Field(description="Stored state.")
+    spec: JobSpec = Field(description="What was asked for, every default filled in.")
+    teacher: TeacherRef = Field(description="The teacher's file.")
+    progress: Progress = Field(Progress(), description="How far it is.")
+    best: BestStudent | None = Field(None, description="The published student, while there is one.")
+    attempt: int = Field(0, description="How often it has been claimed and charged.")
+    fence: int = Field(0, description="Fencing number: rises with every claim, guards every write.")
+    threads: int | None = Field(None, description="Intra-op threads of its runner; fixed by the first claim.")
+    cancel_requested: bool = Field(False, description="A cancel is under way.")
+    warnings: list[JobWarning] = Field(default_factory=list, description="What the caller should know.")
+    error: JobError | None = Field(None, description="Why it failed; null unless failed.")
+    artifacts: list[ArtifactRef] = Field(
+        default_factory=list, description="What can be downloaded; empty until succeeded."
+    )
+    revision: int = Field(description="Rises with every change; the ETag.")
+    created_at: datetime = Field(description="When it was accepted.")
+    updated_at: datetime = Field(description="When it last changed.")
+    started_at: datetime | None = Field(None, description="When it was first claimed.")
+    finished_at: datetime | None = Field(None, description="When it reached a terminal state.")
+    heartbeat_at: datetime | None = Field(None, description="When its worker last renewed the lease.")
+    running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
+
+    @property
+    def public_state(self) -> str:
+        """The state a client sees."""
+        if self.state is JobState.RUNNING and self.cancel_requested:
+            return "cancelling"
+        return self.state.value
+
+
+class Event(Value):
+    """One line of a job's append-only history."""
+
+    seq: int = Field(description="Rises within a job; pass the last one seen as `after`.")
+    job_id: str = Field(description="The job.")
+    kind: str = Field(description="created, claimed, stage, published, checkpoint, warning, released, succeeded, ...")
+    fence: int = Field(description="Fencing number of the claim under which it was written; 0 outside claims.")
+    at: datetime = Field(description="Database time.")
+    data: dict[str, Any] = Field(default_factory=dict, description="What the kind brings along.")
+
+
+class JobPage(Value):
+    """One page of a list, newest first."""
+
+    jobs: list[Job] = Field(description="The jobs.")
+    next_cursor: str | None = Field(None, description="Opaque; absent on the last page.")
