@@ -1,1 +1,5 @@
-"""Students: the catalogue (torch-free). One file per family; one layer description both counts and builds."""
+"""Student families, one file each (torch-free): a name, a width and an input shape give a layer description."""
+
+from dfkd_core.students.menu import ARCHITECTURES, catalogue, describe
+
+__all__ = ["ARCHITECTURES", "catalogue", "describe"]

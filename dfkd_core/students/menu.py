@@ -1,0 +1,118 @@
+"""The catalogue of students (torch-free). The same names serve as architectures of safetensors teachers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dfkd_core.errors import StudentError
+from dfkd_core.layers import NetworkDescription
+from dfkd_core.students import lenet, mobilenetv2, resnet, vgg, wrn
+from dfkd_core.students.family import Architecture, Fit
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    architecture.name: architecture
+    for family in (lenet, resnet, wrn, vgg, mobilenetv2)
+    for architecture in family.ARCHITECTURES
+}
+
+WIDEST = 16.0
+
+
+def describe(
+    architecture: str,
+    *,
+    input_shape: Sequence[int],
+    num_classes: int,
+    width: float = 1.0,
+    options: Mapping[str, object] | None = None,
+) -> NetworkDescription:
+    """The named network, sized for images of `input_shape` (C, H, W) and `num_classes` logits.
+
+    StudentError names the architecture and points into the spec: /student/architecture where the name is unknown or the
+    input does not fit, /student/width, /student/options/NAME.
+    """
+    known = ARCHITECTURES.get(architecture)
+    if known is None:
+        raise StudentError(
+            f"unknown architecture {architecture!r}",
+            hint=f"Known are {', '.join(ARCHITECTURES)}.",
+            pointer="/student/architecture",
+        )
+    fit = Fit(
+        input_shape=_checked_shape(input_shape),
+        num_classes=_checked_classes(num_classes),
+        width=_checked_width(width),
+        options=_checked_options(known, options or {}),
+    )
+    try:
+        return NetworkDescription(
+            known.name, fit.input_shape, fit.num_classes, known.layers(fit), width=fit.width, options=fit.options
+        )
+    except StudentError as error:
+        detail = f"{known.name} cannot take {'×'.join(map(str, fit.input_shape))} images: {error.detail}"
+        raise StudentError(detail, hint=error.hint, pointer="/student/architecture") from error
+
+
+def catalogue(input_shape: Sequence[int], num_classes: int, width: float = 1.0) -> list[dict[str, Any]]:
+    """What every architecture would be for these images (C, H, W) and classes, in the catalogue's order.
+
+    Each entry has name, family, paper, form, options, and either parameters and macs or, where the architecture cannot
+    take the input, `refused`: the reason.
+    """
+    return [_entry(known, input_shape, num_classes, width) for known in ARCHITECTURES.values()]
+
+
+def _entry(known: Architecture, input_shape: Sequence[int], num_classes: int, width: float) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": known.name,
+        "family": known.family,
+        "paper": known.paper,
+        "form": known.form,
+        "options": {
+            name: {"default": option.default, "minimum": option.lowest, "exclusiveMaximum": option.below}
+            | {"type": "number", "description": option.description}
+            for name, option in known.options.items()
+        },
+    }
+    try:
+        network = describe(known.name, input_shape=input_shape, num_classes=num_classes, width=width)
+    except StudentError as error:
+        if error.pointer != "/student/architecture":
+            raise
+        return entry | {"refused": error.detail}
+    return entry | {"parameters": network.parameters, "macs": network.macs}
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or any(side < 1 for side in shape):
+        raise StudentError(
+            f"an input shape is [channels, height, width], not {list(shape)}", pointer="/teacher/input/shape"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _checked_classes(num_classes: int) -> int:
+    if num_classes < 1:
+        raise StudentError(f"a classifier needs classes, not {num_classes}", pointer="/teacher/num_classes")
+    return num_classes
+
+
+def _checked_width(width: float) -> float:
+    if not (math.isfinite(width) and 0 < width <= WIDEST):
+        raise StudentError(f"width must be above 0 and at most {WIDEST:g}, not {width}", pointer="/student/width")
+    return float(width)
+
+
+def _checked_options(known: Architecture, options: Mapping[str, object]) -> dict[str, float]:
+    for name in options:
+        if name not in known.options:
+            allowed = ", ".join(known.options) or "none"
+            raise StudentError(
+                f"{known.name} has no option {name!r}",
+                hint=f"Its options: {allowed}.",
+                pointer=f"/student/options/{name.replace('~', '~0').replace('/', '~1')}",
+            )
+    return {
+        name: option.check(options[name], name=name) if name in options else option.default
+        for name, option in known.options.items()
+    }
