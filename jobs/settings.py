@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(None, description="Redis URL of the doorbell; absent: the table is polled.")
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is taken.")
     max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is taken.")
+    upload_idle_seconds: float = Field(30.0, gt=0, description="An upload that stays silent for this long is ended.")
     inspection_timeout_seconds: float = Field(30.0, gt=0, description="Longest structural inspection of a teacher.")
     inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of that inspection.")
 
