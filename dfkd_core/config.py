@@ -4,7 +4,7 @@
 options class here and its implementation in `methods/` or `memories/` under the same name.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -112,11 +112,41 @@ class Budget(Frozen):
 class PreDfkdOptions(Frozen):
     """PRE-DFKD's novel generator (Binici et al., AAAI 2022): settings and loss weights."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Length of the generator's noise vector.")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per generator step.")
+    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Generator updates per round.")
+    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        60, description="Rounds before the first student update; without disagreement."
+    )
+    learning_rate: Positive = Field(1e-3, description="Adam; decays with the student's when that does.")
+    gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
+    onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
+    balance_weight: Weight = Field(5.0, description="Weight of the class balance, sum of mean p times log10 mean p.")
+    activation_weight: Weight = Field(0.1, description="Weight of mean |penultimate feature|, where offered.")
+    adv_weight: Weight = Field(1.0, description="Weight of the disagreement of teacher and student.")
+    adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
+    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
+    smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
+    disagreement: Literal["js", "pseudo_js"] = Field(
+        "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
+    )
+    temperature: Positive = Field(3.0, description="Softmax temperature within the disagreement.")
+    spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
+    batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the inner BatchNorms; the published code has 0.8.")
+    output: Literal["bounded", "standardised"] = Field(
+        "bounded",
+        description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm (published).",
+    )
 
 
 class NoMemoryOptions(Frozen):
     """No replay."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     name: Literal["none"] = Field("none", exclude=True)
 
@@ -124,17 +154,105 @@ class NoMemoryOptions(Frozen):
 class ReservoirOptions(Frozen):
     """Uniform sample of everything ever synthesized, class-balanced, 8-bit images with cached logits."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["reservoir"] = Field("reservoir", exclude=True)
+    capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(10_000, description="Images kept, over all classes.")
 
 
 class VaeOptions(Frozen):
     """Generative pseudo replay: a VAE models what the generator ever produced; its decoder is the memory."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+
     name: Literal["vae"] = Field("vae", exclude=True)
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(112, description="Length of the code.")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Channels of the decoder's last inner layer.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Novel images per update.")
+    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="VAE updates per round.")
+    learning_rate: Positive = Field(1e-3, description="Adam, for encoder and decoder.")
+    pixel_weight: Weight = Field(1.0, description="Weight of mean |reconstruction - image|.")
+    logit_weight: Weight = Field(1.0, description="Weight of mean |T(reconstruction) - T(image)|.")
+    feature_weight: Weight = Field(0.0, description="Weight of mean |feature difference|, where offered.")
+    bn_weight: Weight = Field(0.0, description="Weight of the BatchNorm statistics of reconstructions, where offered.")
+    kld_weight: Weight = Field(1e-5, description="Weight of the Kullback-Leibler divergence from N(0, I).")
+    prior_match_weight: Weight = Field(
+        0.0, description="Weight of confidence and balance on decoded prior samples (a leak in the published code)."
+    )
+    output: Literal["bounded", "standardised"] = Field(
+        "bounded", description="bounded: the valid pixel range; standardised: tanh, then BatchNorm (published)."
+    )
+    prior: Literal["standard", "fitted"] = Field(
+        "fitted", description="standard: replay decodes N(0, I); fitted: a Gaussian per class, fitted to the codes."
+    )
+    self_replay_share: Fraction = Field(0.2, description="Decoded images among those that an update learns from.")
+    inference_steps: Annotated[int, Field(ge=0, le=100)] = Field(
+        1, description="Adam steps that balance a replayed batch's codes over the classes."
+    )
+    inference_learning_rate: Positive = Field(0.02, description="Step size of that inference.")
+    agreement_gate: Fraction = Field(
+        0.8, description="Replay starts when the teacher gives this share of reconstructions the image's class."
+    )
+    batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the BatchNorms; the published code has 0.8.")
+    encoder: Literal["strided", "published"] = Field(
+        "strided", description="strided: down-samples in its convolutions; published: full resolution, column norm."
+    )
 
 
 MethodOptions = Annotated[PreDfkdOptions, Field()]  # a discriminated union as soon as there is a second method
 MemoryOptions = Annotated[NoMemoryOptions | ReservoirOptions | VaeOptions, Field(discriminator="name")]
+
+
+class Augmentation(Frozen):
+    """What a training image goes through before teacher and student see it; the teacher then labels it anew."""
+
+    shift: Fraction = Field(0.0625, description="Largest shift, as a share of the side (2 pixels of 32).")
+    flip: bool = Field(False, description="Mirror half of the images left to right.")
+    mixup: Fraction = Field(0.25, description="Share of images blended with another image.")
+    noise: Fraction = Field(0.05, description="Largest pixel noise, as a share of the valid range.")
+
+    @property
+    def active(self) -> bool:
+        """Whether images change at all, so that cached labels no longer hold."""
+        return bool(self.shift or self.flip or self.mixup or self.noise)
+
+
+class Training(Frozen):
+    """How the student learns. A round is: generator updates, fresh images, student updates, memory update."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    learning_rate: Positive = 2e-3
+    momentum: Fraction = Field(0.9, description="Of SGD.")
+    weight_decay: Weight = 0.0
+    decay: Literal["cosine", "none"] = Field("cosine", description="Of both learning rates, over the actual run.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per student update, with replay.")
+    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Student updates per round.")
+    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Generator batches drawn per round.")
+    fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
+    replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(256, description="Images replayed per round.")
+    replay_share: Fraction = Field(0.3, description="Remembered images in a student batch at the start.")
+    final_replay_share: Fraction = Field(0.5, description="The same at the end.")
+    loss: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: at `temperature`.")
+    temperature: Positive = Field(4.0, description="Of the kl loss.")
+    gradient_clip: Positive | None = 5.0
+    anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
+    ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
+        0.995, description="Of the averaged student, per update, bias-corrected."
+    )
+    augmentation: Augmentation = Augmentation()
+
+
+class Steadiness(Frozen):
+    """What keeps the published student from getting worse. No real image is involved anywhere."""
+
+    consolidation: Fraction = Field(0.15, description="Last share of the run, with the generator frozen.")
+    probe_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Held-out synthetic images.")
+    audit_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Images of the final audit.")
+    evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(60, description="Evaluations on the probe in a run.")
+    margin: Weight = Field(1.0, description="Standard errors by which a new student must beat the published one.")
+    min_class_entropy: Fraction = Field(0.2, description="Class entropy of a batch, of its maximum, that is collapse.")
+    min_diversity: Fraction = Field(0.2, description="Mean image distance, of the healthy one, that is collapse.")
+    max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")
 
 
 class DistillConfig(Frozen):
@@ -144,6 +262,8 @@ class DistillConfig(Frozen):
     memory: Literal["none", "reservoir", "vae"] = "vae"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget = Budget()
+    training: Training = Training()
+    steadiness: Steadiness = Steadiness()
     method_options: MethodOptions = PreDfkdOptions()
     memory_options: MemoryOptions = VaeOptions()
 

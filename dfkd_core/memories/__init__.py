@@ -1,1 +1,24 @@
-"""Memories: ways to replay the past. One file each; the file's name is the name on the wire."""
+"""Memories: ways to replay the past. One file each; the file's name is the memory's name on the wire."""
+
+import torch
+
+from dfkd_core.config import DistillConfig, NoMemoryOptions, ReservoirOptions, VaeOptions
+from dfkd_core.memories.memory import Memory
+from dfkd_core.memories.none import NoMemory
+from dfkd_core.memories.reservoir import ReservoirMemory
+from dfkd_core.memories.vae import VaeMemory
+from dfkd_core.streams import Streams
+from dfkd_core.teachers.teacher import Teacher
+
+__all__ = ["Memory", "build_memory"]
+
+
+def build_memory(config: DistillConfig, teacher: Teacher, *, streams: Streams, device: torch.device) -> Memory:
+    """The memory that `config.memory` names."""
+    match config.memory_options:
+        case VaeOptions() as options:
+            return VaeMemory(options, teacher, streams=streams, device=device)
+        case ReservoirOptions() as options:
+            return ReservoirMemory(options, teacher, streams=streams, device=device)
+        case NoMemoryOptions() as options:
+            return NoMemory(options, teacher, streams=streams, device=device)

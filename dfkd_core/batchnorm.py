@@ -1,0 +1,79 @@
+"""BatchNorm statistics: reading a teacher's layers through hooks, and re-estimating a student's buffers."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from dfkd_core import losses
+
+
+class BatchNormStatistics:
+    """While open, every forward of `network` leaves its BatchNorm2d input statistics here; closing removes the hooks.
+
+    `distance()` is the loss of the latest forward, differentiable with respect to the images.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._handles: list[RemovableHandle] = []
+        self._moments: dict[nn.Module, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+
+    def __enter__(self) -> Self:
+        self._handles = [layer.register_forward_pre_hook(self._read) for layer in self._layers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._moments.clear()
+
+    def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
+            return
+        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
+
+    def distance(self) -> Tensor:
+        """Sum over the layers read of the two L2 distances; see `losses.batchnorm_distance`."""
+        return losses.batchnorm_distance(list(self._moments.values()))
+
+
+@contextmanager
+def _only_batchnorm_trains(network: nn.Module) -> Iterator[list[_BatchNorm]]:
+    layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    was_training = network.training
+    network.eval()
+    for layer in layers:
+        layer.train()
+    try:
+        yield layers
+    finally:
+        network.train(was_training)
+
+
+def has_batchnorm(network: nn.Module) -> bool:
+    """Whether the network has statistics that could be re-estimated."""
+    return any(isinstance(module, _BatchNorm) for module in network.modules())
+
+
+@torch.no_grad()
+def reestimate(network: nn.Module, image_batches: Iterable[Tensor]) -> None:
+    """Replace every BatchNorm's running statistics by the plain average over the batches; nothing else changes."""
+    with _only_batchnorm_trains(network) as layers:
+        momenta = [layer.momentum for layer in layers]
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # cumulative average
+        for images in image_batches:
+            network(images)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

@@ -1,0 +1,166 @@
+"""Checkpoints: one safetensors file each, JSON in its metadata, written atomically, tied to what computed it.
+
+A state is a tree of dicts, lists, numbers, strings, None and tensors. Nothing in a file can be executed.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dfkd_core.config import DistillConfig
+from dfkd_core.errors import CheckpointMismatch
+
+FORMAT = "dfkd-checkpoint-1"
+KEPT = 2
+TENSOR = "__tensor__"
+PAIRS = "__pairs__"  # a dict whose keys are integers, such as an optimiser's
+
+
+class CheckpointWriter:
+    """Writes `checkpoint-<number>.safetensors` into a directory at most every so many seconds; keeps the last two.
+
+    `fingerprint` holds the caller's own facts (teacher digest, student description, ...); the run adds its own.
+    """
+
+    def __init__(self, directory: Path, *, every_seconds: float, fingerprint: Mapping[str, str] | None = None) -> None:
+        self.directory = directory
+        self.fingerprint = dict(fingerprint or {})
+        self._every_seconds = every_seconds
+        self._last_written = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the interval has passed since the last checkpoint, or since the start."""
+        return time.monotonic() - self._last_written >= self._every_seconds
+
+    def write(self, state: Mapping[str, Any], *, fingerprint: Mapping[str, str]) -> Path:
+        """Write one checkpoint, durable when this returns, and drop all but the last two."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        earlier = written(self.directory)
+        number = 1 + (_number(earlier[-1]) if earlier else 0)
+        path = self.directory / f"checkpoint-{number:06d}.safetensors"
+        write_checkpoint(path, state, fingerprint={**fingerprint, **self.fingerprint})
+        for old in earlier[: max(0, len(earlier) + 1 - KEPT)]:
+            old.unlink(missing_ok=True)
+        self._last_written = time.monotonic()
+        return path
+
+
+def written(directory: Path) -> list[Path]:
+    """Complete checkpoints of a directory, oldest first."""
+    return sorted(directory.glob("checkpoint-*.safetensors"), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.removeprefix("checkpoint-"))
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any], *, fingerprint: Mapping[str, str]) -> None:
+    """Write to a temporary file beside `path`, flush it to the disk, rename it, flush the directory."""
+    tensors: dict[str, Tensor] = {}
+    tree = _pack(state, tensors)
+    metadata = {"format": FORMAT, "state": json.dumps(tree), "fingerprint": json.dumps(dict(fingerprint))}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata=metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_directory(path.parent)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, Any]:
+    """The state in `path`. Every fact of `fingerprint` must be the one it was written with."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise CheckpointMismatch(f"{path.name} cannot be read: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointMismatch(f"{path.name} is not a {FORMAT} file")
+    _check_fingerprint(path, json.loads(metadata["fingerprint"]), fingerprint)
+    state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
+    return state
+
+
+def _check_fingerprint(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    different = [name for name, value in wanted.items() if found.get(name) != value]
+    if different:
+        raise CheckpointMismatch(
+            f"{path.name} was written by another run: different {', '.join(sorted(different))}",
+            hint="resume on a host with the same build and thread count, or start over",
+        )
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:  # Any: a tree of JSON values and tensors
+    if isinstance(value, Tensor):
+        name = f"{len(tensors):05d}"
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {TENSOR: name}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: _pack(item, tensors) for key, item in value.items()}
+        return {PAIRS: [[key, _pack(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_pack(item, tensors) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
+
+
+def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # Any: as above
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if TENSOR in value:
+        return tensors[value[TENSOR]]
+    if PAIRS in value:
+        return {key: _unpack(item, tensors) for key, item in value[PAIRS]}
+    return {key: _unpack(item, tensors) for key, item in value.items()}
+
+
+def fingerprint_of(
+    config: DistillConfig, teacher: nn.Module, student: nn.Module, *, device: torch.device
+) -> dict[str, str]:
+    """What must be equal for a resumed run to be the same run: what is computed, and what computes it."""
+    return {
+        "config": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        "teacher": _digest_of_weights(teacher),
+        "student": hashlib.sha256(repr(_shapes_of(student)).encode()).hexdigest(),
+        "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": str(torch.get_num_threads()),
+        "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+def _shapes_of(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
+
+
+def _digest_of_weights(network: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()

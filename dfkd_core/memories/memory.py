@@ -1,0 +1,40 @@
+"""Memory: how the past is kept and replayed. Three verbs: remember, replay, and say how many bytes that takes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.batch import Batch
+
+
+class Memory(ABC):
+    """Everything a method made before, or a model of it."""
+
+    @abstractmethod
+    def remember(self, fresh: Batch) -> dict[str, Tensor]:
+        """Take in a round's fresh images; returns detached losses by name, if it learns."""
+
+    @abstractmethod
+    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+        """`count` remembered images with the teacher's logits, or None when there is nothing worth replaying yet."""
+
+    @property
+    @abstractmethod
+    def num_bytes(self) -> int:
+        """Bytes of the tensors that must be kept to replay."""
+
+    @property
+    def warnings(self) -> list[dict[str, str]]:
+        """What the user should know, each with code, detail and hint."""
+        return []
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier state."""

@@ -1,0 +1,196 @@
+"""Generative pseudo replay: a VAE models all images ever synthesized; its decoder is the memory. Binici, Aggarwal,
+Pham, Leman, Mitra: Robust and Resource-Efficient Data-Free Knowledge Distillation by Generative Pseudo Replay,
+AAAI 2022, https://arxiv.org/abs/2201.03019.
+
+Reconstructions are judged through the teacher, codes are balanced over its classes before they are decoded, and the
+VAE rehearses on its own replay so that it does not forget either.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core import losses
+from dfkd_core.batch import Batch
+from dfkd_core.batchnorm import BatchNormStatistics
+from dfkd_core.config import VaeOptions
+from dfkd_core.memories.codes import CodePrior
+from dfkd_core.memories.memory import Memory
+from dfkd_core.networks import Encoder, Generator
+from dfkd_core.streams import Streams
+from dfkd_core.teachers.teacher import Teacher
+
+BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (§2.5)
+AGREEMENT_MEMORY = 0.9  # per update, of the running reconstruction agreement
+
+
+class VaeMemory(Memory):
+    """Encoder, decoder, their optimisers and what is known of the codes."""
+
+    def __init__(self, options: VaeOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
+        self._options = options
+        self._teacher = teacher
+        self._device = device
+        self._draws = streams["vae"]
+        self._updates = 0
+        self._agreement = 0.0  # running share of reconstructions that keep the image's class
+        space = teacher.input_space
+        self.encoder = Encoder(
+            space.shape,
+            latent_dim=options.latent_dim,
+            width=options.width,
+            batchnorm_eps=options.batchnorm_eps,
+            published=options.encoder == "published",
+            generator=streams["encoder-weights"],
+        ).to(device)
+        self.decoder = Generator(
+            space.shape,
+            latent_dim=options.latent_dim,
+            width=options.width,
+            batchnorm_eps=options.batchnorm_eps,
+            spectral_norm=False,
+            output=options.output,
+            low=space.low,
+            high=space.high,
+            generator=streams["decoder-weights"],
+        ).to(device)
+        self._prior = CodePrior(teacher.num_classes, options.latent_dim) if options.prior == "fitted" else None
+        parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self._optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
+
+    def remember(self, fresh: Batch) -> dict[str, Tensor]:
+        """Learn from a random part of the fresh images and from the memory's own replay."""
+        terms: dict[str, Tensor] = {}
+        for _ in range(self._options.updates_per_round):
+            chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
+            novel = Batch(images=fresh.images[chosen], teacher_logits=fresh.teacher_logits[chosen])
+            terms = self._update(Batch.join(novel, self._rehearsal(len(novel))))
+        return {f"vae_{name}": value for name, value in terms.items()}
+
+    def _rehearsal(self, novel: int) -> Batch | None:
+        """Own replay, so that it makes up `self_replay_share` of the batch; none before the first update."""
+        share = self._options.self_replay_share
+        count = round(novel * share / max(1e-6, 1 - share))
+        return self._decoded(count, self._draws) if self._updates and count else None
+
+    def _update(self, batch: Batch) -> dict[str, Tensor]:
+        """One Adam step of encoder and decoder (methods-replay §2.4)."""
+        self.encoder.train()
+        self.decoder.train()
+        terms = self.terms(batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(losses.weighted_sum(terms))
+        self._optimizer.step()
+        self._updates += 1
+        return {name: value.detach() for name, (_weight, value) in terms.items()}
+
+    def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        """Every term of the VAE's loss with its weight; terms without weight are not computed."""
+        options = self._options
+        mu, logvar = self.encoder(batch.images)
+        noise = torch.randn(mu.shape, generator=self._draws).to(self._device)
+        with BatchNormStatistics(self._teacher.network) as statistics:
+            reconstruction = self.decoder(mu + noise * (0.5 * logvar).exp())
+            logits, features = self._seen(reconstruction)
+            distance = statistics.distance() if options.bn_weight and "batchnorm" in self._teacher.offers else None
+        terms = {
+            "pixel": (options.pixel_weight, (reconstruction - batch.images).abs().mean()),
+            "logit": (options.logit_weight, losses.logit_l1(logits, batch.teacher_logits)),
+            "kld": (options.kld_weight, losses.kld_from_standard_normal(mu, logvar)),
+        }
+        if features is not None:
+            with torch.no_grad():
+                target = self._teacher.forward_with_features(batch.images)[1]
+            terms["feature"] = (options.feature_weight, (features - target).abs().mean())
+        if distance is not None:
+            terms["bn"] = (options.bn_weight, distance)
+        if options.prior_match_weight:
+            terms["prior"] = (options.prior_match_weight, self._prior_match(len(batch)))
+        self._note(batch, logits, mu)
+        return terms
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._options.feature_weight and "features" in self._teacher.offers:
+            return self._teacher.forward_with_features(images)
+        return self._teacher(images), None
+
+    def _prior_match(self, count: int) -> Tensor:
+        logits = self._teacher(self.decoder(self._codes(count, self._draws)))
+        return losses.onehot(logits) + BALANCE_WEIGHT * losses.class_balance(logits)
+
+    @torch.no_grad()
+    def _note(self, batch: Batch, reconstruction_logits: Tensor, mu: Tensor) -> None:
+        classes = batch.teacher_logits.argmax(dim=1)
+        share = float((reconstruction_logits.argmax(dim=1) == classes).float().mean())
+        self._agreement = AGREEMENT_MEMORY * self._agreement + (1 - AGREEMENT_MEMORY) * share
+        if self._prior is not None:
+            self._prior.observe(mu.detach(), classes)
+
+    @property
+    def reconstruction_agreement(self) -> float:
+        """Running share of reconstructions to which the teacher gives the class of the image, in [0, 1]."""
+        return self._agreement
+
+    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+        """Decoded codes, once reconstructions keep their class often enough (`agreement_gate`)."""
+        if not self._updates or self._agreement < self._options.agreement_gate:
+            return None
+        return self._decoded(count, generator)
+
+    def _decoded(self, count: int, generator: torch.Generator) -> Batch:
+        """Images of class-balanced codes with the teacher's logits; the decoder in eval mode, nothing learnt."""
+        self.decoder.eval()
+        z = self.balanced(self._codes(count, generator))
+        with torch.no_grad():
+            images = self.decoder(z)
+        return Batch(images=images, teacher_logits=self._teacher.label(images))
+
+    def _codes(self, count: int, generator: torch.Generator) -> Tensor:
+        if self._prior is None:
+            return torch.randn((count, self._options.latent_dim), generator=generator).to(self._device)
+        return self._prior.sample(count, generator=generator).to(self._device)
+
+    def balanced(self, z: Tensor) -> Tensor:
+        """Codes (N, latent_dim) after a few Adam steps towards confident, class-balanced images (§2.5)."""
+        if not self._options.inference_steps or len(z) < 2:
+            return z
+        z = z.clone().requires_grad_()
+        optimizer = torch.optim.Adam([z], lr=self._options.inference_learning_rate)
+        for _ in range(self._options.inference_steps):
+            logits = self._teacher(self.decoder(z))
+            loss = BALANCE_WEIGHT * losses.class_balance(logits) + losses.onehot(logits)
+            if self._prior is None:
+                loss = loss + losses.standard_normal_moments(z)
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss, inputs=[z])
+            optimizer.step()
+        return z.detach()
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of what must be kept to replay: decoder weights and buffers, and the fitted codes' moments."""
+        kept = [*self.decoder.parameters(), *self.decoder.buffers()]
+        prior = self._prior.num_bytes if self._prior is not None else 0
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept) + prior
+
+    def state(self) -> dict[str, Any]:
+        """Both networks, their optimiser and the codes' moments."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "decoder": self.decoder.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "prior": self._prior.state() if self._prior is not None else None,
+            "updates": self._updates,
+            "agreement": self._agreement,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue an earlier VAE."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.decoder.load_state_dict(state["decoder"])
+        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        if self._prior is not None:
+            self._prior.restore(state["prior"])
+        self._updates, self._agreement = state["updates"], state["agreement"]

@@ -1,0 +1,163 @@
+"""Generator, decoder and encoder, sized from the image shape (C, H, W).
+
+The generator is DAFL's (Chen et al., ICCV 2019), which PRE-DFKD uses twice: as novel generator with spectral norm, and
+as the VAE's decoder without. With `width` 64, four-pixel multiples and the published options it has the published
+parameter counts.
+"""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
+
+Output = Literal["bounded", "standardised"]
+Shape = tuple[int, int, int]
+
+INITIAL_BOUND = 0.08  # weights start uniform in [-0.08, 0.08], biases at 0
+LEAK = 0.2
+
+
+class Bounded(nn.Module):
+    """Any real value to the valid range of its channel, by a sigmoid."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+        super().__init__()
+        lowest = torch.tensor(low).view(1, -1, 1, 1)
+        self.register_buffer("low", lowest, persistent=False)
+        self.register_buffer("span", torch.tensor(high).view(1, -1, 1, 1) - lowest, persistent=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.low + self.span * values.sigmoid()
+
+
+def _output_head(output: Output, channels: int, low: tuple[float, ...], high: tuple[float, ...]) -> nn.Module:
+    if output == "standardised":
+        return nn.Sequential(nn.Tanh(), nn.BatchNorm2d(channels, affine=False))
+    return nn.Sequential(nn.BatchNorm2d(channels), Bounded(low, high))
+
+
+class Generator(nn.Module):
+    """Noise (N, latent_dim) to images (N, C, H, W)."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        latent_dim: int,
+        width: int,
+        batchnorm_eps: float,
+        spectral_norm: bool,
+        output: Output,
+        low: tuple[float, ...],
+        high: tuple[float, ...],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        channels, height, breadth = shape
+        self.latent_dim = latent_dim
+        self.size = (height, breadth)
+        self.base = (2 * width, math.ceil(height / 4), math.ceil(breadth / 4))
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self.project = nn.Linear(latent_dim, math.prod(self.base))
+            self.norm0 = nn.BatchNorm2d(2 * width)
+            self.conv1 = nn.Conv2d(2 * width, 2 * width, 3, padding=1)
+            self.norm1 = nn.BatchNorm2d(2 * width, eps=batchnorm_eps)
+            self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1)
+            self.norm2 = nn.BatchNorm2d(width, eps=batchnorm_eps)
+            self.conv3 = nn.Conv2d(width, channels, 3, padding=1)
+            self.head = _output_head(output, channels, low, high)
+            initialise(self, generator=generator)
+            if spectral_norm:
+                for convolution in (self.conv1, self.conv2, self.conv3):
+                    add_spectral_norm(convolution)
+
+    def forward(self, z: Tensor) -> Tensor:
+        hidden = self.norm0(self.project(z).view(-1, *self.base))  # (N, 2 width, H/4, W/4)
+        hidden = F.interpolate(hidden, scale_factor=2.0, mode="nearest")  # (N, 2 width, H/2, W/2)
+        hidden = F.leaky_relu(self.norm1(self.conv1(hidden)), LEAK)
+        hidden = F.interpolate(hidden, size=self.size, mode="nearest")  # (N, 2 width, H, W)
+        hidden = F.leaky_relu(self.norm2(self.conv2(hidden)), LEAK)
+        images: Tensor = self.head(self.conv3(hidden))
+        return images
+
+
+class Encoder(nn.Module):
+    """Images (N, C, H, W) to mean and log-variance of their codes, each (N, latent_dim).
+
+    `published` follows the released code: two convolutions at full resolution between nearest down-samplings, and an
+    input whose pixel columns are scaled to unit length. Otherwise every convolution has stride 2.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        *,
+        latent_dim: int,
+        width: int,
+        batchnorm_eps: float,
+        published: bool,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        channels, *size = shape
+        self.published = published
+        stride = 1 if published else 2
+        flat = 2 * width * math.prod(_published_side(side) if published else _strided_side(side) for side in size)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1)
+            self.norm1 = nn.BatchNorm2d(width, eps=batchnorm_eps)
+            self.conv2 = nn.Conv2d(width, 2 * width, 3, stride=stride, padding=1)
+            self.norm2 = nn.BatchNorm2d(2 * width, eps=batchnorm_eps)
+            self.conv3 = nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1)
+            self.norm3 = nn.BatchNorm2d(2 * width, eps=1e-5)
+            self.mu = nn.Linear(flat, latent_dim)
+            self.logvar = nn.Linear(flat, latent_dim)
+            initialise(self, generator=generator)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if self.published:
+            images = F.normalize(images, dim=2)
+        hidden = F.leaky_relu(self.norm1(self.conv1(images)), LEAK)
+        hidden = F.leaky_relu(self.norm2(self.conv2(hidden)), LEAK)
+        if self.published:
+            hidden = self.norm3(self.conv3(_halved(hidden)))
+            hidden = _halved(hidden)
+        else:
+            hidden = F.leaky_relu(self.norm3(self.conv3(hidden)), LEAK)
+        flat = hidden.flatten(1)  # (N, 2 width * h * w)
+        return self.mu(flat), self.logvar(flat)
+
+
+def _halved(images: Tensor) -> Tensor:
+    height, breadth = images.shape[2:]
+    return F.interpolate(images, size=(max(1, height // 2), max(1, breadth // 2)), mode="nearest")
+
+
+def _published_side(side: int) -> int:
+    """What two halvings around one stride-2 convolution leave of a side."""
+    return max(1, math.ceil(max(1, side // 2) / 2) // 2)
+
+
+def _strided_side(side: int) -> int:
+    """What three stride-2 convolutions leave of a side."""
+    for _ in range(3):
+        side = math.ceil(side / 2)
+    return side
+
+
+@torch.no_grad()
+def initialise(network: nn.Module, *, generator: torch.Generator) -> None:
+    """Convolutions and linears uniform in ±INITIAL_BOUND with zero biases, drawn from `generator`."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.weight.uniform_(-INITIAL_BOUND, INITIAL_BOUND, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()

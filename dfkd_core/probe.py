@@ -1,0 +1,67 @@
+"""Probe: held-out synthetic images on which students are compared; the ratchet's only judge.
+
+A held-out image is never trained on. The probe is a class-balanced reservoir over the whole history of the run plus
+the newest held-out images. The audit set is a second one, with its own draws, that never decides anything.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.batch import Batch
+from dfkd_core.reservoir import ClassReservoir, PixelCodec
+
+RECENT_SHARE = 4  # one image in so many of a full probe is a recent one
+CHUNK = 512
+
+
+class Probe:
+    """At most `size` held-out images: three quarters from the whole history, the rest the newest."""
+
+    def __init__(self, size: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
+        self._recent_size = size // RECENT_SHARE
+        self._history = ClassReservoir(size - self._recent_size, num_classes=num_classes, shape=shape, codec=codec)
+        self._codec = codec
+        self._recent_images = torch.zeros((0, *shape), dtype=codec.dtype)
+        self._recent_logits = torch.zeros((0, num_classes), dtype=torch.float16)
+
+    def __len__(self) -> int:
+        return len(self._history) + len(self._recent_images)
+
+    def observe(self, held_out: Batch, *, generator: torch.Generator) -> None:
+        """Show held-out images to the probe. What leaves the newest is offered to the history."""
+        images = torch.cat([self._recent_images, self._codec.encode(held_out.images.cpu())])
+        logits = torch.cat([self._recent_logits, held_out.teacher_logits.cpu().half()])
+        aged = max(0, len(images) - self._recent_size)
+        if aged:
+            old = Batch(images=self._codec.decode(images[:aged]), teacher_logits=logits[:aged].float())
+            self._history.offer(old, generator=generator)
+        self._recent_images, self._recent_logits = images[aged:].clone(), logits[aged:].clone()
+
+    def batch(self) -> Batch:
+        """The current probe, on the CPU."""
+        recent = Batch(images=self._codec.decode(self._recent_images), teacher_logits=self._recent_logits.float())
+        return Batch.join(self._history.all(), recent)
+
+    def state(self) -> dict[str, Any]:
+        """Everything held out."""
+        recent = {"images": self._recent_images, "logits": self._recent_logits}
+        return {"history": self._history.state(), "recent": recent}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over an earlier probe of the same kind."""
+        self._history.restore(state["history"])
+        self._recent_images = state["recent"]["images"].clone()
+        self._recent_logits = state["recent"]["logits"].clone()
+
+
+@torch.no_grad()
+def agrees(student: nn.Module, batch: Batch) -> Tensor:
+    """For each image, whether the student's class is the teacher's: bool (N,), on the CPU. The mode is put back."""
+    was_training = student.training
+    device = next(student.parameters()).device
+    student.eval()
+    classes = [student(images.to(device)).argmax(dim=1).cpu() for images in torch.split(batch.images, CHUNK)]
+    student.train(was_training)
+    return torch.cat(classes) == batch.teacher_logits.argmax(dim=1)

@@ -1,0 +1,60 @@
+"""Ratchet: the published student is replaced only by one that beats it on the current probe."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from dfkd_core.batch import Batch
+from dfkd_core.probe import agrees
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one comparison said; agreements are shares of the same probe."""
+
+    candidate: float
+    published: float  # of the student published after the comparison
+    replaced: bool
+
+
+class Ratchet:
+    """Holds the published student. On one and the same probe its agreement never falls."""
+
+    def __init__(self, student: nn.Module, *, margin: float) -> None:
+        self.published = copy.deepcopy(student).eval().requires_grad_(False)
+        self.published_step: int | None = None
+        self._margin = margin
+
+    def consider(self, candidate: nn.Module, probe: Batch, *, step: int) -> Verdict:
+        """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance."""
+        new = agrees(candidate, probe)
+        old = agrees(self.published, probe)
+        replaced = self.published_step is None or beats(new, old, margin=self._margin)
+        if replaced:
+            self.published.load_state_dict(candidate.state_dict())
+            self.published_step = step
+        best = new if replaced else old
+        return Verdict(candidate=_share(new), published=_share(best), replaced=replaced)
+
+    def state(self) -> dict[str, Any]:
+        """The published student and its step."""
+        return {"network": self.published.state_dict(), "step": self.published_step}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Publish again what was published."""
+        self.published.load_state_dict(state["network"])
+        self.published_step = state["step"]
+
+
+def beats(new: Tensor, old: Tensor, *, margin: float) -> bool:
+    """Whether the mean of the paired differences of two bool (N,) exceeds `margin` of its standard errors."""
+    difference = new.double() - old.double()
+    standard_error = difference.std(correction=0) / max(1, len(difference)) ** 0.5
+    return bool(difference.mean() > margin * standard_error)
+
+
+def _share(agreeing: Tensor) -> float:
+    return float(agreeing.double().mean())

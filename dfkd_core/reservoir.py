@@ -1,0 +1,105 @@
+"""ClassReservoir: a uniform sample of a stream of labelled images with an equal quota for every class of the teacher.
+
+Images are kept in 8 bits between per-channel bounds (or in 16-bit floats where 8 bits would change their labels), the
+teacher's logits in 16-bit floats.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.batch import Batch
+
+LEVELS = 255
+
+
+@dataclass(frozen=True, slots=True)
+class PixelCodec:
+    """Images (N, C, H, W) to bytes and back, affine per channel; values outside [low, high] are clipped."""
+
+    low: Tensor  # (1, C, 1, 1)
+    high: Tensor  # (1, C, 1, 1)
+    dtype: torch.dtype = torch.uint8
+
+    def encode(self, images: Tensor) -> Tensor:
+        if self.dtype != torch.uint8:
+            return images.to(self.dtype)
+        return ((images - self.low) / (self.high - self.low) * LEVELS).round().clamp(0, LEVELS).to(torch.uint8)
+
+    def decode(self, stored: Tensor) -> Tensor:
+        if self.dtype != torch.uint8:
+            return stored.float()
+        return self.low + stored.float() * ((self.high - self.low) / LEVELS)
+
+
+class ClassReservoir:
+    """After n offers of one class, each of them is kept with equal probability quota / n (Vitter's algorithm R)."""
+
+    def __init__(self, capacity: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
+        self.quota = max(1, capacity // num_classes)
+        self.codec = codec
+        self._images = torch.zeros((num_classes * self.quota, *shape), dtype=codec.dtype)
+        self._logits = torch.zeros((num_classes * self.quota, num_classes), dtype=torch.float16)
+        self._seen = torch.zeros(num_classes, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return int(self._seen.clamp(max=self.quota).sum())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all images and logits that can be kept."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
+
+    @property
+    def kept_by_class(self) -> Tensor:
+        """Number of images kept of each class, (num_classes,)."""
+        return self._seen.clamp(max=self.quota)
+
+    def offer(self, batch: Batch, *, generator: torch.Generator) -> None:
+        """Show a batch to the reservoir; it keeps what the lot decides."""
+        lots = torch.rand(len(batch), generator=generator, dtype=torch.float64).tolist()
+        classes = batch.teacher_logits.argmax(dim=1).tolist()
+        seen = self._seen.tolist()
+        chosen: dict[int, int] = {}  # slot to index; a later image may push out an earlier one of the same batch
+        for index, (label, lot) in enumerate(zip(classes, lots, strict=True)):
+            place = seen[label] if seen[label] < self.quota else int(lot * (seen[label] + 1))
+            seen[label] += 1
+            if place < self.quota:
+                chosen[label * self.quota + place] = index
+        self._seen = torch.tensor(seen, dtype=torch.int64)
+        self._keep(batch, chosen)
+
+    def _keep(self, batch: Batch, chosen: dict[int, int]) -> None:
+        if not chosen:
+            return
+        slots, indices = torch.tensor(list(chosen)), torch.tensor(list(chosen.values()))
+        self._images[slots] = self.codec.encode(batch.images.cpu()[indices])
+        self._logits[slots] = batch.teacher_logits.cpu()[indices].half()
+
+    def _filled_slots(self) -> Tensor:
+        place = torch.arange(self.quota).repeat(len(self._seen))
+        return (place < self._seen.clamp(max=self.quota).repeat_interleave(self.quota)).nonzero().flatten()
+
+    def sample(self, count: int, *, generator: torch.Generator) -> Batch:
+        """`count` images drawn uniformly, with replacement, from what is kept."""
+        filled = self._filled_slots()
+        return self._at(filled[torch.randint(len(filled), (count,), generator=generator)])
+
+    def all(self) -> Batch:
+        """Everything that is kept, class after class."""
+        return self._at(self._filled_slots())
+
+    def _at(self, slots: Tensor) -> Batch:
+        return Batch(images=self.codec.decode(self._images[slots]), teacher_logits=self._logits[slots].float())
+
+    def state(self) -> dict[str, Any]:
+        """Everything kept; values are tensors."""
+        return {"images": self._images, "logits": self._logits, "seen": self._seen}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the content of an earlier reservoir of the same kind."""
+        self._images.copy_(state["images"])
+        self._logits.copy_(state["logits"])
+        self._seen = state["seen"].clone()

@@ -1,0 +1,181 @@
+"""One round: the synthesizer learns, fresh and remembered images are drawn, the student learns, the memory learns."""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core import losses
+from dfkd_core.augment import augment
+from dfkd_core.batch import Batch
+from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
+from dfkd_core.run import Run
+
+HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
+GOOD_EVERY = 20  # rounds between two snapshots of a healthy synthesizer
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round tells."""
+
+    losses: dict[str, float]
+    rolled_back: str | None = None  # the reason
+
+
+def play_round(run: Run) -> Outcome:
+    """One round. Until the warm-up is over the student does not learn."""
+    warming_up = run.counters.warmup_rounds < run.config.method_options.warmup_rounds
+    terms = _synthesize(run, warming_up=warming_up)
+    rolled_back = None
+    if warming_up:
+        run.counters.warmup_rounds += 1
+    else:
+        fresh = _draw_fresh(run)
+        _draw_remembered(run)
+        terms |= _teach_student(run)
+        terms |= run.memory.remember(fresh)
+        rolled_back = _guard(run, fresh)
+    run.counters.rounds += 1
+    return Outcome(losses=_finite(terms), rolled_back=rolled_back)
+
+
+def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
+    step = run.counters.steps
+    if run.schedule.consolidates(step):
+        return {}
+    terms: dict[str, Tensor] = {}
+    for _ in range(run.config.method_options.updates_per_round):
+        student = None if warming_up else run.student
+        terms = run.synthesizer.synthesize(student, rate=run.schedule.generator_rate(step))
+        run.counters.images_synthesized += run.config.method_options.batch_size
+    return terms
+
+
+def _draw_fresh(run: Run) -> Batch:
+    """New images with their labels. A part is held out; the rest joins those of the last rounds."""
+    count = run.config.training.fresh_batches * run.config.method_options.batch_size
+    images = run.synthesizer.sample(count, generator=run.streams["fresh"])
+    run.counters.images_synthesized += count
+    batch = Batch(images=images, teacher_logits=run.teacher.label(images))
+    held_out = max(3, round(count * HELD_OUT_SHARE))
+    audited = held_out // 3
+    run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
+    run.probe.observe(_part(batch, audited, held_out), generator=run.streams["probe"])
+    fresh = _part(batch, held_out, count)
+    run.fresh = [*run.fresh, fresh][-run.config.training.fresh_rounds :]
+    return fresh
+
+
+def _part(batch: Batch, start: int, stop: int) -> Batch:
+    return Batch(images=batch.images[start:stop], teacher_logits=batch.teacher_logits[start:stop])
+
+
+def _draw_remembered(run: Run) -> None:
+    training = run.config.training
+    replayed = run.memory.replay(training.replays_per_round, generator=run.streams["replay"])
+    if replayed is not None:
+        run.remembered = [*run.remembered, replayed][-training.fresh_rounds :]
+
+
+def _teach_student(run: Run) -> dict[str, Tensor]:
+    """The round's student updates; fewer at the very end, so that the total is exact."""
+    left = run.schedule.total_steps - run.counters.steps
+    fresh = Batch.join(*run.fresh)
+    remembered = Batch.join(*run.remembered) if run.remembered else None
+    loss = torch.zeros(())
+    for _ in range(min(left, run.config.training.updates_per_round)):
+        loss = _update_student(run, _mixed(run, fresh, remembered))
+        run.counters.steps += 1
+    return {"student": loss}
+
+
+def _mixed(run: Run, fresh: Batch, remembered: Batch | None) -> Batch:
+    """A student batch: remembered images in the share that the schedule says, fresh ones else."""
+    size, draws = run.config.training.batch_size, run.streams["student"]
+    if remembered is None:
+        return _picked(fresh, size, draws)
+    old = round(size * run.schedule.replay_share_at(run.counters.steps))
+    return Batch.join(_picked(fresh, size - old, draws), _picked(remembered, old, draws))
+
+
+def _picked(batch: Batch, count: int, draws: torch.Generator) -> Batch:
+    chosen = torch.randint(len(batch), (count,), generator=draws).to(batch.images.device)
+    return Batch(images=batch.images[chosen], teacher_logits=batch.teacher_logits[chosen])
+
+
+def _update_student(run: Run, batch: Batch) -> Tensor:
+    """One step of the student's optimiser and of its average."""
+    training = run.config.training
+    for group in run.optimizer.param_groups:
+        group["lr"] = training.learning_rate * run.schedule.student_rate(run.counters.steps)
+    images, teacher_logits = _augmented(run, batch)
+    student_logits = run.student.train()(images)
+    loss = student_loss(run, student_logits, teacher_logits)
+    if training.anchor_weight:
+        with torch.no_grad():
+            anchor = run.average.network(images)
+        loss = loss + training.anchor_weight * losses.kl_divergence(student_logits, anchor, temperature=1.0)
+    run.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    if training.gradient_clip is not None:
+        nn.utils.clip_grad_norm_(run.student.parameters(), training.gradient_clip)
+    run.optimizer.step()
+    run.average.update(run.student)
+    return loss.detach()
+
+
+def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
+    options = run.config.training.augmentation
+    if not options.active:
+        return batch.images, batch.teacher_logits
+    images = augment(batch.images, options, low=run.low, high=run.high, generator=run.streams["augment"])
+    return images, run.teacher.label(images)
+
+
+def student_loss(run: Run, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """The loss that `training.loss` names."""
+    training = run.config.training
+    if training.loss == "kl":
+        return losses.kl_divergence(student_logits, teacher_logits, temperature=training.temperature)
+    return losses.logit_l1(student_logits, teacher_logits)
+
+
+def _guard(run: Run, fresh: Batch) -> str | None:
+    """Keep a copy of a healthy synthesizer now and then; go back to it when the guard says it collapsed."""
+    if run.schedule.consolidates(run.counters.steps):
+        return None
+    reason = run.guard.check(fresh)
+    if reason is not None:
+        _roll_back(run, reason)
+    elif run.guard.healthy and run.counters.rounds % GOOD_EVERY == 0:
+        run.good.append(copy.deepcopy(run.synthesizer.state()))
+        del run.good[:-2]
+        run.counters.rollbacks_in_a_row = 0
+    return reason
+
+
+def _roll_back(run: Run, reason: str) -> None:
+    run.counters.rollbacks += 1
+    run.counters.rollbacks_in_a_row += 1
+    if run.counters.rollbacks_in_a_row > run.config.steadiness.max_rollbacks:
+        raise GeneratorCollapsed(
+            f"{reason}; {run.counters.rollbacks_in_a_row - 1} roll-backs did not help",
+            hint="lower distillation.method_options.learning_rate or raise its balance_weight",
+        )
+    run.synthesizer.restore(run.good[0])
+    for _ in range(run.counters.rollbacks_in_a_row):
+        run.synthesizer.calm()
+
+
+def _finite(terms: dict[str, Tensor]) -> dict[str, float]:
+    values = {name: float(value) for name, value in terms.items()}
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if broken:
+        raise DistillationDiverged(
+            f"not a finite number any more: {', '.join(broken)}",
+            hint="lower distillation.training.learning_rate or distillation.method_options.learning_rate",
+        )
+    return values

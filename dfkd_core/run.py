@@ -1,0 +1,167 @@
+"""Run: everything that changes while a student is distilled, and how it is put into a checkpoint and taken out."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.average import AveragedStudent
+from dfkd_core.batch import Batch
+from dfkd_core.collapse import CollapseGuard
+from dfkd_core.config import DistillConfig, Training
+from dfkd_core.memories import Memory, build_memory
+from dfkd_core.methods import Synthesizer, build_synthesizer
+from dfkd_core.probe import Probe
+from dfkd_core.ratchet import Ratchet
+from dfkd_core.reservoir import PixelCodec
+from dfkd_core.schedule import Schedule
+from dfkd_core.streams import Streams
+from dfkd_core.teachers.teacher import Teacher
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a run has spent, and how far it is."""
+
+    rounds: int = 0  # of any kind
+    warmup_rounds: int = 0
+    steps: int = 0  # student updates
+    images_synthesized: int = 0
+    teacher_images: int = 0  # images that went forward through the teacher
+    rollbacks: int = 0
+    rollbacks_in_a_row: int = 0
+    elapsed_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Run:
+    """One distillation in progress."""
+
+    config: DistillConfig
+    schedule: Schedule
+    teacher: Teacher
+    student: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: AveragedStudent
+    ratchet: Ratchet
+    synthesizer: Synthesizer
+    memory: Memory
+    probe: Probe
+    audit: Probe
+    guard: CollapseGuard
+    streams: Streams
+    low: Tensor  # (1, C, 1, 1), lowest valid pixel of each channel
+    high: Tensor
+    device: torch.device
+    counters: Counters = field(default_factory=Counters)
+    fresh: list[Batch] = field(default_factory=list)  # of the last rounds, newest last
+    remembered: list[Batch] = field(default_factory=list)
+    good: list[dict[str, Any]] = field(default_factory=list)  # states of the healthy synthesizer, oldest first
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    done: bool = False
+
+    def state(self) -> dict[str, Any]:
+        """The whole run as a tree; see `checkpoint`."""
+        parts = {name: getattr(self, name).state() for name in _PARTS}
+        return {
+            **parts,
+            "student": self.student.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "counters": {name: getattr(self.counters, name) for name in Counters.__slots__},
+            "fresh": [[batch.images, batch.teacher_logits] for batch in self.fresh],
+            "remembered": [[batch.images, batch.teacher_logits] for batch in self.remembered],
+            "good": self.good,
+            "curve": self.curve,
+            "global_draws": torch.get_rng_state(),
+            "done": self.done,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state` was taken."""
+        for name in _PARTS:
+            getattr(self, name).restore(state[name])
+        self.student.load_state_dict(state["student"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.counters = Counters(**state["counters"])
+        self.fresh = [self._batch(pair) for pair in state["fresh"]]
+        self.remembered = [self._batch(pair) for pair in state["remembered"]]
+        self.good = list(state["good"])
+        self.curve = list(state["curve"])
+        self.done = state["done"]
+        torch.set_rng_state(state["global_draws"])
+
+    def _batch(self, pair: list[Tensor]) -> Batch:
+        return Batch(images=pair[0].to(self.device), teacher_logits=pair[1].to(self.device))
+
+
+_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "guard", "streams")
+
+
+def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
+    """A run at its start. The student is trained in place, on its own device, and moves the teacher there."""
+    device = next(student.parameters()).device
+    teacher = teacher.to(device)
+    streams = Streams(config.seed)
+    space = teacher.input_space
+    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
+    codec = PixelCodec(low, high, torch.float16)
+    steadiness = config.steadiness
+    student.requires_grad_(True)
+    synthesizer = build_synthesizer(config, teacher, streams=streams, device=device)
+    return Run(
+        config=config,
+        schedule=Schedule.of(config),
+        teacher=teacher,
+        student=student,
+        optimizer=build_optimizer(student, config.training),
+        average=AveragedStudent(student, decay=config.training.ema_decay),
+        ratchet=Ratchet(student, margin=steadiness.margin),
+        synthesizer=synthesizer,
+        good=[copy.deepcopy(synthesizer.state())],
+        memory=build_memory(config, teacher, streams=streams, device=device),
+        probe=Probe(steadiness.probe_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
+        audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
+        guard=CollapseGuard(min_class_entropy=steadiness.min_class_entropy, min_diversity=steadiness.min_diversity),
+        streams=streams,
+        low=low.to(device),
+        high=high.to(device),
+        device=device,
+    )
+
+
+def build_optimizer(student: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The student's optimiser; its learning rate is set before every update."""
+    if training.optimizer == "sgd":
+        return torch.optim.SGD(
+            student.parameters(),
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+    return torch.optim.Adam(student.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+
+
+@contextmanager
+def seeded_global_draws(seed: int) -> Iterator[None]:
+    """Dropout draws from the global generator: seed it inside, and give the caller's back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def counting_teacher_images(run: Run) -> Iterator[None]:
+    """Count every image that goes forward through the teacher."""
+
+    def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        run.counters.teacher_images += len(inputs[0])
+
+    handle = run.teacher.register_forward_pre_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()

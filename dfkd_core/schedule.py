@@ -1,0 +1,56 @@
+"""Schedule: what the step count alone decides. Seconds never enter, so that a slow machine computes the same."""
+
+import math
+from dataclasses import dataclass
+
+from dfkd_core.config import DistillConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning-rate factors, replay share and phases as functions of the student updates done."""
+
+    total_steps: int
+    consolidation_starts: int
+    evaluation_every: int
+    decays: bool
+    replay_share: float
+    final_replay_share: float
+
+    @staticmethod
+    def of(config: DistillConfig) -> "Schedule":
+        """The schedule of one run."""
+        total, steadiness, training = config.budget.steps, config.steadiness, config.training
+        return Schedule(
+            total_steps=total,
+            consolidation_starts=total - int(total * steadiness.consolidation),
+            evaluation_every=max(1, total // steadiness.evaluations),
+            decays=training.decay == "cosine",
+            replay_share=training.replay_share,
+            final_replay_share=training.final_replay_share,
+        )
+
+    def consolidates(self, step: int) -> bool:
+        """Whether the generator is frozen by now."""
+        return step >= self.consolidation_starts
+
+    def student_rate(self, step: int) -> float:
+        """Factor of the student's learning rate: cosine to 0 over the whole run."""
+        return _cosine(step, self.total_steps) if self.decays else 1.0
+
+    def generator_rate(self, step: int) -> float:
+        """Factor of the generator's learning rate: cosine to 0 at the start of the consolidation."""
+        return _cosine(step, self.consolidation_starts) if self.decays else 1.0
+
+    def replay_share_at(self, step: int) -> float:
+        """Share of remembered images in a student batch, growing linearly with the age of the run."""
+        return self.replay_share + (self.final_replay_share - self.replay_share) * step / self.total_steps
+
+    def evaluates(self, before: int, after: int) -> bool:
+        """Whether an evaluation is due after the updates from `before` to `after`; always at the end of the run."""
+        crossed = before // self.evaluation_every != after // self.evaluation_every
+        return crossed or after >= self.total_steps
+
+
+def _cosine(step: int, total: int) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, total))))

@@ -1,0 +1,53 @@
+"""Scoring: what happens at an evaluation. BatchNorm is re-estimated, the probe is asked, the ratchet decides."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.batch import Batch
+from dfkd_core.batchnorm import has_batchnorm, reestimate
+from dfkd_core.probe import agrees
+from dfkd_core.run import Run
+
+BATCHNORM_BATCHES = 8
+BATCHNORM_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Shares of the probe's images on which each student gives the teacher's class."""
+
+    raw: float
+    ema: float
+    published: float
+    published_step: int
+    replaced: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def evaluate_on_probe(run: Run) -> Scores:
+    """Score the student, its average and the published student on the current probe; publish the average if better."""
+    if has_batchnorm(run.average.network):
+        reestimate(run.average.network, _synthetic_mix(run))
+    probe = run.probe.batch()
+    raw = float(agrees(run.student, probe).double().mean())
+    verdict = run.ratchet.consider(run.average.network, probe, step=run.counters.steps)
+    return Scores(
+        raw=raw,
+        ema=verdict.candidate,
+        published=verdict.published,
+        published_step=run.ratchet.published_step or 0,
+        replaced=verdict.replaced,
+    )
+
+
+def _synthetic_mix(run: Run) -> list[Tensor]:
+    """Batches of the images in use, fresh and remembered, as the student meets them."""
+    pool = Batch.join(*run.fresh, *run.remembered).images
+    picks = torch.randint(len(pool), (BATCHNORM_BATCHES, BATCHNORM_BATCH_SIZE), generator=run.streams["batchnorm"])
+    return [pool[chosen] for chosen in picks.to(pool.device)]
