@@ -126,6 +126,7 @@ class Job(Value):
     updated_at: datetime = Field(description="When it last changed.")
     started_at: datetime | None = Field(None, description="When it was first claimed.")
     finished_at: datetime | None = Field(None, description="When it reached a terminal state.")
+    claimed_at: datetime | None = Field(None, description="When the attempt that is running was claimed.")
     heartbeat_at: datetime | None = Field(None, description="When its worker last renewed the lease.")
     running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
 
@@ -153,3 +154,14 @@ class JobPage(Value):
 
     jobs: list[Job] = Field(description="The jobs.")
     next_cursor: str | None = Field(None, description="Opaque; absent on the last page.")
+
+
+class Worker(Value):
+    """A worker process, known by its heartbeat."""
+
+    id: str = Field(description="Random, new for every process.")
+    host: str = Field(description="Where it runs.")
+    slots: int = Field(ge=1, description="Runners at once.")
+    device: str = Field(description="cpu, cuda or cuda:N.")
+    started_at: datetime = Field(description="When it was first seen.")
+    seen_at: datetime = Field(description="When it was last seen.")

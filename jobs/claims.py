@@ -1,0 +1,346 @@
+"""The worker's side of the ledger: claim, renew, report, finish, give back, and find what dead workers left.
+
+Every function takes an open write transaction and changes a job by one UPDATE that is guarded by its state and its
+fencing number. A worker whose fence is not the job's any more changes nothing and is told so. A cancel request wins
+over everything but a success that was committed before it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
+
+from jobs import tables
+from jobs.clock import elapsed_seconds, now
+from jobs.database import Transaction
+from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs
+from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobState, JobWarning, Progress
+
+UNCHARGED_CAP = 50
+"""How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
+
+MAX_BACKOFF_SECONDS = 300.0
+MAX_RING_SECONDS = 30.0
+BATCH = 100  # expired leases in one transaction
+BELLS = 20  # jobs rung for in one sweep: a bell only says "look at the table"
+
+_jobs = tables.jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that is ours until its lease ends. Every later write carries `fence`."""
+
+    job: Job
+    fence: int
+    checkpoint_sha256: str | None  # resume from here,
+    previous_checkpoint_sha256: str | None  # or from here when that one is damaged
+    checkpoint_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The answer to a heartbeat."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a job is given up."""
+
+    max_attempts: int
+    max_crashes: int
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a sweep found, as job ids."""
+
+    expired: list[str] = field(default_factory=list)  # back in the queue
+    failed: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
+
+
+def _held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
+    return [_jobs.c.id == job_id, _jobs.c.state == JobState.RUNNING, _jobs.c.fence == fence]
+
+
+def _no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]:
+    """What leaving `running` does, whatever comes after."""
+    spent = elapsed_seconds(now() if until is None else until, _jobs.c.claimed_at)
+    return {
+        "owner": None,
+        "lease_until": None,
+        "claimed_at": None,
+        "running_seconds": _jobs.c.running_seconds + spent,
+    }
+
+
+def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads: int) -> Claim | None:
+    """Take the oldest queued job that is due; None when there is none."""
+    oldest = (
+        select(_jobs.c.number)
+        .where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now())
+        .order_by(_jobs.c.number)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    values = {
+        "state": JobState.RUNNING,
+        "owner": owner,
+        "fence": _jobs.c.fence + 1,
+        "attempt": _jobs.c.attempt + 1,
+        "lease_until": now(lease_seconds),
+        "claimed_at": now(),
+        "heartbeat_at": now(),
+        "started_at": func.coalesce(_jobs.c.started_at, now()),
+        "threads": func.coalesce(_jobs.c.threads, threads),
+        "rings": 0,
+    }
+    told: Occurrence = ("claimed", lambda row: {"attempt": row.attempt, "worker": owner})
+    row = change(transaction, [_jobs.c.number == oldest, _jobs.c.state == JobState.QUEUED], values, [told])
+    if row is None:
+        return None
+    (job,) = read_jobs(transaction.connection, select_jobs().where(_jobs.c.number == row.number))
+    return Claim(job, row.fence, row.checkpoint_sha256, row.previous_checkpoint_sha256, row.checkpoint_step)
+
+
+def heartbeat(transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float) -> Lease | None:
+    """Renew the lease; None means fenced out."""
+    values = {"lease_until": now(lease_seconds), "heartbeat_at": now()}
+    row = change(transaction, _held(job_id, fence), values)
+    return None if row is None else Lease(cancel_requested=row.cancel_requested_at is not None)
+
+
+def record(
+    transaction: Transaction,
+    job_id: str,
+    fence: int,
+    *,
+    progress: Progress | None,
+    best: BestStudent | None,
+    occurrences: Sequence[tuple[str, dict[str, Any]]],
+    warnings: Sequence[JobWarning],
+) -> bool:
+    """Write progress, the published student, history and warnings. A warning that is there already is not repeated."""
+    values: dict[str, Any] = {}
+    if progress is not None:
+        values |= _progress_values(progress)
+    if best is not None:
+        values["best"] = best.model_dump_json()
+    if warnings:
+        held = select(_jobs.c.warnings).where(*_held(job_id, fence)).with_for_update()
+        known = transaction.connection.execute(held).scalar_one_or_none()
+        if known is None:
+            return False
+        values["warnings"] = _with_warnings(known, warnings)
+    return change(transaction, _held(job_id, fence), values, list(occurrences)) is not None
+
+
+def _progress_values(progress: Progress) -> dict[str, Any]:
+    """The columns of `progress`; the fraction never falls, and an agreement stays until there is another."""
+    fraction = progress.fraction
+    values = progress.model_dump(exclude={"agreement"} if progress.agreement is None else None)
+    return values | {"fraction": case((_jobs.c.fraction < fraction, fraction), else_=_jobs.c.fraction)}
+
+
+def _with_warnings(known: str, warnings: Sequence[JobWarning]) -> str:
+    every = dict.fromkeys([*WARNINGS.validate_json(known), *warnings])
+    return json_text(list(every))
+
+
+def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
+    """Resume from this checkpoint from now on; the one before is kept. A newer step ends the row of crashes."""
+    newer = or_(_jobs.c.checkpoint_step.is_(None), _jobs.c.checkpoint_step < step)
+    another = or_(_jobs.c.checkpoint_sha256.is_(None), _jobs.c.checkpoint_sha256 != sha256)
+    values = {
+        "crash_streak": case((newer, 0), else_=_jobs.c.crash_streak),
+        "previous_checkpoint_sha256": case(
+            (another, _jobs.c.checkpoint_sha256), else_=_jobs.c.previous_checkpoint_sha256
+        ),
+        "checkpoint_sha256": sha256,
+        "checkpoint_step": step,
+    }
+    return change(transaction, _held(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
+
+
+def succeed(
+    transaction: Transaction, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None
+) -> bool:
+    """Publish: this commit makes the files downloadable. False when fenced out or when a cancel came first."""
+    values = _no_longer_running() | {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done"}
+    values |= {"fraction": 1.0, "message": None}
+    if best is not None:
+        values["best"] = best.model_dump_json()
+    told = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
+    guard = [*_held(job_id, fence), _jobs.c.cancel_requested_at.is_(None)]
+    row = change(transaction, guard, values, [told])
+    if row is not None and artifacts:
+        lines = [{"job_number": row.number, **artifact.model_dump()} for artifact in artifacts]
+        transaction.connection.execute(insert(tables.artifacts), lines)
+    return row is not None
+
+
+def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) -> bool:
+    """End the job for good; as cancelled where a cancel is under way. False when fenced out."""
+    row = _lock(transaction.connection, *_held(job_id, fence))
+    if row is None:
+        return False
+    if row.cancel_requested_at is not None:
+        return _end_cancelled(transaction, row) is not None
+    return _end_failed(transaction, row, error) is not None
+
+
+def cancelled(transaction: Transaction, job_id: str, fence: int) -> bool:
+    """The runner is gone as asked. False when fenced out or when nobody asked."""
+    row = _lock(transaction.connection, *_held(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
+    return row is not None and _end_cancelled(transaction, row) is not None
+
+
+def release(
+    transaction: Transaction,
+    job_id: str,
+    fence: int,
+    *,
+    reason: str,
+    charged: bool,
+    delay_seconds: float,
+    limits: Limits,
+) -> bool:
+    """Give the job back. Charged: a crash, which counts. Uncharged: not the job's fault, the attempt is returned."""
+    row = _lock(transaction.connection, *_held(job_id, fence))
+    if row is None:
+        return False
+    _give_back(transaction, row, reason=reason, charged=charged, delay_seconds=delay_seconds, limits=limits)
+    return True
+
+
+def request_cancel(transaction: Transaction, row: Row[Any]) -> None:
+    """Cancel a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
+    guard = [_jobs.c.number == row.number, _jobs.c.state == row.state, _jobs.c.cancel_requested_at.is_(None)]
+    if row.state == JobState.RUNNING:
+        change(transaction, guard, {"cancel_requested_at": now()}, [("cancel-requested", {})])
+        return
+    values = {"state": JobState.CANCELLED, "cancel_requested_at": now(), "finished_at": now()}
+    change(transaction, guard, values, [("cancelled", {})])
+
+
+def something_to_sweep(connection: Connection) -> bool:
+    """Whether a sweep would write anything; cheap, takes no lock."""
+    return bool(connection.execute(select(or_(exists().where(_expired()), exists().where(_bell_due())))).scalar())
+
+
+def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -> Sweep:
+    """Take back what dead workers hold, and say which bells to ring. Any process, any time, any number at once."""
+    found = Sweep()
+    statement = select(_jobs).where(_expired()).order_by(_jobs.c.number).limit(BATCH).with_for_update(skip_locked=True)
+    for row in transaction.connection.execute(statement).all():
+        delay_seconds = min(backoff_seconds * 2.0**row.crash_streak, MAX_BACKOFF_SECONDS)
+        state = _give_back(
+            transaction,
+            row,
+            reason="lease-expired",
+            charged=True,
+            delay_seconds=delay_seconds,
+            limits=limits,
+            until=_jobs.c.heartbeat_at,
+        )
+        lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
+        lists[state].append(row.id)
+    found.ring = _take_bells(transaction.connection)
+    return found
+
+
+def _expired() -> ColumnElement[bool]:
+    return and_(_jobs.c.state == JobState.RUNNING, _jobs.c.lease_until < now())
+
+
+def _bell_due() -> ColumnElement[bool]:
+    return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
+
+
+def _take_bells(connection: Connection) -> list[str]:
+    """Ids of due jobs, oldest first; each comes up again after 2, 4, 8 … 30 s while it stays queued.
+
+    Without that pause every sweep of every process would ring again, and the broker would fill up for as long as all
+    slots are busy.
+    """
+    due = select(_jobs.c.number, _jobs.c.id, _jobs.c.rings).where(_bell_due()).order_by(_jobs.c.number).limit(BELLS)
+    rows = connection.execute(due.with_for_update(skip_locked=True)).all()
+    for row in rows:
+        pause_seconds = min(2.0 * 2.0 ** min(row.rings, 10), MAX_RING_SECONDS)
+        guard = [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED, _jobs.c.rings == row.rings]
+        connection.execute(update(_jobs).where(*guard).values(rings=row.rings + 1, ring_at=now(pause_seconds)))
+    return [row.id for row in rows]
+
+
+def _lock(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
+    return connection.execute(select(_jobs).where(*guard).with_for_update()).one_or_none()
+
+
+def _give_back(
+    transaction: Transaction,
+    row: Row[Any],
+    *,
+    reason: str,
+    charged: bool,
+    delay_seconds: float,
+    limits: Limits,
+    until: ColumnElement[Any] | None = None,
+) -> JobState:
+    """A running row goes back to the queue, or ends when a cancel is pending or its chances are spent."""
+    if row.cancel_requested_at is not None:
+        _end_cancelled(transaction, row, until)
+        return JobState.CANCELLED
+    returned = not charged and row.uncharged_releases < UNCHARGED_CAP
+    counts = {
+        "attempt": row.attempt - (1 if returned else 0),
+        "crash_streak": row.crash_streak + (1 if charged else 0),
+        "uncharged_releases": row.uncharged_releases + (0 if charged else 1),
+    }
+    error = _spent(counts, reason, limits)
+    if error is not None:
+        _end_failed(transaction, row, error, until, counts)
+        return JobState.FAILED
+    values = _no_longer_running(until) | counts
+    values |= {"state": JobState.QUEUED, "stage": "queued", "message": None}
+    values |= {"not_before": now(delay_seconds), "ring_at": now(delay_seconds), "rings": 0}
+    data = {"reason": reason, "charged": not returned, "attempt": row.attempt, "delay_seconds": delay_seconds}
+    change(transaction, _held(row.id, row.fence), values, [("released", data)])
+    return JobState.QUEUED
+
+
+def _spent(counts: dict[str, int], reason: str, limits: Limits) -> JobError | None:
+    """Why a job with these counts is given up, if it is."""
+    crashes, attempts = counts["crash_streak"], counts["attempt"]
+    if crashes >= limits.max_crashes:
+        detail = f"the runner died {crashes} times without getting any further (last: {reason})"
+        hint = "It would die again. Look at memory and at the teacher; a smaller student or batch may help."
+        return JobError(code="poison", detail=detail, hint=hint)
+    if attempts >= limits.max_attempts:
+        detail = f"the worker was lost in {attempts} attempts (last: {reason})"
+        return JobError(code="worker-lost", detail=detail, hint="Submit the job again when the workers are steady.")
+    return None
+
+
+def _end_failed(
+    transaction: Transaction,
+    row: Row[Any],
+    error: JobError,
+    until: ColumnElement[Any] | None = None,
+    counts: dict[str, int] | None = None,
+) -> Row[Any] | None:
+    stage = error.stage or (row.stage if row.stage != "queued" else None)
+    told = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
+    values = _no_longer_running(until) | (counts or {})
+    values |= {"state": JobState.FAILED, "finished_at": now(), "error": told.model_dump_json()}
+    return change(transaction, _held(row.id, row.fence), values, [("failed", told.model_dump())])
+
+
+def _end_cancelled(transaction: Transaction, row: Row[Any], until: ColumnElement[Any] | None = None) -> Row[Any] | None:
+    values = _no_longer_running(until) | {"state": JobState.CANCELLED, "finished_at": now()}
+    return change(transaction, _held(row.id, row.fence), values, [("cancelled", {})])

@@ -1,0 +1,86 @@
+"""The ledger's exceptions. No HTTP here: the service has one table from these classes to problems.
+
+LedgerError
+├── JobNotFound            no such job
+├── TeacherNotFound        no such teacher
+├── ArtifactNotFound       no such file in the artifact store
+├── ArtifactCorrupt        the bytes on disk are not the ones that were kept: they are never served
+├── InvalidTransition      the job's state does not allow this
+├── BadCursor              not a cursor of ours
+├── UploadTooLarge         more bytes than the cap
+├── StorageFull            no space left for a file or for the database; what was half written is gone
+└── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
+"""
+
+from collections.abc import Sequence
+
+from jobs.schemas import JobState
+
+
+class LedgerError(Exception):
+    """Anything the ledger refuses or cannot do."""
+
+
+class JobNotFound(LedgerError):
+    """No such job."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+        self.job_id = job_id
+
+
+class TeacherNotFound(LedgerError):
+    """No such teacher."""
+
+    def __init__(self, teacher_id: str) -> None:
+        super().__init__(f"there is no teacher {teacher_id!r}")
+        self.teacher_id = teacher_id
+
+
+class ArtifactNotFound(LedgerError):
+    """No such file in the artifact store."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"there is no file with sha256 {sha256!r}")
+        self.sha256 = sha256
+
+
+class ArtifactCorrupt(LedgerError):
+    """The bytes on disk are not the ones that were kept."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"the file with sha256 {sha256} has changed on disk")
+        self.sha256 = sha256
+
+
+class InvalidTransition(LedgerError):
+    """The job's state does not allow this."""
+
+    def __init__(self, state: JobState, *, allowed: Sequence[JobState]) -> None:
+        names = ", ".join(allowed)
+        super().__init__(f"the job is {state.value}; this needs one of: {names}")
+        self.state = state
+        self.allowed = tuple(allowed)
+
+
+class BadCursor(LedgerError):
+    """Not a cursor of ours."""
+
+    def __init__(self) -> None:
+        super().__init__("the cursor was not made by this service")
+
+
+class UploadTooLarge(LedgerError):
+    """More bytes than the cap."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the file is larger than {max_bytes} bytes")
+        self.max_bytes = max_bytes
+
+
+class StorageFull(LedgerError):
+    """No space left for a file or for the database."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The database did not answer, or not in time."""

@@ -1,0 +1,68 @@
+"""The bell. A message holds a job id and nothing else, and says only "look at the table": lost, late and doubled bells
+change nothing. All that is known about the broker is here.
+"""
+
+import logging
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+QUEUE = "dfkd"
+TASK = "dfkd.ring"
+
+CONSUMER_TIMEOUT_SECONDS = 5.0
+PRODUCER_TIMEOUT_SECONDS = 1.0
+
+_TRANSPORT: dict[str, Any] = {
+    "visibility_timeout": 3600,  # irrelevant: messages are acknowledged when they arrive
+    "health_check_interval": 10,
+    "socket_keepalive": True,
+    "socket_connect_timeout": PRODUCER_TIMEOUT_SECONDS,
+}
+
+
+def make_celery(settings: Settings) -> Celery:
+    """The Celery application of service and worker; it opens no connection."""
+    celery = Celery("dfkd", broker=settings.broker_url, set_as_current=False)
+    celery.conf.update(
+        broker_connection_retry_on_startup=True,
+        broker_connection_timeout=PRODUCER_TIMEOUT_SECONDS,
+        broker_transport_options={**_TRANSPORT, "socket_timeout": CONSUMER_TIMEOUT_SECONDS},
+        task_default_queue=QUEUE,
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        enable_utc=True,
+    )
+    return celery
+
+
+def ring(celery: Celery, job_id: str) -> bool:
+    """Say that there is a job. False, and a line in the log, when the broker does not take it within about a second.
+
+    Never raises for the broker's sake: the job is in the table already, and the sweep rings again.
+    """
+    if not celery.conf.broker_url:
+        return False
+    options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
+    try:
+        with celery.connection_for_write(transport_options=options) as connection:
+            celery.send_task(TASK, args=[job_id], queue=QUEUE, connection=connection, retry=False, ignore_result=True)
+    except (OSError, RedisError, KombuError, CeleryError) as error:
+        log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""From rows to values: how a job is read, and how its history is written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic_core import to_json
+from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
+
+from jobs import tables
+from jobs.clock import now
+from jobs.database import Transaction
+from jobs.schemas import (
+    ArtifactRef,
+    BestStudent,
+    Event,
+    Job,
+    JobError,
+    JobSpec,
+    JobState,
+    JobWarning,
+    Progress,
+    TeacherRef,
+    Worker,
+)
+
+Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
+"""Kind and data of an event; the data may be read from the row as the update left it."""
+
+WARNINGS = TypeAdapter(list[JobWarning])
+_DATA = TypeAdapter(dict[str, Any])
+
+
+def json_text(value: Any) -> str:
+    """JSON that every reader takes: NaN and infinities become null."""
+    return to_json(value, inf_nan_mode="null").decode()
+
+
+def change(
+    transaction: Transaction,
+    guard: Sequence[ColumnElement[bool]],
+    values: dict[str, Any],
+    occurrences: Sequence[Occurrence] = (),
+) -> Row[Any] | None:
+    """The one way in which a job changes: a guarded UPDATE and its history, or None when the guard fails."""
+    jobs = tables.jobs
+    counted = {
+        "revision": jobs.c.revision + 1,
+        "updated_at": now(),
+        "last_seq": jobs.c.last_seq + len(occurrences),
+    }
+    statement = update(jobs).where(*guard).values({**counted, **values}).returning(*jobs.c)
+    row = transaction.connection.execute(statement).one_or_none()
+    if row is not None and occurrences:
+        append_events(transaction, row, occurrences)
+    return row
+
+
+def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence[Occurrence]) -> None:
+    """Write the last `len(occurrences)` events of a job whose `last_seq` counts them already."""
+    first = row.last_seq - len(occurrences) + 1
+    lines = [
+        {
+            "job_number": row.number,
+            "seq": first + offset,
+            "kind": kind,
+            "fence": row.fence,
+            "at": now(),
+            "data": json_text(data(row) if callable(data) else data),
+            "write_id": transaction.write_id,
+        }
+        for offset, (kind, data) in enumerate(occurrences)
+    ]
+    transaction.connection.execute(insert(tables.events).values(lines))
+    transaction.job_number = row.number
+
+
+def select_jobs() -> Select[Any]:
+    """Jobs with their teachers; the teacher's columns are called teacher__*."""
+    jobs, teachers = tables.jobs, tables.teachers
+    return select(*jobs.c, *(column.label(f"teacher__{column.name}") for column in teachers.c)).join(
+        teachers, teachers.c.id == jobs.c.teacher_id
+    )
+
+
+def read_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
+    """The jobs that a select_jobs() statement finds, each with its artifacts."""
+    rows = connection.execute(statement).all()
+    finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
+    files: dict[int, list[ArtifactRef]] = {}
+    if finished:
+        table = tables.artifacts
+        kept = select(table).where(table.c.job_number.in_(finished)).order_by(table.c.name)
+        for row in connection.execute(kept):
+            ref = ArtifactRef(name=row.name, sha256=row.sha256, bytes=row.bytes, media_type=row.media_type)
+            files.setdefault(row.job_number, []).append(ref)
+    return [job_from_row(row, files.get(row.number, [])) for row in rows]
+
+
+def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
+    """The job of one select_jobs() row."""
+    return Job(
+        id=row.id,
+        state=JobState(row.state),
+        spec=JobSpec.model_validate_json(row.spec),
+        teacher=teacher_from_row(row, prefix="teacher__"),
+        progress=_progress_from_row(row),
+        best=BestStudent.model_validate_json(row.best) if row.best else None,
+        attempt=row.attempt,
+        fence=row.fence,
+        threads=row.threads,
+        cancel_requested=row.cancel_requested_at is not None,
+        warnings=WARNINGS.validate_json(row.warnings),
+        error=JobError.model_validate_json(row.error) if row.error else None,
+        artifacts=files,
+        revision=row.revision,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        claimed_at=row.claimed_at,
+        heartbeat_at=row.heartbeat_at,
+        running_seconds=row.running_seconds,
+    )
+
+
+def _progress_from_row(row: Row[Any]) -> Progress:
+    return Progress(
+        stage=row.stage,
+        fraction=row.fraction,
+        step=row.step,
+        total_steps=row.total_steps,
+        agreement=row.agreement,
+        message=row.message,
+    )
+
+
+def teacher_from_row(row: Row[Any], prefix: str = "") -> TeacherRef:
+    """The teacher in the columns that start with `prefix`."""
+    values = row._mapping
+    return TeacherRef(
+        id=values[f"{prefix}id"],
+        bytes=values[f"{prefix}bytes"],
+        format=values[f"{prefix}format"],
+        created_at=values[f"{prefix}created_at"],
+        inspection=_DATA.validate_json(values[f"{prefix}inspection"]),
+    )
+
+
+def event_from_row(row: Row[Any], job_id: str) -> Event:
+    """One line of history."""
+    return Event(
+        seq=row.seq, job_id=job_id, kind=row.kind, fence=row.fence, at=row.at, data=_DATA.validate_json(row.data)
+    )
+
+
+def worker_from_row(row: Row[Any]) -> Worker:
+    """One worker."""
+    return Worker(
+        id=row.id, host=row.host, slots=row.slots, device=row.device, started_at=row.started_at, seen_at=row.seen_at
+    )

@@ -1,0 +1,273 @@
+"""The store: every question and every change that service and worker have for the ledger, one method each.
+
+A method is one transaction. Methods may be called from any thread; they block for at most a few seconds and then
+raise LedgerUnavailable. Times are the database's. What a worker may do is in `claims`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jobs import claims, queries, tables
+from jobs.claims import Claim, Lease, Limits, Sweep
+from jobs.clock import now
+from jobs.database import Database, Transaction
+from jobs.errors import InvalidTransition, JobNotFound
+from jobs.rows import event_from_row, json_text, worker_from_row
+from jobs.schemas import (
+    ArtifactRef,
+    BestStudent,
+    Event,
+    Job,
+    JobError,
+    JobPage,
+    JobSpec,
+    JobState,
+    JobWarning,
+    Progress,
+    TeacherRef,
+    Worker,
+)
+from jobs.settings import Settings
+
+TERMINAL = tuple(state for state in JobState if state.terminal)
+CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
+_WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
+
+
+def open_store(settings: Settings) -> "Store":
+    """The ledger of these settings; tables are created where absent. Close it when done."""
+    database = Database(settings.resolved_database_url)
+    database.create_tables()
+    limits = Limits(max_attempts=settings.max_attempts, max_crashes=settings.max_crashes)
+    return Store(database, limits=limits, backoff_seconds=settings.backoff_seconds)
+
+
+class Store:
+    """The ledger."""
+
+    def __init__(self, database: Database, *, limits: Limits, backoff_seconds: float) -> None:
+        self._database = database
+        self._limits = limits
+        self._backoff_seconds = backoff_seconds
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._database.close()
+
+    def ping(self) -> None:
+        """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
+        self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
+
+    # Teachers
+
+    def put_teacher(self, ref: TeacherRef) -> tuple[TeacherRef, bool]:
+        """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
+        values = ref.model_dump(exclude={"inspection", "created_at"})
+        values |= {"inspection": json_text(ref.inspection), "created_at": now()}
+        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
+        statement = dialect.insert(tables.teachers).values(values).on_conflict_do_nothing()
+
+        def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
+            inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
+            return queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+
+        return self._database.write(work)
+
+    def get_teacher(self, teacher_id: str) -> TeacherRef:
+        """One teacher; TeacherNotFound."""
+        return self._database.read(lambda connection: queries.teacher_with_id(connection, teacher_id))
+
+    # Jobs, from the caller's side
+
+    def create(self, job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning] = ()) -> Job:
+        """Accept a job: one row, its labels and one event. TeacherNotFound."""
+        return self._database.write(lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings))
+
+    def get(self, job_id: str) -> Job:
+        """One job; JobNotFound."""
+        return self._database.read(lambda connection: queries.job_with_id(connection, job_id))
+
+    def list(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        states: Sequence[JobState] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> JobPage:
+        """Newest first. Jobs that arrive between two pages neither shift nor repeat anything. BadCursor."""
+        return self._database.read(lambda connection: queries.page(connection, limit, cursor, states, labels))
+
+    def events(self, job_id: str, after: int = 0, limit: int = 100) -> Sequence[Event]:
+        """History of a job after `after`, oldest first; JobNotFound."""
+        table = tables.events
+
+        def work(connection: Connection) -> Sequence[Event]:
+            number = queries.number_of(connection, job_id)
+            lines = select(table).where(table.c.job_number == number, table.c.seq > after).order_by(table.c.seq)
+            return [event_from_row(row, job_id) for row in connection.execute(lines.limit(limit))]
+
+        return self._database.read(work)
+
+    def request_cancel(self, job_id: str) -> Job:
+        """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
+
+        JobNotFound; InvalidTransition where the job has succeeded or failed.
+        """
+
+        def work(transaction: Transaction) -> Job:
+            row = queries.locked_row(transaction.connection, job_id)
+            if row.state not in CANCELLABLE:
+                raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
+            if row.cancel_requested_at is None:
+                claims.request_cancel(transaction, row)
+            return queries.job_with_id(transaction.connection, job_id)
+
+        return self._database.write(work)
+
+    def delete(self, job_id: str) -> Sequence[str]:
+        """Forget a terminal job, with its history. Return the digests that nothing refers to any more.
+
+        JobNotFound; InvalidTransition where the job is not terminal.
+        """
+        forgotten: Sequence[str] | None = None  # what a first try found, should the reply to its commit be lost
+
+        def work(transaction: Transaction) -> Sequence[str]:
+            nonlocal forgotten
+            try:
+                row = queries.locked_row(transaction.connection, job_id)
+            except JobNotFound:
+                if forgotten is None:
+                    raise
+                return forgotten
+            if row.state not in TERMINAL:
+                raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
+            forgotten = queries.forget(transaction.connection, row)
+            return forgotten
+
+        return self._database.write(work)
+
+    def queue_depth(self) -> dict[JobState, int]:
+        """How many jobs there are in each state, also where there is none."""
+        return self._database.read(queries.count_by_state)
+
+    def queue_position(self, job_id: str) -> int | None:
+        """1 for the job that is claimed next; None unless it is queued."""
+        return self._database.read(lambda connection: queries.position(connection, job_id))
+
+    def referenced(self, sha256: str) -> bool:
+        """Whether a teacher, a published file or a checkpoint is kept under this digest."""
+        return self._database.read(lambda connection: queries.is_referenced(connection, sha256))
+
+    # Jobs, from the worker's side
+
+    def claim(self, owner: str, lease_seconds: float, threads: int) -> Claim | None:
+        """Take the oldest job that is due, for `lease_seconds`; None when there is none."""
+        return self._database.write(lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads))
+
+    def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
+        """Renew a lease; None means fenced out: stop the runner now."""
+        return self._database.write(lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds))
+
+    def record(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        progress: Progress | None = None,
+        best: BestStudent | None = None,
+        events: Sequence[tuple[str, dict[str, Any]]] = (),
+        warnings: Sequence[JobWarning] = (),
+    ) -> bool:
+        """Write what a runner reports; False means fenced out. The fraction never falls."""
+        return self._database.write(
+            lambda t: claims.record(
+                t, job_id, fence, progress=progress, best=best, occurrences=events, warnings=warnings
+            )
+        )
+
+    def record_checkpoint(self, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
+        """Resume from this checkpoint from now on, keep the one before; False means fenced out."""
+        return self._database.write(lambda t: claims.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
+
+    def succeed(
+        self, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None = None
+    ) -> bool:
+        """Publish files that are in the artifact store already; False when fenced out or cancelled meanwhile."""
+        return self._database.write(lambda t: claims.succeed(t, job_id, fence, artifacts=artifacts, best=best))
+
+    def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
+        """End a job for good (as cancelled where a cancel is under way); False means fenced out."""
+        return self._database.write(lambda t: claims.fail(t, job_id, fence, error=error))
+
+    def cancelled(self, job_id: str, fence: int) -> bool:
+        """The runner has stopped as asked; False means fenced out, or that nobody asked."""
+        return self._database.write(lambda t: claims.cancelled(t, job_id, fence))
+
+    def release(self, job_id: str, fence: int, *, reason: str, charged: bool, delay_seconds: float = 0.0) -> bool:
+        """Back to the queue; False means fenced out.
+
+        A charged release is a crash: enough of them without a newer checkpoint end the job as `poison`, enough
+        attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.
+        """
+        return self._database.write(
+            lambda t: claims.release(
+                t,
+                job_id,
+                fence,
+                reason=reason,
+                charged=charged,
+                delay_seconds=delay_seconds,
+                limits=self._limits,
+            )
+        )
+
+    def sweep(
+        self,
+        *,
+        max_attempts: int | None = None,
+        max_crashes: int | None = None,
+        backoff_seconds: float | None = None,
+    ) -> Sweep:
+        """Take back what dead workers hold, and say for which queued jobs to ring. What is absent is as in Settings.
+
+        Idempotent: any process may call this at any time.
+        """
+        if not self._database.read(claims.something_to_sweep):
+            return Sweep()
+        limits = Limits(
+            max_attempts=self._limits.max_attempts if max_attempts is None else max_attempts,
+            max_crashes=self._limits.max_crashes if max_crashes is None else max_crashes,
+        )
+        backoff = self._backoff_seconds if backoff_seconds is None else backoff_seconds
+        return self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+
+    # Workers
+
+    def worker_seen(self, worker_id: str, *, host: str, slots: int, device: str) -> None:
+        """A worker process lives."""
+        table = tables.workers
+        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
+        values = {"id": worker_id, "host": host, "slots": slots, "device": device}
+        statement = dialect.insert(table).values(**values, started_at=now(), seen_at=now())
+        statement = statement.on_conflict_do_update(index_elements=[table.c.id], set_={**values, "seen_at": now()})
+
+        def work(transaction: Transaction) -> None:
+            transaction.connection.execute(statement)
+            transaction.connection.execute(delete(table).where(table.c.seen_at < now(-_WORKER_ROW_SECONDS)))
+
+        self._database.write(work)
+
+    def worker_gone(self, worker_id: str) -> None:
+        """A worker process ends."""
+        gone = delete(tables.workers).where(tables.workers.c.id == worker_id)
+        self._database.write(lambda t: t.connection.execute(gone).close())
+
+    def live_workers(self, max_age_seconds: float) -> Sequence[Worker]:
+        """Workers seen in the last `max_age_seconds`, the one that has lived longest first."""
+        table = tables.workers
+        living = select(table).where(table.c.seen_at >= now(-max_age_seconds)).order_by(table.c.started_at, table.c.id)
+        rows = self._database.read(lambda connection: connection.execute(living).all())
+        return [worker_from_row(row) for row in rows]

@@ -1,0 +1,133 @@
+"""The tables: jobs, their labels, artifacts and history, teachers, workers. The same on SQLite and PostgreSQL.
+
+JSON values are kept as text, verbatim: nothing inside them is ever searched.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+from jobs.clock import UtcTime
+from jobs.schemas import JobState
+
+metadata = MetaData()
+
+Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts rows only in a column declared INTEGER
+
+_STATES = ", ".join(f"'{state.value}'" for state in JobState)
+
+teachers = Table(
+    "teachers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("format", String(32), nullable=False),
+    Column("inspection", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    # Order of arrival: the order of the queue and of the pages. Unlike a time it never ties and never steps back.
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("id", String(36), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("teacher_id", ForeignKey("teachers.id"), nullable=False, index=True),
+    Column("spec", Text, nullable=False),
+    Column("warnings", Text, nullable=False),
+    Column("stage", String(32), nullable=False),
+    Column("fraction", Float, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("total_steps", BigInteger, nullable=False),
+    Column("agreement", Float),
+    Column("message", Text),
+    Column("best", Text),
+    Column("error", Text),
+    Column("attempt", Integer, nullable=False),
+    Column("crash_streak", Integer, nullable=False),
+    Column("uncharged_releases", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("owner", String(64)),
+    Column("lease_until", UtcTime),
+    Column("not_before", UtcTime, nullable=False),
+    Column("cancel_requested_at", UtcTime),
+    Column("threads", Integer),
+    Column("checkpoint_step", BigInteger),
+    Column("checkpoint_sha256", String(64), index=True),
+    Column("previous_checkpoint_sha256", String(64), index=True),
+    Column("ring_at", UtcTime, nullable=False),
+    Column("rings", Integer, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("started_at", UtcTime),
+    Column("claimed_at", UtcTime),
+    Column("heartbeat_at", UtcTime),
+    Column("finished_at", UtcTime),
+    Column("running_seconds", Float, nullable=False),
+    CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
+    # A running job without a lease could never be found again when its worker dies.
+    CheckConstraint(
+        "(state = 'running') = (lease_until IS NOT NULL AND owner IS NOT NULL)", name="running_means_leased"
+    ),
+    CheckConstraint(
+        "(state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="terminal_means_finished"
+    ),
+    CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_means_error"),
+    Index("jobs_by_state", "state", "number"),
+    sqlite_autoincrement=True,
+)
+
+labels = Table(
+    "labels",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number"), primary_key=True),
+    Column("key", String(64), primary_key=True),
+    Column("value", String(64), nullable=False),
+    Index("labels_by_value", "key", "value", "job_number"),
+)
+
+artifacts = Table(
+    "artifacts",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("media_type", String(128), nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("job_number", ForeignKey("jobs.number"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Column("data", Text, nullable=False),
+    Column("write_id", String(32), nullable=False),  # tells whether a commit whose reply was lost took place
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("device", String(32), nullable=False),
+    Column("started_at", UtcTime, nullable=False),
+    Column("seen_at", UtcTime, nullable=False),
+)
