@@ -1,19 +1,20 @@
-# make install | demo | test | check | test-slow | containers | clean
+# make install | demo | test | check | test-slow | containers | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test test-slow check containers clean
+.PHONY: install demo test test-slow check containers docs clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("dfkd needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import sys; sys.exit("dfkd needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[worker,postgres,dev]'
-	touch $(STAMP)
+	@touch $(STAMP)
 
+# Trains a teacher on real handwritten digits, compresses it through the service, compares the two.
 demo: install
 	$(BIN)/python examples/demo.py
 
@@ -21,13 +22,25 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 test: check
 	$(BIN)/python -m pytest
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+# Builds both images and runs them. Needs root, buildah and debootstrap, and says so when they are missing.
+containers: install
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	PYTHON=$(BIN)/python containers/build_check.sh
+
+# Writes the settings table of docs/operations.md from jobs.settings.
+docs: install
+	$(BIN)/python docs/settings_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,12 @@
+"""Health of a worker container: exit 0 when the ledger has a recent heartbeat of a worker on this host."""
+
+import socket
+import sys
+
+from jobs.settings import Settings
+from jobs.store import open_store
+
+settings = Settings()
+store = open_store(settings)
+workers = store.live_workers(max_age_seconds=2 * settings.heartbeat_seconds)
+sys.exit(0 if any(worker.host == socket.gethostname() for worker in workers) else 1)

@@ -1,0 +1,1 @@
+"""Tests of the container files; building them for real is `make containers`."""

@@ -1,0 +1,74 @@
+"""What docs/architecture.md draws, checked: which room imports what, and what must never be loaded where."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+ROOMS = ("dfkd_core", "jobs", "service", "worker")
+HEAVY = ("torch", "onnxruntime", "onnxscript", "onnx", "safetensors", "scipy")
+TORCH_FREE_CORE = (
+    "config", "errors", "formats", "progress", "layers", "students", "inspection", "door", "process", "report",
+)  # fmt: skip
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Top-level names in `sys.modules` of a fresh interpreter that imported `modules`."""
+    program = "import importlib, json, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
+    program += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *modules], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert answer.returncode == 0, answer.stderr
+    return set(json.loads(answer.stdout))
+
+
+def modules_of(room: str) -> list[str]:
+    """Dotted names of every module of a room, `__main__` files left out."""
+    paths = sorted((ROOT / room).rglob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+
+
+def test_the_import_contracts_hold() -> None:
+    answer = subprocess.run(
+        [str(BIN / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("module", ["service.app", "service.client", "service.cli", "worker.app", "worker.supervisor"])
+def test_a_fresh_process_of_the_front_desk_or_the_workshop_loads_no_heavy_library(module: str) -> None:
+    assert loaded_by(module).isdisjoint(HEAVY)
+
+
+def test_the_whole_ledger_loads_no_heavy_library() -> None:
+    assert loaded_by(*modules_of("jobs")).isdisjoint(HEAVY)
+
+
+def test_the_whole_front_desk_loads_no_heavy_library() -> None:
+    assert loaded_by(*modules_of("service")).isdisjoint(HEAVY)
+
+
+def test_the_torch_free_face_of_the_science_loads_no_heavy_library() -> None:
+    assert loaded_by("dfkd_core", *(f"dfkd_core.{name}" for name in TORCH_FREE_CORE)).isdisjoint(HEAVY)
+
+
+def test_every_module_says_in_its_first_line_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path in sorted((ROOT / room).rglob("*.py"))
+        if not path.read_text().lstrip().startswith(('"""', 'r"""'))
+    ]
+    assert silent == []
+
+
+def test_no_module_is_a_drawer() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}
+    found = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.stem in drawers]
+    assert found == []

@@ -1,0 +1,63 @@
+"""What the pages promise and a machine can check."""
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+from jobs.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def settings_table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("settings_table", ROOT / "docs/settings_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_settings_table_is_what_the_settings_say() -> None:
+    page = (ROOT / "docs/operations.md").read_text()
+    assert settings_table().with_table(page) == page, "run `make docs`"
+
+
+def test_every_setting_says_in_one_sentence_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []
+
+
+def test_every_environment_name_in_the_pages_exists() -> None:
+    known = {f"DFKD_{name.upper()}" for name in Settings.model_fields}
+    for source in (ROOT / "docker-compose.yml", ROOT / ".env.example", *(ROOT / "containers").iterdir()):
+        if source.is_file():
+            known |= set(re.findall(r"\bDFKD_[A-Z_]+[A-Z]", source.read_text()))
+    known |= set(re.findall(r"\bDFKD_[A-Z_]+[A-Z]", (ROOT / "service/cli.py").read_text()))
+    mentioned = {name for page in PAGES for name in re.findall(r"\bDFKD_[A-Z_]+[A-Z]", page.read_text())}
+    assert mentioned - known == set()
+
+
+def test_every_link_between_the_pages_leads_somewhere() -> None:
+    dead = [
+        f"{page.relative_to(ROOT)} -> {target}"
+        for page in PAGES
+        for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text())
+        if not target.startswith(("http://", "https://", "mailto:")) and not (page.parent / target).exists()
+    ]
+    assert dead == []
+
+
+def test_every_make_target_in_the_pages_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    mentioned = {name for page in PAGES for name in re.findall(r"`make ([a-z-]+)`", page.read_text())}
+    assert mentioned - targets == set()
+
+
+def test_a_decision_is_about_ten_lines() -> None:
+    decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
+    assert decisions
+    assert [page.name for page in decisions if not re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", page.name)] == []
+    assert [page.name for page in decisions if page.read_text().count("\n") > 20] == []

