@@ -28,7 +28,10 @@ class Settings(BaseSettings):
     backoff_seconds: float = Field(5.0, ge=0, description="First delay before a crashed job is tried again; doubles.")
     stall_seconds: float = Field(600.0, gt=0, description="A runner without a step for this long is stopped.")
     stop_grace_seconds: float = Field(10.0, gt=0, description="Time between SIGTERM and SIGKILL of a runner.")
+    max_running_seconds: float = Field(30 * 86400.0, gt=0, description="Running time after which a job fails.")
     checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
+
+    allow_remote: bool = Field(False, description="Let `dfkd up` listen on other than loopback addresses; no keys yet.")
 
     worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")
     worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
