@@ -1,0 +1,188 @@
+"""What follows from the way a runner ended: the job is published, fails, is cancelled, or goes back to the queue.
+
+done                                           publish
+cancel                                         cancelled
+drain, stop, lost lease, full disk             back to the queue, not charged
+killed, crashed, hung                          back to the queue, charged, later each time; in the end `poison`
+out of memory                                  one more try, then `out-of-memory`
+an error that another try would repeat         failed, with its code
+too long                                       failed, `time-limit`
+"""
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from jobs.artifacts import ArtifactStore
+from jobs.claims import MAX_BACKOFF_SECONDS, Claim
+from jobs.errors import LedgerUnavailable, StorageFull
+from jobs.schemas import ArtifactRef, BestStudent, JobError
+from jobs.settings import Settings
+from jobs.store import Store
+from worker.attempt import Ending, Reason, own_file
+from worker.heartbeat import Heartbeat
+from worker.messages import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
+from worker.switch import LEASE_OVER
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPES = {
+    "student.onnx": "application/octet-stream",
+    "student.safetensors": "application/octet-stream",
+    "report.json": "application/json",
+}
+"""The files of a job, all of them."""
+
+OUT_OF_MEMORY = "out-of-memory"
+_RETRY_SECONDS = 0.2
+_PAGE = 500
+
+
+class FilesRefused(Exception):
+    """What the runner delivered is not what it announced, or not what a job delivers."""
+
+
+class Conclusion:
+    """Writes the end of one attempt into the ledger; every write is fenced."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        workspace: Path,
+        store: Store,
+        artifacts: ArtifactStore,
+        settings: Settings,
+        heartbeat: Heartbeat,
+    ) -> None:
+        self._claim = claim
+        self._job_id = claim.job.id
+        self._workspace = workspace
+        self._store = store
+        self._artifacts = artifacts
+        self._settings = settings
+        self._heartbeat = heartbeat
+
+    def conclude(self, ending: Ending, *, best: BestStudent | None, oom_killed: bool) -> None:
+        """Decide and write. LedgerUnavailable when the ledger stays silent: the lease ends, a sweep takes over."""
+        if ending.reason is Reason.FENCED_OUT:
+            log.warning("fenced out", extra={"job_id": self._job_id, "fence": self._claim.fence})
+        elif ending.reason is Reason.CANCELLED:
+            self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
+        elif isinstance(ending.last, DoneMessage):
+            self._deliver(ending.last, best=best)
+        elif ending.reason is not None:
+            self._conclude_stopped(ending.reason)
+        elif isinstance(ending.last, ErrorMessage):
+            self._conclude_error(ending.last)
+        elif isinstance(ending.last, StoppedMessage) or ending.status == -signal.SIGTERM:
+            self._release("stopped", charged=False)
+        elif ending.status == LEASE_OVER:
+            self._release(Reason.SELF_FENCED, charged=False)
+        elif oom_killed and ending.status == -signal.SIGKILL:
+            self._conclude_out_of_memory("the operating system ended the runner for want of memory")
+        else:
+            self._conclude_crash(ending)
+
+    def give_back(self, reason: str) -> None:
+        """Back to the queue through no fault of the job."""
+        self._release(reason, charged=False)
+
+    def _conclude_stopped(self, reason: Reason) -> None:
+        """We ended the runner."""
+        if reason is Reason.TIME_LIMIT:
+            seconds = self._settings.max_running_seconds
+            self.fail(JobError(code="time-limit", detail=f"the job ran for more than {seconds:.0f} s"))
+        elif reason is Reason.STALLED:
+            self._release(reason, charged=True)
+        else:
+            self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
+
+    def _conclude_error(self, error: ErrorMessage) -> None:
+        if error.code == OUT_OF_MEMORY:
+            self._conclude_out_of_memory(error.detail)
+        elif error.code == "storage-full":
+            self._release(error.code, charged=False)
+        else:
+            self.fail(JobError(code=error.code, detail=error.detail, hint=error.hint, stage=error.stage))
+
+    def _conclude_out_of_memory(self, detail: str) -> None:
+        if not self._insist(self._ran_out_before):
+            self._release(OUT_OF_MEMORY, charged=True)
+            return
+        hint = "Use a smaller student or a smaller batch, or a worker with more memory."
+        self.fail(JobError(code=OUT_OF_MEMORY, detail=detail, hint=hint))
+
+    def _ran_out_before(self) -> bool:
+        """Whether an earlier attempt ended for want of memory, by the job's own history."""
+        after = 0
+        while events := self._store.events(self._job_id, after=after, limit=_PAGE):
+            if any(event.kind == "released" and event.data.get("reason") == OUT_OF_MEMORY for event in events):
+                return True
+            after = events[-1].seq
+        return False
+
+    def _conclude_crash(self, ending: Ending) -> None:
+        how = f"exit status {ending.status}" if ending.status >= 0 else signal.Signals(-ending.status).name
+        log.error("runner crashed", extra={"job_id": self._job_id, "how": how, "log_tail": ending.log_tail})
+        self._release(f"crashed: {how}", charged=True)
+
+    def _deliver(self, done: DoneMessage, *, best: BestStudent | None) -> None:
+        """Files first, then the row: a row never points at nothing."""
+        try:
+            published, refs = self._insist(lambda: self._publish(done, best))
+        except FilesRefused as error:
+            log.error("files refused", extra={"job_id": self._job_id, "reason": str(error)})
+            self._release(f"files refused: {error}", charged=True)
+        except StorageFull:
+            self._release("storage-full", charged=False)
+        else:
+            if not published:
+                self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
+                self._artifacts.remove_unreferenced([ref.sha256 for ref in refs], self._store.referenced)
+
+    def _publish(self, done: DoneMessage, best: BestStudent | None) -> tuple[bool, Sequence[ArtifactRef]]:
+        if done.artifacts.keys() != MEDIA_TYPES.keys():
+            raise FilesRefused(f"{sorted(done.artifacts)} instead of {sorted(MEDIA_TYPES)}")
+        with self._artifacts.keeping():
+            refs = [self._put(name, produced) for name, produced in done.artifacts.items()]
+            best = done.best or best
+            return self._store.succeed(self._job_id, self._claim.fence, artifacts=refs, best=best), refs
+
+    def _put(self, name: str, produced: ProducedFile) -> ArtifactRef:
+        path = own_file(self._workspace, produced.path)
+        if path is None:
+            raise FilesRefused(f"{name} is not in the workspace")
+        sha256, num_bytes = self._artifacts.put_file(path)
+        if (sha256, num_bytes) != (produced.sha256, produced.bytes):
+            raise FilesRefused(f"{name} is not the file that was announced")
+        return ArtifactRef(name=name, sha256=sha256, bytes=num_bytes, media_type=MEDIA_TYPES[name])
+
+    def fail(self, error: JobError) -> None:
+        """End the job for good."""
+        self._insist(lambda: self._store.fail(self._job_id, self._claim.fence, error=error))
+
+    def _release(self, reason: str, *, charged: bool, delayed: bool = True) -> None:
+        steps = max(0, self._claim.job.attempt - 1)
+        delay_seconds = min(self._settings.backoff_seconds * 2.0**steps, MAX_BACKOFF_SECONDS) if delayed else 0.0
+        log.warning("job released", extra={"job_id": self._job_id, "reason": reason, "charged": charged})
+        self._insist(
+            lambda: self._store.release(
+                self._job_id, self._claim.fence, reason=reason, charged=charged, delay_seconds=delay_seconds
+            )
+        )
+
+    def _insist(self, write: Callable[[], T]) -> T:
+        """Repeat while the ledger is silent and the lease is still ours: an hour's work is not thrown away lightly."""
+        while True:
+            try:
+                return write()
+            except LedgerUnavailable:
+                if time.monotonic() > self._heartbeat.lease_until:
+                    raise
+                time.sleep(_RETRY_SECONDS)

@@ -1,0 +1,150 @@
+"""What supervisor and runner say to each other: one JSON object a line, at most LINE_BYTES long.
+
+Down: the task (a file, before the start) and lease lines (standard input). Up: messages (a pipe of its own). What comes
+up was written by a process that has read a stranger's file, so everything in it has a type and a limit.
+"""
+
+import json
+import math
+import os
+import queue
+import threading
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from dfkd_core.config import DistillSpec
+from dfkd_core.progress import UpdateKind
+from jobs.schemas import BestStudent, Sha256, Value
+
+LINE_BYTES = 64 * 1024
+_QUEUED_MESSAGES = 1000
+_READ_BYTES = 64 * 1024
+
+Text = Annotated[str, Field(max_length=4000)]
+Word = Annotated[str, Field(max_length=64)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class Task(Value):
+    """What a runner has to do, and for whom."""
+
+    teacher_path: Path
+    spec: DistillSpec
+    workspace: Path
+    resume_from: Path | None
+    threads: int
+    device: str
+    checkpoint_seconds: float
+    messages_fd: int
+    parent: int  # process id of the supervisor
+    lease_until: float  # on the monotonic clock, which all processes of a host share
+
+
+class UpdateMessage(Value):
+    """The science's `Update`."""
+
+    type: Literal["update"]
+    kind: UpdateKind
+    stage: Word
+    step: Count = 0
+    total_steps: Count = 0
+    fraction: Share = 0.0
+    agreement: Share | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProducedFile(Value):
+    """A file that the runner has made: where it is, and what it should be."""
+
+    path: Path
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class DoneMessage(Value):
+    """The job is done; these are its files."""
+
+    type: Literal["done"]
+    artifacts: dict[Word, ProducedFile] = Field(max_length=16)
+    best: BestStudent | None = None
+
+
+class StoppedMessage(Value):
+    """The run stopped as asked, after a checkpoint."""
+
+    type: Literal["stopped"]
+
+
+class ErrorMessage(Value):
+    """The run failed in a way that a second try would repeat."""
+
+    type: Literal["error"]
+    code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    detail: Text
+    hint: Text | None = None
+    stage: Word | None = None
+
+
+Message = UpdateMessage | DoneMessage | StoppedMessage | ErrorMessage
+_MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
+
+
+def line_from_message(message: dict[str, Any]) -> bytes:
+    """`message` as one line that a reader accepts: `data` is dropped where it would be too long."""
+    line = json.dumps(_finite(message), allow_nan=False, default=str).encode() + b"\n"
+    if len(line) <= LINE_BYTES:
+        return line
+    return json.dumps(_finite({**message, "data": {}}), allow_nan=False, default=str).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities become null: JSON has no word for them, and databases refuse them."""
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class MessageReader(threading.Thread):
+    """Reads a runner's pipe to its end. Lines that are too long or make no sense are counted and dropped."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(name="runner-messages", daemon=True)
+        self.messages: queue.Queue[Message] = queue.Queue(_QUEUED_MESSAGES)
+        self.num_refused = 0
+        self._descriptor = descriptor
+        self._closed = threading.Event()
+
+    def close(self) -> None:
+        """Read no further."""
+        self._closed.set()
+
+    def run(self) -> None:
+        """Until the last writer is gone. A full queue stops the reading, and so in the end the writer."""
+        pending, skipping = b"", False
+        with os.fdopen(self._descriptor, "rb", buffering=0) as pipe:
+            while not self._closed.is_set() and (chunk := pipe.read(_READ_BYTES)):
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self._take(line, refused=skipping)
+                    skipping = False
+                if len(pending) > LINE_BYTES:
+                    pending, skipping = b"", True
+
+    def _take(self, line: bytes, *, refused: bool) -> None:
+        try:
+            if refused or len(line) > LINE_BYTES:
+                raise ValueError("too long")
+            message = _MESSAGE.validate_json(line)
+        except (ValidationError, ValueError, RecursionError):
+            self.num_refused += 1
+            return
+        while not self._closed.is_set():
+            try:
+                return self.messages.put(message, timeout=0.2)
+            except queue.Full:
+                continue

@@ -1,0 +1,152 @@
+"""The runner: one attempt at one job in a fresh process. Paths and pipes, no database and no credentials.
+
+`python -m worker.runner TASK.json`
+"""
+
+import dataclasses
+import hashlib
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dfkd_core.errors import DfkdError, Stopped
+from dfkd_core.process import die_with_parent
+from dfkd_core.progress import OnStep, Update
+from worker.messages import Task, line_from_message
+from worker.switch import DeadMansSwitch
+
+Compress = Callable[[Task, OnStep], dict[str, Path]]
+"""Does the task, reports through the seam, returns the files by name."""
+
+_PROGRESS_SECONDS = 0.25
+_OPEN_FILES = 4096
+_STORAGE_FULL = {28, 122}  # ENOSPC, EDQUOT
+
+
+def main() -> int:
+    """Run the task file named by the first argument."""
+    task = Task.model_validate_json(Path(sys.argv[1]).read_bytes())
+    return run(task, compress)
+
+
+def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """The science itself; torch is loaded here and nowhere earlier."""
+    from dfkd_core.pipeline import compress as compress_teacher
+
+    outcome = compress_teacher(
+        task.teacher_path,
+        task.spec,
+        workspace=task.workspace,
+        threads=task.threads,
+        device=task.device,
+        resume_from=task.resume_from,
+        checkpoint_seconds=task.checkpoint_seconds,
+        on_step=on_step,
+    )
+    return outcome.artifacts
+
+
+def run(task: Task, work: Compress) -> int:
+    """Do `work` under the supervisor's eyes; the exit status is 0 when the last message says how it ended."""
+    die_with_parent(task.parent)
+    _limit()
+    switch = DeadMansSwitch(sys.stdin.fileno(), task.lease_until)
+    switch.start()
+    reporter = Reporter(task.messages_fd, switch)
+    signal.signal(signal.SIGTERM, reporter.stop)
+    try:
+        reporter.send(_done(work(task, reporter.on_step), reporter))
+    except Stopped:
+        reporter.send({"type": "stopped"})
+    except Exception as error:
+        traceback.print_exc()
+        reporter.send(_error(error, reporter.stage))
+    return 0
+
+
+class Reporter:
+    """Turns updates into messages, and SIGTERM into the wish to stop."""
+
+    def __init__(self, descriptor: int, switch: DeadMansSwitch) -> None:
+        self.stage = "load"
+        self.best: dict[str, Any] | None = None
+        self._descriptor = descriptor
+        self._switch = switch
+        self._stop_requested = False
+        self._next_progress = 0.0
+
+    def stop(self, *_signal: object) -> None:
+        """Ask the run to write a checkpoint and stop."""
+        self._stop_requested = True
+
+    def on_step(self, update: Update) -> bool:
+        """The seam: report, and say whether to stop."""
+        self._switch.check()
+        if update.kind == "published" and update.agreement is not None:
+            self.best = {"step": update.step, "agreement": update.agreement}
+        if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:
+            self._next_progress = time.monotonic() + _PROGRESS_SECONDS
+            self.send({"type": "update", **dataclasses.asdict(update)})
+        self.stage = update.stage
+        return self._stop_requested
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one line; waits while the supervisor does not read."""
+        rest = line_from_message(message)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+
+def _done(artifacts: dict[str, Path], reporter: Reporter) -> dict[str, Any]:
+    return {
+        "type": "done",
+        "artifacts": {name: _produced(path) for name, path in artifacts.items()},
+        "best": reporter.best,
+    }
+
+
+def _produced(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
+
+
+def _error(error: Exception, stage: str) -> dict[str, Any]:
+    code, detail, hint = _explanation(error, stage)
+    return {"type": "error", "code": code, "detail": detail[:4000], "hint": hint and hint[:4000], "stage": stage}
+
+
+def _explanation(error: Exception, stage: str) -> tuple[str, str, str | None]:
+    """Code, detail and hint. An unforeseen error gives its class only: its text may hold paths of this host."""
+    if isinstance(error, DfkdError):
+        return error.code, error.detail, error.hint
+    if _out_of_memory(error):
+        return "out-of-memory", f"there was not enough memory in stage {stage}", "Use a smaller student or batch."
+    if isinstance(error, OSError) and error.errno in _STORAGE_FULL:
+        return "storage-full", f"the worker's disk is full in stage {stage}", None
+    return "internal", f"unexpected {type(error).__name__} in stage {stage}", "The worker's log has the details."
+
+
+def _out_of_memory(error: Exception) -> bool:
+    names = {f"{cls.__module__}.{cls.__name__}" for cls in type(error).__mro__}
+    if isinstance(error, MemoryError) or "torch.OutOfMemoryError" in names:
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _limit() -> None:
+    """No core files (they would hold the teacher), and not more open files than a run can need."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The supervisor: takes one claimed job through one attempt, from its workspace to the last word in the ledger."""
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+from dfkd_core.config import DistillSpec
+from dfkd_core.errors import CheckpointMismatch
+from jobs.artifacts import ArtifactStore
+from jobs.claims import Claim
+from jobs.errors import ArtifactNotFound, JobNotFound
+from jobs.schemas import JobError, JobState
+from jobs.settings import Settings
+from jobs.store import Store
+from worker.attempt import Attempt, Ending
+from worker.checkpoints import Checkpoints
+from worker.child import RUNNER_COMMAND
+from worker.ending import Conclusion
+from worker.heartbeat import Heartbeat
+from worker.journal import Journal
+from worker.memory import num_oom_kills
+from worker.messages import ErrorMessage, Task
+
+log = logging.getLogger(__name__)
+
+_LIVE_SWEEPS = 3  # a worker that was silent for so many sweeps does not count as another host
+
+
+class Supervisor:
+    """Supervises attempts, one in each thread that calls `supervise`. Holds nothing of a job between attempts."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        settings: Settings,
+        *,
+        worker_id: str,
+        spawner: Executor,
+        draining: threading.Event,
+        command: Sequence[str] = RUNNER_COMMAND,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._settings = settings
+        self._worker_id = worker_id
+        self._spawner = spawner
+        self._draining = draining
+        self._command = command
+        self._passed_on: set[str] = set()  # jobs whose checkpoint did not fit this host
+
+    def supervise(self, claim: Claim, *, claimed_at: float) -> None:
+        """One attempt. `claimed_at`: the monotonic clock before the claim was asked for."""
+        heartbeat = Heartbeat(self._store, claim, settings=self._settings, confirmed_at=claimed_at)
+        heartbeat.start()
+        workspace = work_directory(self._settings) / claim.job.id / str(claim.fence)
+        try:
+            self._take_through(claim, heartbeat, workspace)
+        finally:
+            heartbeat.stop()
+            remove_workspace(workspace)
+
+    def _take_through(self, claim: Claim, heartbeat: Heartbeat, workspace: Path) -> None:
+        journal = Journal(self._store, claim)
+        checkpoints = Checkpoints(self._store, self._artifacts, claim)
+        conclusion = Conclusion(
+            claim,
+            workspace=workspace,
+            store=self._store,
+            artifacts=self._artifacts,
+            settings=self._settings,
+            heartbeat=heartbeat,
+        )
+
+        def attempt(resume_from: Path | None) -> Ending:
+            task = self._task(claim, heartbeat, workspace, resume_from)
+            watched = Attempt(
+                claim,
+                task,
+                settings=self._settings,
+                journal=journal,
+                checkpoints=checkpoints,
+                draining=self._draining,
+            )
+            return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner)
+
+        oom_kills = num_oom_kills()
+        resume_from = checkpoints.resume_path()
+        try:
+            ending = attempt(resume_from)
+        except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
+            log.exception("the runner could not be started", extra={"job_id": claim.job.id})
+            conclusion.give_back(f"not started: {type(error).__name__}")
+            return
+        except ArtifactNotFound:
+            conclusion.fail(JobError(code="artifact-lost", detail="the teacher's file is gone", stage="load"))
+            return
+        if resume_from is not None and _mismatched(ending):
+            if self._pass_on(claim.job.id):
+                conclusion.give_back(CheckpointMismatch.code)
+                return
+            self._store.record(claim.job.id, claim.fence, events=[("started-over", {"reason": _detail(ending)})])
+            ending = attempt(None)
+        conclusion.conclude(ending, best=journal.best, oom_killed=num_oom_kills() > oom_kills)
+
+    def _task(self, claim: Claim, heartbeat: Heartbeat, workspace: Path, resume_from: Path | None) -> Task:
+        """What the runner is told, and a fresh workspace for it."""
+        job = claim.job
+        teacher_path = self._artifacts.path(job.teacher.id)
+        remove_workspace(workspace)
+        workspace.mkdir(parents=True, mode=0o700)
+        return Task(
+            teacher_path=teacher_path,
+            spec=DistillSpec.model_validate_json(job.spec.model_dump_json(exclude={"name", "labels"})),
+            workspace=workspace,
+            resume_from=resume_from,
+            threads=job.threads or self._settings.worker_threads,
+            device=self._settings.worker_device,
+            checkpoint_seconds=self._settings.checkpoint_seconds,
+            messages_fd=-1,
+            parent=os.getpid(),
+            lease_until=heartbeat.lease_until,
+        )
+
+    def _pass_on(self, job_id: str) -> bool:
+        """Whether to leave a job with a checkpoint from elsewhere to another worker: once, and if there is one."""
+        if job_id in self._passed_on:
+            return False
+        self._passed_on.add(job_id)
+        max_age_seconds = _LIVE_SWEEPS * self._settings.sweep_seconds
+        return any(worker.id != self._worker_id for worker in self._store.live_workers(max_age_seconds))
+
+
+def work_directory(settings: Settings) -> Path:
+    """Where the workspaces are: work/JOB/FENCE."""
+    return settings.data_dir.resolve() / "work"
+
+
+def remove_workspace(workspace: Path) -> None:
+    """Remove one attempt's files, and the job's directory with the last of them."""
+    shutil.rmtree(workspace, ignore_errors=True)
+    try:
+        workspace.parent.rmdir()
+    except OSError:
+        log.debug("other attempts remain", extra={"directory": str(workspace.parent)})
+
+
+def remove_stale_workspaces(settings: Settings, store: Store) -> None:
+    """Remove what attempts have left whose worker was killed: all but those of the claims now running."""
+    for workspace in work_directory(settings).glob("*/*"):
+        try:
+            job = store.get(workspace.parent.name)
+        except JobNotFound:
+            remove_workspace(workspace)
+            continue
+        if job.state is not JobState.RUNNING or workspace.name != str(job.fence):
+            remove_workspace(workspace)
+
+
+def _mismatched(ending: Ending) -> bool:
+    return isinstance(ending.last, ErrorMessage) and ending.last.code == CheckpointMismatch.code
+
+
+def _detail(ending: Ending) -> str:
+    return ending.last.detail if isinstance(ending.last, ErrorMessage) else ""
