@@ -1,0 +1,70 @@
+"""The front desk: takes a teacher in, hands a student out. No torch, no onnx in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse
+
+import dfkd_core
+from jobs.artifacts import open_artifacts
+from jobs.queue import make_celery
+from jobs.settings import Settings
+from jobs.store import open_store
+from service import openapi, problem_json
+from service.dependencies import Desk
+from service.housekeeping import keep_house
+from service.request_ids import RequestIds
+from service.routes import artifacts, events, health, jobs, menu, problems, teachers
+
+DESCRIPTION = """
+Send a trained image classifier, get a small ONNX student back. None of the data that the teacher was trained on is
+needed, and there is no field to send it in.
+
+Every refusal is `application/problem+json` (RFC 9457) with a permanent `code`. New fields, stages, event kinds and
+warnings may appear: ignore what you do not know.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI application; `settings` are read from the environment when absent."""
+    app = FastAPI(
+        title="dfkd",
+        version=dfkd_core.__version__,
+        summary="Compress an image classifier without its training data.",
+        description=DESCRIPTION,
+        lifespan=_lifespan(settings or Settings()),
+        redirect_slashes=False,
+    )
+    for module in (jobs, events, artifacts, teachers, menu, health, problems):
+        app.include_router(module.router)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
+    app.add_middleware(RequestIds)
+    problem_json.install(app)
+    openapi.install(app)
+    return app
+
+
+def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what asynccontextmanager makes has no short name
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        """Everything that is opened here is closed here."""
+        store = open_store(settings)
+        try:
+            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings))
+            housekeeper = asyncio.create_task(keep_house(app.state.desk))
+            try:
+                yield
+            finally:
+                housekeeper.cancel()
+                with suppress(asyncio.CancelledError):
+                    await housekeeper
+        finally:
+            store.close()
+
+    return lifespan
+
+
+async def _to_docs() -> RedirectResponse:
+    return RedirectResponse("docs")

@@ -1,0 +1,53 @@
+"""Request bodies as streams: capped, watched for silence, never held in memory as a whole."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from service.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+
+
+def media_type_of(request: Request) -> str:
+    """The request's media type, without parameters; empty when it names none."""
+    return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
+
+
+def check_headers(request: Request, *, max_bytes: int) -> None:
+    """Refuse by the headers alone, before a byte of the body is read."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body as it is, without a content encoding.")
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()):
+        error = FieldError("", "must be a whole number", parameter="content-length")
+        raise ValidationFailed("The content length is not valid.", errors=[error])
+    if int(declared) > max_bytes:
+        raise PayloadTooLarge("The body is too large.", max_bytes=max_bytes)
+
+
+async def stream(request: Request, *, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
+    """The body's chunks. Raises PayloadTooLarge, and RequestTimeout when nothing came for `idle_seconds`."""
+    received = 0
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(chunks, None)
+        except TimeoutError:
+            raise RequestTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
+        if chunk is None:
+            return
+        received += len(chunk)
+        if received > max_bytes:
+            raise PayloadTooLarge("The body is too large.", max_bytes=max_bytes)
+        yield chunk
+
+
+async def read(chunks: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
+    """All of a small body or part; raises PayloadTooLarge."""
+    held = bytearray()
+    async for chunk in chunks:
+        held += chunk
+        if len(held) > max_bytes:
+            raise PayloadTooLarge("The JSON document is too large.", max_bytes=max_bytes)
+    return bytes(held)

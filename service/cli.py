@@ -1,0 +1,267 @@
+"""`dfkd`: start the service, submit teachers, follow jobs, fetch students.
+
+Exit codes: 0 done, and for a job that was waited for: it succeeded · 1 the job failed · 2 wrong usage · 3 the job was
+cancelled · 4 the service refused · 5 the service cannot be reached · 6 the time to wait was up · 7 a download arrived
+damaged or could not be written · 130 interrupted; the job goes on.
+"""
+
+import re
+import sys
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dfkd_core.errors import DfkdError
+from jobs.settings import Settings
+from service import display, overrides
+from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from service.views import JobList, JobView, StudentsFor, StudentView
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    CANCELLED = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+    TIMEOUT = 6
+    DOWNLOAD = 7
+    INTERRUPTED = 130
+
+
+app = typer.Typer(
+    help="Compress a trained image classifier into a small ONNX student, without any of its training data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = display.console(stderr=False)
+err = display.console(stderr=True)
+
+Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Where the service is.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the files; created if absent.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Give up waiting after so many seconds.", min=0)]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+@app.command()
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8000,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+) -> None:
+    """Start the whole service: API, worker and a private Redis. Ctrl-C stops it."""
+    from service import embedded
+
+    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+    embedded.up(settings, host, port)
+
+
+@app.command()
+def submit(  # noqa: PLR0917 - every option of a command is a parameter
+    teacher: Annotated[str, typer.Argument(help="An ONNX or safetensors file, or the id of an uploaded teacher.")],
+    student: Annotated[
+        str | None, typer.Option(help="Architecture of the student; `dfkd students` lists them.")
+    ] = None,
+    spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value to filter by; repeat for more.")] = None,
+    wait_: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Download into this directory; waits.")] = None,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Send a teacher and say which student to make of it. Prints the id of the job."""
+    document = overrides.read_spec_file(spec) if spec else {}
+    if student is not None:
+        overrides.put(document, "student.architecture", student)
+    if name is not None:
+        overrides.put(document, "name", name)
+    for key, value in overrides.labels(label or []).items():
+        overrides.put_label(document, key, value)
+    overrides.apply(document, assign or [])
+    with DfkdClient(url) as client:
+        job = client.submit(_teacher(teacher), document)
+        if not (wait_ or output):
+            out.print(job.model_dump_json(indent=2) if as_json else job.id)
+            return
+        err.print(f"job {job.id}")
+        _follow(client, job.id, timeout_seconds=timeout, output=output, as_json=as_json)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[list[str] | None, typer.Option(help="Only this state; repeat for more.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only jobs with key=value; repeat for more.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """List jobs, newest first."""
+    found: list[JobView] = []
+    cursor = None
+    with DfkdClient(url) as client:
+        while len(found) < limit:
+            page = client.jobs(
+                limit=min(100, limit - len(found)),
+                cursor=cursor,
+                states=state or [],
+                labels=overrides.labels(label or []),
+            )
+            found += page.jobs
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    if as_json:
+        out.print(JobList(jobs=found, next_cursor=cursor).model_dump_json(indent=2))
+    else:
+        display.show_jobs(out, found)
+
+
+@app.command()
+def show(
+    job_id: JobId,
+    events: Annotated[bool, typer.Option("--events", help="The history too.")] = False,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Show one job."""
+    with DfkdClient(url) as client:
+        job = client.job(job_id)
+        if as_json:
+            out.print(job.model_dump_json(indent=2))
+        else:
+            display.show_job(out, job)
+        if events:
+            for event in client.events(job_id):
+                out.print(event.model_dump_json() if as_json else display.event_line(event))
+
+
+@app.command()
+def wait(
+    job_id: JobId,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Download into this directory.")] = None,
+    timeout: Timeout = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Follow a job to its end. Exit code 0 only when it succeeded."""
+    with DfkdClient(url) as client:
+        _follow(client, job_id, timeout_seconds=timeout, output=output, as_json=as_json)
+
+
+@app.command()
+def cancel(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Cancel a job."""
+    with DfkdClient(url) as client:
+        job = client.cancel(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
+def download(job_id: JobId, output: Output = Path("."), url: Url = DEFAULT_URL) -> None:
+    """Fetch the files of a succeeded job; each is verified by its sha256."""
+    with DfkdClient(url) as client:
+        job = client.job(job_id)
+        if job.state != "succeeded":
+            display.show_complaint(err, "error", "artifact-not-ready", f"the job is {job.state}")
+            raise typer.Exit(Exit.REFUSED)
+        for path in client.download(job_id, output):
+            out.print(str(path))
+
+
+@app.command()
+def students(
+    input_: Annotated[str, typer.Option("--input", help="channels,height,width of one image.")] = "3,32,32",
+    classes: Annotated[int, typer.Option(help="Classes of the teacher.", min=2)] = 10,
+    width: Annotated[float, typer.Option(help="Width multiplier.", min=0.001, max=16)] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """List the students with their parameters and multiply-adds for one input. Needs no service."""
+    from pydantic import TypeAdapter
+
+    from service.menu import students as sized
+
+    channels, height, columns = overrides.shape(input_)
+    entries = sized(
+        StudentsFor(channels=channels, height=height, width=columns, num_classes=classes, student_width=width)
+    )
+    if as_json:
+        out.print(TypeAdapter(list[StudentView]).dump_json(entries, indent=2).decode())
+    else:
+        display.show_students(out, entries)
+
+
+def main() -> None:
+    """The entry point: runs a command, and turns what goes wrong into a line and an exit code."""
+    try:
+        app()
+    except Refused as error:
+        display.show_problem(err, error.problem)
+        _end(Exit.REFUSED)
+    except WaitTimeout as error:
+        display.show_complaint(err, "error", "wait-timeout", f"{error}; it goes on")
+        _end(Exit.TIMEOUT)
+    except Unreachable as error:
+        display.show_complaint(err, "error", "unreachable", str(error), hint="`dfkd up` starts one; --url says where.")
+        _end(Exit.UNREACHABLE)
+    except Damaged as error:
+        display.show_complaint(err, "error", "digest-mismatch", str(error), hint="Download it again.")
+        _end(Exit.DOWNLOAD)
+    except overrides.BadOption as error:
+        display.show_complaint(err, "error", "usage", str(error))
+        _end(Exit.USAGE)
+    except DfkdError as error:
+        display.show_complaint(err, "error", error.code, error.detail, hint=error.hint)
+        _end(Exit.USAGE)
+    except OSError as error:
+        display.show_complaint(err, "error", "file", f"{error.filename or 'file'}: {error.strerror or error}")
+        _end(Exit.DOWNLOAD)
+
+
+def _follow(
+    client: DfkdClient, job_id: str, *, timeout_seconds: float | None, output: Path | None, as_json: bool
+) -> NoReturn:
+    """Show a job until it ends, fetch its files, and exit by how it ended."""
+    try:
+        with display.Follower(err) as follower:
+            job = client.wait(job_id, timeout_seconds=timeout_seconds, on_update=follower.update)
+    except KeyboardInterrupt:
+        err.print(f"interrupted; the job goes on: dfkd wait {job_id}")
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    display.show_outcome(err, job)
+    if job.state == "succeeded" and output is not None:
+        for path in client.download(job_id, output):
+            err.print(f"saved {path}")
+    out.print(job.model_dump_json(indent=2) if as_json else f"{job.id} {job.state}")
+    codes = {"succeeded": Exit.OK, "cancelled": Exit.CANCELLED}
+    raise typer.Exit(codes.get(job.state, Exit.FAILED))
+
+
+def _teacher(text: str) -> Path | str:
+    """A file if there is one; else the id of a teacher, if it looks like one."""
+    path = Path(text)
+    if path.is_file():
+        return path
+    if re.fullmatch(r"[0-9a-f]{64}", text):
+        return text
+    raise overrides.BadOption(f"there is no file {text!r}, and it is not the id of a teacher")
+
+
+def _end(code: Exit) -> NoReturn:
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Python client: the same contract as the server, typed, synchronous, without torch.
+
+    with DfkdClient("http://127.0.0.1:8000") as client:
+        job = client.submit(Path("teacher.onnx"), {"student": {"architecture": "lenet5_half"}})
+        job = client.wait(job.id)
+        if job.state == "succeeded":
+            client.download(job.id, Path("out"))
+
+A refusal is raised as `Refused`, with the problem that the service sent; a service that cannot be reached as
+`Unreachable`. Reading is repeated while the service is away; submitting is not, because it is not known whether it
+took place.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+
+from service.views import (
+    ArtifactList,
+    ArtifactView,
+    EventPage,
+    EventView,
+    JobList,
+    JobView,
+    Menu,
+    Problem,
+    Readiness,
+    StudentView,
+    TeacherView,
+    View,
+)
+
+Json = Mapping[str, Any]  # Any: JSON
+V = TypeVar("V", bound=View)
+
+CHUNK_BYTES = 256 * 1024
+PATIENCE_SECONDS = 60.0
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)  # the inspection of a large teacher takes its time
+_AWAY = {429, 502, 503, 504}  # said by proxies and by a service without its database: asking again is safe
+
+
+class ClientError(Exception):
+    """Anything that keeps the client from giving an answer."""
+
+
+class Refused(ClientError):
+    """The service refused; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+
+class Unreachable(ClientError):
+    """The service does not answer, or what answers is not this service."""
+
+
+class WaitTimeout(ClientError):
+    """The job was still live when the time was up; it goes on."""
+
+    def __init__(self, job: JobView) -> None:
+        super().__init__(f"job {job.id} is still {job.state}")
+        self.job = job
+
+
+class Damaged(ClientError):
+    """A download does not have the digest that the service announced; nothing was kept."""
+
+
+class DfkdClient:
+    """One service. Safe to share between threads, as its httpx client is."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """`patience_seconds`: how long reading is repeated while the service is away."""
+        self.url = url.rstrip("/")
+        self._patience_seconds = patience_seconds
+        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def submit(self, teacher: Path | str, spec: Json) -> JobView:
+        """Send a teacher's file (Path), or name one that is there already (its id), and the spec → the queued job."""
+        if isinstance(teacher, str):
+            body = {**spec, "teacher": {**spec.get("teacher", {}), "id": teacher}}
+            content = json.dumps(body).encode()
+            headers = {"Content-Type": "application/json"}
+            return self._view(JobView, self._send("POST", "/jobs", content=content, headers=headers))
+        with teacher.open("rb") as file:
+            boundary = f"dfkd-{os.urandom(16).hex()}"
+            head, tail = _multipart_frame(boundary, spec)
+            headers = {
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
+            }
+            return self._view(JobView, self._send("POST", "/jobs", content=_framed(head, file, tail), headers=headers))
+
+    def upload(self, teacher: Path) -> TeacherView:
+        """Upload a teacher for later jobs; the transfer is checked by its digest."""
+        with teacher.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Length": str(os.fstat(file.fileno()).st_size),
+                "X-Content-SHA256": digest,
+            }
+            return self._view(TeacherView, self._send("POST", "/teachers", content=_chunks(file), headers=headers))
+
+    def teacher(self, teacher_id: str) -> TeacherView:
+        """What is known of an uploaded teacher."""
+        return self._view(TeacherView, self._read(f"/teachers/{_part(teacher_id)}"))
+
+    def job(self, job_id: str) -> JobView:
+        """The job as it is now."""
+        return self._view(JobView, self._read(f"/jobs/{_part(job_id)}"))
+
+    def jobs(
+        self,
+        *,
+        limit: int = 20,
+        cursor: str | None = None,
+        states: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> JobList:
+        """One page of jobs, newest first."""
+        query: list[tuple[str, str]] = [("limit", str(limit))]
+        query += [("cursor", cursor)] if cursor else []
+        query += [("state", state) for state in states]
+        query += [("label", f"{key}={value}") for key, value in (labels or {}).items()]
+        return self._view(JobList, self._read("/jobs", params=query))
+
+    def events(self, job_id: str, *, after: int = 0) -> Iterator[EventView]:
+        """The history so far, oldest first, after the event number `after`."""
+        while True:
+            page = self._view(EventPage, self._read(f"/jobs/{_part(job_id)}/events", params=[("after", str(after))]))
+            if not page.events:
+                return
+            yield from page.events
+            after = page.last_seq
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_seconds: float | None = None,
+        on_update: Callable[[JobView], None] | None = None,
+    ) -> JobView:
+        """Return the job as soon as it is terminal, whichever way it ended; look at `state`.
+
+        A service that restarts or is away for less than `patience_seconds` is waited for. Raises WaitTimeout; the job
+        goes on.
+        """
+        ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        job, etag = None, ""
+        while True:
+            response = self._read(f"/jobs/{_part(job_id)}", headers={"If-None-Match": etag} if etag else {})
+            if response.status_code != 304 or job is None:
+                job, etag = self._view(JobView, response), response.headers.get("etag", "")
+                if on_update is not None:
+                    on_update(job)
+            if job.terminal:
+                return job
+            left = math.inf if ends is None else ends - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(job)
+            time.sleep(min(left, _seconds(response.headers.get("retry-after"), otherwise=1.0)))
+
+    def cancel(self, job_id: str) -> JobView:
+        """Ask for a cancel; a running job is `cancelling` until its worker has stopped it."""
+        return self._view(JobView, self._send("POST", f"/jobs/{_part(job_id)}/cancel"))
+
+    def delete(self, job_id: str) -> None:
+        """Delete a terminal job and its files."""
+        self._send("DELETE", f"/jobs/{_part(job_id)}")
+
+    def artifacts(self, job_id: str) -> list[ArtifactView]:
+        """What can be downloaded; empty until the job has succeeded."""
+        return self._view(ArtifactList, self._read(f"/jobs/{_part(job_id)}/artifacts")).artifacts
+
+    def download(self, job_id: str, directory: Path) -> list[Path]:
+        """All files of a succeeded job → their paths in `directory`.
+
+        Each is verified against its sha256 before it appears under its name. Raises Damaged.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        return [self._download(artifact, directory) for artifact in self.artifacts(job_id)]
+
+    def menu(self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0) -> Menu:
+        """What can be asked for; students are sized for `input_shape` (C, H, W), the classes and the width."""
+        channels, height, columns = input_shape
+        query: dict[str, float] = {"channels": channels, "height": height, "width": columns}
+        query |= {"num_classes": num_classes, "student_width": width}
+        return self._view(Menu, self._read("/menu", params=[(name, str(value)) for name, value in query.items()]))
+
+    def students(
+        self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0
+    ) -> list[StudentView]:
+        """The catalogue, with parameters and multiply-adds for one input."""
+        return self.menu(input_shape=input_shape, num_classes=num_classes, width=width).students
+
+    def ready(self) -> Readiness:
+        """What works and what does not; asks once."""
+        response = self._http_call("GET", "/readyz")
+        return Readiness.model_validate(_json(response))
+
+    def _download(self, artifact: ArtifactView, directory: Path) -> Path:
+        """Into a temporary file beside the target, verified, then renamed."""
+        target = directory / Path(artifact.name).name
+        descriptor, name = tempfile.mkstemp(dir=directory, prefix=f".{target.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                digest = self._fetch(artifact.url, file.write)
+                file.flush()
+                os.fsync(file.fileno())
+            if digest != artifact.sha256:
+                raise Damaged(f"{artifact.name} arrived damaged: its sha256 is not the announced one")
+            os.chmod(name, 0o644)
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        return target
+
+    def _fetch(self, url: str, write: Callable[[bytes], int]) -> str:
+        """Stream a download into `write` → sha256 of what came."""
+        digest = hashlib.sha256()
+        try:
+            with self._http.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise _refusal(response)
+                for chunk in response.iter_bytes(CHUNK_BYTES):
+                    digest.update(chunk)
+                    write(chunk)
+        except httpx.TransportError as error:
+            raise Unreachable(f"the download from {self.url} broke off: {_said(error)}") from None
+        return digest.hexdigest()
+
+    def _read(
+        self, path: str, *, params: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """GET, repeated with growing pauses while the service is away."""
+        ends, pause = time.monotonic() + self._patience_seconds, 0.25
+        while True:
+            try:
+                response = self._http_call("GET", path, params=list(params), headers=dict(headers or {}))
+                if response.status_code not in _AWAY or time.monotonic() + pause > ends:
+                    return _checked(response)
+            except Unreachable:
+                if time.monotonic() + pause > ends:
+                    raise
+            time.sleep(pause)
+            pause = min(pause * 2, 5.0)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # Any: httpx's own options
+        return _checked(self._http_call(method, path, **options))
+
+    def _http_call(self, method: str, path: str, **options: Any) -> httpx.Response:  # Any: httpx's own options
+        try:
+            return self._http.request(method, path, **options)
+        except (httpx.TransportError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Unreachable(f"no answer from {self.url}: {_said(error)}") from None
+
+    def _view(self, view: type[V], response: httpx.Response) -> V:
+        try:
+            return view.model_validate(_json(response))
+        except ValueError:
+            raise Unreachable(f"what answers at {self.url} is not this service") from None
+
+
+def _multipart_frame(boundary: str, spec: Json) -> tuple[bytes, bytes]:
+    """What stands before and after the teacher's bytes; the spec comes first, so that a wrong one is refused early."""
+    head = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="spec"\r\nContent-Type: application/json\r\n\r\n'
+        f"{json.dumps(spec)}\r\n"
+        f'--{boundary}\r\nContent-Disposition: form-data; name="teacher"; filename="teacher"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+def _framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
+    yield head
+    yield from _chunks(file)
+    yield tail
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    if response.status_code < 400:
+        return response
+    raise _refusal(response)
+
+
+def _refusal(response: httpx.Response) -> ClientError:
+    try:
+        return Refused(Problem.model_validate(_json(response)))
+    except ValueError:
+        return Unreachable(f"{response.url} answered {response.status_code} without saying why")
+
+
+def _json(response: httpx.Response) -> Any:  # Any: JSON
+    return json.loads(response.content)
+
+
+def _seconds(text: str | None, *, otherwise: float) -> float:
+    return float(text) if text is not None and text.isdigit() else otherwise
+
+
+def _part(text: str) -> str:
+    """One segment of a path, whatever somebody typed."""
+    return quote(text, safe="")
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

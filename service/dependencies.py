@@ -1,0 +1,56 @@
+"""What every route stands on: one `Desk` per process, built in the lifespan, found through the request."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from anyio import CapacityLimiter
+from celery import Celery
+from fastapi import Depends, Path, Request
+
+from jobs.artifacts import ArtifactStore
+from jobs.errors import JobNotFound, TeacherNotFound
+from jobs.settings import Settings
+from jobs.store import Store
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+MAX_INSPECTIONS = 2  # at once: each child may use `inspection_memory_bytes`
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The ledger, the files, the bell, and where we run."""
+
+    settings: Settings
+    store: Store
+    artifacts: ArtifactStore
+    celery: Celery
+    inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the application that serves this request."""
+    desk = request.app.state.desk
+    assert isinstance(desk, Desk)
+    return desk
+
+
+def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
+    """A job id that may be shown to a database; anything else is no job of ours."""
+    if not _UUID.fullmatch(job_id):
+        raise JobNotFound(job_id)
+    return job_id
+
+
+def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
+    """A teacher id that may be shown to a database; anything else is no teacher of ours."""
+    if not _SHA256.fullmatch(teacher_id):
+        raise TeacherNotFound(teacher_id)
+    return teacher_id
+
+
+OurDesk = Annotated[Desk, Depends(desk_of)]
+JobId = Annotated[str, Depends(job_id_of)]
+TeacherId = Annotated[str, Depends(teacher_id_of)]

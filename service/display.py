@@ -1,0 +1,193 @@
+"""What `dfkd` shows: live progress on a terminal, plain lines elsewhere, tables of jobs and students."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.table import Table
+
+from service.views import EventView, JobView, Problem, StudentView
+
+PLAIN_SECONDS = 15.0
+_COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}
+
+
+def console(*, stderr: bool) -> Console:
+    """A console that shows text as it is: what came over the network is never markup."""
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class Follower:
+    """Shows how a job goes on. On a terminal one live line; elsewhere a line for every stage and now and then."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._live = out.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.fields[stage]:<8}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=out,
+            transient=True,
+        )
+        self._task = self._progress.add_task("job", total=1.0, stage="queued", note="")
+        self._said: tuple[str, str] | None = None
+        self._said_at = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._live:
+            self._progress.stop()
+
+    def update(self, job: JobView) -> None:
+        """Show the job as it is now."""
+        if self._live:
+            self._progress.update(
+                self._task, completed=job.progress.fraction, stage=_stage(job), note=progress_note(job)
+            )
+            return
+        now = time.monotonic()
+        if self._said == (job.state, job.stage) and now - self._said_at < PLAIN_SECONDS:
+            return
+        self._said, self._said_at = (job.state, job.stage), now
+        self._out.print(f"{_stage(job):<10} {job.progress.fraction:6.1%}  {progress_note(job)}".rstrip())
+
+
+def progress_note(job: JobView) -> str:
+    """Steps, agreement, time left and place in the queue, as far as they are known."""
+    progress, notes = job.progress, []
+    if job.queue_position is not None:
+        notes.append("next in the queue" if job.queue_position == 1 else f"number {job.queue_position} in the queue")
+    if progress.total_steps:
+        notes.append(f"step {progress.step}/{progress.total_steps}")
+    if progress.agreement is not None:
+        notes.append(f"agreement {progress.agreement:.1%}")
+    if progress.eta_seconds is not None and not job.terminal:
+        notes.append(f"{duration(progress.eta_seconds)} left")
+    return ", ".join(notes)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
+
+
+def show_outcome(out: Console, job: JobView) -> None:
+    """How a job ended."""
+    took = duration(job.durations.running_seconds)
+    agreement = f", agreement {job.best.agreement:.1%}" if job.best else ""
+    out.print(f"{job.id} {job.state} after {took}{agreement}", style=_COLOURS.get(job.state))
+    for warning in job.warnings:
+        show_complaint(out, "warning", warning.code, warning.detail, hint=warning.hint)
+    if job.error is not None:
+        where = f" (while: {job.error.stage})" if job.error.stage else ""
+        show_complaint(out, "error", job.error.code, job.error.detail + where, hint=job.error.hint)
+
+
+def show_problem(out: Console, problem: Problem) -> None:
+    """A refusal: code, detail, each field to blame, hint."""
+    show_complaint(out, "error", problem.code, problem.detail, hint=problem.hint)
+    for field in problem.errors or []:
+        out.print(f"  {field.parameter or field.pointer or '(the document)'}: {field.detail}")
+    for node in problem.nodes or []:
+        out.print(f"  {node}")
+
+
+def show_complaint(out: Console, kind: str, code: str, detail: str, *, hint: str | None = None) -> None:
+    """One line of what is wrong, and one of what to do about it."""
+    out.print(f"{kind}: {code}: {detail}", style="red" if kind == "error" else "yellow")
+    if hint:
+        out.print(f"  hint: {hint}")
+
+
+def show_job(out: Console, job: JobView) -> None:
+    """All that people want to know about one job."""
+    rows = [
+        ("job", job.id),
+        ("name", job.name),
+        ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
+        ("state", job.state if job.terminal or job.state == job.stage else f"{job.state} ({job.stage})"),
+        ("progress", f"{job.progress.fraction:.1%} {progress_note(job)}".strip()),
+        ("student", str(job.spec.get("student", {}).get("architecture", ""))),
+        ("teacher", f"{job.teacher.id[:12]}…  {job.teacher.format}, {size(job.teacher.bytes)}"),
+        ("attempt", str(job.attempt)),
+        ("running", duration(job.durations.running_seconds)),
+        ("created", moment(job.created_at)),
+        ("finished", moment(job.finished_at) if job.finished_at else None),
+        *[("file", f"{artifact.name}  {size(artifact.bytes)}  sha256 {artifact.sha256}") for artifact in job.artifacts],
+    ]
+    for name, value in rows:
+        if value:
+            out.print(f"{name:<9} {value}")
+    for warning in job.warnings:
+        show_complaint(out, "warning", warning.code, warning.detail, hint=warning.hint)
+    if job.error is not None:
+        show_complaint(out, "error", job.error.code, job.error.detail, hint=job.error.hint)
+
+
+def event_line(event: EventView) -> str:
+    """One line of history."""
+    data = ", ".join(f"{name} {value}" for name, value in event.data.items())
+    return f"{event.seq:>5}  {moment(event.at)}  {event.kind}  {data}".rstrip()
+
+
+def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
+    """One line a job."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ID", "STATE", "STAGE", "DONE", "AGREEMENT", "STUDENT", "CREATED", "NAME"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in {"DONE", "AGREEMENT"} else "left")
+    for job in jobs:
+        agreement = f"{job.best.agreement:.1%}" if job.best else ""
+        student = str(job.spec.get("student", {}).get("architecture", ""))
+        done = f"{job.progress.fraction:.0%}"
+        row = (job.id, job.state, job.stage, done, agreement, student, moment(job.created_at), job.name or "")
+        table.add_row(*row, style=_COLOURS.get(job.state))
+    _whole(out, table)
+
+
+def show_students(out: Console, students: Sequence[StudentView]) -> None:
+    """The catalogue for one input."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"):
+        table.add_column(heading, no_wrap=True, justify="right" if heading in {"PARAMETERS", "MACS"} else "left")
+    for student in students:
+        sizes = ("", "") if student.parameters is None else (f"{student.parameters:,}", f"{student.macs or 0:,}")
+        table.add_row(student.name, student.family, *sizes, student.refused or "")
+    _whole(out, table)
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def moment(at: datetime) -> str:
+    """A time, in UTC, to the second."""
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _whole(out: Console, table: Table) -> None:
+    """A table that a pipe gets uncut, whatever width the console has."""
+    out.print(table, width=None if out.is_terminal else 400)
+
+
+def _stage(job: JobView) -> str:
+    return job.state if job.terminal or job.state in {"queued", "cancelling"} else job.stage

@@ -1,0 +1,105 @@
+"""What can go wrong at the front desk. The codes and statuses are in `service.problems`, in one table.
+
+FrontDeskError
+├── MalformedJson          not JSON as RFC 8259 means it
+├── MalformedMultipart     not multipart/form-data as RFC 7578 means it
+├── UnexpectedPart         a part that nobody asked for, or one that came twice
+├── MissingPart            `teacher` or `spec` did not come
+├── ValidationFailed       well-formed, but not what the schema says
+├── PayloadTooLarge        more bytes than the settings allow
+├── UnsupportedMediaType   a body, or an encoding of it, that this route does not read
+├── RequestTimeout         the body stopped coming
+├── DigestMismatch         the bytes do not have the digest that the client declared
+├── NotFound               no such route
+├── MethodNotAllowed       the route exists, the method does not
+├── ArtifactNotReady       the job has not finished yet
+└── RangeNotSatisfiable    a range outside the file
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class FieldError(NamedTuple):
+    """One field to blame: a JSON pointer into the document, or the name of a query parameter or header."""
+
+    pointer: str
+    detail: str
+    parameter: str | None = None
+
+    def as_json(self) -> dict[str, str]:
+        if self.parameter is not None:
+            return {"parameter": self.parameter, "detail": self.detail}
+        return {"pointer": self.pointer, "detail": self.detail}
+
+
+class FrontDeskError(Exception):
+    """A request that cannot be served: `detail` says why, `hint` what to do, `members` go into the problem."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        hint: str | None = None,
+        errors: Sequence[FieldError] = (),
+        headers: Mapping[str, str] | None = None,
+        **members: Any,  # extension members of RFC 9457: any JSON value
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+        self.errors = list(errors)
+        self.headers = dict(headers or {})
+        self.members = members
+
+
+class MalformedJson(FrontDeskError):
+    """Not JSON as RFC 8259 means it."""
+
+
+class MalformedMultipart(FrontDeskError):
+    """Not multipart/form-data as RFC 7578 means it."""
+
+
+class UnexpectedPart(FrontDeskError):
+    """A part that nobody asked for, or one that came twice."""
+
+
+class MissingPart(FrontDeskError):
+    """`teacher` or `spec` did not come."""
+
+
+class ValidationFailed(FrontDeskError):
+    """Well-formed, but not what the schema says."""
+
+
+class PayloadTooLarge(FrontDeskError):
+    """More bytes than the settings allow."""
+
+
+class UnsupportedMediaType(FrontDeskError):
+    """A body, or an encoding of it, that this route does not read."""
+
+
+class RequestTimeout(FrontDeskError):
+    """The body stopped coming."""
+
+
+class DigestMismatch(FrontDeskError):
+    """The bytes do not have the digest that the client declared."""
+
+
+class NotFound(FrontDeskError):
+    """No such route."""
+
+
+class MethodNotAllowed(FrontDeskError):
+    """The route exists, the method does not."""
+
+
+class ArtifactNotReady(FrontDeskError):
+    """The job has not finished yet."""
+
+
+class RangeNotSatisfiable(FrontDeskError):
+    """A range outside the file."""

@@ -1,0 +1,219 @@
+"""Worked examples for the OpenAPI document. A test holds them against the schemas."""
+
+from typing import Any
+
+Document = dict[str, Any]  # Any: JSON
+
+TEACHER_ID = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+STUDENT_ID = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+JOB_ID = "7f0e3c52-5d9a-4f0c-9a35-0d7f2f1c6b1e"
+
+SPEC: Document = {
+    "name": "digits for the edge",
+    "labels": {"team": "vision"},
+    "teacher": {"input": {"shape": [1, 32, 32], "mean": [0.1307], "std": [0.3081]}},
+    "student": {"architecture": "lenet5_half"},
+    "accept": {"agreement": {"min": 0.95}, "on_miss": "deliver"},
+    "distillation": {"method": "pre_dfkd", "memory": "vae", "seed": 7, "budget": {"steps": 6000}},
+}
+
+REQUEST: Document = {**SPEC, "teacher": {"id": TEACHER_ID, **SPEC["teacher"]}}
+
+CREATE_JOB_BODY: Document = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["teacher", "spec"],
+                "additionalProperties": False,
+                "properties": {
+                    "teacher": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "The ONNX or safetensors file.",
+                    },
+                    "spec": {"$ref": "#/components/schemas/JobSpec"},
+                },
+            },
+            "encoding": {
+                "teacher": {"contentType": "application/octet-stream"},
+                "spec": {"contentType": "application/json"},
+            },
+        },
+        "application/json": {
+            "schema": {"$ref": "#/components/schemas/JobRequest"},
+            "examples": {"known-teacher": {"summary": "A teacher that was uploaded before", "value": REQUEST}},
+        },
+    },
+}
+
+UPLOAD_TEACHER_BODY: Document = {
+    "required": True,
+    "content": {
+        "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+    },
+}
+
+DIGEST_HEADERS: list[Document] = [
+    {
+        "name": "Repr-Digest",
+        "in": "header",
+        "required": False,
+        "description": "RFC 9530; `sha-256=:base64:` is compared with what arrived.",
+        "schema": {"type": "string"},
+    },
+    {
+        "name": "X-Content-SHA256",
+        "in": "header",
+        "required": False,
+        "description": "The same in hexadecimal.",
+        "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"},
+    },
+]
+
+LAST_EVENT_ID: list[Document] = [
+    {
+        "name": "Last-Event-ID",
+        "in": "header",
+        "required": False,
+        "description": "Where an event stream goes on; browsers send it by themselves.",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+]
+
+TEACHER: Document = {
+    "id": TEACHER_ID,
+    "bytes": 248913,
+    "format": "onnx",
+    "created_at": "2026-01-31T12:00:00Z",
+    "inspection": {"format": "onnx", "opset": 18, "parameters": 61706, "input_shape": [1, 32, 32], "num_classes": 10},
+}
+
+RUNNING_JOB: Document = {
+    "id": JOB_ID,
+    "name": "digits for the edge",
+    "labels": {"team": "vision"},
+    "state": "running",
+    "terminal": False,
+    "stage": "distill",
+    "queue_position": None,
+    "progress": {
+        "fraction": 0.41,
+        "step": 2460,
+        "total_steps": 6000,
+        "eta_seconds": 301.2,
+        "agreement": 0.962,
+        "message": None,
+    },
+    "best": {"step": 2400, "agreement": 0.962},
+    "attempt": 1,
+    "warnings": [],
+    "error": None,
+    "durations": {"queued_seconds": 0.2, "running_seconds": 209.3},
+    "created_at": "2026-01-31T12:00:00Z",
+    "updated_at": "2026-01-31T12:03:29Z",
+    "started_at": "2026-01-31T12:00:00.2Z",
+    "finished_at": None,
+    "heartbeat_at": "2026-01-31T12:03:28Z",
+    "revision": 231,
+    "spec": SPEC,
+    "teacher": TEACHER,
+    "artifacts": [],
+    "links": {
+        "self": f"/jobs/{JOB_ID}",
+        "events": f"/jobs/{JOB_ID}/events",
+        "artifacts": f"/jobs/{JOB_ID}/artifacts",
+        "cancel": f"/jobs/{JOB_ID}/cancel",
+    },
+}
+
+QUEUED_JOB: Document = {
+    **RUNNING_JOB,
+    "state": "queued",
+    "stage": "queued",
+    "queue_position": 1,
+    "progress": {
+        "fraction": 0.0,
+        "step": 0,
+        "total_steps": 0,
+        "eta_seconds": None,
+        "agreement": None,
+        "message": None,
+    },
+    "best": None,
+    "attempt": 0,
+    "durations": {"queued_seconds": 0.0, "running_seconds": 0.0},
+    "updated_at": "2026-01-31T12:00:00Z",
+    "started_at": None,
+    "heartbeat_at": None,
+    "revision": 1,
+}
+
+
+def _header(description: str) -> Document:
+    return {"description": description, "schema": {"type": "string"}}
+
+
+_POLL_HEADERS: Document = {
+    "ETag": _header("Weak; send it back in If-None-Match."),
+    "Retry-After": _header("Seconds; absent once the job is terminal."),
+}
+
+JOB_ACCEPTED: Document = {
+    "description": "The job is kept and queued.",
+    "headers": {"Location": _header("The job."), **_POLL_HEADERS},
+    "content": {"application/json": {"examples": {"accepted": {"value": QUEUED_JOB}}}},
+}
+
+JOB: Document = {
+    "description": "The job as it is now.",
+    "headers": _POLL_HEADERS,
+    "content": {"application/json": {"examples": {"running": {"value": RUNNING_JOB}}}},
+}
+
+NOT_MODIFIED: Document = {"description": "Nothing changed since the ETag in If-None-Match."}
+
+TEACHER_CREATED: Document = {
+    "description": "The teacher is kept.",
+    "headers": {"Location": _header("The teacher.")},
+    "content": {"application/json": {"examples": {"onnx": {"value": TEACHER}}}},
+}
+
+EVENT: Document = {
+    "seq": 3,
+    "kind": "published",
+    "at": "2026-01-31T12:01:10Z",
+    "fence": 1,
+    "data": {"step": 1200, "agreement": 0.941},
+}
+
+EVENTS: Document = {
+    "description": "A page of events, or a stream of them.",
+    "content": {
+        "application/json": {"examples": {"page": {"value": {"events": [EVENT], "last_seq": 3, "terminal": False}}}},
+        "text/event-stream": {"schema": {"type": "string", "description": "`id` is `seq`, `event` is `kind`."}},
+    },
+}
+
+_FILE: Document = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_DOWNLOAD_HEADERS: Document = {
+    "ETag": _header("Strong: the sha256 of the file."),
+    "Repr-Digest": _header("The same by RFC 9530."),
+    "Accept-Ranges": _header("bytes"),
+    "Content-Disposition": _header("attachment, with the fixed name."),
+}
+
+DOWNLOAD: dict[int | str, Document] = {
+    200: {
+        "description": "The whole file.",
+        "headers": _DOWNLOAD_HEADERS,
+        "content": {"application/octet-stream": _FILE, "application/json": {"schema": {"type": "object"}}},
+    },
+    206: {
+        "description": "One range of it.",
+        "headers": {**_DOWNLOAD_HEADERS, "Content-Range": _header("bytes first-last/size")},
+        "content": {"application/octet-stream": _FILE},
+    },
+    304: {"description": "The file has the ETag in If-None-Match."},
+}

@@ -1,0 +1,44 @@
+"""What the service does beside answering: it sweeps the ledger, rings for jobs that wait, and clears leftovers."""
+
+import logging
+import time
+from functools import partial
+
+import anyio
+from anyio import to_thread
+
+from jobs.errors import LedgerError
+from jobs.janitor import clean
+from jobs.queue import ring
+from service.dependencies import Desk
+
+log = logging.getLogger(__name__)
+
+JANITOR_SECONDS = 3600.0
+LEFTOVER_SECONDS = 86400.0  # far longer than any upload or publication takes
+
+
+async def keep_house(desk: Desk) -> None:
+    """Until cancelled. A database that does not answer is tried again at the next round."""
+    next_cleaning = time.monotonic()
+    while True:
+        try:
+            await to_thread.run_sync(sweep, desk)
+            if time.monotonic() >= next_cleaning:
+                await to_thread.run_sync(partial(clean, desk.store, desk.artifacts, grace_seconds=LEFTOVER_SECONDS))
+                next_cleaning = time.monotonic() + JANITOR_SECONDS
+        except (LedgerError, OSError):
+            log.warning("housekeeping failed; it will be tried again", exc_info=True)
+        await anyio.sleep(desk.settings.sweep_seconds)
+
+
+def sweep(desk: Desk) -> None:
+    """Take back what dead workers hold, and ring for every job that is due."""
+    found = desk.store.sweep()
+    for job_id in found.expired:
+        log.warning("a worker was lost; the job is queued again", extra={"job_id": job_id})
+    for job_id in found.failed:
+        log.error("a job was given up", extra={"job_id": job_id})
+    for job_id in found.ring:
+        if not ring(desk.celery, job_id):
+            return  # the next round rings again; a broker that is down is not asked for every job

@@ -1,0 +1,92 @@
+"""The OpenAPI document: what FastAPI derives, with our schemas, our problems and nothing that is not true."""
+
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from jobs.schemas import JobSpec
+from service.problem_json import MEDIA_TYPE
+from service.problems import BY_CODE, Row
+from service.specs import JobRequest
+from service.views import Problem
+
+Document = dict[str, Any]  # Any: JSON
+_REF = "#/components/schemas/{model}"
+_FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+
+def problems(*codes: str) -> dict[int | str, Document]:
+    """The `responses` of an operation that can refuse with these codes, by status."""
+    by_status: dict[HTTPStatus, list[Row]] = {}
+    for code in codes:
+        row = BY_CODE[code]
+        assert row.status is not None, f"{code} never answers a request"
+        by_status.setdefault(row.status, []).append(row)
+    return {int(status): _problem_response(rows) for status, rows in by_status.items()}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` build our document, once."""
+
+    def openapi() -> Document:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _document(app: FastAPI) -> Document:
+    document = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _, ours = models_json_schema(
+        [(JobSpec, "validation"), (JobRequest, "validation"), (Problem, "serialization")], ref_template=_REF
+    )
+    schemas.update(ours["$defs"])
+    for name in _FRAMEWORK_SCHEMAS:
+        schemas.pop(name, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _correct(operation["responses"])
+    return document
+
+
+def _correct(responses: dict[str, Document]) -> None:
+    """Take away the framework's own 422, and say what any other refusal looks like."""
+    schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith("HTTPValidationError"):
+        del responses["422"]
+    responses["default"] = {
+        "description": "Any other problem.",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
+    }
+
+
+def _problem_response(rows: list[Row]) -> Document:
+    return {
+        "description": "; ".join(f"`{row.code}`: {row.meaning}" for row in rows),
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {"$ref": _REF.format(model="Problem")},
+                "examples": {row.code: {"value": _example(row)} for row in rows},
+            }
+        },
+    }
+
+
+def _example(row: Row) -> Document:
+    request_id = "5c1a8e0e-64cf-4c0b-9d0e-3b0f4f1f0c55"
+    return {
+        "type": row.type,
+        "title": row.title,
+        "status": row.status,
+        "code": row.code,
+        "detail": row.meaning,
+        "instance": f"urn:uuid:{request_id}",
+        "request_id": request_id,
+    }

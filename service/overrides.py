@@ -1,0 +1,81 @@
+"""From command-line options to a spec: a file, then `--set` paths on top of it."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Spec = dict[str, Any]  # Any: JSON
+
+
+class BadOption(Exception):
+    """An option that cannot be understood; the message says which and why."""
+
+
+def read_spec_file(path: Path) -> Spec:
+    """The JSON object in a spec file."""
+    try:
+        spec = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise BadOption(f"{path} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BadOption(f"{path} is not JSON: line {error.lineno}, column {error.colno}") from None
+    if not isinstance(spec, dict):
+        raise BadOption(f"{path} does not hold a JSON object")
+    return spec
+
+
+def apply(spec: Spec, assignments: Iterable[str]) -> None:
+    """Write each `dotted.path=value` into `spec`. A value is JSON where it is JSON, else text."""
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        keys = path.split(".")
+        if not equals or not all(keys):
+            raise BadOption(f"--set takes dotted.path=value, not {assignment!r}")
+        _assign(spec, keys, _value(text))
+
+
+def put(spec: Spec, path: str, value: str) -> None:
+    """Write text at a dotted path."""
+    _assign(spec, path.split("."), value)
+
+
+def put_label(spec: Spec, key: str, value: str) -> None:
+    """Write one label; its key may have dots."""
+    _assign(spec, ["labels", key], value)
+
+
+def labels(pairs: Iterable[str]) -> dict[str, str]:
+    """`key=value` pairs as a mapping."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise BadOption(f"--label takes key=value, not {pair!r}")
+        found[key] = value
+    return found
+
+
+def shape(text: str) -> tuple[int, int, int]:
+    """`C,H,W` as numbers."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise BadOption(f"--input takes channels,height,width, not {text!r}")
+    channels, height, width = (int(part) for part in parts)
+    return channels, height, width
+
+
+def _assign(spec: Spec, keys: list[str], value: Any) -> None:  # Any: JSON
+    node = spec
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise BadOption(f"{'.'.join(keys)}: {key} is not an object in this spec")
+    node[keys[-1]] = value
+
+
+def _value(text: str) -> Any:  # Any: JSON
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,120 @@
+"""RFC 9457: every refusal and every fault leaves as application/problem+json, with a code from the one table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
+
+from dfkd_core.errors import DfkdError, OperatorUnsupported
+from jobs.errors import InvalidTransition, LedgerError, UploadTooLarge
+from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
+from service.json_front import MAX_ERRORS, child_pointer
+from service.problems import BY_CODE, Row, row_for
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+
+def problem_response(error: Exception, *, request_id: str) -> Response:
+    """The reply to a request that ended in `error`."""
+    row = row_for(error)
+    status = row.status or BY_CODE["internal"].status
+    assert status is not None  # the row `internal` has one
+    return _response(row, int(status), request_id=request_id, members=_members(error), headers=_headers(error, row))
+
+
+def install(app: FastAPI) -> None:
+    """Everything that a route or the framework raises goes through the table."""
+    app.add_exception_handler(FrontDeskError, _handle)
+    app.add_exception_handler(LedgerError, _handle)
+    app.add_exception_handler(DfkdError, _handle)
+    app.add_exception_handler(RequestValidationError, _handle_validation)
+    app.add_exception_handler(HTTPException, _handle_http)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that `RequestIds` gave to this request."""
+    return str(request.state.request_id)
+
+
+def _handle(request: Request, error: Exception) -> Response:
+    return problem_response(error, request_id=request_id_of(request))
+
+
+def _handle_validation(request: Request, error: Exception) -> Response:
+    """FastAPI's own refusal of query, path and header parameters."""
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        FieldError("", str(entry["msg"]), parameter=_parameter(entry["loc"])) for entry in error.errors()[:MAX_ERRORS]
+    ]
+    return _handle(request, ValidationFailed("A parameter is not valid.", errors=errors))
+
+
+def _parameter(location: tuple[str | int, ...]) -> str:
+    """The name of a parameter; one that is not fit to be repeated is called by its place."""
+    name = str(location[1]) if len(location) > 1 else ""
+    return child_pointer("", name)[1:] or str(location[0])
+
+
+def _handle_http(request: Request, error: Exception) -> Response:
+    """What routing raises: 404, 405 and whatever Starlette refuses by itself."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _handle(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
+    if error.status_code == 405:
+        allow = ", ".join(allowed_methods(request))
+        return _handle(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
+    row = BY_CODE["bad-request"] if error.status_code < 500 else BY_CODE["internal"]
+    return _response(row, error.status_code, request_id=request_id_of(request), members={"detail": row.meaning})
+
+
+def allowed_methods(request: Request) -> list[str]:
+    """Every method that some route takes at this path. (The router names those of its first match only.)"""
+    methods: set[str] = set()
+    for template, operations in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            methods |= {name.upper() for name in operations}
+    return sorted(methods) or ["GET", "HEAD"]  # documents outside the schema: /docs, /openapi.json
+
+
+def _members(error: Exception) -> dict[str, Any]:
+    """What this occurrence adds to its row. Nothing here comes from an exception that is not ours."""
+    if isinstance(error, FrontDeskError):
+        errors = {"errors": [entry.as_json() for entry in error.errors]} if error.errors else {}
+        return {"detail": error.detail, "hint": error.hint, **errors, **error.members}
+    if isinstance(error, DfkdError):
+        errors = {"errors": [{"pointer": error.pointer, "detail": error.detail}]} if error.pointer else {}
+        nodes = {"nodes": error.nodes} if isinstance(error, OperatorUnsupported) else {}
+        return {"detail": error.detail, "hint": error.hint, **errors, **nodes}
+    if isinstance(error, InvalidTransition):
+        return {"detail": str(error), "state": str(error.state), "allowed": [str(state) for state in error.allowed]}
+    if isinstance(error, UploadTooLarge):
+        return {"detail": str(error), "max_bytes": error.max_bytes}
+    return {"detail": row_for(error).meaning}
+
+
+def _headers(error: Exception, row: Row) -> dict[str, str]:
+    headers = dict(error.headers) if isinstance(error, FrontDeskError) else {}
+    if row.status in {503, 507}:
+        headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    return headers
+
+
+def _response(
+    row: Row, status: int, *, request_id: str, members: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response:
+    body = {
+        "type": row.type,
+        "title": row.title,
+        "status": status,
+        "code": row.code,
+        "instance": f"urn:uuid:{request_id}",
+        "request_id": request_id,
+        **{name: value for name, value in members.items() if value is not None},
+    }
+    fixed = {"Cache-Control": "no-store", **(headers or {})}
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=fixed)

@@ -1,0 +1,40 @@
+"""Replies that carry a view: JSON text, and the headers that make polling cheap."""
+
+import base64
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from fastapi import Response
+
+from jobs.schemas import Job
+from service.views import View, job_view
+
+_POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after
+_POLL_SECONDS_LATER = 15
+
+
+def json_response(view: View, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """`view` as JSON that no cache keeps."""
+    fixed = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(view.model_dump_json(), status_code=status, media_type="application/json", headers=fixed)
+
+
+def job_response(
+    job: Job, *, queue_position: int | None = None, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A job with its weak ETag, and Retry-After while it is live."""
+    told = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
+    if not job.state.terminal:
+        told["Retry-After"] = retry_after(job)
+    return json_response(job_view(job, queue_position=queue_position), status=status, headers=told)
+
+
+def retry_after(job: Job) -> str:
+    """When it is worth asking again, in seconds: soon while the job is young, later as it grows old."""
+    age = (datetime.now(UTC) - job.created_at).total_seconds()
+    return str(next((wait for younger, wait in _POLL_SECONDS if age < younger), _POLL_SECONDS_LATER))
+
+
+def repr_digest(sha256: str) -> str:
+    """A Repr-Digest field (RFC 9530) for a hexadecimal sha256."""
+    return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"

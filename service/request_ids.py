@@ -1,0 +1,49 @@
+"""ASGI middleware: every request gets an id, every reply bears it, and no exception gets past it."""
+
+import logging
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.problem_json import problem_response
+
+log = logging.getLogger(__name__)
+
+HEADER = "x-request-id"
+
+
+class RequestIds:
+    """Outermost of our own layers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = str(uuid.uuid4())
+        state: MutableMapping[str, Any] = scope.setdefault("state", {})  # Any: ASGI's own type of a request's state
+        state["request_id"] = request_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [
+                    *message["headers"],
+                    (HEADER.encode(), request_id.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
+            if started:
+                raise  # half a reply is out: only closing the connection tells the client
+            await problem_response(error, request_id=request_id)(scope, receive, send_with_id)

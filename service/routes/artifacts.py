@@ -1,0 +1,121 @@
+"""/jobs/{id}/artifacts: what a finished job hands out."""
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from fastapi import APIRouter, Request, Response
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from jobs.errors import ArtifactNotFound
+from jobs.schemas import ArtifactRef, Job
+from service import examples
+from service.conditional import byte_range, etag_matches
+from service.dependencies import JobId, OurDesk
+from service.errors import ArtifactNotReady
+from service.openapi import problems
+from service.replies import json_response, repr_digest, retry_after
+from service.views import ArtifactList, artifact_view
+
+router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["artifacts"])
+
+NAMES = ("student.onnx", "student.safetensors", "report.json")
+CHUNK_BYTES = 256 * 1024
+
+
+@router.get(
+    "",
+    operation_id="list_artifacts",
+    summary="List a job's files",
+    response_model=ArtifactList,
+    responses=problems("job-not-found", "unavailable"),
+)
+def list_artifacts(desk: OurDesk, job_id: JobId) -> Response:
+    """Empty until the job has succeeded."""
+    job = desk.store.get(job_id)
+    return json_response(ArtifactList(artifacts=[artifact_view(job.id, artifact) for artifact in job.artifacts]))
+
+
+@router.api_route(
+    "/{name}",
+    methods=["GET", "HEAD"],
+    operation_id="download_artifact",
+    summary="Download a file of a job",
+    response_class=Response,
+    responses={
+        **examples.DOWNLOAD,
+        **problems(
+            "job-not-found", "artifact-not-found", "artifact-not-ready", "range-not-satisfiable",
+            "artifact-corrupt", "unavailable",
+        ),
+    },
+)  # fmt: skip
+def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str) -> Response:
+    """The digest of the stored bytes is checked before the first of them leaves. Single byte ranges are served."""
+    artifact = _artifact(desk.store.get(job_id), name)
+    etag = f'"{artifact.sha256}"'
+    headers = _headers(artifact, etag)
+    if etag_matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
+    wanted = byte_range(request.headers.get("range"), request.headers.get("if-range"), etag=etag, size=artifact.bytes)
+    first, last = wanted or (0, artifact.bytes - 1)
+    headers["Content-Length"] = str(last - first + 1)
+    if wanted is not None:
+        headers["Content-Range"] = f"bytes {first}-{last}/{artifact.bytes}"
+    status = 200 if wanted is None else 206
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=artifact.media_type)
+    file = desk.artifacts.open(artifact.sha256)
+    return FileSlice(file, first=first, last=last, status=status, headers=headers, media_type=artifact.media_type)
+
+
+def _artifact(job: Job, name: str) -> ArtifactRef:
+    """The file of this name; a client's string is only ever compared with names, it never becomes a path."""
+    if name not in NAMES:
+        raise ArtifactNotFound(name)
+    for artifact in job.artifacts:
+        if artifact.name == name:
+            return artifact
+    if job.state.terminal:
+        raise ArtifactNotFound(name)
+    raise ArtifactNotReady(
+        f"The job is {job.public_state}; its files appear when it has succeeded.",
+        headers={"Retry-After": retry_after(job)},
+        state=job.public_state,
+    )
+
+
+def _headers(artifact: ArtifactRef, etag: str) -> dict[str, str]:
+    return {
+        "ETag": etag,
+        "Repr-Digest": repr_digest(artifact.sha256),
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-cache",  # immutable, but a deleted job must not be served from a cache
+        "Content-Disposition": f'attachment; filename="{artifact.name}"',
+    }
+
+
+class FileSlice(StreamingResponse):
+    """Bytes `first` to `last` of an opened file, which is closed whatever becomes of the client."""
+
+    def __init__(
+        self, file: BinaryIO, *, first: int, last: int, status: int, headers: dict[str, str], media_type: str
+    ) -> None:
+        self._file = file
+        super().__init__(
+            _slices(file, first=first, last=last), status_code=status, headers=headers, media_type=media_type
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
+def _slices(file: BinaryIO, *, first: int, last: int) -> Iterator[bytes]:
+    file.seek(first)
+    left = last - first + 1
+    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+        left -= len(chunk)
+        yield chunk

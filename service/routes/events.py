@@ -1,0 +1,86 @@
+"""/jobs/{id}/events: one append-only history, read as pages or as a stream."""
+
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Annotated
+
+from anyio import sleep, to_thread
+from fastapi import APIRouter, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from service import examples
+from service.dependencies import Desk, JobId, OurDesk
+from service.errors import FieldError, ValidationFailed
+from service.openapi import problems
+from service.replies import json_response
+from service.views import EventPage, event_view
+
+router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
+
+EVENT_STREAM = "text/event-stream"
+POLL_SECONDS = 0.5
+PING_SECONDS = 15.0
+STREAM_SECONDS = 300.0  # then the client connects again with Last-Event-ID, so a restarting service is not held up
+RECONNECT_MS = 2000
+PAGE = 100
+
+After = Annotated[int, Query(ge=0, le=2**53, description="`seq` of the last event that was seen.")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Events on a page; a stream ignores it.")]
+
+
+@router.get(
+    "",
+    operation_id="list_events",
+    summary="Read or follow a job's history",
+    response_model=EventPage,
+    openapi_extra={"parameters": examples.LAST_EVENT_ID},
+    responses={200: examples.EVENTS, **problems("job-not-found", "validation-error", "unavailable")},
+)
+def list_events(request: Request, desk: OurDesk, job_id: JobId, after: After = 0, limit: Limit = PAGE) -> Response:
+    """JSON pages by `after`; with `Accept: text/event-stream` a stream that resumes by `Last-Event-ID` and ends after
+    the last event of a finished job. A stream is cut after five minutes: reconnect, nothing is lost.
+    """
+    if EVENT_STREAM in request.headers.get("accept", ""):
+        desk.store.get(job_id)  # refused now, or never
+        stream = _stream(desk, job_id, _last_event_id(request, after))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
+    return json_response(read_page(desk, job_id, after=after, limit=limit))
+
+
+def read_page(desk: Desk, job_id: str, *, after: int, limit: int) -> EventPage:
+    """Events after `after`. The state is read first: once it is terminal, all events are there."""
+    terminal = desk.store.get(job_id).state.terminal
+    events = [event_view(event) for event in desk.store.events(job_id, after=after, limit=limit)]
+    return EventPage(events=events, last_seq=events[-1].seq if events else after, terminal=terminal)
+
+
+def _last_event_id(request: Request, after: int) -> int:
+    text = request.headers.get("last-event-id")
+    if text is None:
+        return after
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        error = FieldError("", "must be the id of an event", parameter="last-event-id")
+        raise ValidationFailed("The last event id is not valid.", errors=[error])
+    return int(text)
+
+
+async def _stream(desk: Desk, job_id: str, after: int) -> AsyncIterator[str]:
+    """Server-sent events. Between two looks at the ledger nothing is held: no thread, no connection."""
+    yield f"retry: {RECONNECT_MS}\n\n"
+    started = spoke = time.monotonic()
+    while time.monotonic() - started < STREAM_SECONDS:
+        page = await to_thread.run_sync(partial(read_page, desk, job_id, after=after, limit=PAGE))
+        for event in page.events:
+            yield f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        after = page.last_seq
+        if page.terminal and len(page.events) < PAGE:
+            return
+        if page.events:
+            spoke = time.monotonic()
+        elif time.monotonic() - spoke > PING_SECONDS:
+            yield ": still here\n\n"
+            spoke = time.monotonic()
+        if len(page.events) < PAGE:
+            await sleep(POLL_SECONDS)

@@ -1,0 +1,83 @@
+"""/healthz: the process lives. /readyz: what is missing, by name."""
+
+import logging
+import os
+from pathlib import Path
+
+from fastapi import APIRouter, Response
+
+from jobs.errors import LedgerError
+from jobs.queue import broker_answers
+from service.dependencies import Desk, OurDesk
+from service.replies import json_response
+from service.views import Health, Readiness
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(tags=["service"])
+
+SPARE_BYTES = 64 * 1024**2
+NEVER_READY = ("database", "storage")  # without these no job could be accepted and kept
+
+
+@router.get("/healthz", operation_id="healthz", summary="Is the process alive", response_model=Health)
+def healthz() -> Response:
+    """Answers as long as the process does; asks nobody else."""
+    return json_response(Health(status="ok"))
+
+
+@router.get(
+    "/readyz",
+    operation_id="readyz",
+    summary="Can jobs be accepted",
+    response_model=Readiness,
+    responses={503: {"model": Readiness, "description": "No job could be accepted and kept: see `missing`."}},
+)
+def readyz(desk: OurDesk) -> Response:
+    """503 only when the database or the storage does not work. A missing broker or worker delays jobs, and is named in
+    `missing` with status `degraded`.
+    """
+    found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk), "worker": _worker(desk)}
+    missing = [name for name, state in found.items() if state not in {"ok", "not configured"}]
+    status = "ok" if not missing else "degraded"
+    if any(name in missing for name in NEVER_READY):
+        status = "unavailable"
+    return json_response(
+        Readiness(status=status, missing=missing, checks=found), status=503 if status == "unavailable" else 200
+    )
+
+
+def _database(desk: Desk) -> str:
+    try:
+        desk.store.ping()
+    except LedgerError:
+        log.warning("the database does not answer", exc_info=True)
+        return "does not answer"
+    return "ok"
+
+
+def _storage(desk: Desk) -> str:
+    """A file can be written, and there is room for more."""
+    probe = Path(desk.settings.data_dir) / f".ready-{os.getpid()}"
+    try:
+        probe.write_bytes(b"ready")
+        probe.unlink()
+        room = os.statvfs(probe.parent)
+    except OSError:
+        log.warning("the storage cannot be written", exc_info=True)
+        return "cannot be written"
+    return "ok" if room.f_bavail * room.f_frsize >= SPARE_BYTES else "full"
+
+
+def _broker(desk: Desk) -> str:
+    if desk.settings.broker_url is None:
+        return "not configured"
+    return "ok" if broker_answers(desk.celery) else "does not answer; jobs start by polling"
+
+
+def _worker(desk: Desk) -> str:
+    try:
+        workers = desk.store.live_workers(desk.settings.lease_seconds)
+    except LedgerError:
+        return "unknown"
+    return "ok" if workers else "none; jobs wait"

@@ -1,0 +1,173 @@
+"""/jobs: accept, list, show, cancel, delete."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.queue import ring
+from jobs.schemas import Job, JobState
+from service import bodies, examples
+from service.conditional import etag_matches
+from service.dependencies import Desk, JobId, OurDesk
+from service.errors import FieldError, ValidationFailed
+from service.intake import accept_request, accept_submission
+from service.openapi import problems
+from service.replies import job_response, json_response
+from service.specs import read_request
+from service.uploads import receive_submission
+from service.views import JobList, JobView, job_view
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+_LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.-]{0,62})")
+
+
+@router.post(
+    "",
+    status_code=202,
+    operation_id="create_job",
+    summary="Accept a job",
+    response_model=JobView,
+    openapi_extra={"requestBody": examples.CREATE_JOB_BODY},
+    responses={
+        202: examples.JOB_ACCEPTED,
+        **problems(
+            "malformed-json", "malformed-multipart", "unexpected-part", "teacher-not-found", "request-timeout",
+            "payload-too-large", "format-unsupported", "unsupported-media-type", "validation-error", "missing-part",
+            "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch", "student-infeasible",
+            "student-not-smaller", "requirement-unmet", "unavailable", "storage-full",
+        ),
+    },
+)  # fmt: skip
+async def create_job(request: Request, desk: OurDesk, background: BackgroundTasks) -> Response:
+    """Send `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON), in any order; or
+    `application/json`, a spec whose `teacher.id` names a teacher that `POST /teachers` took before.
+
+    The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
+    leaves nothing behind. Every default is filled in, kept and echoed.
+    """
+    job = await _accept(request, desk)
+    background.add_task(ring, desk.celery, job.id)
+    return await to_thread.run_sync(_accepted, desk, job)
+
+
+async def _accept(request: Request, desk: Desk) -> Job:
+    settings = desk.settings
+    if bodies.media_type_of(request) == "application/json":
+        bodies.check_headers(request, max_bytes=settings.max_spec_bytes)
+        body = bodies.stream(request, max_bytes=settings.max_spec_bytes, idle_seconds=settings.upload_idle_seconds)
+        text = await bodies.read(body, max_bytes=settings.max_spec_bytes)
+        spec, teacher_id = read_request(text, max_bytes=settings.max_spec_bytes)
+        return await to_thread.run_sync(accept_request, desk, spec, teacher_id, limiter=desk.inspections)
+    submission = await receive_submission(request, settings, desk.artifacts)
+    return await to_thread.run_sync(accept_submission, desk, submission, limiter=desk.inspections)
+
+
+def _accepted(desk: Desk, job: Job) -> Response:
+    position = desk.store.queue_position(job.id)
+    return job_response(job, queue_position=position, status=202, headers={"Location": f"/jobs/{job.id}"})
+
+
+class ListQuery(BaseModel):
+    """How to choose and page jobs; an unknown parameter is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int = Field(20, ge=1, le=100, description="Jobs on a page.")
+    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
+    state: list[str] = Field([], max_length=20, description="Only these states; repeat it or separate with commas.")
+    label: list[str] = Field([], max_length=32, description="Only jobs with this label, `key=value`; repeat for more.")
+
+
+@router.get(
+    "",
+    operation_id="list_jobs",
+    summary="List jobs, newest first",
+    response_model=JobList,
+    responses=problems("validation-error", "unavailable"),
+)
+def list_jobs(request: Request, desk: OurDesk, query: Annotated[ListQuery, Query()]) -> Response:
+    """Pages do not shift when jobs arrive. `Link: rel=next` leads on; `queue_position` is only told for single jobs."""
+    page = desk.store.list(query.limit, cursor=query.cursor, states=_states(query.state), labels=_labels(query.label))
+    headers = {}
+    if page.next_cursor is not None:
+        following = request.url.include_query_params(cursor=page.next_cursor)
+        headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
+    jobs = [job_view(job) for job in page.jobs]
+    return json_response(JobList(jobs=jobs, next_cursor=page.next_cursor), headers=headers)
+
+
+def _states(given: Sequence[str]) -> list[JobState]:
+    names = [name for text in given for name in text.split(",")]
+    try:
+        return [JobState(name) for name in names]
+    except ValueError:
+        error = FieldError("", f"must be among {', '.join(JobState)}", parameter="state")
+        raise ValidationFailed("No such state.", errors=[error]) from None
+
+
+def _labels(given: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in given:
+        match = _LABEL.fullmatch(text)
+        if match is None or found.setdefault(match[1], match[2]) != match[2]:
+            error = FieldError("", "must be key=value, each key once", parameter="label")
+            raise ValidationFailed("Not a label.", errors=[error])
+    return found
+
+
+@router.get(
+    "/{job_id}",
+    operation_id="get_job",
+    summary="Show a job",
+    response_model=JobView,
+    responses={200: examples.JOB, 304: examples.NOT_MODIFIED, **problems("job-not-found", "unavailable")},
+)
+def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
+    """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
+    job = desk.store.get(job_id)
+    position = desk.store.queue_position(job_id) if job.state is JobState.QUEUED else None
+    response = job_response(job, queue_position=position)
+    if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):
+        kept = {
+            name: response.headers[name]
+            for name in ("etag", "cache-control", "retry-after")
+            if name in response.headers
+        }
+        return Response(status_code=304, headers=kept)
+    return response
+
+
+@router.post(
+    "/{job_id}/cancel",
+    status_code=202,
+    operation_id="cancel_job",
+    summary="Cancel a job",
+    response_model=JobView,
+    responses={
+        200: {"model": JobView, "description": "It was cancelled, or being cancelled, already."},
+        **problems("job-not-found", "invalid-transition", "unavailable"),
+    },
+)
+def cancel_job(desk: OurDesk, job_id: JobId) -> Response:
+    """A queued job is cancelled at once, a running one as soon as its worker has stopped it (`cancelling`)."""
+    before = desk.store.get(job_id)
+    job = desk.store.request_cancel(job_id)
+    return job_response(job, status=200 if before.public_state in {"cancelled", "cancelling"} else 202)
+
+
+@router.delete(
+    "/{job_id}",
+    status_code=204,
+    operation_id="delete_job",
+    summary="Delete a finished job and its files",
+    responses=problems("job-not-found", "invalid-transition", "unavailable"),
+)
+def delete_job(desk: OurDesk, job_id: JobId) -> Response:
+    """Removes the job, its history, its artifacts and its checkpoints, unless another job has the same bytes."""
+    desk.artifacts.remove_unreferenced(desk.store.delete(job_id), desk.store.referenced)
+    return Response(status_code=204)

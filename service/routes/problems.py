@@ -1,0 +1,27 @@
+"""/problems/{code}: what `type` points at, from the one table."""
+
+from fastapi import APIRouter, Response
+
+from service.errors import NotFound
+from service.openapi import problems
+from service.problems import BY_CODE
+from service.replies import json_response
+from service.views import ProblemKind
+
+router = APIRouter(prefix="/problems", tags=["service"])
+
+
+@router.get(
+    "/{code}",
+    operation_id="describe_problem",
+    summary="Describe a kind of problem",
+    response_model=ProblemKind,
+    responses=problems("not-found"),
+)
+def describe_problem(code: str) -> Response:
+    """Every `code` that a problem, or the `error` of a job, can have."""
+    row = BY_CODE.get(code)
+    if row is None:
+        raise NotFound("There is no such code.")
+    status = None if row.status is None else int(row.status)
+    return json_response(ProblemKind(code=row.code, status=status, title=row.title, meaning=row.meaning))

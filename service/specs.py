@@ -1,0 +1,101 @@
+"""From JSON text to a `JobSpec`: everything wrong with it at once, each with the JSON pointer of its field."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from dfkd_core.config import DistillConfig, TeacherSpec
+from jobs.schemas import JobSpec, Sha256
+from service.errors import FieldError, ValidationFailed
+from service.json_front import MAX_ERRORS, child_pointer, read_json_object
+
+M = TypeVar("M", bound=BaseModel)
+
+_UNION_ERRORS = {"union_tag_invalid", "union_tag_not_found"}
+_TAGGED = {name for name, field in DistillConfig.model_fields.items() if field.discriminator is not None}
+
+
+class TeacherById(TeacherSpec):
+    """What the caller says about a teacher that was uploaded before."""
+
+    id: Sha256 = Field(description="The id that POST /teachers gave.")
+
+
+class JobRequest(JobSpec):
+    """The JSON body of POST /jobs: a spec whose teacher has an id."""
+
+    teacher: TeacherById
+
+
+def read_spec(text: bytes, *, max_bytes: int) -> JobSpec:
+    """The `spec` part of a multipart request."""
+    return validate(JobSpec, read_json_object(text, max_bytes=max_bytes))
+
+
+def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
+    """The JSON body of POST /jobs → spec, id of the teacher."""
+    request = validate(JobRequest, read_json_object(text, max_bytes=max_bytes))
+    fields = {name: getattr(request, name) for name in JobSpec.model_fields}
+    told = {name: getattr(request.teacher, name) for name in TeacherSpec.model_fields}
+    return JobSpec(**{**fields, "teacher": TeacherSpec(**told)}), request.teacher.id
+
+
+def validate(model: type[M], document: dict[str, Any]) -> M:
+    """`document` as a `model`; raises ValidationFailed with the first MAX_ERRORS fields to blame."""
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise ValidationFailed(
+            "The spec is not valid.",
+            errors=_field_errors(found, document),
+            hint="GET /menu has the JSON Schema of the spec; unknown keys are refused.",
+        ) from None
+
+
+def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:
+    """What pydantic found, as pointers. A wrong name of a method or memory is reported once, at the name."""
+    errors: list[FieldError] = []
+    for entry in found:
+        if entry["type"] in _UNION_ERRORS and entry["loc"][-1] in _TAGGED:
+            continue
+        error = FieldError(pointer(entry["loc"], document), _detail(entry))
+        if error not in errors:
+            errors.append(error)
+        if len(errors) == MAX_ERRORS:
+            break
+    return errors
+
+
+def pointer(location: Sequence[str | int], document: Any) -> str:
+    """The JSON pointer for a pydantic location, without the union tags that pydantic puts between the keys."""
+    path, node = "", document
+    for depth, step in enumerate(location):
+        if depth and location[depth - 1] in _TAGGED and isinstance(step, str) and depth == 2:
+            continue  # the tag that chose the options class
+        if isinstance(node, dict):
+            if step not in node and depth + 1 < len(location):
+                continue
+            path, node = child_pointer(path, step), node.get(str(step))
+        elif isinstance(node, list) and isinstance(step, int):
+            path, node = child_pointer(path, step), node[step] if step < len(node) else None
+        else:
+            break
+    return path
+
+
+def _detail(entry: ErrorDetails) -> str:
+    """What is wrong, without the value."""
+    match entry["type"]:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "required"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be an object"
+        case "value_error" | "assertion_error":
+            return entry["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return re.sub(r"^[A-Z][a-z]+ should ", "must ", entry["msg"]).removesuffix(" after validation")
