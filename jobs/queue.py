@@ -66,3 +66,16 @@ def ring(celery: Celery, job_id: str) -> bool:
         log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})
         return False
     return True
+
+
+def broker_answers(celery: Celery) -> bool:
+    """Whether the broker takes a connection within about a second."""
+    options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
+    try:
+        with celery.connection_for_write(transport_options=options) as connection:
+            connection.ensure_connection(max_retries=0, timeout=PRODUCER_TIMEOUT_SECONDS)
+            connection.default_channel.client.ping()
+    except (OSError, RedisError, KombuError, CeleryError) as error:
+        log.warning("the broker does not answer", extra={"reason": f"{type(error).__name__}: {error}"})
+        return False
+    return True
