@@ -9,7 +9,7 @@ import pytest
 from dfkd_core.errors import StudentError
 from dfkd_core.students import ARCHITECTURES, catalogue, describe
 
-# (parameters, million multiply-adds) of one 32×32 image, digits as methods-replay.md §1.1 prints them
+# (parameters, million multiply-adds) of one 32×32 image, of the papers' own code
 PUBLISHED = [
     ("lenet5", 1, 10, 61_706, "0.417"),
     ("lenet5_half", 1, 10, 15_738, "0.134"),

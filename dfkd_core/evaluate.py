@@ -1,0 +1,167 @@
+"""What the report says of a student: agreement with its teacher, latency, files, versions."""
+
+import hashlib
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import dfkd_core
+from dfkd_core.batch import Batch
+from dfkd_core.report import Agreement, ClassAgreement, FileFacts, Latency, Versions
+
+CONFIDENCE = 0.95
+WARM_UP_SECONDS = 0.2
+FEWEST_REPEATS = 5
+DTYPES: dict[str, type[np.floating[Any]]] = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+}
+
+
+@torch.no_grad()
+def evaluate(student: nn.Module, audit: Batch, *, chunk: int = 256) -> Agreement:
+    """Agreement of the student, as it stands in eval mode, with the teacher's logits on the audit set."""
+    training = student.training
+    student.eval()
+    try:
+        student_logits = torch.cat([student(images) for images in torch.split(audit.images, chunk)])
+    finally:
+        student.train(training)
+    return agreement(audit.teacher_logits, student_logits)
+
+
+@torch.no_grad()
+def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Agreement:
+    """Agreement between two sets of logits (N, num_classes), N ≥ 1, with its exact 95 % interval."""
+    teacher, student = teacher_logits.detach().double().cpu(), student_logits.detach().double().cpu()
+    if teacher.shape != student.shape or teacher.ndim != 2 or not len(teacher):
+        raise ValueError(f"logits of shapes {tuple(teacher.shape)} and {tuple(student.shape)} cannot be compared")
+    agrees = teacher.argmax(1) == student.argmax(1)  # (N,)
+    per_class = _per_class(teacher.argmax(1), agrees, num_classes=teacher.shape[1])
+    kl = kl_divergence(teacher, student)
+    difference = (teacher - student).abs()
+    return Agreement(
+        value=agrees.double().mean().item(),
+        interval=list(clopper_pearson(int(agrees.sum()), len(agrees))),
+        confidence=CONFIDENCE,
+        n=len(agrees),
+        kl_mean=kl.mean().item(),
+        kl_p95=float(np.percentile(kl.numpy(), 95)),
+        logit_diff_mean=difference.mean().item(),
+        logit_diff_max=difference.max().item(),
+        worst_class=worst_class(per_class),
+        per_class=per_class,
+    )
+
+
+def kl_divergence(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of the softmax outputs of logits (N, num_classes), in nats, per image: (N,)."""
+    teacher, student = F.log_softmax(teacher_logits, 1), F.log_softmax(student_logits, 1)
+    # Rounding may leave -1e-17 where both are the same.
+    return (teacher.exp() * (teacher - student)).sum(1).clamp_min(0)
+
+
+def clopper_pearson(successes: int, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact two-sided interval of a binomial share (Clopper & Pearson 1934): quantiles of beta distributions."""
+    from scipy.special import betaincinv
+
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} of {n} is no share")
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1 - tail))
+    return low, high
+
+
+def worst_class(per_class: Sequence[ClassAgreement]) -> ClassAgreement:
+    """The least agreement among classes with images; of equals the one with more images, then the first."""
+    seen = [(one.agreement, -one.count, one.class_index, one) for one in per_class if one.agreement is not None]
+    return min(seen)[-1]
+
+
+def latency(path: Path, input_shape: Sequence[int], *, threads: int = 1, batch: int = 1, repeats: int = 200) -> Latency:
+    """Time of one ONNX Runtime call on `batch` images of `input_shape` (C, H, W), on the CPU.
+
+    A graph of fixed batch is timed at that. `repeats` is an upper limit: slow networks stop after ten seconds, but
+    never before five calls.
+    """
+    session = open_session(path, threads=threads)
+    source = session.get_inputs()[0]
+    size = source.shape[0] if isinstance(source.shape[0], int) else batch
+    images = np.random.default_rng(0).standard_normal((size, *input_shape)).astype(DTYPES[source.type])
+    feed = {source.name: images}
+    _time(session, feed, repeats=repeats, seconds=WARM_UP_SECONDS)
+    taken = _time(session, feed, repeats=repeats, seconds=10.0)
+    p5, median, p95 = (float(value) for value in np.percentile(taken, (5, 50, 95)))
+    return Latency(
+        median_ms=median, p5_ms=p5, p95_ms=p95, repeats=len(taken), threads=threads, batch=size, cpu=cpu_name()
+    )
+
+
+def open_session(path: Path, *, threads: int = 1) -> Any:  # Any: ONNX Runtime has no types
+    """An ONNX Runtime session on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def file_facts(path: Path) -> FileFacts:
+    """SHA-256 and size of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileFacts(sha256=digest, bytes=path.stat().st_size)
+
+
+def versions() -> Versions:
+    """Versions of what is imported here."""
+    import onnx
+    import onnxruntime
+
+    return Versions(
+        dfkd=dfkd_core.__version__,
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+        onnx=onnx.__version__,
+        onnxruntime=onnxruntime.__version__,
+    )
+
+
+def cpu_name() -> str:
+    """Model name of the processor, as the operating system gives it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _per_class(classes: Tensor, agrees: Tensor, *, num_classes: int) -> list[ClassAgreement]:
+    counts = torch.bincount(classes, minlength=num_classes).tolist()
+    hits = torch.bincount(classes[agrees], minlength=num_classes).tolist()
+    return [
+        ClassAgreement(class_index=index, count=count, agreement=hit / count if count else None)
+        for index, (count, hit) in enumerate(zip(counts, hits, strict=True))
+    ]
+
+
+def _time(session: Any, feed: dict[str, npt.NDArray[Any]], *, repeats: int, seconds: float) -> list[float]:
+    """Milliseconds of each call."""
+    taken: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(taken) < repeats and (time.perf_counter() < until or len(taken) < FEWEST_REPEATS):
+        started = time.perf_counter_ns()
+        session.run(None, feed)
+        taken.append((time.perf_counter_ns() - started) / 1e6)
+    return taken

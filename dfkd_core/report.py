@@ -1,0 +1,186 @@
+"""report.json (torch-free): everything that was measured about one job, and what it does not say.
+
+`Report` is put together once, at the end of a job; every number in it was measured in that job or is stated as given.
+"""
+
+from typing import Any, Final, Literal
+
+from pydantic import Field
+
+from dfkd_core.config import Fraction, Frozen
+
+SCHEMA_VERSION: Final = 1
+AUDIT_SOURCE = "audit set: synthetic, never used to choose"
+HONESTY = (
+    "Agreement was measured on synthetic images: it says how often the student decides as its teacher does there. "
+    "It is not accuracy on your data; measure that on labelled images of your own before you rely on the student."
+)
+
+Sha256 = str
+
+
+class FileFacts(Frozen):
+    """One file, by content."""
+
+    sha256: Sha256 = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the bytes, in hex.")
+    bytes: int = Field(ge=0, description="Size of the file.")
+
+
+class Latency(Frozen):
+    """Time of one ONNX Runtime call on the CPU, after warm-up."""
+
+    median_ms: float = Field(ge=0, description="Median of all repeats, for the whole batch.")
+    p5_ms: float = Field(ge=0, description="5th percentile.")
+    p95_ms: float = Field(ge=0, description="95th percentile.")
+    repeats: int = Field(ge=1, description="Timed calls.")
+    threads: int = Field(ge=1, description="Threads inside one operator (intra_op_num_threads).")
+    batch: int = Field(ge=1, description="Images in one call.")
+    cpu: str = Field(description="Model name of the processor.")
+
+
+class TeacherFacts(Frozen):
+    """The teacher as it was uploaded."""
+
+    file: FileFacts = Field(description="Digest and size of the uploaded file.")
+    format: Literal["onnx", "safetensors"] = Field(description="Format of the uploaded file.")
+    parameters: int = Field(ge=0, description="Trained values.")
+    macs: int | None = Field(
+        description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
+    )
+    latency: Latency | None = Field(description="Null where the teacher is not an ONNX file.")
+
+
+class StudentFacts(Frozen):
+    """The student that was published."""
+
+    architecture: str = Field(description="Name in the catalogue.")
+    width: float = Field(description="Width multiplier.")
+    options: dict[str, float] = Field(description="The family's options, defaults filled in.")
+    init: str = Field(description="How its weights started: random or teacher.")
+    parameters: int = Field(ge=0, description="Trained values.")
+    macs: int = Field(ge=0, description="Multiply-adds of convolutions and linear layers for one image.")
+    onnx: FileFacts = Field(description="student.onnx.")
+    safetensors: FileFacts = Field(description="student.safetensors.")
+    latency: Latency = Field(description="Of student.onnx.")
+
+
+class Ratios(Frozen):
+    """How many times the student fits into its teacher; above 1 the student is the smaller or faster one."""
+
+    parameters: float = Field(description="Teacher's parameters / student's.")
+    macs: float | None = Field(description="Teacher's multiply-adds / student's; null: unknown.")
+    bytes: float = Field(description="Bytes of the teacher's file / of student.onnx.")
+    latency: float | None = Field(description="Teacher's median / student's; null: not measured alike.")
+
+
+class ClassAgreement(Frozen):
+    """Agreement on the images that the teacher gives to one class."""
+
+    class_index: int = Field(ge=0, description="Index of the teacher's largest logit.")
+    count: int = Field(ge=0, description="Images that the teacher gives to this class.")
+    agreement: Fraction | None = Field(
+        description="Share of them that the student gives to it too; null without images."
+    )
+
+
+class Agreement(Frozen):
+    """How often, and how closely, the student says what the teacher says."""
+
+    value: Fraction = Field(description="Share of images on which both have the same largest logit.")
+    interval: list[float] = Field(
+        min_length=2, max_length=2, description="Exact (Clopper–Pearson) confidence interval of `value`: [low, high]."
+    )
+    confidence: Fraction = Field(description="Level of the interval.")
+    n: int = Field(ge=1, description="Images.")
+    kl_mean: float = Field(description="Mean over images of KL(teacher ‖ student) of the softmax outputs, in nats.")
+    kl_p95: float = Field(description="95th percentile over images of the same.")
+    logit_diff_mean: float = Field(ge=0, description="Mean absolute difference of logits.")
+    logit_diff_max: float = Field(ge=0, description="Largest absolute difference of logits.")
+    worst_class: ClassAgreement = Field(description="Class with the least agreement among those with images.")
+    per_class: list[ClassAgreement] = Field(description="Every class, in order.")
+    source: str = Field(AUDIT_SOURCE, description="Which images these are.")
+
+
+class Parity(Frozen):
+    """ONNX Runtime on student.onnx against PyTorch on the student, on fresh images."""
+
+    max_abs_diff: float = Field(ge=0, description="Largest absolute difference of logits.")
+    max_scaled_diff: float = Field(
+        ge=0, description="The same, divided by the batch's largest logit or 1 if that is less."
+    )
+    tolerance: float = Field(gt=0, description="Largest scaled difference that passes.")
+    top1_mismatches: int = Field(
+        ge=0, description="Images whose largest logit differs; only ties within tolerance pass."
+    )
+    batches: list[int] = Field(description="Batch sizes compared.")
+
+
+class Versions(Frozen):
+    """What computed this."""
+
+    dfkd: str = Field(description="This package.")
+    python: str = Field(description="Interpreter.")
+    torch: str = Field(description="PyTorch, with its build tag.")
+    onnx: str = Field(description="ONNX.")
+    onnxruntime: str = Field(description="ONNX Runtime.")
+
+
+class ReportWarning(Frozen):
+    """Something that the user should know; the job went on."""
+
+    code: str = Field(description="Stable kebab-case name.")
+    detail: str = Field(description="What was seen.")
+    hint: str | None = Field(None, description="What to do about it.")
+
+
+class Report(Frozen):
+    """Everything measured about one job."""
+
+    schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this layout.")
+    versions: Versions = Field(description="Software that computed the student.")
+    spec: dict[str, Any] = Field(description="The request as accepted, every default filled in.")
+    seed: int = Field(description="Seed of every random draw.")
+    threads: int = Field(ge=1, description="CPU threads of the training process.")
+    device: str = Field(description="Where the training ran: cpu, or cuda with the device's name.")
+    teacher: TeacherFacts = Field(description="The teacher.")
+    student: StudentFacts = Field(description="The published student.")
+    ratios: Ratios = Field(description="Teacher against student.")
+    agreement: Agreement = Field(description="Student against teacher on the audit set.")
+    parity: Parity = Field(description="The exported file against the trained network.")
+    published_step: int = Field(ge=0, description="Student updates behind the published student.")
+    probe_agreement: Fraction | None = Field(
+        description="Agreement on the probe that chose the published student: flattering, see `agreement`."
+    )
+    curve: list[dict[str, Any]] = Field(
+        description="One entry per probing: step, agreement of the raw, averaged and published student, losses."
+    )
+    counters: dict[str, int] = Field(description="Images synthesized, student updates, teacher forwards, rollbacks, …")
+    memory_bytes: int = Field(ge=0, description="What had to be kept to replay the past.")
+    warnings: list[ReportWarning] = Field(description="In the order in which they arose.")
+    durations: dict[str, float] = Field(description="Seconds per stage: load, inspect, distill, export, verify.")
+    honesty: str = Field(HONESTY, description="What agreement does not say.")
+
+    def to_json(self) -> str:
+        """The text of report.json: UTF-8, indented, fields in the order above, no NaN."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def compression(teacher: TeacherFacts, student: StudentFacts) -> Ratios:
+    """Teacher over student. Latencies are compared only where batch, threads and processor are the same."""
+    return Ratios(
+        parameters=_ratio(teacher.parameters, student.parameters),
+        macs=None if teacher.macs is None else _ratio(teacher.macs, student.macs),
+        bytes=_ratio(teacher.file.bytes, student.onnx.bytes),
+        latency=_latency_ratio(teacher.latency, student.latency),
+    )
+
+
+def _latency_ratio(teacher: Latency | None, student: Latency) -> float | None:
+    if teacher is None or student.median_ms == 0:
+        return None
+    alike = (teacher.batch, teacher.threads, teacher.cpu) == (student.batch, student.threads, student.cpu)
+    return _ratio(teacher.median_ms, student.median_ms) if alike else None
+
+
+def _ratio(teacher: float, student: float) -> float:
+    return round(teacher / student, 4)

@@ -1,0 +1,19 @@
+"""docs/students.md says what the catalogue is."""
+
+from pathlib import Path
+
+from dfkd_core.students import ARCHITECTURES
+from dfkd_core.students.__main__ import page
+
+PAGE = Path(__file__).parents[2] / "docs" / "students.md"
+
+
+def test_the_page_is_what_the_command_writes() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m dfkd_core.students > docs/students.md"
+
+
+def test_the_page_has_every_student_and_its_size() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in ARCHITECTURES)
+    assert "21 282 122" in text
+    assert "15 738" in text
