@@ -180,11 +180,12 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
 
 
 def position(connection: Connection, job_id: str) -> int | None:
-    """1 for the job that is claimed next; None unless it is queued."""
+    """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
     jobs = tables.jobs
-    mine = select(jobs.c.number).where(jobs.c.id == _plausible(job_id), jobs.c.state == JobState.QUEUED)
-    number = connection.execute(mine).scalar_one_or_none()
-    if number is None:
+    row = connection.execute(select(jobs).where(jobs.c.id == _plausible(job_id))).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    if row.state != JobState.QUEUED:
         return None
-    ahead = select(func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.number < number)
+    ahead = select(func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.number < row.number)
     return 1 + int(connection.execute(ahead).scalar_one())

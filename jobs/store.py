@@ -154,7 +154,7 @@ class Store:
         return self._database.read(queries.count_by_state)
 
     def queue_position(self, job_id: str) -> int | None:
-        """1 for the job that is claimed next; None unless it is queued."""
+        """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
         return self._database.read(lambda connection: queries.position(connection, job_id))
 
     def referenced(self, sha256: str) -> bool:
