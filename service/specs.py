@@ -57,17 +57,22 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
 
 
 def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:
-    """What pydantic found, as pointers. A wrong name of a method or memory is reported once, at the name."""
+    """What pydantic found, as pointers."""
     errors: list[FieldError] = []
     for entry in found:
-        if entry["type"] in _UNION_ERRORS and entry["loc"][-1] in _TAGGED:
-            continue
         error = FieldError(pointer(entry["loc"], document), _detail(entry))
-        if error not in errors:
+        if error not in errors and not _follows_from_a_wrong_name(entry):
             errors.append(error)
         if len(errors) == MAX_ERRORS:
             break
     return errors
+
+
+def _follows_from_a_wrong_name(entry: ErrorDetails) -> bool:
+    """A method or memory that does not exist is reported at its own field; its options need no complaint."""
+    if entry["type"] in _UNION_ERRORS:
+        return entry["loc"][-1] in _TAGGED
+    return entry["type"] == "literal_error" and entry["loc"][-1] == "name" and len(entry["loc"]) > 2
 
 
 def pointer(location: Sequence[str | int], document: Any) -> str:

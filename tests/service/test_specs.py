@@ -1,0 +1,108 @@
+"""From JSON to a spec: strict, complete, and every complaint with the pointer of its field."""
+
+import json
+from typing import Any
+
+import pytest
+
+from jobs.schemas import JobSpec
+from service.errors import ValidationFailed
+from service.json_front import MAX_ERRORS
+from service.specs import read_request, read_spec
+
+STUDENT = {"student": {"architecture": "lenet5_half"}}
+
+
+def read(**document: Any) -> JobSpec:
+    return read_spec(json.dumps({**STUDENT, **document}).encode(), max_bytes=64 * 1024)
+
+
+def complaints(**document: Any) -> dict[str, str]:
+    with pytest.raises(ValidationFailed) as caught:
+        read(**document)
+    return {error.pointer: error.detail for error in caught.value.errors}
+
+
+def test_every_default_is_filled_in() -> None:
+    spec = read()
+    assert spec.distillation.method == "pre_dfkd"
+    assert spec.distillation.memory == "vae"
+    assert spec.export.opset == 18
+    assert spec.model_dump(mode="json")["distillation"]["memory_options"]["latent_dim"] > 0
+
+
+def test_what_was_filled_in_can_be_sent_again() -> None:
+    spec = read(name="again", labels={"a": "b"}, distillation={"memory": "reservoir", "seed": 3})
+    assert read_spec(spec.model_dump_json().encode(), max_bytes=64 * 1024) == spec
+
+
+@pytest.mark.parametrize(
+    ("document", "pointers"),
+    [
+        ({"unknown": 1}, {"/unknown"}),
+        ({"student": {}}, {"/student/architecture"}),
+        ({"student": {"architecture": "x", "widht": 2}}, {"/student/widht"}),
+        ({"student": [1]}, {"/student"}),
+        ({"distillation": {"seed": True}}, {"/distillation/seed"}),
+        ({"distillation": {"seed": "7"}}, {"/distillation/seed"}),
+        ({"distillation": {"seed": 1.0}}, {"/distillation/seed"}),
+        ({"distillation": {"seed": -1}}, {"/distillation/seed"}),
+        ({"distillation": {"seed": 2**63}}, {"/distillation/seed"}),
+        ({"distillation": {"budget": {"steps": 0}}}, {"/distillation/budget/steps"}),
+        ({"distillation": {"memory": "vase"}}, {"/distillation/memory"}),
+        ({"distillation": {"memory": ["vae"]}}, {"/distillation/memory"}),
+        (
+            {"distillation": {"memory": "none", "memory_options": {"capacity": 3}}},
+            {"/distillation/memory_options/capacity"},
+        ),
+        ({"distillation": {"memory_options": {"latent_dim": "a"}}}, {"/distillation/memory_options/latent_dim"}),
+        ({"distillation": {"memory_options": 3}}, {"/distillation/memory_options"}),
+        ({"distillation": {"method_options": {"zzz": 3}}}, {"/distillation/method_options/zzz"}),
+        ({"teacher": {"input": {"shape": [1, 2]}}}, {"/teacher/input/shape"}),
+        ({"teacher": {"input": {"shape": [1, 0, 2]}}}, {"/teacher/input/shape/1"}),
+        ({"teacher": {"input": {"shape": [1, 2, 3], "mean": [0.1, 0.2], "std": [1.0, 1.0]}}}, {"/teacher/input"}),
+        ({"teacher": {"id": "a" * 64}}, {"/teacher/id"}),
+        ({"labels": {"not good": "x", "good": "not good"}}, {"/labels/not good", "/labels/good"}),
+        ({"name": "<script>"}, {"/name"}),
+        ({"state": "succeeded", "id": "1", "priority": 9}, {"/state", "/id", "/priority"}),
+        ({"__class__": 1, "__proto__": {}}, {"/__class__", "/__proto__"}),
+        ({"export": {"opset": 7}, "accept": {"on_miss": "shrug"}}, {"/export/opset", "/accept/on_miss"}),
+    ],
+)
+def test_a_wrong_field_is_named_by_its_pointer(document: dict[str, Any], pointers: set[str]) -> None:
+    assert set(complaints(**document)) == pointers
+
+
+def test_a_complaint_never_repeats_the_value() -> None:
+    canary = "canary-5d3c"
+    document = {
+        "name": canary * 9,
+        "labels": {"a": f"{canary} x"},
+        "teacher": {"format": canary, "num_classes": canary},
+        "distillation": {"method": canary, "memory": canary, "seed": canary, "budget": canary},
+    }
+    found = complaints(**document)
+    assert len(found) == 8
+    assert canary not in json.dumps(found)
+
+
+def test_a_thousand_complaints_are_cut_short() -> None:
+    assert len(complaints(**{f"k{index}": index for index in range(1000)})) == MAX_ERRORS
+
+
+def test_an_unfit_key_is_blamed_on_its_parent() -> None:
+    assert set(complaints(student={"architecture": "x", "\u202e" + "k" * 100: 1})) == {"/student"}
+
+
+def test_a_request_is_a_spec_whose_teacher_has_an_id() -> None:
+    told = {"id": "a" * 64, "num_classes": 10}
+    spec, teacher_id = read_request(json.dumps({**STUDENT, "teacher": told}).encode(), max_bytes=9999)
+    assert teacher_id == "a" * 64
+    assert spec == read(teacher={"num_classes": 10})
+
+
+@pytest.mark.parametrize("teacher", [{}, {"id": "A" * 64}, {"id": "../../etc/passwd"}, {"id": 7}, None])
+def test_a_request_without_a_proper_id_is_refused(teacher: Any) -> None:
+    with pytest.raises(ValidationFailed) as caught:
+        read_request(json.dumps({**STUDENT, "teacher": teacher}).encode(), max_bytes=9999)
+    assert {error.pointer for error in caught.value.errors} <= {"/teacher", "/teacher/id"}
