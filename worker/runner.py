@@ -92,7 +92,8 @@ class Reporter:
             self.best = {"step": update.step, "agreement": update.agreement}
         if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_SECONDS
-            self.send({"type": "update", **dataclasses.asdict(update)})
+            share = min(1.0, max(0.0, update.fraction))  # rounding must not cost a message
+            self.send({"type": "update", **dataclasses.asdict(update), "fraction": share})
         self.stage = update.stage
         return self._stop_requested
 

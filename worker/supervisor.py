@@ -93,8 +93,8 @@ class Supervisor:
         try:
             ending = attempt(resume_from)
         except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
-            log.exception("the runner could not be started", extra={"job_id": claim.job.id})
-            conclusion.give_back(f"not started: {type(error).__name__}")
+            log.exception("this host cannot run a job", extra={"job_id": claim.job.id})
+            conclusion.give_back(f"host trouble: {type(error).__name__}")
             return
         except ArtifactNotFound:
             conclusion.fail(JobError(code="artifact-lost", detail="the teacher's file is gone", stage="load"))

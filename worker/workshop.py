@@ -1,4 +1,4 @@
-"""The workshop: slots that claim and supervise, and a thread that makes the rounds. Needs the ledger, not the broker."""
+"""The workshop: slots that claim and supervise, and a thread that makes rounds. Needs the ledger, not the broker."""
 
 import logging
 import queue

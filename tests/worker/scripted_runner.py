@@ -1,0 +1,213 @@
+"""The real runner around a science that follows a script instead of training: `scripted_runner.py ACT TASK.json`.
+
+A checkpoint holds the number of steps done, so that a resumed run can be told from a fresh one.
+"""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, Stopped
+from dfkd_core.progress import OnStep, Update
+from worker import runner
+from worker.messages import Task
+
+STEPS = 20
+STEP_SECONDS = 0.02
+
+
+def done(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Count to STEPS with a checkpoint every five; the student tells where this run began."""
+    first = int(task.resume_from.read_text()) if task.resume_from else 0
+    for step in range(first + 1, STEPS + 1):
+        stop = on_step(Update("progress", "distill", step, STEPS, step / STEPS))
+        if step == 7:
+            on_step(Update("published", "distill", step, STEPS, step / STEPS, 0.75, {"agreement": 0.75}))
+        if stop or step % 5 == 0:
+            checkpoint(task, on_step, step)
+        if stop:
+            raise Stopped("as asked")
+        time.sleep(STEP_SECONDS)
+    warning = {"code": "slow-day", "detail": "nothing to worry about", "hint": None}
+    on_step(Update("warning", "verify", STEPS, STEPS, 1.0, data=warning))
+    return files(task, student=f"student of {STEPS} steps", report=json.dumps({"began_at": first}))
+
+
+def checkpoint(task: Task, on_step: OnStep, step: int) -> None:
+    path = task.workspace / f"checkpoint-{step}"
+    path.write_text(str(step))
+    on_step(Update("checkpoint", "distill", step, data={"path": str(path)}))
+
+
+def files(task: Task, *, student: str = "student", report: str = "{}") -> dict[str, Path]:
+    contents = {"student.onnx": student, "student.safetensors": "weights", "report.json": report}
+    for name, text in contents.items():
+        (task.workspace / name).write_text(text)
+    return {name: task.workspace / name for name in contents}
+
+
+def endless(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Step until told to stop, then write a checkpoint."""
+    step = 0
+    while not on_step(Update("progress", "distill", step, 10**9)):
+        step += 1
+        time.sleep(STEP_SECONDS)
+    checkpoint(task, on_step, step)
+    raise Stopped("as asked")
+
+
+def deaf(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Step for ever, whatever is asked."""
+    step = 0
+    while True:
+        on_step(Update("progress", "distill", step, 10**9))
+        step += 1
+        time.sleep(STEP_SECONDS)
+
+
+def hung(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """The same step again and again."""
+    while True:
+        on_step(Update("progress", "distill", 1, STEPS))
+        time.sleep(STEP_SECONDS)
+
+
+def crash(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Die at step 12 with a segmentation fault; a resumed run gets through."""
+    if task.resume_from is None:
+
+        def dying(update: Update) -> bool:
+            if update.step == 12:
+                os.kill(os.getpid(), 11)
+            return on_step(update)
+
+        return done(task, dying)
+    return done(task, on_step)
+
+
+def poison(task: Task, on_step: OnStep) -> dict[str, Path]:
+    os._exit(3)
+
+
+def diverge(task: Task, on_step: OnStep) -> dict[str, Path]:
+    on_step(Update("stage", "distill", 3, STEPS))
+    raise DistillationDiverged("the loss is NaN at step 3", hint="lower the learning rate")
+
+
+def unforeseen(task: Task, on_step: OnStep) -> dict[str, Path]:
+    raise ValueError(f"secret path {task.workspace}")
+
+
+def exhausted(task: Task, on_step: OnStep) -> dict[str, Path]:
+    raise MemoryError
+
+
+def full_disk(task: Task, on_step: OnStep) -> dict[str, Path]:
+    raise OSError(errno.ENOSPC, "no space")
+
+
+def foreign(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Refuse every checkpoint."""
+    if task.resume_from is not None:
+        raise CheckpointMismatch("written elsewhere")
+    return done(task, on_step)
+
+
+def garbage(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Everything a message must not be, and then a good run."""
+    lines = [
+        b"\xff\xfe\x00",
+        b"[" * 5000,
+        b"{}",
+        b'{"type": "done"}',
+        b'{"type": "update", "kind": "stage", "stage": 7}',
+    ]
+    lines += [b'{"type": "update", "kind": "progress", "stage": "distill", "fraction": 2.0}', b"x" * 300_000]
+    lines += [b'{"type": "stopped", "more": 1}', b'{"type": "error", "code": "NOT A CODE", "detail": "d"}', b""]
+    for line in lines:
+        rest = line + b"\n"
+        while rest:
+            rest = rest[os.write(task.messages_fd, rest) :]
+    return done(task, on_step)
+
+
+def flood(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Thousands of events."""
+    for step in range(3000):
+        on_step(Update("published", "distill", step, STEPS, 0.5, 0.5, {"agreement": 0.5, "padding": "x" * 5000}))
+    return done(task, on_step)
+
+
+def thief(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Offer a file of the host as a checkpoint and as the student."""
+    on_step(Update("checkpoint", "distill", 1, STEPS, data={"path": str(task.teacher_path)}))
+    return {**files(task), "student.onnx": task.teacher_path}
+
+
+def incomplete(task: Task, on_step: OnStep) -> dict[str, Path]:
+    return {"student.onnx": files(task)["student.onnx"]}
+
+
+def liar(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Change a file between the taking of its digest and the message that announces it."""
+    produced = files(task)
+    real = os.write
+
+    def announce(descriptor: int, line: bytes) -> int:
+        produced["student.onnx"].write_text("another student")
+        return real(descriptor, line)
+
+    os.write = announce  # type: ignore[assignment]
+    return produced
+
+
+def parent(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Leave a grandchild behind and say its process id."""
+    process = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
+    return files(task, report=json.dumps({"grandchild": process.pid}))
+
+
+def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Report the environment and the limits of this process."""
+    import resource
+
+    facts = {
+        "environment": dict(os.environ),
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "session": os.getsid(0) == os.getpid(),
+        "spec": json.loads(task.spec.model_dump_json()),
+        "threads": task.threads,
+    }
+    sys.stdout.write("x" * 10_000_000)
+    return files(task, report=json.dumps(facts))
+
+
+ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
+    "done": done,
+    "endless": endless,
+    "deaf": deaf,
+    "hung": hung,
+    "crash": crash,
+    "poison": poison,
+    "diverge": diverge,
+    "unforeseen": unforeseen,
+    "exhausted": exhausted,
+    "full_disk": full_disk,
+    "foreign": foreign,
+    "garbage": garbage,
+    "flood": flood,
+    "thief": thief,
+    "incomplete": incomplete,
+    "liar": liar,
+    "parent": parent,
+    "tell": tell,
+}
+
+if __name__ == "__main__":
+    task = Task.model_validate_json(Path(sys.argv[2]).read_bytes())
+    sys.exit(runner.run(task, ACTS[sys.argv[1]]))

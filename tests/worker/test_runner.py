@@ -1,0 +1,136 @@
+"""The runner alone: how it ends when nobody wants it any more."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dfkd_core.config import DistillSpec
+from tests.worker.conftest import script, until
+from worker.messages import Task
+from worker.switch import LEASE_OVER, ORPHANED
+
+
+class Started:
+    """A runner with this process for its supervisor."""
+
+    def __init__(self, act: str, workspace: Path, *, lease_seconds: float, parent: int | None = None) -> None:
+        read_end, write_end = os.pipe()
+        task = Task(
+            teacher_path=workspace / "teacher",
+            spec=DistillSpec.model_validate({"student": {"architecture": "lenet5_half"}}),
+            workspace=workspace,
+            resume_from=None,
+            threads=1,
+            device="cpu",
+            checkpoint_seconds=1.0,
+            messages_fd=write_end,
+            parent=os.getpid() if parent is None else parent,
+            lease_until=time.monotonic() + lease_seconds,
+        )
+        (workspace / "task.json").write_text(task.model_dump_json())
+        command = [*script(act), str(workspace / "task.json")]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), cwd=workspace)
+        os.close(write_end)
+        self.messages = os.fdopen(read_end, "rb")
+
+    def lease(self, seconds: float) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"type": "lease", "until": time.monotonic() + seconds}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.messages.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+
+@pytest.fixture
+def started() -> Iterator[list[Started]]:
+    runners: list[Started] = []
+    yield runners
+    for runner in runners:
+        runner.close()
+
+
+def test_a_runner_ends_at_the_end_of_its_lease(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("deaf", tmp_path, lease_seconds=4.0)
+    started.append(runner)
+    runner.messages.readline()
+    runner.lease(seconds=0.5)
+    renewed_at = time.monotonic()
+    assert runner.process.wait(5) == LEASE_OVER
+    assert 0.4 < time.monotonic() - renewed_at < 1.5
+
+
+def test_a_renewed_lease_keeps_the_runner(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("deaf", tmp_path, lease_seconds=3.0)
+    started.append(runner)
+    runner.messages.readline()
+    for _ in range(4):
+        runner.lease(seconds=1.0)
+        time.sleep(0.5)
+        assert runner.process.poll() is None
+
+
+def test_a_lease_that_ended_while_the_runner_was_paused_is_over(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("deaf", tmp_path, lease_seconds=10.0)
+    started.append(runner)
+    runner.messages.readline()
+    os.kill(runner.process.pid, signal.SIGSTOP)
+    runner.lease(seconds=0.2)
+    time.sleep(0.4)
+    os.kill(runner.process.pid, signal.SIGCONT)
+    assert runner.process.wait(2) == LEASE_OVER
+
+
+def test_a_runner_ends_when_its_supervisor_closes_the_line(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("deaf", tmp_path, lease_seconds=60.0)
+    started.append(runner)
+    runner.messages.readline()
+    assert runner.process.stdin is not None
+    runner.process.stdin.close()
+    assert runner.process.wait(2) == ORPHANED
+
+
+def test_a_runner_of_another_parent_does_not_start(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("deaf", tmp_path, lease_seconds=60.0, parent=1)
+    started.append(runner)
+    assert runner.process.wait(10) == 1
+    assert runner.messages.read() == b""
+
+
+def test_sigterm_asks_for_a_checkpoint_and_a_stop(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("endless", tmp_path, lease_seconds=60.0)
+    started.append(runner)
+    runner.messages.readline()
+    runner.process.terminate()
+    assert runner.process.wait(5) == 0
+    kinds = [message.get("kind", message["type"]) for message in map(json.loads, runner.messages)]
+    assert kinds[-2:] == ["checkpoint", "stopped"]
+
+
+def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
+    """A parent that starts `sleep` through the launcher and is then killed."""
+    program = (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'dfkd_core.process', str(os.getpid()), 'sleep', '600'])\n"
+        "print(child.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    until(lambda: child.name() == "sleep")
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=2)

@@ -1,0 +1,280 @@
+"""The supervisor against a real ledger and real child processes: every way in which a runner can end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from jobs.schemas import JobState
+from tests.worker.conftest import Bench, until
+
+
+def test_a_job_that_is_done_is_published(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("done")
+    assert job.state is JobState.SUCCEEDED
+    assert {ref.name for ref in job.artifacts} == {"student.onnx", "student.safetensors", "report.json"}
+    assert bench.artifact(job, "student.onnx") == b"student of 20 steps"
+    assert (job.best and job.best.step, job.best and job.best.agreement) == (7, 0.75)
+    assert [warning.code for warning in job.warnings] == ["slow-day"]
+    assert [event.data["step"] for event in bench.told(job, "checkpoint")] == [5, 10, 15, 20]
+    assert bench.workspaces() == []
+
+
+def test_the_last_two_checkpoints_are_kept_and_no_more(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("done")
+    kept = (
+        set(bench.artifacts.digests(older_than_seconds=-1)) - {job.teacher.id} - {ref.sha256 for ref in job.artifacts}
+    )
+    assert sorted(bench.artifacts.path(sha256).read_text() for sha256 in kept) == ["15", "20"]
+
+
+def test_a_crashed_runner_resumes_from_its_checkpoint(bench: Bench) -> None:
+    bench.submit()
+    crashed = bench.attempt("crash")
+    assert (crashed.state, crashed.attempt) == (JobState.QUEUED, 1)
+    assert "SIGSEGV" in bench.told(crashed, "released")[0].data["reason"]
+    job = bench.attempt("crash")
+    assert (job.state, job.attempt, bench.report(job)) == (JobState.SUCCEEDED, 2, {"began_at": 10})
+    assert bench.artifact(job, "student.onnx") == b"student of 20 steps"
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(bench: Bench) -> None:
+    bench.submit()
+    crashed = bench.attempt("crash")
+    (newest,) = (path for path in (bench.artifacts.root / "blobs").glob("??/*") if path.read_bytes() == b"10")
+    newest.write_bytes(b"66")
+    assert bench.report(bench.attempt("crash")) == {"began_at": 5}
+    assert crashed.attempt == 1
+
+
+def test_a_runner_that_always_dies_is_poison(bench: Bench) -> None:
+    bench.submit()
+    states = [bench.attempt("poison").state for _ in range(3)]
+    assert states == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED]
+    job = bench.store.list(1).jobs[0]
+    assert job.error
+    assert job.error.code == "poison"
+    assert "exit status 3" in job.error.detail
+
+
+def test_an_error_of_ours_fails_the_job_at_once_with_its_code(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("diverge")
+    assert job.error is not None
+    assert (job.state, job.error.code, job.error.stage) == (JobState.FAILED, "distillation-diverged", "distill")
+    assert (job.error.detail, job.error.hint) == ("the loss is NaN at step 3", "lower the learning rate")
+
+
+def test_an_unforeseen_error_fails_the_job_and_gives_no_path_away(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("unforeseen")
+    assert job.error
+    assert job.error.code == "internal"
+    assert "ValueError" in job.error.detail
+    assert str(bench.settings.data_dir) not in job.error.model_dump_json()
+
+
+def test_out_of_memory_gets_one_more_try(bench: Bench) -> None:
+    bench.submit()
+    assert bench.attempt("exhausted").state is JobState.QUEUED
+    job = bench.attempt("exhausted")
+    assert (job.attempt, job.error and job.error.code) == (2, "out-of-memory")
+
+
+def test_a_full_disk_is_not_charged_to_the_job(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("full_disk")
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert bench.told(job, "released")[0].data["reason"] == "storage-full"
+
+
+def test_a_running_job_is_cancelled_within_a_heartbeat(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless")
+    pid = bench.runner_pid(job)
+    asked_at = time.monotonic()
+    bench.store.request_cancel(job.id)
+    thread.join(10)
+    assert bench.store.get(job.id).state is JobState.CANCELLED
+    assert time.monotonic() - asked_at < bench.settings.heartbeat_seconds + 2.0
+    assert not psutil.pid_exists(pid)
+    assert bench.workspaces() == []
+
+
+def test_a_deaf_runner_is_killed_after_the_grace(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("deaf", stop_grace_seconds=0.5)
+    pid = bench.runner_pid(job)
+    bench.store.request_cancel(job.id)
+    thread.join(10)
+    assert bench.store.get(job.id).state is JobState.CANCELLED
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_drained_job_goes_back_uncharged_with_its_checkpoint(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless")
+    bench.runner_pid(job)
+    bench.draining.set()
+    thread.join(10)
+    drained = bench.store.get(job.id)
+    assert (drained.state, drained.attempt) == (JobState.QUEUED, 0)
+    assert len(bench.told(job, "checkpoint")) == 1
+    assert bench.claim().checkpoint_sha256 is not None
+
+
+def test_a_runner_without_a_step_is_stopped(bench: Bench) -> None:
+    bench.submit()
+    started_at = time.monotonic()
+    job = bench.attempt("hung", stall_seconds=2.0)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 1)
+    assert bench.told(job, "released")[0].data["reason"] == "stalled"
+    assert time.monotonic() - started_at < 2.0 + 2.0
+
+
+def test_too_long_a_run_fails_with_time_limit(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("endless", max_running_seconds=1.5)
+    assert job.error
+    assert job.error.code == "time-limit"
+
+
+def test_a_fenced_out_supervisor_kills_its_runner_and_writes_nothing(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless")
+    pid = bench.runner_pid(job)
+    assert bench.store.release(job.id, 1, reason="taken away", charged=False)
+    successor = bench.claim("successor")
+    thread.join(5)
+    now = bench.store.get(job.id)
+    assert (now.state, now.fence, successor.fence) == (JobState.RUNNING, 2, 2)
+    assert not psutil.pid_exists(pid)
+    assert {event.fence for event in bench.store.events(job.id) if event.seq > 4} <= {2}
+
+
+def test_a_stale_worker_never_publishes(bench: Bench) -> None:
+    job = bench.submit()
+    claim = bench.claim()
+    assert bench.store.release(job.id, claim.fence, reason="taken away", charged=False)
+    successor = bench.claim("successor")
+    bench.supervisor("done", heartbeat_seconds=60.0).supervise(claim, claimed_at=time.monotonic())
+    assert bench.store.get(job.id).state is JobState.RUNNING
+    assert bench.store.succeed(job.id, successor.fence, artifacts=[])
+    assert list(bench.artifacts.digests(older_than_seconds=-1)) == [job.teacher.id]
+
+
+def test_a_supervisor_cut_off_from_the_ledger_stops_its_runner_before_the_lease_ends(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless", heartbeat_seconds=60.0)  # no heartbeat ever gets through
+    claimed_at = time.monotonic()
+    bench.runner_pid(job)
+    thread.join(10)
+    assert time.monotonic() - claimed_at < bench.settings.lease_seconds
+    released = bench.store.get(job.id)
+    assert (released.state, released.attempt) == (JobState.QUEUED, 0)
+    assert bench.told(job, "released")[0].data["reason"] == "self-fenced"
+
+
+def test_garbage_from_the_runner_changes_nothing(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("garbage")
+    assert job.state is JobState.SUCCEEDED
+    assert bench.artifact(job, "student.onnx") == b"student of 20 steps"
+
+
+def test_a_flood_of_messages_becomes_a_few_writes(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("flood")
+    assert job.state is JobState.SUCCEEDED
+    assert len(bench.told(job, "published")) <= 200
+    assert job.revision < 60
+
+
+def test_a_file_outside_the_workspace_is_neither_published_nor_kept(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("thief")
+    assert job.state is JobState.QUEUED
+    assert "not in the workspace" in bench.told(job, "released")[0].data["reason"]
+    assert bench.told(job, "checkpoint") == []
+
+
+@pytest.mark.parametrize("act", ["incomplete", "liar"])
+def test_files_that_are_not_what_was_agreed_are_not_published(bench: Bench, act: str) -> None:
+    bench.submit()
+    job = bench.attempt(act)
+    assert (job.state, job.artifacts) == (JobState.QUEUED, [])
+    assert bench.told(job, "released")[0].data["reason"].startswith("files refused")
+
+
+def test_a_cancel_that_comes_with_the_last_message_wins(bench: Bench) -> None:
+    job = bench.submit()
+    claim = bench.claim()
+    bench.store.request_cancel(job.id)
+    bench.supervisor("done", heartbeat_seconds=60.0, lease_seconds=200.0).supervise(claim, claimed_at=time.monotonic())
+    assert bench.store.get(job.id).state is JobState.CANCELLED
+    assert bench.store.get(job.id).artifacts == []
+
+
+def test_a_checkpoint_from_elsewhere_is_passed_on_while_there_is_another_worker(bench: Bench) -> None:
+    bench.submit()
+    bench.attempt("crash")
+    bench.store.worker_seen("another", host="elsewhere", slots=1, device="cpu")
+    supervisor = bench.supervisor("foreign", sweep_seconds=60.0)
+    claim = bench.claim()
+    supervisor.supervise(claim, claimed_at=time.monotonic())
+    passed_on = bench.store.get(claim.job.id)
+    assert (passed_on.state, passed_on.attempt) == (JobState.QUEUED, 1)
+    supervisor.supervise(bench.claim(), claimed_at=time.monotonic())
+    job = bench.store.get(claim.job.id)
+    assert (job.state, bench.report(job)) == (JobState.SUCCEEDED, {"began_at": 0})
+    assert len(bench.told(job, "started-over")) == 1
+
+
+def test_what_a_runner_leaves_behind_dies_with_it(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("parent")
+    assert job.state is JobState.SUCCEEDED
+    assert not psutil.pid_exists(bench.report(job)["grandchild"])
+
+
+def test_a_runner_knows_neither_database_nor_broker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DFKD_DATABASE_URL", "DFKD_BROKER_URL", "AWS_SECRET_ACCESS_KEY", "HOME"):
+        monkeypatch.setenv(name, "secret")
+    bench.submit()
+    facts = bench.report(bench.attempt("tell"))
+    assert "secret" not in facts["environment"].values()
+    wanted = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "0"}
+    assert wanted.items() <= facts["environment"].items()
+    assert (facts["core"], facts["session"], facts["threads"]) == (0, True, 2)
+    assert {"name", "labels"}.isdisjoint(facts["spec"])
+
+
+def test_workspaces_of_killed_workers_are_removed(bench: Bench) -> None:
+    from worker.supervisor import remove_stale_workspaces
+
+    job = bench.submit()
+    claim = bench.claim()
+    work = bench.settings.data_dir / "work"
+    mine, stale, unknown = work / job.id / "1", work / job.id / "0", work / "no-such-job" / "1"
+    for workspace in (mine, stale, unknown):
+        workspace.mkdir(parents=True)
+    remove_stale_workspaces(bench.settings, bench.store)
+    assert claim.fence == 1
+    assert set(bench.workspaces()) == {mine}
+    assert Path(unknown.parent).exists() is False
+
+
+def test_a_runner_killed_from_outside_is_noticed_at_once(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless")
+    pid = bench.runner_pid(job)
+    os.kill(pid, signal.SIGKILL)
+    thread.join(2)
+    assert not thread.is_alive()
+    assert (bench.store.get(job.id).state, bench.store.get(job.id).attempt) == (JobState.QUEUED, 1)
+    until(lambda: not psutil.pid_exists(pid))
