@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     for module in (jobs, events, artifacts, teachers, menu, health, problems):
         app.include_router(module.router)
-    app.add_api_route("/", _to_docs, include_in_schema=False)
+    app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(RequestIds)
     problem_json.install(app)
     openapi.install(app)

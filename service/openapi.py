@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from jobs.schemas import JobSpec
+from service.examples import NAMED
 from service.problem_json import MEDIA_TYPE
 from service.problems import BY_CODE, Row
 from service.specs import JobRequest
@@ -50,9 +51,11 @@ def _document(app: FastAPI) -> Document:
     schemas.update(ours["$defs"])
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
+    schemas["JobView"]["properties"]["spec"] |= {"$ref": _REF.format(model="JobSpec")}
     for operations in document["paths"].values():
         for operation in operations.values():
             _correct(operation["responses"])
+            _name_examples(operation)
     return document
 
 
@@ -65,6 +68,16 @@ def _correct(responses: dict[str, Document]) -> None:
         "description": "Any other problem.",
         "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}},
     }
+
+
+def _name_examples(operation: Document) -> None:
+    """Put the worked examples where they are named."""
+    bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for body in bodies:
+        for media in body.get("content", {}).values():
+            for example in media.get("examples", {}).values():
+                if isinstance(example["value"], str):
+                    example["value"] = NAMED[example["value"]]
 
 
 def _problem_response(rows: list[Row]) -> Document:

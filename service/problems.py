@@ -247,6 +247,7 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("out-of-memory", None, "Out of memory", "The runner was ended for want of memory."),
     Row("worker-lost", None, "Worker lost", "The job's workers disappeared more often than is allowed."),
+    Row("artifact-lost", None, "File lost", "The teacher's file is no longer in the store."),
     Row("poison", None, "Crashes every time", "The runner crashed again and again without a newer checkpoint."),
     Row("time-limit", None, "Time limit", "The job ran longer than is allowed."),
 )

@@ -1,15 +1,14 @@
 """What clients see of the ledger's values. Our client parses with the same classes, ignoring what is new."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.schemas import ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
 from service.problems import TABLE
 
 Json = dict[str, Any]  # Any: JSON values
-SpecJson = Annotated[Json, WithJsonSchema({"$ref": "#/components/schemas/JobSpec"})]
 
 
 class View(BaseModel):
@@ -136,7 +135,7 @@ class JobView(View):
     finished_at: datetime | None = Field(description="When it became terminal.")
     heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
     revision: int = Field(description="Rises with every change.")
-    spec: SpecJson = Field(description="What was asked for, every default filled in.")
+    spec: Json = Field(description="What was asked for, every default filled in.")
     teacher: TeacherView
     artifacts: list[ArtifactView] = Field(description="What can be downloaded; empty until succeeded.")
     links: LinksView

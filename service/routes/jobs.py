@@ -92,7 +92,9 @@ class ListQuery(BaseModel):
 )
 def list_jobs(request: Request, desk: OurDesk, query: Annotated[ListQuery, Query()]) -> Response:
     """Pages do not shift when jobs arrive. `Link: rel=next` leads on; `queue_position` is only told for single jobs."""
-    page = desk.store.list(query.limit, cursor=query.cursor, states=_states(query.state), labels=_labels(query.label))
+    page = desk.store.list(
+        query.limit, cursor=query.cursor, states=_states(query.state) or None, labels=_labels(query.label)
+    )
     headers = {}
     if page.next_cursor is not None:
         following = request.url.include_query_params(cursor=page.next_cursor)
