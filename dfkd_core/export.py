@@ -85,27 +85,29 @@ def save_weights(student: nn.Module, path: Path, description: NetworkDescription
     """Write the student's parameters and running statistics as safetensors, with what is needed to build it again."""
     from safetensors.torch import save
 
-    state = student.state_dict()
-    wanted = description.tensors()
-    found = {name: tuple(tensor.shape) for name, tensor in state.items() if name in wanted}
-    if found != wanted:
-        raise StudentError(f"this student is not the {description.name} of its description")
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items() if _belongs(name, wanted)}
+    state, wanted = student.state_dict(), description.tensors()
+    _check_belongs(state, description)
+    kept = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if name in wanted or name.endswith(".num_batches_tracked")
+    }
     text = json.dumps(_identity(description), sort_keys=True, separators=(",", ":"))
     path.write_bytes(save(kept, metadata={METADATA_KEY: text}))
 
 
 def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
-    """Build the student that `save_weights` wrote, in eval mode, on the CPU."""
+    """Build the student that `save_weights` wrote, in eval mode, on the CPU; StudentError for other files."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA_KEY)
-        if text is None:
-            raise StudentError(f"{path.name} does not say which architecture its weights belong to")
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    if text is None:
+        raise StudentError(f"{path.name} does not say which architecture its weights belong to")
     description = describe(**json.loads(text))
     network = build_network(description, generator=torch.Generator().manual_seed(0))
+    _check_belongs(weights, description)
     network.load_state_dict(weights)
     return network.eval(), description
 
@@ -197,5 +199,9 @@ def _identity(description: NetworkDescription) -> dict[str, Any]:
     }
 
 
-def _belongs(name: str, wanted: Mapping[str, Any]) -> bool:
-    return name in wanted or name.endswith(".num_batches_tracked")
+def _check_belongs(tensors: Mapping[str, Tensor], description: NetworkDescription) -> None:
+    """StudentError where the tensors are not those of the description; counters are nobody's business."""
+    wanted = description.tensors()
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name in wanted}
+    if found != wanted:
+        raise StudentError(f"these weights are not those of {description.name} at width {description.width:g}")

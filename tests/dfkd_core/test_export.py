@@ -204,6 +204,10 @@ def test_two_fresh_processes_write_equal_bytes(tmp_path: Path) -> None:
     assert said == [("", ""), ("", "")]
     first, second = ({path.name: file_facts(path) for path in folder.iterdir()} for folder in folders)
     assert first == second
+    here = tmp_path / "here.onnx"  # a process that has exported before
+    student, _ = load_student_weights(folders[0] / "student.safetensors")
+    export_onnx(student, here, input_shape=(1, 32, 32))
+    assert file_facts(here) == first["student.onnx"]
     assert sorted(first) == ["student.onnx", "student.safetensors"]
 
 
@@ -253,6 +257,20 @@ def test_weights_without_an_architecture_are_not_loaded(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(StudentError, match="which architecture"):
         load_student_weights(tmp_path / "other.safetensors")
+
+
+def test_weights_that_are_not_those_of_their_architecture_are_not_loaded(tmp_path: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    path, description = tmp_path / "student.safetensors", a_description("lenet5_half")
+    save_weights(a_student(description), path, description)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    save_file(weights | {"fc2.bias": torch.zeros(9)}, path, metadata=metadata)
+    with pytest.raises(StudentError, match=r"lenet5_half at width 0\.25"):
+        load_student_weights(path)
 
 
 @pytest.mark.slow
