@@ -59,7 +59,8 @@ COPY --from=service-build /opt/dfkd /opt/dfkd
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "/opt/health/service_health.py"]
-CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["uvicorn", "--factory", "service.app:create_app", "--host", "0.0.0.0", "--port", "8000", \
+     "--no-server-header", "--timeout-graceful-shutdown", "10"]
 
 FROM runtime AS worker
 COPY --from=worker-build /opt/dfkd /opt/dfkd
