@@ -1,4 +1,4 @@
-"""From command-line options to a spec: a file, then `--set` paths on top of it."""
+"""From command-line options to a spec (torch-free): a file, then `--set` paths on top of it."""
 
 import json
 from collections.abc import Iterable

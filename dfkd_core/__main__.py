@@ -1,0 +1,116 @@
+"""python -m dfkd_core TEACHER -o student.onnx: the whole science without the service.
+
+Exit status: 0 a student was delivered, 1 it could not be, 2 the command or the spec is wrong, 130 interrupted.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from dfkd_core import overrides
+from dfkd_core.config import DistillSpec
+from dfkd_core.errors import DfkdError
+from dfkd_core.process import ensure_tuned
+from dfkd_core.progress import Update
+
+if TYPE_CHECKING:
+    from dfkd_core.pipeline import Outcome
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, distil, and put the student, its weights and its report beside one another."""
+    options = _parser().parse_args(arguments)
+    ensure_tuned(threads=options.threads)
+    try:
+        deliver(options.teacher, _spec(options), options.output, threads=options.threads, device=options.device)
+    except ValidationError as error:
+        return _complain(
+            *(f"/{_pointer(one['loc'])}: {one['msg']}" for one in error.errors(include_input=False)), status=2
+        )
+    except overrides.BadOption as error:
+        return _complain(str(error), status=2)
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}", status=2)
+    except DfkdError as error:
+        return _complain(f"{error.code}: {error.detail}", *([f"hint: {error.hint}"] if error.hint else []), status=1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", status=130)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m dfkd_core", description="Distil a small ONNX student from a trained teacher without any data."
+    )
+    parser.add_argument("teacher", type=Path, help="ONNX, or safetensors of a named architecture")
+    parser.add_argument("-o", "--output", type=Path, default=Path("student.onnx"), help="where the student goes")
+    parser.add_argument("--student", help="its architecture: a name of the catalogue")
+    parser.add_argument("--spec", type=Path, help="JSON file with the spec, as POST /jobs takes it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
+    parser.add_argument("--threads", type=int, default=2, help="intra-op threads; equal threads, equal bytes")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    return parser
+
+
+def _spec(options: argparse.Namespace) -> DistillSpec:
+    document = overrides.read_spec_file(options.spec) if options.spec else {}
+    if options.student:
+        overrides.put(document, "student.architecture", options.student)
+    overrides.apply(document, options.set)
+    return DistillSpec.model_validate(document)
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    return "/".join(str(part) for part in location)
+
+
+def _complain(*lines: str, status: int) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return status
+
+
+def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, device: str) -> "Outcome":
+    """Distil in a scratch directory and move the three files to where `output` is; nothing is left on failure."""
+    from dfkd_core.pipeline import REPORT, STUDENT_ONNX, STUDENT_WEIGHTS, compress
+
+    targets = {
+        STUDENT_ONNX: output,
+        STUDENT_WEIGHTS: output.with_suffix(".safetensors"),
+        REPORT: output.with_suffix(".report.json"),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".dfkd-", dir=output.parent) as scratch:
+        outcome = compress(teacher, spec, workspace=Path(scratch), threads=threads, device=device, on_step=_Progress())
+        for name, path in outcome.artifacts.items():
+            shutil.move(path, targets[name])
+    report = outcome.report
+    print(f"{output}: agreement {report.agreement.value:.4f} on {report.agreement.n} audit images")
+    for warning in report.warnings:
+        print(f"warning {warning.code}: {warning.detail}")
+    return outcome
+
+
+class _Progress:
+    """One line on standard error for every per cent."""
+
+    def __init__(self) -> None:
+        self._last = (-1, "")
+
+    def __call__(self, update: Update) -> bool:
+        now = (int(100 * update.fraction), update.stage)
+        if now != self._last:
+            self._last = now
+            agreement = "" if update.agreement is None else f"  agreement {update.agreement:.4f}"
+            print(f"{now[0]:3d} %  {update.stage}{agreement}", file=sys.stderr, flush=True)
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
