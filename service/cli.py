@@ -13,9 +13,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
 from jobs.settings import Settings
-from dfkd_core import overrides
 from service import display
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
