@@ -29,9 +29,6 @@ _SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _POSTGRES_BUSY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 _POSTGRES_GONE = {"57P01", "57P02", "57P03"}  # shut down, crashed, starting
 _POSTGRES_FULL = {"53100"}
-_POSTGRES_OPTIONS = (
-    "-c statement_timeout=5000 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
-)
 
 
 @dataclass(slots=True)
@@ -122,7 +119,7 @@ def _raise_unless_transient(error: DBAPIError | PoolTimeout, attempt: int) -> No
 
 
 def _is_transient(error: DBAPIError | PoolTimeout) -> bool:
-    if isinstance(error, (PoolTimeout, IntegrityError)):
+    if isinstance(error, (PoolTimeout, IntegrityError)) or not getattr(error.orig, "ask_again", True):
         return False
     if error.connection_invalidated:
         return True
@@ -146,13 +143,9 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(url, parsed.database)
-    return create_engine(
-        url,
-        pool_size=10,
-        max_overflow=10,
-        pool_timeout=3,
-        connect_args={"connect_timeout": 2, "tcp_user_timeout": 5000, "options": _POSTGRES_OPTIONS},
-    )
+    from jobs.postgres import postgres_engine
+
+    return postgres_engine(url)
 
 
 def _sqlite_engine(url: str, path: str | None) -> Engine:

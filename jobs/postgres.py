@@ -1,0 +1,48 @@
+"""PostgreSQL with a limit on every wait. Imported only where PostgreSQL is used: its driver is an extra.
+
+The server ends a statement or a wait for a lock that takes too long. A server that hangs ends nothing, so the driver's
+own wait has a limit too: a supervisor that waits for a heartbeat's answer for ever could not give up its lease.
+"""
+
+import time
+from typing import Any
+
+import psycopg
+from psycopg import errors
+from sqlalchemy import Engine, create_engine, event
+
+ANSWER_SECONDS = 2.5
+_OPTIONS = "-c statement_timeout=2000 -c lock_timeout=1500 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
+
+
+class NoAnswer(errors.OperationalError):
+    """The server took the request and did not answer in time. Asking again at once would only wait again."""
+
+    ask_again = False
+
+
+class ImpatientConnection(psycopg.Connection[Any]):
+    """A connection that closes itself when the server is silent for ANSWER_SECONDS."""
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait for the server; NoAnswer when it is silent for too long."""
+        start = time.monotonic()
+        try:
+            return super().wait(gen, interval, timeout=ANSWER_SECONDS if timeout is None else timeout)
+        except errors.OperationalError as error:
+            if timeout is not None or error.sqlstate or time.monotonic() - start < ANSWER_SECONDS:
+                raise
+            self.pgconn.finish()
+            raise NoAnswer(f"no answer in {ANSWER_SECONDS} s") from error
+
+
+def postgres_engine(url: str) -> Engine:
+    """An engine whose connections give up soon."""
+    limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS}
+    engine = create_engine(url, pool_size=10, max_overflow=10, pool_timeout=3, connect_args=limits)
+    event.listen(engine, "do_connect", _connect)
+    return engine
+
+
+def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> psycopg.Connection[Any]:
+    return ImpatientConnection.connect(*arguments, **keywords)

@@ -1,0 +1,132 @@
+"""The bell rings when it can and never holds anybody up."""
+
+import base64
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+
+from jobs.queue import QUEUE, TASK, make_celery, ring
+from jobs.settings import Settings
+from tests.servers import Redis, running_redis
+
+JOB_ID = "3f2b8c1e-0000-4000-8000-000000000000"
+
+
+def celery_at(url: str | None) -> Celery:
+    return make_celery(Settings(broker_url=url))
+
+
+def timed_ring(celery: Celery) -> tuple[bool, float]:
+    start = time.monotonic()
+    rung = ring(celery, JOB_ID)
+    return rung, time.monotonic() - start
+
+
+@pytest.fixture
+def hung_redis(redis_server: Redis) -> Iterator[Redis]:
+    """A Redis that takes connections and never answers."""
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    yield redis_server
+    os.kill(redis_server.pid, signal.SIGCONT)
+
+
+def test_a_message_holds_the_job_id_and_nothing_else(redis_server: Redis) -> None:
+    assert ring(celery_at(redis_server.url), JOB_ID)
+    with redis_server.client() as client:
+        (raw,) = client.lrange(QUEUE, 0, -1)
+    message = json.loads(raw)
+    arguments, keywords, _ = json.loads(base64.b64decode(message["body"]))
+    assert (arguments, keywords) == ([JOB_ID], {})
+    assert (message["content-type"], message["headers"]["task"]) == ("application/json", TASK)
+    assert message["headers"]["ignore_result"]
+
+
+def test_without_a_broker_the_bell_is_silent() -> None:
+    assert timed_ring(celery_at(None)) < (False, 0.5)
+
+
+@pytest.mark.parametrize("url", ["redis+socket://{here}/none.sock?virtual_host=0", "redis://127.0.0.1:1/0"])
+def test_an_absent_redis_is_noticed_at_once(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rung, seconds = timed_ring(celery_at(url.format(here=tmp_path)))
+    assert not rung
+    assert seconds < 0.7
+    (line,) = [record for record in caplog.records if record.name == "jobs.queue"]
+    assert (line.levelno, line.__dict__["job_id"]) == (logging.WARNING, JOB_ID)
+
+
+def test_a_hung_redis_holds_nobody_up_and_the_bell_works_again_afterwards(redis_server: Redis) -> None:
+    celery = celery_at(redis_server.url)
+    assert ring(celery, JOB_ID)
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    rung, seconds = timed_ring(celery)
+    os.kill(redis_server.pid, signal.SIGCONT)
+    assert not rung
+    assert seconds < 1.5
+    assert ring(celery, JOB_ID)
+
+
+def test_many_requests_at_once_wait_no_longer_than_one(hung_redis: Redis) -> None:
+    celery = celery_at(hung_redis.url)
+    outcomes: list[tuple[bool, float]] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(timed_ring(celery))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [rung for rung, _ in outcomes] == [False] * 8
+    assert max(seconds for _, seconds in outcomes) < 2.0
+
+
+def test_a_full_redis_is_no_error() -> None:
+    with running_redis("--maxmemory", "1", "--maxmemory-policy", "noeviction") as server:
+        assert not ring(celery_at(server.url), JOB_ID)
+
+
+def test_ringing_leaves_no_connection_behind(redis_server: Redis) -> None:
+    celery = celery_at(redis_server.url)
+    with redis_server.client() as client:
+        client.ping()
+        before = len(client.client_list())
+        for _ in range(20):
+            assert ring(celery, JOB_ID)
+        deadline = time.monotonic() + 5
+        while len(client.client_list()) > before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(client.client_list()) == before
+
+
+def test_the_settings_are_those_of_a_doorbell() -> None:
+    conf = celery_at("redis://127.0.0.1:1/0").conf
+    assert not conf.task_acks_late
+    assert conf.task_ignore_result
+    assert conf.result_backend is None
+    assert (conf.task_serializer, list(conf.accept_content)) == ("json", ["json"])
+    assert conf.worker_prefetch_multiplier == 1
+    assert not conf.worker_enable_remote_control
+    assert conf.broker_connection_retry_on_startup
+    options = conf.broker_transport_options
+    assert (options["socket_timeout"], options["socket_connect_timeout"]) == (5.0, 1.0)
+    assert (options["visibility_timeout"], options["health_check_interval"]) == (3600, 10)
+
+
+def test_a_worker_hears_the_bell(redis_server: Redis) -> None:
+    celery, heard, rang = celery_at(redis_server.url), [], threading.Event()
+
+    @celery.task(name=TASK)  # type: ignore[untyped-decorator]
+    def answer(job_id: str) -> None:
+        heard.append(job_id)
+        rang.set()
+
+    with start_worker(celery, pool="threads", concurrency=1, perform_ping_check=False, shutdown_timeout=15):
+        assert ring(celery, JOB_ID)
+        assert rang.wait(10)
+    assert heard == [JOB_ID]
