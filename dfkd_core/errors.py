@@ -9,6 +9,7 @@ DfkdError
 │   ├── ParityError            our reading of the teacher differs from ONNX Runtime's
 │   └── NotDifferentiable      no useful gradient reaches the teacher's input
 ├── StudentError               this student cannot be built for this teacher
+│   └── StudentNotSmaller      it has at least as many parameters as its teacher
 ├── RequirementError           method or memory needs what the teacher or the other one does not offer
 ├── DistillationDiverged       loss or weights became NaN or infinite
 ├── GeneratorCollapsed         the synthesizer produces one image only, and roll-back did not help
@@ -81,6 +82,12 @@ class StudentError(DfkdError):
     """This student cannot be built for this teacher."""
 
     code = "student-infeasible"
+
+
+class StudentNotSmaller(StudentError):
+    """The student has at least as many parameters as its teacher."""
+
+    code = "student-not-smaller"
 
 
 class RequirementError(DfkdError):

@@ -1,1 +1,30 @@
 """Teachers: one file per format, each giving a frozen `Teacher`."""
+
+from pathlib import Path
+
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import TeacherMismatch
+from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.teachers.onnx import load_onnx
+from dfkd_core.teachers.safetensors import load_safetensors
+from dfkd_core.teachers.teacher import InputSpace, Teacher
+
+__all__ = ["InputSpace", "Teacher", "load_teacher"]
+
+
+def load_teacher(path: Path, spec: TeacherSpec) -> Teacher:
+    """The teacher in a file, frozen, float32, on the CPU; the format is told from the content.
+
+    Raises the TeacherError that fits: FormatUnsupported, TeacherInvalid, OperatorUnsupported, TeacherMismatch.
+    """
+    with path.open("rb") as file:
+        found = sniff(file.read(SNIFF_BYTES), path.name)
+    if spec.format is not None and spec.format != found:
+        raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
+    teacher = load_onnx(path, spec) if found is TeacherFormat.ONNX else load_safetensors(path, spec)
+    if spec.num_classes not in (None, teacher.num_classes):
+        raise TeacherMismatch(
+            f"the file gives {teacher.num_classes} logits, the spec says {spec.num_classes}",
+            pointer="/teacher/num_classes",
+        )
+    return teacher

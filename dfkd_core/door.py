@@ -1,0 +1,103 @@
+"""The door (torch-free): do teacher, student, method and memory belong together? Decided before any training."""
+
+from typing import Any, TypeVar
+
+from dfkd_core.config import DistillSpec, InputSpec, TeacherSpec
+from dfkd_core.errors import RequirementError, StudentNotSmaller, TeacherMismatch
+from dfkd_core.inspection import Inspection
+from dfkd_core.layers import NetworkDescription
+from dfkd_core.students import describe
+
+S = TypeVar("S", bound=DistillSpec)
+
+
+def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription, list[dict[str, Any]]]:
+    """The spec with what the file says filled in, the student's description, and warnings {code, detail, hint}.
+
+    Raises TeacherMismatch, StudentError, StudentNotSmaller or RequirementError, each pointing into the spec.
+    """
+    teacher = _resolve_teacher(spec.teacher, inspection)
+    assert teacher.input is not None
+    assert teacher.num_classes is not None
+    student = describe(
+        spec.student.architecture,
+        input_shape=teacher.input.shape,
+        num_classes=teacher.num_classes,
+        width=spec.student.width,
+        options=spec.student.options,
+    )
+    _check_smaller(student, inspection)
+    _check_needs(spec, inspection)
+    resolved = spec.model_copy(update={"teacher": teacher})
+    return resolved, student, [*inspection.warnings, *_warn(spec.teacher)]
+
+
+def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
+    if spec.format not in (None, inspection.format):
+        raise TeacherMismatch(
+            f"the file is {inspection.format}, the spec says {spec.format}", pointer="/teacher/format"
+        )
+    if inspection.format == "safetensors" and spec.architecture is None:
+        raise TeacherMismatch(
+            "a safetensors teacher needs the name of its architecture",
+            hint="Set teacher.architecture; GET /menu and `dfkd students` list the names.",
+            pointer="/teacher/architecture",
+        )
+    shape = inspection.input_shape
+    if shape is None:
+        raise TeacherMismatch(
+            "the shape of the teacher's images is not known",
+            hint='Set teacher.input, e.g. {"shape": [3, 32, 32]}.',
+            pointer="/teacher/input",
+        )
+    if spec.input is not None and spec.input.shape != shape:
+        raise TeacherMismatch(
+            f"the file takes images of {shape}, the spec says {spec.input.shape}", pointer="/teacher/input/shape"
+        )
+    if spec.num_classes not in (None, inspection.num_classes):
+        raise TeacherMismatch(
+            f"the file gives {inspection.num_classes} logits, the spec says {spec.num_classes}",
+            pointer="/teacher/num_classes",
+        )
+    return spec.model_copy(
+        update={
+            "format": inspection.format,
+            "input": spec.input or InputSpec(shape=shape),
+            "num_classes": inspection.num_classes,
+        }
+    )
+
+
+def _check_smaller(student: NetworkDescription, inspection: Inspection) -> None:
+    if student.parameters >= inspection.parameters:
+        raise StudentNotSmaller(
+            f"{student.name} has {student.parameters} parameters for these images, the teacher {inspection.parameters}",
+            hint="Choose a smaller architecture or a width below 1: `dfkd students`, GET /menu.",
+            pointer="/student/architecture",
+        )
+
+
+def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
+    config = spec.distillation
+    for role, options in (("method", config.method_options), ("memory", config.memory_options)):
+        lacking = sorted(options.needs - set(inspection.offers))
+        if lacking:
+            name = config.method if role == "method" else config.memory
+            hints = [warning["hint"] for warning in inspection.warnings if "batchnorm" in lacking]
+            raise RequirementError(
+                f"{name} needs {', '.join(lacking)}, which this teacher does not offer",
+                hint=hints[0] if hints else f"Choose another {role}: GET /menu.",
+                pointer=f"/distillation/{role}",
+            )
+
+
+def _warn(spec: TeacherSpec) -> list[dict[str, Any]]:
+    if spec.input is not None and spec.input.mean is not None:
+        return []
+    return [
+        {
+            "code": "input-range-unknown",
+            "detail": "Nobody said which pixel values the teacher was trained on; they are bounded to [-3, 3].",
+            "hint": "Give teacher.input.mean and teacher.input.std as in the teacher's own preprocessing.",
+        }
+    ]

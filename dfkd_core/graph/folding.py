@@ -1,0 +1,125 @@
+"""NumPy arithmetic on what is known without any image: weights rearranged at export, and shapes."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dfkd_core.graph.calls import Unsupported
+from dfkd_core.graph.plan import Array
+
+Attributes = Mapping[str, Any]
+_ONNX_TYPES = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+    10: np.float32,
+    11: np.float32,
+}
+
+
+def _divide(first: Array, second: Array) -> Array:
+    """Whole numbers are divided towards zero, as ONNX does."""
+    if first.dtype.kind in "iu" and second.dtype.kind in "iu":
+        if np.any(second == 0):
+            raise Unsupported("a division by zero")
+        quotient: Array = np.trunc(np.divide(first, second)).astype(first.dtype)
+        return quotient
+    return np.divide(first, second)
+
+
+def _cast(values: list[Array], attributes: Attributes) -> Array:
+    if attributes["to"] not in _ONNX_TYPES:
+        raise Unsupported(f"data type {attributes['to']}")
+    return values[0].astype(_ONNX_TYPES[attributes["to"]])
+
+
+def _slice(values: list[Array], attributes: Attributes) -> Array:
+    index: list[slice] = [slice(None)] * values[0].ndim
+    for axis, start, stop, step in attributes["cuts"]:
+        index[axis] = slice(start, None if stop < 0 else stop, step)
+    return values[0][tuple(index)]
+
+
+def _reduce(how: Callable[..., Any]) -> "Fold":
+    def fold(values: list[Array], attributes: Attributes) -> Array:
+        return np.asarray(how(values[0], axis=attributes["axes"], keepdims=attributes["keepdims"]), values[0].dtype)
+
+    return fold
+
+
+def _unary(how: Callable[[Any], Any]) -> "Fold":
+    return lambda values, _attributes: np.asarray(how(values[0]))
+
+
+def _binary(how: Callable[[Any, Any], Any]) -> "Fold":
+    return lambda values, _attributes: np.asarray(how(values[0], values[1]))
+
+
+def _pad(values: list[Array], attributes: Attributes) -> Array:
+    if attributes["mode"] != "constant" or min(min(pair) for pair in attributes["pads"]) < 0:
+        raise Unsupported("padding of this mode on constants")
+    return np.pad(values[0], attributes["pads"], constant_values=attributes["value"])
+
+
+Fold = Callable[[list[Array], Attributes], Array]
+
+FOLDS: dict[str, Fold] = {
+    "Identity": lambda values, _: values[0],
+    "Reshape": lambda values, attributes: values[0].reshape(attributes["shape"]),
+    "Squeeze": lambda values, attributes: np.squeeze(values[0], attributes["axes"]),
+    "Unsqueeze": lambda values, attributes: np.expand_dims(values[0], attributes["axes"]),
+    "Transpose": lambda values, attributes: values[0].transpose(attributes["perm"]),
+    "Concat": lambda values, attributes: np.concatenate(values, attributes["axis"]),
+    "Slice": _slice,
+    "Gather": lambda values, attributes: np.take(
+        values[0], np.array(attributes["indices"], np.int64), attributes["axis"]
+    ),
+    "Expand": lambda values, attributes: np.broadcast_to(values[0], attributes["shape"]),
+    "Tile": lambda values, attributes: np.tile(values[0], attributes["repeats"]),
+    "Pad": _pad,
+    "Range": lambda values, _: np.arange(values[0].item(), values[1].item(), values[2].item(), values[0].dtype),
+    "Trilu": lambda values, a: np.triu(values[0], a["k"]) if a["upper"] else np.tril(values[0], a["k"]),
+    "Cast": _cast,
+    "Where": lambda values, _: np.where(values[0], values[1], values[2]),
+    "Clip": lambda values, a: np.clip(values[0], a["min"], a["max"]).astype(values[0].dtype),
+    "MatMul": _binary(np.matmul),
+    "Add": _binary(np.add),
+    "Sub": _binary(np.subtract),
+    "Mul": _binary(np.multiply),
+    "Div": _binary(_divide),
+    "Pow": lambda values, _: np.power(values[0], values[1]).astype(values[0].dtype),
+    "Mod": _binary(np.mod),
+    "Equal": _binary(np.equal),
+    "Less": _binary(np.less),
+    "LessOrEqual": _binary(np.less_equal),
+    "Greater": _binary(np.greater),
+    "GreaterOrEqual": _binary(np.greater_equal),
+    "And": _binary(np.logical_and),
+    "Or": _binary(np.logical_or),
+    "Xor": _binary(np.logical_xor),
+    "Max": lambda values, _: np.maximum.reduce(np.broadcast_arrays(*values)),
+    "Min": lambda values, _: np.minimum.reduce(np.broadcast_arrays(*values)),
+    "Sum": lambda values, _: sum(values[1:], start=values[0]),
+    "Not": _unary(np.logical_not),
+    "Neg": _unary(np.negative),
+    "Abs": _unary(np.abs),
+    "Sqrt": _unary(np.sqrt),
+    "Exp": _unary(np.exp),
+    "Log": _unary(np.log),
+    "Reciprocal": _unary(np.reciprocal),
+    "Floor": _unary(np.floor),
+    "Ceil": _unary(np.ceil),
+    "Round": _unary(np.round),
+    "Sign": _unary(np.sign),
+    "Sin": _unary(np.sin),
+    "Cos": _unary(np.cos),
+    "ReduceMean": _reduce(np.mean),
+    "ReduceSum": _reduce(np.sum),
+    "ReduceProd": _reduce(np.prod),
+    "ReduceMax": _reduce(np.max),
+    "ReduceMin": _reduce(np.min),
+}

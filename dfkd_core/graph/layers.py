@@ -1,0 +1,240 @@
+"""Operators with weights or windows: convolutions, products, pools, normalisations, reductions, resizing."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast, front
+from dfkd_core.graph.layout import bear
+from dfkd_core.graph.plan import Shape
+
+REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
+REDUCTIONS += ("ReduceSumSquare", "ReduceLogSumExp")
+
+
+def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]:
+    """Strides, dilations and (before, after) padding of a sliding window, and the sizes that it gives."""
+    sizes, rank = call.shape()[2:], len(kernel)
+    if call.rank != rank + 2:
+        raise Unsupported(f"a window of {rank} dimensions over shape {call.shape()}")
+    strides = tuple(call.attributes.get("strides", (1,) * rank))
+    dilations = tuple(call.attributes.get("dilations", (1,) * rank))
+    if len(strides) != rank or len(dilations) != rank or min(*strides, *dilations, *kernel) < 1:
+        raise Unsupported("strides, dilations or kernel are not positive")
+    spans = tuple((size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True))
+    pads = _padding(call, sizes, spans, strides)
+    rounding = math.ceil if call.attributes.get("ceil_mode") else math.floor
+    out = []
+    for size, span, stride, (before, after) in zip(sizes, spans, strides, pads, strict=True):
+        count = rounding((size + before + after - span) / stride) + 1
+        if call.attributes.get("ceil_mode") and (count - 1) * stride >= size + before:
+            count -= 1  # the last window would begin in the padding
+        out.append(count)
+    if min(out) < 1:
+        raise Unsupported(f"a window of {spans} does not fit into {sizes}")
+    settled = {"kernel": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+    return settled, tuple(out)
+
+
+def _padding(call: Call, sizes: Shape, spans: tuple[int, ...], strides: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    auto = call.attributes.get("auto_pad", "NOTSET")
+    if auto in ("NOTSET", ""):
+        pads = tuple(call.attributes.get("pads", (0,) * 2 * len(sizes)))
+        if len(pads) != 2 * len(sizes) or min(pads) < 0:
+            raise Unsupported("its padding is negative or incomplete")
+        return tuple(zip(pads[: len(sizes)], pads[len(sizes) :], strict=True))
+    if auto == "VALID":
+        return ((0, 0),) * len(sizes)
+    both = []
+    for size, span, stride in zip(sizes, spans, strides, strict=True):
+        total = max(0, (-(-size // stride) - 1) * stride + span - size)
+        less, more = total // 2, total - total // 2
+        both.append((less, more) if auto == "SAME_UPPER" else (more, less))
+    return tuple(both)
+
+
+def _constants(call: Call, *indices: int) -> None:
+    """Refuse weights that are computed from the images."""
+    if any(call.given(index) and call.hosts[index] is None for index in indices):
+        raise Unsupported("its weights depend on the images")
+
+
+def _conv(call: Call) -> list[Shape]:
+    _constants(call, 1, 2)
+    weight, group = call.shape(1), int(call.attributes.get("group", 1))
+    if len(weight) not in (3, 4):
+        raise Unsupported(f"a kernel of {len(weight) - 2} dimensions")
+    if group < 1 or call.shape()[1] != weight[1] * group or weight[0] % group:
+        raise Unsupported(f"{call.shape()[1]} channels for a kernel of shape {weight} in {group} groups")
+    settled, out = _window(call, weight[2:])
+    call.attributes = {**settled, "group": group}
+    shape = (call.shape()[0], weight[0], *out)
+    bear(shape)
+    return [shape]
+
+
+def _pool(call: Call) -> list[Shape]:
+    if call.num_outputs > 1:
+        raise Unsupported("its indices are used")
+    attributes = call.attributes
+    settled, out = _window(call, tuple(attributes["kernel_shape"]))
+    settled["ceil_mode"] = bool(attributes.get("ceil_mode", 0))
+    if call.op == "AveragePool":
+        if set(settled["dilations"]) != {1}:
+            raise Unsupported("its window is dilated")
+        settled["count_include_pad"] = bool(attributes.get("count_include_pad", 0))
+    if len(out) not in (1, 2):
+        raise Unsupported(f"a window of {len(out)} dimensions")
+    call.attributes = settled
+    return [(*call.shape()[:2], *out)]
+
+
+def _global_pool(call: Call) -> list[Shape]:
+    call.op = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}[call.op]
+    call.attributes = {"axes": tuple(range(2, call.rank)), "keepdims": True}
+    return [(*call.shape()[:2], *(1,) * (call.rank - 2))]
+
+
+def _gemm(call: Call) -> list[Shape]:
+    first, second = call.shape(0), call.shape(1)
+    if len(first) != 2 or len(second) != 2:
+        raise Unsupported("its factors are not matrices")
+    given = call.attributes
+    trans_a, trans_b = bool(given.get("transA", 0)), bool(given.get("transB", 0))
+    call.attributes = {
+        "transA": trans_a,
+        "transB": trans_b,
+        "alpha": float(given.get("alpha", 1.0)),
+        "beta": float(given.get("beta", 1.0)),
+    }
+    first, second = first[::-1] if trans_a else first, second[::-1] if trans_b else second
+    if first[1] != second[0]:
+        raise Unsupported(f"cannot multiply {first} by {second}")
+    shape = (first[0], second[1])
+    if call.given(2) and broadcast(call.shape(2), shape) != shape:
+        raise Unsupported(f"an offset of shape {call.shape(2)} for {shape}")
+    return [shape]
+
+
+def _matmul(call: Call) -> list[Shape]:
+    first, second = call.shape(0), call.shape(1)
+    if len(first) < 2 or len(second) < 2:
+        raise Unsupported("a factor is a vector")
+    if first[-1] != second[-2]:
+        raise Unsupported(f"cannot multiply {first} by {second}")
+    shape = (*broadcast(first[:-2], second[:-2]), first[-2], second[-1])
+    bear(shape)
+    return [shape]
+
+
+def _batchnorm(call: Call) -> list[Shape]:
+    _constants(call, 1, 2, 3, 4)
+    channels = call.shape()[1]
+    if any(call.shape(index) != (channels,) for index in range(1, 5)):
+        raise Unsupported("its statistics do not fit the channels")
+    if call.attributes.get("training_mode", 0) or call.attributes.get("spatial", 1) != 1:
+        raise Unsupported("it is in training mode")
+    call.attributes = {"epsilon": float(call.attributes.get("epsilon", 1e-5))}
+    return [call.shape()]
+
+
+def _instance_norm(call: Call) -> list[Shape]:
+    _constants(call, 1, 2)
+    if call.rank < 3:
+        raise Unsupported("its input has no spatial dimensions")
+    call.attributes = {"epsilon": float(call.attributes.get("epsilon", 1e-5))}
+    return [call.shape()]
+
+
+def _layer_norm(call: Call) -> list[Shape]:
+    if call.num_outputs > 1:
+        raise Unsupported("its mean or deviation is used")
+    _constants(call, 1, 2)
+    axis = call.axis(-1)
+    call.attributes = {"axis": axis, "epsilon": float(call.attributes.get("epsilon", 1e-5))}
+    return [call.shape()]
+
+
+def _group_norm(call: Call) -> list[Shape]:
+    _constants(call, 1, 2)
+    groups, channels = int(call.attributes["num_groups"]), call.shape()[1]
+    if call.shape(1) != (channels,) or channels % groups:
+        raise Unsupported("its scale is not one number a channel (opset before 21)")
+    call.attributes = {"groups": groups, "epsilon": float(call.attributes.get("epsilon", 1e-5))}
+    return [call.shape()]
+
+
+def _lrn(call: Call) -> list[Shape]:
+    given = call.attributes
+    defaults = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
+    call.attributes = {name: float(given.get(name, value)) for name, value in defaults.items()}
+    call.attributes["size"] = int(given["size"])
+    return [call.shape()]
+
+
+def _lp_norm(call: Call) -> list[Shape]:
+    if int(call.attributes.get("p", 2)) not in (1, 2):
+        raise Unsupported("a norm other than L1 and L2")
+    call.attributes = {"axis": call.axis(-1), "p": int(call.attributes.get("p", 2))}
+    return [call.shape()]
+
+
+def _reduce(call: Call) -> list[Shape]:
+    axes = call.ints(1, "axes")
+    keep = bool(call.attributes.get("keepdims", 1))
+    if not axes and call.attributes.get("noop_with_empty_axes", 0):
+        call.op, call.attributes = "Identity", {}
+        call.keep_inputs(1)
+        return [call.shape()]
+    chosen = tuple(sorted({front(axis, call.rank) for axis in axes})) if axes else tuple(range(call.rank))
+    call.attributes = {"axes": chosen, "keepdims": keep}
+    call.keep_inputs(1)
+    sizes = enumerate(call.shape())
+    return [tuple(1 if axis in chosen else size for axis, size in sizes if keep or axis not in chosen)]
+
+
+def _resize(call: Call) -> list[Shape]:
+    """Upsample and Resize by scales or sizes: nearest and linear, as PyTorch's interpolate does them."""
+    shape, given = call.shape(), call.attributes
+    mode = given.get("mode", "nearest")
+    where = given.get("coordinate_transformation_mode", "asymmetric" if call.opset < 11 else "half_pixel")
+    sizes = tuple(int(size) for size in call.host(3)) if call.given(3) else None
+    if sizes is None:
+        at = 1 if call.opset < 11 else 2
+        scales = call.host(at) if call.given(at) else np.asarray(given.get("scales", ()))
+        if len(scales) != call.rank:
+            raise Unsupported("its scales do not fit the shape")
+        sizes = tuple(math.floor(size * float(scale)) for size, scale in zip(shape, scales, strict=True))
+    if call.rank != 4 or sizes[:2] != shape[:2] or given.get("axes") or given.get("antialias"):
+        raise Unsupported("it resizes more than height and width")
+    whole = all(new % old == 0 for new, old in zip(sizes, shape, strict=True))
+    if mode == "nearest" and (where == "asymmetric" and given.get("nearest_mode", "floor") == "floor" or whole):
+        call.attributes = {"mode": "nearest", "sizes": sizes[2:], "align_corners": None}
+    elif mode == "linear" and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+        call.attributes = {"mode": "bilinear", "sizes": sizes[2:], "align_corners": where == "align_corners"}
+    else:
+        raise Unsupported(f"resizing of mode {mode} with {where} coordinates")
+    bear(sizes)
+    call.keep_inputs(1)
+    return [sizes]
+
+
+RULES: dict[str, Rule] = {
+    "Conv": _conv,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "GlobalAveragePool": _global_pool,
+    "GlobalMaxPool": _global_pool,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+    "BatchNormalization": _batchnorm,
+    "InstanceNormalization": _instance_norm,
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "LRN": _lrn,
+    "LpNormalization": _lp_norm,
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    "Resize": _resize,
+    "Upsample": _resize,
+}

@@ -1,0 +1,236 @@
+"""Operators that move, cut and repeat values, and those that only exist in arithmetic on shapes."""
+
+import math
+
+import numpy as np
+
+from dfkd_core.graph.calls import MAX_ELEMENTS, Call, Rule, Unsupported, broadcast, front
+from dfkd_core.graph.plan import Shape
+
+
+def reshaped(shape: Shape, target: tuple[int, ...], *, allow_zero: bool) -> Shape:
+    """The shape that Reshape gives; Unsupported where the numbers of elements differ."""
+    if not allow_zero:
+        target = tuple(shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(target))
+    total, known = math.prod(shape), math.prod(size for size in target if size != -1)
+    if target.count(-1) == 1 and known and total % known == 0:
+        target = tuple(total // known if size == -1 else size for size in target)
+    if math.prod(target) != total or any(size < 0 for size in target):
+        raise Unsupported(f"cannot reshape {shape} to {target}")
+    return target
+
+
+def _reshape(call: Call) -> list[Shape]:
+    target = call.ints(1, "shape")
+    if target is None:
+        raise Unsupported("no shape given")
+    shape = reshaped(call.shape(), target, allow_zero=bool(call.attributes.get("allowzero", 0)))
+    call.attributes = {"shape": shape}
+    call.keep_inputs(1)
+    return [shape]
+
+
+def _flatten(call: Call) -> list[Shape]:
+    shape, rank = call.shape(), call.rank
+    axis = int(call.attributes.get("axis", 1))
+    axis += rank if axis < 0 else 0
+    flat = (math.prod(shape[:axis]), math.prod(shape[axis:]))
+    call.op, call.attributes = "Reshape", {"shape": flat}
+    return [flat]
+
+
+def _squeeze(call: Call) -> list[Shape]:
+    axes = call.ints(1, "axes")
+    shape = call.shape()
+    chosen = (
+        {front(axis, call.rank) for axis in axes} if axes is not None else {i for i, s in enumerate(shape) if s == 1}
+    )
+    if any(shape[axis] != 1 for axis in chosen):
+        raise Unsupported(f"cannot squeeze axes {sorted(chosen)} of {shape}")
+    call.attributes = {"axes": tuple(sorted(chosen))}
+    call.keep_inputs(1)
+    return [tuple(size for axis, size in enumerate(shape) if axis not in chosen)]
+
+
+def _unsqueeze(call: Call) -> list[Shape]:
+    axes = call.ints(1, "axes") or ()
+    rank = call.rank + len(axes)
+    chosen = sorted(front(axis, rank) for axis in axes)
+    rest = iter(call.shape())
+    call.attributes = {"axes": tuple(chosen)}
+    call.keep_inputs(1)
+    return [tuple(1 if axis in chosen else next(rest) for axis in range(rank))]
+
+
+def _transpose(call: Call) -> list[Shape]:
+    order = tuple(call.attributes.get("perm", range(call.rank)[::-1]))
+    if sorted(order) != list(range(call.rank)):
+        raise Unsupported(f"cannot permute {call.rank} axes by {order}")
+    call.attributes = {"perm": order}
+    return [tuple(call.shape()[axis] for axis in order)]
+
+
+def _concat(call: Call) -> list[Shape]:
+    axis = call.axis(0)
+    shapes = [call.shape(index) for index in range(len(call.shapes))]
+    rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(rest) != 1:
+        raise Unsupported(f"cannot join shapes {', '.join(map(str, shapes))} along axis {axis}")
+    call.attributes = {"axis": axis}
+    joined = list(shapes[0])
+    joined[axis] = sum(shape[axis] for shape in shapes)
+    return [tuple(joined)]
+
+
+def _split(call: Call) -> list[Shape]:
+    axis, shape = call.axis(0), call.shape()
+    sizes = call.ints(1, "split")
+    if sizes is None:
+        chunk = -(-shape[axis] // call.num_outputs)
+        sizes = tuple(max(0, min(chunk, shape[axis] - chunk * index)) for index in range(call.num_outputs))
+    if sum(sizes) != shape[axis] or len(sizes) != call.num_outputs or min(sizes) < 0:
+        raise Unsupported(f"cannot split {shape} into {sizes} along axis {axis}")
+    call.attributes = {"axis": axis, "sizes": sizes}
+    call.keep_inputs(1)
+    return [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
+
+
+def _slice(call: Call) -> list[Shape]:
+    shape = list(call.shape())
+    starts, ends = call.ints(1, "starts"), call.ints(2, "ends")
+    if starts is None or ends is None:
+        raise Unsupported("no starts or ends given")
+    axes = call.ints(3, "axes") or tuple(range(len(starts)))
+    steps = call.ints(4, "steps") or (1,) * len(starts)
+    cuts = []
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        place = front(axis, call.rank)
+        if step == 0:
+            raise Unsupported("a step of 0")
+        index = range(*slice(start, end, step).indices(shape[place]))
+        shape[place] = len(index)
+        cuts.append((place, index.start, index.stop, step))
+    call.attributes = {"cuts": tuple(cuts)}  # (axis, start, stop, step); stop -1: through the first, where step < 0
+    call.keep_inputs(1)
+    return [tuple(shape)]
+
+
+def _gather(call: Call) -> list[Shape]:
+    axis, indices = call.axis(0), call.host(1)
+    size = call.shape()[axis]
+    if indices.size and not (-size <= int(np.min(indices)) and int(np.max(indices)) < size):
+        raise Unsupported(f"an index outside of {size}")
+    call.attributes = {"axis": axis, "indices": np.where(indices < 0, indices + size, indices).tolist()}
+    call.keep_inputs(1)
+    return [(*call.shape()[:axis], *indices.shape, *call.shape()[axis + 1 :])]
+
+
+def _expand(call: Call) -> list[Shape]:
+    shape = broadcast(call.shape(), call.ints(1, "shape") or ())
+    bear(shape)
+    call.attributes = {"shape": shape}
+    call.keep_inputs(1)
+    return [shape]
+
+
+def _tile(call: Call) -> list[Shape]:
+    repeats = call.ints(1, "repeats") or ()
+    if len(repeats) != call.rank or min(repeats, default=1) < 0:
+        raise Unsupported("repeats do not fit the shape")
+    shape = tuple(size * times for size, times in zip(call.shape(), repeats, strict=True))
+    bear(shape)
+    call.attributes = {"repeats": repeats}
+    call.keep_inputs(1)
+    return [shape]
+
+
+def _pad(call: Call) -> list[Shape]:
+    mode = call.attributes.get("mode", "constant")
+    pads = call.ints(1, "pads") or ()
+    value = call.number(2, "value", 0.0)
+    axes = call.ints(3, "axes_") if call.given(3) else tuple(range(call.rank))
+    if mode not in ("constant", "reflect", "edge") or axes is None or len(pads) != 2 * len(axes):
+        raise Unsupported(f"padding of mode {mode}")
+    both = [(0, 0)] * call.rank
+    for at, axis in enumerate(axes):
+        both[front(axis, call.rank)] = (pads[at], pads[at + len(axes)])
+    call.attributes = {"mode": mode, "pads": tuple(both), "value": value}
+    call.keep_inputs(1)
+    shape = tuple(before + size + after for size, (before, after) in zip(call.shape(), both, strict=True))
+    bear(shape)
+    return [shape]
+
+
+def _depth_to_space(call: Call) -> list[Shape]:
+    block, mode = int(call.attributes["blocksize"]), call.attributes.get("mode", "DCR")
+    batch, channels, height, width = call.shape()
+    call.attributes = {"blocksize": block, "mode": mode}
+    return [(batch, channels // block**2, height * block, width * block)]
+
+
+def _space_to_depth(call: Call) -> list[Shape]:
+    block = int(call.attributes["blocksize"])
+    batch, channels, height, width = call.shape()
+    call.attributes = {"blocksize": block}
+    return [(batch, channels * block**2, height // block, width // block)]
+
+
+def _shape_of(call: Call) -> list[Shape]:
+    size = call.rank
+    start, end = int(call.attributes.get("start", 0)), int(call.attributes.get("end", size))
+    call.attributes = {"start": start, "end": end}
+    return [(len(range(size)[start:end]),)]
+
+
+def _constant_of_shape(call: Call) -> list[Shape]:
+    shape = call.ints(0, "shape_") or ()
+    bear(shape)
+    value = call.attributes.get("value", np.zeros(1, np.float32))
+    call.op, call.attributes = "Expand", {"shape": shape}
+    call.shapes, call.hosts = [(1,)], [np.asarray(value).reshape(1)]
+    return [shape]
+
+
+def _range(call: Call) -> list[Shape]:
+    start, stop, step = (call.host(index).item() for index in range(3))
+    if not step:
+        raise Unsupported("a step of 0")
+    count = max(0, math.ceil((stop - start) / step))
+    bear((count,))
+    return [(count,)]
+
+
+def _trilu(call: Call) -> list[Shape]:
+    call.attributes = {"upper": int(call.attributes.get("upper", 1)), "k": int(call.number(1, "k_", 0))}
+    call.keep_inputs(1)
+    return [call.shape()]
+
+
+def bear(shape: Shape) -> None:
+    """Refuse a value that would not fit into memory, before anything is allocated."""
+    if any(size < 0 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
+        raise Unsupported(f"its result of shape {shape} is too large")
+
+
+RULES: dict[str, Rule] = {
+    "Reshape": _reshape,
+    "Flatten": _flatten,
+    "Squeeze": _squeeze,
+    "Unsqueeze": _unsqueeze,
+    "Transpose": _transpose,
+    "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice,
+    "Gather": _gather,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Pad": _pad,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
+    "Shape": _shape_of,
+    "Size": lambda call: [()],
+    "ConstantOfShape": _constant_of_shape,
+    "Range": _range,
+    "Trilu": _trilu,
+}
+SHAPES_ONLY = {"Shape", "Size", "Range", "Trilu"}  # never on images

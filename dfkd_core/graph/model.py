@@ -1,0 +1,211 @@
+"""An ONNX file parsed and refused unless it is plain: one graph, default operators, whole tensors, sane names.
+
+Everything here happens before onnx.checker, shape inference or ONNX Runtime see the file: a model of 2 KB can keep
+those busy for ever. Needs onnx (for its protobuf classes only); torch-free.
+"""
+
+import math
+import mmap
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
+
+from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
+from dfkd_core.graph.wire import check_wire
+
+MIN_OPSET, MAX_OPSET = 9, 23
+MAX_IR_VERSION = 13
+MAX_RANK = 8
+MAX_NAME = 512
+MAX_FILE_BYTES = 2**31 - 1
+
+Array = NDArray[np.generic]
+
+_NAME = re.compile(r"[\w.:/\-+|@#$%&=<>,;()\[\]{} ]*")
+_STORED: dict[int, tuple[np.dtype[np.generic], str]] = {  # data type → (element, the field of values when not raw)
+    TensorProto.FLOAT: (np.dtype("<f4"), "float_data"),
+    TensorProto.DOUBLE: (np.dtype("<f8"), "double_data"),
+    TensorProto.FLOAT16: (np.dtype("<f2"), "int32_data"),
+    TensorProto.INT64: (np.dtype("<i8"), "int64_data"),
+    TensorProto.INT32: (np.dtype("<i4"), "int32_data"),
+    TensorProto.BOOL: (np.dtype("?"), "int32_data"),
+    TensorProto.UINT8: (np.dtype("u1"), "int32_data"),
+    TensorProto.INT8: (np.dtype("i1"), "int32_data"),
+}
+_VALUES = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
+_GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
+
+
+def read_model(path: Path) -> ModelProto:
+    """The parsed model, checked but otherwise as it was stored.
+
+    Raises TeacherInvalid for anything broken, external or oversized and OperatorUnsupported for nodes with sub-graphs
+    or of a custom domain.
+    """
+    model = ModelProto()
+    if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
+        raise TeacherInvalid("the ONNX file is empty or larger than 2 GiB")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        view = memoryview(data)
+        try:
+            check_wire(view)
+            model.ParseFromString(view.tobytes())
+        except _decode_error() as error:
+            raise TeacherInvalid("malformed ONNX file: it is not a protobuf message") from error
+        finally:
+            view.release()
+    check_model(model)
+    return model
+
+
+def check_model(model: ModelProto) -> None:
+    """Versions, names, tensors and the order of nodes."""
+    _check_versions(model)
+    graph = model.graph
+    _check_nodes(graph)
+    for tensor in graph.initializer:
+        check_tensor(tensor)
+    _check_names(graph)
+    _check_order(graph)
+
+
+def opset_of(model: ModelProto) -> int:
+    """Version of the default operator set."""
+    return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _decode_error() -> type[Exception]:
+    from google.protobuf.message import DecodeError
+
+    return DecodeError
+
+
+def _check_versions(model: ModelProto) -> None:
+    if not 3 <= model.ir_version <= MAX_IR_VERSION:
+        raise TeacherInvalid(f"unsupported ONNX IR version {model.ir_version}")
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
+        found = ", ".join(map(str, versions)) or "none"
+        raise TeacherInvalid(
+            f"unsupported opset ({found}); opsets {MIN_OPSET} to {MAX_OPSET} are read",
+            hint="Export with opset_version=18.",
+        )
+
+
+def _check_nodes(graph: GraphProto) -> None:
+    refused = [reason for node in graph.node if (reason := _refusal(node))]
+    if refused:
+        raise OperatorUnsupported(
+            f"{len(refused)} nodes of the ONNX graph cannot be taken: {'; '.join(refused[:5])}",
+            nodes=refused[:100],
+            hint="Only operators of the default domain without sub-graphs are read; export the plain network.",
+        )
+
+
+def _refusal(node: NodeProto) -> str | None:
+    name = f"{readable(node.name)}: {readable(node.op_type)}"
+    if node.domain not in ("", "ai.onnx"):
+        return f"{name} — domain {readable(node.domain)}"
+    if any(
+        attribute.type in _GRAPH_KINDS or attribute.HasField("g") or attribute.graphs for attribute in node.attribute
+    ):
+        return f"{name} — has a sub-graph"
+    if any(attribute.sparse_tensors or attribute.HasField("sparse_tensor") for attribute in node.attribute):
+        return f"{name} — has a sparse tensor"
+    if any(attribute.ref_attr_name for attribute in node.attribute):
+        return f"{name} — refers to a function's attribute"
+    for attribute in node.attribute:
+        for tensor in [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]:
+            check_tensor(tensor)
+    return None
+
+
+def check_tensor(tensor: TensorProto) -> None:
+    """Refuse a tensor that is external, of a strange type, or whose bytes are not exactly those that it declares."""
+    name = readable(tensor.name)
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise TeacherInvalid(
+            f"tensor {name} lies in another file",
+            hint="Export one file: torch.onnx.export(…, external_data=False), or onnx.save(onnx.load(path), 'one.onnx').",
+        )
+    if tensor.HasField("segment"):
+        raise TeacherInvalid(f"tensor {name} is stored in segments")
+    stored = _STORED.get(tensor.data_type)
+    if stored is None:
+        raise TeacherInvalid(
+            f"tensor {name} has an unsupported data type ({tensor.data_type})", hint="Store float32 weights."
+        )
+    if len(tensor.dims) > MAX_RANK or any(dim < 0 for dim in tensor.dims):
+        raise TeacherInvalid(f"tensor {name} has an invalid shape")
+    element, field = stored
+    count = math.prod(tensor.dims)
+    if tensor.HasField("raw_data"):
+        typed = any(len(getattr(tensor, other)) for other in _VALUES)
+        whole = len(tensor.raw_data) == count * element.itemsize and not typed
+    else:
+        whole = len(getattr(tensor, field)) == count and not any(len(getattr(tensor, o)) for o in _VALUES if o != field)
+    if not whole:
+        raise TeacherInvalid(f"tensor {name} does not hold the values that its shape declares")
+
+
+def array_of(tensor: TensorProto) -> Array:
+    """The values of a checked tensor; float16 and float64 become float32."""
+    element, field = _STORED[tensor.data_type]
+    if tensor.HasField("raw_data"):
+        array: Array = np.frombuffer(tensor.raw_data, dtype=element)
+    elif tensor.data_type == TensorProto.FLOAT16:
+        array = np.array(tensor.int32_data, dtype=np.uint16).view(np.float16)
+    else:
+        array = np.array(getattr(tensor, field), dtype=element)
+    array = array.reshape(tuple(tensor.dims))
+    return array.astype(np.float32) if array.dtype.kind == "f" else array
+
+
+def readable(name: str) -> str:
+    """A name from the file, fit for a message: printable and short."""
+    shown = "".join(char if char.isprintable() else "?" for char in name[:60])
+    return (shown + "…" if len(name) > 60 else shown) or "(unnamed)"
+
+
+def _check_names(graph: GraphProto) -> None:
+    names: Iterable[str] = (
+        name
+        for group in (
+            (value.name for value in (*graph.input, *graph.output, *graph.initializer)),
+            (name for node in graph.node for name in (*node.input, *node.output, node.name)),
+        )
+        for name in group
+    )
+    for name in names:
+        if len(name) > MAX_NAME or not _NAME.fullmatch(name):
+            raise TeacherInvalid(f"invalid name in the ONNX graph: {readable(name)}")
+
+
+def _check_order(graph: GraphProto) -> None:
+    """Every value is defined once, before it is used: so there is no cycle either."""
+    defined: set[str] = set()
+
+    def define(name: str) -> None:
+        if name in defined:
+            raise TeacherInvalid(f"invalid ONNX graph: {readable(name)} is defined twice")
+        defined.add(name)
+
+    for tensor in graph.initializer:
+        define(tensor.name)
+    for value in graph.input:  # old IR versions list their initializers among the inputs
+        if value.name not in defined:
+            define(value.name)
+    for node in graph.node:
+        for name in node.input:
+            if name and name not in defined:
+                raise TeacherInvalid(f"invalid ONNX graph: {readable(name)} is used before it is defined")
+        for name in node.output:
+            if name:
+                define(name)
+    for value in graph.output:
+        if value.name not in defined:
+            raise TeacherInvalid(f"invalid ONNX graph: output {readable(value.name)} is not defined")

@@ -1,0 +1,107 @@
+"""Eval mode and logits: rewrites a checked model in place so that ONNX Runtime can still run it, and says what it did.
+
+Training-mode BatchNormalization uses its stored statistics, Dropout passes through, and a trailing softmax is cut.
+"""
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto
+
+from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
+from dfkd_core.graph.model import array_of, readable
+
+PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
+EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.TrainingMode.PRESERVE or EVAL."
+
+
+def normalize(model: ModelProto) -> list[str]:
+    """Rewrite to eval mode and logits; the names of what was done. Raises OperatorUnsupported where it cannot be."""
+    graph = model.graph
+    done = []
+    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    if sum(_eval_batchnorm(node, graph, used) for node in graph.node if node.op_type == "BatchNormalization"):
+        done.append("batchnorm-to-eval")
+    if sum(_eval_dropout(node, used) for node in graph.node if node.op_type == "Dropout"):
+        done.append("dropout-removed")
+    return done + _cut_softmax(graph)
+
+
+def check_signature(model: ModelProto) -> None:
+    """One image in, one vector out; TeacherInvalid otherwise."""
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in stored]
+    for what, names in (("inputs", inputs), ("outputs", [value.name for value in graph.output])):
+        if len(names) != 1:
+            shown = ", ".join(readable(name) for name in names[:5])
+            raise TeacherInvalid(
+                f"the ONNX graph has {len(names)} {what}, not one: {shown}",
+                hint="A teacher takes one batch of images (N, C, H, W) and returns one batch of logits (N, classes).",
+            )
+
+
+def _attribute(node: NodeProto, name: str, default: int) -> int:
+    return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
+
+
+def _refuse(node: NodeProto, reason: str) -> OperatorUnsupported:
+    line = f"{readable(node.name)}: {node.op_type} — {reason}"
+    return OperatorUnsupported(f"the ONNX graph is in training mode: {line}", nodes=[line], hint=EVAL_HINT)
+
+
+def _eval_batchnorm(node: NodeProto, graph: GraphProto, used: set[str]) -> bool:
+    training = bool(_attribute(node, "training_mode", 0))
+    if not training and len(node.output) == 1:
+        return False
+    if any(name in used for name in node.output[1:]):
+        raise _refuse(node, "its batch statistics are used")
+    if training and _never_measured(node, graph):
+        raise _refuse(node, "it has no running statistics (track_running_stats=False)")
+    del node.output[1:]
+    kept = [entry for entry in node.attribute if entry.name != "training_mode"]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    return True
+
+
+def _never_measured(node: NodeProto, graph: GraphProto) -> bool:
+    """Means of 0 and variances of 1 throughout: what exporters write where there are no statistics."""
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {
+        n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t")
+    }
+    mean, variance = ((stored | constants).get(name) for name in node.input[3:5])
+    if mean is None or variance is None:
+        return True
+    return bool(np.all(array_of(mean) == 0) and np.all(array_of(variance) == 1))
+
+
+def _eval_dropout(node: NodeProto, used: set[str]) -> bool:
+    if any(name in used for name in node.output[1:]):
+        raise _refuse(node, "its mask is used")
+    node.op_type = "Identity"
+    del node.input[1:], node.output[1:], node.attribute[:]
+    return True
+
+
+def _cut_softmax(graph: GraphProto) -> list[str]:
+    """Replace a softmax that ends the graph, behind nodes that only pass on, by Identity."""
+    makers = {name: node for node in graph.node for name in node.output}
+    uses = [name for node in graph.node for name in node.input]
+    name = graph.output[0].name
+    while (node := makers.get(name)) is not None:
+        if node.op_type in ("Softmax", "LogSoftmax") and _attribute(node, "axis", -1) in (1, -1):
+            done = "softmax-cut" if node.op_type == "Softmax" else "log-softmax-cut"
+            node.op_type = "Identity"
+            del node.attribute[:]
+            return [done]
+        if node.op_type == "Sigmoid":
+            line = f"{readable(node.name)}: Sigmoid — ends the graph"
+            raise OperatorUnsupported(
+                "the teacher returns independent probabilities (multi-label), not logits of one class",
+                nodes=[line],
+                hint="Export the network without its last sigmoid.",
+            )
+        if node.op_type not in PASSING or uses.count(name) > 0:
+            return []
+        name = node.input[0]
+    return []

@@ -1,0 +1,94 @@
+"""Plan: what is left of an ONNX graph once every constant and every computation on shapes is done. Torch-free.
+
+Steps hold only operations on image-dependent values, in the form of the newest operator set whatever the file's was:
+axes, shapes and sizes are attributes, no longer inputs.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Shape = tuple[int, ...]
+
+
+PASSING = ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze")  # operations that change no number
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """A size that grows with the batch: `factor` times the number of images."""
+
+    factor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation. Inputs name earlier outputs or constants; None is an input left out."""
+
+    op: str
+    name: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]  # tuples may hold `Scaled` where a size grows with the batch
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A classifier from images (N, C, H, W) to logits (N, num_classes)."""
+
+    input_name: str
+    output_name: str
+    input_shape: Shape  # (C, H, W)
+    num_classes: int
+    batch: Literal["dynamic", "fixed"]  # as the file declares it; a fixed batch is rewritten
+    declared_batch: int | None
+    opset: int
+    element: Literal["float32", "float16", "float64"]  # of the file's input; everything is computed in float32
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Array]
+    learned: Mapping[str, int]  # stored float tensor → its size, the running statistics of BatchNormalization left out
+    shapes: Mapping[str, Shape]  # of every value, for one image
+    operators: Mapping[str, int]  # how often each operator stands in the file
+    normalisations: tuple[str, ...]
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that were learned."""
+        return sum(self.learned.values())
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of convolutions and matrix products for one image."""
+        return sum(self.macs_of(step) for step in self.steps)
+
+    def macs_of(self, step: Step) -> int:
+        """Multiply-adds of one step for one image; 0 for what is neither convolution nor matrix product."""
+        if step.op not in ("Conv", "Gemm", "MatMul"):
+            return 0
+        out = int(np.prod(self.shapes[step.outputs[0]]))
+        first, second = (self.shapes[str(name)] for name in step.inputs[:2])
+        if step.op == "Conv":
+            return out * int(np.prod(second[1:]))
+        return out * (first[-2] if step.attributes.get("transA") else first[-1])
+
+    @property
+    def ends_in_linear(self) -> bool:
+        """Whether the logits are a matrix product with constants, plus a constant: then its input is the feature."""
+        makers = {name: step for step in self.steps for name in step.outputs}
+        step = makers.get(self.output_name)
+        while step is not None and step.op in PASSING:
+            step = makers.get(str(step.inputs[0]))
+        if step is not None and step.op == "Add":
+            inner = [name for name in step.inputs if name not in self.constants]
+            step = makers.get(str(inner[0])) if len(inner) == 1 else None
+            return step is not None and step.op == "MatMul" and step.inputs[1] in self.constants
+        return step is not None and step.op in ("Gemm", "MatMul") and step.inputs[1] in self.constants
+
+    def consumers(self) -> Counter[str]:
+        """How often each value is used; the output counts once."""
+        return Counter([self.output_name, *(name for step in self.steps for name in step.inputs if name)])

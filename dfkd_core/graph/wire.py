@@ -1,0 +1,161 @@
+"""The wire pre-pass: walks an ONNX file's protobuf fields itself and counts, before any parser allocates for them.
+
+Only the two outermost levels are walked (model and graph), so the time is linear in the number of nodes and tensors.
+Torch-free, onnx-free: the standard library only.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dfkd_core.errors import TeacherInvalid
+
+MAX_NODES = 50_000
+MAX_TENSORS = 20_000
+MAX_ENTRIES = 200_000  # value_info, inputs and metadata together
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES, 20: BYTES}
+MODEL_FIELDS |= {25: BYTES, 26: BYTES}
+GRAPH_FIELDS = {
+    1: BYTES,
+    2: BYTES,
+    5: BYTES,
+    10: BYTES,
+    11: BYTES,
+    12: BYTES,
+    13: BYTES,
+    14: BYTES,
+    15: BYTES,
+    16: BYTES,
+}
+GRAPH, TRAINING_INFO, FUNCTIONS = 7, 20, 25
+NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
+
+
+class Field(NamedTuple):
+    """One protobuf field: its number, its wire type and where its content lies (for BYTES)."""
+
+    number: int
+    wire_type: int
+    start: int
+    end: int
+
+
+class Truncated(ValueError):
+    """The bytes end inside a field."""
+
+
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The unsigned integer at `at` and the offset behind it."""
+    value = shift = 0
+    while True:
+        if at >= len(data):
+            raise Truncated("the file ends inside a number")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is longer than 64 bits")
+
+
+def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]) -> Iterator[Field]:
+    """The fields between two offsets; a field that the message does not have, or groups, are an error."""
+    at = start
+    while at < end:
+        key, at = read_varint(data, at)
+        number, wire_type = key >> 3, key & 7
+        if known.get(number) != wire_type:
+            raise ValueError(f"field {number} does not belong here")
+        if wire_type == VARINT:
+            _, behind = read_varint(data, at)
+            yield Field(number, wire_type, at, behind)
+        else:
+            length, at = read_varint(data, at)
+            behind = at + length
+            if behind > end:
+                raise Truncated("the file ends before what it declares")
+            yield Field(number, wire_type, at, behind)
+        at = behind
+
+
+def looks_like_onnx(first_bytes: bytes) -> bool:
+    """Whether the first bytes of a file can be the beginning of an ONNX model."""
+    seen = 0
+    try:
+        for field in fields(first_bytes, 0, len(first_bytes), MODEL_FIELDS):
+            if field.number == 1 and seen == 0 and read_varint(first_bytes, field.start)[0] > 255:
+                return False
+            seen += 1
+    except Truncated:
+        return seen >= 1 and _begins_like_a_model(first_bytes)
+    except ValueError:
+        return False
+    return seen >= 2
+
+
+def _begins_like_a_model(first_bytes: bytes) -> bool:
+    """The graph itself is longer than what is seen: what came before, or its own beginning, must fit."""
+    at, numbers = 0, []
+    while at < len(first_bytes):
+        try:
+            key, at = read_varint(first_bytes, at)
+            numbers.append(key >> 3)
+            if key & 7 == VARINT:
+                _, at = read_varint(first_bytes, at)
+                continue
+            length, at = read_varint(first_bytes, at)
+        except Truncated:
+            break
+        at += length
+    return 1 in numbers or 8 in numbers or 2 in numbers
+
+
+def check_wire(data: bytes | memoryview) -> Counter[str]:
+    """Refuse what is not a plain ONNX model of bearable size; counts of nodes and tensors otherwise.
+
+    Raises TeacherInvalid: truncated, malformed, functions, training graphs, sparse tensors, too many nodes or tensors.
+    """
+    try:
+        return _count(data)
+    except Truncated as error:
+        raise TeacherInvalid(f"truncated ONNX file: {error}", hint="Upload the whole file.") from None
+    except ValueError as error:
+        raise TeacherInvalid(f"malformed ONNX file: {error}") from None
+
+
+def _count(data: bytes | memoryview) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    graphs = []
+    for field in fields(data, 0, len(data), MODEL_FIELDS):
+        if field.number == FUNCTIONS:
+            raise TeacherInvalid(
+                "the ONNX file has local functions",
+                hint="Inline them before the upload: onnx.save(onnx.inliner.inline_local_functions(model), 'teacher.onnx')",
+            )
+        if field.number == TRAINING_INFO:
+            raise TeacherInvalid("the ONNX file has a training graph", hint="Export the model for inference.")
+        _bear(counts, "entries", MAX_ENTRIES)
+        if field.number == GRAPH:
+            graphs.append(field)
+    if len(graphs) != 1:
+        raise TeacherInvalid(f"the ONNX file has {len(graphs)} graphs, not one")
+    for field in fields(data, graphs[0].start, graphs[0].end, GRAPH_FIELDS):
+        if field.number == SPARSE_INITIALIZER:
+            raise TeacherInvalid("the ONNX file has sparse tensors", hint="Store the weights as dense tensors.")
+        if field.number == NODE:
+            _bear(counts, "nodes", MAX_NODES)
+        elif field.number == INITIALIZER:
+            _bear(counts, "tensors", MAX_TENSORS)
+        else:
+            _bear(counts, "entries", MAX_ENTRIES)
+    return counts
+
+
+def _bear(counts: Counter[str], what: str, limit: int) -> None:
+    counts[what] += 1
+    if counts[what] > limit:
+        raise TeacherInvalid(f"the ONNX file has more than {limit} {what}")

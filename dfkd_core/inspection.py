@@ -1,0 +1,268 @@
+"""Inspection (torch-free): what a teacher file is, found without PyTorch and, in the service, in a throw-away child.
+
+`python -m dfkd_core.inspection` is that child: it limits itself first, then reads one request from standard input.
+"""
+
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfkd_core import errors
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
+from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+
+log = logging.getLogger(__name__)
+
+MAX_REPLY_BYTES = 4 * 2**20
+MAX_FILES = 64
+REEXPORT = (
+    "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
+    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
+    "input_names=['images'], output_names=['logits'], dynamic_axes={'images': {0: 'batch'}, 'logits': {0: 'batch'}})"
+)
+
+
+class BatchNormFacts(BaseModel):
+    """What is left of the teacher's BatchNormalization."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Literal["present", "partial", "folded", "none", "unknown"] = Field(
+        description="folded: the exporter merged the statistics into the convolutions; unknown: nobody can tell."
+    )
+    present: int = Field(description="Layers whose running statistics can be used.")
+
+
+class Inspection(BaseModel):
+    """What a teacher file is, without running it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["onnx", "safetensors"] = Field(description="Told from the content.")
+    opset: int | None = Field(None, description="ONNX operator-set version.")
+    parameters: int = Field(description="Learned numbers.")
+    macs: int | None = Field(None, description="Multiply-adds of convolutions and matrix products for one image.")
+    input_name: str | None = Field(None, description="Name of the ONNX graph's input.")
+    output_name: str | None = Field(None, description="Name of the ONNX graph's output.")
+    input_shape: list[int] | None = Field(
+        None, description="[channels, height, width]; null where the file leaves it open."
+    )
+    num_classes: int | None = Field(None, description="Number of logits; null where the file alone does not tell.")
+    batch: Literal["dynamic", "fixed"] = Field("dynamic", description="A fixed batch is rewritten.")
+    batchnorm: BatchNormFacts
+    operators: dict[str, int] = Field(default_factory=dict, description="How often each ONNX operator occurs.")
+    normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
+    offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
+    warnings: list[dict[str, str]] = Field(default_factory=list, description="Each with code, detail and hint.")
+
+
+def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
+    """Inspect in this process. Raises the TeacherError that fits; `spec` may say what the file leaves open."""
+    with path.open("rb") as file:
+        found = sniff(file.read(SNIFF_BYTES), path.name)
+    if spec.format is not None and spec.format != found:
+        raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
+    if found is TeacherFormat.ONNX:
+        return _inspect_onnx(path, spec)
+    return _inspect_safetensors(path, spec)
+
+
+def folded_warning(status: str) -> dict[str, str]:
+    """The warning of a teacher whose statistics are, or may be, gone."""
+    what = {
+        "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
+        "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
+        "unknown": "The graph has no BatchNormalization; if the network had any, the exporter folded it",
+    }[status]
+    return {
+        "code": "teacher-batchnorm-folded",
+        "detail": f"{what}, so no method can use them.",
+        "hint": f"Re-export with the statistics kept: {REEXPORT}",
+    }
+
+
+def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
+    from dfkd_core.graph.reader import read_plan
+    from dfkd_core.graph.statistics import batchnorm_of
+
+    if spec.architecture is not None:
+        raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
+    shape = None if spec.input is None else tuple(spec.input.shape)
+    plan, _ = read_plan(path, input_shape=shape)
+    status, present = batchnorm_of(plan)
+    return Inspection(
+        format="onnx",
+        opset=plan.opset,
+        parameters=plan.parameters,
+        macs=plan.macs,
+        input_name=plan.input_name,
+        output_name=plan.output_name,
+        input_shape=list(plan.input_shape),
+        num_classes=plan.num_classes,
+        batch=plan.batch,
+        batchnorm=BatchNormFacts(status=status, present=present),
+        operators=dict(sorted(plan.operators.items())),
+        normalisations=list(plan.normalisations),
+        offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
+        warnings=[folded_warning(status)] if status in ("folded", "partial", "unknown") else [],
+    )
+
+
+def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
+    """Without a named architecture only the file itself is checked; `door.resolve` then asks for the name."""
+    from dfkd_core.named_teacher import COUNTERS, describe_teacher
+    from dfkd_core.safetensors_header import read_header, read_tensors
+
+    header = read_header(path)
+    known = spec.architecture is not None and spec.input is not None
+    description = describe_teacher(spec, header) if known else None
+    for _ in read_tensors(path, header):
+        pass  # every tensor is checked for NaN as it is read
+    norms = sum(name.endswith(".running_mean") for name in header)
+    statistics = (".running_mean", ".running_var", *COUNTERS)
+    learned = sum(math.prod(info.shape) for name, info in header.items() if not name.endswith(statistics))
+    return Inspection(
+        format="safetensors",
+        parameters=learned,
+        macs=None if description is None else description.macs,
+        input_shape=None if description is None else list(description.input_shape),
+        num_classes=None if description is None else description.num_classes,
+        batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),
+        normalisations=sorted({f"{info.dtype.lower()}-to-float32" for info in header.values()} & {"f16-to-float32"}),
+        offers=(["batchnorm"] if norms else []) + (["features"] if description is not None else []),
+    )
+
+
+def inspect_in_child(path: Path, spec: TeacherSpec, *, timeout_seconds: float, memory_bytes: int) -> Inspection:
+    """Inspect in a child of its own session with hard limits on time, memory and files, and an empty environment.
+
+    Raises what the child raised; TeacherInvalid where it crashed, was too slow or needed too much memory.
+    """
+    request = {
+        "path": str(path.resolve()),
+        "spec": spec.model_dump(mode="json"),
+        "cpu_seconds": math.ceil(timeout_seconds),
+        "memory_bytes": memory_bytes,
+    }
+    with subprocess.Popen(
+        [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_environment(),
+        cwd="/",
+        start_new_session=True,
+    ) as child:
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            _kill(child)
+
+        timer = threading.Timer(timeout_seconds, stop)
+        timer.start()
+        try:
+            reply = _converse(child, json.dumps(request).encode())
+        finally:
+            timer.cancel()
+            _kill(child)
+        code = child.wait()
+    return _result(reply, code, late=late.is_set())
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours but where Python finds this package; one thread for whatever NumPy brings."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    root = str(Path(__file__).resolve().parent.parent)
+    return kept | {"PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def _converse(child: subprocess.Popen[bytes], request: bytes) -> bytes:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        child.stdin.write(request)
+        child.stdin.close()
+    except BrokenPipeError:
+        log.warning("the inspection died before it was asked")
+    return child.stdout.read(MAX_REPLY_BYTES)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.poll() is None:
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
+    try:
+        message = json.loads(reply)
+    except ValueError:
+        message = {}
+    if "inspection" in message:
+        return Inspection.model_validate(message["inspection"])
+    if "error" in message:
+        raise _rebuilt(message["error"])
+    slow = late or -code in (signal.SIGXCPU, signal.SIGKILL)
+    log.warning(
+        "the inspection of a teacher failed", extra={"exit_code": code, "late": late, "fault": message.get("fault")}
+    )
+    if message.get("fault") == "MemoryError":
+        raise TeacherInvalid("the teacher is too large to be inspected", hint="Upload a smaller model.")
+    if slow:
+        raise TeacherInvalid(
+            "the inspection of the teacher took too long", hint="Upload a simpler export of the model."
+        )
+    raise TeacherInvalid("the inspection of the teacher crashed: the file is damaged or made to do so")
+
+
+def _rebuilt(error: dict[str, Any]) -> DfkdError:
+    kind = getattr(errors, str(error["class"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, DfkdError)):
+        return TeacherInvalid("the inspection of the teacher crashed")
+    if issubclass(kind, OperatorUnsupported):
+        return kind(error["detail"], nodes=error["nodes"], hint=error["hint"])
+    return kind(error["detail"], hint=error["hint"], pointer=error["pointer"])
+
+
+def _limit(request: dict[str, Any]) -> None:
+    """Memory, processor time, open files; nothing may be written and no core is left."""
+    import resource
+
+    limits = {
+        resource.RLIMIT_AS: int(request["memory_bytes"]),
+        resource.RLIMIT_CPU: int(request["cpu_seconds"]),
+        resource.RLIMIT_NOFILE: MAX_FILES,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for which, value in limits.items():
+        hard = resource.getrlimit(which)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (most, most))
+
+
+def _child() -> dict[str, Any]:
+    request = json.load(sys.stdin)
+    _limit(request)
+    try:
+        spec = TeacherSpec.model_validate(request["spec"])
+        return {"inspection": inspect_file(Path(request["path"]), spec).model_dump(mode="json")}
+    except DfkdError as error:
+        told = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
+        return {"error": told | {"nodes": getattr(error, "nodes", [])}}
+    except Exception as error:  # whatever a file made a library raise: the parent logs it and refuses the file
+        return {"fault": type(error).__name__}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_child()))

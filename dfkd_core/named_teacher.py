@@ -1,0 +1,80 @@
+"""A safetensors teacher of a named architecture (torch-free): does the file hold exactly its tensors?"""
+
+from collections.abc import Mapping, Sequence
+
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import StudentError, TeacherInvalid, TeacherMismatch
+from dfkd_core.layers import NetworkDescription
+from dfkd_core.safetensors_header import TensorInfo
+from dfkd_core.students import describe
+
+COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # whole numbers that training keeps; a teacher needs none
+SHOWN = 20
+
+
+def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> NetworkDescription:
+    """The architecture that the spec names, sized for the file. TeacherMismatch where they do not belong together."""
+    if spec.architecture is None:
+        raise TeacherMismatch(
+            "a safetensors teacher needs the name of its architecture",
+            hint="Set teacher.architecture; GET /menu and `dfkd students` list the names.",
+            pointer="/teacher/architecture",
+        )
+    if spec.input is None:
+        raise TeacherMismatch(
+            "a safetensors teacher needs the shape of its images",
+            hint='Set teacher.input, e.g. {"shape": [3, 32, 32]}.',
+            pointer="/teacher/input",
+        )
+    classes = spec.num_classes or _classes(spec, header)
+    description = _described(spec, spec.input.shape, classes)
+    check_tensors(description.tensors(), header)
+    return description
+
+
+def check_tensors(wanted: Mapping[str, tuple[int, ...]], header: Mapping[str, TensorInfo]) -> None:
+    """Names and shapes must match exactly, counters aside; a mismatch lists the first 20."""
+    problems = [f"{name} is missing" for name in wanted if name not in header]
+    for name, info in header.items():
+        if name.endswith(COUNTERS) and name not in wanted:
+            if info.dtype not in ("I64", "I32"):
+                problems.append(f"{name} should be a whole number")
+        elif name not in wanted:
+            problems.append(f"{name} is not part of it")
+        elif info.shape != wanted[name]:
+            problems.append(f"{name} has shape {list(info.shape)}, not {list(wanted[name])}")
+        elif not info.dtype.startswith("F"):
+            raise TeacherInvalid(f"tensor {name} does not hold real numbers", hint="Store float32 weights.")
+    if problems:
+        more = f" … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        raise TeacherMismatch(
+            f"the file does not hold this architecture: {'; '.join(problems[:SHOWN])}{more}",
+            hint="Check teacher.architecture, teacher.width, teacher.input.shape and teacher.num_classes; strip prefixes.",
+            pointer="/teacher/architecture",
+        )
+
+
+def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> NetworkDescription:
+    try:
+        return describe(
+            str(spec.architecture),
+            input_shape=shape,
+            num_classes=classes,
+            width=1.0 if spec.width is None else spec.width,
+        )
+    except StudentError as error:
+        pointer = (error.pointer or "/student/architecture").replace("/student", "/teacher")
+        raise TeacherMismatch(error.detail, hint=error.hint, pointer=pointer) from error
+
+
+def _classes(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> int:
+    """Rows of the last linear weight in the file."""
+    assert spec.input is not None
+    weights = _described(spec, spec.input.shape, 2).body.weights()
+    last = [name for name, shape in weights.items() if len(shape) == 2][-1]
+    if last not in header or len(header[last].shape) != 2 or header[last].shape[0] < 2:
+        raise TeacherMismatch(
+            f"the file does not hold this architecture: {last} is missing or is no matrix",
+            pointer="/teacher/architecture",
+        )
+    return header[last].shape[0]

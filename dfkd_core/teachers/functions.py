@@ -1,0 +1,356 @@
+"""What the operators without weights compute, with PyTorch: gradients pass all of them."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pads = Sequence[Sequence[int]]
+
+
+def hard_sigmoid(x: Tensor, *, alpha: float, beta: float) -> Tensor:
+    """max(0, min(1, alpha x + beta)); PyTorch's own where the numbers are its own."""
+    if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
+        return F.hardsigmoid(x)
+    return torch.clamp(alpha * x + beta, 0.0, 1.0)
+
+
+def selu(x: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """gamma (x or alpha (e^x - 1))."""
+    return gamma * torch.where(x > 0, x, alpha * torch.expm1(torch.clamp(x, max=0.0)))
+
+
+def leaky_relu(x: Tensor, *, alpha: float) -> Tensor:
+    """x, or alpha x below zero."""
+    return F.leaky_relu(x, alpha)
+
+
+def thresholded_relu(x: Tensor, *, alpha: float) -> Tensor:
+    """x above alpha, else 0."""
+    return F.threshold(x, alpha, 0.0)
+
+
+def clip(x: Tensor, *, min: float, max: float) -> Tensor:
+    """x between two bounds, each of which may be infinite."""
+    return torch.clamp(x, None if math.isinf(min) else min, None if math.isinf(max) else max)
+
+
+def to_float(x: Tensor) -> Tensor:
+    """Everything is computed in float32."""
+    return x.float()
+
+
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """x, or slope x below zero; the slope broadcasts."""
+    return torch.where(x >= 0, x, slope * x)
+
+
+def maximum(*values: Tensor) -> Tensor:
+    """Largest of several, element by element."""
+    return reduce(torch.maximum, values)
+
+
+def minimum(*values: Tensor) -> Tensor:
+    """Smallest of several, element by element."""
+    return reduce(torch.minimum, values)
+
+
+def add_up(*values: Tensor) -> Tensor:
+    """Sum of several."""
+    return reduce(torch.add, values)
+
+
+def average(*values: Tensor) -> Tensor:
+    """Mean of several."""
+    return reduce(torch.add, values) / len(values)
+
+
+def gemm(
+    a: Tensor, b: Tensor, c: Tensor | None = None, *, transA: bool, transB: bool, alpha: float, beta: float
+) -> Tensor:  # noqa: N803
+    """alpha A B + beta C with either factor transposed: names as ONNX has them."""
+    product = alpha * ((a.T if transA else a) @ (b.T if transB else b))
+    return product if c is None else product + beta * c
+
+
+def reshape(x: Tensor, *, shape: Sequence[int]) -> Tensor:
+    """The same values in another shape."""
+    return x.reshape(tuple(shape))
+
+
+def squeeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
+    """Without the given axes of size one."""
+    return x.squeeze(tuple(axes))
+
+
+def unsqueeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
+    """With new axes of size one; the axes count in the result."""
+    for axis in axes:
+        x = x.unsqueeze(axis)
+    return x
+
+
+def transpose(x: Tensor, *, perm: Sequence[int]) -> Tensor:
+    """Axes in another order."""
+    return x.permute(tuple(perm))
+
+
+def concat(*values: Tensor, axis: int) -> Tensor:
+    """Several behind one another."""
+    return torch.cat(values, axis)
+
+
+def split(x: Tensor, *, axis: int, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Pieces of the given sizes."""
+    return torch.split(x, list(sizes), axis)
+
+
+def cut(x: Tensor, *, axis: int, start: int, stop: int, step: int) -> Tensor:
+    """Every step-th entry from start to before stop, forwards."""
+    return x[(slice(None),) * axis + (slice(start, stop, step),)]
+
+
+def pick(x: Tensor, *, axis: int, index: int) -> Tensor:
+    """One entry; its axis is gone."""
+    return x.select(axis, index)
+
+
+def gather(x: Tensor, indices: Tensor, *, axis: int) -> Tensor:
+    """Entries by index: the axis is replaced by the indices' shape."""
+    found = x.index_select(axis, indices.reshape(-1))
+    return found.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def expand(x: Tensor, *, shape: Sequence[int]) -> Tensor:
+    """Repeated along axes of size one, without copying."""
+    return x.expand(tuple(shape))
+
+
+def tile(x: Tensor, *, repeats: Sequence[int]) -> Tensor:
+    """Repeated as a whole."""
+    return x.repeat(tuple(repeats))
+
+
+def pad(x: Tensor, *, mode: str, pads: Pads, value: float) -> Tensor:
+    """A border on any axis (constant) or on height and width (reflect, edge)."""
+    flat = [size for pair in reversed(pads) for size in pair]
+    if mode == "constant":
+        return F.pad(x, flat, value=value)
+    return F.pad(x, flat[:4], mode={"reflect": "reflect", "edge": "replicate"}[mode])
+
+
+def _symmetric(pads: Pads, kernel: Sequence[int]) -> bool:
+    return all(before == after <= size // 2 for (before, after), size in zip(pads, kernel, strict=True))
+
+
+def max_pool(
+    x: Tensor, *, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Pads, ceil_mode: bool
+) -> Tensor:
+    """Largest value of a window; a lopsided border is added first."""
+    if not _symmetric(pads, kernel):
+        x = F.pad(x, [size for pair in reversed(pads) for size in pair], value=-math.inf)
+        pads = [(0, 0)] * len(kernel)
+    pool = F.max_pool2d if len(kernel) == 2 else F.max_pool1d
+    border = tuple(before for before, _ in pads)
+    pooled: Tensor = pool(x, tuple(kernel), tuple(strides), border, tuple(dilations), ceil_mode)
+    return pooled
+
+
+def average_pool(
+    x: Tensor,
+    *,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Pads,
+    ceil_mode: bool,
+    count_include_pad: bool,
+) -> Tensor:
+    """Mean of a window, with or without its border; `dilations` are all one."""
+    pool: Callable[..., Tensor] = F.avg_pool2d if len(kernel) == 2 else F.avg_pool1d
+    window = (tuple(kernel), tuple(strides))
+    if _symmetric(pads, kernel):
+        return pool(x, *window, tuple(before for before, _ in pads), ceil_mode, count_include_pad)
+    border = [size for pair in reversed(pads) for size in pair]
+    summed = pool(F.pad(x, border), *window, 0, ceil_mode)
+    if count_include_pad:
+        return summed
+    return summed / pool(F.pad(torch.ones_like(x), border), *window, 0, ceil_mode)
+
+
+def reduce_mean(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Mean over axes."""
+    return x.mean(tuple(axes), keepdim=keepdims)
+
+
+def reduce_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Sum over axes."""
+    return x.sum(tuple(axes), keepdim=keepdims)
+
+
+def reduce_max(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Largest over axes."""
+    return x.amax(tuple(axes), keepdim=keepdims)
+
+
+def reduce_min(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Smallest over axes."""
+    return x.amin(tuple(axes), keepdim=keepdims)
+
+
+def reduce_prod(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Product over axes."""
+    for axis in sorted(axes, reverse=True):
+        x = x.prod(axis, keepdim=keepdims)
+    return x
+
+
+def reduce_l1(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Sum of absolute values over axes."""
+    return x.abs().sum(tuple(axes), keepdim=keepdims)
+
+
+def reduce_l2(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Euclidean norm over axes."""
+    return torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keepdims)
+
+
+def reduce_sum_square(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Sum of squares over axes."""
+    return x.square().sum(tuple(axes), keepdim=keepdims)
+
+
+def reduce_log_sum_exp(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Logarithm of the sum of exponentials over axes."""
+    return x.logsumexp(tuple(axes), keepdim=keepdims)
+
+
+def lp_normalization(x: Tensor, *, axis: int, p: int) -> Tensor:
+    """Divided by its norm along an axis."""
+    return x / torch.linalg.vector_norm(x, ord=p, dim=axis, keepdim=True)
+
+
+def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float) -> Tensor:
+    """Zero mean and unit variance of each channel of each image, then scale and bias."""
+    return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+
+
+def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int, epsilon: float) -> Tensor:
+    """Zero mean and unit variance over the axes from `axis` on; scale and bias broadcast."""
+    normal = F.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
+    return normal if bias is None else normal + bias
+
+
+def local_response_norm(x: Tensor, *, alpha: float, beta: float, bias: float, size: int) -> Tensor:
+    """Divided by the energy of neighbouring channels."""
+    return F.local_response_norm(x, size, alpha, beta, bias)
+
+
+def interpolate(x: Tensor, *, mode: str, sizes: Sequence[int], align_corners: bool | None) -> Tensor:
+    """Height and width resized."""
+    return F.interpolate(x, size=tuple(sizes), mode=mode, align_corners=align_corners)
+
+
+def depth_to_space(x: Tensor, *, blocksize: int, mode: str) -> Tensor:
+    """Channels laid out as blocks of pixels."""
+    if mode == "CRD":
+        return F.pixel_shuffle(x, blocksize)
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, blocksize, blocksize, channels // blocksize**2, height, width)
+    spread = blocks.permute(0, 3, 4, 1, 5, 2)  # (N, C', H, block, W, block)
+    return spread.reshape(batch, channels // blocksize**2, height * blocksize, width * blocksize)
+
+
+def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+    """Blocks of pixels laid out as channels."""
+    batch, channels, height, width = x.shape
+    blocks = x.reshape(batch, channels, height // blocksize, blocksize, width // blocksize, blocksize)
+    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(
+        batch, channels * blocksize**2, height // blocksize, width // blocksize
+    )
+
+
+_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "ReduceMean": reduce_mean,
+    "ReduceSum": reduce_sum,
+    "ReduceMax": reduce_max,
+    "ReduceMin": reduce_min,
+    "ReduceProd": reduce_prod,
+    "ReduceL1": reduce_l1,
+    "ReduceL2": reduce_l2,
+    "ReduceSumSquare": reduce_sum_square,
+    "ReduceLogSumExp": reduce_log_sum_exp,
+}
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **_REDUCTIONS,
+    "Relu": torch.relu,
+    "LeakyRelu": leaky_relu,
+    "ThresholdedRelu": thresholded_relu,
+    "Elu": F.elu,
+    "Celu": F.celu,
+    "Selu": selu,
+    "Sigmoid": torch.sigmoid,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": F.hardswish,
+    "Tanh": torch.tanh,
+    "Softplus": F.softplus,
+    "Softsign": F.softsign,
+    "Mish": F.mish,
+    "Gelu": F.gelu,
+    "Erf": torch.erf,
+    "Exp": torch.exp,
+    "Log": torch.log,
+    "Sqrt": torch.sqrt,
+    "Reciprocal": torch.reciprocal,
+    "Abs": torch.abs,
+    "Neg": torch.neg,
+    "Sin": torch.sin,
+    "Cos": torch.cos,
+    "Not": torch.logical_not,
+    "Clip": clip,
+    "Cast": to_float,
+    "Add": torch.add,
+    "Sub": torch.sub,
+    "Mul": torch.mul,
+    "Div": torch.div,
+    "Pow": torch.pow,
+    "PRelu": prelu,
+    "Equal": torch.eq,
+    "Less": torch.lt,
+    "LessOrEqual": torch.le,
+    "Greater": torch.gt,
+    "GreaterOrEqual": torch.ge,
+    "And": torch.logical_and,
+    "Or": torch.logical_or,
+    "Where": torch.where,
+    "Max": maximum,
+    "Min": minimum,
+    "Sum": add_up,
+    "Mean": average,
+    "MatMul": torch.matmul,
+    "Gemm": gemm,
+    "Reshape": reshape,
+    "Squeeze": squeeze,
+    "Unsqueeze": unsqueeze,
+    "Transpose": transpose,
+    "Concat": concat,
+    "Split": split,
+    "Expand": expand,
+    "Tile": tile,
+    "Pad": pad,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "InstanceNormalization": instance_norm,
+    "LayerNormalization": layer_norm,
+    "LRN": local_response_norm,
+    "LpNormalization": lp_normalization,
+    "Resize": interpolate,
+    "Upsample": interpolate,
+}

@@ -1,0 +1,128 @@
+"""Steps with weights become real PyTorch modules: hooks find them, pruning cuts them, counting reads them."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.graph.plan import Array, Plan, Step
+
+
+def tensor_of(array: Array) -> Tensor:
+    """A tensor of its own memory."""
+    return torch.tensor(array)
+
+
+def module_of(plan: Plan, step: Step, bias: Array | None = None) -> nn.Module | None:
+    """The module of a step whose weights are constants; None where it stays a function.
+
+    `bias` is what a following Add contributes to a matrix product.
+    """
+    build = _BUILDERS.get(step.op)
+    if build is None or any(name is not None and name not in plan.constants for name in step.inputs[1:]):
+        return None
+    weights = [None if name is None else plan.constants[name] for name in step.inputs[1:]]
+    return build(step, [*weights, *([bias] if bias is not None else [])], len(plan.shapes[str(step.inputs[0])]))
+
+
+def _fill(parameter: Tensor | None, values: Array) -> None:
+    assert parameter is not None
+    with torch.no_grad():
+        parameter.copy_(tensor_of(values))
+
+
+def _conv(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
+    kernel = weights[0]
+    assert kernel is not None
+    bias = weights[1] if len(weights) > 1 else None
+    attributes, group = step.attributes, int(step.attributes["group"])
+    pads = attributes["pads"]
+    even = all(before == after for before, after in pads)
+    kind = nn.Conv2d if rank == 4 else nn.Conv1d
+    conv = kind(
+        kernel.shape[1] * group,
+        kernel.shape[0],
+        tuple(attributes["kernel"]),
+        stride=tuple(attributes["strides"]),
+        padding=tuple(before for before, _ in pads) if even else 0,
+        dilation=tuple(attributes["dilations"]),
+        groups=group,
+        bias=bias is not None,
+    )
+    _fill(conv.weight, kernel)
+    if bias is not None:
+        _fill(conv.bias, bias)
+    if even:
+        return conv
+    border = tuple(size for pair in reversed(pads) for size in pair)
+    return nn.Sequential((nn.ZeroPad2d if rank == 4 else nn.ZeroPad1d)(border), conv)
+
+
+def _linear(step: Step, weights: list[Array | None], rank: int) -> nn.Module | None:
+    """A product with a constant matrix; Gemm's alpha and beta go into the weights."""
+    matrix = weights[0]
+    attributes = step.attributes
+    if matrix is None or matrix.ndim != 2 or attributes.get("transA"):
+        return None
+    if step.op == "MatMul" or not attributes["transB"]:
+        matrix = matrix.T
+    bias = weights[1] if len(weights) > 1 else None
+    if bias is not None and bias.size not in (1, matrix.shape[0]):
+        return None
+    linear = nn.Linear(matrix.shape[1], matrix.shape[0], bias=bias is not None)
+    _fill(linear.weight, attributes.get("alpha", 1.0) * matrix)
+    if bias is not None:
+        _fill(linear.bias, attributes.get("beta", 1.0) * bias.reshape(-1))
+    return linear
+
+
+def _batchnorm(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
+    scale, bias, mean, variance = weights[:4]
+    assert scale is not None
+    assert bias is not None
+    assert mean is not None
+    assert variance is not None
+    kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
+    norm = kind(len(scale), eps=step.attributes["epsilon"])
+    for target, values in (
+        (norm.weight, scale),
+        (norm.bias, bias),
+        (norm.running_mean, mean),
+        (norm.running_var, variance),
+    ):
+        _fill(target, values)
+    return norm.eval()
+
+
+def _layer_norm(step: Step, weights: list[Array | None], rank: int) -> nn.Module | None:
+    scale = weights[0]
+    bias = weights[1] if len(weights) > 1 else None
+    if scale is None or scale.ndim != rank - step.attributes["axis"]:
+        return None
+    if bias is not None and bias.shape != scale.shape:
+        return None
+    norm = nn.LayerNorm(list(scale.shape), eps=step.attributes["epsilon"], bias=bias is not None)
+    _fill(norm.weight, scale)
+    if bias is not None:
+        _fill(norm.bias, bias)
+    return norm
+
+
+def _group_norm(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
+    scale, bias = weights[:2]
+    assert scale is not None
+    assert bias is not None
+    norm = nn.GroupNorm(step.attributes["groups"], len(scale), eps=step.attributes["epsilon"])
+    _fill(norm.weight, scale)
+    _fill(norm.bias, bias)
+    return norm
+
+
+_BUILDERS: dict[str, Callable[[Step, list[Array | None], int], nn.Module | None]] = {
+    "Conv": _conv,
+    "Gemm": _linear,
+    "MatMul": _linear,
+    "BatchNormalization": _batchnorm,
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+}

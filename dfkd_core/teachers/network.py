@@ -1,0 +1,162 @@
+"""Network: a plan becomes a `torch.fx.GraphModule`, straight Python over real modules.
+
+No name of the file enters the generated code: modules are called after their operator and place.
+"""
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from dfkd_core.errors import OperatorUnsupported
+from dfkd_core.graph.model import readable
+from dfkd_core.graph.plan import PASSING, Array, Plan, Scaled, Step
+from dfkd_core.teachers import functions
+from dfkd_core.teachers.functions import FUNCTIONS
+from dfkd_core.teachers.modules import module_of, tensor_of
+
+
+def network_from_plan(plan: Plan) -> fx.GraphModule:
+    """Images (N, C, H, W) to logits (N, num_classes), float32, any N. Raises OperatorUnsupported."""
+    return _Builder(plan).build()
+
+
+def classifier_of(network: fx.GraphModule, num_classes: int) -> nn.Module | None:
+    """The linear module that gives the logits, if the last thing that computes is one."""
+    output = next(node for node in reversed(network.graph.nodes) if node.op == "output")
+    node = output.args[0]
+    while isinstance(node, fx.Node) and node.meta.get("op") in PASSING:
+        node = node.args[0]
+    if not isinstance(node, fx.Node) or node.op != "call_module":
+        return None
+    module = network.get_submodule(str(node.target))
+    return module if isinstance(module, nn.Linear) and module.out_features == num_classes else None
+
+
+class _Builder:
+    """Translates the steps in order; `at` knows the fx node of every value."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.root = nn.Module()
+        self.graph = fx.Graph()
+        self.at: dict[str, fx.Node] = {plan.input_name: self.graph.placeholder("images")}
+        self.batch: fx.Node | None = None
+        self.biases, self.absorbed = _biases(plan)
+
+    def build(self) -> fx.GraphModule:
+        for number, step in enumerate(self.plan.steps):
+            if number not in self.absorbed:
+                self._add(number, step)
+        self.graph.output(self.at[self.plan.output_name])
+        self.graph.lint()
+        return fx.GraphModule(self.root, self.graph, "ImportedTeacher").eval()
+
+    def _add(self, number: int, step: Step) -> None:
+        bias = self.biases.get(number)
+        module = module_of(self.plan, step, None if bias is None else self.plan.constants[bias[1]])
+        if module is not None:
+            name = f"{step.op.lower()}_{number}"
+            self.root.add_module(name, module)
+            node = self.graph.call_module(name, (self._operand(step.inputs[0]),))
+        else:
+            node = self._function(step)
+        node.meta["op"] = step.op
+        if step.op == "Split":
+            for index, name in enumerate(step.outputs):
+                self.at[name] = self.graph.call_function(operator.getitem, (node, index))
+        else:
+            self.at[step.outputs[0] if bias is None else bias[0]] = node
+
+    def _function(self, step: Step) -> fx.Node:
+        operands = [self._operand(name) for name in step.inputs]
+        match step.op:
+            case "Identity":
+                return operands[0]
+            case "Slice":
+                return self._slice(step, operands[0])
+            case "Gather":
+                return self._gather(step, operands[0])
+            case "Softmax" | "LogSoftmax":
+                how = torch.softmax if step.op == "Softmax" else torch.log_softmax
+                return self.graph.call_function(how, (operands[0], step.attributes["axis"]))
+        function = FUNCTIONS.get(step.op)
+        if function is None:
+            line = f"{readable(step.name)}: {step.op} — its weights depend on the images"
+            raise OperatorUnsupported(f"a node of the ONNX graph cannot be taken: {line}", nodes=[line])
+        settled = {key: self._size(value) for key, value in step.attributes.items()}
+        return self.graph.call_function(function, tuple(operands), settled)
+
+    def _slice(self, step: Step, node: fx.Node) -> fx.Node:
+        for axis, start, stop, stride in step.attributes["cuts"]:
+            if stride > 0:
+                settled = {"axis": axis, "start": self._size(start), "stop": self._size(stop), "step": stride}
+                node = self.graph.call_function(functions.cut, (node,), settled)
+            else:
+                indices = self._store(torch.arange(start, stop, stride))
+                node = self.graph.call_function(functions.gather, (node, indices), {"axis": axis})
+        return node
+
+    def _gather(self, step: Step, node: fx.Node) -> fx.Node:
+        axis, indices = step.attributes["axis"], step.attributes["indices"]
+        if isinstance(indices, int):
+            return self.graph.call_function(functions.pick, (node,), {"axis": axis, "index": indices})
+        stored = self._store(torch.tensor(indices, dtype=torch.int64))
+        return self.graph.call_function(functions.gather, (node, stored), {"axis": axis})
+
+    def _operand(self, name: str | None) -> Any:
+        """The node of a value; a constant becomes a parameter or a buffer when it is first used."""
+        if name is None:
+            return None
+        if name not in self.at:
+            self.at[name] = self._store(tensor_of(self.plan.constants[name]))
+        return self.at[name]
+
+    def _store(self, tensor: torch.Tensor) -> fx.Node:
+        learned = tensor.is_floating_point() and tensor.dim() > 0
+        name = f"constant_{len(list(self.root.named_buffers())) + len(list(self.root.parameters(recurse=False)))}"
+        if learned:
+            self.root.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+        else:
+            self.root.register_buffer(name, tensor)
+        return self.graph.get_attr(name)
+
+    def _size(self, value: Any) -> Any:
+        """An attribute with every size that grows with the batch computed from the images at hand."""
+        if isinstance(value, tuple):
+            return tuple(self._size(entry) for entry in value)
+        if not isinstance(value, Scaled):
+            return value
+        if self.batch is None:
+            images = self.at[self.plan.input_name]
+            with self.graph.inserting_after(images):
+                self.batch = self.graph.call_method("size", (images, 0))
+        if value.factor == 1:
+            return self.batch
+        return self.graph.call_function(operator.mul, (self.batch, value.factor))
+
+
+def _biases(plan: Plan) -> tuple[dict[int, tuple[str, str]], set[int]]:
+    """Matrix products whose only use is the addition of a constant vector: (output, bias) by number of the product."""
+    uses = plan.consumers()
+    makers = {name: number for number, step in enumerate(plan.steps) for name in step.outputs if step.op == "MatMul"}
+    biases: dict[int, tuple[str, str]] = {}
+    absorbed: set[int] = set()
+    for number, step in enumerate(plan.steps):
+        if step.op != "Add":
+            continue
+        for product, constant in (step.inputs, step.inputs[::-1]):
+            maker = makers.get(str(product))
+            if maker is None or constant not in plan.constants or uses[str(product)] != 1:
+                continue
+            if _is_bias(plan.constants[constant], plan.steps[maker], plan):
+                biases[maker] = (step.outputs[0], constant)
+                absorbed.add(number)
+                break
+    return biases, absorbed
+
+
+def _is_bias(array: Array, product: Step, plan: Plan) -> bool:
+    matrix = plan.constants.get(str(product.inputs[1]))
+    return matrix is not None and matrix.ndim == 2 and array.shape == matrix.shape[-1:]

@@ -1,0 +1,24 @@
+"""ONNX teachers: our own importer, from a checked file to a frozen PyTorch network."""
+
+from pathlib import Path
+
+from dfkd_core.config import TeacherSpec
+from dfkd_core.graph.reader import read_plan
+from dfkd_core.graph.statistics import batchnorm_of
+from dfkd_core.teachers.network import classifier_of, network_from_plan
+from dfkd_core.teachers.space import space_of, warnings_of
+from dfkd_core.teachers.teacher import Teacher
+
+
+def load_onnx(path: Path, spec: TeacherSpec) -> Teacher:
+    """The teacher in an ONNX file. Raises TeacherError as the inspection does."""
+    plan, _ = read_plan(path, input_shape=None if spec.input is None else tuple(spec.input.shape))
+    network = network_from_plan(plan)
+    status, _ = batchnorm_of(plan)
+    return Teacher(
+        network,
+        space_of(spec.input, plan.input_shape),
+        num_classes=plan.num_classes,
+        classifier=classifier_of(network, plan.num_classes),
+        warnings=warnings_of(spec.input, folded=status in ("folded", "partial", "unknown")),
+    )

@@ -1,0 +1,31 @@
+"""safetensors teachers: weights of a named architecture of the catalogue."""
+
+from pathlib import Path
+
+import torch
+
+from dfkd_core.build import build_network
+from dfkd_core.config import TeacherSpec
+from dfkd_core.named_teacher import describe_teacher
+from dfkd_core.safetensors_header import read_header, read_tensors
+from dfkd_core.teachers.space import space_of, warnings_of
+from dfkd_core.teachers.teacher import Teacher
+
+
+def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:
+    """The named architecture with the file's weights. Raises TeacherMismatch or TeacherInvalid as the inspection does."""
+    header = read_header(path)
+    description = describe_teacher(spec, header)
+    wanted = description.tensors()
+    network = build_network(description, generator=torch.Generator().manual_seed(0))
+    state = network.state_dict()
+    for name, array in read_tensors(path, header):
+        if name in wanted:
+            state[name].copy_(torch.tensor(array))
+    return Teacher(
+        network,
+        space_of(spec.input, description.input_shape),
+        num_classes=description.num_classes,
+        classifier=network.classifier,
+        warnings=warnings_of(spec.input, folded=False),
+    )
