@@ -2,9 +2,12 @@
 
 import copy
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dfkd_core.build import CountedDropout, Network, build_network
@@ -12,6 +15,15 @@ from dfkd_core.layers import AvgPool, Dropout, Flatten, Linear, NetworkDescripti
 from dfkd_core.students import ARCHITECTURES, describe
 
 COUNTERS = ("num_batches_tracked", "draws", "seed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Networks this small are faster on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(name: str, *, channels: int = 3, width: float = 1.0, seed: int = 0, **options: float) -> Network:
@@ -58,6 +70,22 @@ def test_counts_agree_on_oblong_images_too(name: str) -> None:
     batch = torch.rand(1, 3, 19, 40, generator=torch.Generator().manual_seed(0))
     assert measured_macs(network, batch) == description.macs
     assert network(batch).shape == (1, 4)
+
+
+@settings(max_examples=25)
+@given(
+    name=st.sampled_from([name for name in ARCHITECTURES if not name.startswith("lenet")]),
+    width=st.floats(0.001, 0.4),
+    shape=st.tuples(st.integers(1, 5), st.integers(8, 40), st.integers(8, 40)),
+    num_classes=st.integers(1, 12),
+)
+def test_any_size_is_counted_as_it_is_built(
+    name: str, width: float, shape: tuple[int, int, int], num_classes: int
+) -> None:
+    description = describe(name, input_shape=shape, num_classes=num_classes, width=width)
+    network = build_network(description, generator=torch.Generator().manual_seed(0)).eval()
+    assert sum(parameter.numel() for parameter in network.parameters()) == description.parameters
+    assert measured_macs(network, torch.zeros(1, *shape)) == description.macs
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
