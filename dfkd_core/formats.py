@@ -35,9 +35,22 @@ class TeacherFormat(StrEnum):
     SAFETENSORS = "safetensors"
 
 
+def _is_zip(head: bytes) -> bool:
+    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"))
+
+
+def _is_pickle(head: bytes) -> bool:
+    """Protocol 2 and later say so; older ones begin with a mark or an import."""
+    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
+        return True
+    return head.startswith(
+        (b"(dp", b"(lp", b"(i", b"ccopy_reg\n", b"c__builtin__\n", b"cbuiltins\n", b"cos\n", b"cposix\n")
+    )
+
+
 # (what it is, how to convert, does it look like that?), first match wins
 _REFUSED: list[tuple[str, str, Callable[[bytes], bool]]] = [
-    ("a pickle", f"{TO_ONNX} — or: {TO_SAFETENSORS}", lambda b: _is_pickle(b)),
+    ("a pickle", f"{TO_ONNX} — or: {TO_SAFETENSORS}", _is_pickle),
     ("a TorchScript archive", TO_ONNX, lambda b: _is_zip(b) and (b"/code/" in b or b"constants.pkl" in b)),
     (
         "a torch.export archive (.pt2)",
@@ -52,7 +65,7 @@ _REFUSED: list[tuple[str, str, Callable[[bytes], bool]]] = [
     ("a Keras archive (.keras)", FROM_KERAS, lambda b: _is_zip(b) and (b"metadata.json" in b or b"config.json" in b)),
     ("a TensorFlow SavedModel archive", FROM_TENSORFLOW, lambda b: _is_zip(b) and b"saved_model.pb" in b),
     ("a NumPy archive (.npz)", TO_ONNX, lambda b: _is_zip(b) and b".npy" in b),
-    ("a zip archive", f"{UNPACK} {TO_ONNX}", lambda b: _is_zip(b)),
+    ("a zip archive", f"{UNPACK} {TO_ONNX}", _is_zip),
     ("an HDF5 file (Keras .h5)", FROM_KERAS, lambda b: b.startswith(b"\x89HDF\r\n\x1a\n")),
     ("a TFLite model", ORIGINAL, lambda b: b[4:8] == b"TFL3"),
     ("a GGUF model", "Only image classifiers are taken, as ONNX or safetensors.", lambda b: b.startswith(b"GGUF")),
@@ -105,22 +118,9 @@ def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
     raise FormatUnsupported(f"{_kind(head, filename)} is not accepted as a teacher", hint=TO_ONNX)
 
 
-def _is_zip(head: bytes) -> bool:
-    return head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"))
-
-
-def _is_pickle(head: bytes) -> bool:
-    """Protocol 2 and later say so; older ones begin with a mark or an import."""
-    if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
-        return True
-    return head.startswith(
-        (b"(dp", b"(lp", b"(i", b"ccopy_reg\n", b"c__builtin__\n", b"cbuiltins\n", b"cos\n", b"cposix\n")
-    )
-
-
 def _is_safetensors(head: bytes) -> bool:
     """Eight bytes of header length, then a JSON object; a silly length is the header check's to refuse."""
-    return head[8:9] == b"{" and not head[:8].isascii() or head[8:9] == b"{" and b"\x00" in head[:8]
+    return head[8:9] == b"{" and (b"\x00" in head[:8] or not head[:8].isascii())
 
 
 def _kind(head: bytes, filename: str | None) -> str:

@@ -49,7 +49,7 @@ def check_tensors(wanted: Mapping[str, tuple[int, ...]], header: Mapping[str, Te
         more = f" … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise TeacherMismatch(
             f"the file does not hold this architecture: {'; '.join(problems[:SHOWN])}{more}",
-            hint="Check teacher.architecture, teacher.width, teacher.input.shape and teacher.num_classes; strip prefixes.",
+            hint="Check teacher.architecture, width, input.shape and num_classes; strip prefixes such as `module.`.",
             pointer="/teacher/architecture",
         )
 

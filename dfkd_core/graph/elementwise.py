@@ -38,8 +38,8 @@ UNARY: dict[str, dict[str, Any]] = {
     "Round": {},
     "Sign": {},
 }
-BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "Equal", "Less", "LessOrEqual", "Greater")
-BINARY += ("GreaterOrEqual", "And", "Or", "Xor")
+BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "And", "Or", "Xor")
+COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 VARIADIC = ("Max", "Min", "Sum", "Mean")
 WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Sign", "Mod", "Xor"}  # taken in arithmetic on constants only
 
@@ -94,6 +94,7 @@ def _where(call: Call) -> list[Shape]:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(UNARY, _unary),
     **dict.fromkeys(BINARY, _broadcast),
+    **dict.fromkeys(COMPARISONS, _broadcast),
     **dict.fromkeys(VARIADIC, _broadcast),
     "Clip": _clip,
     "Cast": _cast,

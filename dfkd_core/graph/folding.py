@@ -81,7 +81,7 @@ FOLDS: dict[str, Fold] = {
     "Expand": lambda values, attributes: np.broadcast_to(values[0], attributes["shape"]),
     "Tile": lambda values, attributes: np.tile(values[0], attributes["repeats"]),
     "Pad": _pad,
-    "Range": lambda values, _: np.arange(values[0].item(), values[1].item(), values[2].item(), values[0].dtype),
+    "Range": lambda values, _: np.asarray(np.arange(*(value.item() for value in values)), values[0].dtype),
     "Trilu": lambda values, a: np.triu(values[0], a["k"]) if a["upper"] else np.tril(values[0], a["k"]),
     "Cast": _cast,
     "Where": lambda values, _: np.where(values[0], values[1], values[2]),

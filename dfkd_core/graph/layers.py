@@ -9,8 +9,7 @@ from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast, front
 from dfkd_core.graph.layout import bear
 from dfkd_core.graph.plan import Shape
 
-REDUCTIONS = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2")
-REDUCTIONS += ("ReduceSumSquare", "ReduceLogSumExp")
+REDUCTIONS = [f"Reduce{how}" for how in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSumExp")]
 
 
 def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]:
@@ -103,8 +102,8 @@ def _gemm(call: Call) -> list[Shape]:
     given = call.attributes
     trans_a, trans_b = bool(given.get("transA", 0)), bool(given.get("transB", 0))
     call.attributes = {
-        "transA": trans_a,
-        "transB": trans_b,
+        "flip_a": trans_a,
+        "flip_b": trans_b,
         "alpha": float(given.get("alpha", 1.0)),
         "beta": float(given.get("beta", 1.0)),
     }
@@ -209,7 +208,8 @@ def _resize(call: Call) -> list[Shape]:
     if call.rank != 4 or sizes[:2] != shape[:2] or given.get("axes") or given.get("antialias"):
         raise Unsupported("it resizes more than height and width")
     whole = all(new % old == 0 for new, old in zip(sizes, shape, strict=True))
-    if mode == "nearest" and (where == "asymmetric" and given.get("nearest_mode", "floor") == "floor" or whole):
+    floors = where == "asymmetric" and given.get("nearest_mode", "floor") == "floor"
+    if mode == "nearest" and (floors or whole):
         call.attributes = {"mode": "nearest", "sizes": sizes[2:], "align_corners": None}
     elif mode == "linear" and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
         call.attributes = {"mode": "bilinear", "sizes": sizes[2:], "align_corners": where == "align_corners"}

@@ -118,9 +118,10 @@ def _slice(call: Call) -> list[Shape]:
 def _gather(call: Call) -> list[Shape]:
     axis, indices = call.axis(0), call.host(1)
     size = call.shape()[axis]
-    if indices.size and not (-size <= int(np.min(indices)) and int(np.max(indices)) < size):
+    places = indices.astype(np.int64)
+    if places.size and not (-size <= int(places.min()) and int(places.max()) < size):
         raise Unsupported(f"an index outside of {size}")
-    call.attributes = {"axis": axis, "indices": np.where(indices < 0, indices + size, indices).tolist()}
+    call.attributes = {"axis": axis, "indices": np.where(places < 0, places + size, places).tolist()}
     call.keep_inputs(1)
     return [(*call.shape()[:axis], *indices.shape, *call.shape()[axis + 1 :])]
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -54,7 +55,7 @@ def read_model(path: Path) -> ModelProto:
         try:
             check_wire(view)
             model.ParseFromString(view.tobytes())
-        except _decode_error() as error:
+        except DecodeError as error:
             raise TeacherInvalid("malformed ONNX file: it is not a protobuf message") from error
         finally:
             view.release()
@@ -76,12 +77,6 @@ def check_model(model: ModelProto) -> None:
 def opset_of(model: ModelProto) -> int:
     """Version of the default operator set."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-
-
-def _decode_error() -> type[Exception]:
-    from google.protobuf.message import DecodeError
-
-    return DecodeError
 
 
 def _check_versions(model: ModelProto) -> None:
@@ -130,7 +125,7 @@ def check_tensor(tensor: TensorProto) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise TeacherInvalid(
             f"tensor {name} lies in another file",
-            hint="Export one file: torch.onnx.export(…, external_data=False), or onnx.save(onnx.load(path), 'one.onnx').",
+            hint="Write one file: torch.onnx.export(…, external_data=False), or onnx.save(onnx.load(path), 'one.onnx')",
         )
     if tensor.HasField("segment"):
         raise TeacherInvalid(f"tensor {name} is stored in segments")

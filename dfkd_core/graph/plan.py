@@ -74,7 +74,7 @@ class Plan:
         first, second = (self.shapes[str(name)] for name in step.inputs[:2])
         if step.op == "Conv":
             return out * int(np.prod(second[1:]))
-        return out * (first[-2] if step.attributes.get("transA") else first[-1])
+        return out * (first[-2] if step.attributes.get("flip_a") else first[-1])
 
     @property
     def ends_in_linear(self) -> bool:

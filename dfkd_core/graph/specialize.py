@@ -5,20 +5,21 @@ multiple of the batch; it stays in the plan as `Scaled`. So no Shape, Gather or 
 and a graph that was exported for one batch size is rewritten where that can be done.
 """
 
-import math
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from dfkd_core.errors import OperatorUnsupported, TeacherInvalid, TeacherMismatch
+from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
 from dfkd_core.graph import elementwise, layers, layout
+from dfkd_core.graph.batching import gather_rows, rewrite, rewrite_constant
 from dfkd_core.graph.calls import Call, Rule, Unsupported
 from dfkd_core.graph.folding import FOLDS
 from dfkd_core.graph.model import array_of, opset_of, readable
-from dfkd_core.graph.plan import Array, Plan, Scaled, Shape, Step
+from dfkd_core.graph.plan import Plan, Shape, Step
+from dfkd_core.graph.signature import Signature, read_signature
+from dfkd_core.graph.walk import Value, Walk, is_padding, merge, operand
 
 RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **layers.RULES}
 SEQUENCES = ("SplitToSequence", "SequenceAt")
@@ -29,49 +30,6 @@ EXPORT_HINT = (
     "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
     "out of the export."
 )
-_ELEMENTS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64"}
-
-
-@dataclass(slots=True)
-class Value:
-    """A named value at both batch sizes. `hosts` is None where it depends on the images."""
-
-    shapes: tuple[Shape, Shape]
-    hosts: tuple[Array, Array] | None
-    sources: frozenset[str] = frozenset()  # stored tensors that it was computed from
-    parts: tuple[str, ...] = ()  # of a sequence
-
-    @property
-    def constant(self) -> Array | None:
-        """The value where it is the same at both batch sizes."""
-        if self.hosts is None or self.shapes[0] != self.shapes[1]:
-            return None
-        first, second = self.hosts
-        return first if first is second or np.array_equal(first, second) else None
-
-
-@dataclass(slots=True)
-class Signature:
-    """What the file says of its input."""
-
-    name: str
-    element: Any  # a Literal of Plan.element
-    shape: Shape  # (C, H, W)
-    batch: int | None  # None: dynamic
-
-
-@dataclass(slots=True)
-class Walk:
-    """The state of the walk through the nodes."""
-
-    opset: int
-    probes: tuple[int, int]
-    values: dict[str, Value] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    constants: dict[str, Array] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → elements
-    fixed: bool = False  # the file declares one batch size
-    rewritten: bool = False
 
 
 def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None = None) -> Plan:
@@ -83,7 +41,7 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
     _check_operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     given = next(value for value in model.graph.input if value.name not in stored)
-    signature = _signature(given, input_shape)
+    signature = read_signature(given, input_shape)
     probes = (signature.batch, signature.batch + 1) if signature.batch else (2, 3)
     walk = Walk(opset_of(model), probes, fixed=signature.batch is not None)
     walk.values[signature.name] = Value(((probes[0], *signature.shape), (probes[1], *signature.shape)), None)
@@ -106,43 +64,6 @@ def _check_operators(model: ModelProto) -> None:
     unknown = [node for node in model.graph.node if node.op_type not in ACCEPTED]
     if unknown:
         raise _refusal([f"{readable(node.name)}: {readable(node.op_type)} — not on the list" for node in unknown])
-
-
-def _signature(value: ValueInfoProto, wanted: Shape | None) -> Signature:
-    tensor = value.type.tensor_type
-    element = _ELEMENTS.get(tensor.elem_type)
-    if element is None:
-        raise TeacherInvalid(
-            "the input of the ONNX graph is not a batch of floating-point images",
-            hint="Export the network without its pre-processing, with float32 images (N, C, H, W) as input.",
-        )
-    dims = [int(dim.dim_value) if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
-    if len(dims) != 4:
-        raise TeacherInvalid(f"the input of the ONNX graph has {len(dims)} dimensions, not 4: (N, C, H, W)")
-    if dims[3] in (1, 3) and (dims[1] or 0) > 4:
-        raise TeacherInvalid(
-            f"the input of the ONNX graph is (N, H, W, C): {dims[1:]}",
-            hint="Export with channels first (tf2onnx: --inputs-as-nchw).",
-        )
-    shape = _image_shape(dims[1:], wanted)
-    return Signature(value.name, element, shape, dims[0] if dims[0] and dims[0] > 0 else None)
-
-
-def _image_shape(dims: list[int | None], wanted: Shape | None) -> Shape:
-    if wanted is None and None in dims:
-        raise TeacherMismatch(
-            "the ONNX graph leaves the size of its images open",
-            hint="Give teacher.input.shape.",
-            pointer="/teacher/input",
-        )
-    shape = tuple(size if size is not None else (wanted or ())[at] for at, size in enumerate(dims))
-    if wanted is not None and shape != tuple(wanted):
-        raise TeacherMismatch(
-            f"the file takes images of {list(shape)}, the spec says {list(wanted)}", pointer="/teacher/input/shape"
-        )
-    if not all(1 <= size <= 4096 for size in shape):
-        raise TeacherInvalid(f"images of shape {list(shape)} cannot be taken")
-    return shape
 
 
 def _store(walk: Walk, tensor: TensorProto) -> None:
@@ -236,11 +157,11 @@ def _compute(walk: Walk, node: NodeProto, attributes: dict[str, Any], inputs: li
     rule = RULES[node.op_type]
     first, second = (_call(walk, node, attributes, inputs, probe) for probe in (0, 1))
     shapes = rule(first)
-    others = _rewrite_first(walk, node, inputs, first, second)
+    others = rewrite_constant(walk, node, inputs, first, second)
     try:
         others = others or rule(second)
     except Unsupported:
-        others = _rewrite(walk, node, inputs, first, second)
+        others = rewrite(walk, node, inputs, first, second)
         if others is None:
             raise Unsupported(f"it works for a batch of {walk.probes[0]} images only") from None
     if first.op == "Shape":
@@ -252,9 +173,7 @@ def _compute(walk: Walk, node: NodeProto, attributes: dict[str, Any], inputs: li
     elif first.op == "Size":
         hosts = tuple(np.array(np.prod(call.shape(), dtype=np.int64)) for call in (first, second))
         walk.values[node.output[0]] = Value(((), ()), (hosts[0], hosts[1]))
-    elif (
-        first.op == "Gather" and inputs[0] is not None and inputs[0].hosts is None and _gather_rows(walk, node, inputs)
-    ):
+    elif first.op == "Gather" and inputs[0] is not None and inputs[0].hosts is None and gather_rows(walk, node, inputs):
         return
     elif not _fold(walk, node, inputs, (first, second), (shapes, others)):
         _emit(walk, node, inputs, (first, second), (shapes, others))
@@ -321,156 +240,15 @@ def _emit(
         walk.constants[f"{node.output[0]}/value"] = filler
         walk.values[f"{node.output[0]}/value"] = Value(((1,), (1,)), (filler, filler))
     else:
-        names = [_operand(walk, name, value) for name, value in zip(names, inputs, strict=False)]
-    if first.op == "Conv" and len(names) > 2 and names[2] and _is_padding(walk, names[2]):
+        names = [operand(walk, name, value) for name, value in zip(names, inputs, strict=False)]
+    if first.op == "Conv" and len(names) > 2 and names[2] and is_padding(walk, names[2]):
         names[2] = None
-    attributes = {
-        key: _merge(value, second.attributes.get(key), walk.probes) for key, value in first.attributes.items()
-    }
+    attributes = {key: merge(value, second.attributes.get(key), walk.probes) for key, value in first.attributes.items()}
     outputs = tuple(name for name in node.output if name)
     walk.steps.append(Step(first.op, node.name, tuple(names), outputs, attributes))
     for at, name in enumerate(outputs):
         layout.bear(shapes[1][at])
         walk.values[name] = Value((shapes[0][at], shapes[1][at]), None)
-
-
-def _gather_rows(walk: Walk, node: NodeProto, inputs: list[Value | None]) -> bool:
-    """Indices into a flattened batch, image after image (how the exporter writes a strided view): a per-image Gather."""
-    flat, indices = inputs[0], inputs[1]
-    assert flat is not None
-    assert indices is not None
-    if len(flat.shapes[0]) != 1 or flat.shapes[0] == flat.shapes[1] or indices.hosts is None:
-        return False
-    count, size = walk.probes[0], flat.shapes[0][0] // walk.probes[0]
-    first, second = indices.hosts
-    if first.shape == second.shape and count == 1 and first.shape[:1] == (1,):
-        second = np.concatenate([first, first + size])
-        walk.rewritten = True
-    own = first.reshape(count, -1)[0]
-    for images, array in zip(walk.probes, (first, second), strict=True):
-        if array.shape[:1] != (images,) or not np.array_equal(
-            array.reshape(images, -1), own + size * np.arange(images)[:, None]
-        ):
-            return False
-    rows, picked, output = f"{node.output[0]}/rows", f"{node.output[0]}/picked", node.output[0]
-    shape = (Scaled(1), *first.shape[1:])
-    chosen = {"axis": 1, "indices": own.tolist()}
-    walk.steps += [
-        Step("Reshape", node.name, (node.input[0],), (rows,), {"shape": (Scaled(1), size)}),
-        Step("Gather", node.name, (rows,), (picked,), chosen),
-        Step("Reshape", node.name, (picked,), (output,), {"shape": shape}),
-    ]
-    for name, tail in ((rows, (size,)), (picked, (own.size,)), (output, first.shape[1:])):
-        walk.values[name] = Value(((walk.probes[0], *tail), (walk.probes[1], *tail)), None)
-    return True
-
-
-def _is_padding(walk: Walk, name: str) -> bool:
-    """A bias of zeros that the exporter made up: the file stores none."""
-    return not walk.values[name].sources & walk.sizes.keys() and not walk.constants[name].any()
-
-
-def _operand(walk: Walk, name: str | None, value: Value | None) -> str | None:
-    """The name of an input; a constant is taken into the plan with it."""
-    if not name or value is None:
-        return None
-    if value.hosts is not None:
-        constant = value.constant
-        if constant is None:
-            raise Unsupported("a number computed from the batch size meets the images")
-        walk.constants[name] = constant
-    return name
-
-
-def _merge(first: Any, second: Any, probes: tuple[int, int]) -> Any:
-    """One attribute at both batch sizes: the same, or growing with the batch."""
-    if isinstance(first, tuple):
-        return tuple(_merge(one, two, probes) for one, two in zip(first, second, strict=True))
-    if first == second:
-        return first
-    if isinstance(first, int) and isinstance(second, int) and first % probes[0] == 0:
-        factor = first // probes[0]
-        if factor * probes[1] == second:
-            return Scaled(factor)
-    raise Unsupported("a size is not a multiple of the batch")
-
-
-def _rewrite_first(
-    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
-) -> list[Shape] | None:
-    """A constant target in a file of fixed batch ([1, -1]) may fit another batch and yet mix its images."""
-    target = inputs[1] if node.op_type == "Reshape" and len(inputs) > 1 else None
-    if not walk.fixed or target is None or target.constant is None or first.shape() == second.shape():
-        return None
-    return _rewrite(walk, node, inputs, first, second)
-
-
-def _rewrite(walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call) -> list[Shape] | None:
-    """The same node for another batch size, where the file's own sizes only fit the declared one."""
-    if node.op_type in ("Reshape", "Expand"):
-        shape = _rescale(inputs[0], first.attributes["shape"], walk.probes) if inputs[0] is not None else None
-        if shape is None:
-            return None
-        second.op, second.attributes = first.op, {"shape": shape}
-        second.keep_inputs(1)
-        walk.rewritten = True
-        return [shape]
-    if node.op_type == "Concat":
-        return _rewrite_concat(walk, node, inputs, first, second)
-    return None
-
-
-def _rescale(value: Value, target: Shape, probes: tuple[int, int]) -> Shape | None:
-    """The target of a Reshape with the batch in its place, which is found by its distance in memory.
-
-    Where a batch of one leaves a choice, an axis of the batch's own size is the likeliest, then the last that does not
-    hold features; parity with ONNX Runtime has the last word.
-    """
-    before, after = value.shapes
-    grown = [axis for axis, (one, two) in enumerate(zip(before, after, strict=True)) if one != two]
-    if len(grown) != 1 or math.prod(before) != math.prod(target):
-        return None
-    axis = grown[0]
-    stride = math.prod(before[axis:]) // probes[0]
-    places = [
-        at
-        for at in range(len(target))
-        if math.prod(target[at + 1 :]) <= stride <= math.prod(target[at:]) and target[at] % probes[0] == 0
-    ]
-    if not places:
-        return None
-    own = [at for at in places if target[at] == probes[0]]
-    place = own[0] if own else ([at for at in places if at < len(target) - 1] or places)[-1]
-    return (*target[:place], target[place] * after[axis] // before[axis], *target[place + 1 :])
-
-
-def _rewrite_concat(
-    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
-) -> list[Shape] | None:
-    """A constant of one row joined to a batch (a class token): spread it over the batch first."""
-    growing = [value for value in inputs if value is not None and value.shapes[0] != value.shapes[1]]
-    if not growing or walk.probes[0] != 1:
-        return None
-    axis = next(at for at, (one, two) in enumerate(zip(*growing[0].shapes, strict=True)) if one != two)
-    for at, value in enumerate(inputs):
-        if value is None or value.constant is None:
-            continue
-        name = f"{node.input[at]}/{node.output[0]}"
-        walk.constants[node.input[at]] = value.constant
-        shapes = [list(value.shapes[0]), list(value.shapes[1])]
-        shapes[1][axis] *= walk.probes[1]
-        spread = tuple(_merge(one, two, walk.probes) for one, two in zip(*shapes, strict=True))
-        walk.steps.append(Step("Expand", node.name, (node.input[at],), (name,), {"shape": spread}))
-        walk.values[name] = inputs[at] = Value((tuple(shapes[0]), tuple(shapes[1])), None)
-        node.input[at] = name
-    walk.rewritten = True
-    second.shapes = [value.shapes[1] if value is not None else None for value in inputs]
-    first.hosts = [None] * len(first.hosts)
-    second.attributes = {"axis": first.attributes["axis"]}
-    try:
-        return RULES["Concat"](second)
-    except Unsupported:
-        return None
 
 
 def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]) -> Plan:

@@ -134,7 +134,7 @@ def _count(data: bytes | memoryview) -> Counter[str]:
         if field.number == FUNCTIONS:
             raise TeacherInvalid(
                 "the ONNX file has local functions",
-                hint="Inline them before the upload: onnx.save(onnx.inliner.inline_local_functions(model), 'teacher.onnx')",
+                hint="Inline them first: onnx.save(onnx.inliner.inline_local_functions(model), 'teacher.onnx')",
             )
         if field.number == TRAINING_INFO:
             raise TeacherInvalid("the ONNX file has a training graph", hint="Export the model for inference.")

@@ -70,10 +70,10 @@ def average(*values: Tensor) -> Tensor:
 
 
 def gemm(
-    a: Tensor, b: Tensor, c: Tensor | None = None, *, transA: bool, transB: bool, alpha: float, beta: float
-) -> Tensor:  # noqa: N803
-    """alpha A B + beta C with either factor transposed: names as ONNX has them."""
-    product = alpha * ((a.T if transA else a) @ (b.T if transB else b))
+    a: Tensor, b: Tensor, c: Tensor | None = None, *, flip_a: bool, flip_b: bool, alpha: float, beta: float
+) -> Tensor:
+    """alpha A B + beta C with either factor transposed."""
+    product = alpha * ((a.T if flip_a else a) @ (b.T if flip_b else b))
     return product if c is None else product + beta * c
 
 
@@ -216,7 +216,8 @@ def reduce_l1(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
 
 def reduce_l2(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
     """Euclidean norm over axes."""
-    return torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keepdims)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keepdims)
+    return norm
 
 
 def reduce_sum_square(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
@@ -231,7 +232,8 @@ def reduce_log_sum_exp(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Ten
 
 def lp_normalization(x: Tensor, *, axis: int, p: int) -> Tensor:
     """Divided by its norm along an axis."""
-    return x / torch.linalg.vector_norm(x, ord=p, dim=axis, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, ord=p, dim=axis, keepdim=True)
+    return x / norm
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float) -> Tensor:

@@ -62,9 +62,9 @@ def _linear(step: Step, weights: list[Array | None], rank: int) -> nn.Module | N
     """A product with a constant matrix; Gemm's alpha and beta go into the weights."""
     matrix = weights[0]
     attributes = step.attributes
-    if matrix is None or matrix.ndim != 2 or attributes.get("transA"):
+    if matrix is None or matrix.ndim != 2 or attributes.get("flip_a"):
         return None
-    if step.op == "MatMul" or not attributes["transB"]:
+    if step.op == "MatMul" or not attributes["flip_b"]:
         matrix = matrix.T
     bias = weights[1] if len(weights) > 1 else None
     if bias is not None and bias.size not in (1, matrix.shape[0]):

@@ -73,7 +73,8 @@ class _Builder:
         operands = [self._operand(name) for name in step.inputs]
         match step.op:
             case "Identity":
-                return operands[0]
+                passed: fx.Node = operands[0]
+                return passed
             case "Slice":
                 return self._slice(step, operands[0])
             case "Gather":
@@ -150,8 +151,8 @@ def _biases(plan: Plan) -> tuple[dict[int, tuple[str, str]], set[int]]:
             maker = makers.get(str(product))
             if maker is None or constant not in plan.constants or uses[str(product)] != 1:
                 continue
-            if _is_bias(plan.constants[constant], plan.steps[maker], plan):
-                biases[maker] = (step.outputs[0], constant)
+            if _is_bias(plan.constants[str(constant)], plan.steps[maker], plan):
+                biases[maker] = (step.outputs[0], str(constant))
                 absorbed.add(number)
                 break
     return biases, absorbed

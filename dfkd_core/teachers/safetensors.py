@@ -13,7 +13,7 @@ from dfkd_core.teachers.teacher import Teacher
 
 
 def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:
-    """The named architecture with the file's weights. Raises TeacherMismatch or TeacherInvalid as the inspection does."""
+    """The named architecture with the file's weights. Raises TeacherMismatch or TeacherInvalid."""
     header = read_header(path)
     description = describe_teacher(spec, header)
     wanted = description.tensors()

@@ -1,4 +1,4 @@
-"""Small own versions of the architectures that people export: 16 x 16 inputs, 10 classes, random weights and statistics."""
+"""Small own versions of the architectures that people export: 16 x 16 images, 10 classes, random statistics."""
 
 from collections.abc import Callable
 

@@ -1,0 +1,134 @@
+"""Other batch sizes: what a graph's own constants only allow for one batch size is rewritten where that can be done."""
+
+import math
+
+import numpy as np
+from onnx import NodeProto
+
+from dfkd_core.graph.calls import Call, Unsupported
+from dfkd_core.graph.layout import RULES
+from dfkd_core.graph.plan import Scaled, Shape, Step
+from dfkd_core.graph.walk import Value, Walk, merge
+
+
+def rewrite_constant(
+    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
+) -> list[Shape] | None:
+    """A constant target in a file of fixed batch ([1, -1]) may fit another batch and yet mix its images."""
+    target = inputs[1] if node.op_type == "Reshape" and len(inputs) > 1 else None
+    if not walk.fixed or target is None or target.constant is None or first.shape() == second.shape():
+        return None
+    return rewrite(walk, node, inputs, first, second)
+
+
+def rewrite(walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call) -> list[Shape] | None:
+    """The same node for another batch size, where the file's own sizes only fit the declared one."""
+    if node.op_type in ("Reshape", "Expand"):
+        shape = _rescale(inputs[0], first.attributes["shape"], walk.probes) if inputs[0] is not None else None
+        if shape is None:
+            return None
+        second.op, second.attributes = first.op, {"shape": shape}
+        second.keep_inputs(1)
+        walk.rewritten = True
+        return [shape]
+    if node.op_type == "Concat":
+        return _rewrite_concat(walk, node, inputs, first, second)
+    return None
+
+
+def _rescale(value: Value, target: Shape, probes: tuple[int, int]) -> Shape | None:
+    """The target of a Reshape with the batch in its place, which is found by its distance in memory.
+
+    Where a batch of one leaves a choice, an axis of the batch's own size is the likeliest, then the last that does not
+    hold features; parity with ONNX Runtime has the last word.
+    """
+    before, after = value.shapes
+    grown = [axis for axis, (one, two) in enumerate(zip(before, after, strict=True)) if one != two]
+    if len(grown) != 1 or math.prod(before) != math.prod(target):
+        return None
+    axis = grown[0]
+    outermost, innermost = math.prod(before[axis:]) // probes[0], math.prod(before[axis + 1 :])
+    place = _place(target, outermost, innermost, probes[0])
+    if place is None:
+        return None
+    return (*target[:place], target[place] * after[axis] // before[axis], *target[place + 1 :])
+
+
+def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | None:
+    """The axis of `target` that holds the batch, whose images lie one of two distances apart in memory.
+
+    The distances differ where the batch is one factor of an axis: its first factor, or its last.
+    """
+    near, far = (
+        [
+            at
+            for at in range(len(target))
+            if math.prod(target[at + 1 :]) <= stride <= math.prod(target[at:]) and target[at] % batch == 0
+        ]
+        for stride in (innermost, outermost)
+    )
+    own = [at for at in (*far, *near) if target[at] == batch]
+    if own:
+        return own[0]
+    inner = [at for at in far if at < len(target) - 1] or far
+    return inner[-1] if inner else None
+
+
+def _rewrite_concat(
+    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
+) -> list[Shape] | None:
+    """A constant of one row joined to a batch (a class token): spread it over the batch first."""
+    growing = [value for value in inputs if value is not None and value.shapes[0] != value.shapes[1]]
+    if not growing or walk.probes[0] != 1:
+        return None
+    axis = next(at for at, (one, two) in enumerate(zip(*growing[0].shapes, strict=True)) if one != two)
+    for at, value in enumerate(inputs):
+        if value is None or value.constant is None:
+            continue
+        name = f"{node.input[at]}/{node.output[0]}"
+        walk.constants[node.input[at]] = value.constant
+        shapes = [list(value.shapes[0]), list(value.shapes[1])]
+        shapes[1][axis] *= walk.probes[1]
+        spread = tuple(merge(one, two, walk.probes) for one, two in zip(*shapes, strict=True))
+        walk.steps.append(Step("Expand", node.name, (node.input[at],), (name,), {"shape": spread}))
+        walk.values[name] = inputs[at] = Value((tuple(shapes[0]), tuple(shapes[1])), None)
+        node.input[at] = name
+    walk.rewritten = True
+    second.shapes = [value.shapes[1] if value is not None else None for value in inputs]
+    first.hosts = [None] * len(first.hosts)
+    second.attributes = {"axis": first.attributes["axis"]}
+    try:
+        return RULES["Concat"](second)
+    except Unsupported:
+        return None
+
+
+def gather_rows(walk: Walk, node: NodeProto, inputs: list[Value | None]) -> bool:
+    """Indices into a flattened batch, image after image (the exporter's strided view): a Gather within each image."""
+    flat, indices = inputs[0], inputs[1]
+    assert flat is not None
+    assert indices is not None
+    if len(flat.shapes[0]) != 1 or flat.shapes[0] == flat.shapes[1] or indices.hosts is None:
+        return False
+    count, size = walk.probes[0], flat.shapes[0][0] // walk.probes[0]
+    first, second = indices.hosts
+    if first.shape == second.shape and count == 1 and first.shape[:1] == (1,):
+        second = np.concatenate([first, first + size])
+        walk.rewritten = True
+    own = first.reshape(count, -1)[0]
+    for images, array in zip(walk.probes, (first, second), strict=True):
+        if array.shape[:1] != (images,) or not np.array_equal(
+            array.reshape(images, -1), own + size * np.arange(images)[:, None]
+        ):
+            return False
+    rows, picked, output = f"{node.output[0]}/rows", f"{node.output[0]}/picked", node.output[0]
+    shape = (Scaled(1), *first.shape[1:])
+    chosen = {"axis": 1, "indices": own.tolist()}
+    walk.steps += [
+        Step("Reshape", node.name, (node.input[0],), (rows,), {"shape": (Scaled(1), size)}),
+        Step("Gather", node.name, (rows,), (picked,), chosen),
+        Step("Reshape", node.name, (picked,), (output,), {"shape": shape}),
+    ]
+    for name, tail in ((rows, (size,)), (picked, (own.size,)), (output, first.shape[1:])):
+        walk.values[name] = Value(((walk.probes[0], *tail), (walk.probes[1], *tail)), None)
+    return True

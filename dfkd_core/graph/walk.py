@@ -1,0 +1,71 @@
+"""Walk: the values that a specialisation knows so far, each at two batch sizes, and the steps that it leaves."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dfkd_core.graph.calls import Unsupported
+from dfkd_core.graph.plan import Array, Scaled, Shape, Step
+
+
+@dataclass(slots=True)
+class Value:
+    """A named value at both batch sizes. `hosts` is None where it depends on the images."""
+
+    shapes: tuple[Shape, Shape]
+    hosts: tuple[Array, Array] | None
+    sources: frozenset[str] = frozenset()  # stored tensors that it was computed from
+    parts: tuple[str, ...] = ()  # of a sequence
+
+    @property
+    def constant(self) -> Array | None:
+        """The value where it is the same at both batch sizes."""
+        if self.hosts is None or self.shapes[0] != self.shapes[1]:
+            return None
+        first, second = self.hosts
+        return first if first is second or np.array_equal(first, second) else None
+
+
+@dataclass(slots=True)
+class Walk:
+    """The state of the walk through the nodes."""
+
+    opset: int
+    probes: tuple[int, int]
+    values: dict[str, Value] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    constants: dict[str, Array] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → elements
+    fixed: bool = False  # the file declares one batch size
+    rewritten: bool = False
+
+
+def operand(walk: Walk, name: str | None, value: Value | None) -> str | None:
+    """The name of an input; a constant is taken into the plan with it."""
+    if not name or value is None:
+        return None
+    if value.hosts is not None:
+        constant = value.constant
+        if constant is None:
+            raise Unsupported("a number computed from the batch size meets the images")
+        walk.constants[name] = constant
+    return name
+
+
+def is_padding(walk: Walk, name: str) -> bool:
+    """A bias of zeros that the exporter made up: the file stores none."""
+    return not walk.values[name].sources & walk.sizes.keys() and not walk.constants[name].any()
+
+
+def merge(first: Any, second: Any, probes: tuple[int, int]) -> Any:
+    """One attribute at both batch sizes: the same, or growing with the batch."""
+    if isinstance(first, tuple):
+        return tuple(merge(one, two, probes) for one, two in zip(first, second, strict=True))
+    if first == second:
+        return first
+    if isinstance(first, int) and isinstance(second, int) and first % probes[0] == 0:
+        factor = first // probes[0]
+        if factor * probes[1] == second:
+            return Scaled(factor)
+    raise Unsupported("a size is not a multiple of the batch")
