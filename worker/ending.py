@@ -79,7 +79,7 @@ class Conclusion:
         elif ending.reason is not None:
             self._conclude_stopped(ending.reason)
         elif isinstance(ending.last, ErrorMessage):
-            self._conclude_error(ending.last)
+            self._conclude_error(ending.last, ending.log_tail)
         elif isinstance(ending.last, StoppedMessage) or ending.status == -signal.SIGTERM:
             self._release("stopped", charged=False)
         elif ending.status == LEASE_OVER:
@@ -103,7 +103,8 @@ class Conclusion:
         else:
             self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
 
-    def _conclude_error(self, error: ErrorMessage) -> None:
+    def _conclude_error(self, error: ErrorMessage, log_tail: str) -> None:
+        log.error("job failed", extra={"job_id": self._job_id, "code": error.code, "log_tail": log_tail})
         if error.code == OUT_OF_MEMORY:
             self._conclude_out_of_memory(error.detail)
         elif error.code == "storage-full":

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from jobs.artifacts import ArtifactStore, open_artifacts
@@ -35,6 +36,14 @@ def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
     return answer
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended; where nobody reaps orphans its entry stays."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Bench:

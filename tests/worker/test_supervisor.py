@@ -5,11 +5,10 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from jobs.schemas import JobState
-from tests.worker.conftest import Bench, until
+from tests.worker.conftest import Bench, gone, until
 
 
 def test_a_job_that_is_done_is_published(bench: Bench) -> None:
@@ -102,7 +101,7 @@ def test_a_running_job_is_cancelled_within_a_heartbeat(bench: Bench) -> None:
     thread.join(10)
     assert bench.store.get(job.id).state is JobState.CANCELLED
     assert time.monotonic() - asked_at < bench.settings.heartbeat_seconds + 2.0
-    assert not psutil.pid_exists(pid)
+    assert gone(pid)
     assert bench.workspaces() == []
 
 
@@ -113,7 +112,7 @@ def test_a_deaf_runner_is_killed_after_the_grace(bench: Bench) -> None:
     bench.store.request_cancel(job.id)
     thread.join(10)
     assert bench.store.get(job.id).state is JobState.CANCELLED
-    assert not psutil.pid_exists(pid)
+    assert gone(pid)
 
 
 def test_a_drained_job_goes_back_uncharged_with_its_checkpoint(bench: Bench) -> None:
@@ -153,7 +152,7 @@ def test_a_fenced_out_supervisor_kills_its_runner_and_writes_nothing(bench: Benc
     thread.join(5)
     now = bench.store.get(job.id)
     assert (now.state, now.fence, successor.fence) == (JobState.RUNNING, 2, 2)
-    assert not psutil.pid_exists(pid)
+    assert gone(pid)
     assert {event.fence for event in bench.store.events(job.id) if event.seq > 4} <= {2}
 
 
@@ -239,7 +238,7 @@ def test_what_a_runner_leaves_behind_dies_with_it(bench: Bench) -> None:
     bench.submit()
     job = bench.attempt("parent")
     assert job.state is JobState.SUCCEEDED
-    assert not psutil.pid_exists(bench.report(job)["grandchild"])
+    assert until(lambda: gone(bench.report(job)["grandchild"]), seconds=2)
 
 
 def test_a_runner_knows_neither_database_nor_broker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,4 +276,4 @@ def test_a_runner_killed_from_outside_is_noticed_at_once(bench: Bench) -> None:
     thread.join(2)
     assert not thread.is_alive()
     assert (bench.store.get(job.id).state, bench.store.get(job.id).attempt) == (JobState.QUEUED, 1)
-    until(lambda: not psutil.pid_exists(pid))
+    until(lambda: gone(pid))

@@ -1,0 +1,49 @@
+"""One service for the tests that leave it as they found it, and the student of a run that nothing interrupted."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.service import Service, running_up, spec
+from tests.e2e.teacher import write_teacher
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> None:
+    """The machine's own settings are not part of a test."""
+    for name in [name for name in os.environ if name.startswith("DFKD_")]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny teacher."""
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.onnx")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """`dfkd up`, shared."""
+    with running_up(tmp_path_factory.mktemp("up") / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def reference(service: Service, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the files of a job that nothing interrupted."""
+    job = service.finish(service.client.submit(teacher, spec()))
+    assert job.state == "succeeded", job.error
+    directory = tmp_path_factory.mktemp("reference")
+    service.client.download(job.id, directory)
+    return directory
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

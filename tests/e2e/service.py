@@ -1,0 +1,157 @@
+"""A real `dfkd up`, or API and worker as processes of their own, with the test profile of leases."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.client import DfkdClient
+from service.views import JobView
+from tests.e2e.teacher import NUM_CLASSES
+
+PROFILE = {
+    "DFKD_LEASE_SECONDS": "3",
+    "DFKD_HEARTBEAT_SECONDS": "0.75",
+    "DFKD_SWEEP_SECONDS": "0.5",
+    "DFKD_BACKOFF_SECONDS": "0.2",
+    "DFKD_CHECKPOINT_SECONDS": "0.5",
+    "DFKD_WORKER_THREADS": "1",
+    "DFKD_MAX_CRASHES": "50",
+    "DFKD_MAX_ATTEMPTS": "50",
+}
+JOB_SECONDS = 90.0
+
+
+def spec(*, steps: int = 400, **distillation: object) -> dict[str, Any]:
+    """A job of seconds."""
+    return {
+        "teacher": {"num_classes": NUM_CLASSES},
+        "student": {"architecture": "resnet8", "width": 0.25},
+        "distillation": {"memory": "reservoir", "seed": 7, "budget": {"steps": steps}, **distillation},
+    }
+
+
+def until(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+    """The first true answer of `condition`."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return answer
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; where nobody reaps orphans their entries stay."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+class Service:
+    """What a test has started, seen from outside."""
+
+    def __init__(self, roots: Sequence["subprocess.Popen[bytes]"], url: str, data_dir: Path) -> None:
+        self.roots = list(roots)
+        self.url = url
+        self.data_dir = data_dir
+        self.client = DfkdClient(url)
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes below the ones that were started, and those."""
+        found = [psutil.Process(root.pid) for root in self.roots if root.poll() is None]
+        found += [child for process in list(found) for child in process.children(recursive=True)]
+        return [process for process in found if not gone(process)]
+
+    def find(self, *words: str) -> psutil.Process | None:
+        """The process whose command line ends with these words, or has them, in order, as its last but one part."""
+        for process in self.processes():
+            try:
+                line = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+            if " ".join(words) in line and "dfkd_core.process" not in line:
+                return process
+        return None
+
+    def worker(self) -> psutil.Process:
+        process = until(lambda: self.find("-m worker"))
+        assert isinstance(process, psutil.Process)
+        return process
+
+    def runner(self) -> psutil.Process:
+        process = until(lambda: self.find("-m worker.runner"))
+        assert isinstance(process, psutil.Process)
+        return process
+
+    def in_the_middle(self, job: JobView) -> JobView:
+        """Wait until a job distils and has a checkpoint to go back to."""
+
+        def ready() -> JobView | None:
+            now = self.client.job(job.id)
+            assert not now.terminal, now
+            kept = any(event.kind == "checkpoint" for event in self.client.events(job.id))
+            return now if kept and now.progress.step > 0 else None
+
+        found = until(ready, seconds=JOB_SECONDS)
+        assert isinstance(found, JobView)
+        return found
+
+    def finish(self, job: JobView) -> JobView:
+        """The job when it is terminal."""
+        return self.client.wait(job.id, timeout_seconds=JOB_SECONDS)
+
+    def student(self, job: JobView, directory: Path) -> bytes:
+        """Bytes of the student."""
+        self.client.download(job.id, directory)
+        return (directory / "student.onnx").read_bytes()
+
+
+@contextmanager
+def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
+    """`dfkd up` on a free port."""
+    command = [str(Path(sys.executable).with_name("dfkd")), "up", "--port", "0", "--data-dir", str(data_dir)]
+    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, **PROFILE, **environment}, stdout=subprocess.PIPE, stderr=log
+        )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline().decode()
+        assert line.startswith("dfkd is ready at "), line
+        service = Service([process], line.split()[4], data_dir)
+        with service.client:
+            yield service
+    finally:
+        stop(process)
+        process.stdout.close()
+
+
+@contextmanager
+def running_apart(data_dir: Path, port: int, **environment: str) -> Iterator[Service]:
+    """API and worker as two processes, as on two machines, without a broker unless one is named."""
+    settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
+    data_dir.mkdir(parents=True, exist_ok=True)
+    api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--port", str(port)]
+    commands = [api, [sys.executable, "-m", "worker"]]
+    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
+        processes = [subprocess.Popen(command, env=settings, stdout=log, stderr=log) for command in commands]
+    try:
+        service = Service(processes, f"http://127.0.0.1:{port}", data_dir)
+        with service.client:
+            service.client.jobs()  # waits for the API
+            yield service
+    finally:
+        for process in reversed(processes):
+            stop(process)
+
+
+def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 30.0) -> int:
+    """SIGTERM, and wait."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    return process.wait(seconds)
