@@ -72,7 +72,7 @@ start_and_stop() {
     done
     [ "${healthy:-no}" = yes ]
     kill -TERM $process
-    wait $process
+    wait $process || [ $? = 143 ]  # uvicorn ends with the signal that stopped it
 }
 [ "$(id -u)" = 10001 ]
 '
