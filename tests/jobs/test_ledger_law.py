@@ -10,7 +10,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.schemas import JobError, JobState, Progress
@@ -19,7 +19,8 @@ from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import end_pauses, expire_lease
 
-MAX_ATTEMPTS, MAX_CRASHES = 4, 2
+MAX_JOBS, MAX_ATTEMPTS, MAX_CRASHES = 2, 4, 2
+LAG = st.sampled_from([0, 0, 0, 1])  # the owner mostly, a zombie sometimes
 ENDED = {"succeeded", "failed", "cancelled"}
 
 
@@ -67,7 +68,6 @@ class LedgerLaw(RuleBasedStateMachine):
     """Calls in any order, by workers that may be zombies."""
 
     jobs = Bundle("jobs")
-    claims = Bundle("claims")
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,85 +90,93 @@ class LedgerLaw(RuleBasedStateMachine):
             self.store.close()
             self.directory.cleanup()
 
+    def fenced(self, job_id: str, lag: int) -> tuple[Model, int]:
+        """A worker that was the last but `lag` to claim the job; its model is a dead one where the job is gone."""
+        model = self.models.get(job_id, Model(job_id, state="deleted"))
+        return model, model.fence - lag
+
+    @precondition(lambda self: len(self.models) < MAX_JOBS)
     @rule(target=jobs)
     def submit(self) -> str:
         job = submit(self.store)
         self.models[job.id] = Model(job.id)
         return job.id
 
-    @rule(target=claims)
-    def claim(self) -> object:
+    @rule()
+    def claim(self) -> None:
         claim = self.store.claim("me", 3600, 1)
         oldest = next((model for model in self.models.values() if model.state == "queued"), None)
         assert (claim and claim.job.id) == (oldest and oldest.id)
         if claim is None or oldest is None:
-            return multiple()
+            return
         oldest.state, oldest.fence, oldest.attempt = "running", oldest.fence + 1, oldest.attempt + 1
         oldest.events += 1
         assert claim.fence == oldest.fence
         assert claim.checkpoint_step == oldest.checkpoint
-        return (claim.job.id, claim.fence)
 
-    @rule(claim=claims)
-    def heartbeat(self, claim: tuple[str, int]) -> None:
-        model, lease = self.models.get(claim[0]), self.store.heartbeat(*claim, 3600)
-        if model is None or not model.held(claim[1]):
+    @rule(job_id=jobs, lag=LAG)
+    def heartbeat(self, job_id: str, lag: int) -> None:
+        model, fence = self.fenced(job_id, lag)
+        lease = self.store.heartbeat(job_id, fence, 3600)
+        if not model.held(fence):
             assert lease is None
         else:
             assert lease is not None
             assert lease.cancel_requested is model.cancel
             model.expired = False
 
-    @rule(claim=claims, fraction=st.floats(0, 1))
-    def report(self, claim: tuple[str, int], fraction: float) -> None:
-        model = self.models.get(claim[0])
-        told = self.store.record(*claim, progress=Progress(stage="distill", fraction=fraction), events=[("stage", {})])
-        assert told is (model is not None and model.held(claim[1]))
-        if told and model is not None:
+    @rule(job_id=jobs, lag=LAG, fraction=st.floats(0, 1))
+    def report(self, job_id: str, lag: int, fraction: float) -> None:
+        model, fence = self.fenced(job_id, lag)
+        told = self.store.record(
+            job_id, fence, progress=Progress(stage="distill", fraction=fraction), events=[("stage", {})]
+        )
+        assert told is model.held(fence)
+        if told:
             model.fraction = max(model.fraction, fraction)
             model.events += 1
 
-    @rule(claim=claims, step=st.integers(0, 5))
-    def checkpoint(self, claim: tuple[str, int], step: int) -> None:
-        model = self.models.get(claim[0])
-        kept = self.store.record_checkpoint(*claim, step=step, sha256=digest(f"{claim}{step}"))
-        assert kept is (model is not None and model.held(claim[1]))
-        if kept and model is not None:
+    @rule(job_id=jobs, lag=LAG, step=st.integers(0, 5))
+    def checkpoint(self, job_id: str, lag: int, step: int) -> None:
+        model, fence = self.fenced(job_id, lag)
+        kept = self.store.record_checkpoint(job_id, fence, step=step, sha256=digest(f"{job_id}{step}"))
+        assert kept is model.held(fence)
+        if kept:
             model.crashes = 0 if model.checkpoint is None or step > model.checkpoint else model.crashes
             model.checkpoint = step
             model.events += 1
 
-    @rule(claim=claims)
-    def succeed(self, claim: tuple[str, int]) -> None:
-        model = self.models.get(claim[0])
-        published = self.store.succeed(*claim, artifacts=[artifact_ref()])
-        assert published is (model is not None and model.held(claim[1]) and not model.cancel)
-        if published and model is not None:
+    @rule(job_id=jobs, lag=LAG)
+    def succeed(self, job_id: str, lag: int) -> None:
+        model, fence = self.fenced(job_id, lag)
+        published = self.store.succeed(job_id, fence, artifacts=[artifact_ref()])
+        assert published is (model.held(fence) and not model.cancel)
+        if published:
             model.fraction = 1.0
             model.end("succeeded")
 
-    @rule(claim=claims)
-    def fail(self, claim: tuple[str, int]) -> None:
-        model = self.models.get(claim[0])
-        told = self.store.fail(*claim, error=JobError(code="internal", detail="boom"))
-        assert told is (model is not None and model.held(claim[1]))
-        if told and model is not None:
+    @rule(job_id=jobs, lag=LAG)
+    def fail(self, job_id: str, lag: int) -> None:
+        model, fence = self.fenced(job_id, lag)
+        told = self.store.fail(job_id, fence, error=JobError(code="internal", detail="boom"))
+        assert told is model.held(fence)
+        if told:
             model.end("cancelled") if model.cancel else model.end("failed", "internal")
 
-    @rule(claim=claims)
-    def confirm_cancel(self, claim: tuple[str, int]) -> None:
-        model = self.models.get(claim[0])
-        told = self.store.cancelled(*claim)
-        assert told is (model is not None and model.held(claim[1]) and model.cancel)
-        if told and model is not None:
+    @rule(job_id=jobs, lag=LAG)
+    def confirm_cancel(self, job_id: str, lag: int) -> None:
+        model, fence = self.fenced(job_id, lag)
+        told = self.store.cancelled(job_id, fence)
+        assert told is (model.held(fence) and model.cancel)
+        if told:
             model.end("cancelled")
 
-    @rule(claim=claims, charged=st.booleans())
-    def release(self, claim: tuple[str, int], charged: bool) -> None:
-        model = self.models.get(claim[0])
-        told = self.store.release(*claim, reason="drawn", charged=charged)
-        assert told is (model is not None and model.held(claim[1]))
-        if told and model is not None:
+    @rule(job_id=jobs, lag=LAG, charged=st.booleans())
+    def release(self, job_id: str, lag: int, charged: bool) -> None:
+        model, fence = self.fenced(job_id, lag)
+        told = self.store.release(job_id, fence, reason="drawn", charged=charged)
+        assert told is model.held(fence)
+        if told:
             model.give_back(charged=charged)
 
     @rule(job_id=jobs)
@@ -243,7 +251,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
 LedgerLaw.TestCase.settings = settings(
     max_examples=20,
-    stateful_step_count=25,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     database=None,
