@@ -223,6 +223,12 @@ DOWNLOAD: dict[int | str, Document] = {
     304: {"description": "The file has the ETag in If-None-Match."},
 }
 
+HEAD: dict[int | str, Document] = {
+    200: {"description": "What a download would send.", "headers": _DOWNLOAD_HEADERS},
+    206: {"description": "What a download of one range would send.", "headers": _DOWNLOAD_HEADERS},
+    304: DOWNLOAD[304],
+}
+
 NAMED: dict[str, Document] = {
     "EVENT_PAGE": EVENT_PAGE,
     "QUEUED_JOB": QUEUED_JOB,

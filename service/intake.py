@@ -6,17 +6,14 @@ Everything here blocks (child process, files, SQL) and runs in the thread pool.
 import logging
 import uuid
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from dfkd_core.door import resolve
-from dfkd_core.inspection import Inspection, inspect_in_child
-
 from dfkd_core.config import TeacherSpec
-from jobs.errors import LedgerError
+from dfkd_core.door import resolve
+from jobs.errors import LedgerError, TeacherNotFound
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
-from service.errors import MissingPart
+from service.inspections import Facts, facts, inspect
 from service.uploads import ReceivedTeacher, Submission
 
 log = logging.getLogger(__name__)
@@ -25,12 +22,13 @@ log = logging.getLogger(__name__)
 def accept_submission(desk: Desk, submission: Submission) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
-    if teacher is None or spec is None:
-        raise MissingPart("A job needs a teacher and a spec.")
+    assert teacher is not None  # both parts came, or the submission was refused
+    assert spec is not None
     try:
-        inspection = inspect(desk, teacher.upload.path, spec.teacher)
+        known = _known(desk, teacher.upload.sha256)
+        inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
-        kept, _ = _keep(desk, teacher, inspection)
+        kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
     except BaseException:
         submission.discard()
         raise
@@ -40,33 +38,31 @@ def accept_submission(desk: Desk, submission: Submission) -> Job:
 def accept_request(desk: Desk, spec: JobSpec, teacher_id: str) -> Job:
     """A job for a teacher that is here already."""
     teacher = desk.store.get_teacher(teacher_id)
-    inspection = inspect(desk, desk.artifacts.path(teacher.id), spec.teacher)
+    inspection = inspect(desk.artifacts.path(teacher.id), spec.teacher, desk.settings, known=teacher)
     resolved, _, warnings = resolve(spec, inspection)
     return _create(desk, resolved, teacher.id, warnings)
 
 
 def accept_teacher(desk: Desk, teacher: ReceivedTeacher) -> tuple[TeacherRef, bool]:
     """Keep a teacher for later jobs → what is kept, and whether it is new."""
+    told = TeacherSpec()
     try:
-        inspection = inspect(desk, teacher.upload.path, TeacherSpec())
-        return _keep(desk, teacher, inspection)
+        known = _known(desk, teacher.upload.sha256)
+        inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
+        return _keep(desk, teacher, facts(inspection, told))
     except BaseException:
         teacher.upload.discard()
         raise
 
 
-def inspect(desk: Desk, path: Path, spec: TeacherSpec) -> Inspection:
-    """The structural inspection, in its throw-away child."""
-    settings = desk.settings
-    return inspect_in_child(
-        path,
-        spec,
-        timeout_seconds=settings.inspection_timeout_seconds,
-        memory_bytes=settings.inspection_memory_bytes,
-    )
+def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
+    try:
+        return desk.store.get_teacher(teacher_id)
+    except TeacherNotFound:
+        return None
 
 
-def _keep(desk: Desk, teacher: ReceivedTeacher, inspection: Inspection) -> tuple[TeacherRef, bool]:
+def _keep(desk: Desk, teacher: ReceivedTeacher, found: Facts) -> tuple[TeacherRef, bool]:
     """The file first, then its row; a file whose row could not be written is taken back."""
     upload = teacher.upload
     ref = TeacherRef(
@@ -74,7 +70,7 @@ def _keep(desk: Desk, teacher: ReceivedTeacher, inspection: Inspection) -> tuple
         bytes=upload.bytes,
         format=teacher.format.value,
         created_at=datetime.now(UTC),
-        inspection=inspection.model_dump(mode="json"),
+        inspection=found,
     )
     try:
         with desk.artifacts.keeping():

@@ -4,6 +4,9 @@ import uuid
 from datetime import UTC, datetime
 from hashlib import sha256
 
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
 from jobs.schemas import ArtifactRef, Job, JobSpec, TeacherRef
 from jobs.store import Store
 
@@ -32,3 +35,30 @@ def submit(store: Store, **labels: str) -> Job:
     """A queued job in the ledger."""
     teacher, _ = store.put_teacher(teacher_ref())
     return store.create(str(uuid.uuid4()), job_spec(**labels), teacher.id)
+
+
+def onnx_teacher(*, channels: int = 1, side: int = 32, num_classes: int = 10, seed: int = 0) -> bytes:
+    """A small untrained classifier as an ONNX file: convolution, pooling, two linear layers; about 50 000 weights."""
+    rng = np.random.default_rng(seed)
+    flat = 8 * ((side - 4) // 2) ** 2
+    shapes = {"conv.weight": (8, channels, 5, 5), "fc1.weight": (32, flat), "fc2.weight": (num_classes, 32)}
+    weights = {name: (rng.standard_normal(shape) * 0.1).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [
+        helper.make_node("Conv", ["images", "conv.weight"], ["conv"]),
+        helper.make_node("Relu", ["conv"], ["features"]),
+        helper.make_node("MaxPool", ["features"], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "fc1.weight"], ["hidden"], transB=1),
+        helper.make_node("Relu", ["hidden"], ["active"]),
+        helper.make_node("Gemm", ["active", "fc2.weight"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "teacher",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", channels, side, side])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", num_classes])],
+        [numpy_helper.from_array(weight, name) for name, weight in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    serialized: bytes = model.SerializeToString()
+    return serialized

@@ -36,20 +36,30 @@ def list_artifacts(desk: OurDesk, job_id: JobId) -> Response:
     return json_response(ArtifactList(artifacts=[artifact_view(job.id, artifact) for artifact in job.artifacts]))
 
 
-@router.api_route(
+_REFUSALS = problems(
+    "job-not-found",
+    "artifact-not-found",
+    "artifact-not-ready",
+    "range-not-satisfiable",
+    "artifact-corrupt",
+    "unavailable",
+)
+
+
+@router.get(
     "/{name}",
-    methods=["GET", "HEAD"],
     operation_id="download_artifact",
     summary="Download a file of a job",
     response_class=Response,
-    responses={
-        **examples.DOWNLOAD,
-        **problems(
-            "job-not-found", "artifact-not-found", "artifact-not-ready", "range-not-satisfiable",
-            "artifact-corrupt", "unavailable",
-        ),
-    },
-)  # fmt: skip
+    responses={**examples.DOWNLOAD, **_REFUSALS},
+)
+@router.head(
+    "/{name}",
+    operation_id="head_artifact",
+    summary="Size and digest of a file of a job",
+    response_class=Response,
+    responses={**examples.HEAD, **_REFUSALS},
+)
 def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str) -> Response:
     """The digest of the stored bytes is checked before the first of them leaves. Single byte ranges are served."""
     artifact = _artifact(desk.store.get(job_id), name)

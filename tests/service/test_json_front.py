@@ -76,9 +76,9 @@ def test_the_limit_of_the_depth_is_exact() -> None:
     "text", [b"[" * MAX_BYTES, b'{"a":' * 12_000, b'{"a":[' + b"NaN," * 15_000 + b"NaN]}", b"9" * 60_000]
 )
 def test_a_hostile_document_is_refused_quickly_and_briefly(text: bytes) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     error = refusal(text)
-    assert time.perf_counter() - started < 0.25
+    assert time.process_time() - started < 0.25
     assert len(error.errors) <= MAX_ERRORS
 
 

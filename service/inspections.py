@@ -1,0 +1,58 @@
+"""The structural inspection of a teacher: in its throw-away child, and only once where its result is known.
+
+What the child finds depends on the file, on the version of its code, and on what the spec says about the teacher: the
+architecture of a safetensors file, and the shape of the images where an ONNX graph leaves it open.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+import dfkd_core
+from dfkd_core.config import TeacherSpec
+from dfkd_core.inspection import Inspection, inspect_in_child
+from jobs.schemas import TeacherRef
+from jobs.settings import Settings
+
+Facts = dict[str, Any]  # Any: JSON
+
+TOLD_SHAPE = "told_shape"
+INSPECTED_BY = "inspected_by"
+
+
+def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
+    """What the file is; from `known` where that was found under the same circumstances."""
+    found = None if known is None else _recalled(known.inspection, spec)
+    return found or inspect_in_child(
+        path,
+        spec,
+        timeout_seconds=settings.inspection_timeout_seconds,
+        memory_bytes=settings.inspection_memory_bytes,
+    )
+
+
+def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
+    """An inspection as it is kept with its teacher, with the circumstances."""
+    return {
+        **inspection.model_dump(mode="json"),
+        TOLD_SHAPE: _told_shape(spec),
+        INSPECTED_BY: dfkd_core.__version__,
+    }
+
+
+def _recalled(kept: Facts, spec: TeacherSpec) -> Inspection | None:
+    """A kept inspection, if inspecting anew under `spec` would find the same."""
+    if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
+        return None
+    told = _told_shape(spec)
+    if told != kept.get(TOLD_SHAPE) and (told is None or told != kept.get("input_shape")):
+        return None
+    try:
+        return Inspection.model_validate({name: kept[name] for name in kept.keys() - {TOLD_SHAPE, INSPECTED_BY}})
+    except ValidationError:
+        return None
+
+
+def _told_shape(spec: TeacherSpec) -> list[int] | None:
+    return None if spec.input is None else list(spec.input.shape)

@@ -1,0 +1,97 @@
+"""POST /jobs and POST /teachers: what is accepted."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.builders import onnx_teacher
+from tests.service.conftest import SPEC
+from tests.service.harness import Service, multipart, post_multipart, post_parts, spec_text
+
+
+def test_a_job_is_accepted_and_echoes_every_default(http: httpx.Client, teacher: bytes) -> None:
+    response = post_parts(http, [("spec", spec_text({**SPEC, "name": "first"})), ("teacher", teacher)])
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/jobs/{job['id']}"
+    assert response.headers["retry-after"] == "1"
+    assert (job["state"], job["terminal"], job["name"], job["attempt"]) == ("queued", False, "first", 0)
+    assert job["spec"]["distillation"]["memory_options"]["latent_dim"] > 0
+    assert job["spec"]["teacher"]["format"] == "onnx"
+    assert job["spec"]["teacher"]["input"]["shape"] == [1, 32, 32]
+    assert job["spec"]["teacher"]["num_classes"] == 10
+    assert job["teacher"]["id"] == hashlib.sha256(teacher).hexdigest()
+    assert "input-range-unknown" in {warning["code"] for warning in job["warnings"]}
+    shown = http.get(response.headers["location"]).json()
+    assert {**shown, "durations": 0} == {**job, "durations": 0}
+
+
+def test_the_file_is_kept_byte_for_byte(service: Service, teacher: bytes) -> None:
+    job = post_parts(service.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()
+    with service.artifacts.open(job["teacher"]["id"]) as file:
+        assert file.read() == teacher
+
+
+def test_the_parts_may_come_in_any_order_and_in_any_pieces(http: httpx.Client, teacher: bytes) -> None:
+    body = multipart([("teacher", teacher), ("spec", spec_text(SPEC))])
+
+    def pieces() -> Iterator[bytes]:
+        yield from (body[start : start + 7919] for start in range(0, len(body), 7919))
+
+    assert post_multipart(http, pieces()).status_code == 202
+
+
+def test_a_teacher_is_uploaded_once_and_used_by_its_id(http: httpx.Client) -> None:
+    teacher = onnx_teacher(seed=11)
+    headers = {"Content-Type": "application/octet-stream"}
+    first, second = (http.post("/teachers", content=teacher, headers=headers) for _ in range(2))
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert first.json() == second.json() == http.get(first.headers["location"]).json()
+    assert first.json()["inspection"]["num_classes"] == 10
+    response = http.post("/jobs", json={**SPEC, "teacher": {"id": first.json()["id"]}})
+    assert response.status_code == 202
+    assert response.json()["teacher"]["id"] == hashlib.sha256(teacher).hexdigest()
+    assert response.json()["spec"]["teacher"]["input"]["shape"] == [1, 32, 32]
+
+
+def test_both_ways_give_the_same_spec(http: httpx.Client, teacher: bytes) -> None:
+    by_part = post_parts(http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()
+    by_id = http.post("/jobs", json={**SPEC, "teacher": {"id": by_part["teacher"]["id"]}}).json()
+    assert by_part["spec"] == by_id["spec"]
+    assert by_part["warnings"] == by_id["warnings"]
+
+
+def test_the_echoed_spec_can_be_sent_again(http: httpx.Client, teacher: bytes) -> None:
+    spec = {**SPEC, "distillation": {"seed": 7, "memory": "reservoir"}, "labels": {"a": "b"}}
+    first = post_parts(http, [("spec", spec_text(spec)), ("teacher", teacher)]).json()["spec"]
+    again = post_parts(http, [("spec", json.dumps(first).encode()), ("teacher", teacher)]).json()["spec"]
+    assert first == again
+
+
+@pytest.mark.parametrize("form", ["hexadecimal", "repr"])
+def test_a_declared_digest_is_compared(http: httpx.Client, teacher: bytes, form: str) -> None:
+    def declared(content: bytes) -> dict[str, str]:
+        digest = hashlib.sha256(content)
+        if form == "hexadecimal":
+            return {"X-Content-SHA256": digest.hexdigest().upper()}
+        return {"Repr-Digest": f"sha-512=:AAAA:, sha-256=:{base64.b64encode(digest.digest()).decode()}:"}
+
+    headers = {"Content-Type": "application/octet-stream"}
+    assert http.post("/teachers", content=teacher, headers={**headers, **declared(teacher)}).is_success
+    wrong = http.post("/teachers", content=teacher, headers={**headers, **declared(b"other")})
+    assert (wrong.status_code, wrong.json()["code"]) == (422, "digest-mismatch")
+
+
+def test_an_upload_of_exactly_the_limit_is_read(service: Service) -> None:
+    limit = 1_000_000
+    headers = {"Content-Type": "application/octet-stream"}
+    padded = onnx_teacher()
+    at_limit = padded + b"\x00" * (limit - len(padded))
+    refused = service.http.post("/teachers", content=at_limit, headers=headers)
+    assert refused.json()["code"] == "teacher-invalid"  # read to its end, and then it is no model
+    above = service.http.post("/teachers", content=iter([at_limit, b"x"]), headers=headers)
+    assert (above.status_code, above.json()["max_bytes"]) == (413, limit)
