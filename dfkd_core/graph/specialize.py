@@ -104,7 +104,9 @@ def _visit(walk: Walk, node: NodeProto) -> None:
         inputs = [walk.values[name] if name else None for name in node.input]
         if any(value is not None and value.parts for value in inputs):
             raise Unsupported("its input is a sequence")
-        _compute(walk, node, attributes, inputs)
+        own = NodeProto()
+        own.CopyFrom(node)  # a rewriting renames its inputs; the model itself stays as it is for ONNX Runtime
+        _compute(walk, own, attributes, inputs)
 
 
 def _constant(walk: Walk, name: str, attributes: dict[str, Any]) -> None:

@@ -40,8 +40,8 @@ def clip(x: Tensor, *, min: float, max: float) -> Tensor:
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Everything is computed in float32."""
-    return x.float()
+    """Truth values become numbers; whatever real type the file asks for, the network keeps its own."""
+    return x if x.is_floating_point() else x.float()
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:

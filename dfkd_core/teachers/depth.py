@@ -1,0 +1,207 @@
+"""Depth: before any training, do we compute what ONNX Runtime computes, and does a useful gradient reach the images?
+
+The structural inspection never runs the file; this does, on random images from the teacher's input space.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.graph.reader import read_plan
+from dfkd_core.teachers.teacher import Teacher
+
+BATCHES = (1, 2, 7)
+TOLERANCE = 1e-4  # of the largest logit, or of 1 if that is less
+TOLERANCE_FLOAT16 = 2e-2  # the file computes in half precision, we do not
+GRADIENT_TOLERANCE = 1e-2
+DIRECTIONS = 5
+STEP = 1e-8  # of the finite difference, in units of the input space's range; in double precision
+MOST_DEAD = 0.99
+
+Runtime = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """What running the teacher showed."""
+
+    max_abs_diff: float | None  # largest difference to ONNX Runtime; None where the file is not ONNX
+    tolerance: float | None  # the largest difference allowed, scaled by the logits
+    batches: tuple[int, ...]  # batch sizes compared
+    gradient_error: float  # relative, of the gradient along random directions against finite differences; the median
+    dead_input_fraction: float  # of the input's values, that no logit depends on
+    outputs: Literal["logits", "log-probabilities"]
+
+
+def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> Depth:
+    """Compare, differentiate and look at the outputs; seconds for a small teacher.
+
+    Raises ParityError, NotDifferentiable, or TeacherInvalid (logits that are not finite, probabilities instead of
+    logits, a file that ONNX Runtime refuses).
+    """
+    difference, tolerance = _check_parity(teacher, path, generator)
+    images = draw_images(teacher, 8, generator)
+    outputs = _check_outputs(teacher.label(images))
+    dead = _check_dead(teacher, images, generator)
+    return Depth(
+        max_abs_diff=difference,
+        tolerance=tolerance,
+        batches=BATCHES,
+        gradient_error=_check_gradient(teacher, images[:2], generator),
+        dead_input_fraction=dead,
+        outputs=outputs,
+    )
+
+
+def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
+    """Uniform images (count, C, H, W) between the bounds of the input space, on the teacher's device."""
+    space = teacher.input_space
+    low, high = (torch.tensor(bounds).reshape(1, -1, 1, 1) for bounds in (space.low, space.high))
+    unit = torch.rand(count, *space.shape, generator=generator, device=generator.device).cpu()
+    return (low + unit * (high - low)).to(_device(teacher))
+
+
+def _device(teacher: Teacher) -> torch.device:
+    return next((parameter.device for parameter in teacher.network.parameters()), torch.device("cpu"))
+
+
+def _check_parity(teacher: Teacher, path: Path, generator: torch.Generator) -> tuple[float | None, float | None]:
+    with path.open("rb") as file:
+        if sniff(file.read(SNIFF_BYTES), path.name) is not TeacherFormat.ONNX:
+            return None, None
+    run, tolerance = _runtime(path, teacher.input_space.shape)
+    worst = 0.0
+    for count in BATCHES:
+        images = draw_images(teacher, count, generator)
+        ours, theirs = teacher.label(images).cpu(), run(images.cpu())
+        if not (ours.isfinite().all() and theirs.isfinite().all()):
+            raise TeacherInvalid(
+                "the teacher's logits are not finite", hint="Check teacher.input.mean and std, and the export."
+            )
+        worst = max(worst, _difference(ours, theirs, tolerance))
+    return worst, tolerance
+
+
+def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
+    if ours.shape != theirs.shape:
+        raise ParityError(f"ONNX Runtime returns shape {tuple(theirs.shape)}, our reading {tuple(ours.shape)}")
+    difference = (ours - theirs).abs().max().item()
+    scale = max(1.0, theirs.abs().max().item())
+    if difference > tolerance * scale:
+        raise ParityError(
+            f"for {len(ours)} images our reading of the teacher differs from ONNX Runtime's by {difference:.3g} "
+            f"on logits of up to {scale:.3g}",
+            hint="Export again with a dynamic batch, without quantisation, and with opset_version=18.",
+        )
+    return difference
+
+
+def _runtime(path: Path, shape: tuple[int, int, int]) -> tuple[Runtime, float]:
+    """The file in ONNX Runtime, in eval mode and with logits, as a function of images; and the tolerance for it."""
+    plan, model = read_plan(path, input_shape=shape)
+    session = _session(model.SerializeToString())
+    element: Any = np.dtype(plan.element)  # Any: one of three NumPy types
+    declared = plan.declared_batch
+
+    def run(images: Tensor) -> Tensor:
+        array = images.numpy().astype(element)
+        size = declared or len(array)
+        rows = []
+        for start in range(0, len(array), size):
+            chunk = array[start : start + size]
+            full = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
+            rows.append(np.asarray(session.run(None, {plan.input_name: full})[0])[: len(chunk)])
+        return torch.from_numpy(np.concatenate(rows).astype(np.float32))
+
+    halved = "float16-to-float32" in plan.normalisations
+    return run, TOLERANCE_FLOAT16 if halved else TOLERANCE
+
+
+def _session(model: bytes) -> Any:  # Any: ONNX Runtime has no type information
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions share no base class of their own
+        raise TeacherInvalid(
+            "ONNX Runtime refuses the teacher", hint="Check it with onnx.checker.check_model(path, full_check=True)."
+        ) from error
+
+
+def _check_outputs(logits: Tensor) -> Literal["logits", "log-probabilities"]:
+    """(N, num_classes): probabilities are refused; logarithms of them serve as logits."""
+    if not logits.isfinite().all():
+        raise TeacherInvalid("the teacher's logits are not finite", hint="Check teacher.input.mean and std.")
+    ones = torch.ones(len(logits), device=logits.device)
+    if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), ones, atol=1e-3):
+        raise TeacherInvalid(
+            "the teacher returns probabilities, not logits", hint="Export the network without its last softmax."
+        )
+    normalised = torch.allclose(logits.logsumexp(1), 0 * ones, atol=1e-3)
+    return "log-probabilities" if normalised else "logits"
+
+
+def _gradient(network: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
+    """Gradient of the weighted sum of logits with respect to the images, of their shape."""
+    images = images.detach().requires_grad_(True)
+    score = (network(images) * weights).sum()
+    if not score.requires_grad:
+        raise NotDifferentiable("no gradient reaches the teacher's input")
+    (gradient,) = torch.autograd.grad(score, images, allow_unused=True)
+    if gradient is None:
+        raise NotDifferentiable("no gradient reaches the teacher's input")
+    return gradient
+
+
+def _check_dead(teacher: Teacher, images: Tensor, generator: torch.Generator) -> float:
+    weights = _normal((len(images), teacher.num_classes), generator).to(images)
+    gradient = _gradient(teacher, images, weights)
+    if not gradient.isfinite().all():
+        raise NotDifferentiable("the gradient at the teacher's input is not finite")
+    dead = (gradient == 0).all(0).float().mean().item()
+    if dead > MOST_DEAD:
+        raise NotDifferentiable(
+            f"the logits do not depend on {dead:.0%} of the input's values",
+            hint="Check that the images' range fits the teacher: teacher.input.mean, std and range.",
+        )
+    return dead
+
+
+def _check_gradient(teacher: Teacher, images: Tensor, generator: torch.Generator) -> float:
+    """Central differences along random directions, in double precision; the median forgives kinks."""
+    network = copy.deepcopy(teacher.network).cpu().double()
+    points = images.cpu().double()
+    weights = _normal((len(points), teacher.num_classes), generator).double()
+    gradient = _gradient(network, points, weights)
+    span = max(high - low for low, high in zip(teacher.input_space.low, teacher.input_space.high, strict=True))
+    errors = []
+    for _ in range(DIRECTIONS):
+        direction = _normal(tuple(points.shape), generator).double().sign()
+        with torch.no_grad():
+            above, below = (((network(points + side * STEP * span * direction)) * weights).sum() for side in (1, -1))
+        measured = ((above - below) / (2 * STEP * span)).item()
+        claimed = (gradient * direction).sum().item()
+        floor = 1e-6 * gradient.abs().sum().item()
+        errors.append(abs(measured - claimed) / max(abs(measured), abs(claimed), floor, 1e-12))
+    error = float(np.median(errors))
+    if error > GRADIENT_TOLERANCE:
+        raise NotDifferentiable(
+            f"the gradient at the teacher's input is off by {error:.1%} of a finite difference",
+            hint="Leave rounding, thresholds and table look-ups out of the exported graph.",
+        )
+    return error
+
+
+def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, device=generator.device).cpu()
