@@ -82,8 +82,9 @@ def build_network(description: NetworkDescription, *, generator: torch.Generator
     for name, layer in description.layers:
         _initialise(network.get_submodule(name), layer, generator)
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    # Past nn.Module's own bookkeeping: as a registered child the layer would be listed twice in the state.
-    network.__dict__["classifier"] = linears[-1]
+    if getattr(network, "classifier", None) is not linears[-1]:
+        # Past nn.Module's own bookkeeping: as a registered child the layer would be listed twice in the state.
+        network.__dict__["classifier"] = linears[-1]
     return network
 
 

@@ -1,7 +1,7 @@
 """MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381) in CIFAR form: a stem of stride 1, global pooling.
 
 Hidden channel counts are rounded to multiples of 8 as published, and the last one does not shrink below 1280.
-Parameters: features.0.{0, 1}, features.B.conv.…, features.18.{0, 1}, classifier.1.
+Parameters: features.0.{0, 1}, features.B.conv.…, features.18.{0, 1}, classifier (elsewhere often classifier.1).
 """
 
 from dfkd_core.layers import (
@@ -40,10 +40,8 @@ def mobilenetv2(fit: Fit) -> Chain:
         ("features", _numbered(*layers)),
         ("pool", GlobalAvgPool()),
         ("flatten", Flatten()),
-        (
-            "classifier",
-            _numbered(Dropout(fit.options["dropout"]), Linear(last, fit.num_classes, init=Initialiser.SMALL_NORMAL)),
-        ),
+        ("dropout", Dropout(fit.options["dropout"])),
+        ("classifier", Linear(last, fit.num_classes, init=Initialiser.SMALL_NORMAL)),
     )
 
 

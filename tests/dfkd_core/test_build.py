@@ -144,6 +144,7 @@ def test_the_classifier_is_the_last_linear_layer_of_a_copy_too() -> None:
         twin = copy.deepcopy(network)
         for one in (network, twin):
             assert one.classifier is [module for module in one.modules() if isinstance(module, nn.Linear)][-1]
+            assert one.get_submodule("classifier") is one.classifier  # no child of that name is hidden
         assert twin.classifier is not network.classifier
         assert list(twin.state_dict()) == list(network.state_dict())
 
