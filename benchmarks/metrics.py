@@ -7,6 +7,7 @@ steps that fall by at most 0.2 points (`monotone_share`), and regret = maximum â
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import fmean, pstdev, stdev
 
 BURN_IN = 0.1
@@ -41,7 +42,7 @@ def drawdown(accuracies: Sequence[float]) -> float:
 
 def monotone_share(accuracies: Sequence[float]) -> float:
     """Share of evaluations after the first that fall by at most FALL_ALLOWED points; 1 for a single evaluation."""
-    pairs = list(zip(accuracies, accuracies[1:], strict=False))
+    pairs = list(pairwise(accuracies))
     return fmean(after >= before - FALL_ALLOWED for before, after in pairs) if pairs else 1.0
 
 

@@ -1,6 +1,6 @@
 """Demonstration teachers, trained on real data once and kept outside the repository's history.
 
-    python -m benchmarks.teachers        trains the MNIST LeNet-5 if it is not in the cache, and prints its accuracy
+python -m benchmarks.teachers        trains the MNIST LeNet-5 if it is not in the cache, and prints its accuracy
 """
 
 import math
@@ -23,7 +23,6 @@ SEED = 0
 EPOCHS = 12
 BATCH_SIZE = 128
 LEARNING_RATE = 2e-3
-
 
 
 def mnist_lenet5() -> Teacher:

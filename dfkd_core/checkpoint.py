@@ -20,6 +20,7 @@ from dfkd_core.config import DistillConfig
 from dfkd_core.errors import CheckpointMismatch
 
 FORMAT = "dfkd-checkpoint-1"
+HEADER = "dfkd"
 KEPT = 2
 TENSOR = "__tensor__"
 PAIRS = "__pairs__"  # a dict whose keys are integers, such as an optimiser's
@@ -67,7 +68,8 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], *, fingerprint: Mappi
     """Write to a temporary file beside `path`, flush it to the disk, rename it, flush the directory."""
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors)
-    metadata = {"format": FORMAT, "state": json.dumps(tree), "fingerprint": json.dumps(dict(fingerprint))}
+    header = {"format": FORMAT, "fingerprint": dict(fingerprint), "state": tree}
+    metadata = {HEADER: json.dumps(header)}  # one key: the library writes several in any order
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -96,10 +98,11 @@ def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise CheckpointMismatch(f"{path.name} cannot be read: {error}") from error
-    if metadata.get("format") != FORMAT:
+    header = json.loads(metadata.get(HEADER, "{}"))
+    if header.get("format") != FORMAT:
         raise CheckpointMismatch(f"{path.name} is not a {FORMAT} file")
-    _check_fingerprint(path, json.loads(metadata["fingerprint"]), fingerprint)
-    state: dict[str, Any] = _unpack(json.loads(metadata["state"]), tensors)
+    _check_fingerprint(path, header["fingerprint"], fingerprint)
+    state: dict[str, Any] = _unpack(header["state"], tensors)
     return state
 
 
@@ -162,5 +165,5 @@ def _digest_of_weights(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -122,7 +122,8 @@ class PreDfkdOptions(Frozen):
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
         60, description="Rounds before the first student update; without disagreement."
     )
-    learning_rate: Positive = Field(1e-3, description="Adam; decays with the student's when that does.")
+    learning_rate: Positive = Field(1e-3, description="Of Adam.")
+    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, until the consolidation.")
     gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
     onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
     balance_weight: Weight = Field(5.0, description="Weight of the class balance, sum of mean p times log10 mean p.")
@@ -224,7 +225,7 @@ class Training(Frozen):
     learning_rate: Positive = 2e-3
     momentum: Fraction = Field(0.9, description="Of SGD.")
     weight_decay: Weight = 0.0
-    decay: Literal["cosine", "none"] = Field("cosine", description="Of both learning rates, over the actual run.")
+    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per student update, with replay.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Student updates per round.")
     fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Generator batches drawn per round.")

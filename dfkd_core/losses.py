@@ -33,9 +33,8 @@ def onehot(teacher_logits: Tensor) -> Tensor:
 
 def class_balance(teacher_logits: Tensor) -> Tensor:
     """Sum over classes of p̄ log10 p̄ with p̄ the batch mean of softmax: −log10(num_classes) at best."""
-    mean = teacher_logits.softmax(dim=1).mean(dim=0)
-    entropy: Tensor = torch.special.entr(mean).sum()
-    return -entropy / math.log(10)
+    log_mean = F.log_softmax(teacher_logits, dim=1).logsumexp(dim=0) - math.log(len(teacher_logits))
+    return (log_mean.exp() * log_mean).sum() / math.log(10)
 
 
 def activation(features: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Schedule:
 
     def generator_rate(self, step: int) -> float:
         """Factor of the generator's learning rate: cosine to 0 at the start of the consolidation."""
-        return _cosine(step, self.consolidation_starts) if self.decays else 1.0
+        return _cosine(step, self.consolidation_starts)
 
     def replay_share_at(self, step: int) -> float:
         """Share of remembered images in a student batch, growing linearly with the age of the run."""

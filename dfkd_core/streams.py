@@ -29,7 +29,6 @@ class Streams:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put every stream back to where `state` says; others start from their seed."""
-        self._generators.clear()
+        """Put every stream back to where `state` says, in place: whoever holds one goes on with it."""
         for name, position in state.items():
             self[name].set_state(position)

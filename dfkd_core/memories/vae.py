@@ -6,6 +6,7 @@ Reconstructions are judged through the teacher, codes are balanced over its clas
 VAE rehearses on its own replay so that it does not forget either.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -190,7 +191,7 @@ class VaeMemory(Memory):
         """Continue an earlier VAE."""
         self.encoder.load_state_dict(state["encoder"])
         self.decoder.load_state_dict(state["decoder"])
-        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would share the tensors
         if self._prior is not None:
             self._prior.restore(state["prior"])
         self._updates, self._agreement = state["updates"], state["agreement"]

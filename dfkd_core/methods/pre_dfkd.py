@@ -5,6 +5,7 @@ A generator learns to make images that the teacher is sure of, that are balanced
 features, that fit its BatchNorm statistics where it has them, and on which the student disagrees with it.
 """
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -44,10 +45,15 @@ class PreDfkd(Synthesizer):
         ).to(device)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate)
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step, before the schedule's factor."""
+        return self._options.learning_rate * self._calmed
+
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
         """One Adam step on the generator loss (methods-replay §2.3)."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._options.learning_rate * self._calmed * rate
+            group["lr"] = self.learning_rate * (rate if self._options.decay == "cosine" else 1.0)
         images = self._images(self._options.batch_size, self._noise)
         terms = self._terms(images, student)
         self._optimizer.zero_grad(set_to_none=True)
@@ -119,7 +125,7 @@ class PreDfkd(Synthesizer):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue an earlier generator."""
         self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(dict(state["optimizer"]))
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would share the tensors
         self._calmed = state["calmed"]
 
 

@@ -1,0 +1,246 @@
+"""The loop: what it promises about the published student, interruption, budget and failure."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from dfkd_core.checkpoint import CheckpointWriter, written
+from dfkd_core.config import DistillConfig
+from dfkd_core.distill import Distilled, distill
+from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
+from dfkd_core.probe import agrees
+from dfkd_core.progress import Update
+from dfkd_core.teachers.teacher import Teacher
+from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
+
+MEMORIES = ["none", "reservoir", "vae"]
+
+
+def never(_update: Update) -> bool:
+    return False
+
+
+def run(
+    config: DistillConfig, *, teacher: Teacher | None = None, student: nn.Module | None = None, **more: Any
+) -> Distilled:
+    more.setdefault("on_step", never)
+    return distill(teacher or tiny_teacher(), student or tiny_network(), config, **more)
+
+
+def content(distilled: Distilled) -> bytes:
+    return save({name: tensor.contiguous() for name, tensor in distilled.student.state_dict().items()})
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("batchnorm", [False, True])
+def test_a_run_ends_with_a_published_student(memory: str, batchnorm: bool) -> None:
+    distilled = run(
+        tiny_config(memory=memory),
+        teacher=tiny_teacher(batchnorm=batchnorm),
+        student=tiny_network(batchnorm=batchnorm),
+    )
+    assert not distilled.student.training
+    assert distilled.student_updates == 24
+    assert distilled.curve[-1]["step"] == 24
+    assert distilled.curve[-1]["published"] == distilled.probe_agreement
+    assert 0 < distilled.published_step <= 24
+    assert distilled.warnings == []
+    assert (distilled.memory_bytes > 0) == (memory != "none")
+    assert len(distilled.audit) > 0
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 9, 13), (3, 16, 16)])
+def test_other_channels_and_sizes(shape: tuple[int, int, int]) -> None:
+    config = tiny_config(memory="vae", budget={"steps": 8})
+    distilled = run(config, teacher=tiny_teacher(shape=shape), student=tiny_network(shape=shape))
+    assert distilled.audit.images.shape[1:] == shape
+
+
+def test_the_student_learns_the_teacher() -> None:
+    config = tiny_config(
+        budget={"steps": 400},
+        method_options={"learning_rate": 2e-3, "warmup_rounds": 5},
+        training={"updates_per_round": 10, "learning_rate": 5e-3},
+        steadiness={"evaluations": 8},
+    )
+    teacher, student = tiny_teacher(), tiny_network()
+    noise = torch.rand((500, *SHAPE), generator=torch.Generator().manual_seed(9)) * 3 - 1
+    before = (student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
+    distilled = run(config, teacher=teacher, student=student)
+    after = (distilled.student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
+    assert agrees(distilled.student, distilled.audit).double().mean() > 0.85
+    assert after > before + 0.2
+
+
+def test_equal_runs_give_equal_bytes_and_other_seeds_do_not() -> None:
+    one, same, other = (run(tiny_config(seed=seed)) for seed in (3, 3, 4))
+    assert content(one) == content(same)
+    assert one.curve == same.curve
+    assert content(one) != content(other)
+
+
+def test_the_global_random_state_of_the_caller_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    run(tiny_config(budget={"steps": 4}))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def stopping_at(round_number: int) -> Any:
+    seen = {"rounds": 0}
+
+    def on_step(update: Update) -> bool:
+        seen["rounds"] += update.kind == "progress"
+        return seen["rounds"] >= round_number
+
+    return on_step
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("stop_at", [1, 3, 5, 8])
+def test_an_interrupted_run_equals_the_uninterrupted_one(tmp_path: Path, memory: str, stop_at: int) -> None:
+    config = tiny_config(memory=memory, steadiness={"consolidation": 0.3})
+    batchnorm = stop_at % 2 == 1
+    teacher = tiny_teacher(batchnorm=batchnorm)
+    whole = run(config, teacher=teacher, student=tiny_network(batchnorm=batchnorm))
+    checkpoints = CheckpointWriter(tmp_path, every_seconds=3600)
+    with pytest.raises(Stopped):
+        run(
+            config,
+            teacher=teacher,
+            student=tiny_network(batchnorm=batchnorm),
+            on_step=stopping_at(stop_at),
+            checkpoints=checkpoints,
+        )
+    (path,) = written(tmp_path)
+    other_start = tiny_network(batchnorm=batchnorm)
+    nn.init.zeros_(other_start[0].weight)
+    resumed = run(config, teacher=teacher, student=other_start, resume_from=path)
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+    assert torch.equal(resumed.audit.images, whole.audit.images)
+    assert resumed.teacher_forwards == whole.teacher_forwards
+
+
+def test_dropout_continues_where_it_was(tmp_path: Path) -> None:
+    def dropping() -> nn.Module:
+        return nn.Sequential(nn.Dropout(0.3), tiny_network())
+
+    whole = run(tiny_config(), student=dropping())
+    with pytest.raises(Stopped):
+        run(
+            tiny_config(),
+            student=dropping(),
+            on_step=stopping_at(5),
+            checkpoints=CheckpointWriter(tmp_path, every_seconds=3600),
+        )
+    resumed = run(tiny_config(), student=dropping(), resume_from=written(tmp_path)[0])
+    assert content(resumed) == content(whole)
+
+
+def test_checkpoints_do_not_change_the_run_and_the_last_one_holds_the_end(tmp_path: Path) -> None:
+    whole = run(tiny_config())
+    updates: list[Update] = []
+    with_checkpoints = run(
+        tiny_config(),
+        on_step=lambda update: bool(updates.append(update)),
+        checkpoints=CheckpointWriter(tmp_path, every_seconds=0),
+    )
+    assert content(with_checkpoints) == content(whole)
+    told = [update.data["path"] for update in updates if update.kind == "checkpoint"]
+    assert told[-1] == str(written(tmp_path)[-1])
+    assert len(written(tmp_path)) == 2
+    rounds: list[Update] = []
+    again = run(tiny_config(), resume_from=written(tmp_path)[-1], on_step=lambda update: bool(rounds.append(update)))
+    assert rounds == []
+    assert content(again) == content(whole)
+    assert torch.equal(again.audit.images, whole.audit.images)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    checkpoints = CheckpointWriter(tmp_path, every_seconds=0, fingerprint={"teacher-file": "a"})
+    run(tiny_config(), checkpoints=checkpoints)
+    path = written(tmp_path)[-1]
+    with pytest.raises(CheckpointMismatch, match="config"):
+        run(tiny_config(seed=1), resume_from=path)
+    other_file = CheckpointWriter(tmp_path, every_seconds=0, fingerprint={"teacher-file": "b"})
+    with pytest.raises(CheckpointMismatch, match="teacher-file"):
+        run(tiny_config(), resume_from=path, checkpoints=other_file)
+
+
+def test_updates_tell_the_whole_story() -> None:
+    updates: list[Update] = []
+    distilled = run(tiny_config(), on_step=lambda update: bool(updates.append(update)))
+    fractions = [update.fraction for update in updates]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1
+    assert updates[0].kind == "stage"
+    published = [update for update in updates if update.kind == "published"]
+    assert published[-1].step == distilled.published_step
+    assert published[-1].agreement == published[-1].data["agreement"]
+    progress = [update for update in updates if update.kind == "progress"]
+    assert {"onehot", "balance", "adv", "student"} <= set(progress[3].data["losses"])
+
+
+def test_the_wall_clock_limit_delivers_what_there_is() -> None:
+    distilled = run(tiny_config(budget={"steps": 10_000, "max_seconds": 0.001}))
+    assert [warning["code"] for warning in distilled.warnings] == ["budget-exhausted"]
+    assert distilled.student_updates < 10_000
+    assert distilled.published_step == distilled.student_updates
+
+
+def test_measuring_sees_three_students_and_changes_nothing() -> None:
+    seen: list[tuple[int, set[str]]] = []
+    measured = run(tiny_config(), measure=lambda step, students: seen.append((step, set(students))))
+    assert [step for step, _names in seen] == [point["step"] for point in measured.curve]
+    assert all(names == {"raw", "ema", "published"} for _step, names in seen)
+    assert content(measured) == content(run(tiny_config()))
+
+
+def test_held_out_images_are_never_trained_on() -> None:
+    """Every image that the student sees in training differs from every image of probe and audit."""
+    trained: list[torch.Tensor] = []
+    student = tiny_network()
+    student.register_forward_pre_hook(
+        lambda module, inputs: trained.append(inputs[0].detach().clone()) if module.training else None
+    )
+    unchanged = {"augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0}}
+    distilled = run(tiny_config(memory="none", training=unchanged), student=student)
+    seen = torch.cat(trained).flatten(1)
+    held_out = distilled.audit.images.flatten(1)
+    assert len(seen) == 24 * 16
+    assert torch.cdist(held_out, seen).min() > 0.01
+
+
+def test_nan_ends_the_run_by_name() -> None:
+    wild = {"optimizer": "sgd", "learning_rate": 1e6, "gradient_clip": None}
+    with pytest.raises(DistillationDiverged, match="student"):
+        run(tiny_config(training=wild, budget={"steps": 400}))
+
+
+def test_a_collapsed_generator_is_rolled_back_and_given_up_in_the_end() -> None:
+    updates: list[Update] = []
+    config = tiny_config(
+        budget={"steps": 400},
+        steadiness={"min_class_entropy": 1.0, "max_rollbacks": 2},  # no batch is ever good enough
+    )
+    with pytest.raises(GeneratorCollapsed, match="class entropy"):
+        run(config, on_step=lambda update: bool(updates.append(update)))
+    reasons = [update.data["reason"] for update in updates if update.kind == "rolled-back"]
+    assert len(reasons) == 2
+
+
+def test_consolidation_freezes_the_generator() -> None:
+    terms: list[dict[str, float]] = []
+
+    def on_step(update: Update) -> bool:
+        if update.kind == "progress":
+            terms.append(update.data["losses"])
+        return False
+
+    run(tiny_config(steadiness={"consolidation": 0.5}), on_step=on_step)
+    learning = ["onehot" in names for names in terms]
+    assert learning == [True] * 5 + [False] * 3

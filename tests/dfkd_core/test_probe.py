@@ -1,0 +1,148 @@
+"""Reservoir, probe and ratchet: what is held out, and which student is published."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.batch import Batch
+from dfkd_core.probe import Probe, agrees
+from dfkd_core.ratchet import Ratchet, beats
+from dfkd_core.reservoir import ClassReservoir, PixelCodec
+
+LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1)
+
+
+def batch_of(values: Tensor, classes: Tensor, *, num_classes: int = 2) -> Batch:
+    images = values.float().view(-1, 1, 1, 1)
+    return Batch(images=images, teacher_logits=nn.functional.one_hot(classes, num_classes).float())
+
+
+def reservoir(capacity: int, *, num_classes: int = 2, dtype: torch.dtype = torch.float16) -> ClassReservoir:
+    return ClassReservoir(capacity, num_classes=num_classes, shape=(1, 1, 1), codec=PixelCodec(LOW, HIGH, dtype))
+
+
+def test_every_past_image_is_kept_with_equal_probability() -> None:
+    offered, quota, runs = 60, 10, 600
+    draws = torch.Generator().manual_seed(0)
+    kept = torch.zeros(offered)
+    for _ in range(runs):
+        bank = reservoir(quota, num_classes=1)
+        for start in range(0, offered, 7):  # batches that do not divide the stream
+            numbers = torch.arange(start, min(start + 7, offered))
+            bank.offer(batch_of(numbers, torch.zeros_like(numbers), num_classes=1), generator=draws)
+        kept[bank.all().images.flatten().long()] += 1
+    expected = runs * quota / offered
+    chi_square = ((kept - expected) ** 2 / (expected * (1 - quota / offered))).sum()
+    assert kept.sum() == runs * quota
+    assert chi_square < 100  # 59 degrees of freedom: 99.9 % lie below
+
+
+def test_class_quotas_hold_whatever_the_stream() -> None:
+    bank = reservoir(40, num_classes=4)
+    draws = torch.Generator().manual_seed(0)
+    classes = torch.tensor([0] * 500 + [1] * 50 + [2] * 3)
+    bank.offer(batch_of(classes, classes, num_classes=4), generator=draws)
+    assert bank.kept_by_class.tolist() == [10, 10, 3, 0]
+    assert len(bank) == 23
+
+
+def test_eight_bits_are_within_half_a_level_and_clip() -> None:
+    codec = PixelCodec(LOW, HIGH)
+    images = torch.linspace(-1, 2, 1001).view(-1, 1, 1, 1)
+    assert (codec.decode(codec.encode(images)) - images).abs().max() <= 3 / 255 / 2 + 1e-6
+    outside = codec.decode(codec.encode(torch.tensor([-5.0, 5.0]).view(2, 1, 1, 1)))
+    assert outside.flatten().tolist() == pytest.approx([-1, 2])
+
+
+def test_samples_carry_the_logits_of_their_images() -> None:
+    bank = reservoir(20)
+    values = torch.tensor([-1.0, 2.0]).repeat(10)
+    bank.offer(batch_of(values, (values > 0).long()), generator=torch.Generator().manual_seed(0))
+    sample = bank.sample(50, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(sample.teacher_logits.argmax(dim=1), (sample.images.flatten() > 0).long())
+
+
+def test_bytes_are_those_of_images_and_logits() -> None:
+    bank = ClassReservoir(
+        10_000, num_classes=10, shape=(3, 32, 32), codec=PixelCodec(LOW.expand(1, 3, 1, 1), HIGH.expand(1, 3, 1, 1))
+    )
+    assert bank.num_bytes == 10_000 * (3 * 32 * 32 + 2 * 10)
+
+
+def test_probe_keeps_the_newest_and_a_sample_of_all_history() -> None:
+    probe = Probe(40, num_classes=1, shape=(1, 1, 1), codec=PixelCodec(LOW, HIGH, torch.float16))
+    draws = torch.Generator().manual_seed(0)
+    for number in range(200):
+        one = torch.tensor([number])
+        probe.observe(batch_of(one, torch.zeros(1, dtype=torch.int64), num_classes=1), generator=draws)
+    numbers = sorted(probe.batch().images.flatten().int().tolist())
+    assert len(set(numbers)) == 40
+    assert numbers[-10:] == list(range(190, 200))
+    assert min(numbers) < 100
+
+
+class Says(nn.Module):
+    """Gives class 1 to images above its threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, images: Tensor) -> Tensor:
+        value = images.flatten(1).mean(dim=1) - self.threshold
+        return torch.stack([-value, value], dim=1)
+
+
+def probe_batch(count: int = 100) -> Batch:
+    values = torch.linspace(0, 1, count)
+    return batch_of(values, (values > 0.5).long())
+
+
+def test_agreement_is_told_image_by_image_and_the_mode_put_back() -> None:
+    student = Says(0.75).train()
+    agreeing = agrees(student, probe_batch())
+    assert agreeing.double().mean().item() == pytest.approx(0.75)
+    assert student.training
+
+
+def test_the_first_student_is_published_whatever_it_is() -> None:
+    ratchet = Ratchet(Says(0.5), margin=1.0)
+    assert ratchet.consider(Says(-9.0), probe_batch(), step=7).replaced
+    assert ratchet.published_step == 7
+
+
+def test_a_worse_or_equal_student_is_not_published() -> None:
+    ratchet = Ratchet(Says(0.6), margin=1.0)
+    ratchet.consider(Says(0.6), probe_batch(), step=1)
+    for threshold in (0.6, 0.7, 0.4):
+        assert not ratchet.consider(Says(threshold), probe_batch(), step=2).replaced
+    assert ratchet.published_step == 1
+
+
+def test_one_image_is_not_enough_and_many_are() -> None:
+    old = torch.zeros(100, dtype=torch.bool)
+    one, many = old.clone(), old.clone()
+    one[:1], many[:9] = True, True
+    assert not beats(one, old, margin=2.0)
+    assert beats(many, old, margin=2.0)
+
+
+def test_the_published_score_never_falls_on_the_same_probe() -> None:
+    draws = torch.Generator().manual_seed(0)
+    probe = probe_batch(997)
+    ratchet = Ratchet(Says(0.95), margin=0.5)
+    ratchet.consider(Says(0.95), probe, step=0)
+    scores = []
+    for step in range(1, 60):
+        ratchet.consider(Says(float(torch.rand((), generator=draws))), probe, step=step)
+        scores.append(agrees(ratchet.published, probe).double().mean().item())
+    assert scores == sorted(scores)
+    assert scores[-1] > 0.9
+
+
+def test_the_published_student_is_a_copy() -> None:
+    student = Says(0.5)
+    ratchet = Ratchet(student, margin=1.0)
+    ratchet.consider(student, probe_batch(), step=1)
+    student.threshold.data.fill_(9.0)
+    assert agrees(ratchet.published, probe_batch()).all()
