@@ -38,6 +38,19 @@ class Latency(Frozen):
     cpu: str = Field(description="Model name of the processor.")
 
 
+class TeacherDepth(Frozen):
+    """What running the teacher showed before any training."""
+
+    max_abs_diff: float | None = Field(
+        description="Largest difference of our reading's logits to ONNX Runtime's; null: not an ONNX file."
+    )
+    tolerance: float | None = Field(description="The largest difference allowed, relative to the largest logit.")
+    batches: list[int] = Field(description="Batch sizes compared.")
+    gradient_error: float = Field(ge=0, description="Relative error of the input gradient against finite differences.")
+    dead_input_fraction: Fraction = Field(description="Share of the input's values that no logit depends on.")
+    outputs: str = Field(description="logits or log-probabilities.")
+
+
 class TeacherFacts(Frozen):
     """The teacher as it was uploaded."""
 
@@ -48,6 +61,7 @@ class TeacherFacts(Frozen):
         description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
     )
     latency: Latency | None = Field(description="Null where the teacher is not an ONNX file.")
+    depth: TeacherDepth = Field(description="Parity with ONNX Runtime and health of its gradient.")
 
 
 class StudentFacts(Frozen):

@@ -18,6 +18,7 @@ from dfkd_core.report import (
     Parity,
     Report,
     StudentFacts,
+    TeacherDepth,
     TeacherFacts,
     Versions,
     compression,
@@ -36,7 +37,15 @@ def a_file(size: int) -> FileFacts:
 
 
 def a_teacher(**changes: Any) -> TeacherFacts:
-    facts = {"file": a_file(4000), "format": "onnx", "parameters": 1000, "macs": 30_000, "latency": a_latency(2.0)}
+    facts: dict[str, Any] = {"file": a_file(4000), "format": "onnx", "parameters": 1000, "macs": 30_000, "latency": a_latency(2.0)}
+    facts["depth"] = TeacherDepth(
+        max_abs_diff=1e-6,
+        tolerance=1e-4,
+        batches=[1, 2, 7],
+        gradient_error=1e-4,
+        dead_input_fraction=0.0,
+        outputs="logits",
+    )
     return TeacherFacts(**(facts | changes))
 
 
