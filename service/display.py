@@ -3,12 +3,12 @@
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
-from rich.table import Table
 
 from service.views import EventView, JobView, Problem, StudentView
 
@@ -148,27 +148,49 @@ def event_line(event: EventView) -> str:
 
 def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
     """One line a job."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("ID", "STATE", "STAGE", "DONE", "AGREEMENT", "STUDENT", "CREATED", "NAME"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in {"DONE", "AGREEMENT"} else "left")
-    for job in jobs:
-        agreement = f"{job.best.agreement:.1%}" if job.best else ""
-        student = str(job.spec.get("student", {}).get("architecture", ""))
-        done = f"{job.progress.fraction:.0%}"
-        row = (job.id, job.state, job.stage, done, agreement, student, moment(job.created_at), job.name or "")
-        table.add_row(*row, style=_COLOURS.get(job.state))
-    _whole(out, table)
+    rows = [
+        (
+            job.id,
+            job.state,
+            job.stage,
+            f"{job.progress.fraction:.0%}",
+            f"{job.best.agreement:.1%}" if job.best else "",
+            str(job.spec.get("student", {}).get("architecture", "")),
+            moment(job.created_at),
+            job.name or "",
+        )
+        for job in jobs
+    ]
+    heading = ("ID", "STATE", "STAGE", "DONE", "AGREEMENT", "STUDENT", "CREATED", "NAME")
+    _show_columns(out, [heading, *rows], right={3, 4}, styles=[_COLOURS.get(job.state) for job in jobs])
 
 
 def show_students(out: Console, students: Sequence[StudentView]) -> None:
     """The catalogue for one input."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"):
-        table.add_column(heading, no_wrap=True, justify="right" if heading in {"PARAMETERS", "MACS"} else "left")
-    for student in students:
-        sizes = ("", "") if student.parameters is None else (f"{student.parameters:,}", f"{student.macs or 0:,}")
-        table.add_row(student.name, student.family, *sizes, student.refused or "")
-    _whole(out, table)
+    rows = [
+        (
+            student.name,
+            student.family,
+            "" if student.parameters is None else f"{student.parameters:,}",
+            "" if student.macs is None else f"{student.macs:,}",
+            student.refused or "",
+        )
+        for student in students
+    ]
+    _show_columns(out, [("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"), *rows], right={2, 3})
+
+
+def _show_columns(
+    out: Console, rows: Sequence[Sequence[str]], *, right: set[int], styles: Sequence[str | None] = ()
+) -> None:
+    """Rows in columns that are as wide as they must be: nothing is cut, whatever the terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row, style in zip_longest(rows, (None, *styles)):
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        out.print("  ".join(cells).rstrip(), style=style)
 
 
 def size(count: int) -> str:
@@ -182,11 +204,6 @@ def size(count: int) -> str:
 def moment(at: datetime) -> str:
     """A time, in UTC, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def _whole(out: Console, table: Table) -> None:
-    """A table that a pipe gets uncut, whatever width the console has."""
-    out.print(table, width=None if out.is_terminal else 400)
 
 
 def _stage(job: JobView) -> str:

@@ -51,11 +51,12 @@ class Holdings:
 
 
 @contextmanager
-def running_service(data_dir: Path, **environment: str) -> Iterator[Service]:
-    """uvicorn with `create_app`, on a free loopback port."""
+def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Iterator[Service]:
+    """uvicorn with `create_app`, on a loopback port: a free one, or `port`."""
     variables = {"DFKD_DATA_DIR": str(data_dir), **environment}
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = start_server(listener, data_dir, variables)

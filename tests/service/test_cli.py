@@ -1,0 +1,261 @@
+"""`dfkd` against the real service: what it prints, where, and its exit codes."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from jobs.schemas import JobError, Progress
+from service import cli, examples
+from service.cli import Exit
+from service.display import Follower, duration, size
+from service.views import JobView
+from tests.service.conftest import claim
+from tests.service.harness import Finished, Service
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `dfkd` with these words, in this process."""
+
+    def run(*words: object, url: str = service.url) -> Ran:
+        monkeypatch.setenv("DFKD_URL", url)
+        monkeypatch.setattr(sys, "argv", ["dfkd", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return Ran(int(ended.value.code or 0), said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def teacher_file(teacher: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(teacher)
+    return path
+
+
+@pytest.fixture
+def worker(service: Service) -> Iterator[Callable[[Callable[[str, int], object]], None]]:
+    """Does something to the job that is queued next, from another thread."""
+    threads: list[threading.Thread] = []
+
+    def start(act: Callable[[str, int], object]) -> None:
+        def work() -> None:
+            while (claimed := service.store.claim("a-test", lease_seconds=600, threads=1)) is None:
+                time.sleep(0.05)
+            act(claimed.job.id, claimed.fence)
+
+        for job in service.store.list(100, states=["queued"]).jobs:
+            service.store.request_cancel(job.id)
+        threads.append(threading.Thread(target=work))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+
+
+def test_submit_prints_the_id_and_sends_what_was_said(run: Run, service: Service, teacher_file: Path) -> None:
+    spec = teacher_file.with_name("spec.json")
+    spec.write_text(json.dumps({"labels": {"a": "b"}, "distillation": {"memory": "none", "seed": 1}}))
+    words = ("--student", "lenet5_half", "--spec", spec, "--set", "distillation.seed=7", "--name", "mine")
+    ran = run("submit", teacher_file, *words, "--label", "c.d=e")
+    assert (ran.code, ran.err) == (Exit.OK, "")
+    job = service.store.get(ran.out.strip())
+    assert (job.spec.distillation.seed, job.spec.distillation.memory) == (7, "none")
+    assert (job.spec.name, job.spec.labels) == ("mine", {"a": "b", "c.d": "e"})
+
+
+def test_submit_takes_the_id_of_a_known_teacher(run: Run, service: Service, queued: str) -> None:
+    teacher_id = service.store.get(queued).teacher.id
+    ran = run("submit", teacher_id, "--student", "lenet5_half", "--json")
+    assert json.loads(ran.out)["teacher"]["id"] == teacher_id
+
+
+def test_a_refusal_names_code_field_and_hint_on_standard_error(run: Run, teacher_file: Path) -> None:
+    ran = run("submit", teacher_file, "--student", "lenet5_half", "--set", "distillation.sed=7")
+    assert (ran.code, ran.out) == (Exit.REFUSED, "")
+    assert "validation-error" in ran.err
+    assert "/distillation/sed: unknown key" in ran.err
+    assert "hint: " in ran.err
+
+
+def test_waiting_shows_progress_and_fetches_the_files(
+    run: Run, service: Service, worker: Callable[..., None], teacher_file: Path, finished: Finished
+) -> None:
+    references = service.store.get(finished.id).artifacts
+
+    def act(job_id: str, fence: int) -> None:
+        progress = Progress(stage="distill", fraction=0.5, step=50, total_steps=100, agreement=0.91)
+        service.store.record(job_id, fence, progress=progress)
+        time.sleep(1.2)
+        service.store.succeed(job_id, fence, artifacts=references)
+
+    worker(act)
+    ran = run("submit", teacher_file, "--student", "lenet5_half", "--wait", "--output", teacher_file.parent / "out")
+    assert ran.code == Exit.OK
+    assert ran.out.endswith(" succeeded\n")
+    assert "distill     50.0%  step 50/100, agreement 91.0%" in ran.err
+    assert (teacher_file.parent / "out" / "student.onnx").read_bytes() == finished.files["student.onnx"]
+
+
+def test_a_failed_job_is_exit_code_one_and_says_why(
+    run: Run, service: Service, worker: Callable[..., None], teacher_file: Path
+) -> None:
+    error = JobError(code="generator-collapsed", detail="one image only", hint="another seed", stage="distill")
+    worker(lambda job_id, fence: service.store.fail(job_id, fence, error=error))
+    ran = run("submit", teacher_file, "--student", "lenet5_half", "--wait", "--json")
+    assert (ran.code, json.loads(ran.out)["state"]) == (Exit.FAILED, "failed")
+    assert "generator-collapsed: one image only" in ran.err
+    assert "hint: another seed" in ran.err
+
+
+def test_a_cancelled_job_has_an_exit_code_of_its_own(run: Run, queued: str) -> None:
+    assert run("cancel", queued) == Ran(Exit.OK, "cancelled\n", "")
+    assert run("wait", queued).code == Exit.CANCELLED
+    assert run("cancel", queued).code == Exit.OK
+
+
+def test_waiting_may_be_limited(run: Run, queued: str) -> None:
+    ran = run("wait", queued, "--timeout", "0.1")
+    assert ran.code == Exit.TIMEOUT
+    assert "it goes on" in ran.err
+
+
+def test_show_tells_about_one_job_and_its_history(run: Run, finished: Finished) -> None:
+    ran = run("show", finished.id, "--events")
+    assert ran.code == Exit.OK
+    assert "succeeded" in ran.out
+    assert "student.onnx" in ran.out
+    assert "created" in ran.out
+    assert json.loads(run("show", finished.id, "--json").out)["id"] == finished.id
+
+
+def test_list_has_one_uncut_line_a_job(run: Run, queued: str, finished: Finished) -> None:
+    ran = run("list", "--limit", "1")
+    assert [line.split()[:3] for line in ran.out.splitlines()] == [
+        ["ID", "STATE", "STAGE"],
+        [finished.id, "succeeded", "done"],
+    ]
+    assert finished.id == queued  # the fixtures share the job
+    found = json.loads(run("list", "--state", "succeeded", "--limit", "1", "--json").out)
+    assert [job["id"] for job in found["jobs"]] == [finished.id]
+
+
+def test_download_fetches_or_says_that_it_is_too_early(run: Run, running: tuple[str, int], tmp_path: Path) -> None:
+    ran = run("download", running[0], "--output", tmp_path)
+    assert (ran.code, ran.out) == (Exit.REFUSED, "")
+    assert "the job is running" in ran.err
+
+
+def test_download_saves_the_files(run: Run, finished: Finished, tmp_path: Path) -> None:
+    ran = run("download", finished.id, "-o", tmp_path / "out")
+    assert ran.code == Exit.OK
+    assert {Path(line).name: Path(line).read_bytes() for line in ran.out.splitlines()} == finished.files
+
+
+def test_students_are_listed_without_a_service(run: Run) -> None:
+    ran = run("students", "--input", "1,32,32", url="http://127.0.0.1:9")
+    assert ran.code == Exit.OK
+    assert any(line.split()[:3] == ["lenet5", "lenet", "61,706"] for line in ran.out.splitlines()), ran.out
+    sized = json.loads(run("students", "--input", "1,32,32", "--classes", "7", "--json").out)
+    assert {student["name"] for student in sized} >= {"lenet5_half", "resnet18", "wrn_40_2"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("students", "--input", "3,32"),
+        ("submit", "no-such-file", "--student", "lenet5"),
+        ("submit", ROOT / "pyproject.toml", "--set", "nonsense"),
+        ("submit", ROOT / "pyproject.toml", "--label", "nonsense"),
+        ("submit", ROOT / "pyproject.toml", "--spec", "no-such-file"),
+        ("submit", ROOT / "pyproject.toml", "--spec", ROOT / "pyproject.toml"),
+        ("unheard-of",),
+        ("show",),
+    ],
+)
+def test_wrong_usage_is_exit_code_two(run: Run, words: tuple[object, ...]) -> None:
+    ran = run(*words)
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert ran.err
+
+
+def test_a_service_that_is_not_there_is_said_without_a_traceback(run: Run) -> None:
+    ran = run("cancel", "x", url="http://127.0.0.1:9")
+    assert (ran.code, ran.out) == (Exit.UNREACHABLE, "")
+    assert "hint: " in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_an_unknown_job_is_refused(run: Run) -> None:
+    for command in ("show", "wait", "cancel", "download"):
+        ran = run(command, "no-such-job")
+        assert (ran.code, "job-not-found" in ran.err) == (Exit.REFUSED, True), command
+
+
+def test_ctrl_c_leaves_the_job_running(service: Service, queued: str) -> None:
+    claim(service, queued)
+    command = [sys.executable, "-m", "service.cli", "wait", queued, "--url", service.url]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == Exit.INTERRUPTED
+    assert first
+    assert f"the job goes on: dfkd wait {queued}" in err
+    assert "Traceback" not in err
+    assert service.store.get(queued).public_state == "running"
+
+
+def test_a_terminal_gets_a_live_line() -> None:
+    screen = io.StringIO()
+    job = JobView.model_validate({**examples.RUNNING_JOB, "stage": "[red]distill"})
+    with Follower(Console(file=screen, force_terminal=True, width=120)) as follower:
+        follower.update(job)
+        follower._progress.refresh()
+    assert "41%" in screen.getvalue()
+    assert "[red]distill" in screen.getvalue()
+    assert "agreement 96.2%, 5:01 min left" in screen.getvalue()
+
+
+def test_sizes_and_times_are_said_as_people_say_them() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59.4, 61, 3599.6, 7322)] == [
+        "0 s",
+        "59 s",
+        "1:01 min",
+        "1:00 h",
+        "2:02 h",
+    ]
+    assert [size(count) for count in (999, 1000, 2_500_000, 3e9)] == ["999 bytes", "1.0 kB", "2.5 MB", "3.0 GB"]
+
+
+def test_the_page_lists_the_exit_codes() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    assert [code for code in Exit if f"| {code.value} |" not in page] == []

@@ -1,0 +1,159 @@
+"""The Python client against the real service, and against what networks do to it."""
+
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from jobs.schemas import Progress
+from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from service.views import JobView
+from tests.service.conftest import SPEC, claim
+from tests.service.harness import Finished, Service, running_service
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[DfkdClient]:
+    with DfkdClient(service.url, patience_seconds=0) as opened:
+        yield opened
+
+
+@pytest.fixture
+def teacher_file(teacher: bytes, tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(teacher)
+    return path
+
+
+def test_a_file_and_a_known_teacher_can_both_be_submitted(client: DfkdClient, teacher_file: Path) -> None:
+    first = client.submit(teacher_file, {**SPEC, "name": "détecteur"})
+    assert (first.state, first.name) == ("queued", "détecteur")
+    assert first.teacher.id == hashlib.sha256(teacher_file.read_bytes()).hexdigest()
+    second = client.submit(client.upload(teacher_file).id, SPEC)
+    assert second.teacher == first.teacher == client.teacher(first.teacher.id)
+    assert client.jobs(limit=2).jobs[0].id == second.id
+
+
+def test_a_refusal_carries_the_problem(client: DfkdClient, teacher_file: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        client.submit(teacher_file, {"student": {"architecture": "lenet5_half", "widht": 1}})
+    problem = caught.value.problem
+    assert (problem.status, problem.code) == (422, "validation-error")
+    assert problem.errors is not None
+    assert problem.errors[0].pointer == "/student/widht"
+
+
+def test_a_wrong_id_never_leaves_its_place_in_the_path(client: DfkdClient) -> None:
+    for job_id in ("../healthz", "x/y", "?a=b", "#", ""):
+        with pytest.raises((Refused, Unreachable)):
+            client.job(job_id)
+
+
+def test_wait_follows_a_job_to_its_end_whichever_it_is(service: Service, client: DfkdClient, queued: str) -> None:
+    def work() -> None:
+        fence = claim(service, queued)
+        service.store.record(queued, fence, progress=Progress(stage="distill", fraction=0.5, step=1, total_steps=2))
+        time.sleep(1.5)
+        service.store.request_cancel(queued)
+        service.store.cancelled(queued, fence)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    seen: list[JobView] = []
+    job = client.wait(queued, timeout_seconds=30, on_update=seen.append)
+    worker.join()
+    assert (job.state, job.terminal) == ("cancelled", True)
+    assert "distill" in {update.stage for update in seen}
+    revisions = [update.revision for update in seen]
+    assert revisions == sorted(set(revisions))
+    assert [event.kind for event in client.events(queued)][-1] == "cancelled"
+
+
+def test_wait_gives_up_when_the_time_is_up_and_the_job_goes_on(client: DfkdClient, queued: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(WaitTimeout) as caught:
+        client.wait(queued, timeout_seconds=0.3)
+    assert time.monotonic() - started < 5
+    assert caught.value.job.state == client.job(queued).state == "queued"
+
+
+def test_wait_sits_out_a_restart_of_the_service(tmp_path: Path, teacher_file: Path) -> None:
+    with running_service(tmp_path / "data") as first:
+        port = int(first.url.rpartition(":")[2])
+        with DfkdClient(first.url) as client:
+            job_id = client.submit(teacher_file, SPEC).id
+    found: list[JobView] = []
+    with DfkdClient(first.url, patience_seconds=60) as client:
+        waiting = threading.Thread(target=lambda: found.append(client.wait(job_id, timeout_seconds=60)))
+        waiting.start()
+        time.sleep(0.5)
+        with running_service(tmp_path / "data", port=port) as second:
+            second.store.request_cancel(job_id)
+            waiting.join(60)
+    assert [job.state for job in found] == ["cancelled"]
+
+
+def test_a_service_that_is_not_there_is_told_at_once_when_patience_is_none() -> None:
+    with DfkdClient("http://127.0.0.1:9", patience_seconds=0) as client:
+        for call in (lambda: client.job("x"), lambda: client.cancel("x"), lambda: client.submit("0" * 64, SPEC)):
+            with pytest.raises(Unreachable):
+                call()
+
+
+def test_a_cancelled_job_can_be_deleted(client: DfkdClient, queued: str) -> None:
+    assert client.cancel(queued).state == "cancelled"
+    client.delete(queued)
+    with pytest.raises(Refused, match="job-not-found"):
+        client.job(queued)
+
+
+def test_every_file_is_downloaded_and_nothing_else_is_left(
+    client: DfkdClient, finished: Finished, tmp_path: Path
+) -> None:
+    paths = client.download(finished.id, tmp_path / "deep" / "out")
+    assert {path.name: path.read_bytes() for path in paths} == finished.files
+    assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == set(finished.files)
+
+
+@contextmanager
+def damaging_proxy(url: str) -> Iterator[str]:
+    """Passes everything on, and turns one bit of every download."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = httpx.get(url + self.path).content
+            if "/artifacts/" in self.path:
+                content = content[:-1] + bytes([content[-1] ^ 1])
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_damaged_download_is_noticed_and_not_kept(service: Service, finished: Finished, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.json").write_text("from before")
+    with damaging_proxy(service.url) as url, DfkdClient(url, patience_seconds=0) as client, pytest.raises(Damaged):
+        client.download(finished.id, tmp_path / "out")
+    assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"report.json": "from before"}
+
+
+def test_the_menu_is_read_with_the_shape_that_was_asked_for(client: DfkdClient) -> None:
+    menu = client.menu(input_shape=(1, 32, 32), num_classes=7)
+    assert (menu.students_for.channels, menu.students_for.num_classes) == (1, 7)
+    assert client.students() == client.menu().students
+    assert "worker" in client.ready().missing
