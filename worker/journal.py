@@ -27,22 +27,23 @@ class Journal:
         self._events: list[tuple[str, dict[str, object]]] = []
         self._warnings: list[JobWarning] = []
         self._next_write = 0.0
+        self._stage = ""
+        self._steps = {"step": 0, "total_steps": 0}
 
     def take(self, update: UpdateMessage) -> None:
         """Note one update; the newest progress replaces the one before."""
+        if update.total_steps:  # other stages than distillation count no steps
+            self._steps = {"step": update.step, "total_steps": update.total_steps}
         self._progress = Progress(
-            stage=update.stage,
-            fraction=update.fraction,
-            step=update.step,
-            total_steps=update.total_steps,
-            agreement=update.agreement,
+            stage=update.stage, fraction=update.fraction, agreement=update.agreement, **self._steps
         )
         if update.kind == "published" and update.agreement is not None:
             self.best = self._unwritten_best = BestStudent(step=update.step, agreement=update.agreement)
         if update.kind == "warning":
             self._take_warning(update)
-        elif update.kind in _TOLD:
+        elif update.kind in _TOLD and (update.kind != "stage" or update.stage != self._stage):
             self._take_event(update)
+        self._stage = update.stage
 
     def write_if_due(self) -> bool:
         """Write what has come together, if the last write is a second ago. False: fenced out."""

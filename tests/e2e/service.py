@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,35 @@ PROFILE = {
     "DFKD_HEARTBEAT_SECONDS": "0.75",
     "DFKD_SWEEP_SECONDS": "0.5",
     "DFKD_BACKOFF_SECONDS": "0.2",
-    "DFKD_CHECKPOINT_SECONDS": "0.5",
+    "DFKD_CHECKPOINT_SECONDS": "0.3",
     "DFKD_WORKER_THREADS": "1",
     "DFKD_MAX_CRASHES": "50",
     "DFKD_MAX_ATTEMPTS": "50",
 }
-JOB_SECONDS = 90.0
+JOB_SECONDS = 240.0
 
 
-def spec(*, steps: int = 400, **distillation: object) -> dict[str, Any]:
-    """A job of seconds."""
+def spec(*, steps: int = 250, **distillation: object) -> dict[str, Any]:
+    """A job of seconds: everything is as small as it can be, and all of it takes part."""
+    training = {"batch_size": 16, "updates_per_round": 5, "fresh_batches": 1, "replays_per_round": 16}
+    steadiness = {"probe_size": 64, "audit_size": 64, "evaluations": 8}
+    small = {
+        "memory": "reservoir",
+        "memory_options": {"capacity": 128},
+        "method_options": {"width": 4, "latent_dim": 8, "batch_size": 16, "warmup_rounds": 4},
+        "training": training,
+        "steadiness": steadiness,
+        "seed": 7,
+        "budget": {"steps": steps},
+    }
     return {
         "teacher": {"num_classes": NUM_CLASSES},
         "student": {"architecture": "resnet8", "width": 0.25},
-        "distillation": {"memory": "reservoir", "seed": 7, "budget": {"steps": steps}, **distillation},
+        "distillation": {**small, **distillation},
     }
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
     """The first true answer of `condition`."""
     deadline = time.monotonic() + seconds
     while not (answer := condition()):
@@ -68,23 +79,29 @@ class Service:
         return [process for process in found if not gone(process)]
 
     def find(self, *words: str) -> psutil.Process | None:
-        """The process whose command line ends with these words, or has them, in order, as its last but one part."""
+        """A process with these words in its command line."""
         for process in self.processes():
-            try:
-                line = " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if " ".join(words) in line and "dfkd_core.process" not in line:
-                return process
+            with suppress(psutil.Error):
+                line = " ".join([*process.cmdline(), ""])
+                if " ".join([*words, ""]) in line and "dfkd_core.process" not in line:
+                    return process
+        return None
+
+    def redis(self) -> psutil.Process | None:
+        """The private Redis; it writes its socket over its own command line."""
+        for process in self.processes():
+            with suppress(psutil.Error):
+                if process.name() in {"redis-server", "valkey-server"}:
+                    return process
         return None
 
     def worker(self) -> psutil.Process:
-        process = until(lambda: self.find("-m worker"))
+        process = until(lambda: self.find("-m", "worker"))
         assert isinstance(process, psutil.Process)
         return process
 
     def runner(self) -> psutil.Process:
-        process = until(lambda: self.find("-m worker.runner"))
+        process = until(lambda: self.find("-m", "worker.runner"))
         assert isinstance(process, psutil.Process)
         return process
 
@@ -100,6 +117,11 @@ class Service:
         found = until(ready, seconds=JOB_SECONDS)
         assert isinstance(found, JobView)
         return found
+
+    def cancel(self, job: JobView) -> None:
+        """End a job that has shown what it had to show."""
+        self.client.cancel(job.id)
+        assert self.finish(job).state == "cancelled"
 
     def finish(self, job: JobView) -> JobView:
         """The job when it is terminal."""

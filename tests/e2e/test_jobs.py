@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from service.client import Refused
-from tests.e2e.service import Service, spec, until
+from tests.e2e.service import Service, gone, spec, until
 from tests.e2e.teacher import INPUT_SHAPE, NUM_CLASSES
 
 
@@ -24,11 +24,13 @@ def test_a_student_is_downloaded_and_works(reference: Path) -> None:
     assert (reference / "student.safetensors").stat().st_size > 1000
 
 
-def test_progress_rises_and_history_tells_the_stages(service: Service, teacher: Path) -> None:
+def test_equal_specs_give_equal_bytes_and_history_tells_how(
+    service: Service, teacher: Path, reference: Path, tmp_path: Path
+) -> None:
     fractions: list[float] = []
     job = service.client.submit(teacher, spec())
     job = service.client.wait(job.id, on_update=lambda now: fractions.append(now.progress.fraction))
-    assert job.state == "succeeded"
+    assert service.student(job, tmp_path) == (reference / "student.onnx").read_bytes()
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     events = list(service.client.events(job.id))
@@ -39,37 +41,25 @@ def test_progress_rises_and_history_tells_the_stages(service: Service, teacher: 
     assert {"load", "distill", "export"} <= set(stages)
 
 
-def test_equal_specs_give_equal_bytes(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
-    job = service.finish(service.client.submit(teacher, spec()))
-    assert service.student(job, tmp_path) == (reference / "student.onnx").read_bytes()
-
-
-def test_a_queued_and_a_running_job_are_cancelled(service: Service, teacher: Path) -> None:
+def test_jobs_are_cancelled_in_every_state_and_deleted_when_they_have_ended(service: Service, teacher: Path) -> None:
     running = service.client.submit(teacher, spec(steps=1_000_000))
     queued = service.client.submit(teacher, spec())
     service.in_the_middle(running)
     assert service.client.cancel(queued.id).state == "cancelled"
+    with pytest.raises(Refused, match="invalid-transition"):
+        service.client.delete(running.id)
     runner = service.runner()
     assert service.client.cancel(running.id).state in {"cancelling", "cancelled"}
     job = service.finish(running)
     assert (job.state, service.client.artifacts(job.id)) == ("cancelled", [])
-    until(lambda: not runner.is_running())
-
-
-def test_a_live_job_cannot_be_deleted_and_a_finished_one_leaves_nothing(service: Service, teacher: Path) -> None:
-    job = service.client.submit(teacher, spec(steps=1_000_000, seed=99))
-    service.in_the_middle(job)
-    with pytest.raises(Refused, match="invalid-transition"):
-        service.client.delete(job.id)
-    service.client.cancel(job.id)
-    service.finish(job)
-    before = set((service.data_dir / "artifacts" / "blobs").glob("??/*"))
+    until(lambda: gone(runner))
+    until(lambda: not list((service.data_dir / "work").glob("*/*")))
+    blobs = service.data_dir / "artifacts" / "blobs"
+    before = set(blobs.glob("??/*"))
     service.client.delete(job.id)
     with pytest.raises(Refused, match=r"not-found"):
         service.client.job(job.id)
-    left = set((service.data_dir / "artifacts" / "blobs").glob("??/*"))
-    assert len(before - left) == 2  # its checkpoints; the teacher stays
-    until(lambda: not list((service.data_dir / "work").glob("*/*")))
+    assert len(before - set(blobs.glob("??/*"))) == 2  # its checkpoints; the teacher stays
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_there_is_a_job(service: Service, teacher: Path) -> None:
