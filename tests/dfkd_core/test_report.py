@@ -37,7 +37,13 @@ def a_file(size: int) -> FileFacts:
 
 
 def a_teacher(**changes: Any) -> TeacherFacts:
-    facts: dict[str, Any] = {"file": a_file(4000), "format": "onnx", "parameters": 1000, "macs": 30_000, "latency": a_latency(2.0)}
+    facts: dict[str, Any] = {
+        "file": a_file(4000),
+        "format": "onnx",
+        "parameters": 1000,
+        "macs": 30_000,
+        "latency": a_latency(2.0),
+    }
     facts["depth"] = TeacherDepth(
         max_abs_diff=1e-6,
         tolerance=1e-4,
