@@ -7,6 +7,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CeleryError
+from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
@@ -19,6 +20,8 @@ TASK = "dfkd.ring"
 
 CONSUMER_TIMEOUT_SECONDS = 5.0
 PRODUCER_TIMEOUT_SECONDS = 1.0
+
+BROKER_ERRORS = (OSError, RedisError, KombuError, CeleryError)
 
 _TRANSPORT: dict[str, Any] = {
     "visibility_timeout": 3600,  # irrelevant: messages are acknowledged when they arrive
@@ -58,24 +61,30 @@ def ring(celery: Celery, job_id: str) -> bool:
     """
     if not celery.conf.broker_url:
         return False
-    options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
     try:
-        with celery.connection_for_write(transport_options=options) as connection:
+        with _connection(celery) as connection:
             celery.send_task(TASK, args=[job_id], queue=QUEUE, connection=connection, retry=False, ignore_result=True)
-    except (OSError, RedisError, KombuError, CeleryError) as error:
+    except BROKER_ERRORS as error:
         log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})
         return False
     return True
 
 
 def broker_answers(celery: Celery) -> bool:
-    """Whether the broker takes a connection within about a second."""
-    options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
+    """Whether the broker answers within about a second; False where there is none."""
+    if not celery.conf.broker_url:
+        return False
     try:
-        with celery.connection_for_write(transport_options=options) as connection:
-            connection.ensure_connection(max_retries=0, timeout=PRODUCER_TIMEOUT_SECONDS)
+        with _connection(celery) as connection:
             connection.default_channel.client.ping()
-    except (OSError, RedisError, KombuError, CeleryError) as error:
+    except BROKER_ERRORS as error:
         log.warning("the broker does not answer", extra={"reason": f"{type(error).__name__}: {error}"})
         return False
     return True
+
+
+def _connection(celery: Celery) -> Connection:
+    """A connection of one's own that gives up after PRODUCER_TIMEOUT_SECONDS and tries nothing twice."""
+    options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
+    connection: Connection = celery.connection_for_write(transport_options=options)
+    return connection

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.schemas import JobError, JobState, Progress
@@ -20,6 +20,11 @@ from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import end_pauses, expire_lease
 
 MAX_JOBS, MAX_ATTEMPTS, MAX_CRASHES = 2, 4, 2
+SLOT = st.sampled_from([0, 0, 0, 1, 2])  # 0: a running job where there is one
+WORK = ("heartbeat", "report", "report", "checkpoint", "checkpoint", "succeed", "fail", "confirm_cancel", "release")
+VERB = st.sampled_from(
+    [*WORK, "release", "lose_worker", "sweep", "cancel", "claim", "claim", "claim", "submit", "delete"]
+)
 LAG = st.sampled_from([0, 0, 0, 1])  # the owner mostly, a zombie sometimes
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -67,11 +72,10 @@ class Model:
 class LedgerLaw(RuleBasedStateMachine):
     """Calls in any order, by workers that may be zombies."""
 
-    jobs = Bundle("jobs")
-
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
+        memory = Path("/dev/shm")  # nothing here must outlive a power cut, and fsync takes most of the time
+        self.directory = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
         self.store: Store = open_store(
             Settings(
                 data_dir=Path(self.directory.name),
@@ -81,6 +85,7 @@ class LedgerLaw(RuleBasedStateMachine):
             )
         )
         self.models: dict[str, Model] = {}
+        self.ids: list[str] = []  # of deleted jobs, too
 
     def teardown(self) -> None:
         try:
@@ -90,20 +95,31 @@ class LedgerLaw(RuleBasedStateMachine):
             self.store.close()
             self.directory.cleanup()
 
-    def fenced(self, job_id: str, lag: int) -> tuple[Model, int]:
-        """A worker that was the last but `lag` to claim the job; its model is a dead one where the job is gone."""
+    def drawn(self, slot: int, lag: int = 0) -> tuple[str, Model, int]:
+        """A job, and a worker that was the last but `lag` to claim it."""
+        running = [model.id for model in self.models.values() if model.state == "running"]
+        others = [job_id for job_id in reversed(self.ids) if job_id not in running]
+        job_id = (running + others)[slot % len(self.ids)]
         model = self.models.get(job_id, Model(job_id, state="deleted"))
-        return model, model.fence - lag
+        return job_id, model, model.fence - lag
 
-    @precondition(lambda self: len(self.models) < MAX_JOBS)
-    @rule(target=jobs)
-    def submit(self) -> str:
+    @initialize()
+    def begin(self) -> None:
+        self.submit()
+
+    def submit(self, _slot: int = 0, _lag: int = 0, _number: int = 0) -> None:
+        if len(self.models) == MAX_JOBS:
+            return
         job = submit(self.store)
         self.models[job.id] = Model(job.id)
-        return job.id
+        self.ids.append(job.id)
 
-    @rule()
-    def claim(self) -> None:
+    @rule(verb=VERB, slot=SLOT, lag=LAG, number=st.integers(0, 5))
+    def act(self, verb: str, slot: int, lag: int, number: int) -> None:
+        """One rule for all, because Hypothesis leaves whole rules out of many runs."""
+        getattr(self, verb)(slot, lag, number)
+
+    def claim(self, _slot: int = 0, _lag: int = 0, _number: int = 0) -> None:
         claim = self.store.claim("me", 3600, 1)
         oldest = next((model for model in self.models.values() if model.state == "queued"), None)
         assert (claim and claim.job.id) == (oldest and oldest.id)
@@ -114,9 +130,8 @@ class LedgerLaw(RuleBasedStateMachine):
         assert claim.fence == oldest.fence
         assert claim.checkpoint_step == oldest.checkpoint
 
-    @rule(job_id=jobs, lag=LAG)
-    def heartbeat(self, job_id: str, lag: int) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def heartbeat(self, slot: int, lag: int, _number: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
         lease = self.store.heartbeat(job_id, fence, 3600)
         if not model.held(fence):
             assert lease is None
@@ -125,9 +140,9 @@ class LedgerLaw(RuleBasedStateMachine):
             assert lease.cancel_requested is model.cancel
             model.expired = False
 
-    @rule(job_id=jobs, lag=LAG, fraction=st.floats(0, 1))
-    def report(self, job_id: str, lag: int, fraction: float) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def report(self, slot: int, lag: int, number: int) -> None:
+        fraction = number / 5
+        job_id, model, fence = self.drawn(slot, lag)
         told = self.store.record(
             job_id, fence, progress=Progress(stage="distill", fraction=fraction), events=[("stage", {})]
         )
@@ -136,9 +151,8 @@ class LedgerLaw(RuleBasedStateMachine):
             model.fraction = max(model.fraction, fraction)
             model.events += 1
 
-    @rule(job_id=jobs, lag=LAG, step=st.integers(0, 5))
-    def checkpoint(self, job_id: str, lag: int, step: int) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def checkpoint(self, slot: int, lag: int, step: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
         kept = self.store.record_checkpoint(job_id, fence, step=step, sha256=digest(f"{job_id}{step}"))
         assert kept is model.held(fence)
         if kept:
@@ -146,48 +160,43 @@ class LedgerLaw(RuleBasedStateMachine):
             model.checkpoint = step
             model.events += 1
 
-    @rule(job_id=jobs, lag=LAG)
-    def succeed(self, job_id: str, lag: int) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def succeed(self, slot: int, lag: int, _number: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
         published = self.store.succeed(job_id, fence, artifacts=[artifact_ref()])
         assert published is (model.held(fence) and not model.cancel)
         if published:
             model.fraction = 1.0
             model.end("succeeded")
 
-    @rule(job_id=jobs, lag=LAG)
-    def fail(self, job_id: str, lag: int) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def fail(self, slot: int, lag: int, _number: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
         told = self.store.fail(job_id, fence, error=JobError(code="internal", detail="boom"))
         assert told is model.held(fence)
         if told:
             model.end("cancelled") if model.cancel else model.end("failed", "internal")
 
-    @rule(job_id=jobs, lag=LAG)
-    def confirm_cancel(self, job_id: str, lag: int) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def confirm_cancel(self, slot: int, lag: int, _number: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
         told = self.store.cancelled(job_id, fence)
         assert told is (model.held(fence) and model.cancel)
         if told:
             model.end("cancelled")
 
-    @rule(job_id=jobs, lag=LAG, charged=st.booleans())
-    def release(self, job_id: str, lag: int, charged: bool) -> None:
-        model, fence = self.fenced(job_id, lag)
+    def release(self, slot: int, lag: int, number: int) -> None:
+        charged = number % 2 == 0
+        job_id, model, fence = self.drawn(slot, lag)
         told = self.store.release(job_id, fence, reason="drawn", charged=charged)
         assert told is model.held(fence)
         if told:
             model.give_back(charged=charged)
 
-    @rule(job_id=jobs)
-    def lose_worker(self, job_id: str) -> None:
-        model = self.models.get(job_id)
-        if model is not None and model.state == "running":
+    def lose_worker(self, slot: int, _lag: int, _number: int) -> None:
+        job_id, model, _ = self.drawn(slot)
+        if model.state == "running":
             expire_lease(self.store, job_id)
             model.expired = True
 
-    @rule()
-    def sweep(self) -> None:
+    def sweep(self, _slot: int = 0, _lag: int = 0, _number: int = 0) -> None:
         due = [model for model in self.models.values() if model.expired]
         for model in self.models.values():
             end_pauses(self.store, model.id)
@@ -199,31 +208,30 @@ class LedgerLaw(RuleBasedStateMachine):
         # A job that the same sweep put back is due, too: there is no back-off here.
         assert found.ring == [model.id for model in self.models.values() if model.state == "queued"][:20]
 
-    @rule(job_id=jobs)
-    def cancel(self, job_id: str) -> None:
-        model = self.models.get(job_id)
+    def cancel(self, slot: int, _lag: int, _number: int) -> None:
+        job_id, model, _ = self.drawn(slot)
         try:
             self.store.request_cancel(job_id)
         except JobNotFound:
-            assert model is None
+            assert model.state == "deleted"
         except InvalidTransition:
-            assert model is not None
             assert model.state in {"succeeded", "failed"}
         else:
-            assert model is not None
+            assert model.state in {"queued", "running", "cancelled"}
             if model.state == "queued":
                 model.end("cancelled")
-            elif not model.cancel and model.state == "running":
+            elif model.state == "running" and not model.cancel:
                 model.events += 1
             model.cancel = True
 
-    @rule(job_id=consumes(jobs))
-    def delete(self, job_id: str) -> None:
-        model = self.models[job_id]
+    def delete(self, slot: int, _lag: int, _number: int) -> None:
+        job_id, model, _ = self.drawn(slot)
         try:
             self.store.delete(job_id)
+        except JobNotFound:
+            assert model.state == "deleted"
         except InvalidTransition:
-            assert model.state not in ENDED
+            assert model.state in {"queued", "running"}
         else:
             assert model.state in ENDED
             del self.models[job_id]
@@ -250,7 +258,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
 
 LedgerLaw.TestCase.settings = settings(
-    max_examples=20,
+    max_examples=30,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from jobs.queue import QUEUE, TASK, make_celery, ring
+from jobs.queue import QUEUE, TASK, broker_answers, make_celery, ring
 from jobs.settings import Settings
 from tests.servers import Redis, running_redis
 
@@ -84,6 +84,19 @@ def test_many_requests_at_once_wait_no_longer_than_one(hung_redis: Redis) -> Non
         thread.join()
     assert [rung for rung, _ in outcomes] == [False] * 8
     assert max(seconds for _, seconds in outcomes) < 2.0
+
+
+def test_whether_the_broker_answers_is_known_within_a_second(redis_server: Redis, tmp_path: Path) -> None:
+    celery = celery_at(redis_server.url)
+    assert broker_answers(celery)
+    assert not broker_answers(celery_at(None))
+    assert not broker_answers(celery_at(f"redis+socket://{tmp_path}/none.sock?virtual_host=0"))
+    os.kill(redis_server.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    assert not broker_answers(celery)
+    assert time.monotonic() - start < 1.5
+    os.kill(redis_server.pid, signal.SIGCONT)
+    assert broker_answers(celery)
 
 
 def test_a_full_redis_is_no_error() -> None:
