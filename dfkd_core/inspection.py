@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,7 +99,12 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
     if spec.architecture is not None:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
     shape = None if spec.input is None else tuple(spec.input.shape)
-    plan, _ = read_plan(path, input_shape=shape)
+    try:
+        plan, _ = read_plan(path, input_shape=shape)
+    except TeacherMismatch as error:
+        if error.pointer == "/teacher/input":
+            return _inspect_unsized(path)
+        raise
     status, present = batchnorm_of(plan)
     return Inspection(
         format="onnx",
@@ -115,6 +121,20 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
         normalisations=list(plan.normalisations),
         offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
         warnings=[folded_warning(status)] if status in ("folded", "partial", "unknown") else [],
+    )
+
+
+def _inspect_unsized(path: Path) -> Inspection:
+    """An ONNX graph that takes images of any size: only the file is checked; `door.resolve` then asks for the size."""
+    from dfkd_core.graph.model import opset_of, read_model
+
+    model = read_model(path)
+    return Inspection(
+        format="onnx",
+        opset=opset_of(model),
+        parameters=sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.dims),
+        batchnorm=BatchNormFacts(status="unknown", present=0),
+        operators=dict(sorted(Counter(node.op_type for node in model.graph.node).items())),
     )
 
 

@@ -54,6 +54,9 @@ class _Builder:
         return fx.GraphModule(self.root, self.graph, "ImportedTeacher").eval()
 
     def _add(self, number: int, step: Step) -> None:
+        if step.op == "Identity":
+            self.at[step.outputs[0]] = self._operand(step.inputs[0])
+            return
         bias = self.biases.get(number)
         module = module_of(self.plan, step, None if bias is None else self.plan.constants[bias[1]])
         if module is not None:
@@ -72,9 +75,6 @@ class _Builder:
     def _function(self, step: Step) -> fx.Node:
         operands = [self._operand(name) for name in step.inputs]
         match step.op:
-            case "Identity":
-                passed: fx.Node = operands[0]
-                return passed
             case "Slice":
                 return self._slice(step, operands[0])
             case "Gather":
