@@ -41,17 +41,11 @@ def test_the_import_contracts_hold() -> None:
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.client", "service.cli", "worker.app", "worker.supervisor"])
-def test_a_fresh_process_of_the_front_desk_or_the_workshop_loads_no_heavy_library(module: str) -> None:
-    assert loaded_by(module).isdisjoint(HEAVY)
-
-
-def test_the_whole_ledger_loads_no_heavy_library() -> None:
-    assert loaded_by(*modules_of("jobs")).isdisjoint(HEAVY)
-
-
-def test_the_whole_front_desk_loads_no_heavy_library() -> None:
-    assert loaded_by(*modules_of("service")).isdisjoint(HEAVY)
+@pytest.mark.parametrize("room", ["jobs", "service", "worker"])
+def test_a_fresh_process_that_loads_a_whole_room_holds_no_heavy_library(room: str) -> None:
+    """Among them service.app, service.client, service.cli and worker.app; only the runner child may hold torch."""
+    modules = [name for name in modules_of(room) if name != "worker.runner"]
+    assert loaded_by(*modules).isdisjoint(HEAVY)
 
 
 def test_the_torch_free_face_of_the_science_loads_no_heavy_library() -> None:
