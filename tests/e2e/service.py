@@ -17,11 +17,11 @@ from service.views import JobView
 from tests.e2e.teacher import NUM_CLASSES
 
 PROFILE = {
-    "DFKD_LEASE_SECONDS": "3",
+    "DFKD_LEASE_SECONDS": "4",
     "DFKD_HEARTBEAT_SECONDS": "0.75",
     "DFKD_SWEEP_SECONDS": "0.5",
     "DFKD_BACKOFF_SECONDS": "0.2",
-    "DFKD_CHECKPOINT_SECONDS": "0.3",
+    "DFKD_CHECKPOINT_SECONDS": "0.5",
     "DFKD_WORKER_THREADS": "1",
     "DFKD_MAX_CRASHES": "50",
     "DFKD_MAX_ATTEMPTS": "50",

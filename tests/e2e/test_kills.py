@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.views import JobView
-from tests.e2e.service import Service, gone, spec, until
+from tests.e2e.service import PROFILE, Service, gone, spec, until
 
 
 def identical(service: Service, job: JobView, reference: Path, directory: Path) -> bool:
@@ -57,8 +57,8 @@ def test_a_paused_worker_loses_its_job_and_publishes_nothing(
     worker.suspend()
     paused_at = time.monotonic()
     try:
-        until(lambda: runner.status() == "zombie" or not runner.is_running(), seconds=5.0)
-        assert time.monotonic() - paused_at < 3.0 + 0.5
+        until(lambda: runner.status() == "zombie" or not runner.is_running(), seconds=8.0)
+        assert time.monotonic() - paused_at < float(PROFILE["DFKD_LEASE_SECONDS"]) + 0.5
         until(lambda: service.client.job(job.id).state == "queued", seconds=10.0)
     finally:
         worker.resume()
