@@ -207,4 +207,6 @@ def moment(at: datetime) -> str:
 
 
 def _stage(job: JobView) -> str:
-    return job.state if job.terminal or job.state in {"queued", "cancelling"} else job.stage
+    if job.terminal or job.state in {"queued", "cancelling"}:
+        return job.state
+    return "starting" if job.stage == "queued" else job.stage  # claimed, and its runner has not spoken yet

@@ -80,7 +80,7 @@ LAST_EVENT_ID: list[Document] = [
         "name": "Last-Event-ID",
         "in": "header",
         "required": False,
-        "description": "Where an event stream goes on; browsers send it by themselves.",
+        "description": "Goes before `after`; browsers send it by themselves when a stream broke off.",
         "schema": {"type": "integer", "minimum": 0},
     }
 ]

@@ -11,6 +11,7 @@ from jobs.schemas import JobSpec
 from service.examples import NAMED
 from service.problem_json import MEDIA_TYPE
 from service.problems import BY_CODE, Row
+from service.schemas import untag
 from service.specs import JobRequest
 from service.views import Problem
 
@@ -49,6 +50,7 @@ def _document(app: FastAPI) -> Document:
         [(JobSpec, "validation"), (JobRequest, "validation"), (Problem, "serialization")], ref_template=_REF
     )
     schemas.update(ours["$defs"])
+    untag(schemas)
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     schemas["JobView"]["properties"]["spec"] |= {"$ref": _REF.format(model="JobSpec")}

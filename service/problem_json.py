@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
 from dfkd_core.errors import DfkdError, OperatorUnsupported
-from jobs.errors import InvalidTransition, LedgerError, UploadTooLarge
+from jobs.errors import BadCursor, InvalidTransition, LedgerError, UploadTooLarge
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
 from service.json_front import MAX_ERRORS, child_pointer
 from service.problems import BY_CODE, Row, row_for
@@ -92,6 +92,8 @@ def _members(error: Exception) -> dict[str, Any]:
         return {"detail": error.detail, "hint": error.hint, **errors, **nodes}
     if isinstance(error, InvalidTransition):
         return {"detail": str(error), "state": str(error.state), "allowed": [str(state) for state in error.allowed]}
+    if isinstance(error, BadCursor):
+        return {"detail": "The cursor is not valid.", "errors": [{"parameter": "cursor", "detail": str(error)}]}
     if isinstance(error, UploadTooLarge):
         return {"detail": str(error), "max_bytes": error.max_bytes}
     return {"detail": row_for(error).meaning}

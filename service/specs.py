@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dfkd_core.config import DistillConfig, TeacherSpec
+from dfkd_core.errors import StudentError
+from dfkd_core.students import ARCHITECTURES
 from jobs.schemas import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, child_pointer, read_json_object
@@ -15,6 +17,7 @@ from service.json_front import MAX_ERRORS, child_pointer, read_json_object
 M = TypeVar("M", bound=BaseModel)
 
 _UNION_ERRORS = {"union_tag_invalid", "union_tag_not_found"}
+_OPTIONS = ("method_options", "memory_options")
 _TAGGED = {name for name, field in DistillConfig.model_fields.items() if field.discriminator is not None}
 
 
@@ -32,12 +35,15 @@ class JobRequest(JobSpec):
 
 def read_spec(text: bytes, *, max_bytes: int) -> JobSpec:
     """The `spec` part of a multipart request."""
-    return validate(JobSpec, read_json_object(text, max_bytes=max_bytes))
+    spec = validate(JobSpec, read_json_object(text, max_bytes=max_bytes))
+    _check_student(spec)
+    return spec
 
 
 def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
     """The JSON body of POST /jobs → spec, id of the teacher."""
     request = validate(JobRequest, read_json_object(text, max_bytes=max_bytes))
+    _check_student(request)
     fields = {name: getattr(request, name) for name in JobSpec.model_fields}
     told = {name: getattr(request.teacher, name) for name in TeacherSpec.model_fields}
     return JobSpec(**{**fields, "teacher": TeacherSpec(**told)}), request.teacher.id
@@ -46,14 +52,36 @@ def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
 def validate(model: type[M], document: dict[str, Any]) -> M:
     """`document` as a `model`; raises ValidationFailed with the first MAX_ERRORS fields to blame."""
     try:
-        return model.model_validate(document)
+        value = model.model_validate(document)
+        errors = _names_among_options(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
+        errors = _field_errors(found, document) + _names_among_options(document)
+    if errors:
         raise ValidationFailed(
             "The spec is not valid.",
-            errors=_field_errors(found, document),
+            errors=errors[:MAX_ERRORS],
             hint="GET /menu has the JSON Schema of the spec; unknown keys are refused.",
-        ) from None
+        )
+    return value
+
+
+def _check_student(spec: JobSpec) -> None:
+    """An architecture that nobody knows needs no teacher to be refused."""
+    if spec.student.architecture not in ARCHITECTURES:
+        raise StudentError(
+            "there is no architecture of this name",
+            hint=f"Known are {', '.join(ARCHITECTURES)}.",
+            pointer="/student/architecture",
+        )
+
+
+def _names_among_options(document: dict[str, Any]) -> list[FieldError]:
+    """Options that bring a `name`: that field is ours, and what is said there would be lost."""
+    config = document.get("distillation")
+    given = {role: config.get(role) for role in _OPTIONS} if isinstance(config, dict) else {}
+    named = [role for role, options in given.items() if isinstance(options, dict) and "name" in options]
+    return [FieldError(f"/distillation/{role}/name", "unknown key") for role in named]
 
 
 def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:

@@ -41,9 +41,10 @@ def list_events(request: Request, desk: OurDesk, job_id: JobId, after: After = 0
     """JSON pages by `after`; with `Accept: text/event-stream` a stream that resumes by `Last-Event-ID` and ends after
     the last event of a finished job. A stream is cut after five minutes: reconnect, nothing is lost.
     """
+    after = _last_event_id(request, after)
     if EVENT_STREAM in request.headers.get("accept", ""):
         desk.store.get(job_id)  # refused now, or never
-        stream = _stream(desk, job_id, _last_event_id(request, after))
+        stream = _stream(desk, job_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
     return json_response(read_page(desk, job_id, after=after, limit=limit))

@@ -142,7 +142,9 @@ def test_a_wrong_query_is_refused_by_the_name_of_its_parameter(http: httpx.Clien
 @pytest.mark.parametrize("cursor", ["x", "", "%00", "é", "A" * 150, "MQ==" * 9])
 def test_a_cursor_that_is_not_ours_is_refused(http: httpx.Client, cursor: str) -> None:
     response = http.get("/jobs", params={"cursor": cursor})
-    assert (response.status_code, problem_of(response)["code"]) == (422, "validation-error")
+    problem = problem_of(response)
+    assert (response.status_code, problem["code"]) == (422, "validation-error")
+    assert [error["parameter"] for error in problem["errors"]] == ["cursor"]
 
 
 def test_a_queued_job_is_cancelled_at_once_and_once(http: httpx.Client, queued: str) -> None:

@@ -2,6 +2,8 @@
 
 import re
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -44,30 +46,34 @@ def test_a_live_worker_is_no_longer_missing(service: Service) -> None:
         service.store.worker_gone("w")
 
 
-def test_a_broker_that_does_not_answer_is_named_and_jobs_are_still_taken(tmp_path: Path, teacher: bytes) -> None:
-    with running_service(tmp_path / "data", DFKD_BROKER_URL=f"redis+socket://{tmp_path}/none.sock") as lonely:
+@pytest.fixture(scope="module")
+def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose broker is not there."""
+    directory = tmp_path_factory.mktemp("lonely")
+    with running_service(directory / "data", DFKD_BROKER_URL=f"redis+socket://{directory}/none.sock") as running:
+        yield running
+
+
+def test_a_broker_that_does_not_answer_is_named_and_jobs_are_still_taken(lonely: Service, teacher: bytes) -> None:
+    answer = lonely.http.get("/readyz")
+    assert (answer.status_code, answer.json()["missing"]) == (200, ["broker", "worker"])
+    headers = {"Content-Type": "application/octet-stream"}
+    sha256 = lonely.http.post("/teachers", content=teacher, headers=headers).json()["id"]
+    spec = {"student": {"architecture": "lenet5_half"}, "teacher": {"id": sha256}}
+    assert lonely.http.post("/jobs", json=spec).status_code == 202
+
+
+def test_without_its_database_the_service_is_unavailable_and_comes_back(lonely: Service) -> None:
+    with closing(sqlite3.connect(lonely.settings.data_dir / "ledger.sqlite3", isolation_level=None)) as ledger:
+        ledger.execute("ALTER TABLE jobs RENAME TO elsewhere")
         answer = lonely.http.get("/readyz")
-        assert (answer.status_code, answer.json()["missing"]) == (200, ["broker", "worker"])
-        headers = {"Content-Type": "application/octet-stream"}
-        sha256 = lonely.http.post("/teachers", content=teacher, headers=headers).json()["id"]
-        spec = {"student": {"architecture": "lenet5_half"}, "teacher": {"id": sha256}}
-        assert lonely.http.post("/jobs", json=spec).status_code == 202
-
-
-def test_without_its_database_the_service_is_unavailable_and_comes_back(tmp_path: Path) -> None:
-    with running_service(tmp_path / "data") as service:
-        with sqlite3.connect(tmp_path / "data/ledger.sqlite3") as ledger:
-            ledger.execute("ALTER TABLE jobs RENAME TO elsewhere")
-        answer = service.http.get("/readyz")
-        assert (answer.status_code, answer.json()["missing"][0]) == (503, "database")
-        refused = service.http.get("/jobs")
-        assert (refused.status_code, problem_of(refused)["code"]) == (503, "unavailable")
-        assert refused.headers["retry-after"] == "5"
-        assert "sqlite" not in refused.text.lower()
-        with sqlite3.connect(tmp_path / "data/ledger.sqlite3") as ledger:
-            ledger.execute("ALTER TABLE elsewhere RENAME TO jobs")
-        assert service.http.get("/jobs").status_code == 200
-        ledger.close()
+        refused = lonely.http.get("/jobs")
+        ledger.execute("ALTER TABLE elsewhere RENAME TO jobs")
+    assert (answer.status_code, answer.json()["missing"][0]) == (503, "database")
+    assert (refused.status_code, problem_of(refused)["code"]) == (503, "unavailable")
+    assert refused.headers["retry-after"] == "5"
+    assert "sqlite" not in refused.text.lower()
+    assert lonely.http.get("/jobs").status_code == 200
 
 
 def test_the_menu_is_sized_for_the_input_that_was_asked_for(http: httpx.Client) -> None:
@@ -79,6 +85,7 @@ def test_the_menu_is_sized_for_the_input_that_was_asked_for(http: httpx.Client) 
     assert set(menu.memories) == {"none", "reservoir", "vae"}
     assert "name" not in menu.memories["vae"]["properties"]
     assert menu.spec["additionalProperties"] is False
+    assert "name" not in menu.spec["$defs"]["VaeOptions"]["properties"]
 
 
 def test_a_student_that_cannot_take_the_input_says_why(http: httpx.Client) -> None:
@@ -169,6 +176,7 @@ def test_the_document_holds_our_operations_and_our_problems(http: httpx.Client) 
     names = [operation["operationId"] for operation in operations]
     assert len(names) == len(set(names))
     assert {"create_job", "list_jobs", "get_job", "cancel_job", "delete_job", "download_artifact"} <= set(names)
+    assert "name" not in document["components"]["schemas"]["VaeOptions"]["properties"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
     codes = document["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]
     assert set(codes) == {row.code for row in TABLE if row.status}

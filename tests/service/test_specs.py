@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from dfkd_core.errors import StudentError
 from jobs.schemas import JobSpec
 from service.errors import ValidationFailed
 from service.json_front import MAX_ERRORS
@@ -58,6 +59,11 @@ def test_what_was_filled_in_can_be_sent_again() -> None:
         ({"distillation": {"memory_options": {"latent_dim": "a"}}}, {"/distillation/memory_options/latent_dim"}),
         ({"distillation": {"memory_options": 3}}, {"/distillation/memory_options"}),
         ({"distillation": {"method_options": {"zzz": 3}}}, {"/distillation/method_options/zzz"}),
+        ({"distillation": {"memory_options": {"name": "none"}}}, {"/distillation/memory_options/name"}),
+        (
+            {"distillation": {"method_options": {"name": "x", "y": 1}}},
+            {"/distillation/method_options/name", "/distillation/method_options/y"},
+        ),
         ({"teacher": {"input": {"shape": [1, 2]}}}, {"/teacher/input/shape"}),
         ({"teacher": {"input": {"shape": [1, 0, 2]}}}, {"/teacher/input/shape/1"}),
         ({"teacher": {"input": {"shape": [1, 2, 3], "mean": [0.1, 0.2], "std": [1.0, 1.0]}}}, {"/teacher/input"}),
@@ -84,6 +90,14 @@ def test_a_complaint_never_repeats_the_value() -> None:
     found = complaints(**document)
     assert len(found) == 8
     assert canary not in json.dumps(found)
+
+
+def test_a_student_that_nobody_knows_is_refused_without_its_teacher() -> None:
+    with pytest.raises(StudentError) as caught:
+        read(student={"architecture": "os.system"})
+    assert caught.value.pointer == "/student/architecture"
+    assert "os.system" not in caught.value.detail
+    assert "lenet5_half" in str(caught.value.hint)
 
 
 def test_a_thousand_complaints_are_cut_short() -> None:
