@@ -258,7 +258,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
 
 LedgerLaw.TestCase.settings = settings(
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

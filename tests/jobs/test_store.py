@@ -65,13 +65,13 @@ def test_the_same_teacher_is_kept_once(store: Store) -> None:
     assert first == second == store.get_teacher(first.id)
 
 
-@pytest.mark.parametrize("job_id", HOSTILE_IDS)
-def test_an_id_that_is_none_is_not_found(store: Store, job_id: str) -> None:
-    for ask in (store.get, store.request_cancel, store.delete, store.events, store.queue_position):
-        with pytest.raises(JobNotFound):
-            ask(job_id)
-    with pytest.raises(TeacherNotFound):
-        store.get_teacher(job_id)
+def test_an_id_that_is_none_is_not_found(store: Store) -> None:
+    for job_id in HOSTILE_IDS:
+        for ask in (store.get, store.request_cancel, store.delete, store.events, store.queue_position):
+            with pytest.raises(JobNotFound):
+                ask(job_id)
+        with pytest.raises(TeacherNotFound):
+            store.get_teacher(job_id)
 
 
 def test_pages_are_newest_first_and_complete(store: Store) -> None:
@@ -102,15 +102,14 @@ def test_jobs_that_arrive_or_go_between_two_pages_shift_nothing(store: Store) ->
     assert [job.id for job in first.jobs + second.jobs] == ids[::-1]
 
 
-@pytest.mark.parametrize(
-    "cursor", ["", "x", "bjE=", "é", "\ud800", "bg", "LTE", "bi0x", "bjk5OTk5OTk5OTk5OTk5OTk5OTk5OQ", "A" * 5000]
-)
-def test_a_foreign_cursor_is_refused(store: Store, cursor: str) -> None:
-    if cursor == "bjE=":
-        assert store.list(1, cursor).jobs == []  # padding is optional: this is a cursor of ours
-        return
-    with pytest.raises(BadCursor):
-        store.list(1, cursor)
+FOREIGN_CURSORS = ["", "x", "é", "\ud800", "bg", "LTE", "bi0x", "bjk5OTk5OTk5OTk5OTk5OTk5OTk5OQ", "A" * 5000]
+
+
+def test_a_foreign_cursor_is_refused(store: Store) -> None:
+    for cursor in FOREIGN_CURSORS:
+        with pytest.raises(BadCursor):
+            store.list(1, cursor)
+    assert store.list(1, "bjE=").jobs == []  # one of ours, with padding
 
 
 def test_the_list_filters_by_state_and_every_label(store: Store) -> None:
