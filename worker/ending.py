@@ -22,8 +22,9 @@ from jobs.errors import LedgerUnavailable, StorageFull
 from jobs.schemas import ArtifactRef, BestStudent, JobError
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.attempt import Ending, Reason, own_file
+from worker.attempt import Ending, Reason
 from worker.heartbeat import Heartbeat
+from worker.listener import own_file
 from worker.messages import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
 from worker.switch import LEASE_OVER
 
@@ -171,7 +172,7 @@ class Conclusion:
     def _release(self, reason: str, *, charged: bool, delayed: bool = True) -> None:
         steps = max(0, self._claim.job.attempt - 1)
         delay_seconds = min(self._settings.backoff_seconds * 2.0**steps, MAX_BACKOFF_SECONDS) if delayed else 0.0
-        log.warning("job released", extra={"job_id": self._job_id, "reason": reason, "charged": charged})
+        log.warning("job released", extra={"job_id": self._job_id, "reason": str(reason), "charged": charged})
         self._insist(
             lambda: self._store.release(
                 self._job_id, self._claim.fence, reason=reason, charged=charged, delay_seconds=delay_seconds

@@ -119,6 +119,11 @@ class MessageReader(threading.Thread):
         self._descriptor = descriptor
         self._closed = threading.Event()
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is nothing left to take, and nothing more will come."""
+        return (self._closed.is_set() or not self.is_alive()) and self.messages.empty()
+
     def close(self) -> None:
         """Read no further."""
         self._closed.set()

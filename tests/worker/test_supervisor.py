@@ -2,13 +2,19 @@
 
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from jobs.schemas import JobState
 from tests.worker.conftest import Bench, gone, until
+from worker.attempt import Ending
+from worker.ending import Conclusion
+from worker.heartbeat import Heartbeat
+from worker.supervisor import remove_stale_workspaces
 
 
 def test_a_job_that_is_done_is_published(bench: Bench) -> None:
@@ -179,6 +185,49 @@ def test_a_supervisor_cut_off_from_the_ledger_stops_its_runner_before_the_lease_
     assert bench.told(job, "released")[0].data["reason"] == "self-fenced"
 
 
+def test_a_ledger_that_hangs_cannot_keep_a_runner_alive(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("endless")
+    pid = bench.runner_pid(job)
+    with closing(sqlite3.connect(bench.settings.data_dir / "ledger.sqlite3", isolation_level=None)) as blocker:
+        blocker.execute("BEGIN IMMEDIATE")
+        blocked_at = time.monotonic()
+        until(lambda: gone(pid), seconds=bench.settings.lease_seconds)
+        assert time.monotonic() - blocked_at < bench.settings.lease_seconds
+        blocker.execute("ROLLBACK")
+    thread.join(15)
+    released = bench.store.get(job.id)
+    assert (released.state, released.attempt) == (JobState.QUEUED, 0)
+
+
+def test_a_host_that_cannot_make_a_workspace_gives_the_job_back(bench: Bench) -> None:
+    bench.submit()
+    (bench.settings.data_dir / "work").write_text("in the way")
+    job = bench.attempt("done")
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert bench.told(job, "released")[0].data["reason"].startswith("host trouble")
+
+
+def test_a_runner_killed_for_want_of_memory_gets_one_more_try(bench: Bench) -> None:
+    bench.submit()
+    killed = Ending(reason=None, last=None, status=-signal.SIGKILL, log_tail="")
+    for _ in range(2):
+        claim = bench.claim()
+        heartbeat = Heartbeat(bench.store, claim, settings=bench.settings, confirmed_at=time.monotonic())
+        conclusion = Conclusion(
+            claim,
+            workspace=bench.settings.data_dir,
+            store=bench.store,
+            artifacts=bench.artifacts,
+            settings=bench.settings,
+            heartbeat=heartbeat,
+        )
+        conclusion.conclude(killed, best=None, oom_killed=True)
+    job = bench.store.get(claim.job.id)
+    assert job.error
+    assert (job.error.code, job.attempt) == ("out-of-memory", 2)
+
+
 def test_garbage_from_the_runner_changes_nothing(bench: Bench) -> None:
     bench.submit()
     job = bench.attempt("garbage")
@@ -254,8 +303,6 @@ def test_a_runner_knows_neither_database_nor_broker(bench: Bench, monkeypatch: p
 
 
 def test_workspaces_of_killed_workers_are_removed(bench: Bench) -> None:
-    from worker.supervisor import remove_stale_workspaces
-
     job = bench.submit()
     claim = bench.claim()
     work = bench.settings.data_dir / "work"

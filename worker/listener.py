@@ -1,0 +1,109 @@
+"""Takes a runner's messages into the ledger and the artifact store, in a thread of its own: these may block."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from jobs.claims import Claim
+from jobs.errors import LedgerError
+from worker.checkpoints import Checkpoints
+from worker.journal import Journal
+from worker.messages import Message, MessageReader, UpdateMessage
+
+log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+
+
+def own_file(workspace: Path, path: Path) -> Path | None:
+    """The file that a runner names, if it lies in its workspace: it may name no other of this host."""
+    resolved = path.resolve()
+    return resolved if resolved.is_file() and resolved.is_relative_to(workspace.resolve()) else None
+
+
+class Listener:
+    """Listens from entering the `with` block; leaving it waits until everything that was said has been taken."""
+
+    def __init__(
+        self, reader: MessageReader, claim: Claim, workspace: Path, *, journal: Journal, checkpoints: Checkpoints
+    ) -> None:
+        self.last: Message | None = None  # done, stopped or error; what comes after it is not taken
+        self.fenced_out = False
+        self.moved_at = time.monotonic()  # when the runner last said something new
+        self._reader = reader
+        self._job_id = claim.job.id
+        self._workspace = workspace
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._seen: tuple[object, ...] = ()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="listener")
+        self._broken = threading.Event()
+
+    @property
+    def broken(self) -> bool:
+        """Whether this host failed at taking messages: leaving the block will raise what happened."""
+        return self._broken.is_set()
+
+    def __enter__(self) -> Self:
+        self._taking = self._pool.submit(self._take_all)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._pool.shutdown()
+        if self._reader.num_refused:
+            self._warn("runner messages refused", count=self._reader.num_refused)
+        if error is None:
+            self._taking.result()
+
+    def _take_all(self) -> None:
+        try:
+            while not self._reader.exhausted:
+                with suppress(queue.Empty):
+                    self._take(self._reader.messages.get(timeout=_TICK_SECONDS))
+                self._guarded(self._journal.write_if_due)
+            self._guarded(self._journal.write)
+        except BaseException:
+            self._broken.set()
+            raise
+
+    def _take(self, message: Message) -> None:
+        if self.last is not None:
+            return
+        if not isinstance(message, UpdateMessage):
+            self.last = message
+            return
+        signs_of_life = (message.kind, message.stage, message.step, message.fraction)
+        if signs_of_life != self._seen:
+            self._seen, self.moved_at = signs_of_life, time.monotonic()
+        if message.kind == "checkpoint":
+            self._keep_checkpoint(Path(str(message.data.get("path"))), step=message.step)
+        self._journal.take(message)
+
+    def _keep_checkpoint(self, path: Path, *, step: int) -> None:
+        own = own_file(self._workspace, path)
+        if own is not None:
+            self._guarded(lambda: self._checkpoints.keep(own, step=step))
+        elif path.exists():
+            self._warn("checkpoint refused", path=str(path)[:200])
+        else:
+            log.debug("checkpoint was replaced before it was taken", extra={"job_id": self._job_id})
+
+    def _guarded(self, write: Callable[[], bool]) -> None:
+        """A fenced write in mid-run: False ends the attempt, trouble with the ledger or the disk does not."""
+        try:
+            if not write():
+                self.fenced_out = True
+        except FileNotFoundError:
+            log.debug("checkpoint was replaced while it was taken", extra={"job_id": self._job_id})
+        except LedgerError as error:
+            self._warn("ledger write failed", reason=str(error))
+
+    def _warn(self, message: str, **extra: object) -> None:
+        log.warning(message, extra={"job_id": self._job_id, **extra})
