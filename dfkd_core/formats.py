@@ -124,7 +124,10 @@ def _is_safetensors(head: bytes) -> bool:
 
 
 def _kind(head: bytes, filename: str | None) -> str:
-    if all(byte >= 32 or byte in (9, 10, 13) for byte in head):
+    if (
+        head[:64].isascii()
+        and head[:64].decode().replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable()
+    ):
         return "a text file"
     suffix = (filename or "").rpartition(".")[2].lower()
     named = {

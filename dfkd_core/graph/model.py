@@ -7,7 +7,6 @@ those busy for ever. Needs onnx (for its protobuf classes only); torch-free.
 import math
 import mmap
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +64,12 @@ def read_model(path: Path) -> ModelProto:
 
 def check_model(model: ModelProto) -> None:
     """Versions, names, tensors and the order of nodes."""
+    _check_names(model)
     _check_versions(model)
     graph = model.graph
     _check_nodes(graph)
     for tensor in graph.initializer:
         check_tensor(tensor)
-    _check_names(graph)
     _check_order(graph)
 
 
@@ -160,24 +159,28 @@ def array_of(tensor: TensorProto) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def readable(name: str) -> str:
+def readable(name: str | bytes) -> str:
     """A name from the file, fit for a message: printable and short."""
+    if isinstance(name, bytes):  # protobuf's answer to what is not UTF-8
+        name = name.decode("latin-1")
     shown = "".join(char if char.isprintable() else "?" for char in name[:60])
     return (shown + "…" if len(name) > 60 else shown) or "(unnamed)"
 
 
-def _check_names(graph: GraphProto) -> None:
-    names: Iterable[str] = (
-        name
-        for group in (
-            (value.name for value in (*graph.input, *graph.output, *graph.initializer)),
-            (name for node in graph.node for name in (*node.input, *node.output, node.name)),
-        )
-        for name in group
-    )
-    for name in names:
-        if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-            raise TeacherInvalid(f"invalid name in the ONNX graph: {readable(name)}")
+def _check_names(model: ModelProto) -> None:
+    graph = model.graph
+    values = (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    for name in (*(entry.domain for entry in model.opset_import), *values):
+        _check_name(name)
+    for node in graph.node:
+        attributes = (entry.name for entry in node.attribute)
+        for name in (*node.input, *node.output, node.name, node.op_type, node.domain, *attributes):
+            _check_name(name)
+
+
+def _check_name(name: str | bytes) -> None:
+    if isinstance(name, bytes) or len(name) > MAX_NAME or not _NAME.fullmatch(name):
+        raise TeacherInvalid(f"invalid name in the ONNX graph: {readable(name)}")
 
 
 def _check_order(graph: GraphProto) -> None:

@@ -87,13 +87,11 @@ def looks_like_onnx(first_bytes: bytes) -> bool:
     seen = 0
     try:
         for field in fields(first_bytes, 0, len(first_bytes), MODEL_FIELDS):
-            if field.number == 1 and seen == 0 and read_varint(first_bytes, field.start)[0] > 255:
-                return False
-            seen += 1
+            seen += field.number > 0
     except Truncated:
         return seen >= 1 and _begins_like_a_model(first_bytes)
     except ValueError:
-        return False
+        pass  # the beginning fits; what follows is for the check of the whole file
     return seen >= 2
 
 
