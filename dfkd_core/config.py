@@ -115,14 +115,16 @@ class PreDfkdOptions(Frozen):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Length of the generator's noise vector.")
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(
+        1024, description="Length of the generator's noise vector."
+    )
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per generator step.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per generator step.")
     updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Generator updates per round.")
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        60, description="Rounds before the first student update; without disagreement."
+        20, description="Rounds before the first student update; without disagreement."
     )
-    learning_rate: Positive = Field(1e-3, description="Of Adam.")
+    learning_rate: Positive = Field(0.02, description="Of Adam.")
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, until the consolidation.")
     gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
     onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
@@ -135,11 +137,11 @@ class PreDfkdOptions(Frozen):
     disagreement: Literal["js", "pseudo_js"] = Field(
         "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
     )
-    temperature: Positive = Field(3.0, description="Softmax temperature within the disagreement.")
+    temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement; published: 3.")
     spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
-    batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the inner BatchNorms; the published code has 0.8.")
+    batchnorm_eps: Positive = Field(0.8, description="Epsilon of the inner BatchNorms; 0.8 as published damps them.")
     output: Literal["bounded", "standardised"] = Field(
-        "bounded",
+        "standardised",
         description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm (published).",
     )
 
@@ -167,9 +169,9 @@ class VaeOptions(Frozen):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     name: Literal["vae"] = Field("vae", exclude=True)
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(112, description="Length of the code.")
-    width: Annotated[int, Field(ge=1, le=512)] = Field(32, description="Channels of the decoder's last inner layer.")
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Novel images per update.")
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(248, description="Length of the code.")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the decoder's last inner layer.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Novel images per update.")
     updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="VAE updates per round.")
     learning_rate: Positive = Field(1e-3, description="Adam, for encoder and decoder.")
     pixel_weight: Weight = Field(1.0, description="Weight of mean |reconstruction - image|.")
@@ -181,7 +183,7 @@ class VaeOptions(Frozen):
         0.0, description="Weight of confidence and balance on decoded prior samples (a leak in the published code)."
     )
     output: Literal["bounded", "standardised"] = Field(
-        "bounded", description="bounded: the valid pixel range; standardised: tanh, then BatchNorm (published)."
+        "standardised", description="bounded: the valid pixel range; standardised: tanh, then BatchNorm (published)."
     )
     prior: Literal["standard", "fitted"] = Field(
         "fitted", description="standard: replay decodes N(0, I); fitted: a Gaussian per class, fitted to the codes."
@@ -192,7 +194,7 @@ class VaeOptions(Frozen):
     )
     inference_learning_rate: Positive = Field(0.02, description="Step size of that inference.")
     agreement_gate: Fraction = Field(
-        0.8, description="Replay starts when the teacher gives this share of reconstructions the image's class."
+        0.6, description="Replay starts when the teacher gives this share of reconstructions the image's class."
     )
     batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the BatchNorms; the published code has 0.8.")
     encoder: Literal["strided", "published"] = Field(
@@ -222,15 +224,15 @@ class Training(Frozen):
     """How the student learns. A round is: generator updates, fresh images, student updates, memory update."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 6e-3
     momentum: Fraction = Field(0.9, description="Of SGD.")
     weight_decay: Weight = 0.0
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per student update, with replay.")
-    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="Student updates per round.")
-    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(2, description="Generator batches drawn per round.")
+    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Student updates per round.")
+    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
-    replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(256, description="Images replayed per round.")
+    replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")
     replay_share: Fraction = Field(0.3, description="Remembered images in a student batch at the start.")
     final_replay_share: Fraction = Field(0.5, description="The same at the end.")
     loss: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: at `temperature`.")
@@ -238,7 +240,7 @@ class Training(Frozen):
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
-        0.995, description="Of the averaged student, per update, bias-corrected."
+        0.998, description="Of the averaged student, per update, bias-corrected."
     )
     augmentation: Augmentation = Augmentation()
 
@@ -250,7 +252,7 @@ class Steadiness(Frozen):
     probe_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Held-out synthetic images.")
     audit_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Images of the final audit.")
     evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(60, description="Evaluations on the probe in a run.")
-    margin: Weight = Field(1.0, description="Standard errors by which a new student must beat the published one.")
+    margin: Weight = Field(2.0, description="Standard errors by which a new student must beat the published one.")
     min_class_entropy: Fraction = Field(0.2, description="Class entropy of a batch, of its maximum, that is collapse.")
     min_diversity: Fraction = Field(0.2, description="Mean image distance, of the healthy one, that is collapse.")
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")

@@ -57,11 +57,24 @@ class Probe:
 
 
 @torch.no_grad()
-def agrees(student: nn.Module, batch: Batch) -> Tensor:
-    """For each image, whether the student's class is the teacher's: bool (N,), on the CPU. The mode is put back."""
+def answers(student: nn.Module, batch: Batch) -> Tensor:
+    """The student's logits (N, num_classes) in eval mode, on the CPU. The mode is put back."""
     was_training = student.training
     device = next(student.parameters()).device
     student.eval()
-    classes = [student(images.to(device)).argmax(dim=1).cpu() for images in torch.split(batch.images, CHUNK)]
+    logits = [student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)]
     student.train(was_training)
-    return torch.cat(classes) == batch.teacher_logits.argmax(dim=1)
+    return torch.cat(logits)
+
+
+def agrees(student_logits: Tensor, batch: Batch) -> Tensor:
+    """For each image, whether the student's class is the teacher's: bool (N,)."""
+    return student_logits.argmax(dim=1) == batch.teacher_logits.argmax(dim=1)
+
+
+def overlap(student_logits: Tensor, batch: Batch) -> Tensor:
+    """For each image, what the two softmaxes share, the sum of their minima: (N,) in [0, 1].
+
+    Agreement weighed by certainty: far less noisy than yes or no where both networks hesitate.
+    """
+    return torch.minimum(student_logits.softmax(dim=1), batch.teacher_logits.softmax(dim=1)).sum(dim=1)

@@ -1,4 +1,8 @@
-"""Ratchet: the published student is replaced only by one that beats it on the current probe."""
+"""Ratchet: the published student is replaced only by one that beats it on the current probe.
+
+Both are scored on the same images. The candidate must agree with the teacher at least as often, and the mean paired
+difference of the overlap of the softmaxes must exceed a multiple of its standard error.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -8,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dfkd_core.batch import Batch
-from dfkd_core.probe import agrees
+from dfkd_core.probe import agrees, answers, overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +34,14 @@ class Ratchet:
 
     def consider(self, candidate: nn.Module, probe: Batch, *, step: int) -> Verdict:
         """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance."""
-        new = agrees(candidate, probe)
-        old = agrees(self.published, probe)
-        replaced = self.published_step is None or beats(new, old, margin=self._margin)
+        new, old = answers(candidate, probe), answers(self.published, probe)
+        new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
+        better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin)
+        replaced = self.published_step is None or (better and new_share >= old_share)
         if replaced:
             self.published.load_state_dict(candidate.state_dict())
             self.published_step = step
-        best = new if replaced else old
-        return Verdict(candidate=_share(new), published=_share(best), replaced=replaced)
+        return Verdict(candidate=new_share, published=new_share if replaced else old_share, replaced=replaced)
 
     def state(self) -> dict[str, Any]:
         """The published student and its step."""
@@ -50,11 +54,7 @@ class Ratchet:
 
 
 def beats(new: Tensor, old: Tensor, *, margin: float) -> bool:
-    """Whether the mean of the paired differences of two bool (N,) exceeds `margin` of its standard errors."""
+    """Whether the mean of the paired differences of two scores (N,) exceeds `margin` of its standard errors."""
     difference = new.double() - old.double()
     standard_error = difference.std(correction=0) / max(1, len(difference)) ** 0.5
     return bool(difference.mean() > margin * standard_error)
-
-
-def _share(agreeing: Tensor) -> float:
-    return float(agreeing.double().mean())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dfkd_core.batch import Batch
 from dfkd_core.batchnorm import has_batchnorm, reestimate
-from dfkd_core.probe import agrees
+from dfkd_core.probe import agrees, answers
 from dfkd_core.run import Run
 
 BATCHNORM_BATCHES = 8
@@ -35,7 +35,7 @@ def evaluate_on_probe(run: Run) -> Scores:
     if has_batchnorm(run.average.network):
         reestimate(run.average.network, _synthetic_mix(run))
     probe = run.probe.batch()
-    raw = float(agrees(run.student, probe).double().mean())
+    raw = float(agrees(answers(run.student, probe), probe).double().mean())
     verdict = run.ratchet.consider(run.average.network, probe, step=run.counters.steps)
     return Scores(
         raw=raw,

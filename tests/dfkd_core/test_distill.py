@@ -1,5 +1,6 @@
 """The loop: what it promises about the published student, interruption, budget and failure."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
-from dfkd_core.probe import agrees
+from dfkd_core.probe import agrees, answers
 from dfkd_core.progress import Update
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
@@ -62,7 +63,7 @@ def test_other_channels_and_sizes(shape: tuple[int, int, int]) -> None:
 
 def test_the_student_learns_the_teacher() -> None:
     config = tiny_config(
-        budget={"steps": 400},
+        budget={"steps": 240},
         method_options={"learning_rate": 2e-3, "warmup_rounds": 5},
         training={"updates_per_round": 10, "learning_rate": 5e-3},
         steadiness={"evaluations": 8},
@@ -72,7 +73,7 @@ def test_the_student_learns_the_teacher() -> None:
     before = (student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
     distilled = run(config, teacher=teacher, student=student)
     after = (distilled.student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
-    assert agrees(distilled.student, distilled.audit).double().mean() > 0.85
+    assert agrees(answers(distilled.student, distilled.audit), distilled.audit).double().mean() > 0.85
     assert after > before + 0.2
 
 
@@ -99,13 +100,34 @@ def stopping_at(round_number: int) -> Any:
     return on_step
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("stop_at", [1, 3, 5, 8])
-def test_an_interrupted_run_equals_the_uninterrupted_one(tmp_path: Path, memory: str, stop_at: int) -> None:
-    config = tiny_config(memory=memory, steadiness={"consolidation": 0.3})
-    batchnorm = stop_at % 2 == 1
+def interruptible(memory: str) -> DistillConfig:
+    return tiny_config(memory=memory, steadiness={"consolidation": 0.3})
+
+
+@functools.cache
+def uninterrupted(memory: str, *, batchnorm: bool) -> Distilled:
     teacher = tiny_teacher(batchnorm=batchnorm)
-    whole = run(config, teacher=teacher, student=tiny_network(batchnorm=batchnorm))
+    return run(interruptible(memory), teacher=teacher, student=tiny_network(batchnorm=batchnorm))
+
+
+@pytest.mark.parametrize(
+    ("memory", "stop_at", "batchnorm"),
+    [
+        ("none", 3, False),
+        ("reservoir", 1, False),
+        ("reservoir", 5, True),
+        ("vae", 1, True),
+        ("vae", 3, True),
+        ("vae", 4, False),
+        ("vae", 5, False),
+        ("vae", 8, False),
+    ],
+)
+def test_an_interrupted_run_equals_the_uninterrupted_one(
+    tmp_path: Path, memory: str, stop_at: int, batchnorm: bool
+) -> None:
+    config, teacher = interruptible(memory), tiny_teacher(batchnorm=batchnorm)
+    whole = uninterrupted(memory, batchnorm=batchnorm)
     checkpoints = CheckpointWriter(tmp_path, every_seconds=3600)
     with pytest.raises(Stopped):
         run(

@@ -1,0 +1,72 @@
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.augment import augment
+from dfkd_core.config import Augmentation
+
+LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([1.0]).view(1, 1, 1, 1)
+
+
+def changed(images: Tensor, *, seed: int = 0, **options: Any) -> Tensor:
+    values = {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, **options}
+    draws = torch.Generator().manual_seed(seed)
+    return augment(images, Augmentation.model_validate(values), low=LOW, high=HIGH, generator=draws)
+
+
+def ramp(count: int = 64) -> Tensor:
+    """Images whose pixel values tell their place."""
+    return torch.linspace(-1, 1, 16 * 8).view(1, 1, 16, 8).repeat(count, 1, 1, 1)
+
+
+def test_nothing_asked_changes_nothing() -> None:
+    assert torch.equal(changed(ramp()), ramp())
+    assert not Augmentation(shift=0.0, flip=False, mixup=0.0, noise=0.0).active
+
+
+def test_shifts_move_whole_images_by_at_most_the_share_and_repeat_edges() -> None:
+    images = ramp()
+    moved = changed(images, shift=0.125)
+    padded = torch.nn.functional.pad(images, (1, 1, 2, 2), mode="replicate")
+    places = {
+        (down, across)
+        for image in moved
+        for down in range(5)
+        for across in range(3)
+        if torch.equal(image, padded[0, :, down : down + 16, across : across + 8])
+    }
+    assert len(places) == 15
+
+
+def test_flips_mirror_about_half_of_the_images() -> None:
+    images = ramp()
+    flipped = changed(images, flip=True)
+    mirrored = [torch.equal(one, other.flip(2)) for one, other in zip(flipped, images, strict=True)]
+    kept = [torch.equal(one, other) for one, other in zip(flipped, images, strict=True)]
+    assert all(a or b for a, b in zip(mirrored, kept, strict=True))
+    assert 16 < sum(mirrored) < 48
+
+
+def test_blends_are_convex_and_as_many_as_asked() -> None:
+    images = torch.eye(64).view(64, 1, 8, 8)  # each image lights its own pixel
+    blended = changed(images, mixup=0.5)
+    torch.testing.assert_close(blended.sum(dim=(1, 2, 3)), torch.ones(64))
+    touched = (blended != images).flatten(1).any(dim=1).sum()
+    assert 20 < touched < 44
+
+
+def test_noise_is_unbiased_differs_from_image_to_image_and_stays_valid() -> None:
+    images = torch.zeros(64, 1, 16, 16)
+    noisy = changed(images, noise=0.1)
+    deviations = noisy.flatten(1).std(dim=1)
+    assert abs(noisy.mean().item()) < 0.01
+    assert deviations.min() < 0.03
+    assert 0.15 < deviations.max() < 0.22
+    assert changed(torch.ones(8, 1, 16, 16), noise=0.5).max() <= 1
+
+
+def test_equal_draws_give_equal_images() -> None:
+    options = {"shift": 0.1, "flip": True, "mixup": 0.5, "noise": 0.1}
+    assert torch.equal(changed(ramp(), **options), changed(ramp(), **options))
+    assert not torch.equal(changed(ramp(), **options), changed(ramp(), seed=1, **options))
