@@ -1,0 +1,105 @@
+"""The door: specs are completed from the file; what does not belong together is refused with a pointer."""
+
+from typing import Any
+
+import pytest
+
+from dfkd_core.config import DistillSpec
+from dfkd_core.door import resolve
+from dfkd_core.errors import DfkdError, RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
+from dfkd_core.inspection import BatchNormFacts, Inspection, folded_warning
+
+
+def inspection(**changes: Any) -> Inspection:
+    facts: dict[str, Any] = {
+        "format": "onnx",
+        "opset": 18,
+        "parameters": 61706,
+        "input_shape": [1, 32, 32],
+        "num_classes": 10,
+        "batchnorm": BatchNormFacts(status="none", present=0),
+        "offers": ["features"],
+    }
+    return Inspection(**{**facts, **changes})
+
+
+def spec(**changes: Any) -> DistillSpec:
+    return DistillSpec.model_validate({"student": {"architecture": "lenet5_half"}, **changes})
+
+
+def refused(error: type[DfkdError], pointer: str, *, facts: dict[str, Any] | None = None, **changes: Any) -> DfkdError:
+    with pytest.raises(error) as refusal:
+        resolve(spec(**changes), inspection(**(facts or {})))
+    assert refusal.value.pointer == pointer
+    return refusal.value
+
+
+def test_what_the_file_says_is_filled_in() -> None:
+    resolved, student, _ = resolve(spec(), inspection())
+    assert resolved.teacher.format == "onnx"
+    assert resolved.teacher.num_classes == 10
+    assert resolved.teacher.input is not None
+    assert resolved.teacher.input.shape == [1, 32, 32]
+    assert (student.name, student.parameters) == ("lenet5_half", 15738)
+    assert DistillSpec.model_validate_json(resolved.model_dump_json()) == resolved
+
+
+def test_what_the_caller_said_is_kept() -> None:
+    given = {"input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.25]}, "num_classes": 10, "format": "onnx"}
+    resolved, _, warnings = resolve(spec(teacher=given), inspection())
+    assert resolved.teacher == spec(teacher=given).teacher
+    assert warnings == []
+
+
+def test_a_subclass_stays_what_it_is() -> None:
+    class Wider(DistillSpec):
+        label: str = "mine"
+
+    resolved, _, _ = resolve(Wider.model_validate({"student": {"architecture": "lenet5_half"}}), inspection())
+    assert isinstance(resolved, Wider)
+
+
+def test_an_unknown_pixel_range_is_warned_about() -> None:
+    _, _, warnings = resolve(spec(), inspection())
+    assert [warning["code"] for warning in warnings] == ["input-range-unknown"]
+    assert all(set(warning) == {"code", "detail", "hint"} for warning in warnings)
+
+
+def test_folded_statistics_are_warned_about() -> None:
+    facts = {"batchnorm": BatchNormFacts(status="folded", present=0), "warnings": [folded_warning("folded")]}
+    _, _, warnings = resolve(spec(), inspection(**facts))
+    assert warnings[0]["code"] == "teacher-batchnorm-folded"
+    assert "do_constant_folding=False" in warnings[0]["hint"]
+
+
+def test_contradictions_are_refused_with_a_pointer() -> None:
+    refused(TeacherMismatch, "/teacher/input/shape", teacher={"input": {"shape": [3, 32, 32]}})
+    refused(TeacherMismatch, "/teacher/num_classes", teacher={"num_classes": 11})
+    refused(TeacherMismatch, "/teacher/format", teacher={"format": "safetensors"})
+
+
+def test_what_the_file_leaves_open_must_be_said() -> None:
+    refused(TeacherMismatch, "/teacher/input", facts={"input_shape": None, "num_classes": None})
+    refused(TeacherMismatch, "/teacher/architecture", facts={"format": "safetensors", "input_shape": None})
+
+
+def test_a_student_that_cannot_be_built_is_refused() -> None:
+    assert "lenet5" in str(refused(StudentError, "/student/architecture", student={"architecture": "no_such"}).hint)
+    refused(StudentError, "/student/architecture", facts={"input_shape": [1, 16, 16]})
+
+
+def test_a_student_must_be_smaller_than_its_teacher() -> None:
+    error = refused(StudentNotSmaller, "/student/architecture", facts={"parameters": 15738})
+    assert error.code == "student-not-smaller"
+    resolve(spec(), inspection(parameters=15739))
+
+
+def test_a_memory_that_needs_what_the_teacher_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = spec()
+    monkeypatch.setattr(type(needy.distillation.memory_options), "needs", frozenset({"batchnorm"}))
+    facts = {"batchnorm": BatchNormFacts(status="folded", present=0), "warnings": [folded_warning("folded")]}
+    with pytest.raises(RequirementError) as refusal:
+        resolve(needy, inspection(**facts))
+    assert refusal.value.pointer == "/distillation/memory"
+    assert "PRESERVE" in str(refusal.value.hint)
+    resolve(needy, inspection(offers=["batchnorm", "features"]))

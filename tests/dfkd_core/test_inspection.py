@@ -1,0 +1,121 @@
+"""The inspection: torch-free, in a child that cannot do harm, and telling what the file is."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from dfkd_core.config import InputSpec, TeacherSpec
+from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInvalid, TeacherMismatch
+from dfkd_core.inspection import inspect_file, inspect_in_child
+from tests.dfkd_core.onnx_models import classifier, node, save
+
+GENEROUS = {"timeout_seconds": 60.0, "memory_bytes": 4 * 2**30}
+HEAVY = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """Top-level modules of HEAVY that a fresh interpreter holds after running the code."""
+    report = (
+        f"\nimport json, sys\nprint(json.dumps(sorted({{name.split('.')[0] for name in sys.modules}} & set({HEAVY}))))"
+    )
+    command = [sys.executable, "-c", code + report, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return set(json.loads(done.stdout))
+
+
+def test_the_torch_free_face_imports_nothing_heavy() -> None:
+    assert loaded("import dfkd_core.formats, dfkd_core.inspection, dfkd_core.door") == set()
+
+
+@pytest.mark.parametrize("kind", ["onnx", "safetensors"])
+def test_an_inspection_needs_no_torch(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "teacher"
+    save(classifier(), path) if kind == "onnx" else save_file({"w": np.zeros((2, 2), np.float32)}, path)
+    code = (
+        "import sys; from pathlib import Path; from dfkd_core.inspection import inspect_file; "
+        "from dfkd_core.config import TeacherSpec; inspect_file(Path(sys.argv[1]), TeacherSpec())"
+    )
+    assert loaded(code, str(path)) <= {"onnx", "numpy"}
+
+
+def test_the_parent_of_an_inspection_stays_light(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    code = (
+        "import sys; from pathlib import Path; from dfkd_core.inspection import inspect_in_child; "
+        "from dfkd_core.config import TeacherSpec; "
+        "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), timeout_seconds=60, memory_bytes=2**32); "
+        "assert found.num_classes == 5"
+    )
+    assert loaded(code, str(path)) == set()
+
+
+def test_the_child_says_what_the_same_process_would(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    spec = TeacherSpec(input=InputSpec(shape=[4, 4, 6]))
+    found = inspect_in_child(path, spec, **GENEROUS)
+    assert found == inspect_file(path, spec)
+    assert found.input_shape == [4, 4, 6]
+    assert found.parameters == 8 * 4 * 9 + 8 + 5 * 8 + 5
+    assert found.macs == 8 * 4 * 9 * 24 + 40
+    assert (found.opset, found.batch, found.num_classes) == (18, "dynamic", 5)
+    assert (found.input_name, found.output_name) == ("images", "logits")
+    assert found.operators == {"Conv": 1, "Flatten": 1, "Gemm": 1, "GlobalAveragePool": 1, "Relu": 1}
+    assert found.offers == ["features"]
+    assert found.batchnorm.status == "none"
+
+
+def test_refusals_cross_the_process_whole(tmp_path: Path) -> None:
+    path = save(classifier([node("TopK", ["scores"], ["logits"])]), tmp_path / "teacher.onnx")
+    with pytest.raises(OperatorUnsupported) as refusal:
+        inspect_in_child(path, TeacherSpec(), **GENEROUS)
+    assert refusal.value.nodes == ["the_logits: TopK — not on the list"]
+    assert refusal.value.hint is not None
+    with pytest.raises(TeacherMismatch) as mismatch:
+        inspect_in_child(path, TeacherSpec(format="safetensors"), **GENEROUS)
+    assert mismatch.value.pointer == "/teacher/format"
+    path.write_bytes(b"PK\x03\x04 archive/data.pkl")
+    with pytest.raises(FormatUnsupported):
+        inspect_in_child(path, TeacherSpec(), **GENEROUS)
+
+
+def test_a_child_that_is_too_slow_is_killed(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    begin = time.monotonic()
+    with pytest.raises(TeacherInvalid, match="too long"):
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=0.05, memory_bytes=2**32)
+    assert time.monotonic() - begin < 5
+
+
+def test_a_child_without_memory_is_an_ordinary_refusal(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    with pytest.raises(TeacherInvalid, match=r"crashed|too large"):
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=48 * 2**20)
+
+
+def test_the_child_takes_no_code_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    (planted / "sitecustomize.py").write_text(f"open({str(tmp_path / 'canary')!r}, 'w')")
+    monkeypatch.setenv("PYTHONPATH", str(planted))
+    inspect_in_child(save(classifier(), tmp_path / "teacher.onnx"), TeacherSpec(), **GENEROUS)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_no_process_and_no_descriptor_is_left(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    before = len(os.listdir("/proc/self/fd"))
+    for limit in (60.0, 0.05):
+        try:
+            inspect_in_child(path, TeacherSpec(), timeout_seconds=limit, memory_bytes=2**32)
+        except TeacherInvalid:
+            assert limit < 1
+    assert len(os.listdir("/proc/self/fd")) == before
+    children = Path("/proc/self/task") / str(os.getpid()) / "children"
+    assert children.read_text().strip() == ""

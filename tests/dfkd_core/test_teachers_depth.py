@@ -1,0 +1,119 @@
+"""Depth: parity, gradients, dead inputs and probabilities, each on a teacher that has the fault."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import ModelProto, helper, numpy_helper
+
+from dfkd_core.config import InputSpec, TeacherSpec
+from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.teachers import Teacher, load_teacher
+from dfkd_core.teachers.depth import Depth, check_depth, draw_images
+from tests.dfkd_core.onnx_models import classifier, flattened, node, save
+
+
+def deep(made: ModelProto, path: Path) -> Depth:
+    teacher = load_teacher(save(made, path), TeacherSpec())
+    return check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_sound_teacher_passes(tmp_path: Path) -> None:
+    depth = deep(classifier(), tmp_path / "teacher.onnx")
+    assert depth.max_abs_diff is not None
+    assert depth.max_abs_diff < 1e-4
+    assert depth.batches == (1, 2, 7)
+    assert depth.gradient_error < 1e-4
+    assert depth.dead_input_fraction == 0
+    assert depth.outputs == "logits"
+
+
+def test_the_same_generator_gives_the_same_depth(tmp_path: Path) -> None:
+    assert deep(classifier(), tmp_path / "a.onnx") == deep(classifier(), tmp_path / "a.onnx")
+
+
+def test_weights_that_differ_from_the_file_fail_parity(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    teacher = load_teacher(path, TeacherSpec())
+    assert isinstance(teacher.classifier, torch.nn.Linear)
+    with torch.no_grad():
+        teacher.classifier.bias[2] += 0.01
+    with pytest.raises(ParityError, match="differs from ONNX Runtime"):
+        check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+
+
+def test_probabilities_instead_of_logits_are_refused(tmp_path: Path) -> None:
+    """A softmax that is not the last node: the importer leaves it, the outputs betray it."""
+    end = [node("Softmax", ["scores"], ["chances"], axis=-1), node("Mul", ["chances", "one"], ["logits"])]
+    made = classifier(end)
+    made.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    with pytest.raises(TeacherInvalid, match="probabilities"):
+        deep(made, tmp_path / "teacher.onnx")
+
+
+def test_log_probabilities_serve_as_logits(tmp_path: Path) -> None:
+    end = [node("LogSoftmax", ["scores"], ["logs"], axis=-1), node("Mul", ["logs", "one"], ["logits"])]
+    made = classifier(end)
+    made.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
+    assert deep(made, tmp_path / "teacher.onnx").outputs == "log-probabilities"
+
+
+def test_a_teacher_that_only_compares_has_no_gradient(tmp_path: Path) -> None:
+    nodes = [node("Greater", ["images", "zero"], ["mask"]), node("Where", ["mask", "one", "zero"])]
+    made = flattened(nodes, {"zero": np.float32(0), "one": np.float32(1)})
+    with pytest.raises(NotDifferentiable):
+        deep(made, tmp_path / "teacher.onnx")
+
+
+def test_a_teacher_that_saturates_everywhere_is_refused(tmp_path: Path) -> None:
+    made = flattened([node("Clip", ["images", "low", "high"])], {"low": np.float32(50), "high": np.float32(60)})
+    with pytest.raises(NotDifferentiable, match="do not depend"):
+        deep(made, tmp_path / "teacher.onnx")
+
+
+def test_a_jump_that_the_gradient_does_not_see_is_found(tmp_path: Path) -> None:
+    """Inside each tooth of a fine saw autograd sees a slope; the jumps between them rule the finite difference."""
+    nodes = [
+        node("Mul", ["images", "steep"], ["phase"]),
+        node("Sin", ["phase"], ["wave"]),
+        node("Greater", ["wave", "zero"], ["mask"]),
+        node("Where", ["mask", "images", "far"]),
+    ]
+    constants = {"steep": np.float32(1e8), "zero": np.float32(0), "far": np.float32(9)}
+    path = save(flattened(nodes, constants), tmp_path / "teacher.onnx")
+    teacher = load_teacher(path, TeacherSpec())
+    with pytest.raises((NotDifferentiable, ParityError)):
+        check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_share_of_dead_inputs_is_told(tmp_path: Path) -> None:
+    made = flattened(
+        [node("Slice", ["images", "from", "to", "axis"])],
+        {"from": np.array([0]), "to": np.array([1]), "axis": np.array([1])},
+    )
+    assert deep(made, tmp_path / "teacher.onnx").dead_input_fraction == pytest.approx(0.75)
+
+
+def test_what_onnx_runtime_refuses_is_refused(tmp_path: Path) -> None:
+    made = classifier()
+    made.graph.node.append(helper.make_node("Relu", ["images"], ["unused"], name="relu"))  # a name used twice
+    with pytest.raises(TeacherInvalid, match="ONNX Runtime refuses"):
+        deep(made, tmp_path / "teacher.onnx")
+
+
+def test_images_are_drawn_from_the_input_space(tmp_path: Path) -> None:
+    spec = TeacherSpec(input=InputSpec(shape=[4, 4, 6], mean=[0.5, 0.4, 0.3, 0.2], std=[0.5, 0.2, 0.1, 0.05]))
+    teacher: Teacher = load_teacher(save(classifier(), tmp_path / "teacher.onnx"), spec)
+    images = draw_images(teacher, 500, torch.Generator().manual_seed(0))
+    low, high = torch.tensor(teacher.input_space.low), torch.tensor(teacher.input_space.high)
+    assert torch.allclose(images.amin((0, 2, 3)), low, atol=0.01 * (high - low).max().item())
+    assert torch.allclose(images.amax((0, 2, 3)), high, atol=0.01 * (high - low).max().item())
+    assert teacher.warnings == []
+
+
+def test_a_teacher_is_frozen_and_stays_in_eval_mode(tmp_path: Path) -> None:
+    teacher = load_teacher(save(classifier(), tmp_path / "teacher.onnx"), TeacherSpec())
+    assert not teacher.train().training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert teacher.warnings == ["input-range-unknown"]
