@@ -108,11 +108,18 @@ class Children(threading.Thread):
         try:
             while not self._stopping.is_set():
                 for child in self._children:
-                    child.tend()
+                    self._tend(child)
                 self._stopping.wait(_TICK_SECONDS)
         finally:
             for child in reversed(self._children):
                 child.stop()
+
+    def _tend(self, child: Child) -> None:
+        try:
+            child.tend()
+        except OSError:  # no process, no descriptors: this host may recover
+            log.exception("child could not be started", extra={"child": child.name})
+            self._stopping.wait(_FIRST_PAUSE_SECONDS)
 
     def stop(self) -> None:
         """Stop all, the last one first, and wait."""

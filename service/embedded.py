@@ -97,7 +97,9 @@ def _stopping(server: _Server) -> Iterator[None]:
     def on_signal(_number: int, _frame: object) -> None:
         server.stop_requested = server.should_exit = True
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # nohup
+        signals.remove(signal.SIGHUP)
     before = {number: signal.signal(number, on_signal) for number in signals}
     try:
         yield

@@ -29,7 +29,7 @@ PROFILE = {
 JOB_SECONDS = 240.0
 
 
-def spec(*, steps: int = 250, **distillation: object) -> dict[str, Any]:
+def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
     """A job of seconds: everything is as small as it can be, and all of it takes part."""
     training = {"batch_size": 16, "updates_per_round": 5, "fresh_batches": 1, "replays_per_round": 16}
     steadiness = {"probe_size": 64, "audit_size": 64, "evaluations": 8}
