@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
@@ -61,8 +62,7 @@ def up(
     """Start the whole service: API, worker and a private Redis. Ctrl-C stops it."""
     from service import embedded
 
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
-    embedded.up(settings, host, port)
+    embedded.up(_settings(data_dir), host, port)
 
 
 @app.command()
@@ -190,8 +190,6 @@ def students(
     as_json: AsJson = False,
 ) -> None:
     """List the students with their parameters and multiply-adds for one input. Needs no service."""
-    from pydantic import TypeAdapter
-
     from service.menu import students as sized
 
     channels, height, columns = overrides.shape(input_)
@@ -248,6 +246,15 @@ def _follow(
     out.print(job.model_dump_json(indent=2) if as_json else f"{job.id} {job.state}")
     codes = {"succeeded": Exit.OK, "cancelled": Exit.CANCELLED}
     raise typer.Exit(codes.get(job.state, Exit.FAILED))
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    """Settings from the environment; what is wrong there is said by the name of its variable."""
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        wrong = [f"DFKD_{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors()]
+        raise overrides.BadOption("; ".join(wrong)) from None
 
 
 def _teacher(text: str) -> Path | str:

@@ -70,10 +70,10 @@ def finished(service: Service, queued: str, tmp_path: Path) -> Finished:
     return Finished(queued, files)
 
 
-def claim(service: Service, job_id: str) -> int:
+def claim(service: Service, job_id: str, *, lease_seconds: float = 600) -> int:
     """Claim queued jobs until this one is claimed; the others are ended."""
     while True:
-        claimed = service.store.claim("a-test", lease_seconds=600, threads=1)
+        claimed = service.store.claim("a-test", lease_seconds=lease_seconds, threads=1)
         assert claimed is not None
         if claimed.job.id == job_id:
             return claimed.fence

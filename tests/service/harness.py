@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,6 +169,16 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
     assert problem["detail"]
     assert len(problem.get("errors", [])) <= 20
     return problem
+
+
+def eventually(claim: Callable[[], bool], *, seconds: float = 10.0) -> bool:
+    """Whether it becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not claim():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 @dataclass(slots=True)

@@ -206,6 +206,13 @@ def test_wrong_usage_is_exit_code_two(run: Run, words: tuple[object, ...]) -> No
     assert ran.err
 
 
+def test_a_wrong_setting_is_said_by_the_name_of_its_variable(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DFKD_LEASE_SECONDS", "soon")
+    ran = run("up")
+    assert ran.code == Exit.USAGE
+    assert "DFKD_LEASE_SECONDS: " in ran.err
+
+
 def test_a_service_that_is_not_there_is_said_without_a_traceback(run: Run) -> None:
     ran = run("cancel", "x", url="http://127.0.0.1:9")
     assert (ran.code, ran.out) == (Exit.UNREACHABLE, "")

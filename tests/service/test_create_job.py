@@ -4,13 +4,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC
-from tests.service.harness import Service, multipart, post_multipart, post_parts, spec_text
+from tests.service.harness import Service, holdings, multipart, post_multipart, post_parts, spec_text
 
 
 def test_a_job_is_accepted_and_echoes_every_default(http: httpx.Client, teacher: bytes) -> None:
@@ -95,3 +96,16 @@ def test_an_upload_of_exactly_the_limit_is_read(service: Service) -> None:
     assert refused.json()["code"] == "teacher-invalid"  # read to its end, and then it is no model
     above = service.http.post("/teachers", content=iter([at_limit, b"x"]), headers=headers)
     assert (above.status_code, above.json()["max_bytes"]) == (413, limit)
+
+
+def test_the_same_teacher_may_arrive_many_times_at_once(service: Service) -> None:
+    teacher = onnx_teacher(seed=12)
+    before = holdings(service)
+    body = [("spec", spec_text(SPEC)), ("teacher", teacher)]
+    with ThreadPoolExecutor(4) as pool:
+        responses = list(pool.map(lambda _: post_parts(service.http, body), range(4)))
+    assert [response.status_code for response in responses] == [202] * 4
+    after = holdings(service)
+    assert after.rows["teachers"] == before.rows["teachers"] + 1
+    assert after.rows["jobs"] == before.rows["jobs"] + 4
+    assert len(after.files) == len(before.files) + 1

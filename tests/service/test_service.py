@@ -1,5 +1,6 @@
 """Health, menu, problems, OpenAPI: what the service says about itself is true."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -19,7 +20,8 @@ from service.errors import FrontDeskError
 from service.problems import BY_CODE, TABLE, row_for
 from service.specs import JobRequest
 from service.views import EventPage, JobView, Menu, TeacherView
-from tests.service.harness import Service, problem_of, running_service
+from tests.service.conftest import SPEC, claim
+from tests.service.harness import Service, eventually, post_parts, problem_of, running_service, spec_text
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("libtorch", "onnx_cpp2py", "onnxruntime", "safetensors_rust")
@@ -50,7 +52,12 @@ def test_a_live_worker_is_no_longer_missing(service: Service) -> None:
 def lonely(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose broker is not there."""
     directory = tmp_path_factory.mktemp("lonely")
-    with running_service(directory / "data", DFKD_BROKER_URL=f"redis+socket://{directory}/none.sock") as running:
+    leftover = directory / "data" / "artifacts" / "temporary" / "of-a-killed-service"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"half an upload")
+    os.utime(leftover, (0, 0))
+    broker_url = f"redis+socket://{directory}/none.sock"
+    with running_service(directory / "data", DFKD_BROKER_URL=broker_url, DFKD_SWEEP_SECONDS="0.3") as running:
         yield running
 
 
@@ -61,6 +68,20 @@ def test_a_broker_that_does_not_answer_is_named_and_jobs_are_still_taken(lonely:
     sha256 = lonely.http.post("/teachers", content=teacher, headers=headers).json()["id"]
     spec = {"student": {"architecture": "lenet5_half"}, "teacher": {"id": sha256}}
     assert lonely.http.post("/jobs", json=spec).status_code == 202
+
+
+def test_a_job_whose_worker_vanished_is_queued_again(lonely: Service, teacher: bytes) -> None:
+    job_id = post_parts(lonely.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()["id"]
+    claim(lonely, job_id, lease_seconds=0.1)
+    assert eventually(lambda: lonely.http.get(f"/jobs/{job_id}").json()["state"] == "queued")
+    events = lonely.http.get(f"/jobs/{job_id}/events").json()["events"]
+    assert [event["kind"] for event in events][:2] == ["created", "claimed"]
+    assert events[2]["data"]["reason"] == "lease-expired"
+
+
+def test_what_a_killed_service_left_half_way_is_cleared(lonely: Service) -> None:
+    temporary = lonely.settings.data_dir / "artifacts" / "temporary"
+    assert eventually(lambda: not list(temporary.iterdir()))
 
 
 def test_without_its_database_the_service_is_unavailable_and_comes_back(lonely: Service) -> None:
