@@ -1,0 +1,59 @@
+"""Slots, rounds and drain of one worker process, with runners that follow a script."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from jobs.schemas import JobState
+from tests.worker.conftest import Bench, script, until
+from worker.workshop import Workshop
+
+
+@contextmanager
+def open_workshop(bench: Bench, act: str, *, slots: int = 1) -> Iterator[Workshop]:
+    settings = bench.settings.model_copy(update={"worker_slots": slots})
+    workshop = Workshop(settings, bench.store, bench.artifacts, command=script(act))
+    workshop.start()
+    yield workshop
+    workshop.drain()
+    assert {thread.name for thread in threading.enumerate()}.isdisjoint({"slot-0", "slot-1", "rounds"})
+
+
+def test_every_slot_takes_one_job_and_the_rest_wait(bench: Bench) -> None:
+    jobs = [bench.submit() for _ in range(3)]
+    with open_workshop(bench, "endless", slots=2):
+        until(lambda: bench.store.queue_depth()[JobState.RUNNING] == 2)
+        time.sleep(3 * bench.settings.sweep_seconds)
+        assert [bench.store.get(job.id).state for job in jobs] == ["running", "running", "queued"]
+    assert bench.store.queue_depth()[JobState.QUEUED] == 3
+    assert [bench.store.get(job.id).attempt for job in jobs] == [0, 0, 0]
+
+
+def test_jobs_are_found_without_a_bell_and_worked_off(bench: Bench) -> None:
+    with open_workshop(bench, "done", slots=2) as workshop:
+        jobs = [bench.submit() for _ in range(3)]
+        until(lambda: all(bench.store.get(job.id).state is JobState.SUCCEEDED for job in jobs))
+        (worker,) = bench.store.live_workers(5.0)
+        assert (worker.id, worker.slots, worker.device) == (workshop.worker_id, 2, "cpu")
+    assert bench.store.live_workers(5.0) == []
+
+
+def test_a_look_claims_at_once(bench: Bench) -> None:
+    slow = bench.settings.model_copy(update={"sweep_seconds": 600.0})
+    workshop = Workshop(slow, bench.store, bench.artifacts, ring=lambda _job_id: True, command=script("endless"))
+    workshop.start()
+    until(lambda: bench.store.live_workers(60.0))
+    time.sleep(0.3)  # the looks of the first round are over
+    job = bench.submit()
+    workshop.look()
+    until(lambda: bench.store.get(job.id).state is JobState.RUNNING, seconds=10.0)
+    workshop.drain()
+
+
+def test_the_rounds_take_back_what_a_dead_worker_held(bench: Bench) -> None:
+    job = bench.submit()
+    assert bench.store.claim("dead", 0.1, 1) is not None
+    with open_workshop(bench, "done"):
+        until(lambda: bench.store.get(job.id).state is JobState.SUCCEEDED)
+    assert [event.data["reason"] for event in bench.told(job, "released")] == ["lease-expired"]
