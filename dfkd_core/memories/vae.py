@@ -68,7 +68,8 @@ class VaeMemory(Memory):
             chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
             novel = Batch(images=fresh.images[chosen], teacher_logits=fresh.teacher_logits[chosen])
             terms = self._update(Batch.join(novel, self._rehearsal(len(novel))))
-        return {f"vae_{name}": value for name, value in terms.items()}
+        told = {**terms, "agreement": torch.tensor(self._agreement)}
+        return {f"vae_{name}": value for name, value in told.items()}
 
     def _rehearsal(self, novel: int) -> Batch | None:
         """Own replay, so that it makes up `self_replay_share` of the batch; none before the first update."""

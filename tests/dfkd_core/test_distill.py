@@ -64,9 +64,9 @@ def test_other_channels_and_sizes(shape: tuple[int, int, int]) -> None:
 def test_the_student_learns_the_teacher() -> None:
     config = tiny_config(
         budget={"steps": 240},
-        method_options={"learning_rate": 2e-3, "warmup_rounds": 5},
+        method_options={"learning_rate": 2e-3, "warmup_rounds": 5, "output": "bounded", "batchnorm_eps": 1e-5},
         training={"updates_per_round": 10, "learning_rate": 5e-3},
-        steadiness={"evaluations": 8},
+        steadiness={"evaluations": 8, "audit_size": 200},
     )
     teacher, student = tiny_teacher(), tiny_network()
     noise = torch.rand((500, *SHAPE), generator=torch.Generator().manual_seed(9)) * 3 - 1

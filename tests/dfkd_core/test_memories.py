@@ -139,7 +139,7 @@ def test_inference_leaves_no_gradient_in_the_decoder() -> None:
 @pytest.mark.parametrize("prior", ["standard", "fitted"])
 def test_inference_balances_the_classes_and_makes_them_surer(prior: str) -> None:
     teacher = tiny_teacher()
-    memory = vae(teacher, prior=prior, inference_steps=20, inference_learning_rate=0.1)
+    memory = vae(teacher, prior=prior, inference_steps=20, inference_learning_rate=0.1, output="bounded")
     with torch.no_grad():
         memory.decoder.conv3.weight.mul_(20)  # so that codes matter without any training
     memory.decoder.eval()
