@@ -17,6 +17,7 @@ from service.dependencies import Desk
 from service.housekeeping import keep_house
 from service.request_ids import RequestIds
 from service.routes import artifacts, events, health, jobs, menu, problems, teachers
+from service.stopping import told_of_stop
 
 DESCRIPTION = """
 Send a trained image classifier, get a small ONNX student back. None of the data that the teacher was trained on is
@@ -55,7 +56,8 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
             app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings))
             housekeeper = asyncio.create_task(keep_house(app.state.desk))
             try:
-                yield
+                with told_of_stop(app.state.desk.stopping):
+                    yield
             finally:
                 housekeeper.cancel()
                 with suppress(asyncio.CancelledError):

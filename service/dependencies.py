@@ -1,6 +1,7 @@
 """What every route stands on: one `Desk` per process, built in the lifespan, found through the request."""
 
 import re
+import threading
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -27,6 +28,7 @@ class Desk:
     store: Store
     artifacts: ArtifactStore
     celery: Celery
+    stopping: threading.Event = field(default_factory=threading.Event)  # set when the server is about to stop
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
 
 

@@ -71,7 +71,7 @@ async def _stream(desk: Desk, job_id: str, after: int) -> AsyncIterator[str]:
     """Server-sent events. Between two looks at the ledger nothing is held: no thread, no connection."""
     yield f"retry: {RECONNECT_MS}\n\n"
     started = spoke = time.monotonic()
-    while time.monotonic() - started < STREAM_SECONDS:
+    while time.monotonic() - started < STREAM_SECONDS and not desk.stopping.is_set():
         page = await to_thread.run_sync(partial(read_page, desk, job_id, after=after, limit=PAGE))
         for event in page.events:
             yield f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"

@@ -60,7 +60,7 @@ def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Ite
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = start_server(listener, data_dir, variables)
-    settings = Settings(data_dir=data_dir)
+    settings = Settings(data_dir=data_dir, database_url=environment.get("DFKD_DATABASE_URL"))
     try:
         wait_for(url, process)
         store = open_store(settings)

@@ -2,12 +2,16 @@
 
 import json
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
-from tests.service.harness import Finished, Service, problem_of
+from tests.service.conftest import SPEC
+from tests.service.harness import Finished, Service, post_parts, problem_of, running_service, spec_text
 
 STREAM = {"Accept": "text/event-stream"}
 
@@ -62,3 +66,21 @@ def test_a_wrong_page_is_refused(http: httpx.Client, queued: str, query: str) ->
 def test_a_wrong_last_event_id_is_refused(http: httpx.Client, queued: str) -> None:
     response = http.get(f"/jobs/{queued}/events", headers={**STREAM, "Last-Event-ID": "x"})
     assert (response.status_code, problem_of(response)["errors"][0]["parameter"]) == (422, "last-event-id")
+
+
+def test_a_stream_ends_when_the_service_stops_and_does_not_hold_it_up(tmp_path: Path, teacher: bytes) -> None:
+    lines: list[str] = []
+
+    def follow(url: str) -> None:
+        with httpx.stream("GET", url, headers=STREAM, timeout=30) as response:
+            lines.extend(response.iter_lines())
+
+    with running_service(tmp_path / "data") as service:
+        path = post_parts(service.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).headers["location"]
+        follower = threading.Thread(target=follow, args=[f"{service.url}{path}/events"])
+        follower.start()
+        time.sleep(0.5)
+        psutil.Process(service.pid).terminate()
+        follower.join(30)
+    assert "event: created" in lines
+    assert (tmp_path / "data.log").read_text() == ""

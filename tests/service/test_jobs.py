@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from jobs.schemas import BestStudent, JobError, JobWarning, Progress
-from tests.service.conftest import SPEC
+from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, post_parts, problem_of, spec_text
 
 UNKNOWN_IDS = [str(uuid.UUID(int=7)), "x", "%00", "A" * 5000, "%F0%9F%90%88", "' OR 1=1 --"]
@@ -194,3 +194,13 @@ def test_the_checkpoint_of_a_deleted_job_goes_too(service: Service, running: tup
     service.store.cancelled(*running)
     assert service.http.delete(f"/jobs/{running[0]}").status_code == 204
     assert not service.artifacts.exists(sha256)
+
+
+def test_a_file_that_another_job_has_too_stays(service: Service, finished: Finished, teacher: bytes) -> None:
+    twin = submit(service.http, teacher)
+    artifacts = service.store.get(finished.id).artifacts
+    assert service.store.succeed(twin, claim(service, twin), artifacts=artifacts)
+    assert service.http.delete(f"/jobs/{finished.id}").status_code == 204
+    for artifact in artifacts:
+        kept = service.http.get(f"/jobs/{twin}/artifacts/{artifact.name}")
+        assert (kept.status_code, kept.content) == (200, finished.files[artifact.name])

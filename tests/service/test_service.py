@@ -84,6 +84,20 @@ def test_what_a_killed_service_left_half_way_is_cleared(lonely: Service) -> None
     assert eventually(lambda: not list(temporary.iterdir()))
 
 
+def test_the_same_service_stands_on_postgresql(postgres_url: str, tmp_path: Path, teacher: bytes) -> None:
+    spec = {**SPEC, "name": "détecteur 7", "labels": {"on": "postgresql"}}
+    with running_service(tmp_path / "data", DFKD_DATABASE_URL=postgres_url) as service:
+        accepted = post_parts(service.http, [("spec", spec_text(spec)), ("teacher", teacher)])
+        path = accepted.headers["location"]
+        assert accepted.status_code == 202
+        assert service.http.get("/jobs?label=on=postgresql&state=queued").json()["jobs"][0]["name"] == "détecteur 7"
+        assert service.http.post(f"{path}/cancel").json()["state"] == "cancelled"
+        assert len(service.http.get(f"{path}/events").json()["events"]) == 2
+        assert service.http.delete(path).status_code == 204
+        assert problem_of(service.http.get(path))["code"] == "job-not-found"
+        assert service.http.get("/readyz").json()["checks"]["database"] == "ok"
+
+
 def test_without_its_database_the_service_is_unavailable_and_comes_back(lonely: Service) -> None:
     with closing(sqlite3.connect(lonely.settings.data_dir / "ledger.sqlite3", isolation_level=None)) as ledger:
         ledger.execute("ALTER TABLE jobs RENAME TO elsewhere")
