@@ -7,7 +7,7 @@ from onnx import NodeProto
 
 from dfkd_core.graph.calls import Call, Unsupported
 from dfkd_core.graph.layout import RULES
-from dfkd_core.graph.plan import Scaled, Shape, Step
+from dfkd_core.graph.plan import Array, Scaled, Shape, Step
 from dfkd_core.graph.walk import Value, Walk, merge
 
 
@@ -77,22 +77,17 @@ def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | N
 def _rewrite_concat(
     walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
 ) -> list[Shape] | None:
-    """A constant of one row joined to a batch (a class token): spread it over the batch first."""
+    """A constant that is the same for every image of the batch (a class token): one row of it is spread at run time."""
     growing = [value for value in inputs if value is not None and value.shapes[0] != value.shapes[1]]
-    if not growing or walk.probes[0] != 1:
+    if not growing:
         return None
     axis = next(at for at, (one, two) in enumerate(zip(*growing[0].shapes, strict=True)) if one != two)
     for at, value in enumerate(inputs):
-        if value is None or value.constant is None:
-            continue
-        name = f"{node.input[at]}/{node.output[0]}"
-        walk.constants[node.input[at]] = value.constant
-        shapes = [list(value.shapes[0]), list(value.shapes[1])]
-        shapes[1][axis] *= walk.probes[1]
-        spread = tuple(merge(one, two, walk.probes) for one, two in zip(*shapes, strict=True))
-        walk.steps.append(Step("Expand", node.name, (node.input[at],), (name,), {"shape": spread}))
-        walk.values[name] = inputs[at] = Value((tuple(shapes[0]), tuple(shapes[1])), None)
-        node.input[at] = name
+        if value is not None and value.constant is not None:
+            spread = _spread(walk, value, value.constant, axis, name=f"{node.input[at]}/{node.output[0]}")
+            if spread is None:
+                return None
+            node.input[at], inputs[at] = spread
     walk.rewritten = True
     second.shapes = [value.shapes[1] if value is not None else None for value in inputs]
     first.hosts = [None] * len(first.hosts)
@@ -101,6 +96,21 @@ def _rewrite_concat(
         return RULES["Concat"](second)
     except Unsupported:
         return None
+
+
+def _spread(walk: Walk, value: Value, constant: Array, axis: int, *, name: str) -> tuple[str, Value] | None:
+    """A step that repeats the one row of a constant over the batch: its output's name and value."""
+    batch, other = walk.probes
+    row = constant.take([0], axis) if constant.shape[axis] == batch else constant
+    if row.shape[axis] != 1 or not (row == constant).all():
+        return None
+    shapes = [(*row.shape[:axis], count, *row.shape[axis + 1 :]) for count in (batch, other)]
+    walk.constants[f"{name}/row"] = row
+    walk.values[f"{name}/row"] = Value((row.shape, row.shape), (row, row), value.sources)
+    target = tuple(merge(one, two, walk.probes) for one, two in zip(*shapes, strict=True))
+    walk.steps.append(Step("Expand", name, (f"{name}/row",), (name,), {"shape": target}))
+    walk.values[name] = Value((shapes[0], shapes[1]), None)
+    return name, walk.values[name]
 
 
 def gather_rows(walk: Walk, node: NodeProto, inputs: list[Value | None]) -> bool:

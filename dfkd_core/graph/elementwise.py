@@ -45,8 +45,10 @@ WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Sign", "Mod", "Xor"}  # taken in 
 
 
 def _unary(call: Call) -> list[Shape]:
-    defaults = UNARY[call.op]
-    call.attributes = {name: call.attributes.get(name, default) for name, default in defaults.items()}
+    given, defaults = call.attributes, UNARY[call.op]
+    call.attributes = {name: type(default)(given.get(name, default)) for name, default in defaults.items()}
+    if call.attributes.get("approximate", "none") not in ("none", "tanh"):
+        raise Unsupported("an approximation of this kind")
     return [call.shape()]
 
 

@@ -165,6 +165,8 @@ def _pad(call: Call) -> list[Shape]:
 def _depth_to_space(call: Call) -> list[Shape]:
     block, mode = int(call.attributes["blocksize"]), call.attributes.get("mode", "DCR")
     batch, channels, height, width = call.shape()
+    if mode not in ("DCR", "CRD") or block < 1 or channels % block**2:
+        raise Unsupported(f"blocks of {block} in mode {mode}")
     call.attributes = {"blocksize": block, "mode": mode}
     return [(batch, channels // block**2, height * block, width * block)]
 
@@ -172,6 +174,8 @@ def _depth_to_space(call: Call) -> list[Shape]:
 def _space_to_depth(call: Call) -> list[Shape]:
     block = int(call.attributes["blocksize"])
     batch, channels, height, width = call.shape()
+    if block < 1 or height % block or width % block:
+        raise Unsupported(f"blocks of {block}")
     call.attributes = {"blocksize": block}
     return [(batch, channels * block**2, height // block, width // block)]
 

@@ -52,6 +52,10 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
             _visit(walk, node)
         except Unsupported as reason:
             raise _refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+            raise _refusal(
+                [f"{readable(node.name)}: {node.op_type} — its attributes or inputs are malformed"]
+            ) from error
     return _finish(walk, model, signature, done)
 
 

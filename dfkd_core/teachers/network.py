@@ -43,6 +43,7 @@ class _Builder:
         self.graph = fx.Graph()
         self.at: dict[str, fx.Node] = {plan.input_name: self.graph.placeholder("images")}
         self.batch: fx.Node | None = None
+        self.num_constants = 0
         self.biases, self.absorbed = _biases(plan)
 
     def build(self) -> fx.GraphModule:
@@ -116,7 +117,8 @@ class _Builder:
 
     def _store(self, tensor: torch.Tensor) -> fx.Node:
         learned = tensor.is_floating_point() and tensor.dim() > 0
-        name = f"constant_{len(list(self.root.named_buffers())) + len(list(self.root.parameters(recurse=False)))}"
+        name = f"constant_{self.num_constants}"
+        self.num_constants += 1
         if learned:
             self.root.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
         else:
