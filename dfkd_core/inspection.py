@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 4 * 2**20
 MAX_FILES = 64
+ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
 REEXPORT = (
     "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
     "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
@@ -271,12 +272,25 @@ def _limit(request: dict[str, Any]) -> None:
         resource.setrlimit(which, (most, most))
 
 
+def _check_size(path: Path, memory_bytes: int) -> None:
+    """Refuse an ONNX file that could only fail later, as if it were broken; safetensors are read tensor by tensor."""
+    with path.open("rb") as file:
+        found = sniff(file.read(SNIFF_BYTES), path.name)
+    most = memory_bytes // ONNX_COPIES
+    if found is TeacherFormat.ONNX and path.stat().st_size > most:
+        raise TeacherInvalid(
+            "the teacher is too large to be inspected", hint=f"ONNX files of up to {most // 2**20} MiB are taken here."
+        )
+
+
 def _child() -> dict[str, Any]:
     request = json.load(sys.stdin)
     _limit(request)
+    path = Path(request["path"])
     try:
         spec = TeacherSpec.model_validate(request["spec"])
-        return {"inspection": inspect_file(Path(request["path"]), spec).model_dump(mode="json")}
+        _check_size(path, int(request["memory_bytes"]))
+        return {"inspection": inspect_file(path, spec).model_dump(mode="json")}
     except DfkdError as error:
         told = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
         return {"error": told | {"nodes": getattr(error, "nodes", [])}}

@@ -53,7 +53,7 @@ def read_model(path: Path) -> ModelProto:
         view = memoryview(data)
         try:
             check_wire(view)
-            model.ParseFromString(view.tobytes())
+            model.ParseFromString(view)
         except DecodeError as error:
             raise TeacherInvalid("malformed ONNX file: it is not a protobuf message") from error
         finally:

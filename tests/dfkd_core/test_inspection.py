@@ -99,6 +99,15 @@ def test_a_child_without_memory_is_an_ordinary_refusal(tmp_path: Path) -> None:
         inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=48 * 2**20)
 
 
+def test_a_file_that_would_not_fit_is_refused_by_its_size(tmp_path: Path) -> None:
+    path = save(classifier(), tmp_path / "teacher.onnx")
+    with path.open("r+b") as file:
+        file.truncate(300 * 2**20)  # a hole: no disk is used
+    with pytest.raises(TeacherInvalid, match="too large") as refusal:
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=2**30)
+    assert "204 MiB" in str(refusal.value.hint)
+
+
 def test_the_child_takes_no_code_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted = tmp_path / "planted"
     planted.mkdir()
