@@ -124,6 +124,10 @@ class PreDfkdOptions(Frozen):
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
         20, description="Rounds before the first student update; without disagreement."
     )
+    restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0,
+        description="Teaching rounds after which the generator starts anew from random weights; 0: never (published).",
+    )
     learning_rate: Positive = Field(0.02, description="Of Adam.")
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, until the consolidation.")
     gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")

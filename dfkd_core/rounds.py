@@ -38,6 +38,7 @@ def play_round(run: Run) -> Outcome:
         terms |= _teach_student(run)
         terms |= run.memory.remember(fresh)
         rolled_back = _guard(run, fresh)
+        _restart_if_due(run)
     run.counters.rounds += 1
     return Outcome(losses=_finite(terms), rolled_back=rolled_back)
 
@@ -155,6 +156,16 @@ def _guard(run: Run, fresh: Batch) -> str | None:
         del run.good[:-2]
         run.counters.rollbacks_in_a_row = 0
     return reason
+
+
+def _restart_if_due(run: Run) -> None:
+    """Let the generator start anew every so many teaching rounds; its warm-up then goes without the student again."""
+    every, counters = run.config.method_options.restart_rounds, run.counters
+    counters.rounds_since_start += 1
+    if every and counters.rounds_since_start >= every and not run.schedule.consolidates(counters.steps):
+        run.synthesizer.restart()
+        counters.rounds_since_start = counters.warmup_rounds = 0
+        run.good = [copy.deepcopy(run.synthesizer.state())]
 
 
 def _roll_back(run: Run, reason: str) -> None:

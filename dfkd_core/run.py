@@ -28,7 +28,8 @@ class Counters:
     """What a run has spent, and how far it is."""
 
     rounds: int = 0  # of any kind
-    warmup_rounds: int = 0
+    warmup_rounds: int = 0  # since the generator started
+    rounds_since_start: int = 0  # of the generator, warm-up not counted
     steps: int = 0  # student updates
     images_synthesized: int = 0
     teacher_images: int = 0  # images that went forward through the teacher

@@ -29,9 +29,14 @@ class PreDfkd(Synthesizer):
         self._options = options
         self._teacher = teacher
         self._noise = streams["generator-noise"]
+        self._weights = streams["generator-weights"]
         self._device = device
         self._calmed = 1.0
-        space = teacher.input_space
+        self.restart()
+
+    def restart(self) -> None:
+        """Random weights and a fresh optimiser; images of a kind that was not there before."""
+        options, space = self._options, self._teacher.input_space
         self.network = Generator(
             space.shape,
             latent_dim=options.latent_dim,
@@ -41,8 +46,8 @@ class PreDfkd(Synthesizer):
             output=options.output,
             low=space.low,
             high=space.high,
-            generator=streams["generator-weights"],
-        ).to(device)
+            generator=self._weights,
+        ).to(self._device)
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate)
 
     @property

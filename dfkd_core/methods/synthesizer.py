@@ -23,6 +23,10 @@ class Synthesizer(ABC):
         """Detached images (count, C, H, W) drawn with `generator`."""
 
     @abstractmethod
+    def restart(self) -> None:
+        """Forget everything learnt and start anew from other random weights."""
+
+    @abstractmethod
     def calm(self) -> None:
         """Learn half as fast from now on; called after a roll-back."""
 

@@ -101,7 +101,8 @@ def stopping_at(round_number: int) -> Any:
 
 
 def interruptible(memory: str) -> DistillConfig:
-    return tiny_config(memory=memory, steadiness={"consolidation": 0.3})
+    restarts = {"restart_rounds": 3} if memory == "vae" else {}
+    return tiny_config(memory=memory, steadiness={"consolidation": 0.3}, method_options=restarts)
 
 
 @functools.cache
@@ -253,6 +254,18 @@ def test_a_collapsed_generator_is_rolled_back_and_given_up_in_the_end() -> None:
         run(config, on_step=lambda update: bool(updates.append(update)))
     reasons = [update.data["reason"] for update in updates if update.kind == "rolled-back"]
     assert len(reasons) == 2
+
+
+def test_a_restarted_generator_warms_up_again_without_teaching() -> None:
+    taught: list[bool] = []
+
+    def on_step(update: Update) -> bool:
+        if update.kind == "progress":
+            taught.append("student" in update.data["losses"])
+        return False
+
+    run(tiny_config(method_options={"restart_rounds": 2}, steadiness={"consolidation": 0.2}), on_step=on_step)
+    assert taught == [False, False, True, True, False, False, True, True, False, False, True, True]
 
 
 def test_consolidation_freezes_the_generator() -> None:

@@ -144,3 +144,12 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
         5e-4,
     )
     assert PRE_DFKD_PAPER.budget.steps == 400 * 36 * 10
+
+
+def test_a_restart_gives_other_weights_and_forgets_the_optimiser() -> None:
+    source = synthesizer()
+    source.synthesize(None, rate=1.0)
+    before = source.sample(8, generator=draws())
+    source.restart()
+    assert not source.state()["optimizer"]["state"]
+    assert not torch.allclose(source.sample(8, generator=draws()), before, atol=0.1)
