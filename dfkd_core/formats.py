@@ -11,12 +11,13 @@ from dfkd_core.graph.wire import looks_like_onnx
 
 SNIFF_BYTES = 4096
 
-TO_ONNX = (
-    "Convert it on your side, where the code is trusted: "
+EXPORT_LINE = (
     "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
     "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
-    "dynamic_axes={'images': {0: 'batch'}}, input_names=['images'])"
+    "input_names=['images'], output_names=['logits'], dynamic_axes={'images': {0: 'batch'}, 'logits': {0: 'batch'}})"
 )
+"""Keeps BatchNormalization statistics, which both exporters fold away by default."""
+TO_ONNX = f"Convert it on your side, where the file is trusted: {EXPORT_LINE}"
 TO_SAFETENSORS = (
     "A state dict of one of our architectures: "
     "safetensors.torch.save_file(torch.load('model.pt', weights_only=True), 'teacher.safetensors') "

@@ -3,6 +3,7 @@
 `python -m dfkd_core.inspection` is that child: it limits itself first, then reads one request from standard input.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -20,18 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfkd_core import errors
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
 
 log = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 4 * 2**20
 MAX_FILES = 64
 ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
-REEXPORT = (
-    "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
-    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
-    "input_names=['images'], output_names=['logits'], dynamic_axes={'images': {0: 'batch'}, 'logits': {0: 'batch'}})"
-)
 
 
 class BatchNormFacts(BaseModel):
@@ -89,7 +85,7 @@ def folded_warning(status: str) -> dict[str, str]:
     return {
         "code": "teacher-batchnorm-folded",
         "detail": f"{what}, so no method can use them.",
-        "hint": f"Re-export with the statistics kept: {REEXPORT}",
+        "hint": f"Re-export with the statistics kept: {EXPORT_LINE}",
     }
 
 
@@ -221,7 +217,8 @@ def _converse(child: subprocess.Popen[bytes], request: bytes) -> bytes:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
-        os.killpg(child.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+            os.killpg(child.pid, signal.SIGKILL)
 
 
 def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
