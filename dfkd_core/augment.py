@@ -1,6 +1,9 @@
 """Augmentation of synthetic images: shifts, mirrors, blends and noise. The teacher labels the result anew."""
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.config import Augmentation
@@ -12,8 +15,12 @@ def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor,
         images = _flip(images, generator)
     if options.shift:
         images = _shift(images, options.shift, generator)
+    if options.rotation or options.zoom:
+        images = _turn(images, options.rotation, options.zoom, generator)
     if options.mixup:
         images = _blend(images, options.mixup, generator)
+    if options.brightness or options.contrast:
+        images = _light(images, options.brightness * (high - low), options.contrast, generator).clamp(low, high)
     if options.noise:
         images = _noise(images, options.noise * (high - low), generator).clamp(low, high)
     return images
@@ -41,6 +48,24 @@ def _shifted_indices(count: int, side: int, share: float, generator: torch.Gener
     most = round(side * share)
     offsets = torch.randint(-most, most + 1, (count, 1), generator=generator).to(device)
     return (torch.arange(side, device=device) + offsets).clamp(0, side - 1)
+
+
+def _turn(images: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:
+    """Each image turned and scaled about its centre, bilinear; edges are repeated."""
+    draws = torch.rand((2, len(images)), generator=generator) * 2 - 1
+    angle = draws[0] * math.radians(degrees)
+    shrink = torch.exp(-draws[1] * math.log1p(zoom))  # the grid shrinks where the image grows
+    cosine, sine, zero = shrink * angle.cos(), shrink * angle.sin(), torch.zeros(len(images))
+    rows = [torch.stack([cosine, -sine, zero], dim=1), torch.stack([sine, cosine, zero], dim=1)]
+    grid = F.affine_grid(torch.stack(rows, dim=1).to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _light(images: Tensor, largest: Tensor, contrast: float, generator: torch.Generator) -> Tensor:
+    """Each image's pixels moved away from or towards their mean, and all of them up or down."""
+    draws = torch.rand((2, len(images), 1, 1, 1), generator=generator).to(images.device) * 2 - 1
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (1 + contrast * draws[0]) + largest * draws[1]
 
 
 def _blend(images: Tensor, share: float, generator: torch.Generator) -> Tensor:

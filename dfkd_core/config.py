@@ -215,13 +215,21 @@ class Augmentation(Frozen):
 
     shift: Fraction = Field(0.0625, description="Largest shift, as a share of the side (2 pixels of 32).")
     flip: bool = Field(False, description="Mirror half of the images left to right.")
+    rotation: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = Field(
+        0.0, description="Largest rotation either way, in degrees."
+    )
+    zoom: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
+        0.0, description="Largest zoom: sizes are between 1 / (1 + zoom) and 1 + zoom of the original."
+    )
+    brightness: Fraction = Field(0.0, description="Largest change of all pixels, as a share of the valid range.")
+    contrast: Fraction = Field(0.0, description="Largest relative change of the distance from the image's mean.")
     mixup: Fraction = Field(0.25, description="Share of images blended with another image.")
     noise: Fraction = Field(0.05, description="Largest pixel noise, as a share of the valid range.")
 
     @property
     def active(self) -> bool:
         """Whether images change at all, so that cached labels no longer hold."""
-        return bool(self.shift or self.flip or self.mixup or self.noise)
+        return any(getattr(self, name) for name in type(self).model_fields)
 
 
 class Training(Frozen):

@@ -70,3 +70,35 @@ def test_equal_draws_give_equal_images() -> None:
     options = {"shift": 0.1, "flip": True, "mixup": 0.5, "noise": 0.1}
     assert torch.equal(changed(ramp(), **options), changed(ramp(), **options))
     assert not torch.equal(changed(ramp(), **options), changed(ramp(), seed=1, **options))
+
+
+def test_turning_moves_what_lies_off_the_centre_and_keeps_the_centre() -> None:
+    images = torch.full((64, 1, 9, 9), -1.0)
+    images[:, :, 4, 4] = 1.0
+    turned = changed(images, rotation=90.0)
+    assert (turned[:, :, 4, 4] > 0.99).all()
+    images[:, :, 4, 8] = 1.0
+    turned = changed(images, rotation=90.0)
+    assert len({int(image.flatten()[: 9 * 8].argmax()) for image in turned[:, :, :4]}) > 3
+
+
+def test_zoom_changes_the_size_within_its_limits() -> None:
+    images = torch.full((64, 1, 32, 32), -1.0)
+    images[:, :, 12:20, 12:20] = 1.0
+    sides = ((changed(images, zoom=0.5) + 1) / 2).sum(dim=(1, 2, 3)).sqrt()
+    assert 8 / 1.5 - 0.5 < sides.min() < 6.5
+    assert 10 < sides.max() < 8 * 1.5 + 0.5
+
+
+def test_light_moves_all_pixels_alike_and_stays_valid() -> None:
+    images = ramp() * 0.1
+    brighter = changed(images, brightness=0.2)
+    offsets = (brighter - images).flatten(1)
+    assert offsets.std(dim=1).max() < 1e-6
+    assert offsets.max() <= 0.4
+    assert offsets[:, 0].std() > 0.1
+    contrasted = changed(images, contrast=0.5)
+    scales = contrasted.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
+    assert 0.5 <= scales.min() < 0.7
+    assert 1.3 < scales.max() <= 1.5
+    assert changed(ramp(), brightness=1.0).abs().max() <= 1
