@@ -59,7 +59,6 @@ def run(task: Task, work: Compress) -> int:
     switch = DeadMansSwitch(sys.stdin.fileno(), task.lease_until)
     switch.start()
     reporter = Reporter(task.messages_fd, switch)
-    signal.signal(signal.SIGTERM, reporter.stop)
     try:
         reporter.send(_done(work(task, reporter.on_step), reporter))
     except Stopped:
@@ -71,7 +70,10 @@ def run(task: Task, work: Compress) -> int:
 
 
 class Reporter:
-    """Turns updates into messages, and SIGTERM into the wish to stop."""
+    """Turns updates into messages, and SIGTERM into the wish to stop.
+
+    Before the distillation there is nothing to save: there SIGTERM ends the process on the spot.
+    """
 
     def __init__(self, descriptor: int, switch: DeadMansSwitch) -> None:
         self.stage = "load"
@@ -88,6 +90,8 @@ class Reporter:
     def on_step(self, update: Update) -> bool:
         """The seam: report, and say whether to stop."""
         self._switch.check()
+        if update.stage != self.stage and update.stage == "distill":
+            signal.signal(signal.SIGTERM, self.stop)
         if update.kind == "published" and update.agreement is not None:
             self.best = {"step": update.step, "agreement": update.agreement}
         if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:

@@ -14,7 +14,7 @@ def test_redis_killed_in_mid_job_comes_back_and_the_jobs_go_on(service: Service,
     until(lambda: gone(redis))
     waiting = service.client.submit(teacher, spec(steps=1_000_000))
     assert service.finish(job).state == "succeeded"
-    service.in_the_middle(waiting)
+    until(lambda: service.client.job(waiting.id).state == "running")
     until(lambda: service.client.ready().status == "ok")
     service.cancel(waiting)
 
@@ -38,7 +38,7 @@ def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, t
     absent = f"redis+socket://{tmp_path / 'nothing.sock'}?virtual_host=0"
     with running_apart(tmp_path / "data", free_port, DFKD_BROKER_URL=absent) as apart:
         job = apart.client.submit(teacher, spec(steps=1_000_000))
-        apart.in_the_middle(job)
+        until(lambda: apart.client.job(job.id).state == "running")
         apart.cancel(job)
 
 

@@ -24,6 +24,7 @@ STEP_SECONDS = 0.02
 def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Count to STEPS with a checkpoint every five; the student tells where this run began."""
     first = int(task.resume_from.read_text()) if task.resume_from else 0
+    on_step(Update("stage", "load"))
     for step in range(first + 1, STEPS + 1):
         stop = on_step(Update("progress", "distill", step, STEPS, step / STEPS))
         if step == 7:
@@ -59,6 +60,13 @@ def endless(task: Task, on_step: OnStep) -> dict[str, Path]:
         time.sleep(STEP_SECONDS)
     checkpoint(task, on_step, step)
     raise Stopped("as asked")
+
+
+def loading(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Never get as far as the distillation."""
+    on_step(Update("stage", "load"))
+    while True:
+        time.sleep(STEP_SECONDS)
 
 
 def deaf(task: Task, on_step: OnStep) -> dict[str, Path]:
@@ -191,6 +199,7 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "done": done,
     "endless": endless,
     "deaf": deaf,
+    "loading": loading,
     "hung": hung,
     "crash": crash,
     "poison": poison,

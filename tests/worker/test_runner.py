@@ -119,6 +119,14 @@ def test_sigterm_asks_for_a_checkpoint_and_a_stop(tmp_path: Path, started: list[
     assert kinds[-2:] == ["checkpoint", "stopped"]
 
 
+def test_sigterm_before_the_distillation_ends_the_runner_at_once(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("loading", tmp_path, lease_seconds=60.0)
+    started.append(runner)
+    runner.messages.readline()
+    runner.process.terminate()
+    assert runner.process.wait(2) == -signal.SIGTERM
+
+
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     """A parent that starts `sleep` through the launcher and is then killed."""
     program = (

@@ -121,6 +121,16 @@ def test_a_deaf_runner_is_killed_after_the_grace(bench: Bench) -> None:
     assert gone(pid)
 
 
+def test_a_job_is_drained_before_its_first_step_too(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("loading")
+    until(lambda: bench.store.get(job.id).progress.stage == "load")
+    bench.draining.set()
+    thread.join(2)
+    drained = bench.store.get(job.id)
+    assert (drained.state, drained.attempt) == (JobState.QUEUED, 0)
+
+
 def test_a_drained_job_goes_back_uncharged_with_its_checkpoint(bench: Bench) -> None:
     job = bench.submit()
     _, thread = bench.start("endless")
