@@ -42,15 +42,16 @@ def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, t
         apart.cancel(job)
 
 
-def test_the_bell_starts_a_job_long_before_the_next_round(
-    teacher: Path, tmp_path: Path, free_port: int, redis_server: Redis
+def test_on_postgresql_and_redis_the_bell_starts_a_job_long_before_the_next_round(
+    teacher: Path, tmp_path: Path, free_port: int, redis_server: Redis, postgres_url: str
 ) -> None:
-    broker = {"DFKD_BROKER_URL": redis_server.url, "DFKD_SWEEP_SECONDS": "600"}
-    with running_apart(tmp_path / "data", free_port, **broker) as apart:
+    """The grown-up form: API and worker have only the database, the broker and the artifacts in common."""
+    shared = {"DFKD_DATABASE_URL": postgres_url, "DFKD_BROKER_URL": redis_server.url, "DFKD_SWEEP_SECONDS": "600"}
+    with running_apart(tmp_path / "data", free_port, **shared) as apart:
         until(lambda: _listens(redis_server))
-        job = apart.client.submit(teacher, spec(steps=1_000_000))
+        job = apart.client.submit(teacher, spec())
         until(lambda: apart.client.job(job.id).state == "running", seconds=10.0)
-        apart.cancel(job)
+        assert apart.finish(job).state == "succeeded"
 
 
 def _listens(redis_server: Redis) -> bool:
