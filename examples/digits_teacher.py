@@ -94,13 +94,19 @@ def shifted(images: Tensor, reach: int = 2) -> Tensor:
 
 def export_teacher(network: nn.Module, path: Path) -> None:
     """One ONNX file with dynamic batch. Folding off: the BatchNorm statistics stay, and distillation can use them."""
-    names = {"input_names": ["images"], "output_names": ["logits"]}
-    batch = {"images": {0: "batch"}, "logits": {0: "batch"}}
-    example = torch.zeros(1, 1, SIDE, SIDE)
+    example, batch = torch.zeros(1, 1, SIDE, SIDE), {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            network, (example,), str(path), dynamo=False, do_constant_folding=False, dynamic_axes=batch, **names
+            network,
+            (example,),
+            str(path),
+            dynamo=False,
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_axes={"images": batch, "logits": batch},
         )
 
 
