@@ -125,11 +125,11 @@ class PreDfkdOptions(Frozen):
         20, description="Rounds before the first student update; without disagreement."
     )
     restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0,
+        15,
         description="Teaching rounds after which the generator starts anew from random weights; 0: never (published).",
     )
     learning_rate: Positive = Field(0.02, description="Of Adam.")
-    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, until the consolidation.")
+    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, until the consolidation.")
     gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
     onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
     balance_weight: Weight = Field(5.0, description="Weight of the class balance, sum of mean p times log10 mean p.")
@@ -138,6 +138,7 @@ class PreDfkdOptions(Frozen):
     adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
     bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
     smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
+    valid_range: bool = Field(True, description="Clamp images to the valid pixel range; the published code does not.")
     disagreement: Literal["js", "pseudo_js"] = Field(
         "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
     )
@@ -177,8 +178,8 @@ class VaeOptions(Frozen):
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the decoder's last inner layer.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Novel images per update.")
     updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="VAE updates per round.")
-    learning_rate: Positive = Field(1e-3, description="Adam, for encoder and decoder.")
-    pixel_weight: Weight = Field(1.0, description="Weight of mean |reconstruction - image|.")
+    learning_rate: Positive = Field(3e-3, description="Adam, for encoder and decoder.")
+    pixel_weight: Weight = Field(0.1, description="Weight of mean |reconstruction - image|.")
     logit_weight: Weight = Field(1.0, description="Weight of mean |T(reconstruction) - T(image)|.")
     feature_weight: Weight = Field(0.0, description="Weight of mean |feature difference|, where offered.")
     bn_weight: Weight = Field(0.0, description="Weight of the BatchNorm statistics of reconstructions, where offered.")
@@ -198,7 +199,7 @@ class VaeOptions(Frozen):
     )
     inference_learning_rate: Positive = Field(0.02, description="Step size of that inference.")
     agreement_gate: Fraction = Field(
-        0.6, description="Replay starts when the teacher gives this share of reconstructions the image's class."
+        0.5, description="Replay starts when the teacher gives this share of reconstructions the image's class."
     )
     batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the BatchNorms; the published code has 0.8.")
     encoder: Literal["strided", "published"] = Field(
@@ -245,8 +246,8 @@ class Training(Frozen):
     fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
     replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")
-    replay_share: Fraction = Field(0.3, description="Remembered images in a student batch at the start.")
-    final_replay_share: Fraction = Field(0.5, description="The same at the end.")
+    replay_share: Fraction = Field(0.1, description="Remembered images in a student batch at the start.")
+    final_replay_share: Fraction = Field(0.3, description="The same at the end.")
     loss: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: at `temperature`.")
     temperature: Positive = Field(4.0, description="Of the kl loss.")
     gradient_clip: Positive | None = 5.0

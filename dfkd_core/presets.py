@@ -31,6 +31,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "warmup_rounds": 0,
             "learning_rate": 0.02,
             "decay": "none",
+            "restart_rounds": 0,
             "gradient_clip": None,
             "onehot_weight": 1.0,
             "balance_weight": 5.0,
@@ -43,6 +44,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "spectral_norm": True,
             "batchnorm_eps": 0.8,
             "output": "standardised",
+            "valid_range": False,
         },
         "memory_options": {
             "latent_dim": 1000,

@@ -31,6 +31,8 @@ class PreDfkd(Synthesizer):
         self._noise = streams["generator-noise"]
         self._weights = streams["generator-weights"]
         self._device = device
+        space = teacher.input_space
+        self._low, self._high = (torch.tensor(v).view(1, -1, 1, 1).to(device) for v in (space.low, space.high))
         self._calmed = 1.0
         self.restart()
 
@@ -108,12 +110,15 @@ class PreDfkd(Synthesizer):
             divergence = losses.js_divergence(teacher_logits, student_logits, temperature=options.temperature)
         return 1 - divergence.clamp(0, options.adv_limit)
 
-    @torch.no_grad()
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Images of the generator as it is now, in batches of its training size."""
         size = self._options.batch_size
-        batches = [self._images(size, generator) for _ in range(-(-count // size))]
-        return torch.cat(batches)[:count]
+        with torch.no_grad():
+            batches = [self._images(size, generator) for _ in range(-(-count // size))]
+        images = torch.cat(batches)[:count]
+        if self._options.valid_range:
+            images = images.clamp(self._low, self._high)
+        return images
 
     def calm(self) -> None:
         """Halve the learning rate for the rest of the run."""
