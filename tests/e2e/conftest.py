@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, running_up, spec
+from tests.e2e.service import JOB_SECONDS, Followed, Service, running_up, spec
 from tests.e2e.teacher import write_teacher
 
 
@@ -32,12 +32,22 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="session")
-def reference(service: Service, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the files of a job that nothing interrupted."""
-    job = service.finish(service.client.submit(teacher, spec()))
+def uninterrupted(service: Service, teacher: Path) -> Followed:
+    """A job that nothing interrupted, and how it went."""
+    fractions: list[float] = []
+    job = service.client.submit(teacher, spec())
+    job = service.client.wait(
+        job.id, timeout_seconds=JOB_SECONDS, on_update=lambda now: fractions.append(now.progress.fraction)
+    )
     assert job.state == "succeeded", job.error
+    return Followed(job, fractions)
+
+
+@pytest.fixture(scope="session")
+def reference(service: Service, uninterrupted: Followed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with its files."""
     directory = tmp_path_factory.mktemp("reference")
-    service.client.download(job.id, directory)
+    service.client.download(uninterrupted.job.id, directory)
     return directory
 
 

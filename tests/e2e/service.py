@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -27,6 +27,13 @@ PROFILE = {
     "DFKD_MAX_ATTEMPTS": "50",
 }
 JOB_SECONDS = 240.0
+
+
+class Followed(NamedTuple):
+    """A job, and the fractions of its progress as a client saw them."""
+
+    job: JobView
+    fractions: list[float]
 
 
 def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
@@ -126,6 +133,12 @@ class Service:
     def finish(self, job: JobView) -> JobView:
         """The job when it is terminal."""
         return self.client.wait(job.id, timeout_seconds=JOB_SECONDS)
+
+    def succeed(self, job: JobView) -> JobView:
+        """The job when it has succeeded."""
+        ended = self.finish(job)
+        assert ended.state == "succeeded", ended.error
+        return ended
 
     def student(self, job: JobView, directory: Path) -> bytes:
         """Bytes of the student."""
