@@ -60,5 +60,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for a single value)."""
+    """Mean and sample standard deviation (0 for a single value); both NaN where a value is."""
+    if any(math.isnan(value) for value in values):
+        return math.nan, math.nan
     return fmean(values), stdev(values) if len(values) > 1 else 0.0

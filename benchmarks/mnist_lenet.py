@@ -117,7 +117,10 @@ def report(results: list[dict[str, Any]]) -> dict[str, Any]:
         "peak memory, MB": [result["peak_memory_bytes"] / 1e6 for result in results],
         "replay memory, MB": [result["memory_bytes"] / 1e6 for result in results],
     }
-    return {name: {"mean": mean, "std": std} for name, (mean, std) in ((n, mean_and_std(v)) for n, v in quoted.items())}
+    return {
+        name: {"mean": mean, "std": std}
+        for name, (mean, std) in ((key, mean_and_std(values)) for key, values in quoted.items())
+    }
 
 
 def run_all(arguments: argparse.Namespace) -> None:

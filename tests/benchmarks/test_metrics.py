@@ -40,3 +40,4 @@ def test_rank_correlation_sees_order_alone() -> None:
 def test_spread_over_seeds_is_the_sample_deviation() -> None:
     assert mean_and_std([1, 2, 3]) == (2, 1)
     assert mean_and_std([5]) == (5, 0)
+    assert all(math.isnan(value) for value in mean_and_std([1.0, math.nan]))
