@@ -138,7 +138,6 @@ class PreDfkdOptions(Frozen):
     adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
     bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
     smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
-    valid_range: bool = Field(True, description="Clamp images to the valid pixel range; the published code does not.")
     disagreement: Literal["js", "pseudo_js"] = Field(
         "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
     )
@@ -256,6 +255,10 @@ class Training(Frozen):
         0.998, description="Of the averaged student, per update, bias-corrected."
     )
     augmentation: Augmentation = Augmentation()
+    valid_range: bool = Field(
+        True,
+        description="Clamp what the student, the probe and the audit see to the valid pixel range; published: false.",
+    )
 
 
 class Steadiness(Frozen):

@@ -27,7 +27,7 @@ from dfkd_core.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoi
 from dfkd_core.config import DistillConfig
 from dfkd_core.errors import Stopped
 from dfkd_core.progress import OnStep, Update, UpdateKind
-from dfkd_core.rounds import play_round
+from dfkd_core.rounds import complete_audit, play_round
 from dfkd_core.run import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.scoring import evaluate_on_probe
 from dfkd_core.teachers.teacher import Teacher
@@ -157,12 +157,13 @@ def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
 
 
 def _finish(loop: _Loop) -> Distilled:
-    """Train, leave a final checkpoint from which the rest can be repeated, and draw the audit set."""
+    """Train, complete the audit set, and leave a final checkpoint from which the rest can be repeated."""
     run = loop.run
     if not run.done:
         _train(loop)
         if run.ratchet.published_step is None:
             _evaluate(loop, {})
+        complete_audit(run)
         run.done = True
         loop.save()
     counters, published_step = run.counters, run.ratchet.published_step

@@ -22,6 +22,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "loss": "l1",
             "gradient_clip": None,
             "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0},
+            "valid_range": False,
         },
         "steadiness": {"consolidation": 0.0, "evaluations": 400},
         "method_options": {
@@ -44,7 +45,6 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "spectral_norm": True,
             "batchnorm_eps": 0.8,
             "output": "standardised",
-            "valid_range": False,
         },
         "memory_options": {
             "latent_dim": 1000,

@@ -60,14 +60,35 @@ def _draw_fresh(run: Run) -> Batch:
     count = run.config.training.fresh_batches * run.config.method_options.batch_size
     images = run.synthesizer.sample(count, generator=run.streams["fresh"])
     run.counters.images_synthesized += count
-    batch = Batch(images=images, teacher_logits=run.teacher.label(images))
     held_out = max(3, round(count * HELD_OUT_SHARE))
-    audited = held_out // 3
-    run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
-    run.probe.observe(_part(batch, audited, held_out), generator=run.streams["probe"])
-    fresh = _part(batch, held_out, count)
+    _hold_out(run, images[:held_out])
+    fresh = _labelled(run, images[held_out:])
     run.fresh = [*run.fresh, fresh][-run.config.training.fresh_rounds :]
     return fresh
+
+
+def _hold_out(run: Run, images: Tensor) -> None:
+    """Give new images to the audit set and to the probe, as the student would see them; nothing else ever sees them."""
+    batch, audited = _labelled(run, _valid(run, images)), len(images) // 3
+    run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
+    run.probe.observe(_part(batch, audited, len(images)), generator=run.streams["probe"])
+
+
+def complete_audit(run: Run) -> None:
+    """Fill an audit set that a short run has left small with new images, once nothing is left to be decided."""
+    missing = run.config.steadiness.audit_size - len(run.audit)
+    if missing > 0:
+        images = run.synthesizer.sample(missing, generator=run.streams["audit-images"])
+        run.counters.images_synthesized += missing
+        run.audit.observe(_labelled(run, _valid(run, images)), generator=run.streams["audit"])
+
+
+def _valid(run: Run, images: Tensor) -> Tensor:
+    return images.clamp(run.low, run.high) if run.config.training.valid_range else images
+
+
+def _labelled(run: Run, images: Tensor) -> Batch:
+    return Batch(images=images, teacher_logits=run.teacher.label(images))
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:
@@ -129,10 +150,12 @@ def _update_student(run: Run, batch: Batch) -> Tensor:
 
 
 def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    options = run.config.training.augmentation
-    if not options.active:
+    training = run.config.training
+    if not training.augmentation.active and not training.valid_range:
         return batch.images, batch.teacher_logits
-    images = augment(batch.images, options, low=run.low, high=run.high, generator=run.streams["augment"])
+    streams, bounds = run.streams, {"low": run.low, "high": run.high}
+    images = augment(batch.images, training.augmentation, **bounds, generator=streams["augment"])
+    images = _valid(run, images)
     return images, run.teacher.label(images)
 
 

@@ -31,8 +31,6 @@ class PreDfkd(Synthesizer):
         self._noise = streams["generator-noise"]
         self._weights = streams["generator-weights"]
         self._device = device
-        space = teacher.input_space
-        self._low, self._high = (torch.tensor(v).view(1, -1, 1, 1).to(device) for v in (space.low, space.high))
         self._calmed = 1.0
         self.restart()
 
@@ -115,10 +113,7 @@ class PreDfkd(Synthesizer):
         size = self._options.batch_size
         with torch.no_grad():
             batches = [self._images(size, generator) for _ in range(-(-count // size))]
-        images = torch.cat(batches)[:count]
-        if self._options.valid_range:
-            images = images.clamp(self._low, self._high)
-        return images
+        return torch.cat(batches)[:count]
 
     def calm(self) -> None:
         """Halve the learning rate for the rest of the run."""

@@ -238,6 +238,27 @@ def test_held_out_images_are_never_trained_on() -> None:
     assert torch.cdist(held_out, seen).min() > 0.01
 
 
+@pytest.mark.parametrize("valid_range", [True, False])
+def test_the_student_and_the_audit_see_valid_pixels(valid_range: bool) -> None:
+    """The tiny teacher's are from -1 to 2; a standardised generator also makes others."""
+    extremes: list[torch.Tensor] = []
+    student = tiny_network()
+    student.register_forward_pre_hook(
+        lambda module, inputs: extremes.append(inputs[0].detach().aminmax()) if module.training else None
+    )
+    options = {"valid_range": valid_range, "augmentation": {"noise": 0.0}}
+    audit = run(tiny_config(memory="none", training=options), student=student).audit.images
+    lowest = min(float(images.min) for images in extremes)
+    assert (lowest >= -1) == valid_range
+    assert (float(audit.min()) >= -1) == valid_range
+
+
+def test_a_short_run_has_a_whole_audit_set_too() -> None:
+    audit = run(tiny_config(steadiness={"audit_size": 400})).audit
+    assert len(audit) > 300
+    assert (audit.teacher_logits.argmax(dim=1).bincount(minlength=4) > 0).all()
+
+
 def test_nan_ends_the_run_by_name() -> None:
     wild = {"optimizer": "sgd", "learning_rate": 1e6, "gradient_clip": None}
     with pytest.raises(DistillationDiverged, match="student"):

@@ -45,13 +45,11 @@ def test_the_teacher_never_has_gradients() -> None:
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-def test_samples_are_detached_valid_and_repeatable() -> None:
+def test_samples_are_detached_and_repeatable() -> None:
     source = synthesizer()
     images = source.sample(30, generator=draws())
     assert images.shape == (30, 1, 8, 8)
     assert not images.requires_grad
-    assert images.min() >= -1
-    assert images.max() <= 2
     assert torch.equal(images, synthesizer().sample(30, generator=draws()))
 
 

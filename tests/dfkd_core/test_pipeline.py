@@ -1,0 +1,156 @@
+"""The path of a job: the same files for the same request, whole or interrupted, and a report that was measured."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from dfkd_core.__main__ import main
+from dfkd_core.config import DistillSpec
+from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
+from dfkd_core.pipeline import Outcome, compress
+from dfkd_core.process import TUNED
+from dfkd_core.progress import Update
+from dfkd_core.report import Report
+from tests.builders import onnx_teacher
+
+STEPS = 24
+
+
+def a_spec(**changes: Any) -> DistillSpec:
+    return DistillSpec.model_validate(
+        {
+            "teacher": {"input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.5]}},
+            "student": {"architecture": "lenet5_half", "width": 0.5},
+            "distillation": {
+                "budget": {"steps": STEPS},
+                "training": {"batch_size": 16, "updates_per_round": 4, "fresh_batches": 1, "replays_per_round": 16},
+                "steadiness": {"probe_size": 64, "audit_size": 32, "evaluations": 4},
+                "method_options": {"width": 4, "latent_dim": 8, "batch_size": 16, "warmup_rounds": 1},
+                "memory_options": {"width": 4, "latent_dim": 8, "batch_size": 16},
+            },
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
+    path.write_bytes(onnx_teacher())
+    return path
+
+
+def run(teacher: Path, workspace: Path, on_step: Callable[[Update], bool] = lambda _: False, **options: Any) -> Outcome:
+    spec = options.pop("spec", None) or a_spec()
+    return compress(teacher, spec, workspace=workspace, threads=1, device="cpu", on_step=on_step, **options)
+
+
+@pytest.fixture(scope="module")
+def updates() -> list[Update]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def outcome(teacher: Path, updates: list[Update], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run(teacher, tmp_path_factory.mktemp("whole"), lambda update: bool(updates.append(update)))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_files_are_the_ones_the_report_names(outcome: Outcome) -> None:
+    report = Report.model_validate_json(outcome.artifacts["report.json"].read_text())
+    assert digest(outcome.artifacts["student.onnx"]) == report.student.onnx.sha256
+    assert digest(outcome.artifacts["student.safetensors"]) == report.student.safetensors.sha256
+    assert 16 <= report.agreement.n <= 32
+    assert report.counters["student_updates"] == STEPS
+
+
+def test_the_student_takes_any_batch(outcome: Outcome) -> None:
+    session = onnxruntime.InferenceSession(str(outcome.artifacts["student.onnx"]))
+    for size in (1, 3):
+        (logits,) = session.run(None, {"images": np.zeros((size, 1, 32, 32), np.float32)})
+        assert logits.shape == (size, 10)
+
+
+def test_progress_only_rises_and_passes_every_stage(outcome: Outcome, updates: list[Update]) -> None:
+    fractions = [update.fraction for update in updates]
+    assert fractions == sorted(fractions)
+    stages = [update.stage for update in updates if update.kind == "stage"]
+    assert list(dict.fromkeys(stages)) == ["load", "inspect", "distill", "export", "verify"]
+
+
+def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+    resume_from = None
+    for attempt, stop_at in enumerate((8, 16)):
+        with pytest.raises(Stopped):
+            run(teacher, tmp_path / str(attempt), _stopping_at(stop_at), resume_from=resume_from)
+        resume_from = max((tmp_path / str(attempt) / "checkpoints").glob("*.safetensors"))
+    resumed = run(teacher, tmp_path / "last", resume_from=resume_from)
+    for name in ("student.onnx", "student.safetensors"):
+        assert digest(resumed.artifacts[name]) == digest(outcome.artifacts[name])
+
+
+def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+    workspace = outcome.artifacts["student.onnx"].parent
+    final = max((workspace / "checkpoints").glob("*.safetensors"))
+    steps: list[int] = []
+    again = run(teacher, tmp_path, lambda u: bool(u.kind == "progress" and steps.append(u.step)), resume_from=final)
+    assert steps == []
+    assert digest(again.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def _stopping_at(step: int) -> Callable[[Update], bool]:
+    return lambda update: update.kind == "progress" and update.step >= step
+
+
+def test_a_missed_target_fails_the_job_when_it_should(teacher: Path, tmp_path: Path) -> None:
+    accept = {"agreement": {"min": 1.0}, "on_miss": "fail"}
+    with pytest.raises(AgreementBelowTarget):
+        run(teacher, tmp_path, spec=a_spec(accept=accept))
+
+
+def test_a_low_agreement_is_said_and_the_student_delivered(outcome: Outcome) -> None:
+    assert outcome.report.agreement.value < 0.9
+    assert "agreement-low" in [warning.code for warning in outcome.report.warnings]
+
+
+def test_a_student_that_does_not_fit_is_refused_before_training(teacher: Path, tmp_path: Path) -> None:
+    with pytest.raises(StudentError):
+        run(teacher, tmp_path, spec=a_spec(student={"architecture": "no-such-net"}))
+
+
+def test_the_command_line_writes_three_files(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TUNED, "1")  # this process cannot be replaced
+    spec = tmp_path / "spec.json"
+    spec.write_text(a_spec().model_dump_json())
+    output = tmp_path / "out" / "small.onnx"
+    assert main([str(teacher), "-o", str(output), "--spec", str(spec), "--threads", "1"]) == 0
+    assert sorted(path.name for path in output.parent.iterdir()) == [
+        "small.onnx",
+        "small.report.json",
+        "small.safetensors",
+    ]
+    assert json.loads((output.parent / "small.report.json").read_text())["student"]["architecture"] == "lenet5_half"
+    assert "agreement" in capsys.readouterr().out
+
+
+def test_the_command_line_says_what_is_wrong(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TUNED, "2")
+    output = ["-o", str(tmp_path / "out" / "student.onnx")]
+    assert main([str(teacher), *output, "--student", "lenet5_half", "--set", "distillation.sed=1"]) == 2
+    assert "/distillation/sed" in capsys.readouterr().err
+    assert main([str(teacher), *output, "--student", "no-such-net"]) == 1
+    assert "student-infeasible" in capsys.readouterr().err
+    assert list((tmp_path / "out").iterdir()) == []
