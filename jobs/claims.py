@@ -14,8 +14,8 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func,
 from jobs import tables
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Transaction
-from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs
-from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobState, JobWarning, Progress
+from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
+from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
@@ -23,6 +23,7 @@ UNCHARGED_CAP = 50
 MAX_BACKOFF_SECONDS = 300.0
 MAX_RING_SECONDS = 30.0
 BATCH = 100  # expired leases in one transaction
+REFUSALS = 100  # unreadable jobs in one transaction
 BELLS = 20  # jobs rung for in one sweep: a bell only says "look at the table"
 
 _jobs = tables.jobs
@@ -33,6 +34,7 @@ class Claim:
     """A job that is ours until its lease ends. Every later write carries `fence`."""
 
     job: Job
+    spec: JobSpec  # the job's, which this version can read
     fence: int
     checkpoint_sha256: str | None  # resume from here,
     previous_checkpoint_sha256: str | None  # or from here when that one is damaged
@@ -80,15 +82,29 @@ def _no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any
 
 
 def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads: int) -> Claim | None:
-    """Take the oldest queued job that is due; None when there is none."""
-    oldest = (
-        select(_jobs.c.number)
-        .where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now())
-        .order_by(_jobs.c.number)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
-    )
+    """Take the oldest queued job that is due; None when there is none.
+
+    Jobs before it whose spec this version cannot read fail: nobody could run them, and they would block the queue.
+    """
+    for _ in range(REFUSALS):
+        row = _lock_oldest_due(transaction.connection)
+        if row is None:
+            return None
+        spec = spec_from_text(row.spec)
+        if isinstance(spec, JobSpec):
+            return _start(transaction, row, spec, owner=owner, lease_seconds=lease_seconds, threads=threads)
+        _refuse(transaction, row)
+    return None
+
+
+def _lock_oldest_due(connection: Connection) -> Row[Any] | None:
+    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now())
+    return connection.execute(due.order_by(_jobs.c.number).limit(1).with_for_update(skip_locked=True)).one_or_none()
+
+
+def _start(
+    transaction: Transaction, row: Row[Any], spec: JobSpec, *, owner: str, lease_seconds: float, threads: int
+) -> Claim | None:
     values = {
         "state": JobState.RUNNING,
         "owner": owner,
@@ -102,11 +118,24 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
         "rings": 0,
     }
     told: Occurrence = ("claimed", lambda row: {"attempt": row.attempt, "worker": owner})
-    row = change(transaction, [_jobs.c.number == oldest, _jobs.c.state == JobState.QUEUED], values, [told])
-    if row is None:
+    ours = change(transaction, [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED], values, [told])
+    if ours is None:
         return None
-    (job,) = read_jobs(transaction.connection, select_jobs().where(_jobs.c.number == row.number))
-    return Claim(job, row.fence, row.checkpoint_sha256, row.previous_checkpoint_sha256, row.checkpoint_step)
+    (job,) = read_jobs(transaction.connection, select_jobs().where(_jobs.c.number == ours.number))
+    return Claim(job, spec, ours.fence, ours.checkpoint_sha256, ours.previous_checkpoint_sha256, ours.checkpoint_step)
+
+
+def _refuse(transaction: Transaction, row: Row[Any]) -> None:
+    """Fail a queued job whose spec cannot be read."""
+    error = JobError(
+        code="spec-unreadable",
+        detail="the spec of this job was stored by another version and has options that this one does not know",
+        hint="Submit the spec again: the answer names each field that has to change.",
+        attempt=row.attempt,
+    )
+    values = {"state": JobState.FAILED, "finished_at": now(), "error": error.model_dump_json(), "message": None}
+    guard = [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED]
+    change(transaction, guard, values, [("failed", error.model_dump())])
 
 
 def heartbeat(transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float) -> Lease | None:

@@ -1,9 +1,10 @@
 """From rows to values: how a job is read, and how its history is written."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
 
@@ -21,6 +22,7 @@ from jobs.schemas import (
     JobWarning,
     Progress,
     TeacherRef,
+    UnreadableSpec,
     Worker,
 )
 
@@ -102,7 +104,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
     return Job(
         id=row.id,
         state=JobState(row.state),
-        spec=JobSpec.model_validate_json(row.spec),
+        spec=spec_from_text(row.spec),
         teacher=teacher_from_row(row, prefix="teacher__"),
         progress=_progress_from_row(row),
         best=BestStudent.model_validate_json(row.best) if row.best else None,
@@ -122,6 +124,14 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         heartbeat_at=row.heartbeat_at,
         running_seconds=row.running_seconds,
     )
+
+
+def spec_from_text(text: str) -> JobSpec | UnreadableSpec:
+    """A stored spec; as it is, where another version wrote it and this one has other options."""
+    for kind in (JobSpec, UnreadableSpec):
+        with suppress(ValidationError):
+            return kind.model_validate_json(text)
+    return UnreadableSpec({"text": text})  # not even a JSON object
 
 
 def _progress_from_row(row: Row[Any]) -> Progress:

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.config import DistillSpec
 
@@ -25,6 +25,24 @@ class JobSpec(DistillSpec):
     labels: Annotated[dict[Label, Label], Field(max_length=32)] = Field(
         default_factory=dict, description="Key and value pairs to filter by."
     )
+
+
+class UnreadableSpec(RootModel[dict[str, Any]]):
+    """A spec that another version stored and this one cannot read: the JSON object as it is."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @property
+    def name(self) -> str | None:
+        """The name for people, where it is still one."""
+        name = self.root.get("name")
+        return name if isinstance(name, str) else None
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Those labels that are still texts."""
+        labels = self.root.get("labels")
+        return {key: text for key, text in labels.items() if isinstance(text, str)} if isinstance(labels, dict) else {}
 
 
 class JobState(StrEnum):
@@ -108,7 +126,7 @@ class Job(Value):
 
     id: str = Field(description="Random UUID, made by the service.")
     state: JobState = Field(description="Stored state.")
-    spec: JobSpec = Field(description="What was asked for, every default filled in.")
+    spec: JobSpec | UnreadableSpec = Field(description="What was asked for, every default filled in.")
     teacher: TeacherRef = Field(description="The teacher's file.")
     progress: Progress = Field(Progress(), description="How far it is.")
     best: BestStudent | None = Field(None, description="The published student, while there is one.")

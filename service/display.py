@@ -123,7 +123,7 @@ def show_job(out: Console, job: JobView) -> None:
         ("labels", ", ".join(f"{key}={value}" for key, value in job.labels.items())),
         ("state", job.state if job.terminal or job.state == job.stage else f"{job.state} ({job.stage})"),
         ("progress", f"{job.progress.fraction:.1%} {progress_note(job)}".strip()),
-        ("student", str(job.spec.get("student", {}).get("architecture", ""))),
+        ("student", _student(job)),
         ("teacher", f"{job.teacher.id[:12]}…  {job.teacher.format}, {size(job.teacher.bytes)}"),
         ("attempt", str(job.attempt)),
         ("running", duration(job.durations.running_seconds)),
@@ -155,7 +155,7 @@ def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
             job.stage,
             f"{job.progress.fraction:.0%}",
             f"{job.best.agreement:.1%}" if job.best else "",
-            str(job.spec.get("student", {}).get("architecture", "")),
+            _student(job),
             moment(job.created_at),
             job.name or "",
         )
@@ -204,6 +204,11 @@ def size(count: int) -> str:
 def moment(at: datetime) -> str:
     """A time, in UTC, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _student(job: JobView) -> str:
+    student = job.spec.get("student")  # another version's spec may look otherwise
+    return str(student.get("architecture", "")) if isinstance(student, dict) else ""
 
 
 def _stage(job: JobView) -> str:

@@ -245,6 +245,12 @@ TABLE: tuple[Row, ...] = (
         "Checkpoint of another run",
         "The checkpoint was written by another spec, build or thread count.",
     ),
+    Row(
+        "spec-unreadable",
+        None,
+        "Spec of another version",
+        "The job was accepted by a version with other options, and this one cannot run it.",
+    ),
     Row("out-of-memory", None, "Out of memory", "The runner was ended for want of memory."),
     Row("worker-lost", None, "Worker lost", "The job's workers disappeared more often than is allowed."),
     Row("artifact-lost", None, "File lost", "The teacher's file is no longer in the store."),

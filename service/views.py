@@ -135,7 +135,9 @@ class JobView(View):
     finished_at: datetime | None = Field(description="When it became terminal.")
     heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
     revision: int = Field(description="Rises with every change.")
-    spec: Json = Field(description="What was asked for, every default filled in.")
+    spec: Json = Field(
+        description="What was asked for, every default filled in; as stored, where another version took the job."
+    )
     teacher: TeacherView
     artifacts: list[ArtifactView] = Field(description="What can be downloaded; empty until succeeded.")
     links: LinksView

@@ -115,7 +115,7 @@ class Supervisor:
         workspace.mkdir(parents=True, mode=0o700)
         return Task(
             teacher_path=teacher_path,
-            spec=DistillSpec.model_validate_json(job.spec.model_dump_json(exclude={"name", "labels"})),
+            spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(exclude={"name", "labels"})),
             workspace=workspace,
             resume_from=resume_from,
             threads=job.threads or self._settings.worker_threads,

@@ -1,4 +1,4 @@
-"""Makes database time pass for one job, without waiting."""
+"""Makes database time pass for one job, without waiting; and makes its spec one of another version."""
 
 from sqlalchemy import update
 
@@ -15,6 +15,12 @@ def expire_lease(store: Store, job_id: str) -> None:
 def end_pauses(store: Store, job_id: str) -> None:
     """As if back-off and the pause between bells were over."""
     _move(store, job_id, "not_before", "ring_at")
+
+
+def age_spec(store: Store, job_id: str, spec: str) -> None:
+    """As if a version with other options had stored this text as the job's spec."""
+    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(spec=spec)
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 
 
 def _move(store: Store, job_id: str, *columns: str) -> None:

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from jobs.claims import UNCHARGED_CAP, Claim
-from jobs.schemas import BestStudent, Job, JobError, JobState, JobWarning, Progress
+from jobs.claims import REFUSALS, UNCHARGED_CAP, Claim
+from jobs.schemas import BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit
-from tests.jobs.clockwork import end_pauses, expire_lease
+from tests.jobs.clockwork import age_spec, end_pauses, expire_lease
 
 BOOM = JobError(code="internal", detail="boom")
 
@@ -61,6 +61,44 @@ def test_a_job_that_must_wait_is_passed_over(store: Store) -> None:
     assert store.claim("me", 60, 2) is None
     end_pauses(store, claim.job.id)
     assert claimed(store).job.id == claim.job.id
+
+
+OTHER_VERSIONS_SPECS = ['{"student": {"architecture": "lenet5_half"}, "distillation": {"memory": "dream"}}', "[1", ""]
+
+
+@pytest.mark.parametrize("spec", OTHER_VERSIONS_SPECS)
+def test_a_spec_of_another_version_blocks_nothing(store: Store, spec: str) -> None:
+    unreadable, next_in_line = submit(store), submit(store)
+    age_spec(store, unreadable.id, spec)
+    claim = claimed(store)
+    assert (claim.job.id, claim.spec) == (next_in_line.id, next_in_line.spec)
+    job = store.get(unreadable.id)
+    assert (job.state, job.attempt, job.fence, job.started_at, job.running_seconds) == ("failed", 0, 0, None, 0)
+    assert job.error is not None
+    assert (job.error.code, job.finished_at is not None) == ("spec-unreadable", True)
+    history = store.events(unreadable.id)
+    assert [event.kind for event in history] == ["created", "failed"]
+    assert history[-1].data == job.error.model_dump()
+    assert store.claim("me", 60, 2) is None
+
+
+def test_many_specs_of_another_version_fail_in_a_few_polls(store: Store) -> None:
+    jobs = [submit(store) for _ in range(REFUSALS + 1)]
+    for job in jobs[:-1]:
+        age_spec(store, job.id, "{}")
+    assert store.claim("me", 60, 2) is None  # as many as one transaction may refuse
+    assert claimed(store).job.id == jobs[-1].id
+    assert store.queue_depth()[JobState.FAILED] == REFUSALS
+
+
+def test_a_spec_that_becomes_unreadable_between_two_attempts_ends_the_job(store: Store) -> None:
+    claim = running(store)
+    assert isinstance(claim.job.spec, JobSpec)
+    age_spec(store, claim.job.id, "{}")
+    assert store.heartbeat(claim.job.id, claim.fence, 60) is not None
+    assert store.release(claim.job.id, claim.fence, reason="drained", charged=False)
+    assert store.claim("me", 60, 2) is None
+    assert store.get(claim.job.id).state is JobState.FAILED
 
 
 def test_a_heartbeat_renews_the_lease_and_carries_the_cancel(store: Store) -> None:

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import text
 
 from jobs.errors import BadCursor, InvalidTransition, JobNotFound, TeacherNotFound
-from jobs.schemas import ArtifactRef, Event, Job, JobError, JobSpec, JobState, JobWarning
+from jobs.schemas import ArtifactRef, Event, Job, JobError, JobSpec, JobState, JobWarning, UnreadableSpec
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, job_spec, submit, teacher_ref
+from tests.jobs.clockwork import age_spec
 
 HOSTILE_IDS = ["", "no-such-job", "a\x00b", "\ud800", "' OR 1=1 --", "x" * 10_000, "é"]
 
@@ -37,6 +38,31 @@ def test_a_job_comes_back_as_it_was_accepted(store: Store) -> None:
     assert store.get(created.id) == created
     assert (created.spec, created.warnings, created.teacher) == (spec, [warning], teacher)
     assert (created.state, created.attempt, created.fence, created.progress.stage) == ("queued", 0, 0, "queued")
+
+
+def test_a_job_with_the_spec_of_another_version_is_shown_cancelled_and_deleted(store: Store) -> None:
+    job = submit(store, team="vision")
+    stored = {"name": "old", "labels": {"team": "vision", "n": 3}, "student": "lenet", "new": [1.5, None]}
+    age_spec(store, job.id, json.dumps(stored))
+    shown = store.get(job.id)
+    assert isinstance(shown.spec, UnreadableSpec)
+    assert (shown.spec.root, shown.spec.name, shown.spec.labels) == (stored, "old", {"team": "vision"})
+    assert shown == job.model_copy(update={"spec": shown.spec})
+    assert store.list(5).jobs == store.list(5, labels={"team": "vision"}).jobs == [shown]
+    assert kinds(store, job) == ["created"]
+    assert store.queue_position(job.id) == 1
+    cancelled = store.request_cancel(job.id)
+    assert (cancelled.state, cancelled.spec) == (JobState.CANCELLED, shown.spec)
+    store.delete(job.id)
+    assert store.list(5).jobs == []
+
+
+def test_a_stored_spec_that_is_no_json_is_shown_as_text(store: Store) -> None:
+    job = submit(store)
+    age_spec(store, job.id, "{torn")
+    spec = store.get(job.id).spec
+    assert isinstance(spec, UnreadableSpec)
+    assert (spec.root, spec.name, spec.labels) == ({"text": "{torn"}, None, {})
 
 
 def test_a_job_starts_with_one_event(store: Store) -> None:

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.schemas import JobError, Progress
+from jobs.schemas import JobError, JobSpec, Progress
 from service import cli, examples
 from service.cli import Exit
 from service.display import Follower, duration, size
 from service.views import JobView
+from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service
 
@@ -87,6 +88,7 @@ def test_submit_prints_the_id_and_sends_what_was_said(run: Run, service: Service
     ran = run("submit", teacher_file, *words, "--label", "c.d=e")
     assert (ran.code, ran.err) == (Exit.OK, "")
     job = service.store.get(ran.out.strip())
+    assert isinstance(job.spec, JobSpec)
     assert (job.spec.distillation.seed, job.spec.distillation.memory) == (7, "none")
     assert (job.spec.name, job.spec.labels) == ("mine", {"a": "b", "c.d": "e"})
 
@@ -154,6 +156,13 @@ def test_show_tells_about_one_job_and_its_history(run: Run, finished: Finished) 
     assert "student.onnx" in ran.out
     assert "created" in ran.out
     assert json.loads(run("show", finished.id, "--json").out)["id"] == finished.id
+
+
+def test_a_job_with_the_spec_of_another_version_is_shown(run: Run, service: Service, queued: str) -> None:
+    age_spec(service.store, queued, '{"student": "lenet5_half"}')
+    for words in (("show", queued), ("list", "--limit", "1")):
+        ran = run(*words)
+        assert (ran.code, queued in ran.out) == (Exit.OK, True)
 
 
 def test_list_has_one_uncut_line_a_job(run: Run, queued: str, finished: Finished) -> None:

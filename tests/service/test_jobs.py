@@ -1,5 +1,6 @@
 """/jobs: show, list, cancel, delete."""
 
+import json
 import uuid
 from datetime import datetime
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from jobs.schemas import BestStudent, JobError, JobWarning, Progress
+from tests.jobs.clockwork import age_spec
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, post_parts, problem_of, spec_text
 
@@ -74,6 +76,27 @@ def test_a_failed_job_says_why(service: Service, running: tuple[str, int]) -> No
     assert service.store.fail(*running, error=error)
     job = service.http.get(f"/jobs/{running[0]}").json()
     assert (job["state"], job["terminal"], job["error"]) == ("failed", True, error.model_dump())
+
+
+def test_a_job_with_the_spec_of_another_version_is_answered_for_by_every_route(service: Service, queued: str) -> None:
+    http, stored = service.http, {"student": ["lenet5_half"], "name": "old", "labels": {"made": "before"}}
+    age_spec(service.store, queued, json.dumps(stored))
+    job = http.get(f"/jobs/{queued}").json()
+    assert (job["spec"], job["name"], job["labels"], job["state"]) == (stored, "old", {"made": "before"}, "queued")
+    assert job["id"] in {listed["id"] for listed in http.get("/jobs").json()["jobs"]}
+    assert http.get(f"/jobs/{queued}/artifacts").json() == {"artifacts": []}
+    assert http.get(f"/jobs/{queued}/events").json()["last_seq"] == 1
+    assert http.post(f"/jobs/{queued}/cancel").json()["state"] == "cancelled"
+    assert http.delete(f"/jobs/{queued}").status_code == 204
+
+
+def test_a_job_that_no_worker_can_read_fails_and_says_so(service: Service, http: httpx.Client, teacher: bytes) -> None:
+    unreadable, following = submit(http, teacher), submit(http, teacher)
+    age_spec(service.store, unreadable, "{}")
+    claim(service, following)
+    job = http.get(f"/jobs/{unreadable}").json()
+    assert (job["state"], job["spec"], job["attempt"]) == ("failed", {}, 0)
+    assert http.get(f"/problems/{job['error']['code']}").json()["status"] is None
 
 
 @pytest.mark.parametrize("unknown", UNKNOWN_IDS)
