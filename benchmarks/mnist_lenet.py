@@ -29,7 +29,7 @@ from dfkd_core.process import ensure_tuned
 from dfkd_core.students import describe
 
 RESULTS = Path(__file__).resolve().parent / "results"
-STEPS = 12_000
+STEPS = 6_000
 
 
 def config_of(seed: int, changes: list[str]) -> DistillConfig:

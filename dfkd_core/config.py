@@ -213,17 +213,17 @@ MemoryOptions = Annotated[NoMemoryOptions | ReservoirOptions | VaeOptions, Field
 class Augmentation(Frozen):
     """What a training image goes through before teacher and student see it; the teacher then labels it anew."""
 
-    shift: Fraction = Field(0.0625, description="Largest shift, as a share of the side (2 pixels of 32).")
+    shift: Fraction = Field(0.1, description="Largest shift, as a share of the side (3 pixels of 32).")
     flip: bool = Field(False, description="Mirror half of the images left to right.")
     rotation: Annotated[float, Field(ge=0, le=180, allow_inf_nan=False)] = Field(
-        0.0, description="Largest rotation either way, in degrees."
+        10.0, description="Largest rotation either way, in degrees."
     )
     zoom: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = Field(
         0.0, description="Largest zoom: sizes are between 1 / (1 + zoom) and 1 + zoom of the original."
     )
     brightness: Fraction = Field(0.0, description="Largest change of all pixels, as a share of the valid range.")
     contrast: Fraction = Field(0.0, description="Largest relative change of the distance from the image's mean.")
-    mixup: Fraction = Field(0.25, description="Share of images blended with another image.")
+    mixup: Fraction = Field(0.0, description="Share of images blended with another image.")
     noise: Fraction = Field(0.05, description="Largest pixel noise, as a share of the valid range.")
 
     @property
@@ -240,9 +240,9 @@ class Training(Frozen):
     momentum: Fraction = Field(0.9, description="Of SGD.")
     weight_decay: Weight = 0.0
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(128, description="Images per student update, with replay.")
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Student updates per round.")
-    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Generator batches drawn per round.")
+    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
     replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")
     replay_share: Fraction = Field(0.1, description="Remembered images in a student batch at the start.")
