@@ -21,7 +21,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "final_replay_share": 1 / 9,
             "loss": "l1",
             "gradient_clip": None,
-            "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0},
+            "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
             "valid_range": False,
         },
         "steadiness": {"consolidation": 0.0, "evaluations": 400},

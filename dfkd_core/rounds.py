@@ -69,7 +69,7 @@ def _draw_fresh(run: Run) -> Batch:
 
 def _hold_out(run: Run, images: Tensor) -> None:
     """Give new images to the audit set and to the probe, as the student would see them; nothing else ever sees them."""
-    batch, audited = _labelled(run, _valid(run, images)), len(images) // 3
+    batch, audited = _labelled(run, run.valid(images)), len(images) // 3
     run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
     run.probe.observe(_part(batch, audited, len(images)), generator=run.streams["probe"])
 
@@ -80,11 +80,7 @@ def complete_audit(run: Run) -> None:
     if missing > 0:
         images = run.synthesizer.sample(missing, generator=run.streams["audit-images"])
         run.counters.images_synthesized += missing
-        run.audit.observe(_labelled(run, _valid(run, images)), generator=run.streams["audit"])
-
-
-def _valid(run: Run, images: Tensor) -> Tensor:
-    return images.clamp(run.low, run.high) if run.config.training.valid_range else images
+        run.audit.observe(_labelled(run, run.valid(images)), generator=run.streams["audit"])
 
 
 def _labelled(run: Run, images: Tensor) -> Batch:
@@ -155,7 +151,7 @@ def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch.images, batch.teacher_logits
     streams, bounds = run.streams, {"low": run.low, "high": run.high}
     images = augment(batch.images, training.augmentation, **bounds, generator=streams["augment"])
-    images = _valid(run, images)
+    images = run.valid(images)
     return images, run.teacher.label(images)
 
 

@@ -95,6 +95,10 @@ class Run:
         self.done = state["done"]
         torch.set_rng_state(state["global_draws"])
 
+    def valid(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) as student, probe and audit see them: in the valid pixel range, unless told not to."""
+        return images.clamp(self.low, self.high) if self.config.training.valid_range else images
+
     def _batch(self, pair: list[Tensor]) -> Batch:
         return Batch(images=pair[0].to(self.device), teacher_logits=pair[1].to(self.device))
 

@@ -48,6 +48,6 @@ def evaluate_on_probe(run: Run) -> Scores:
 
 def _synthetic_mix(run: Run) -> list[Tensor]:
     """Batches of the images in use, fresh and remembered, as the student meets them."""
-    pool = Batch.join(*run.fresh, *run.remembered).images
+    pool = run.valid(Batch.join(*run.fresh, *run.remembered).images)
     picks = torch.randint(len(pool), (BATCHNORM_BATCHES, BATCHNORM_BATCH_SIZE), generator=run.streams["batchnorm"])
     return [pool[chosen] for chosen in picks.to(pool.device)]

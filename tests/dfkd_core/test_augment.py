@@ -10,7 +10,7 @@ LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([1.0]).view(1, 1
 
 
 def changed(images: Tensor, *, seed: int = 0, **options: Any) -> Tensor:
-    values = {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, **options}
+    values = {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0, **options}
     draws = torch.Generator().manual_seed(seed)
     return augment(images, Augmentation.model_validate(values), low=LOW, high=HIGH, generator=draws)
 
