@@ -22,7 +22,7 @@ def ramp(count: int = 64) -> Tensor:
 
 def test_nothing_asked_changes_nothing() -> None:
     assert torch.equal(changed(ramp()), ramp())
-    assert not Augmentation(shift=0.0, flip=False, mixup=0.0, noise=0.0).active
+    assert not Augmentation(shift=0.0, flip=False, rotation=0.0, mixup=0.0, noise=0.0).active
 
 
 def test_shifts_move_whole_images_by_at_most_the_share_and_repeat_edges() -> None:
