@@ -1,7 +1,6 @@
 """One service for the tests that leave it as they found it, and the student of a run that nothing interrupted."""
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,11 +48,3 @@ def reference(service: Service, uninterrupted: Followed, tmp_path_factory: pytes
     directory = tmp_path_factory.mktemp("reference")
     service.client.download(uninterrupted.job.id, directory)
     return directory
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

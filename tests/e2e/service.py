@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -167,16 +168,19 @@ def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
 
 
 @contextmanager
-def running_apart(data_dir: Path, port: int, **environment: str) -> Iterator[Service]:
+def running_apart(data_dir: Path, **environment: str) -> Iterator[Service]:
     """API and worker as two processes, as on two machines, without a broker unless one is named."""
     settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
     data_dir.mkdir(parents=True, exist_ok=True)
-    api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--port", str(port)]
-    commands = [api, [sys.executable, "-m", "worker"]]
-    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
-        processes = [subprocess.Popen(command, env=settings, stdout=log, stderr=log) for command in commands]
+    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log, socket.create_server(("127.0.0.1", 0)) as port:
+        api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(port.fileno())]
+        processes = [
+            subprocess.Popen(command, env=settings, stdout=log, stderr=log, pass_fds=descriptors)
+            for command, descriptors in ((api, [port.fileno()]), ([sys.executable, "-m", "worker"], []))
+        ]
+        url = f"http://127.0.0.1:{port.getsockname()[1]}"  # taken all the time: nobody else can get it before the API
     try:
-        service = Service(processes, f"http://127.0.0.1:{port}", data_dir)
+        service = Service(processes, url, data_dir)
         with service.client:
             service.client.jobs()  # waits for the API
             yield service

@@ -34,20 +34,20 @@ def test_without_any_redis_on_the_machine_the_table_is_polled(teacher: Path, tmp
         alone.cancel(job)
 
 
-def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, tmp_path: Path, free_port: int) -> None:
+def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, tmp_path: Path) -> None:
     absent = f"redis+socket://{tmp_path / 'nothing.sock'}?virtual_host=0"
-    with running_apart(tmp_path / "data", free_port, DFKD_BROKER_URL=absent) as apart:
+    with running_apart(tmp_path / "data", DFKD_BROKER_URL=absent) as apart:
         job = apart.client.submit(teacher, spec(steps=1_000_000))
         until(lambda: apart.client.job(job.id).state == "running")
         apart.cancel(job)
 
 
 def test_on_postgresql_and_redis_the_bell_starts_a_job_long_before_the_next_round(
-    teacher: Path, tmp_path: Path, free_port: int, redis_server: Redis, postgres_url: str
+    teacher: Path, tmp_path: Path, redis_server: Redis, postgres_url: str
 ) -> None:
     """The grown-up form: API and worker have only the database, the broker and the artifacts in common."""
     shared = {"DFKD_DATABASE_URL": postgres_url, "DFKD_BROKER_URL": redis_server.url, "DFKD_SWEEP_SECONDS": "600"}
-    with running_apart(tmp_path / "data", free_port, **shared) as apart:
+    with running_apart(tmp_path / "data", **shared) as apart:
         until(lambda: _listens(redis_server))
         job = apart.client.submit(teacher, spec(steps=50))
         until(lambda: apart.client.job(job.id).state == "running", seconds=10.0)
