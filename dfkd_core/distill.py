@@ -93,14 +93,15 @@ class _Loop:
     def tell(self, kind: UpdateKind, data: dict[str, Any] | None = None) -> None:
         """Send one update through the seam and remember the wish to stop."""
         run = self.run
-        total = run.schedule.total_steps
+        total, newest = run.schedule.total_steps, run.curve[-1] if run.curve else {}
         update = Update(
             kind=kind,
             stage="distill",
             step=run.counters.steps,
             total_steps=total,
             fraction=run.counters.steps / total,
-            agreement=run.curve[-1]["published"] if run.curve else None,
+            agreement=newest.get("published"),
+            published_step=newest.get("published_step"),
             data=data or {},
         )
         self.stop_requested = self.on_step(update) or self.stop_requested
@@ -129,7 +130,6 @@ class _Loop:
 def _train(loop: _Loop) -> None:
     """Rounds until the steps or the seconds are spent."""
     run = loop.run
-    loop.tell("stage")
     while run.counters.steps < run.schedule.total_steps and not loop.out_of_time():
         before = run.counters.steps
         outcome = play_round(run)
@@ -151,6 +151,8 @@ def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
     run.curve.append({"step": run.counters.steps, **scores.as_dict(), "losses": round_losses})
     if scores.replaced:
         loop.tell("published", {"agreement": scores.published})
+    else:
+        loop.tell("progress", {"losses": round_losses})  # the published student has a newer score
     if loop.measure is not None:
         networks = {"raw": run.student, "ema": run.average.network, "published": run.ratchet.published}
         loop.measure(run.counters.steps, networks)
@@ -159,6 +161,7 @@ def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
 def _finish(loop: _Loop) -> Distilled:
     """Train, complete the audit set, and leave a final checkpoint from which the rest can be repeated."""
     run = loop.run
+    loop.tell("stage")
     if not run.done:
         _train(loop)
         if run.ratchet.published_step is None:

@@ -204,7 +204,7 @@ def succeed(
     values = _no_longer_running() | {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done"}
     values |= {"fraction": 1.0, "message": None}
     if best is not None:
-        values["best"] = best.model_dump_json()
+        values |= {"best": best.model_dump_json(), "agreement": best.agreement}
     told = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
     guard = [*_held(job_id, fence), _jobs.c.cancel_requested_at.is_(None)]
     row = change(transaction, guard, values, [told])

@@ -81,7 +81,9 @@ class BestStudent(Value):
     """The student that would be delivered if the job stopped now."""
 
     step: int = Field(description="Student update at which it was published.")
-    agreement: float = Field(description="Its agreement with the teacher on the held-out synthetic probe.")
+    agreement: float = Field(
+        description="Its newest score: agreement with the teacher on the synthetic probe; equal to progress.agreement."
+    )
 
 
 class JobError(Value):

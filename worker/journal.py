@@ -34,11 +34,10 @@ class Journal:
         """Note one update; the newest progress replaces the one before."""
         if update.total_steps:  # other stages than distillation count no steps
             self._steps = {"step": update.step, "total_steps": update.total_steps}
-        self._progress = Progress(
-            stage=update.stage, fraction=update.fraction, agreement=update.agreement, **self._steps
-        )
-        if update.kind == "published" and update.agreement is not None:
-            self.best = self._unwritten_best = BestStudent(step=update.step, agreement=update.agreement)
+        if update.agreement is not None and update.published_step is not None:
+            self.best = self._unwritten_best = BestStudent(step=update.published_step, agreement=update.agreement)
+        agreement = self.best and self.best.agreement  # one and the same score in both places, always
+        self._progress = Progress(stage=update.stage, fraction=update.fraction, agreement=agreement, **self._steps)
         if update.kind == "warning":
             self._take_warning(update)
         elif update.kind in _TOLD and (update.kind != "stage" or update.stage != self._stage):

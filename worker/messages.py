@@ -53,6 +53,7 @@ class UpdateMessage(Value):
     total_steps: Count = 0
     fraction: Share = 0.0
     agreement: Share | None = None
+    published_step: Count | None = None
     data: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -92,8 +92,8 @@ class Reporter:
         self._switch.check()
         if update.stage != self.stage and update.stage == "distill":
             signal.signal(signal.SIGTERM, self.stop)
-        if update.kind == "published" and update.agreement is not None:
-            self.best = {"step": update.step, "agreement": update.agreement}
+        if update.agreement is not None and update.published_step is not None:
+            self.best = {"step": update.published_step, "agreement": update.agreement}
         if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_SECONDS
             share = min(1.0, max(0.0, update.fraction))  # rounding must not cost a message

@@ -178,7 +178,7 @@ def test_checkpoints_do_not_change_the_run_and_the_last_one_holds_the_end(tmp_pa
     assert len(written(tmp_path)) == 2
     rounds: list[Update] = []
     again = run(tiny_config(), resume_from=written(tmp_path)[-1], on_step=lambda update: bool(rounds.append(update)))
-    assert rounds == []
+    assert [(update.kind, update.published_step) for update in rounds] == [("stage", whole.published_step)]
     assert content(again) == content(whole)
     assert torch.equal(again.audit.images, whole.audit.images)
 
@@ -204,6 +204,11 @@ def test_updates_tell_the_whole_story() -> None:
     published = [update for update in updates if update.kind == "published"]
     assert published[-1].step == distilled.published_step
     assert published[-1].agreement == published[-1].data["agreement"]
+    assert (updates[-1].agreement, updates[-1].published_step) == (
+        distilled.probe_agreement,
+        distilled.published_step,
+    )
+    assert all((update.agreement is None) == (update.published_step is None) for update in updates)
     progress = [update for update in updates if update.kind == "progress"]
     assert {"onehot", "balance", "adv", "student"} <= set(progress[3].data["losses"])
 

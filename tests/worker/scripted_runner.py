@@ -28,7 +28,7 @@ def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     for step in range(first + 1, STEPS + 1):
         stop = on_step(Update("progress", "distill", step, STEPS, step / STEPS))
         if step == 7:
-            on_step(Update("published", "distill", step, STEPS, step / STEPS, 0.75, {"agreement": 0.75}))
+            on_step(Update("published", "distill", step, STEPS, step / STEPS, 0.75, step, {"agreement": 0.75}))
         if stop or step % 5 == 0:
             checkpoint(task, on_step, step)
         if stop:
@@ -37,6 +37,17 @@ def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     warning = {"code": "slow-day", "detail": "nothing to worry about", "hint": None}
     on_step(Update("warning", "verify", STEPS, STEPS, 1.0, data=warning))
     return files(task, student=f"student of {STEPS} steps", report=json.dumps({"began_at": first}))
+
+
+def rescored(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Publish a student at step 2, and find a lower agreement of that student at every later step."""
+    on_step(Update("stage", "distill", 0, STEPS))
+    for step in range(1, STEPS + 1):
+        told = {} if step == 1 else {"agreement": 0.9 - step / 100, "published_step": 2}
+        on_step(Update("published" if step == 2 else "progress", "distill", step, STEPS, step / STEPS, **told))
+        time.sleep(0.12)  # in all longer than the journal waits between two writes
+    on_step(Update("stage", "export", fraction=1.0))
+    return files(task)
 
 
 def checkpoint(task: Task, on_step: OnStep, step: int) -> None:
@@ -147,7 +158,7 @@ def garbage(task: Task, on_step: OnStep) -> dict[str, Path]:
 def flood(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Thousands of events."""
     for step in range(3000):
-        on_step(Update("published", "distill", step, STEPS, 0.5, 0.5, {"agreement": 0.5, "padding": "x" * 5000}))
+        on_step(Update("published", "distill", step, STEPS, 0.5, 0.5, step, {"agreement": 0.5, "padding": "x" * 5000}))
     return done(task, on_step)
 
 
@@ -197,6 +208,7 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "done": done,
+    "rescored": rescored,
     "endless": endless,
     "deaf": deaf,
     "loading": loading,

@@ -29,6 +29,23 @@ def test_a_job_that_is_done_is_published(bench: Bench) -> None:
     assert bench.workspaces() == []
 
 
+def test_best_and_progress_show_the_same_newest_score_of_the_published_student(bench: Bench) -> None:
+    bench.submit()
+    running, thread = bench.start("rescored")
+    seen = []
+    while thread.is_alive():
+        seen.append(bench.store.get(running.id))
+        time.sleep(0.02)
+    scores = [(job.best and job.best.step, job.best and job.best.agreement) for job in seen]
+    assert scores == [(job.best and 2, job.progress.agreement) for job in seen]
+    assert len(set(scores)) >= 3  # none yet, and at least two scores on the way
+    job = bench.store.get(running.id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.best is not None
+    assert (job.best.step, job.best.agreement) == (2, pytest.approx(0.7))
+    assert job.progress.agreement == job.best.agreement
+
+
 def test_the_last_two_checkpoints_are_kept_and_no_more(bench: Bench) -> None:
     bench.submit()
     job = bench.attempt("done")
