@@ -178,8 +178,12 @@ def download(job_id: JobId, output: Output = Path("."), url: Url = DEFAULT_URL) 
         if job.state != "succeeded":
             display.show_complaint(err, "error", "artifact-not-ready", f"the job is {job.state}")
             raise typer.Exit(Exit.REFUSED)
-        for path in client.download(job_id, output):
-            out.print(str(path))
+        saved = client.download(job_id, output)
+    for path in saved:
+        out.print(str(path))
+    audit = display.audit_in(saved)
+    if audit is not None:
+        err.print(display.audit_note(audit))
 
 
 @app.command()
@@ -239,10 +243,14 @@ def _follow(
     except KeyboardInterrupt:
         err.print(f"interrupted; the job goes on: dfkd wait {job_id}")
         raise typer.Exit(Exit.INTERRUPTED) from None
-    display.show_outcome(err, job)
-    if job.state == "succeeded" and output is not None:
-        for path in client.download(job_id, output):
-            err.print(f"saved {path}")
+    saved: list[Path] = []
+    try:
+        if job.state == "succeeded" and output is not None:
+            saved = client.download(job_id, output)
+    finally:
+        display.show_outcome(err, job, audit=display.audit_in(saved))
+    for path in saved:
+        err.print(f"saved {path}")
     out.print(job.model_dump_json(indent=2) if as_json else f"{job.id} {job.state}")
     codes = {"succeeded": Exit.OK, "cancelled": Exit.CANCELLED}
     raise typer.Exit(codes.get(job.state, Exit.FAILED))

@@ -2,15 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import zip_longest
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from service.views import EventView, JobView, Problem, StudentView
+from service.views import AgreementView, EventView, JobView, Problem, ReportView, StudentView
 
 PLAIN_SECONDS = 15.0
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}
@@ -71,7 +74,7 @@ def progress_note(job: JobView) -> str:
     if progress.total_steps:
         notes.append(f"step {progress.step}/{progress.total_steps}")
     if progress.agreement is not None:
-        notes.append(f"agreement {progress.agreement:.1%}")
+        notes.append(f"agreement on the probe {progress.agreement:.1%}")
     if progress.eta_seconds is not None and not job.terminal:
         notes.append(f"{duration(progress.eta_seconds)} left")
     return ", ".join(notes)
@@ -87,16 +90,37 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
-def show_outcome(out: Console, job: JobView) -> None:
-    """How a job ended."""
-    took = duration(job.durations.running_seconds)
-    agreement = f", agreement {job.best.agreement:.1%}" if job.best else ""
-    out.print(f"{job.id} {job.state} after {took}{agreement}", style=_COLOURS.get(job.state))
+def show_outcome(out: Console, job: JobView, *, audit: AgreementView | None = None) -> None:
+    """How a job ended. The probe flatters the student that it chose: the audit speaks where it is known."""
+    notes = [f"{job.id} {job.state} after {duration(job.durations.running_seconds)}"]
+    if audit is not None:
+        notes.append(audit_note(audit))
+    elif job.best is not None:
+        notes.append(f"agreement on the probe {job.best.agreement:.1%}")
+    out.print(", ".join(notes), style=_COLOURS.get(job.state))
     for warning in job.warnings:
         show_complaint(out, "warning", warning.code, warning.detail, hint=warning.hint)
     if job.error is not None:
         where = f" (while: {job.error.stage})" if job.error.stage else ""
         show_complaint(out, "error", job.error.code, job.error.detail + where, hint=job.error.hint)
+
+
+def audit_note(audit: AgreementView) -> str:
+    """The audited agreement and how sure it is."""
+    low, high = audit.interval
+    return (
+        f"agreement {audit.value:.1%} ({audit.confidence:.0%} interval {low:.1%} to {high:.1%}) "
+        f"on {audit.n:,} audit images"
+    )
+
+
+def audit_in(files: Sequence[Path]) -> AgreementView | None:
+    """The agreement in the report among downloaded files; None where there is no report that we can read."""
+    for path in files:
+        if path.name == "report.json":
+            with suppress(ValidationError):  # the report of another version
+                return ReportView.model_validate_json(path.read_bytes()).agreement
+    return None
 
 
 def show_problem(out: Console, problem: Problem) -> None:
@@ -161,7 +185,7 @@ def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
         )
         for job in jobs
     ]
-    heading = ("ID", "STATE", "STAGE", "DONE", "AGREEMENT", "STUDENT", "CREATED", "NAME")
+    heading = ("ID", "STATE", "STAGE", "DONE", "ON PROBE", "STUDENT", "CREATED", "NAME")
     _show_columns(out, [heading, *rows], right={3, 4}, styles=[_COLOURS.get(job.state) for job in jobs])
 
 

@@ -39,7 +39,9 @@ class BestView(View):
     """The student that would be delivered if the job stopped now."""
 
     step: int = Field(description="Student update at which it was published.")
-    agreement: float = Field(description="Its agreement with the teacher on the held-out synthetic probe.")
+    agreement: float = Field(
+        description="Its newest score: agreement with the teacher on the synthetic probe; equal to progress.agreement."
+    )
 
 
 class ErrorView(View):
@@ -141,6 +143,21 @@ class JobView(View):
     teacher: TeacherView
     artifacts: list[ArtifactView] = Field(description="What can be downloaded; empty until succeeded.")
     links: LinksView
+
+
+class AgreementView(View):
+    """The agreement in a report: measured on the audit set, which chose nothing."""
+
+    value: float = Field(description="Share of images on which student and teacher decide alike.")
+    interval: tuple[float, float] = Field(description="Exact confidence interval of `value`.")
+    confidence: float = Field(description="Level of the interval.")
+    n: int = Field(description="Images.")
+
+
+class ReportView(View):
+    """What our client reads in report.json."""
+
+    agreement: AgreementView
 
 
 class JobList(View):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.schemas import JobError, JobSpec, Progress
+from jobs.schemas import ArtifactRef, BestStudent, JobError, JobSpec, Progress
 from service import cli, examples
 from service.cli import Exit
 from service.display import Follower, duration, size
@@ -116,13 +116,14 @@ def test_waiting_shows_progress_and_fetches_the_files(
         progress = Progress(stage="distill", fraction=0.5, step=50, total_steps=100, agreement=0.91)
         service.store.record(job_id, fence, progress=progress)
         time.sleep(1.2)
-        service.store.succeed(job_id, fence, artifacts=references)
+        service.store.succeed(job_id, fence, artifacts=references, best=BestStudent(step=90, agreement=0.97))
 
     worker(act)
     ran = run("submit", teacher_file, "--student", "lenet5_half", "--wait", "--output", teacher_file.parent / "out")
     assert ran.code == Exit.OK
     assert ran.out.endswith(" succeeded\n")
-    assert "distill     50.0%  step 50/100, agreement 91.0%" in ran.err
+    assert "distill     50.0%  step 50/100, agreement on the probe 91.0%" in ran.err
+    assert "succeeded after 1 s, agreement on the probe 97.0%" in ran.err  # no figure in that report
     assert (teacher_file.parent / "out" / "student.onnx").read_bytes() == finished.files["student.onnx"]
 
 
@@ -186,6 +187,40 @@ def test_download_saves_the_files(run: Run, finished: Finished, tmp_path: Path) 
     ran = run("download", finished.id, "-o", tmp_path / "out")
     assert ran.code == Exit.OK
     assert {Path(line).name: Path(line).read_bytes() for line in ran.out.splitlines()} == finished.files
+
+
+@pytest.fixture
+def audited(service: Service, running: tuple[str, int], tmp_path: Path) -> str:
+    """The id of a succeeded job whose report says less than the probe."""
+    report = tmp_path / "made" / "report.json"
+    report.parent.mkdir()
+    agreement = {"value": 0.935, "interval": [0.923, 0.9456], "confidence": 0.95, "n": 2000, "kl_mean": 0.1}
+    report.write_text(json.dumps({"schema_version": 1, "agreement": agreement, "job": running[0]}))
+    sha256, num_bytes = service.artifacts.put_file(report)
+    ref = ArtifactRef(name=report.name, sha256=sha256, bytes=num_bytes, media_type="application/json")
+    assert service.store.succeed(*running, artifacts=[ref], best=BestStudent(step=90, agreement=0.97))
+    return running[0]
+
+
+def test_the_audited_agreement_is_told_where_the_report_was_fetched(run: Run, audited: str, tmp_path: Path) -> None:
+    audit = "agreement 93.5% (95% interval 92.3% to 94.6%) on 2,000 audit images"
+    waited = run("wait", audited, "--output", tmp_path / "waited")
+    assert (waited.code, waited.out) == (Exit.OK, f"{audited} succeeded\n")
+    assert f"succeeded after 0 s, {audit}\n" in waited.err
+    fetched = run("download", audited, "--output", tmp_path / "fetched")
+    assert (fetched.code, fetched.err) == (Exit.OK, f"{audit}\n")
+    only_asked = run("wait", audited)
+    assert "succeeded after 0 s, agreement on the probe 97.0%\n" in only_asked.err
+    assert "audit" not in only_asked.err
+
+
+def test_a_job_that_succeeded_says_so_though_its_files_cannot_be_written(
+    run: Run, audited: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ran = run("wait", audited, "--output", tmp_path / "file")
+    assert ran.code == Exit.DOWNLOAD
+    assert "succeeded after 0 s, agreement on the probe 97.0%\n" in ran.err
 
 
 def test_students_are_listed_without_a_service(run: Run) -> None:
@@ -258,7 +293,7 @@ def test_a_terminal_gets_a_live_line() -> None:
         follower._progress.refresh()
     assert "41%" in screen.getvalue()
     assert "[red]distill" in screen.getvalue()
-    assert "agreement 96.2%, 5:01 min left" in screen.getvalue()
+    assert "agreement on the probe 96.2%, 5:01 min left" in screen.getvalue()
 
 
 def test_sizes_and_times_are_said_as_people_say_them() -> None:
