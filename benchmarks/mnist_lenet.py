@@ -26,10 +26,11 @@ from dfkd_core.build import build_network
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import distill
 from dfkd_core.process import ensure_tuned
+from dfkd_core.streams import Streams
 from dfkd_core.students import describe
 
 RESULTS = Path(__file__).resolve().parent / "results"
-STEPS = 6_000
+STEPS = 3_000
 
 
 def config_of(seed: int, changes: list[str]) -> DistillConfig:
@@ -53,7 +54,7 @@ def measure_seed(seed: int, changes: list[str]) -> dict[str, Any]:
     config = config_of(seed, changes)
     teacher, test = mnist_lenet5(), load_mnist("test")
     teacher_classes = predict(teacher, test.images)
-    draws = torch.Generator().manual_seed(seed)
+    draws = Streams(seed)["student-weights"]  # as the pipeline draws them
     student = build_network(describe("lenet5_half", input_shape=(1, 32, 32), num_classes=10), generator=draws)
     curve: list[dict[str, float]] = []
     measuring_seconds = 0.0
