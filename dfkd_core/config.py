@@ -6,7 +6,8 @@ options class here and its implementation in `methods/` or `memories/` under the
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -286,18 +287,48 @@ class DistillConfig(Frozen):
     method_options: MethodOptions = PreDfkdOptions()
     memory_options: MemoryOptions = VaeOptions()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _name_the_options(cls, value: Any) -> Any:
-        """Give each options object the name of its method or memory, so that its own class validates it."""
+    def _name_the_options(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Give each options object the name of its method or memory, so that its own class validates it.
+
+        Options that bring another name are refused: what is said there would be lost.
+        """
         if not isinstance(value, dict):
-            return value
-        named = dict(value)
-        for role, default in (("method", "pre_dfkd"), ("memory", "vae")):
-            options = named.get(f"{role}_options", {})
+            return validate(value)
+        named, foreign = dict(value), []
+        for role in ("method", "memory"):
+            asked = value.get(role, cls.model_fields[role].default)
+            options = value.get(f"{role}_options", {})
             if isinstance(options, dict):
-                named[f"{role}_options"] = {**options, "name": named.get(role, default)}
-        return named
+                named[f"{role}_options"] = {**options, "name": asked}
+                foreign += _foreign_name(cls, role, options.get("name", asked), asked)
+        try:
+            made = validate(named)
+        except ValidationError as error:
+            if not foreign:
+                raise
+            raise _with_errors(error, foreign) from None
+        if foreign:
+            raise ValidationError.from_exception_data(cls.__name__, foreign)
+        return made
+
+
+def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:
+    """The complaint about a name that is not the one asked for, at the place where pydantic would see that key."""
+    if name == asked:
+        return []
+    tag = (str(asked),) if config.model_fields[f"{role}_options"].discriminator else ()
+    return [InitErrorDetails(type="extra_forbidden", loc=(f"{role}_options", *tag, "name"), input=name)]
+
+
+def _with_errors(error: ValidationError, more: list[InitErrorDetails]) -> ValidationError:
+    """`error` with more lines."""
+    lines = [
+        InitErrorDetails(type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
+        for line in error.errors(include_url=False)
+    ]
+    return ValidationError.from_exception_data(error.title, [*lines, *more])
 
 
 class DistillSpec(Frozen):

@@ -17,7 +17,6 @@ from service.json_front import MAX_ERRORS, child_pointer, read_json_object
 M = TypeVar("M", bound=BaseModel)
 
 _UNION_ERRORS = {"union_tag_invalid", "union_tag_not_found"}
-_OPTIONS = ("method_options", "memory_options")
 _TAGGED = {name for name, field in DistillConfig.model_fields.items() if field.discriminator is not None}
 
 
@@ -52,18 +51,14 @@ def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
 def validate(model: type[M], document: dict[str, Any]) -> M:
     """`document` as a `model`; raises ValidationFailed with the first MAX_ERRORS fields to blame."""
     try:
-        value = model.model_validate(document)
-        errors = _names_among_options(document)
+        return model.model_validate(document)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        errors = _field_errors(found, document) + _names_among_options(document)
-    if errors:
         raise ValidationFailed(
             "The spec is not valid.",
-            errors=errors[:MAX_ERRORS],
+            errors=_field_errors(found, document),
             hint="GET /menu has the JSON Schema of the spec; unknown keys are refused.",
-        )
-    return value
+        ) from None
 
 
 def _check_student(spec: JobSpec) -> None:
@@ -74,14 +69,6 @@ def _check_student(spec: JobSpec) -> None:
             hint=f"Known are {', '.join(ARCHITECTURES)}.",
             pointer="/student/architecture",
         )
-
-
-def _names_among_options(document: dict[str, Any]) -> list[FieldError]:
-    """Options that bring a `name`: that field is ours, and what is said there would be lost."""
-    config = document.get("distillation")
-    given = {role: config.get(role) for role in _OPTIONS} if isinstance(config, dict) else {}
-    named = [role for role, options in given.items() if isinstance(options, dict) and "name" in options]
-    return [FieldError(f"/distillation/{role}/name", "unknown key") for role in named]
 
 
 def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:

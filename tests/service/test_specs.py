@@ -37,6 +37,12 @@ def test_what_was_filled_in_can_be_sent_again() -> None:
     assert read_spec(spec.model_dump_json().encode(), max_bytes=64 * 1024) == spec
 
 
+def test_options_may_repeat_the_name_that_was_asked_for() -> None:
+    assert read(distillation={"memory": "none", "memory_options": {"name": "none"}}) == read(
+        distillation={"memory": "none"}
+    )
+
+
 @pytest.mark.parametrize(
     ("document", "pointers"),
     [
