@@ -67,7 +67,9 @@ def _spec(options: argparse.Namespace) -> DistillSpec:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    return "/".join(str(part) for part in location)
+    """Where in the spec; pydantic puts the memory's name between its options and their keys."""
+    tag = 2 if location[:2] == ("distillation", "memory_options") else None
+    return "/".join(str(part) for depth, part in enumerate(location) if depth != tag)
 
 
 def _complain(*lines: str, status: int) -> int:

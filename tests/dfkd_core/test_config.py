@@ -1,5 +1,8 @@
 """The config: options take their name from the method or memory that was asked for, and no other."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,3 +46,17 @@ def test_a_dumped_config_comes_back(memory: str) -> None:
     assert "name" not in config.model_dump()["memory_options"]
     assert DistillConfig.model_validate(config.model_dump()) == config
     assert DistillConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_command_line_names_the_fields_that_are_wrong() -> None:
+    wrong = ["memory_options.name=none", "memory_options.nonsense=1", "method_options.name=x", "seed=-1"]
+    words = [word for field in wrong for word in ("--set", f"distillation.{field}")]
+    command = [sys.executable, "-m", "dfkd_core", "teacher.onnx", "--student", "lenet5", *words]
+    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert {line.partition(": ")[0] for line in ran.stderr.splitlines()} == {
+        "/distillation/memory_options/name",
+        "/distillation/memory_options/nonsense",
+        "/distillation/method_options/name",
+        "/distillation/seed",
+    }
