@@ -241,6 +241,7 @@ class Training(Frozen):
     momentum: Fraction = Field(0.9, description="Of SGD.")
     weight_decay: Weight = 0.0
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
+    rate_warmup: Fraction = Field(0.05, description="Share of the run in which the learning rate rises; published: 0.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Student updates per round.")
     fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Generator batches drawn per round.")

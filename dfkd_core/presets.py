@@ -23,6 +23,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "gradient_clip": None,
             "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
             "valid_range": False,
+            "rate_warmup": 0.0,
         },
         "steadiness": {"consolidation": 0.0, "evaluations": 400},
         "method_options": {

@@ -11,6 +11,7 @@ class Schedule:
     """Learning-rate factors, replay share and phases as functions of the student updates done."""
 
     total_steps: int
+    rate_warmup_steps: int
     consolidation_starts: int
     evaluation_every: int
     decays: bool
@@ -23,6 +24,7 @@ class Schedule:
         total, steadiness, training = config.budget.steps, config.steadiness, config.training
         return Schedule(
             total_steps=total,
+            rate_warmup_steps=int(total * training.rate_warmup),
             consolidation_starts=total - int(total * steadiness.consolidation),
             evaluation_every=max(1, total // steadiness.evaluations),
             decays=training.decay == "cosine",
@@ -35,8 +37,12 @@ class Schedule:
         return step >= self.consolidation_starts
 
     def student_rate(self, step: int) -> float:
-        """Factor of the student's learning rate: cosine to 0 over the whole run."""
-        return _cosine(step, self.total_steps) if self.decays else 1.0
+        """Factor of the student's learning rate: linear from near 0, then a cosine to 0 over the whole run.
+
+        Without the rise a small student can lose rectifiers in the first steps for good.
+        """
+        rise = min(1.0, (step + 1) / max(1, self.rate_warmup_steps))
+        return rise * (_cosine(step, self.total_steps) if self.decays else 1.0)
 
     def generator_rate(self, step: int) -> float:
         """Factor of the generator's learning rate: cosine to 0 at the start of the consolidation."""

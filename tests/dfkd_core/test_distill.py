@@ -65,7 +65,11 @@ def test_the_student_learns_the_teacher() -> None:
     config = tiny_config(
         budget={"steps": 240},
         method_options={"learning_rate": 2e-3, "warmup_rounds": 5, "output": "bounded", "batchnorm_eps": 1e-5},
-        training={"updates_per_round": 10, "learning_rate": 5e-3},
+        training={
+            "updates_per_round": 10,
+            "learning_rate": 5e-3,
+            "augmentation": {"shift": 0.0, "rotation": 0.0, "mixup": 0.25},  # eight pixels bear no turning
+        },
         steadiness={"evaluations": 8, "audit_size": 200},
     )
     teacher, student = tiny_teacher(), tiny_network()
@@ -235,7 +239,7 @@ def test_held_out_images_are_never_trained_on() -> None:
     student.register_forward_pre_hook(
         lambda module, inputs: trained.append(inputs[0].detach().clone()) if module.training else None
     )
-    unchanged = {"augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0}}
+    unchanged = {"augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0}}
     distilled = run(tiny_config(memory="none", training=unchanged), student=student)
     seen = torch.cat(trained).flatten(1)
     held_out = distilled.audit.images.flatten(1)

@@ -16,7 +16,7 @@ def test_the_generator_is_frozen_for_the_last_share() -> None:
 
 def test_both_rates_fall_to_zero_the_generators_first() -> None:
     rates = schedule()
-    assert rates.student_rate(0) == rates.generator_rate(0) == 1
+    assert rates.generator_rate(0) == 1
     assert rates.generator_rate(400) == pytest.approx(0.5)
     assert rates.generator_rate(800) == pytest.approx(0)
     assert rates.student_rate(500) == pytest.approx(0.5)
@@ -38,3 +38,10 @@ def test_evaluations_happen_as_often_as_asked_whatever_the_round() -> None:
     due = [after for after in range(7, 1001, 7) if schedule().evaluates(after - 7, after)]
     assert len(due) in (9, 10)
     assert schedule().evaluates(994, 1000)
+
+
+def test_the_students_rate_rises_before_it_falls() -> None:
+    rates = schedule(training={"decay": "none", "rate_warmup": 0.1})
+    assert rates.student_rate(0) == pytest.approx(0.01)
+    assert rates.student_rate(49) == pytest.approx(0.5)
+    assert rates.student_rate(99) == rates.student_rate(900) == 1
