@@ -273,11 +273,20 @@ def test_an_unknown_job_is_refused(run: Run) -> None:
 def test_ctrl_c_leaves_the_job_running(service: Service, queued: str) -> None:
     claim(service, queued)
     command = [sys.executable, "-m", "service.cli", "wait", queued, "--url", service.url]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # Jobs that a script starts in the background ignore Ctrl-C, and so do all their children.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    with process:
         assert process.stderr is not None
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        try:
+            _, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == Exit.INTERRUPTED
     assert first
     assert f"the job goes on: dfkd wait {queued}" in err
