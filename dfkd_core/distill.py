@@ -152,7 +152,7 @@ def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
     if scores.replaced:
         loop.tell("published", {"agreement": scores.published})
     else:
-        loop.tell("progress", {"losses": round_losses})  # the published student has a newer score
+        loop.tell("progress", {"losses": {}})  # the round's are told; the published student has a newer score
     if loop.measure is not None:
         networks = {"raw": run.student, "ema": run.average.network, "published": run.ratchet.published}
         loop.measure(run.counters.steps, networks)

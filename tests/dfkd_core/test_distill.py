@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import Distilled, distill
@@ -68,17 +69,18 @@ def test_the_student_learns_the_teacher() -> None:
         training={
             "updates_per_round": 10,
             "learning_rate": 5e-3,
+            "rate_warmup": 0.0,
             "augmentation": {"shift": 0.0, "rotation": 0.0, "mixup": 0.25},  # eight pixels bear no turning
         },
         steadiness={"evaluations": 8, "audit_size": 200},
     )
     teacher, student = tiny_teacher(), tiny_network()
     noise = torch.rand((500, *SHAPE), generator=torch.Generator().manual_seed(9)) * 3 - 1
-    before = (student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
     distilled = run(config, teacher=teacher, student=student)
-    after = (distilled.student(noise).argmax(dim=1) == teacher.label(noise).argmax(dim=1)).double().mean()
-    assert agrees(answers(distilled.student, distilled.audit), distilled.audit).double().mean() > 0.85
-    assert after > before + 0.2
+    for unseen, least in (distilled.audit, 0.7), (Batch(images=noise, teacher_logits=teacher.label(noise)), 0.3):
+        before = agrees(answers(tiny_network(), unseen), unseen).double().mean()
+        after = agrees(answers(distilled.student, unseen), unseen).double().mean()
+        assert after > max(least, before + 0.2)
 
 
 def test_equal_runs_give_equal_bytes_and_other_seeds_do_not() -> None:
@@ -290,7 +292,7 @@ def test_a_restarted_generator_warms_up_again_without_teaching() -> None:
     taught: list[bool] = []
 
     def on_step(update: Update) -> bool:
-        if update.kind == "progress":
+        if update.kind == "progress" and update.data["losses"]:
             taught.append("student" in update.data["losses"])
         return False
 
@@ -302,7 +304,7 @@ def test_consolidation_freezes_the_generator() -> None:
     terms: list[dict[str, float]] = []
 
     def on_step(update: Update) -> bool:
-        if update.kind == "progress":
+        if update.kind == "progress" and update.data["losses"]:
             terms.append(update.data["losses"])
         return False
 
