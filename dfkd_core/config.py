@@ -126,7 +126,7 @@ class PreDfkdOptions(Frozen):
         20, description="Rounds before the first student update; without disagreement."
     )
     restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        15,
+        0,
         description="Teaching rounds after which the generator starts anew from random weights; 0: never (published).",
     )
     learning_rate: Positive = Field(0.02, description="Of Adam.")
@@ -233,23 +233,40 @@ class Augmentation(Frozen):
         return any(getattr(self, name) for name in type(self).model_fields)
 
 
+class Procedural(Frozen):
+    """Random shapes that no network makes, labelled by the teacher, beside the synthesizer's images. Needs no data."""
+
+    share: Fraction = Field(0.9, description="Share of a student batch that they are; published: 0.")
+    images_per_round: Annotated[int, Field(ge=8, le=100_000)] = Field(
+        4096, description="New ones in a round; a quarter is held out for probe and audit."
+    )
+    capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        60_000, description="How many are kept to learn from, over all classes, in 8 bits and at most 128 MiB."
+    )
+    sharpness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = Field(
+        3.0, description="Exponent of the teacher's confidence in an image's chance to be kept; 0: all alike."
+    )
+
+
 class Training(Frozen):
     """How the student learns. A round is: generator updates, fresh images, student updates, memory update."""
 
     optimizer: Literal["adam", "sgd"] = "adam"
-    learning_rate: Positive = 6e-3
+    learning_rate: Positive = 0.01
     momentum: Fraction = Field(0.9, description="Of SGD.")
     weight_decay: Weight = 0.0
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
     rate_warmup: Fraction = Field(0.05, description="Share of the run in which the learning rate rises; published: 0.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
-    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(20, description="Student updates per round.")
+    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(40, description="Student updates per round.")
     fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
     replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")
     replay_share: Fraction = Field(0.1, description="Remembered images in a student batch at the start.")
     final_replay_share: Fraction = Field(0.3, description="The same at the end.")
-    loss: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: at `temperature`.")
+    loss: Literal["l1", "kl"] = Field(
+        "kl", description="l1: mean |logit difference|, as published; kl: at `temperature`."
+    )
     temperature: Positive = Field(4.0, description="Of the kl loss.")
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
@@ -284,6 +301,7 @@ class DistillConfig(Frozen):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget = Budget()
     training: Training = Training()
+    procedural: Procedural = Procedural()
     steadiness: Steadiness = Steadiness()
     method_options: MethodOptions = PreDfkdOptions()
     memory_options: MemoryOptions = VaeOptions()

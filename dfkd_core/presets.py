@@ -25,6 +25,7 @@ PRE_DFKD_PAPER = DistillConfig.model_validate(
             "valid_range": False,
             "rate_warmup": 0.0,
         },
+        "procedural": {"share": 0.0},
         "steadiness": {"consolidation": 0.0, "evaluations": 400},
         "method_options": {
             "latent_dim": 1000,

@@ -14,6 +14,7 @@ from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
 from dfkd_core.run import Run
 
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
+PROCEDURAL_HELD_OUT = 4  # one of so many new procedural images may be held out
 GOOD_EVERY = 20  # rounds between two snapshots of a healthy synthesizer
 
 
@@ -28,6 +29,7 @@ class Outcome:
 def play_round(run: Run) -> Outcome:
     """One round. Until the warm-up is over the student does not learn."""
     warming_up = run.counters.warmup_rounds < run.config.method_options.warmup_rounds
+    _draw_procedural(run)
     terms = _synthesize(run, warming_up=warming_up)
     rolled_back = None
     if warming_up:
@@ -55,23 +57,37 @@ def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
     return terms
 
 
+def _draw_procedural(run: Run) -> None:
+    """New procedural images for the bank. A part is held out, of the same kinds that the bank keeps."""
+    options, lots = run.config.procedural, run.streams["procedural-lots"]
+    if not options.share:
+        return
+    new = run.procedural.draw(options.images_per_round, generator=run.streams["procedural"])
+    run.counters.images_synthesized += len(new)
+    held_out = _part(new, 0, len(new) // PROCEDURAL_HELD_OUT)
+    odds = run.procedural.weights(held_out)
+    chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
+    _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
+    run.procedural.offer(_part(new, len(held_out), len(new)), generator=lots)
+
+
 def _draw_fresh(run: Run) -> Batch:
     """New images with their labels. A part is held out; the rest joins those of the last rounds."""
     count = run.config.training.fresh_batches * run.config.method_options.batch_size
     images = run.synthesizer.sample(count, generator=run.streams["fresh"])
     run.counters.images_synthesized += count
     held_out = max(3, round(count * HELD_OUT_SHARE))
-    _hold_out(run, images[:held_out])
+    _hold_out(run, _labelled(run, run.valid(images[:held_out])))
     fresh = _labelled(run, images[held_out:])
     run.fresh = [*run.fresh, fresh][-run.config.training.fresh_rounds :]
     return fresh
 
 
-def _hold_out(run: Run, images: Tensor) -> None:
+def _hold_out(run: Run, batch: Batch) -> None:
     """Give new images to the audit set and to the probe, as the student would see them; nothing else ever sees them."""
-    batch, audited = _labelled(run, run.valid(images)), len(images) // 3
+    audited = len(batch) // 3
     run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
-    run.probe.observe(_part(batch, audited, len(images)), generator=run.streams["probe"])
+    run.probe.observe(_part(batch, audited, len(batch)), generator=run.streams["probe"])
 
 
 def complete_audit(run: Run) -> None:
@@ -111,12 +127,17 @@ def _teach_student(run: Run) -> dict[str, Tensor]:
 
 
 def _mixed(run: Run, fresh: Batch, remembered: Batch | None) -> Batch:
-    """A student batch: remembered images in the share that the schedule says, fresh ones else."""
+    """A student batch: procedural and remembered images in the shares that config and schedule say, fresh ones else."""
     size, draws = run.config.training.batch_size, run.streams["student"]
-    if remembered is None:
-        return _picked(fresh, size, draws)
-    old = round(size * run.schedule.replay_share_at(run.counters.steps))
-    return Batch.join(_picked(fresh, size - old, draws), _picked(remembered, old, draws))
+    parts = []
+    drawn = round(size * run.config.procedural.share)
+    if drawn:
+        parts.append(run.procedural.sample(drawn, generator=draws))
+    old = round((size - drawn) * run.schedule.replay_share_at(run.counters.steps)) if remembered else 0
+    parts.append(_picked(fresh, size - drawn - old, draws))
+    if remembered:
+        parts.append(_picked(remembered, old, draws))
+    return Batch.join(*parts)
 
 
 def _picked(batch: Batch, count: int, draws: torch.Generator) -> Batch:

@@ -16,6 +16,7 @@ from dfkd_core.config import DistillConfig, Training
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.probe import Probe
+from dfkd_core.procedural import ProceduralBank
 from dfkd_core.ratchet import Ratchet
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.schedule import Schedule
@@ -53,6 +54,7 @@ class Run:
     memory: Memory
     probe: Probe
     audit: Probe
+    procedural: ProceduralBank
     guard: CollapseGuard
     streams: Streams
     low: Tensor  # (1, C, 1, 1), lowest valid pixel of each channel
@@ -103,7 +105,7 @@ class Run:
         return Batch(images=pair[0].to(self.device), teacher_logits=pair[1].to(self.device))
 
 
-_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "guard", "streams")
+_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "procedural", "guard", "streams")
 
 
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
@@ -130,6 +132,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         memory=build_memory(config, teacher, streams=streams, device=device),
         probe=Probe(steadiness.probe_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
+        procedural=ProceduralBank(config.procedural, teacher, device=device),
         guard=CollapseGuard(min_class_entropy=steadiness.min_class_entropy, min_diversity=steadiness.min_diversity),
         streams=streams,
         low=low.to(device),

@@ -46,6 +46,7 @@ def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
         "memory_options": {"capacity": 128},
         "method_options": {"width": 4, "latent_dim": 8, "batch_size": 16, "warmup_rounds": 4},
         "training": training,
+        "procedural": {"images_per_round": 64, "capacity": 200},
         "steadiness": steadiness,
         "seed": 7,
         "budget": {"steps": steps},

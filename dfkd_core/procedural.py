@@ -1,0 +1,200 @@
+"""Procedural images: strokes, areas and clouds cut out of smooth random fields. No network learns to make them and no
+real image had a part in them; the teacher labels them like any other image.
+
+That such processes can stand in for photographs is the finding of Baradad, Wulff, Wang, Isola, Torralba: *Learning to
+See by Looking at Noise*, NeurIPS 2021, https://arxiv.org/abs/2106.05963. The families here are our own.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_core.batch import Batch
+from dfkd_core.config import Procedural
+from dfkd_core.reservoir import PixelCodec
+from dfkd_core.teachers.teacher import Teacher
+
+CHUNK = 512  # images drawn and labelled at a time
+BANK_BYTES = 128 * 2**20  # of images at most, whatever `capacity` says
+
+CELLS = (2, 3, 4, 6)  # of a field, along the image's shorter side
+STROKES, AREAS = 0.7, 0.15  # shares of the shapes: strokes along a level line, areas above it; the rest: soft areas
+WINDOWED = 0.8  # share of the shapes that are confined to an ellipse
+GREY_BRIGHT = 0.15  # share of grey images on a white ground; the others are on black
+COLOUR_DARK, COLOUR_BRIGHT = 0.3, 0.1  # shares of colour images on black and on white; the others: any two colours
+GREY_CLOUDED, COLOUR_CLOUDED = 0.1, 0.5  # share of the grounds, and of the figures, that carry clouds
+LEAST_SLOPE = 0.02  # of a field per pixel: a stroke on flat ground keeps a finite width
+
+
+class ProceduralBank:
+    """Labelled procedural images to learn from, in 8 bits, with an equal quota for every class of the teacher.
+
+    The bank is a weighted sample without replacement of all images that it was shown (Efraimidis and Spirakis, 2006,
+    algorithm A-Res): an image's weight is the teacher's confidence to the power of `sharpness`. So the kinds of shapes
+    and colours that resemble what the teacher knows displace the others as the run goes on.
+    """
+
+    def __init__(self, options: Procedural, teacher: Teacher, *, device: torch.device) -> None:
+        self._options = options
+        self._teacher = teacher
+        self._device = device
+        space, classes = teacher.input_space, teacher.num_classes
+        low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
+        self._codec = PixelCodec(low, high)
+        most = min(options.capacity, BANK_BYTES // math.prod(space.shape)) if options.share else 0
+        quota = max(1, most // classes)
+        self._keys = torch.full((classes, quota), -math.inf)  # the largest stay; -inf: an empty place
+        self._images = torch.zeros((classes, quota, *space.shape), dtype=torch.uint8)
+        self._logits = torch.zeros((classes, quota, classes), dtype=torch.float16)
+        self._odds = self._balanced()
+
+    def __len__(self) -> int:
+        return int(self._keys.isfinite().sum())
+
+    def draw(self, count: int, *, generator: torch.Generator) -> Batch:
+        """New images in the teacher's valid pixel range, with its logits."""
+        sizes = [CHUNK] * (count // CHUNK) + [count % CHUNK] * (count % CHUNK > 0)
+        return Batch.join(*(self._drawn(size, generator) for size in sizes))
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Batch:
+        levels = procedural_images(self._teacher.input_space.shape, count, generator=generator, device=self._device)
+        images = torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
+        return Batch(images=images, teacher_logits=self._teacher.label(images))
+
+    def weights(self, batch: Batch) -> Tensor:
+        """Chance of each image to be kept, relative to one of which the teacher is certain: (N,) in (0, 1]."""
+        confidence = batch.teacher_logits.softmax(dim=1).amax(dim=1).cpu().double()
+        return confidence**self._options.sharpness
+
+    def offer(self, batch: Batch, *, generator: torch.Generator) -> None:
+        """Show images to the bank; it keeps those with the largest keys log(u) / weight of their class."""
+        lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
+        keys = (lots.log() / self.weights(batch)).float().clamp(min=torch.finfo(torch.float32).min)
+        classes = batch.teacher_logits.argmax(dim=1).cpu()
+        images, logits = self._codec.encode(batch.images.cpu()), batch.teacher_logits.cpu().half()
+        quota = self._keys.shape[1]
+        for label in classes.unique().tolist():
+            new = (classes == label).nonzero().flatten()
+            best = torch.cat([self._keys[label], keys[new]]).topk(quota).indices
+            stays = torch.zeros(quota, dtype=torch.bool)
+            stays[best[best < quota]] = True
+            entering, free = new[best[best >= quota] - quota], (~stays).nonzero().flatten()
+            self._keys[label, free] = keys[entering]
+            self._images[label, free] = images[entering]
+            self._logits[label, free] = logits[entering]
+        self._odds = self._balanced()
+
+    def _balanced(self) -> Tensor:
+        """Odds of each place, (num_classes * quota,): equal sums for all classes that have images."""
+        filled = self._keys.isfinite().float()
+        return (filled / filled.sum(dim=1, keepdim=True).clamp(min=1)).flatten()
+
+    def sample(self, count: int, *, generator: torch.Generator) -> Batch:
+        """`count` kept images on the run's device, with replacement; all classes that have any equally often."""
+        places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
+        images = self._codec.decode(self._images.flatten(0, 1)[places])
+        logits = self._logits.flatten(0, 1)[places].float()
+        return Batch(images=images.to(self._device), teacher_logits=logits.to(self._device))
+
+    def state(self) -> dict[str, Any]:
+        """Everything kept."""
+        return {"keys": self._keys, "images": self._images, "logits": self._logits}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier bank of the same kind."""
+        for mine, other in (self._keys, "keys"), (self._images, "images"), (self._logits, "logits"):
+            mine.copy_(state[other])
+        self._odds = self._balanced()
+
+
+def procedural_images(
+    shape: tuple[int, int, int], count: int, *, generator: torch.Generator, device: torch.device | None = None
+) -> Tensor:
+    """`count` images (N, C, H, W) with values in [0, 1]. Every draw comes from `generator`, on the CPU."""
+    artist = _Artist(shape[0], (shape[1], shape[2]), generator, device or torch.device("cpu"))
+    per_scale = -(-count // len(CELLS))
+    masks = torch.cat([artist.shapes(per_scale, cells) for cells in CELLS])
+    masks = masks[torch.randperm(len(masks), generator=generator)[:count].to(masks.device)]
+    ground, figure = artist.colours(count)
+    return torch.lerp(artist.clouded(ground), artist.clouded(figure), masks).clamp(0, 1)
+
+
+class _Artist:
+    """The draws and the canvas that every step of one drawing shares."""
+
+    def __init__(self, channels: int, size: tuple[int, int], generator: torch.Generator, device: torch.device) -> None:
+        self._channels = channels
+        self._size = size
+        self._generator = generator
+        self._device = device
+
+    def _uniform(self, low: float, high: float, count: int, channels: int = 1) -> Tensor:
+        draws = torch.rand((count, channels, 1, 1), generator=self._generator)
+        return (low + (high - low) * draws).to(self._device)
+
+    def shapes(self, count: int, cells: int) -> Tensor:
+        """Masks (N, 1, H, W) in [0, 1]: strokes along a level line of a field, areas above it, soft areas."""
+        field = self._field(count, cells)
+        above = field - self._uniform(-0.8, 0.8, count)
+        distance = above / _slope(field)  # to the level line, in pixels, where the field is nearly plane
+        stroke = ((self._uniform(0.6, 2.2, count) - distance.abs()) * 2).sigmoid()
+        kind = self._uniform(0, 1, count)
+        area = torch.where(kind < STROKES + AREAS, (distance * 2).sigmoid(), (above * 2).sigmoid())
+        return torch.where(kind < STROKES, stroke, area) * self._window(count)
+
+    def _field(self, count: int, cells: int) -> Tensor:
+        """Smooth random fields (N, 1, H, W) of unit variance: Gaussian bumps of random height on a regular grid."""
+        down, across = (_bumps(side, max(2, round(cells * side / min(self._size)))) for side in self._size)
+        heights = torch.randn((count, down.shape[1], across.shape[1]), generator=self._generator)
+        fields = down.to(self._device) @ heights.to(self._device) @ across.T.to(self._device)
+        return fields.unsqueeze(1)
+
+    def _window(self, count: int) -> Tensor:
+        """Soft ellipses (N, 1, H, W) near the centre; for some images no window at all, ones."""
+        places = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in self._size), indexing="ij")
+        inside = torch.ones((), device=self._device)
+        for place in places:
+            offset, radius = self._uniform(-0.25, 0.25, count), self._uniform(0.35, 1.0, count)
+            inside = inside - ((place.to(self._device) - offset) / radius).square()
+        return torch.where(self._uniform(0, 1, count) < WINDOWED, (inside * 6).sigmoid(), 1.0)
+
+    def colours(self, count: int) -> tuple[Tensor, Tensor]:
+        """Ground and figure, each (N, C, 1, 1): black and something light, white and something dark, or any two."""
+        ground, figure, tint = (self._uniform(0, 1, count, self._channels) for _ in range(3))
+        kind, light = self._uniform(0, 1, count), self._uniform(0.5, 1, count)
+        grey = self._channels == 1
+        if not grey:
+            light = light * (1 - tint / 2)
+        bright = kind >= 1 - (GREY_BRIGHT if grey else COLOUR_BRIGHT)
+        dark = ~bright & (kind < (1 if grey else COLOUR_DARK))
+        ground = torch.where(dark, 0.0, torch.where(bright, 1.0, ground))
+        return ground, torch.where(dark, light, torch.where(bright, 1 - light, figure))
+
+    def clouded(self, colours: Tensor) -> Tensor:
+        """Plain colours (N, C, 1, 1) as images (N, C, H, W), some of them with clouds of several scales."""
+        images = colours.repeat(1, 1, *self._size)
+        share = GREY_CLOUDED if self._channels == 1 else COLOUR_CLOUDED
+        chosen = (self._uniform(0, 1, len(colours)).flatten() < share).nonzero().flatten()
+        amount = self._uniform(0.0, 0.4, len(chosen))
+        for cells in CELLS:
+            field = self._field(len(chosen) * self._channels, cells)
+            images[chosen] += amount / cells * field.view(len(chosen), self._channels, *self._size)
+        return images
+
+
+def _bumps(side: int, cells: int) -> Tensor:
+    """Height of each bump at each pixel, (side, cells + 3); the squares of a row sum to 1."""
+    pixels = (torch.arange(side) + 0.5) / side * cells
+    bumps = torch.arange(-1, cells + 2)
+    return F.normalize(torch.exp(-2 * (pixels[:, None] - bumps).square()), dim=1)
+
+
+def _slope(field: Tensor) -> Tensor:
+    """Length of the gradient of fields (N, 1, H, W), per pixel, at least LEAST_SLOPE."""
+    down = F.pad(field.diff(dim=2), (0, 0, 0, 1))
+    across = F.pad(field.diff(dim=3), (0, 1, 0, 0))
+    return (down.square() + across.square()).sqrt() + LEAST_SLOPE

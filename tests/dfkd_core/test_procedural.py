@@ -1,0 +1,133 @@
+from typing import Any
+
+import pytest
+import torch
+
+from dfkd_core import procedural
+from dfkd_core.batch import Batch
+from dfkd_core.config import Procedural
+from dfkd_core.procedural import ProceduralBank, procedural_images
+from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
+
+CPU = torch.device("cpu")
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def a_bank(**options: Any) -> ProceduralBank:
+    values = {"images_per_round": 16, "capacity": 200, **options}
+    return ProceduralBank(Procedural.model_validate(values), tiny_teacher(), device=CPU)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 9, 13), (1, 64, 8)])
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_images_fill_the_shape_and_the_unit_range(shape: tuple[int, int, int], count: int) -> None:
+    images = procedural_images(shape, count, generator=draws())
+    assert images.shape == (count, *shape)
+    assert images.isfinite().all()
+    assert images.min() >= 0
+    assert images.max() <= 1
+
+
+def test_equal_seeds_draw_equal_images_and_other_seeds_do_not() -> None:
+    one, same, other = (procedural_images((1, 16, 16), 8, generator=draws(seed)) for seed in (3, 3, 4))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_most_images_show_something_and_no_two_are_alike() -> None:
+    images = procedural_images((1, 32, 32), 400, generator=draws())
+    contrast = images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3))
+    assert (contrast > 0.25).double().mean() > 0.8
+    assert len({image.numpy().tobytes() for image in images if image.std() > 0}) > 390
+
+
+def test_grounds_are_as_often_dark_and_bright_as_said() -> None:
+    """At a corner, where shapes are rare; clouds and shapes that reach it take some away."""
+    grey = procedural_images((1, 32, 32), 4000, generator=draws())[:, 0, 0, 0]
+    assert 0.7 < (grey < 0.02).double().mean() < 0.87
+    assert 0.1 < (grey > 0.98).double().mean() < 0.2
+    colour = procedural_images((3, 32, 32), 4000, generator=draws())[:, :, 0, 0]
+    assert 0.1 < (colour < 0.02).all(dim=1).double().mean() < 0.35
+    assert 0.03 < (colour > 0.98).all(dim=1).double().mean() < 0.15
+
+
+def test_colour_images_are_not_grey() -> None:
+    images = procedural_images((3, 16, 16), 100, generator=draws())
+    spread = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2))
+    assert (spread > 0.1).double().mean() > 0.7
+
+
+def test_the_fields_have_unit_variance_everywhere() -> None:
+    for cells in procedural.CELLS:
+        bumps = procedural._bumps(32, cells)
+        torch.testing.assert_close(bumps.square().sum(dim=1), torch.ones(32))
+
+
+def test_new_images_lie_in_the_valid_range_and_have_the_teachers_labels() -> None:
+    bank, teacher = a_bank(), tiny_teacher()
+    batch = bank.draw(50, generator=draws())
+    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (teacher.input_space.low, teacher.input_space.high))
+    assert (batch.images >= low).all()
+    assert (batch.images <= high).all()
+    torch.testing.assert_close(batch.teacher_logits, teacher.label(batch.images))
+
+
+def test_the_bank_keeps_its_capacity_and_samples_classes_equally() -> None:
+    bank = a_bank(capacity=40)
+    for seed in range(20):
+        bank.offer(bank.draw(100, generator=draws(seed)), generator=draws(seed))
+    assert len(bank) <= 40
+    classes = bank.sample(4000, generator=draws()).teacher_logits.argmax(dim=1)
+    counts = torch.bincount(classes, minlength=CLASSES)
+    present = counts[counts > 0]
+    assert len(present) > 1
+    assert present.min() > 0.8 * present.double().mean()
+
+
+def labelled(confidences: list[float], repeats: int) -> Batch:
+    """Images whose first pixel tells which confidence in class 0 their logits stand for."""
+    kinds = torch.arange(len(confidences)).repeat(repeats)
+    p = torch.tensor(confidences)[kinds]
+    rest = ((1 - p) / (CLASSES - 1)).unsqueeze(1).expand(-1, CLASSES - 1)
+    images = torch.zeros((len(kinds), *SHAPE))
+    images[:, 0, 0, 0] = kinds / 100
+    return Batch(images=images, teacher_logits=torch.cat([p.unsqueeze(1), rest], dim=1).log())
+
+
+@pytest.mark.parametrize(("sharpness", "ratio"), [(0.0, 1.0), (1.0, 2.0), (3.0, 8.0)])
+def test_images_are_kept_in_proportion_to_their_weight(sharpness: float, ratio: float) -> None:
+    """With few places for many images the first draws decide, whose odds are the weights."""
+    bank = a_bank(capacity=100 * CLASSES, sharpness=sharpness)
+    for seed in range(20):
+        bank.offer(labelled([0.8, 0.4], 500), generator=draws(seed))
+    pixels = bank._images[0, :, 0, 0, 0]
+    sure, unsure = (int((pixels == pixel).sum()) for pixel in pixels.unique())
+    assert sure + unsure == 100
+    assert sure / 100 == pytest.approx(ratio / (1 + ratio), abs=0.15)
+
+
+def test_a_bank_that_is_not_full_keeps_everything() -> None:
+    bank = a_bank(capacity=CLASSES * 300)
+    bank.offer(labelled([0.9, 0.3], 50), generator=draws())
+    bank.offer(labelled([0.9, 0.3], 50), generator=draws(1))
+    assert len(bank) == 200
+
+
+def test_the_bank_never_takes_more_bytes_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(procedural, "BANK_BYTES", 10 * 64)  # ten images of 8 x 8
+    bank = a_bank(capacity=1_000_000)
+    bank.offer(bank.draw(300, generator=draws()), generator=draws())
+    assert 0 < len(bank) <= 10
+
+
+def test_a_restored_bank_gives_the_same_images() -> None:
+    bank, other = a_bank(), a_bank()
+    bank.offer(bank.draw(60, generator=draws()), generator=draws())
+    other.restore(bank.state())
+    one, same = (source.sample(9, generator=draws(5)) for source in (bank, other))
+    assert one.images.shape == (9, *SHAPE)
+    assert torch.equal(one.images, same.images)
+    assert torch.equal(one.teacher_logits, same.teacher_logits)
