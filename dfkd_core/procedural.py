@@ -77,7 +77,7 @@ class ProceduralBank:
         classes = batch.teacher_logits.argmax(dim=1).cpu()
         images, logits = self._codec.encode(batch.images.cpu()), batch.teacher_logits.cpu().half()
         quota = self._keys.shape[1]
-        for label in classes.unique().tolist():
+        for label in sorted(set(classes.tolist())):
             new = (classes == label).nonzero().flatten()
             best = torch.cat([self._keys[label], keys[new]]).topk(quota).indices
             stays = torch.zeros(quota, dtype=torch.bool)
