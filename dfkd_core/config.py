@@ -116,9 +116,7 @@ class PreDfkdOptions(Frozen):
     needs: ClassVar[frozenset[str]] = frozenset()
 
     name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(
-        1024, description="Length of the generator's noise vector."
-    )
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Length of the generator's noise vector.")
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per generator step.")
     updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Generator updates per round.")
@@ -259,7 +257,7 @@ class Training(Frozen):
     rate_warmup: Fraction = Field(0.05, description="Share of the run in which the learning rate rises; published: 0.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(40, description="Student updates per round.")
-    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(8, description="Generator batches drawn per round.")
+    fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
     replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")
     replay_share: Fraction = Field(0.1, description="Remembered images in a student batch at the start.")

@@ -18,7 +18,6 @@ from dfkd_core.config import Procedural
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.teachers.teacher import Teacher
 
-CHUNK = 512  # images drawn and labelled at a time
 BANK_BYTES = 128 * 2**20  # of images at most, whatever `capacity` says
 
 CELLS = (2, 3, 4, 6)  # of a field, along the image's shorter side
@@ -50,17 +49,13 @@ class ProceduralBank:
         self._keys = torch.full((classes, quota), -math.inf)  # the largest stay; -inf: an empty place
         self._images = torch.zeros((classes, quota, *space.shape), dtype=torch.uint8)
         self._logits = torch.zeros((classes, quota, classes), dtype=torch.float16)
-        self._odds = self._balanced()
+        self._odds: Tensor | None = None  # of each place, while the bank stays as it is
 
     def __len__(self) -> int:
         return int(self._keys.isfinite().sum())
 
     def draw(self, count: int, *, generator: torch.Generator) -> Batch:
         """New images in the teacher's valid pixel range, with its logits."""
-        sizes = [CHUNK] * (count // CHUNK) + [count % CHUNK] * (count % CHUNK > 0)
-        return Batch.join(*(self._drawn(size, generator) for size in sizes))
-
-    def _drawn(self, count: int, generator: torch.Generator) -> Batch:
         levels = procedural_images(self._teacher.input_space.shape, count, generator=generator, device=self._device)
         images = torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
@@ -86,7 +81,7 @@ class ProceduralBank:
             self._keys[label, free] = keys[entering]
             self._images[label, free] = images[entering]
             self._logits[label, free] = logits[entering]
-        self._odds = self._balanced()
+        self._odds = None
 
     def _balanced(self) -> Tensor:
         """Odds of each place, (num_classes * quota,): equal sums for all classes that have images."""
@@ -95,6 +90,8 @@ class ProceduralBank:
 
     def sample(self, count: int, *, generator: torch.Generator) -> Batch:
         """`count` kept images on the run's device, with replacement; all classes that have any equally often."""
+        if self._odds is None:
+            self._odds = self._balanced()
         places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
         images = self._codec.decode(self._images.flatten(0, 1)[places])
         logits = self._logits.flatten(0, 1)[places].float()
@@ -108,7 +105,7 @@ class ProceduralBank:
         """Take over an earlier bank of the same kind."""
         for mine, other in (self._keys, "keys"), (self._images, "images"), (self._logits, "logits"):
             mine.copy_(state[other])
-        self._odds = self._balanced()
+        self._odds = None
 
 
 def procedural_images(

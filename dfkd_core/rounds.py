@@ -14,6 +14,7 @@ from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
 from dfkd_core.run import Run
 
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
+PROCEDURAL_CHUNK = 512  # images drawn, labelled and stored at a time
 PROCEDURAL_HELD_OUT = 4  # one of so many new procedural images may be held out
 GOOD_EVERY = 20  # rounds between two snapshots of a healthy synthesizer
 
@@ -60,15 +61,17 @@ def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
 def _draw_procedural(run: Run) -> None:
     """New procedural images for the bank. A part is held out, of the same kinds that the bank keeps."""
     options, lots = run.config.procedural, run.streams["procedural-lots"]
-    if not options.share:
-        return
-    new = run.procedural.draw(options.images_per_round, generator=run.streams["procedural"])
-    run.counters.images_synthesized += len(new)
-    held_out = _part(new, 0, len(new) // PROCEDURAL_HELD_OUT)
-    odds = run.procedural.weights(held_out)
-    chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
-    _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
-    run.procedural.offer(_part(new, len(held_out), len(new)), generator=lots)
+    missing = options.images_per_round if options.share else 0
+    while missing:
+        new = run.procedural.draw(min(missing, PROCEDURAL_CHUNK), generator=run.streams["procedural"])
+        missing -= len(new)
+        run.counters.images_synthesized += len(new)
+        held_out = _part(new, 0, len(new) // PROCEDURAL_HELD_OUT)
+        if len(held_out):
+            odds = run.procedural.weights(held_out)
+            chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
+            _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
+        run.procedural.offer(_part(new, len(held_out), len(new)), generator=lots)
 
 
 def _draw_fresh(run: Run) -> Batch:
