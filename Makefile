@@ -32,7 +32,7 @@ test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow
 
 # Builds both images and runs them. Needs root, buildah and debootstrap, and says so when they are missing.
 containers: install

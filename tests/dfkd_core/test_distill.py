@@ -16,6 +16,8 @@ from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
 from dfkd_core.probe import agrees, answers
 from dfkd_core.progress import Update
+from dfkd_core.rounds import play_round
+from dfkd_core.run import build_run
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 
@@ -81,6 +83,15 @@ def test_the_student_learns_the_teacher() -> None:
         before = agrees(answers(tiny_network(), unseen), unseen).double().mean()
         after = agrees(answers(distilled.student, unseen), unseen).double().mean()
         assert after > max(least, before + 0.2)
+
+
+@pytest.mark.parametrize(("share", "drawn_images"), [(0.0, False), (0.5, True), (1.0, True)])
+def test_procedural_images_are_drawn_only_where_asked_for(share: float, *, drawn_images: bool) -> None:
+    config = tiny_config(procedural={"share": share, "images_per_round": 64, "capacity": 4000})
+    state = build_run(tiny_teacher(), tiny_network(), config)
+    for _ in range(config.method_options.warmup_rounds + 1):  # they are drawn in the warm-up too
+        play_round(state)
+    assert len(state.procedural) == (48 * state.counters.rounds if drawn_images else 0)  # the others are held out
 
 
 def test_equal_runs_give_equal_bytes_and_other_seeds_do_not() -> None:

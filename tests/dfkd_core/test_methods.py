@@ -141,6 +141,7 @@ def test_the_paper_preset_holds_the_published_settings() -> None:
         0.9,
         5e-4,
     )
+    assert PRE_DFKD_PAPER.procedural.share == 0
     assert PRE_DFKD_PAPER.budget.steps == 400 * 36 * 10
 
 
