@@ -42,7 +42,7 @@ SPEC = {
     "student": {"architecture": "lenet5_half"},
     "distillation": {
         "seed": 0,
-        "budget": {"steps": 480, "max_seconds": 200.0},
+        "budget": {"steps": 400, "max_seconds": 200.0},
         "procedural": {"images_per_round": 2048},
         "method_options": {"bn_weight": 10.0},  # this teacher's statistics say much about its digits
     },
