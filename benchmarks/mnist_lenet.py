@@ -1,7 +1,8 @@
-"""LeNet-5 to half LeNet-5 on MNIST, without data: how good the published student is, and how steadily it got there.
+r"""LeNet-5 to half LeNet-5 on MNIST, without data: how good the published student is, and how steadily it got there.
 
     python -m benchmarks.mnist_lenet                       seeds 0, 1, 2 with the menu's defaults
-    python -m benchmarks.mnist_lenet --set procedural.share=0 --output published_images.json
+    python -m benchmarks.mnist_lenet --threads 1 --set procedural.share=0 --set method_options.latent_dim=1024 \
+        --set training.fresh_batches=8 --output benchmarks/results/mnist_lenet_without_procedural.json
 
 The teacher is trained with real data (benchmarks/teachers.py). The distillation gets the teacher alone; real test
 images are only counted beside it, through the `measure` callback. Each seed runs in a fresh process. Images are padded

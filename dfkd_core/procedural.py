@@ -18,7 +18,7 @@ from dfkd_core.config import Procedural
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.teachers.teacher import Teacher
 
-BANK_BYTES = 128 * 2**20  # of images at most, whatever `capacity` says
+BANK_BYTES = 128 * 2**20  # of images and logits at most, whatever `capacity` says; one place for every class at least
 
 CELLS = (2, 3, 4, 6)  # of a field, along the image's shorter side
 STROKES, AREAS = 0.7, 0.15  # shares of the shapes: strokes along a level line, areas above it; the rest: soft areas
@@ -44,7 +44,8 @@ class ProceduralBank:
         space, classes = teacher.input_space, teacher.num_classes
         low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
         self._codec = PixelCodec(low, high)
-        most = min(options.capacity, BANK_BYTES // math.prod(space.shape)) if options.share else 0
+        place_bytes = math.prod(space.shape) + 2 * classes
+        most = min(options.capacity, BANK_BYTES // place_bytes) if options.share else 0
         quota = max(1, most // classes)
         self._keys = torch.full((classes, quota), -math.inf)  # the largest stay; -inf: an empty place
         self._images = torch.zeros((classes, quota, *space.shape), dtype=torch.uint8)

@@ -117,7 +117,7 @@ def test_a_bank_that_is_not_full_keeps_everything() -> None:
 
 
 def test_the_bank_never_takes_more_bytes_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procedural, "BANK_BYTES", 10 * 64)  # ten images of 8 x 8
+    monkeypatch.setattr(procedural, "BANK_BYTES", 10 * (64 + 2 * CLASSES))  # ten images of 8 x 8
     bank = a_bank(capacity=1_000_000)
     bank.offer(bank.draw(300, generator=draws()), generator=draws())
     assert 0 < len(bank) <= 10
