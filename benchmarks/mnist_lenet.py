@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.datasets import load_images
 from benchmarks.hardware import describe_hardware, peak_memory_bytes
 from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
-from benchmarks.mnist import load_mnist
-from benchmarks.teachers import accuracy, mnist_lenet5, predict
+from benchmarks.teachers import accuracy, load_demonstration_teacher, predict
 from dfkd_core.build import build_network
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import distill
@@ -30,6 +30,7 @@ from dfkd_core.process import ensure_tuned
 from dfkd_core.streams import Streams
 from dfkd_core.students import describe
 
+TEACHER = "mnist-lenet5"
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -52,7 +53,7 @@ def config_of(seed: int, changes: list[str]) -> DistillConfig:
 def measure_seed(seed: int, changes: list[str]) -> dict[str, Any]:
     """One distillation, its accuracy curve on the real test set, and what it cost."""
     config = config_of(seed, changes)
-    teacher, test = mnist_lenet5(), load_mnist("test")
+    teacher, test = load_demonstration_teacher(TEACHER), load_images("mnist", "test")
     teacher_classes = predict(teacher, test.images)
     draws = Streams(seed)["student-weights"]  # as the pipeline draws them
     student = build_network(describe("lenet5_half", input_shape=(1, 32, 32), num_classes=10), generator=draws)
@@ -128,7 +129,9 @@ def run_all(arguments: argparse.Namespace) -> None:
     """Every seed in its own process, then the table."""
     hardware = describe_hardware()
     print(json.dumps(hardware))
-    mnist_lenet5()  # trained here, once, so that no seed's process ever holds the training data
+    load_demonstration_teacher(
+        "mnist-lenet5"
+    )  # trained here, once, so that no seed's process ever holds the training data
     results = []
     for seed in arguments.seeds:
         single = RESULTS / f".seed-{seed}.json"

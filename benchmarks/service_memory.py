@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
+from benchmarks.datasets import MEAN, STD
 from benchmarks.hardware import describe_hardware
-from benchmarks.mnist import MEAN, STD
-from benchmarks.teachers import mnist_lenet5
+from benchmarks.teachers import load_demonstration_teacher
 from service.client import DfkdClient, Unreachable
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -69,7 +69,7 @@ def measure(steps: int) -> dict[str, Any]:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="dfkd-memory-") as scratch:
         teacher = Path(scratch) / "teacher.safetensors"
-        save_file(mnist_lenet5().network.state_dict(), teacher)
+        save_file(load_demonstration_teacher("mnist-lenet5").network.state_dict(), teacher)
         command = [Path(sys.executable).with_name("dfkd"), "up", "--port", str(port), "--data-dir", f"{scratch}/data"]
         service = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peaks: dict[str, int] = {}

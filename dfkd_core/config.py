@@ -1,26 +1,28 @@
 """The menu (torch-free): what to compute, with every default. Frozen, strict, unknown keys refused.
 
-`DistillSpec` is the whole request: teacher, student, distillation, accept, export. A method or a memory brings its
-options class here and its implementation in `methods/` or `memories/` under the same name.
+`DistillSpec` is the whole request: teacher, student, distillation, accept, export. The options of methods and memories
+are in `options`.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+from dfkd_core.options import (
+    PRESETS,
+    MemoryName,
+    MemoryOptions,
+    MethodName,
+    MethodOptions,
+    PreDfkdOptions,
+    PresetName,
+    VaeOptions,
+)
+from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
-
-
-class Frozen(BaseModel):
-    """A value that came from a request: immutable, strictly typed, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class InputSpec(Frozen):
@@ -110,105 +112,6 @@ class Budget(Frozen):
     )
 
 
-class PreDfkdOptions(Frozen):
-    """PRE-DFKD's novel generator (Binici et al., AAAI 2022): settings and loss weights."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Length of the generator's noise vector.")
-    width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per generator step.")
-    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="Generator updates per round.")
-    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        20, description="Rounds before the first student update; without disagreement."
-    )
-    restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0,
-        description="Teaching rounds after which the generator starts anew from random weights; 0: never (published).",
-    )
-    learning_rate: Positive = Field(0.02, description="Of Adam.")
-    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, until the consolidation.")
-    gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
-    onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
-    balance_weight: Weight = Field(5.0, description="Weight of the class balance, sum of mean p times log10 mean p.")
-    activation_weight: Weight = Field(0.1, description="Weight of mean |penultimate feature|, where offered.")
-    adv_weight: Weight = Field(1.0, description="Weight of the disagreement of teacher and student.")
-    adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
-    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
-    smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
-    disagreement: Literal["js", "pseudo_js"] = Field(
-        "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
-    )
-    temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement; published: 3.")
-    spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
-    batchnorm_eps: Positive = Field(0.8, description="Epsilon of the inner BatchNorms; 0.8 as published damps them.")
-    output: Literal["bounded", "standardised"] = Field(
-        "standardised",
-        description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm (published).",
-    )
-
-
-class NoMemoryOptions(Frozen):
-    """No replay."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    name: Literal["none"] = Field("none", exclude=True)
-
-
-class ReservoirOptions(Frozen):
-    """Uniform sample of everything ever synthesized, class-balanced, 8-bit images with cached logits."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    name: Literal["reservoir"] = Field("reservoir", exclude=True)
-    capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(10_000, description="Images kept, over all classes.")
-
-
-class VaeOptions(Frozen):
-    """Generative pseudo replay: a VAE models what the generator ever produced; its decoder is the memory."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-
-    name: Literal["vae"] = Field("vae", exclude=True)
-    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(248, description="Length of the code.")
-    width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the decoder's last inner layer.")
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Novel images per update.")
-    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="VAE updates per round.")
-    learning_rate: Positive = Field(3e-3, description="Adam, for encoder and decoder.")
-    pixel_weight: Weight = Field(0.1, description="Weight of mean |reconstruction - image|.")
-    logit_weight: Weight = Field(1.0, description="Weight of mean |T(reconstruction) - T(image)|.")
-    feature_weight: Weight = Field(0.0, description="Weight of mean |feature difference|, where offered.")
-    bn_weight: Weight = Field(0.0, description="Weight of the BatchNorm statistics of reconstructions, where offered.")
-    kld_weight: Weight = Field(1e-5, description="Weight of the Kullback-Leibler divergence from N(0, I).")
-    prior_match_weight: Weight = Field(
-        0.0, description="Weight of confidence and balance on decoded prior samples (a leak in the published code)."
-    )
-    output: Literal["bounded", "standardised"] = Field(
-        "standardised", description="bounded: the valid pixel range; standardised: tanh, then BatchNorm (published)."
-    )
-    prior: Literal["standard", "fitted"] = Field(
-        "fitted", description="standard: replay decodes N(0, I); fitted: a Gaussian per class, fitted to the codes."
-    )
-    self_replay_share: Fraction = Field(0.2, description="Decoded images among those that an update learns from.")
-    inference_steps: Annotated[int, Field(ge=0, le=100)] = Field(
-        1, description="Adam steps that balance a replayed batch's codes over the classes."
-    )
-    inference_learning_rate: Positive = Field(0.02, description="Step size of that inference.")
-    agreement_gate: Fraction = Field(
-        0.5, description="Replay starts when the teacher gives this share of reconstructions the image's class."
-    )
-    batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the BatchNorms; the published code has 0.8.")
-    encoder: Literal["strided", "published"] = Field(
-        "strided", description="strided: down-samples in its convolutions; published: full resolution, column norm."
-    )
-
-
-MethodOptions = Annotated[PreDfkdOptions, Field()]  # a discriminated union as soon as there is a second method
-MemoryOptions = Annotated[NoMemoryOptions | ReservoirOptions | VaeOptions, Field(discriminator="name")]
-
-
 class Augmentation(Frozen):
     """What a training image goes through before teacher and student see it; the teacher then labels it anew."""
 
@@ -266,6 +169,7 @@ class Training(Frozen):
         "kl", description="l1: mean |logit difference|, as published; kl: at `temperature`."
     )
     temperature: Positive = Field(4.0, description="Of the kl loss.")
+    hard_weight: Weight = Field(0.0, description="Weight of the cross-entropy with the teacher's class.")
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
@@ -294,8 +198,11 @@ class Steadiness(Frozen):
 class DistillConfig(Frozen):
     """How to distil: the method that synthesizes, the memory that replays, the student's training and the budget."""
 
-    method: Literal["pre_dfkd"] = "pre_dfkd"
-    memory: Literal["none", "reservoir", "vae"] = "vae"
+    method: MethodName = "pre_dfkd"
+    preset: PresetName = Field(
+        "default", description="Settings that apply where the spec is silent: our best, or those of the paper's code."
+    )
+    memory: MemoryName = "vae"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     budget: Budget = Budget()
     training: Training = Training()
@@ -307,12 +214,14 @@ class DistillConfig(Frozen):
     @model_validator(mode="wrap")
     @classmethod
     def _name_the_options(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Give each options object the name of its method or memory, so that its own class validates it.
+        """Lay the preset under what was given, and give each options object the name of its method or memory, so that
+        its own class validates it.
 
         Options that bring another name are refused: what is said there would be lost.
         """
         if not isinstance(value, dict):
             return validate(value)
+        value = _over_preset(cls, value)
         named, foreign = dict(value), []
         for role in ("method", "memory"):
             asked = value.get(role, cls.model_fields[role].default)
@@ -329,6 +238,26 @@ class DistillConfig(Frozen):
         if foreign:
             raise ValidationError.from_exception_data(cls.__name__, foreign)
         return made
+
+
+def _over_preset(config: type[DistillConfig], value: dict[str, Any]) -> dict[str, Any]:
+    """`value` over the settings of its preset; options of another memory than the preset's stay as they are."""
+    method, preset = (value.get(key, config.model_fields[key].default) for key in ("method", "preset"))
+    known = PRESETS.get(method, {}) if isinstance(method, str) else {}
+    settings = dict(known.get(preset, {})) if isinstance(preset, str) else {}
+    fallback = config.model_fields["memory"].default
+    if value.get("memory", settings.get("memory", fallback)) != settings.get("memory", fallback):
+        settings.pop("memory_options", None)
+    return _merged(settings, value)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree with the leaves of both; those of `over` win."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core import losses
@@ -16,6 +17,7 @@ from dfkd_core.run import Run
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
 PROCEDURAL_CHUNK = 512  # images drawn, labelled and stored at a time
 PROCEDURAL_HELD_OUT = 4  # one of so many new procedural images may be held out
+COSTLY_AUDIT = 256  # images that an audit set is completed to where each of them is optimised
 GOOD_EVERY = 20  # rounds between two snapshots of a healthy synthesizer
 
 
@@ -35,11 +37,13 @@ def play_round(run: Run) -> Outcome:
     rolled_back = None
     if warming_up:
         run.counters.warmup_rounds += 1
+        if run.synthesizer.optimises_images:
+            terms |= _remember(run, _draw_fresh(run))
     else:
         fresh = _draw_fresh(run)
         _draw_remembered(run)
         terms |= _teach_student(run)
-        terms |= run.memory.remember(fresh)
+        terms |= _remember(run, fresh)
         rolled_back = _guard(run, fresh)
         _restart_if_due(run)
     run.counters.rounds += 1
@@ -74,16 +78,23 @@ def _draw_procedural(run: Run) -> None:
         run.procedural.offer(_part(new, len(held_out), len(new)), generator=lots)
 
 
-def _draw_fresh(run: Run) -> Batch:
-    """New images with their labels. A part is held out; the rest joins those of the last rounds."""
+def _draw_fresh(run: Run) -> Batch | None:
+    """New images with their labels, if there are any. A part is held out; the rest joins those of the last rounds."""
     count = run.config.training.fresh_batches * run.config.method_options.batch_size
     images = run.synthesizer.sample(count, generator=run.streams["fresh"])
-    run.counters.images_synthesized += count
-    held_out = max(3, round(count * HELD_OUT_SHARE))
+    if not len(images):
+        return None
+    if not run.synthesizer.optimises_images:  # those were counted when they were made
+        run.counters.images_synthesized += len(images)
+    held_out = max(3, round(len(images) * HELD_OUT_SHARE))
     _hold_out(run, _labelled(run, run.valid(images[:held_out])))
     fresh = _labelled(run, images[held_out:])
     run.fresh = [*run.fresh, fresh][-run.config.training.fresh_rounds :]
     return fresh
+
+
+def _remember(run: Run, fresh: Batch | None) -> dict[str, Tensor]:
+    return {} if fresh is None else run.memory.remember(fresh)
 
 
 def _hold_out(run: Run, batch: Batch) -> None:
@@ -95,11 +106,18 @@ def _hold_out(run: Run, batch: Batch) -> None:
 
 def complete_audit(run: Run) -> None:
     """Fill an audit set that a short run has left small with new images, once nothing is left to be decided."""
-    missing = run.config.steadiness.audit_size - len(run.audit)
-    if missing > 0:
-        images = run.synthesizer.sample(missing, generator=run.streams["audit-images"])
-        run.counters.images_synthesized += missing
+    synthesizer, wanted = run.synthesizer, run.config.steadiness.audit_size
+    if synthesizer.optimises_images:
+        wanted = min(wanted, COSTLY_AUDIT)
+    while (missing := wanted - len(run.audit)) > 0:
+        if synthesizer.optimises_images:
+            synthesizer.synthesize(None, rate=1.0)
+        images = synthesizer.sample(missing, generator=run.streams["audit-images"])
+        run.counters.images_synthesized += len(images)
+        before = len(run.audit)
         run.audit.observe(_labelled(run, run.valid(images)), generator=run.streams["audit"])
+        if len(run.audit) == before:
+            break  # full, or nothing new to be had
 
 
 def _labelled(run: Run, images: Tensor) -> Batch:
@@ -180,16 +198,20 @@ def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def student_loss(run: Run, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """The loss that `training.loss` names."""
+    """The loss that `training.loss` names, plus the cross-entropy with the teacher's class where it has a weight."""
     training = run.config.training
     if training.loss == "kl":
-        return losses.kl_divergence(student_logits, teacher_logits, temperature=training.temperature)
-    return losses.logit_l1(student_logits, teacher_logits)
+        loss = losses.kl_divergence(student_logits, teacher_logits, temperature=training.temperature)
+    else:
+        loss = losses.logit_l1(student_logits, teacher_logits)
+    if training.hard_weight:
+        loss = loss + training.hard_weight * F.cross_entropy(student_logits, teacher_logits.argmax(dim=1))
+    return loss
 
 
-def _guard(run: Run, fresh: Batch) -> str | None:
+def _guard(run: Run, fresh: Batch | None) -> str | None:
     """Keep a copy of a healthy synthesizer now and then; go back to it when the guard says it collapsed."""
-    if run.schedule.consolidates(run.counters.steps):
+    if fresh is None or run.schedule.consolidates(run.counters.steps):
         return None
     reason = run.guard.check(fresh)
     if reason is not None:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from dfkd_core import config
+from dfkd_core import options
 from jobs.schemas import JobSpec
 
 Schema = dict[str, Any]  # Any: JSON
@@ -24,8 +24,8 @@ def classes_of(union: Any) -> Mapping[str, type[BaseModel]]:  # Any: a typing co
     return {cls.model_fields[_TAG].default: cls for cls in classes}
 
 
-METHODS = classes_of(config.MethodOptions)
-MEMORIES = classes_of(config.MemoryOptions)
+METHODS = classes_of(options.MethodOptions)
+MEMORIES = classes_of(options.MemoryOptions)
 
 
 def options_schema(cls: type[BaseModel]) -> Schema:

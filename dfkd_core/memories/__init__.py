@@ -2,11 +2,12 @@
 
 import torch
 
-from dfkd_core.config import DistillConfig, NoMemoryOptions, ReservoirOptions, VaeOptions
+from dfkd_core.config import DistillConfig
 from dfkd_core.memories.memory import Memory
 from dfkd_core.memories.none import NoMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.vae import VaeMemory
+from dfkd_core.options import NoMemoryOptions, ReservoirOptions, VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 

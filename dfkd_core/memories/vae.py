@@ -16,10 +16,10 @@ from torch import Tensor
 from dfkd_core import losses
 from dfkd_core.batch import Batch
 from dfkd_core.batchnorm import BatchNormStatistics
-from dfkd_core.config import VaeOptions
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks import Encoder, Generator
+from dfkd_core.options import VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 class Synthesizer(ABC):
     """A source of images in the teacher's input space."""
+
+    optimises_images: ClassVar[bool] = False
+    """Whether every image is optimised by itself. Then an update makes `batch_size` images, which `sample` gives once,
+    the warm-up's too: they are costly, and all of them are kept."""
 
     @abstractmethod
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
@@ -20,7 +24,7 @@ class Synthesizer(ABC):
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Detached images (count, C, H, W) drawn with `generator`."""
+        """Detached images (N, C, H, W) drawn with `generator`; N is `count`, or less where images are optimised."""
 
     @abstractmethod
     def restart(self) -> None:

@@ -6,11 +6,11 @@ from torch import Tensor
 
 from dfkd_core import losses
 from dfkd_core.batch import Batch
-from dfkd_core.config import NoMemoryOptions, ReservoirOptions, VaeOptions
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.none import NoMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.vae import VaeMemory
+from dfkd_core.options import NoMemoryOptions, ReservoirOptions, VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 from tests.dfkd_core.tiny import tiny_teacher

@@ -5,12 +5,14 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core import losses
-from dfkd_core.config import PreDfkdOptions
+from dfkd_core.config import DistillConfig
 from dfkd_core.methods.pre_dfkd import PreDfkd
-from dfkd_core.presets import PRE_DFKD_PAPER
+from dfkd_core.options import PreDfkdOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
+
+PRE_DFKD_PAPER = DistillConfig.model_validate({"preset": "paper"})
 
 
 def options(**changes: Any) -> PreDfkdOptions:
