@@ -23,6 +23,7 @@ from dfkd_core.options import (
 from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
+NARROWED_TEACHER = "teacher"  # as an architecture
 
 
 class InputSpec(Frozen):
@@ -74,14 +75,44 @@ class TeacherSpec(Frozen):
 
 
 class StudentSpec(Frozen):
-    """Which student to build."""
+    """Which student to build: a named architecture, or the teacher's own graph with fewer channels."""
 
-    architecture: str = Field(max_length=64, description="Name from the catalogue (GET /menu, `dfkd students`).")
-    width: Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)] = Field(1.0, description="Width multiplier.")
-    init: Literal["auto", "random"] = Field(
-        "auto", description="How the student starts; auto is the best known for the pair (now: random)."
+    architecture: str = Field(
+        max_length=64,
+        description='Name from the catalogue (GET /menu, `dfkd students`), or "teacher": its own graph, narrower.',
+    )
+    width: Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)] = Field(
+        1.0, description='Width multiplier; 0.5 for "teacher" where neither width nor params is given.'
+    )
+    params: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d{1,2}(\.\d{1,6})?%$")] | None = Field(
+        None, description='Of "teacher": at most so many parameters, a number or a share such as "25%"; sets the width.'
+    )
+    init: Literal["auto", "teacher", "random"] = Field(
+        "auto",
+        description="How the student starts: teacher copies the best channels of a teacher that it is a thinner "
+        "version of; auto does so where it can.",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="The family's own options.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _half_a_teacher(cls, value: Any) -> Any:
+        silent = isinstance(value, dict) and value.get("width") is None and value.get("params") is None
+        return {**value, "width": 0.5} if silent and value.get("architecture") == NARROWED_TEACHER else value
+
+    @model_validator(mode="after")
+    def _params_belong_to_a_narrowed_teacher(self) -> Self:
+        if self.params is not None and self.architecture != NARROWED_TEACHER:
+            raise ValueError(f'params is for the architecture "{NARROWED_TEACHER}"; others take a width')
+        if self.params is not None and self.width != 1.0:
+            raise ValueError("params sets the width: give one of the two")
+        return self
+
+    def parameter_limit(self, of_teacher: int) -> int | None:
+        """`params` as a number, for a teacher of so many parameters."""
+        if isinstance(self.params, str):
+            return int(of_teacher * float(self.params.removesuffix("%")) / 100)
+        return self.params
 
 
 class AgreementTarget(Frozen):

@@ -2,8 +2,8 @@
 
 from typing import Any, TypeVar
 
-from dfkd_core.config import DistillSpec, InputSpec, TeacherSpec
-from dfkd_core.errors import RequirementError, StudentNotSmaller, TeacherMismatch
+from dfkd_core.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
+from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection import Inspection
 from dfkd_core.layers import NetworkDescription
 from dfkd_core.students import describe
@@ -11,22 +11,27 @@ from dfkd_core.students import describe
 S = TypeVar("S", bound=DistillSpec)
 
 
-def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription, list[dict[str, Any]]]:
+def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[dict[str, Any]]]:
     """The spec with what the file says filled in, the student's description, and warnings {code, detail, hint}.
 
-    Raises TeacherMismatch, StudentError, StudentNotSmaller or RequirementError, each pointing into the spec.
+    A narrowed teacher has no description: only its graph says what becomes of it. Raises TeacherMismatch,
+    StudentError, StudentNotSmaller or RequirementError, each pointing into the spec.
     """
     teacher = _resolve_teacher(spec.teacher, inspection)
     assert teacher.input is not None
     assert teacher.num_classes is not None
-    student = describe(
-        spec.student.architecture,
-        input_shape=teacher.input.shape,
-        num_classes=teacher.num_classes,
-        width=spec.student.width,
-        options=spec.student.options,
-    )
-    _check_smaller(student, inspection)
+    student = None
+    if spec.student.architecture == NARROWED_TEACHER:
+        _check_narrower(spec.student, inspection)
+    else:
+        student = describe(
+            spec.student.architecture,
+            input_shape=teacher.input.shape,
+            num_classes=teacher.num_classes,
+            width=spec.student.width,
+            options=spec.student.options,
+        )
+        check_smaller(student.name, student.parameters, inspection.parameters)
     _check_needs(spec, inspection)
     resolved = spec.model_copy(update={"teacher": teacher})
     return resolved, student, [*inspection.warnings, *_warn(spec.teacher)]
@@ -68,10 +73,23 @@ def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
     )
 
 
-def _check_smaller(student: NetworkDescription, inspection: Inspection) -> None:
-    if student.parameters >= inspection.parameters:
+def _check_narrower(student: StudentSpec, inspection: Inspection) -> None:
+    if student.options:
+        raise StudentError("a narrowed teacher has no options", pointer="/student/options")
+    limit = student.parameter_limit(inspection.parameters)
+    if (limit is None and student.width >= 1) or (limit is not None and limit >= inspection.parameters):
         raise StudentNotSmaller(
-            f"{student.name} has {student.parameters} parameters for these images, the teacher {inspection.parameters}",
+            "a narrowed teacher must be smaller than the teacher",
+            hint='Give student.width below 1, or student.params such as "25%".',
+            pointer="/student/width" if limit is None else "/student/params",
+        )
+
+
+def check_smaller(name: str, parameters: int, of_teacher: int) -> None:
+    """StudentNotSmaller where a student is no smaller than its teacher."""
+    if parameters >= of_teacher:
+        raise StudentNotSmaller(
+            f"{name} has {parameters} parameters for these images, the teacher {of_teacher}",
             hint="Choose a smaller architecture or a width below 1: `dfkd students`, GET /menu.",
             pointer="/student/architecture",
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import dfkd_core
 from dfkd_core.build import Network, build_network
+from dfkd_core.config import NARROWED_TEACHER
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.evaluate import open_session
 from dfkd_core.layers import NetworkDescription
@@ -96,6 +97,15 @@ def save_weights(student: nn.Module, path: Path, description: NetworkDescription
     path.write_bytes(save(kept, metadata={METADATA_KEY: text}))
 
 
+def save_narrowed_weights(student: nn.Module, path: Path, *, width: float) -> None:
+    """Write the parameters and running statistics of a narrowed teacher. Its graph is in the ONNX file only."""
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    text = json.dumps({"architecture": NARROWED_TEACHER, "width": width}, sort_keys=True, separators=(",", ":"))
+    path.write_bytes(save(state, metadata={METADATA_KEY: text}))
+
+
 def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
     """Build the student that `save_weights` wrote, in eval mode, on the CPU; StudentError for other files."""
     from safetensors import safe_open
@@ -105,7 +115,13 @@ def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
         weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
     if text is None:
         raise StudentError(f"{path.name} does not say which architecture its weights belong to")
-    description = describe(**json.loads(text))
+    identity = json.loads(text)
+    if identity["architecture"] == NARROWED_TEACHER:
+        raise StudentError(
+            f"{path.name} holds the weights of a narrowed teacher, whose graph it does not know",
+            hint="Use student.onnx, which has both.",
+        )
+    description = describe(**identity)
     network = build_network(description, generator=torch.Generator().manual_seed(0))
     _check_belongs(weights, description)
     network.load_state_dict(weights)

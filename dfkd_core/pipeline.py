@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dfkd_core import door
 from dfkd_core.batch import Batch
-from dfkd_core.build import build_network
 from dfkd_core.checkpoint import CheckpointWriter
-from dfkd_core.config import DistillSpec
+from dfkd_core.config import DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import AgreementBelowTarget
 from dfkd_core.evaluate import evaluate, file_facts, latency, versions
-from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_weights
+from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
 from dfkd_core.inspection import Inspection, inspect_file
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.report import (
     Agreement,
@@ -37,6 +35,7 @@ from dfkd_core.report import (
     compression,
 )
 from dfkd_core.streams import Streams
+from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth
 from dfkd_core.teachers.teacher import Teacher
@@ -139,8 +138,7 @@ class _Case:
     spec: DistillSpec  # resolved
     inspection: Inspection
     teacher: Teacher
-    description: NetworkDescription
-    student: nn.Module
+    student: Student
     streams: Streams
     device: torch.device
     warnings: list[ReportWarning]
@@ -151,16 +149,20 @@ def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: tor
         inspection = inspect_file(teacher_path, spec.teacher)
         spec, description, warnings = door.resolve(spec, inspection)
         streams = Streams(spec.distillation.seed)
+        teacher = load_teacher(teacher_path, spec.teacher)
+        student = prepare_student(
+            spec.student, description, teacher, teacher_parameters=inspection.parameters, streams=streams
+        )
+        student.network.to(device)
         return _Case(
             teacher_path=teacher_path,
             spec=spec,
             inspection=inspection,
-            teacher=load_teacher(teacher_path, spec.teacher).to(device),
-            description=description,
-            student=build_network(description, generator=streams["student-weights"]).to(device),
+            teacher=teacher.to(device),
+            student=student,
             streams=streams,
             device=device,
-            warnings=[ReportWarning.model_validate(warning) for warning in warnings],
+            warnings=[ReportWarning.model_validate(warning) for warning in (*warnings, *student.warnings)],
         )
 
 
@@ -179,11 +181,11 @@ def _distill(
     case: _Case, stages: _Stages, workspace: Path, *, resume_from: Path | None, checkpoint_seconds: float
 ) -> Distilled:
     with stages.stage("distill"):
-        facts = {"student-architecture": case.description.name}
+        facts = {"student-architecture": case.student.name}
         writer = CheckpointWriter(workspace / "checkpoints", every_seconds=checkpoint_seconds, fingerprint=facts)
         distilled = distill(
             case.teacher,
-            case.student,
+            case.student.network,
             case.spec.distillation,
             on_step=stages.during_distillation,
             checkpoints=writer,
@@ -196,10 +198,13 @@ def _distill(
 
 def _export(case: _Case, distilled: Distilled, stages: _Stages, workspace: Path) -> None:
     with stages.stage("export"):
-        shape = case.description.input_shape
+        shape = case.teacher.input_space.shape
         student = distilled.student.cpu().eval()
         export_onnx(student, workspace / STUDENT_ONNX, input_shape=shape, opset=case.spec.export.opset)
-        save_weights(student, workspace / STUDENT_WEIGHTS, case.description)
+        if case.student.description is None:
+            save_narrowed_weights(student, workspace / STUDENT_WEIGHTS, width=case.student.width)
+        else:
+            save_weights(student, workspace / STUDENT_WEIGHTS, case.student.description)
 
 
 def _verify(
@@ -243,7 +248,7 @@ def _judge(case: _Case, stages: _Stages, agreement: Agreement) -> None:
 
 
 def _teacher_facts(case: _Case, depth: TeacherDepth) -> TeacherFacts:
-    shape, is_onnx = case.description.input_shape, case.inspection.format == "onnx"
+    shape, is_onnx = case.teacher.input_space.shape, case.inspection.format == "onnx"
     return TeacherFacts(
         file=file_facts(case.teacher_path),
         format="onnx" if is_onnx else "safetensors",
@@ -255,18 +260,27 @@ def _teacher_facts(case: _Case, depth: TeacherDepth) -> TeacherFacts:
 
 
 def _student_facts(case: _Case, workspace: Path) -> StudentFacts:
-    wanted, description, path = case.spec.student, case.description, workspace / STUDENT_ONNX
+    student, path = case.student, workspace / STUDENT_ONNX
     return StudentFacts(
-        architecture=wanted.architecture,
-        width=wanted.width,
-        options=dict(description.options),
-        init="random",
-        parameters=description.parameters,
-        macs=description.macs,
+        architecture=student.name,
+        width=student.width,
+        options=student.options,
+        init=student.init,
+        parameters=student.parameters,
+        macs=_macs(student, path),
         onnx=file_facts(path),
         safetensors=file_facts(workspace / STUDENT_WEIGHTS),
-        latency=latency(path, description.input_shape),
+        latency=latency(path, case.teacher.input_space.shape),
     )
+
+
+def _macs(student: Student, path: Path) -> int:
+    """From the description, or read off the exported graph where there is none."""
+    if student.description is not None:
+        return student.description.macs
+    found = inspect_file(path, TeacherSpec()).macs
+    assert found is not None  # the exported file fixes the size of its images
+    return found
 
 
 def _report(

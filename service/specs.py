@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from dfkd_core.config import DistillConfig, TeacherSpec
+from dfkd_core.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.errors import StudentError
 from dfkd_core.students import ARCHITECTURES
 from jobs.schemas import JobSpec, Sha256
@@ -63,10 +63,10 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
 
 def _check_student(spec: JobSpec) -> None:
     """An architecture that nobody knows needs no teacher to be refused."""
-    if spec.student.architecture not in ARCHITECTURES:
+    if spec.student.architecture not in (*ARCHITECTURES, NARROWED_TEACHER):
         raise StudentError(
             "there is no architecture of this name",
-            hint=f"Known are {', '.join(ARCHITECTURES)}.",
+            hint=f"Known are {', '.join(ARCHITECTURES)}, and {NARROWED_TEACHER}: its own graph, narrower.",
             pointer="/student/architecture",
         )
 

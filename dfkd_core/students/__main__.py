@@ -19,6 +19,20 @@ MobileNetV2 rounds to multiples of 8). An architecture that cannot take an input
 exists. The same names serve as architectures of teachers that come as safetensors; the parameter names below are those
 that such a file must hold, and those of `student.safetensors`.
 
+## The teacher's own graph, narrower
+
+`{"architecture": "teacher", "width": 0.5}`, or `"params": "25%"` or a number, is a structurally thinner copy of whatever
+was uploaded, ONNX graphs included. Channels that the graph couples go together; the weakest, by the L2 norm of all
+weights in and out, are cut. Groups whose size the graph fixes (reshapes, attention heads) stay whole, and a warning
+says so. Such a student is in `student.onnx`; `student.safetensors` has its weights, but no catalogue entry.
+
+`init` says how a student starts. `teacher`: from the best channels of a teacher that it is a thinner version of, always
+so for a narrowed one; where the exporter folded the teacher's BatchNorms away, the student's take their statistics
+from procedural images. `random`: as below. `auto`, the default, is `teacher` where that fits; the report says which it
+was.
+
+## The catalogue
+
 `dfkd students` and `GET /menu` give the counts for other inputs.
 MACs are multiply-adds of convolutions and linear layers for one image.
 """

@@ -88,6 +88,8 @@ class _Builder:
             line = f"{readable(step.name)}: {step.op} — its weights depend on the images"
             raise OperatorUnsupported(f"a node of the ONNX graph cannot be taken: {line}", nodes=[line])
         settled = {key: self._size(value) for key, value in step.attributes.items()}
+        if step.op == "Reshape" and len(settled["shape"]) == 2 and step.attributes["shape"][0] == Scaled(1):
+            settled["shape"] = (settled["shape"][0], -1)  # a flatten keeps fitting when the network is narrowed
         return self.graph.call_function(function, tuple(operands), settled)
 
     def _slice(self, step: Step, node: fx.Node) -> fx.Node:

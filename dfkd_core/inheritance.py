@@ -1,0 +1,112 @@
+"""Inheritance: a named student that is a thinner version of its teacher starts from the teacher's best channels.
+
+The two networks fit when they run the same kinds of layers in the same order and every layer of the student is at most
+as wide. Then the teacher is narrowed to the student's channel counts, and weights and statistics are copied.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.narrowing import Narrowed, Original, narrow
+
+Kind = tuple[object, ...]
+
+COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+
+
+def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
+    """Give the student the weights of its narrowed teacher; False, and nothing changed, where the two do not fit.
+
+    Where the teacher's BatchNorms were folded into its convolutions, those of the student take their statistics from
+    `images` (N, C, H, W), so that they change nothing at first. Both networks are on the CPU.
+    """
+    theirs, ours = layers_in_order(original.network, images[:1]), layers_in_order(student, images[:1])
+    folded = not any(isinstance(layer, nn.BatchNorm2d) for layer in theirs.values())
+    compared = {name: layer for name, layer in ours.items() if not (folded and isinstance(layer, nn.BatchNorm2d))}
+    if [kind_of(layer) for layer in theirs.values()] != [kind_of(layer) for layer in compared.values()]:
+        return False
+    widths = {name: _outputs(layer) for name, layer in zip(theirs, compared.values(), strict=True)}
+    narrowed = narrow(original, widths.get)
+    if not _shapes_fit(narrowed, list(theirs), list(compared.values())):
+        return False
+    pairs = zip(theirs, compared.values(), strict=True)
+    biases = {id(own): _copy(narrowed.network.get_submodule(name), own) for name, own in pairs}
+    if folded and len(compared) < len(ours):
+        _settle(student, list(ours.values()), biases, images)
+    return True
+
+
+def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
+    """The layers with weights by name, in the order in which they run; empty where one runs twice."""
+    order: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
+        for name, module in network.named_modules()
+        if isinstance(module, COMPUTING)
+    ]
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(images)
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return {name: network.get_submodule(name) for name in order} if len(set(order)) == len(order) else {}
+
+
+def kind_of(layer: nn.Module) -> Kind:
+    """What two layers must share for one to take the other's weights."""
+    if isinstance(layer, nn.Conv2d):
+        depthwise = layer.groups == layer.in_channels and layer.groups > 1
+        grouped = "depthwise" if depthwise else layer.groups
+        return ("conv", layer.kernel_size, layer.stride, layer.padding, layer.dilation, grouped)
+    return ("linear",) if isinstance(layer, nn.Linear) else ("batchnorm",)
+
+
+def _outputs(layer: nn.Module) -> int:
+    return len(layer.weight) if isinstance(layer.weight, Tensor) else 0
+
+
+def _shapes_fit(narrowed: Narrowed, names: list[str], own: list[nn.Module]) -> bool:
+    cut = [narrowed.network.get_submodule(name) for name in names]
+    return all(theirs.weight.shape == ours.weight.shape for theirs, ours in zip(cut, own, strict=True))
+
+
+@torch.no_grad()
+def _copy(source: nn.Module, target: nn.Module) -> Tensor | None:
+    """Copy weights and statistics. Returns the source's bias where the target has no place for it."""
+    for name in ("weight", "running_mean", "running_var"):
+        if isinstance(getattr(target, name, None), Tensor):
+            getattr(target, name).copy_(getattr(source, name))
+    bias = source.bias if isinstance(source.bias, Tensor) else None
+    if isinstance(target.bias, Tensor):
+        target.bias.copy_(torch.zeros_like(target.bias) if bias is None else bias)
+        return None
+    return bias
+
+
+@torch.no_grad()
+def _settle(student: nn.Module, ours: list[nn.Module], biases: dict[int, Tensor | None], images: Tensor) -> None:
+    """Let every BatchNorm add the bias that its convolution lost and otherwise pass `images` on as they are."""
+    before = dict(zip(map(id, ours[1:]), ours, strict=False))
+
+    def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        bias = biases.get(id(before.get(id(norm))))
+        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean if bias is None else mean + bias)
+
+    handles = [layer.register_forward_pre_hook(settle) for layer in ours if isinstance(layer, nn.BatchNorm2d)]
+    was_training = student.training
+    try:
+        student.eval()(images)
+    finally:
+        student.train(was_training)
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,137 @@
+"""The student before its first step: built from the catalogue or cut out of its teacher, and how it starts."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core import door
+from dfkd_core.build import build_network
+from dfkd_core.config import NARROWED_TEACHER, StudentSpec
+from dfkd_core.errors import StudentError
+from dfkd_core.inheritance import inherit
+from dfkd_core.layers import NetworkDescription
+from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
+from dfkd_core.procedural import procedural_images
+from dfkd_core.streams import Streams
+from dfkd_core.teachers.teacher import Teacher
+
+SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring
+
+
+@dataclass(frozen=True, slots=True)
+class Student:
+    """A network to be trained, and what the report says of it."""
+
+    network: nn.Module
+    init: Literal["teacher", "random"]
+    width: float
+    parameters: int
+    description: NetworkDescription | None = None  # None: a narrowed teacher
+    warnings: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Of its architecture."""
+        return NARROWED_TEACHER if self.description is None else self.description.name
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The family's own, with defaults."""
+        return {} if self.description is None else dict(self.description.options)
+
+
+def prepare_student(
+    spec: StudentSpec,
+    description: NetworkDescription | None,
+    teacher: Teacher,
+    *,
+    teacher_parameters: int,
+    streams: Streams,
+) -> Student:
+    """The student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
+
+    `description` is None for a narrowed teacher. Raises StudentError or StudentNotSmaller.
+    """
+    if description is None:
+        return _narrowed(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
+    network = build_network(description, generator=streams["student-weights"])
+    inherited = False
+    if spec.init != "random":
+        original = _original(teacher)
+        inherited = original is not None and inherit(network, original, _images(teacher, streams))
+    if spec.init == "teacher" and not inherited:
+        raise StudentError(
+            f"{description.name} is not a thinner version of this teacher, so it cannot start from its weights",
+            hint='Use student.init "auto" or "random", or student.architecture "teacher".',
+            pointer="/student/init",
+        )
+    return Student(
+        network.train(),
+        "teacher" if inherited else "random",
+        description.width,
+        description.parameters,
+        description,
+    )
+
+
+def _narrowed(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, streams: Streams) -> Student:
+    original = _original(teacher)
+    if original is None:
+        raise StudentError(
+            "the teacher does not end in a linear layer, so its graph cannot be narrowed",
+            hint="Choose an architecture of the catalogue: GET /menu.",
+            pointer="/student/architecture",
+        )
+    limit, width = spec.parameter_limit(teacher_parameters), spec.width
+    if limit is None:
+        found = narrow_by(original, width)
+    else:
+        found, width = narrow_to(original, limit)
+    parameters = count_parameters(found.network)
+    door.check_smaller(NARROWED_TEACHER, parameters, teacher_parameters)
+    if spec.init == "random":
+        forget(found.network, generator=streams["student-weights"])
+    found.network.__dict__["classifier"] = found.network.get_submodule(original.classifier)
+    init: Literal["teacher", "random"] = "random" if spec.init == "random" else "teacher"
+    return Student(found.network.train(), init, width, parameters, warnings=_warnings(found))
+
+
+def _original(teacher: Teacher) -> Original | None:
+    if teacher.classifier is None:
+        return None
+    names = {module: name for name, module in teacher.network.named_modules()}
+    return Original(teacher.network, teacher.input_space.shape, names[teacher.classifier])
+
+
+def _images(teacher: Teacher, streams: Streams) -> Tensor:
+    space = teacher.input_space
+    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
+    return torch.lerp(low, high, procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
+
+
+def _warnings(found: Narrowed) -> list[dict[str, str]]:
+    if not found.kept:
+        return []
+    return [
+        {
+            "code": "student-partly-narrowed",
+            "detail": f"{len(found.kept)} groups of channels kept their size, because the graph fixes it",
+            "hint": "For a smaller student lower student.width further, or choose an architecture of the catalogue.",
+        }
+    ]
+
+
+@torch.no_grad()
+def forget(network: nn.Module, *, generator: torch.Generator) -> None:
+    """Draw all weights anew, uniform in +-1/sqrt(fan_in) for convolutions and linears; norms as they start."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            module.weight.uniform_(-bound, bound, generator=generator)
+            if module.bias is not None:
+                module.bias.uniform_(-bound, bound, generator=generator)
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+            module.reset_parameters()  # ones and zeros: nothing is drawn

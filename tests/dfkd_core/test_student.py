@@ -1,0 +1,190 @@
+"""How a student starts: from its teacher where it is a thinner version of it, at random otherwise."""
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from dfkd_core.build import Network, build_network
+from dfkd_core.config import StudentSpec
+from dfkd_core.errors import StudentError, StudentNotSmaller
+from dfkd_core.inheritance import inherit, layers_in_order
+from dfkd_core.narrowing import Original
+from dfkd_core.streams import Streams
+from dfkd_core.student import Student, forget, prepare_student
+from dfkd_core.students import describe
+from dfkd_core.teachers.teacher import InputSpace, Teacher
+
+SHAPE = (1, 32, 32)
+
+
+def network_of(architecture: str, *, width: float = 1.0, seed: int = 0) -> Network:
+    description = describe(architecture, input_shape=SHAPE, num_classes=10, width=width)
+    return build_network(description, generator=torch.Generator().manual_seed(seed))
+
+
+def teacher_of(architecture: str, *, width: float = 1.0) -> Teacher:
+    network = network_of(architecture, width=width)
+    draws = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = torch.randn(module.num_features, generator=draws)
+            module.running_var = 0.5 + torch.rand(module.num_features, generator=draws)
+    space = InputSpace(shape=SHAPE, low=(-1.0,), high=(2.0,), range_known=True)
+    return Teacher(network, space, num_classes=10, classifier=network.classifier)
+
+
+def prepare(teacher: Teacher, **spec: Any) -> Student:
+    asked = StudentSpec.model_validate(spec)
+    description = None
+    if asked.architecture != "teacher":
+        description = describe(asked.architecture, input_shape=SHAPE, num_classes=10, width=asked.width)
+    parameters = sum(parameter.numel() for parameter in teacher.parameters())
+    return prepare_student(asked, description, teacher, teacher_parameters=parameters, streams=Streams(0))
+
+
+def original(teacher: Teacher) -> Original:
+    names = {module: name for name, module in teacher.network.named_modules()}
+    assert teacher.classifier is not None
+    return Original(teacher.network, SHAPE, names[teacher.classifier])
+
+
+@pytest.mark.parametrize(
+    ("of_teacher", "student"),
+    [
+        ("lenet5", {"architecture": "lenet5_half"}),
+        ("resnet14", {"architecture": "resnet14", "width": 0.5}),
+        ("wrn_16_1", {"architecture": "wrn_16_1", "width": 0.5}),
+        ("mobilenetv2", {"architecture": "mobilenetv2", "width": 0.5}),
+    ],
+)
+def test_a_thinner_version_starts_from_its_teacher(of_teacher: str, student: dict[str, Any]) -> None:
+    teacher = teacher_of(of_teacher)
+    found = prepare(teacher, **student)
+    assert found.init == "teacher"
+    assert found.network.training
+    own, theirs = (
+        next(module.weight for module in network.modules() if isinstance(module, nn.Conv2d))
+        for network in (found.network, teacher.network)
+    )
+    assert len(own) < len(theirs)
+    assert all(any(torch.equal(channel, other) for other in theirs) for channel in own)
+
+
+def test_a_network_of_the_same_width_becomes_its_teacher() -> None:
+    teacher, twin = teacher_of("resnet8"), network_of("resnet8", seed=5)
+    assert inherit(twin, original(teacher), torch.zeros(2, *SHAPE))
+    images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(twin.eval()(images), teacher(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("student", [{"architecture": "resnet8"}, {"architecture": "lenet5"}, {"architecture": "vgg8"}])
+def test_another_kind_of_network_starts_at_random(student: dict[str, Any]) -> None:
+    teacher = teacher_of("resnet14")
+    found = prepare(teacher, **student)
+    assert found.init == "random"
+    drawn = build_network(
+        describe(student["architecture"], input_shape=SHAPE, num_classes=10), generator=Streams(0)["student-weights"]
+    )
+    assert all(torch.equal(found.network.state_dict()[name], tensor) for name, tensor in drawn.state_dict().items())
+
+
+def test_random_is_random_even_where_the_teacher_would_fit() -> None:
+    assert prepare(teacher_of("lenet5"), architecture="lenet5_half", init="random").init == "random"
+
+
+def test_asking_for_weights_that_do_not_fit_is_refused() -> None:
+    with pytest.raises(StudentError, match="not a thinner version") as refusal:
+        prepare(teacher_of("resnet14"), architecture="resnet8", init="teacher")
+    assert refusal.value.pointer == "/student/init"
+
+
+def test_folded_statistics_are_replaced_by_ones_that_change_nothing() -> None:
+    """A teacher whose BatchNorms were folded away, and a student of the same width that has them."""
+    teacher = teacher_of("resnet8")
+    folded = _without_batchnorm(teacher)
+    student = network_of("resnet8", seed=7)
+    images = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert inherit(student, original(folded), images)
+    assert torch.allclose(student.eval()(images), folded(images), atol=1e-3)
+
+
+def _without_batchnorm(teacher: Teacher) -> Teacher:
+    """The same function with every BatchNorm folded into the convolution before it."""
+    network = teacher.network
+    layers = list(layers_in_order(network, torch.zeros(1, *SHAPE)).items())
+    for (name, convolution), (norm_name, norm) in pairwise(layers):
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
+            fused = nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
+            network.set_submodule(name, fused)
+            network.set_submodule(norm_name, nn.Identity())
+    return Teacher(network, teacher.input_space, num_classes=10, classifier=teacher.classifier)
+
+
+def test_half_a_teacher_is_the_default() -> None:
+    found = prepare(teacher_of("lenet5"), architecture="teacher")
+    assert (found.name, found.width, found.parameters, found.init) == ("teacher", 0.5, 15738, "teacher")
+    assert found.description is None
+
+
+def test_a_share_of_the_parameters_sets_the_width() -> None:
+    found = prepare(teacher_of("lenet5"), architecture="teacher", params="10%")
+    assert found.parameters <= 6170
+    assert found.width < 0.4
+
+
+def test_a_narrowed_teacher_may_forget_its_weights() -> None:
+    teacher = teacher_of("resnet8")
+    found = prepare(teacher, architecture="teacher", init="random")
+    kept = prepare(teacher, architecture="teacher")
+    assert found.init == "random"
+    for name, tensor in found.network.state_dict().items():
+        if name.endswith("weight") and tensor.dim() > 1:
+            assert not torch.equal(tensor, kept.network.state_dict()[name])
+    norms = [module for module in found.network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert all(bool((norm.running_var == 1).all()) and norm.running_mean is not None for norm in norms)
+
+
+def test_forgetting_draws_from_the_generator_only() -> None:
+    one, other = network_of("resnet8", seed=1), network_of("resnet8", seed=2)
+    for network in (one, other):
+        forget(network, generator=torch.Generator().manual_seed(3))
+    assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in other.state_dict().items())
+
+
+def test_a_teacher_without_a_linear_end_cannot_be_narrowed() -> None:
+    teacher = teacher_of("lenet5")
+    teacher.classifier = None
+    with pytest.raises(StudentError, match="linear layer"):
+        prepare(teacher, architecture="teacher")
+    assert prepare(teacher, architecture="lenet5_half").init == "random"
+
+
+def test_what_cannot_be_made_smaller_is_refused() -> None:
+    teacher = teacher_of("lenet5", width=0.05)  # one channel everywhere but in the last hidden layers
+    with pytest.raises(StudentNotSmaller):
+        prepare(teacher, architecture="teacher", width=0.99)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"architecture": "lenet5", "params": 100},
+        {"architecture": "teacher", "params": "25%", "width": 0.5},
+        {"architecture": "teacher", "params": "250%"},
+        {"architecture": "teacher", "params": 0},
+        {"architecture": "teacher", "params": "some"},
+    ],
+)
+def test_sizes_that_make_no_sense_are_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        StudentSpec.model_validate(spec)
+
+
+def test_a_spec_that_was_echoed_means_the_same() -> None:
+    spec = StudentSpec.model_validate({"architecture": "teacher", "params": "25%"})
+    assert StudentSpec.model_validate(spec.model_dump()) == spec
+    assert spec.parameter_limit(1000) == 250
