@@ -21,9 +21,9 @@ that such a file must hold, and those of `student.safetensors`.
 
 ## The teacher's own graph, narrower
 
-`{"architecture": "teacher", "width": 0.5}`, or `"params": "25%"` or a number, is a structurally thinner copy of whatever
-was uploaded, ONNX graphs included. Channels that the graph couples go together; the weakest, by the L2 norm of all
-weights in and out, are cut. Groups whose size the graph fixes (reshapes, attention heads) stay whole, and a warning
+`{"architecture": "teacher", "width": 0.5}`, or `"params": "25%"` or a number, is a structurally thinner copy of
+whatever was uploaded, ONNX graphs included. Channels that the graph couples go together; the weakest, by the L2 norm of
+all weights in and out, are cut. Groups whose size the graph fixes (reshapes, attention heads) stay whole, and a warning
 says so. Such a student is in `student.onnx`; `student.safetensors` has its weights, but no catalogue entry.
 
 `init` says how a student starts. `teacher`: from the best channels of a teacher that it is a thinner version of, always

@@ -1,0 +1,233 @@
+r"""One teacher to one student, without data: how good the published student is, and how steadily it got there.
+
+    python -m benchmarks.pair mnist-lenet5 lenet5_half                    seeds 0, 1, 2 with the menu's defaults
+    python -m benchmarks.pair cifar10-resnet20 teacher --set student.width=0.5 --set distillation.seed=7
+    python -m benchmarks.pair mnist-lenet5 lenet5_half --set student.init=random --set distillation.method=dafl
+
+The teacher is trained with real data (benchmarks/teachers.py). The distillation gets the teacher alone; real test
+images are only counted beside it, through the `measure` callback. Each seed runs in a fresh process. `--folded` drops
+the teacher's BatchNorm statistics first, as PyTorch's default exporter does.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.datasets import load_images
+from benchmarks.hardware import describe_hardware, peak_memory_bytes
+from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
+from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, predict
+from dfkd_core import door, overrides
+from dfkd_core.config import DistillSpec
+from dfkd_core.distill import distill
+from dfkd_core.inheritance import layers_in_order
+from dfkd_core.inspection import BatchNormFacts, Inspection
+from dfkd_core.narrowing import count_parameters
+from dfkd_core.process import ensure_tuned
+from dfkd_core.streams import Streams
+from dfkd_core.student import prepare_student
+from dfkd_core.teachers.teacher import Teacher
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is distilled into what, and with which settings beside the defaults."""
+
+    teacher: str  # of benchmarks/teachers.py
+    student: str
+    changes: list[str] = field(default_factory=list)  # KEY=VALUE, dotted paths into the spec
+    folded: bool = False
+
+    def spec(self, seed: int) -> DistillSpec:
+        """The whole request."""
+        document: dict[str, Any] = {"student": {"architecture": self.student}, "distillation": {"seed": seed}}
+        overrides.apply(document, self.changes)
+        return DistillSpec.model_validate(document)
+
+    def load(self) -> Teacher:
+        """The teacher, with or without its statistics."""
+        teacher = load_demonstration_teacher(self.teacher)
+        return fold(teacher) if self.folded else teacher
+
+
+def fold(teacher: Teacher) -> Teacher:
+    """The same function with every BatchNorm folded into the convolution before it."""
+    network = teacher.network
+    order = list(layers_in_order(network, torch.zeros(1, *teacher.input_space.shape)).items())
+    for (name, convolution), (norm_name, norm) in pairwise(order):
+        if isinstance(norm, nn.BatchNorm2d):
+            assert isinstance(convolution, nn.Conv2d)
+            network.set_submodule(name, nn.utils.fuse_conv_bn_eval(convolution, norm))
+            network.set_submodule(norm_name, nn.Identity())
+    return Teacher(network, teacher.input_space, num_classes=teacher.num_classes, classifier=teacher.classifier)
+
+
+def facts_of(teacher: Teacher) -> Inspection:
+    """What an inspection of the teacher's file would have said."""
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
+    return Inspection(
+        format="safetensors",
+        parameters=count_parameters(teacher.network),
+        input_shape=list(teacher.input_space.shape),
+        num_classes=teacher.num_classes,
+        batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),
+        offers=sorted(teacher.offers),
+    )
+
+
+def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
+    """One distillation, its accuracy curve on the real test set, and what it cost."""
+    teacher, test = pair.load(), load_images(RECIPES[pair.teacher].dataset, "test")
+    teacher_classes = predict(teacher, test.images)
+    document = pair.spec(seed).model_dump(mode="json", exclude_unset=True)
+    document["teacher"] = {"architecture": RECIPES[pair.teacher].architecture}
+    spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher))
+    config = spec.distillation
+    curve: list[dict[str, float]] = []
+    measuring_seconds = 0.0
+
+    def measure(step: int, students: Any) -> None:
+        nonlocal measuring_seconds
+        started = time.perf_counter()
+        point = {name: accuracy(network.eval(), test) for name, network in students.items()}
+        curve.append({"step": step, "seconds": started - begun - measuring_seconds, **point})
+        measuring_seconds += time.perf_counter() - started
+        print(f"seed {seed}  {curve[-1]['seconds']:6.0f} s  step {step:6d}  {_accuracies(point)}", flush=True)
+
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    student = prepare_student(
+        spec.student,
+        description,
+        teacher,
+        teacher_parameters=count_parameters(teacher.network),
+        streams=Streams(seed),
+    )
+    distilled = distill(teacher, student.network, config, on_step=lambda _update: False, measure=measure)
+    seconds = time.perf_counter() - begun - measuring_seconds
+    agreeing = predict(distilled.student, test.images) == teacher_classes
+    audit = distilled.student(distilled.audit.images).argmax(dim=1) == distilled.audit.teacher_logits.argmax(dim=1)
+    return {
+        "seed": seed,
+        "config": config.model_dump(mode="json"),
+        "init": student.init,
+        "parameters": {"teacher": count_parameters(teacher.network), "student": student.parameters},
+        "teacher_accuracy": accuracy(teacher, test),
+        "published_accuracy": accuracy(distilled.student, test),
+        "agreement_real": 100 * float(agreeing.double().mean()),
+        "agreement_audit": 100 * float(audit.double().mean()),
+        "seconds": seconds,
+        "cpu_seconds": time.process_time() - cpu_begun,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "memory_bytes": distilled.memory_bytes,
+        "student_updates": distilled.student_updates,
+        "images_synthesized": distilled.images_synthesized,
+        "teacher_forwards": distilled.teacher_forwards,
+        "rollbacks": distilled.rollbacks,
+        "warnings": distilled.warnings,
+        "metrics": {name: curve_metrics([point[name] for point in curve]) for name in ("raw", "ema", "published")},
+        "probe_rank_correlation": rank_correlation(
+            [point["ema"] for point in distilled.curve], [point["ema"] for point in curve]
+        ),
+        "curve": curve,
+        "probe_curve": distilled.curve,
+    }
+
+
+def _accuracies(point: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.2f} %" for name, value in point.items())
+
+
+def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and sample standard deviation over the seeds of everything that is quoted."""
+    published = [result["metrics"]["published"] for result in results]
+    quoted = {
+        "published accuracy, %": [result["published_accuracy"] for result in results],
+        "drawdown of the published curve after its first tenth, points": [
+            curve["drawdown_after_burn_in"] for curve in published
+        ],
+        "agreement with the teacher on real test images, %": [result["agreement_real"] for result in results],
+        "agreement on the synthetic audit set, %": [result["agreement_audit"] for result in results],
+        "mean published accuracy over the run, %": [curve["mean"] for curve in published],
+        "deviation of the published accuracy over the run, points": [curve["std"] for curve in published],
+        "regret of the averaged student, points": [result["metrics"]["ema"]["regret"] for result in results],
+        "rank correlation of probe and real accuracy": [result["probe_rank_correlation"] for result in results],
+        "seconds": [result["seconds"] for result in results],
+        "CPU seconds": [result["cpu_seconds"] for result in results],
+        "peak memory, MB": [result["peak_memory_bytes"] / 1e6 for result in results],
+        "replay memory, MB": [result["memory_bytes"] / 1e6 for result in results],
+    }
+    return {
+        name: {"mean": mean, "std": std}
+        for name, (mean, std) in ((key, mean_and_std(values)) for key, values in quoted.items())
+    }
+
+
+def run_pair(pair: Pair, seeds: list[int], *, threads: int, output: Path) -> dict[str, Any]:
+    """Every seed in its own process, the table, and the record in `output`."""
+    hardware = {**describe_hardware(), "threads": threads}
+    print(json.dumps(hardware))
+    pair.load()  # a missing teacher is trained here, once: no seed's process ever holds the training data
+    results = [_in_a_process(pair, seed, threads) for seed in seeds]
+    summary = summarise(results)
+    print(f"teacher: {results[0]['teacher_accuracy']:.2f} %, student starts from: {results[0]['init']}")
+    for name, value in summary.items():
+        print(f"{name}: {value['mean']:.2f} ± {value['std']:.2f} (n = {len(results)}, seeds {seeds})")
+    asked = {"teacher": pair.teacher, "student": pair.student, "changes": pair.changes, "folded": pair.folded}
+    record = {"pair": asked, "hardware": hardware, "seeds": seeds, "summary": summary, "runs": results}
+    RESULTS.mkdir(exist_ok=True)
+    output.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {output}")
+    return record
+
+
+def _in_a_process(pair: Pair, seed: int, threads: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as directory:
+        single = Path(directory) / "result.json"
+        command = [sys.executable, "-m", "benchmarks.pair", pair.teacher, pair.student, "--threads", str(threads)]
+        command += [part for change in pair.changes for part in ("--set", change)] + ["--folded"] * pair.folded
+        subprocess.run([*command, "--single", str(seed), "--output", str(single)], check=True)
+        result: dict[str, Any] = json.loads(single.read_text())
+        return result
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every benchmark of pairs can be told."""
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", choices=list(RECIPES))
+    parser.add_argument("student", help='name of the catalogue, or "teacher"')
+    add_arguments(parser)
+    parser.add_argument("--folded", action="store_true", help="fold the teacher's BatchNorm statistics away")
+    parser.add_argument("--output", type=Path, help="JSON file; by default named after the pair")
+    parser.add_argument("--single", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    ensure_tuned(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    pair = Pair(arguments.teacher, arguments.student, arguments.set, arguments.folded)
+    if arguments.single is None:
+        output = arguments.output or RESULTS / f"{pair.teacher}_{pair.student}.json"
+        run_pair(pair, arguments.seeds, threads=arguments.threads, output=output)
+    else:
+        arguments.output.write_text(json.dumps(measure_seed(pair, arguments.single)))
+
+
+if __name__ == "__main__":
+    main()
