@@ -32,10 +32,11 @@ from dfkd_core.config import DistillSpec
 from dfkd_core.distill import distill
 from dfkd_core.inheritance import layers_in_order
 from dfkd_core.inspection import BatchNormFacts, Inspection
+from dfkd_core.layers import NetworkDescription
 from dfkd_core.narrowing import count_parameters
 from dfkd_core.process import ensure_tuned
 from dfkd_core.streams import Streams
-from dfkd_core.student import prepare_student
+from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers.teacher import Teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -55,6 +56,22 @@ class Pair:
         document: dict[str, Any] = {"student": {"architecture": self.student}, "distillation": {"seed": seed}}
         overrides.apply(document, self.changes)
         return DistillSpec.model_validate(document)
+
+    def resolved(self, teacher: Teacher, seed: int) -> DistillSpec:
+        """The request as the door leaves it."""
+        return self._at_the_door(teacher, seed)[0]
+
+    def student_of(self, teacher: Teacher, seed: int) -> Student:
+        """The student before its first step."""
+        spec, description = self._at_the_door(teacher, seed)
+        parameters = count_parameters(teacher.network)
+        return prepare_student(spec.student, description, teacher, teacher_parameters=parameters, streams=Streams(seed))
+
+    def _at_the_door(self, teacher: Teacher, seed: int) -> tuple[DistillSpec, NetworkDescription | None]:
+        document = self.spec(seed).model_dump(mode="json", exclude_unset=True)
+        document["teacher"] = {"architecture": RECIPES[self.teacher].architecture}
+        spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher))
+        return spec, description
 
     def load(self) -> Teacher:
         """The teacher, with or without its statistics."""
@@ -91,10 +108,7 @@ def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
     """One distillation, its accuracy curve on the real test set, and what it cost."""
     teacher, test = pair.load(), load_images(RECIPES[pair.teacher].dataset, "test")
     teacher_classes = predict(teacher, test.images)
-    document = pair.spec(seed).model_dump(mode="json", exclude_unset=True)
-    document["teacher"] = {"architecture": RECIPES[pair.teacher].architecture}
-    spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher))
-    config = spec.distillation
+    config = pair.resolved(teacher, seed).distillation
     curve: list[dict[str, float]] = []
     measuring_seconds = 0.0
 
@@ -107,13 +121,7 @@ def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
         print(f"seed {seed}  {curve[-1]['seconds']:6.0f} s  step {step:6d}  {_accuracies(point)}", flush=True)
 
     begun, cpu_begun = time.perf_counter(), time.process_time()
-    student = prepare_student(
-        spec.student,
-        description,
-        teacher,
-        teacher_parameters=count_parameters(teacher.network),
-        streams=Streams(seed),
-    )
+    student = pair.student_of(teacher, seed)
     distilled = distill(teacher, student.network, config, on_step=lambda _update: False, measure=measure)
     seconds = time.perf_counter() - begun - measuring_seconds
     agreeing = predict(distilled.student, test.images) == teacher_classes

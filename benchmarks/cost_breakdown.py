@@ -1,0 +1,87 @@
+"""Where a run's time goes: share of seconds by part of the loop, for each method.
+
+python -m benchmarks.cost_breakdown [--teacher mnist-lenet5] [--student lenet5_half] [--methods pre_dfkd ...]
+
+Every method runs with its default preset for some student updates under Python's profiler; a part is the cumulative
+time of one function of the loop. What is inside another part is listed with an indent.
+"""
+
+import argparse
+import cProfile
+import json
+import pstats
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from benchmarks.hardware import describe_hardware
+from benchmarks.pair import RESULTS, Pair
+from dfkd_core.distill import distill
+from dfkd_core.options import MethodName
+from dfkd_core.process import ensure_tuned
+
+PARTS = {
+    "procedural images": ("rounds.py", "_draw_procedural"),
+    "synthesizer learns": ("rounds.py", "_synthesize"),
+    "fresh images": ("rounds.py", "_draw_fresh"),
+    "replay": ("rounds.py", "_draw_remembered"),
+    "student learns": ("rounds.py", "_teach_student"),
+    "  augmentation": ("augment.py", "augment"),
+    "  student batch put together": ("rounds.py", "_mixed"),
+    "  average of the student": ("average.py", "update"),
+    "memory learns": ("rounds.py", "_remember"),
+    "probe and ratchet": ("distill.py", "_evaluate"),
+}
+
+
+def profile_method(method: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds by part, and in all."""
+    steps = f"distillation.budget.steps={arguments.steps}"
+    pair = Pair(arguments.teacher, arguments.student, [f"distillation.method={method}", *arguments.set, steps])
+    teacher = pair.load()
+    config, student = pair.resolved(teacher, 0).distillation, pair.student_of(teacher, 0)
+    profiler = cProfile.Profile()
+    started = time.perf_counter()
+    profiler.enable()
+    distill(teacher, student.network, config, on_step=lambda _update: False)
+    profiler.disable()
+    return {"all": time.perf_counter() - started, **_parts(profiler)}
+
+
+def _parts(profiler: cProfile.Profile) -> dict[str, float]:
+    statistics: Any = pstats.Stats(profiler)
+    found = {
+        (Path(file).name, function): cumulative
+        for (file, _line, function), (_, _, _, cumulative, _) in statistics.stats.items()
+        if "dfkd_core" in file
+    }
+    return {part: found.get(place, 0.0) for part, place in PARTS.items()}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", default="mnist-lenet5")
+    parser.add_argument("--student", default="lenet5_half")
+    parser.add_argument("--methods", nargs="+", default=[name for name in get_args(MethodName) if name != "auto"])
+    parser.add_argument("--steps", type=int, default=400, help="student updates")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
+    parser.add_argument("--output", type=Path, default=RESULTS / "cost_breakdown.json")
+    arguments = parser.parse_args()
+    ensure_tuned(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    record: dict[str, Any] = {"hardware": describe_hardware(), "steps": arguments.steps, "methods": {}}
+    for method in arguments.methods:
+        seconds = profile_method(method, arguments)
+        record["methods"][method] = seconds
+        print(f"{method}: {seconds['all']:.0f} s for {arguments.steps} student updates", flush=True)
+        for part in PARTS:
+            print(f"  {part:30s} {100 * seconds[part] / seconds['all']:5.1f} %", flush=True)
+    arguments.output.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
