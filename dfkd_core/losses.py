@@ -6,10 +6,13 @@ Distillation by Generative Pseudo Replay*, AAAI 2022, arXiv 2201.03019) and to t
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
 
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
 LEAST_DISTANCE = 1e-20  # between two images that are one
@@ -61,7 +64,7 @@ def pseudo_js(teacher_logits: Tensor, student_logits: Tensor, *, temperature: fl
     return disagreement("pseudo_js", teacher_logits, student_logits, temperature=temperature).mean()
 
 
-def disagreement(kind: str, teacher_logits: Tensor, student_logits: Tensor, *, temperature: float) -> Tensor:
+def disagreement(kind: Disagreement, teacher_logits: Tensor, student_logits: Tensor, *, temperature: float) -> Tensor:
     """How far the student is from the teacher on each image, (N,).
 
     js and pseudo_js as above; l1: mean |logit difference| over classes; kl: KL(teacher || student) at `temperature`,

@@ -13,8 +13,8 @@ class RdskdOptions(GeneratorOptions):
     """RDSKD's generator (Han et al., ICASSP 2021): it learns alone, then stays as it is while the student learns."""
 
     name: Literal["rdskd"] = Field("rdskd", exclude=True)
-    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        400, description="Rounds in which the generator learns; the presets freeze it afterwards."
+    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(
+        20, description="Updates of the generator per round; all are in the warm-up, after which the presets freeze it."
     )
     onehot_weight: OnehotWeight = 1.0
     balance_weight: BalanceWeight = 1.0
@@ -57,6 +57,7 @@ PAPER: dict[str, Any] = published(
             "latent_dim": 1000,
             "width": 64,
             "batch_size": 512,
+            "updates_per_round": 1,
             "warmup_rounds": 20 * 120,
             "learning_rate": 1e-3,
             "onehot_weight": 1.0,
