@@ -4,13 +4,13 @@
 are in `options`.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
 
 from dfkd_core.options import (
+    MEMORY_PRESETS,
     PRESETS,
     MemoryName,
     MemoryOptions,
@@ -20,6 +20,7 @@ from dfkd_core.options import (
     PresetName,
     VaeOptions,
 )
+from dfkd_core.options.published import merged
 from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
@@ -272,23 +273,17 @@ class DistillConfig(Frozen):
 
 
 def _over_preset(config: type[DistillConfig], value: dict[str, Any]) -> dict[str, Any]:
-    """`value` over the settings of its preset; options of another memory than the preset's stay as they are."""
+    """`value` over the settings of its preset; a memory that is not the preset's has settings of its own."""
     method, preset = (value.get(key, config.model_fields[key].default) for key in ("method", "preset"))
-    known = PRESETS.get(method, {}) if isinstance(method, str) else {}
-    settings = dict(known.get(preset, {})) if isinstance(preset, str) else {}
-    fallback = config.model_fields["memory"].default
-    if value.get("memory", settings.get("memory", fallback)) != settings.get("memory", fallback):
-        settings.pop("memory_options", None)
-    return _merged(settings, value)
-
-
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree with the leaves of both; those of `over` win."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+    if not (isinstance(method, str) and isinstance(preset, str)):
+        return value
+    settings = dict(PRESETS.get(method, {}).get(preset, {}))
+    usual = settings.get("memory", config.model_fields["memory"].default)
+    memory = value.get("memory", usual)
+    if memory != usual:
+        own = MEMORY_PRESETS.get(memory, {}) if isinstance(memory, str) else {}
+        settings["memory_options"] = own.get(preset, {})
+    return merged(settings, value)
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:

@@ -107,6 +107,12 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
                 hint=hints[0] if hints else f"Choose another {role}: GET /menu.",
                 pointer=f"/distillation/{role}",
             )
+    if config.memory_options.needs_of_method - config.method_options.gives:
+        raise RequirementError(
+            f"memory {config.memory} needs a generator that persists, which {config.method} does not have",
+            hint="Choose another memory, such as reservoir, or a method with a generator: GET /menu.",
+            pointer="/distillation/memory",
+        )
 
 
 def _warn(spec: TeacherSpec) -> list[dict[str, Any]]:

@@ -6,12 +6,16 @@ Distillation by Generative Pseudo Replay*, AAAI 2022, arXiv 2201.03019) and to t
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
+
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
+LEAST_DISTANCE = 1e-20  # between two images that are one
 
 
 def logit_l1(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -33,8 +37,13 @@ def onehot(teacher_logits: Tensor) -> Tensor:
 
 def class_balance(teacher_logits: Tensor) -> Tensor:
     """Sum over classes of p̄ log10 p̄ with p̄ the batch mean of softmax: −log10(num_classes) at best."""
+    return negative_entropy(teacher_logits) / math.log(10)
+
+
+def negative_entropy(teacher_logits: Tensor) -> Tensor:
+    """Sum over classes of p̄ ln p̄ with p̄ the batch mean of softmax: −ln(num_classes) at best."""
     log_mean = F.log_softmax(teacher_logits, dim=1).logsumexp(dim=0) - math.log(len(teacher_logits))
-    return (log_mean.exp() * log_mean).sum() / math.log(10)
+    return (log_mean.exp() * log_mean).sum()
 
 
 def activation(features: Tensor) -> Tensor:
@@ -44,11 +53,7 @@ def activation(features: Tensor) -> Tensor:
 
 def js_divergence(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Jensen–Shannon divergence of the two softmaxes, batch mean, divided by ln 2 so that it lies in [0, 1]."""
-    log_p = F.log_softmax(teacher_logits / temperature, dim=1)
-    log_q = F.log_softmax(student_logits / temperature, dim=1)
-    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
-    divergence = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(dim=1) / 2
-    return divergence.mean() / math.log(2)
+    return disagreement("js", teacher_logits, student_logits, temperature=temperature).mean()
 
 
 def pseudo_js(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
@@ -56,11 +61,60 @@ def pseudo_js(teacher_logits: Tensor, student_logits: Tensor, *, temperature: fl
 
     At most 0.1614 for 10 classes and 0.01614 for 100; it can be slightly negative.
     """
-    p = (teacher_logits / temperature).softmax(dim=1)
-    q = (student_logits / temperature).softmax(dim=1)
+    return disagreement("pseudo_js", teacher_logits, student_logits, temperature=temperature).mean()
+
+
+def disagreement(kind: Disagreement, teacher_logits: Tensor, student_logits: Tensor, *, temperature: float) -> Tensor:
+    """How far the student is from the teacher on each image, (N,).
+
+    js and pseudo_js as above; l1: mean |logit difference| over classes; kl: KL(teacher || student) at `temperature`,
+    times temperature².
+    """
+    if kind == "l1":
+        return (student_logits - teacher_logits).abs().mean(dim=1)
+    if kind == "pseudo_js":
+        return _pseudo_js(teacher_logits / temperature, student_logits / temperature)
+    log_p = F.log_softmax(teacher_logits / temperature, dim=1)
+    log_q = F.log_softmax(student_logits / temperature, dim=1)
+    if kind == "kl":
+        return torch.sum(log_p.exp() * (log_p - log_q), dim=1) * temperature**2
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+    divergence = log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)  # (N, num_classes)
+    return torch.sum(divergence, dim=1) / (2 * math.log(2))
+
+
+def _pseudo_js(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    p, q = teacher_logits.softmax(dim=1), student_logits.softmax(dim=1)
     m = (p + q) / 2
     p, q, m = (value.clamp(PSEUDO_JS_CLIP, 1 - PSEUDO_JS_CLIP) for value in (p, q, m))
-    return (m * (m.log() - p.log()) + m * (m.log() - q.log())).mean() / 2
+    return torch.mean(m * (m.log() - p.log()) + m * (m.log() - q.log()), dim=1) / 2
+
+
+def bounded_mean(values: Tensor, limit: float | None, *, per_sample: bool) -> Tensor:
+    """Mean of values (N,) within [0, limit]: of each value, or of the mean. No gradient beyond the limit."""
+    return values.clamp(0, limit).mean() if per_sample else values.mean().clamp(0, limit)
+
+
+def norm_excess(embeddings: Tensor) -> Tensor:
+    """Mean over classes of max(0, ‖e‖₂ − √d), d the length of e: what is longer than noise; e is (num_classes, d)."""
+    norms: Tensor = torch.linalg.vector_norm(embeddings, dim=1)  # (num_classes,)
+    return (norms - math.sqrt(embeddings.shape[1])).clamp(min=0).mean()
+
+
+def diversity_ratio(images: Tensor, teacher_logits: Tensor, *, per_pair: bool) -> Tensor:
+    """‖p₂ − p₁‖ / ‖x₂ − x₁‖ of the softmaxes p of the two halves x₁, x₂ of a batch (RDSKD, 2011.03749).
+
+    Per pair: the mean over the N/2 pairs; else one ratio of Frobenius norms over the half batch, as released.
+    """
+    half = len(images) // 2
+    p = teacher_logits.softmax(dim=1)
+    answers = p[half : 2 * half] - p[:half]  # (N/2, num_classes)
+    pixels = (images[half : 2 * half] - images[:half]).flatten(1)  # (N/2, C H W)
+    if not per_pair:
+        answers, pixels = answers.view(1, -1), pixels.view(1, -1)
+    apart: Tensor = torch.linalg.vector_norm(answers, dim=1)  # (N/2,), or (1,)
+    away: Tensor = torch.linalg.vector_norm(pixels, dim=1)
+    return (apart / away.clamp(min=LEAST_DISTANCE)).mean()
 
 
 def total_variation(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Generator, decoder and encoder, sized from the image shape (C, H, W).
+"""Generators, decoder and encoder, sized from the image shape (C, H, W).
 
 The generator is DAFL's (Chen et al., ICCV 2019), which PRE-DFKD uses twice: as novel generator with spectral norm, and
 as the VAE's decoder without. With `width` 64, four-pixel multiples and the published options it has the published
@@ -79,6 +79,10 @@ class Generator(nn.Module):
                     add_spectral_norm(convolution)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.2 to 1.8 times faster on a CPU
 
+    def inputs(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Random inputs of `forward` for `count` images, drawn with `generator`: noise (count, latent_dim)."""
+        return (torch.randn((count, self.latent_dim), generator=generator).to(self.project.weight.device),)
+
     def forward(self, z: Tensor) -> Tensor:
         hidden = self.norm0(self.project(z).view(-1, *self.base))  # (N, 2 width, H/4, W/4)
         hidden = F.interpolate(hidden, scale_factor=2.0, mode="nearest")  # (N, 2 width, H/2, W/2)
@@ -87,6 +91,34 @@ class Generator(nn.Module):
         hidden = F.leaky_relu(self.norm2(self.conv2(hidden)), LEAK)
         images: Tensor = self.head(self.conv3(hidden))
         return images.contiguous()
+
+
+class ConditionalGenerator(nn.Module):
+    """A generator that is told a class: noise (N, latent_dim) and classes (N,) to images (N, C, H, W).
+
+    Each class has a learnt embedding as long as the noise; it is added to the noise, or stands behind it (`body` then
+    takes twice the length).
+    """
+
+    def __init__(
+        self, body: Generator, *, num_classes: int, latent_dim: int, joined: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.body = body
+        self.joined = joined
+        self.embedding = nn.Parameter(torch.randn((num_classes, latent_dim), generator=generator))
+
+    def inputs(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Noise (count, latent_dim) and classes (count,), uniform, drawn with `generator`."""
+        num_classes, latent_dim = self.embedding.shape
+        z = torch.randn((count, latent_dim), generator=generator)
+        classes = torch.randint(num_classes, (count,), generator=generator)
+        return z.to(self.embedding.device), classes.to(self.embedding.device)
+
+    def forward(self, z: Tensor, classes: Tensor) -> Tensor:
+        wanted = self.embedding[classes]  # (N, latent_dim)
+        images: Tensor = self.body(torch.cat([z, wanted], dim=1) if self.joined else z + wanted)
+        return images
 
 
 class Encoder(nn.Module):

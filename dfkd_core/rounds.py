@@ -52,12 +52,13 @@ def play_round(run: Run) -> Outcome:
 
 def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
     step = run.counters.steps
-    if run.schedule.consolidates(step):
+    if run.schedule.consolidates(step) and not warming_up:
         return {}
     terms: dict[str, Tensor] = {}
     for _ in range(run.config.method_options.updates_per_round):
         student = None if warming_up else run.student
         terms = run.synthesizer.synthesize(student, rate=run.schedule.generator_rate(step))
+        run.memory.follow(run.synthesizer)
         run.counters.images_synthesized += run.config.method_options.batch_size
     return terms
 
@@ -229,6 +230,7 @@ def _restart_if_due(run: Run) -> None:
     counters.rounds_since_start += 1
     if every and counters.rounds_since_start >= every and not run.schedule.consolidates(counters.steps):
         run.synthesizer.restart()
+        run.memory.follow(run.synthesizer)
         counters.rounds_since_start = counters.warmup_rounds = 0
         run.good = [copy.deepcopy(run.synthesizer.state())]
 

@@ -119,6 +119,8 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     steadiness = config.steadiness
     student.requires_grad_(True)
     synthesizer = build_synthesizer(config, teacher, streams=streams, device=device)
+    memory = build_memory(config, teacher, streams=streams, device=device)
+    memory.follow(synthesizer)
     return Run(
         config=config,
         schedule=Schedule.of(config),
@@ -129,7 +131,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         ratchet=Ratchet(student, margin=steadiness.margin),
         synthesizer=synthesizer,
         good=[copy.deepcopy(synthesizer.state())],
-        memory=build_memory(config, teacher, streams=streams, device=device),
+        memory=memory,
         probe=Probe(steadiness.probe_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(config.procedural, teacher, device=device),

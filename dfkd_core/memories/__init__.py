@@ -3,11 +3,13 @@
 import torch
 
 from dfkd_core.config import DistillConfig
+from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.memory import Memory
 from dfkd_core.memories.none import NoMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
+from dfkd_core.memories.ring import RingMemory
 from dfkd_core.memories.vae import VaeMemory
-from dfkd_core.options import NoMemoryOptions, ReservoirOptions, VaeOptions
+from dfkd_core.options import EmaOptions, NoMemoryOptions, ReservoirOptions, RingOptions, VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
@@ -17,9 +19,13 @@ __all__ = ["Memory", "build_memory"]
 def build_memory(config: DistillConfig, teacher: Teacher, *, streams: Streams, device: torch.device) -> Memory:
     """The memory that `config.memory` names."""
     match config.memory_options:
-        case VaeOptions() as options:
-            return VaeMemory(options, teacher, streams=streams, device=device)
-        case ReservoirOptions() as options:
-            return ReservoirMemory(options, teacher, streams=streams, device=device)
+        case EmaOptions() as options:
+            return EmaMemory(options, teacher, streams=streams, device=device)
         case NoMemoryOptions() as options:
             return NoMemory(options, teacher, streams=streams, device=device)
+        case ReservoirOptions() as options:
+            return ReservoirMemory(options, teacher, streams=streams, device=device)
+        case RingOptions() as options:
+            return RingMemory(options, teacher, streams=streams, device=device)
+        case VaeOptions() as options:
+            return VaeMemory(options, teacher, streams=streams, device=device)

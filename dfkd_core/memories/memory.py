@@ -8,10 +8,14 @@ import torch
 from torch import Tensor
 
 from dfkd_core.batch import Batch
+from dfkd_core.methods.synthesizer import Synthesizer
 
 
 class Memory(ABC):
     """Everything a method made before, or a model of it."""
+
+    def follow(self, synthesizer: Synthesizer) -> None:  # noqa: B027  # most memories have no use for it
+        """Hear of a synthesizer as it starts, after each of its updates and after each restart."""
 
     @abstractmethod
     def remember(self, fresh: Batch) -> dict[str, Tensor]:

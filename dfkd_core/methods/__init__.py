@@ -1,16 +1,34 @@
 """Methods: ways to synthesize images. One file per paper; the file's name is the method's name on the wire."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from dfkd_core.config import DistillConfig
+from dfkd_core.methods.cgdd import Cgdd
+from dfkd_core.methods.dafl import Dafl
+from dfkd_core.methods.ddad import Ddad
+from dfkd_core.methods.dfad import Dfad
+from dfkd_core.methods.dfq import Dfq
+from dfkd_core.methods.mad import Mad
 from dfkd_core.methods.pre_dfkd import PreDfkd
+from dfkd_core.methods.rdskd import Rdskd
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
-__all__ = ["Synthesizer", "build_synthesizer"]
+__all__ = ["METHODS", "Synthesizer", "build_synthesizer"]
 
-METHODS = {"pre_dfkd": PreDfkd}
+METHODS: Mapping[str, Callable[..., Synthesizer]] = {
+    "cgdd": Cgdd,
+    "dafl": Dafl,
+    "ddad": Ddad,
+    "dfad": Dfad,
+    "dfq": Dfq,
+    "mad": Mad,
+    "pre_dfkd": PreDfkd,
+    "rdskd": Rdskd,
+}
 
 
 def build_synthesizer(

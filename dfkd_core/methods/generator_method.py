@@ -1,22 +1,25 @@
-"""GeneratorMethod: what every method with a persistent generator shares; a method adds the terms of its loss."""
+"""GeneratorMethod: what every method with a persistent generator shares, the usual terms of their losses included."""
 
 import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from dfkd_core import losses
+from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.methods.synthesizer import Synthesizer
-from dfkd_core.networks import Generator
-from dfkd_core.options import GeneratorOptions
+from dfkd_core.networks import ConditionalGenerator, Generator
+from dfkd_core.options import GeneratorOptions, TermOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)
+TermOptionsT = TypeVar("TermOptionsT", bound=TermOptions)
 
 Terms = dict[str, tuple[float, Tensor]]
 """Name of a loss → its weight and its value, a scalar."""
@@ -35,15 +38,18 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         self.restart()
 
     @abstractmethod
-    def _terms(self, images: Tensor, student: nn.Module | None) -> Terms:
-        """Every term of the loss of `images` with its weight; terms without weight are not computed."""
+    def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
+        """Every term of the loss of `images` with its weight; `inputs` are what the generator made them of."""
 
-    def restart(self) -> None:
-        """Random weights and a fresh optimiser; images of a kind that was not there before."""
+    def _network(self) -> Generator | ConditionalGenerator:
+        """A generator with new random weights."""
+        return self._plain_network(self._options.latent_dim)
+
+    def _plain_network(self, latent_dim: int) -> Generator:
         options, space = self._options, self._teacher.input_space
-        self.network = Generator(
+        return Generator(
             space.shape,
-            latent_dim=options.latent_dim,
+            latent_dim=latent_dim,
             width=options.width,
             batchnorm_eps=options.batchnorm_eps,
             spectral_norm=options.spectral_norm,
@@ -51,9 +57,20 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
             low=space.low,
             high=space.high,
             generator=self._weights,
-        ).to(self._device)
-        first, second = options.betas
-        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate, betas=(first, second))
+        )
+
+    def restart(self) -> None:
+        """Random weights and a fresh optimiser; images of a kind that was not there before."""
+        self.network = self._network().to(self._device)
+        first, second = self._options.betas
+        self._optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=self._options.learning_rate, betas=(first, second)
+        )
+
+    @property
+    def generator(self) -> Generator | ConditionalGenerator:
+        """The network that makes the images."""
+        return self.network
 
     @property
     def learning_rate(self) -> float:
@@ -61,30 +78,33 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         return self._options.learning_rate * self._calmed
 
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
-        """One Adam step on the weighted sum of the terms."""
+        """One Adam step on the weighted sum of the terms; none where nothing has a weight."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate * (rate if self._options.decay == "cosine" else 1.0)
-        images = self._images(self._options.batch_size, self._noise)
-        terms = self._terms(images, student)
+        inputs = self.network.inputs(self._options.batch_size, generator=self._noise)
+        terms = self._terms(self._images(inputs), student, inputs=inputs)
+        if terms:
+            self._step(losses.weighted_sum(terms))
+        return {name: value.detach() for name, (_weight, value) in terms.items()}
+
+    def _step(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         parameters = list(self.network.parameters())
-        torch.autograd.backward(losses.weighted_sum(terms), inputs=parameters)
+        torch.autograd.backward(loss, inputs=parameters)
         if self._options.gradient_clip is not None:
             nn.utils.clip_grad_norm_(parameters, self._options.gradient_clip)
         self._optimizer.step()
-        return {name: value.detach() for name, (_weight, value) in terms.items()}
 
-    def _images(self, count: int, generator: torch.Generator) -> Tensor:
-        z = torch.randn((count, self.network.latent_dim), generator=generator).to(self._device)
-        images: Tensor = self.network.train()(z)  # batch statistics, as in the published code
+    def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        images: Tensor = self.network.train()(*inputs)  # batch statistics, as in the published code
         return images
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Images of the generator as it is now, in batches of its training size."""
         size = self._options.batch_size
         with torch.no_grad():
-            batches = [self._images(size, generator) for _ in range(-(-count // size))]
-        return torch.cat(batches)[:count]
+            draws = (self.network.inputs(size, generator=generator) for _ in range(-(-count // size)))
+            return torch.cat([self._images(inputs) for inputs in draws])[:count]
 
     def calm(self) -> None:
         """Halve the learning rate for the rest of the run."""
@@ -103,6 +123,63 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would share the tensors
         self._calmed = state["calmed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the teacher says of a batch of images; gradients reach the images."""
+
+    logits: Tensor  # (N, num_classes)
+    features: Tensor | None  # (N, F), where asked for and offered
+    bn_distance: Tensor | None  # to its running statistics, where asked for and offered
+
+
+class TermMethod(GeneratorMethod[TermOptionsT]):
+    """A generator whose loss is made of the usual terms; its options say which, and how disagreement is measured."""
+
+    def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
+        """Every term with a weight that the teacher allows; those of the student only where one is given."""
+        return self._usual_terms(images, self._answers(images), student)
+
+    def _answers(self, images: Tensor) -> Answers:
+        """One forward of the teacher, with features and BatchNorm statistics where they have a weight."""
+        options, teacher = self._options, self._teacher
+        features = None
+        with BatchNormStatistics(teacher.network) as statistics:
+            if options.activation_weight and "features" in teacher.offers:
+                logits, features = teacher.forward_with_features(images)
+            else:
+                logits = teacher(images)
+            wanted = options.bn_weight and "batchnorm" in teacher.offers
+            return Answers(logits, features, statistics.distance() if wanted else None)
+
+    def _usual_terms(self, images: Tensor, answers: Answers, student: nn.Module | None) -> Terms:
+        options, terms = self._options, Terms()
+        if options.onehot_weight:
+            terms["onehot"] = (options.onehot_weight, losses.onehot(answers.logits))
+        if options.balance_weight:
+            terms["balance"] = (options.balance_weight, losses.class_balance(answers.logits))
+        if answers.bn_distance is not None:
+            terms["bn"] = (options.bn_weight, answers.bn_distance)
+        if answers.features is not None:
+            terms["activation"] = (options.activation_weight, losses.activation(answers.features))
+        if options.smoothness_weight:
+            terms["smoothness"] = (options.smoothness_weight, losses.total_variation(images))
+        if student is not None and options.adv_weight:
+            terms["adv"] = (options.adv_weight, self._adversarial(images, answers.logits, student))
+        return terms
+
+    def _adversarial(self, images: Tensor, teacher_logits: Tensor, student: nn.Module) -> Tensor:
+        """Minus the disagreement, not pushed beyond `adv_limit`."""
+        options = self._options
+        with evaluating(student):
+            student_logits = student(images)
+        if options.disagreement == "pseudo_js":
+            teacher_logits = teacher_logits.detach()  # as released
+        each = losses.disagreement(
+            options.disagreement, teacher_logits, student_logits, temperature=options.temperature
+        )  # (N,)
+        return -losses.bounded_mean(each, options.adv_limit, per_sample=options.bound_mode == "per_sample")
 
 
 @contextmanager

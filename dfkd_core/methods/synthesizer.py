@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.networks import ConditionalGenerator, Generator
+
 
 class Synthesizer(ABC):
     """A source of images in the teacher's input space."""
@@ -14,6 +16,11 @@ class Synthesizer(ABC):
     optimises_images: ClassVar[bool] = False
     """Whether every image is optimised by itself. Then an update makes `batch_size` images, which `sample` gives once,
     the warm-up's too: they are costly, and all of them are kept."""
+
+    @property
+    def generator(self) -> Generator | ConditionalGenerator | None:
+        """The network that makes the images, where one persists from update to update."""
+        return None
 
     @abstractmethod
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:

@@ -9,14 +9,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dfkd_core.options import pre_dfkd
-from dfkd_core.options.generators import GeneratorOptions, SynthesisOptions
-from dfkd_core.options.memories import NoMemoryOptions, ReservoirOptions, VaeOptions
+from dfkd_core.options import cgdd, dafl, ddad, dfad, dfq, mad, memories, pre_dfkd, rdskd
+from dfkd_core.options.cgdd import CgddOptions
+from dfkd_core.options.dafl import DaflOptions
+from dfkd_core.options.ddad import DdadOptions
+from dfkd_core.options.dfad import DfadOptions
+from dfkd_core.options.dfq import DfqOptions
+from dfkd_core.options.generators import ConditionalOptions, GeneratorOptions, SynthesisOptions, TermOptions
+from dfkd_core.options.mad import MadOptions
+from dfkd_core.options.memories import EmaOptions, NoMemoryOptions, ReservoirOptions, RingOptions, VaeOptions
 from dfkd_core.options.pre_dfkd import PreDfkdOptions
+from dfkd_core.options.rdskd import RdskdOptions
 
 __all__ = [
+    "MEMORY_PRESETS",
     "PRESETS",
+    "CgddOptions",
+    "ConditionalOptions",
+    "DaflOptions",
+    "DdadOptions",
+    "DfadOptions",
+    "DfqOptions",
+    "EmaOptions",
     "GeneratorOptions",
+    "MadOptions",
     "MemoryName",
     "MemoryOptions",
     "MethodName",
@@ -24,17 +40,64 @@ __all__ = [
     "NoMemoryOptions",
     "PreDfkdOptions",
     "PresetName",
+    "RdskdOptions",
     "ReservoirOptions",
+    "RingOptions",
     "SynthesisOptions",
+    "TermOptions",
     "VaeOptions",
 ]
 
-MethodName = Literal["pre_dfkd"]
-MemoryName = Literal["none", "reservoir", "vae"]
+MethodName = Literal[
+    "cgdd",
+    "dafl",
+    "ddad",
+    "dfad",
+    "dfq",
+    "mad",
+    "pre_dfkd",
+    "rdskd",
+]
+MemoryName = Literal[
+    "ema",
+    "none",
+    "reservoir",
+    "ring",
+    "vae",
+]
 PresetName = Literal["default", "paper"]
 
-MethodOptions = Annotated[PreDfkdOptions, Field()]  # a discriminated union as soon as there is a second method
-MemoryOptions = Annotated[NoMemoryOptions | ReservoirOptions | VaeOptions, Field(discriminator="name")]
+MethodOptions = Annotated[
+    CgddOptions
+    | DaflOptions
+    | DdadOptions
+    | DfadOptions
+    | DfqOptions
+    | MadOptions
+    | PreDfkdOptions
+    | RdskdOptions,
+    Field(discriminator="name"),
+]  # fmt: skip
+MemoryOptions = Annotated[
+    EmaOptions
+    | NoMemoryOptions
+    | ReservoirOptions
+    | RingOptions
+    | VaeOptions,
+    Field(discriminator="name"),
+]  # fmt: skip
 
-PRESETS: Mapping[str, Mapping[str, dict[str, Any]]] = {"pre_dfkd": pre_dfkd.PRESETS}
+PRESETS: Mapping[str, Mapping[str, dict[str, Any]]] = {
+    "cgdd": cgdd.PRESETS,
+    "dafl": dafl.PRESETS,
+    "ddad": ddad.PRESETS,
+    "dfad": dfad.PRESETS,
+    "dfq": dfq.PRESETS,
+    "mad": mad.PRESETS,
+    "pre_dfkd": pre_dfkd.PRESETS,
+    "rdskd": rdskd.PRESETS,
+}
 """Method → preset → what it changes of the distillation's defaults."""
+
+MEMORY_PRESETS: Mapping[str, Mapping[str, dict[str, Any]]] = memories.PRESETS
+"""Memory → preset → its options, where the memory is not the one of the method's preset."""

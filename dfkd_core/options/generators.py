@@ -4,7 +4,22 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.values import Fraction, Frozen, Positive
+from dfkd_core.values import Fraction, Frozen, Positive, Weight
+
+LearningRate = Annotated[Positive, Field(description="Of Adam.")]
+OnehotWeight = Annotated[Weight, Field(description="Weight of the teacher's confidence, CE(t, argmax t).")]
+BalanceWeight = Annotated[Weight, Field(description="Weight of the class balance, sum of mean p times log10 mean p.")]
+ActivationWeight = Annotated[Weight, Field(description="Weight of mean |penultimate feature|, where offered.")]
+BatchNormWeight = Annotated[Weight, Field(description="Weight of the BatchNorm statistics, where offered.")]
+SmoothnessWeight = Annotated[Weight, Field(description="Weight of the total variation of the images.")]
+AdvWeight = Annotated[Weight, Field(description="Weight of the disagreement of teacher and student.")]
+AdvLimit = Annotated[
+    Weight | None, Field(description="Disagreement beyond which the generator is not pushed; null: none.")
+]
+Disagreement = Annotated[
+    Literal["js", "pseudo_js", "l1", "kl"],
+    Field(description="js: Jensen-Shannon in [0, 1]; pseudo_js: as PRE-DFKD's code; l1: of logits; kl: KL(t || s)."),
+]
 
 
 class SynthesisOptions(Frozen):
@@ -12,6 +27,9 @@ class SynthesisOptions(Frozen):
 
     needs: ClassVar[frozenset[str]] = frozenset()
     """What a teacher must offer."""
+
+    gives: ClassVar[frozenset[str]] = frozenset()
+    """What a memory may ask of the method: "generator", a network that persists from round to round."""
 
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update of the synthesizer.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(
@@ -28,9 +46,11 @@ class SynthesisOptions(Frozen):
 class GeneratorOptions(SynthesisOptions):
     """A persistent generator with Adam."""
 
+    gives: ClassVar[frozenset[str]] = frozenset({"generator"})
+
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(256, description="Length of the generator's noise vector.")
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
-    learning_rate: Positive = Field(0.001, description="Of Adam.")
+    learning_rate: LearningRate = 0.001
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
         [0.9, 0.999], description="Of Adam: decay of its two moments."
     )
@@ -41,4 +61,33 @@ class GeneratorOptions(SynthesisOptions):
     output: Literal["bounded", "standardised"] = Field(
         "standardised",
         description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm (published).",
+    )
+
+
+class TermOptions(GeneratorOptions):
+    """The terms that generators' losses are made of. Each method has the weights of its paper; any may be added."""
+
+    onehot_weight: OnehotWeight = 0.0
+    balance_weight: BalanceWeight = 0.0
+    activation_weight: ActivationWeight = 0.0
+    bn_weight: BatchNormWeight = 0.0
+    smoothness_weight: SmoothnessWeight = 0.0
+    adv_weight: AdvWeight = 0.0
+    adv_limit: AdvLimit = None
+    bound_mode: Literal["per_sample", "batch_mean"] = Field(
+        "batch_mean", description="What adv_limit bounds: every image's disagreement, or the mean over the batch."
+    )
+    disagreement: Disagreement = "js"
+    temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement.")
+
+
+class ConditionalOptions(TermOptions):
+    """A generator that may be told a class."""
+
+    conditioning: Literal["uncond", "sum", "cat"] = Field(
+        "sum", description="How the class's learnt embedding joins the noise: not at all, added, or behind it."
+    )
+    nll_weight: Weight = Field(1.0, description="Weight of CE(t, class that was asked for); argmax t without one.")
+    norm_weight: Weight = Field(
+        0.1, description="Weight of the embeddings' norms beyond that of the noise, where there are embeddings."
     )

@@ -1,33 +1,68 @@
 """Options of the memories (torch-free); each class has the name of its file in `memories/`."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.values import Fraction, Frozen, Positive, Weight
 
 
-class NoMemoryOptions(Frozen):
-    """No replay."""
+class AnyMemoryOptions(Frozen):
+    """What the door asks of every memory."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    """What a teacher must offer."""
+
+    needs_of_method: ClassVar[frozenset[str]] = frozenset()
+    """What a method must give; see `SynthesisOptions.gives`."""
+
+
+class EmaOptions(AnyMemoryOptions):
+    """An exponential moving average of the generator (MAD, Do et al., NeurIPS 2022); nothing is stored or trained."""
+
+    needs_of_method: ClassVar[frozenset[str]] = frozenset({"generator"})
+
+    name: Literal["ema"] = Field("ema", exclude=True)
+    decay: Fraction = Field(
+        0.95, description="Of the average, per update of the generator. 0: the generator itself; 1: the first one."
+    )
+
+
+class NoMemoryOptions(AnyMemoryOptions):
+    """No replay."""
 
     name: Literal["none"] = Field("none", exclude=True)
 
 
-class ReservoirOptions(Frozen):
+class ReservoirOptions(AnyMemoryOptions):
     """Uniform sample of everything ever synthesized, class-balanced, 8-bit images with cached logits."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     name: Literal["reservoir"] = Field("reservoir", exclude=True)
     capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(10_000, description="Images kept, over all classes.")
 
 
-class VaeOptions(Frozen):
-    """Generative pseudo replay: a VAE models what the generator ever produced; its decoder is the memory."""
+class RingOptions(AnyMemoryOptions):
+    """The newest batches in a ring (MB-DFKD, Binici et al., WACV 2022): the oldest gives way to the newest."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    name: Literal["ring"] = Field("ring", exclude=True)
+    slots: Annotated[int, Field(ge=1, le=100_000)] = Field(10, description="Batches kept.")
+    slot_images: Annotated[int, Field(ge=1, le=8192)] = Field(128, description="Images of a batch that are kept.")
+    push_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        5, description="Teaching rounds between two batches that are kept; published: 5 epochs of 36."
+    )
+    first_push_rounds: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        1, description="Teaching rounds until the first one; published: an epoch of 36."
+    )
+    draw: Literal["slot", "image"] = Field(
+        "slot", description="slot: whole batches, chosen uniformly (published); image: single images."
+    )
+    storage: Literal["float32", "float16", "uint8"] = Field(
+        "uint8", description="How pixels are kept; uint8 clips them to the valid range. Published: float32."
+    )
+
+
+class VaeOptions(AnyMemoryOptions):
+    """Generative pseudo replay: a VAE models what the generator ever produced; its decoder is the memory."""
 
     name: Literal["vae"] = Field("vae", exclude=True)
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(248, description="Length of the code.")
@@ -61,3 +96,9 @@ class VaeOptions(Frozen):
     encoder: Literal["strided", "published"] = Field(
         "strided", description="strided: down-samples in its convolutions; published: full resolution, column norm."
     )
+
+
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "ring": {"paper": {"push_rounds": 5 * 36, "first_push_rounds": 36, "storage": "float32"}},
+}
+"""Published settings of memories beside the methods whose own memory they are not."""

@@ -4,23 +4,30 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.generators import GeneratorOptions
-from dfkd_core.values import Fraction, Positive, Weight
+from dfkd_core.options.generators import (
+    ActivationWeight,
+    AdvWeight,
+    BalanceWeight,
+    BatchNormWeight,
+    LearningRate,
+    OnehotWeight,
+    TermOptions,
+)
+from dfkd_core.values import Fraction, Positive
 
 
-class PreDfkdOptions(GeneratorOptions):
+class PreDfkdOptions(TermOptions):
     """PRE-DFKD's novel generator (Binici et al., AAAI 2022): settings and loss weights."""
 
     name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
-    learning_rate: Positive = Field(0.02, description="Of Adam.")
+    learning_rate: LearningRate = 0.02
     spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
-    onehot_weight: Weight = Field(1.0, description="Weight of the teacher's confidence, CE(t, argmax t).")
-    balance_weight: Weight = Field(5.0, description="Weight of the class balance, sum of mean p times log10 mean p.")
-    activation_weight: Weight = Field(0.1, description="Weight of mean |penultimate feature|, where offered.")
-    adv_weight: Weight = Field(1.0, description="Weight of the disagreement of teacher and student.")
+    onehot_weight: OnehotWeight = 1.0
+    balance_weight: BalanceWeight = 5.0
+    activation_weight: ActivationWeight = 0.1
+    adv_weight: AdvWeight = 1.0
     adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
-    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
-    smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
+    bn_weight: BatchNormWeight = 1.0
     disagreement: Literal["js", "pseudo_js"] = Field(
         "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
     )

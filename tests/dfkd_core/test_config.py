@@ -3,12 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from dfkd_core.config import DistillConfig, DistillSpec
+from dfkd_core.options import MemoryName, MethodName, PresetName, RingOptions
 
 
 def refusals(**distillation: Any) -> set[tuple[str, tuple[int | str, ...]]]:
@@ -29,9 +30,40 @@ def test_options_of_another_memory_are_refused_as_an_unknown_key() -> None:
 
 def test_options_of_another_method_are_refused_with_all_that_is_wrong_in_them() -> None:
     assert refusals(method_options={"name": "x", "y": 1}) == {
-        ("extra_forbidden", ("method_options", "name")),
-        ("extra_forbidden", ("method_options", "y")),
+        ("extra_forbidden", ("method_options", "pre_dfkd", "name")),
+        ("extra_forbidden", ("method_options", "pre_dfkd", "y")),
     }
+
+
+def test_options_are_those_of_the_method_that_was_asked_for() -> None:
+    assert refusals(method="rdskd", method_options={"adv_weight": 1.0}) == {
+        ("extra_forbidden", ("method_options", "rdskd", "adv_weight"))
+    }
+    assert refusals(method="dfad", method_options={"name": "dafl"}) == {
+        ("extra_forbidden", ("method_options", "dfad", "name"))
+    }
+    assert ("literal_error", ("method",)) in refusals(method="dfxx", method_options={"batch_size": 4})
+
+
+def test_references_must_be_taken_within_an_epoch() -> None:
+    wrong = {"epoch_updates": 3, "reference_update": 3}
+    assert refusals(method="rdskd", method_options=wrong) == {("value_error", ("method_options", "rdskd"))}
+
+
+def test_a_preset_lies_under_what_is_given() -> None:
+    config = DistillConfig.model_validate(
+        {"method": "dfad", "preset": "paper", "method_options": {"width": 8}, "training": {"batch_size": 32}}
+    )
+    assert (config.memory, config.training.updates_per_round, config.training.loss) == ("none", 5, "l1")
+    assert (config.method_options.width, config.training.batch_size) == (8, 32)
+    assert config.method_options.latent_dim == 256
+
+
+def test_a_memory_other_than_the_presets_has_its_own_published_settings() -> None:
+    config = DistillConfig.model_validate({"preset": "paper", "memory": "ring", "memory_options": {"slots": 3}})
+    assert config.memory_options == RingOptions(slots=3, push_rounds=180, first_push_rounds=36, storage="float32")
+    assert DistillConfig.model_validate({"preset": "paper", "memory": "none"}).memory_options.name == "none"
+    assert DistillConfig.model_validate({"memory": "ring"}).memory_options == RingOptions()
 
 
 def test_the_name_that_was_asked_for_may_be_repeated() -> None:
@@ -39,11 +71,20 @@ def test_the_name_that_was_asked_for_may_be_repeated() -> None:
     assert config == DistillConfig(memory="none")
 
 
-@pytest.mark.parametrize("memory", ["none", "reservoir", "vae"])
+@pytest.mark.parametrize("memory", get_args(MemoryName))
 def test_a_dumped_config_comes_back(memory: str) -> None:
     config = DistillConfig.model_validate({"memory": memory})
     assert config.memory_options.name == memory
     assert "name" not in config.model_dump()["memory_options"]
+    assert DistillConfig.model_validate(config.model_dump()) == config
+    assert DistillConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("method", get_args(MethodName))
+@pytest.mark.parametrize("preset", get_args(PresetName))
+def test_a_dumped_config_of_any_method_comes_back(method: str, preset: str) -> None:
+    config = DistillConfig.model_validate({"method": method, "preset": preset})
+    assert config.method_options.name == method
     assert DistillConfig.model_validate(config.model_dump()) == config
     assert DistillConfig.model_validate_json(config.model_dump_json()) == config
 

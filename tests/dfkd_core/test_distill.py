@@ -1,8 +1,9 @@
 """The loop: what it promises about the published student, interruption, budget and failure."""
 
 import functools
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
+from dfkd_core.memories.ema import EmaMemory
+from dfkd_core.options import MethodName
 from dfkd_core.probe import agrees, answers
 from dfkd_core.progress import Update
 from dfkd_core.rounds import play_round
@@ -21,7 +24,7 @@ from dfkd_core.run import build_run
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 
-MEMORIES = ["none", "reservoir", "vae"]
+MEMORIES = ["ema", "none", "reservoir", "ring", "vae"]
 
 
 def never(_update: Update) -> bool:
@@ -118,8 +121,9 @@ def stopping_at(round_number: int) -> Any:
 
 
 def interruptible(memory: str) -> DistillConfig:
-    restarts = {"restart_rounds": 3} if memory == "vae" else {}
-    return tiny_config(memory=memory, steadiness={"consolidation": 0.3}, method_options=restarts)
+    restarts = {"restart_rounds": 3} if memory in {"ema", "vae"} else {}
+    rings = {"memory_options": {"push_rounds": 2, "slots": 2, "slot_images": 6}} if memory == "ring" else {}
+    return tiny_config(memory=memory, steadiness={"consolidation": 0.3}, method_options=restarts, **rings)
 
 
 @functools.cache
@@ -131,7 +135,11 @@ def uninterrupted(memory: str, *, batchnorm: bool) -> Distilled:
 @pytest.mark.parametrize(
     ("memory", "stop_at", "batchnorm"),
     [
+        ("ema", 1, False),
+        ("ema", 5, True),
+        ("ema", 8, False),
         ("none", 3, False),
+        ("ring", 4, False),
         ("reservoir", 1, False),
         ("reservoir", 5, True),
         ("vae", 1, True),
@@ -163,6 +171,59 @@ def test_an_interrupted_run_equals_the_uninterrupted_one(
     assert resumed.curve == whole.curve
     assert torch.equal(resumed.audit.images, whole.audit.images)
     assert resumed.teacher_forwards == whole.teacher_forwards
+
+
+@pytest.mark.parametrize("method", get_args(MethodName))
+def test_every_method_distils_and_continues_where_it_was(tmp_path: Path, method: str) -> None:
+    def go(**more: Any) -> Distilled:
+        config = method_config(method)
+        return run(config, teacher=tiny_teacher(batchnorm=True), **more)
+
+    whole = go()
+    with pytest.raises(Stopped):
+        go(on_step=stopping_at(3), checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
+    resumed = go(resume_from=written(tmp_path)[-1])
+    assert whole.student_updates == 12
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+
+
+def method_config(method: str) -> DistillConfig:
+    """The method with its own memory and schedule, as small as it goes."""
+    sizes = {"latent_dim": 6, "width": 4, "batch_size": 24, "warmup_rounds": 2}
+    usual = DistillConfig.model_validate({"method": method})
+    return tiny_config(
+        method=method,
+        memory="reservoir" if usual.memory == "vae" else usual.memory,
+        budget={"steps": 12},
+        method_options={key: value for key, value in sizes.items() if key in type(usual.method_options).model_fields},
+        steadiness={"consolidation": usual.steadiness.consolidation},
+    )
+
+
+def test_a_generator_that_learns_alone_is_frozen_from_the_first_student_step() -> None:
+    config = method_config("rdskd")
+    assert config.steadiness.consolidation == 1
+    state = build_run(tiny_teacher(), tiny_network(), config)
+    weights = []
+    for _ in range(4):
+        weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
+        play_round(state)
+    weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
+    same = [torch.equal(one, other) for one, other in itertools.pairwise(weights)]
+    assert same == [False, False, True, True]
+    assert state.counters.steps == 8
+
+
+def test_the_averaged_generator_starts_anew_with_the_generator() -> None:
+    config = tiny_config(memory="ema", method_options={"restart_rounds": 1}, memory_options={"decay": 1.0})
+    state = build_run(tiny_teacher(), tiny_network(), config)
+    for _ in range(3):  # two of warm-up, one that teaches and restarts
+        play_round(state)
+    assert isinstance(state.memory, EmaMemory)
+    assert state.memory.network is not None
+    pairs = zip(state.memory.network.parameters(), state.synthesizer.generator.parameters(), strict=True)
+    assert all(torch.equal(average, current) for average, current in pairs)
 
 
 def test_dropout_continues_where_it_was(tmp_path: Path) -> None:

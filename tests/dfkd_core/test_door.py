@@ -94,6 +94,23 @@ def test_a_student_must_be_smaller_than_its_teacher() -> None:
     resolve(spec(), inspection(parameters=15739))
 
 
+def test_an_averaged_generator_needs_a_method_that_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    averaged = spec(distillation={"memory": "ema"})
+    resolve(averaged, inspection())
+    monkeypatch.setattr(type(averaged.distillation.method_options), "gives", frozenset())
+    with pytest.raises(RequirementError) as refusal:
+        resolve(averaged, inspection())
+    assert refusal.value.pointer == "/distillation/memory"
+    assert "reservoir" in str(refusal.value.hint)
+    resolve(spec(), inspection())
+
+
+def test_a_method_that_needs_batchnorm_is_refused_without_it() -> None:
+    refused(RequirementError, "/distillation/method", distillation={"method": "ddad"})
+    resolve(spec(distillation={"method": "ddad"}), inspection(offers=["batchnorm", "features"]))
+    resolve(spec(distillation={"method": "dfq"}), inspection())
+
+
 def test_a_memory_that_needs_what_the_teacher_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     needy = spec()
     monkeypatch.setattr(type(needy.distillation.memory_options), "needs", frozenset({"batchnorm"}))

@@ -132,6 +132,66 @@ def test_standard_normal_moments() -> None:
     assert losses.standard_normal_moments(z).item() == pytest.approx(expected)
 
 
+def test_negative_entropy_is_in_natural_logarithms(teacher: Tensor) -> None:
+    mean = softmax(teacher.numpy()).mean(axis=0)
+    assert losses.negative_entropy(teacher).item() == pytest.approx((mean * np.log(mean)).sum())
+
+
+def test_l1_disagreement_of_each_image(student: Tensor, teacher: Tensor) -> None:
+    expected = np.abs(student.numpy() - teacher.numpy()).sum(axis=1) / 5
+    actual = losses.disagreement("l1", teacher, student, temperature=1.0)
+    np.testing.assert_allclose(actual.numpy(), expected)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_kl_disagreement_of_each_image(student: Tensor, teacher: Tensor, temperature: float) -> None:
+    p, q = softmax(teacher.numpy() / temperature), softmax(student.numpy() / temperature)
+    expected = (p * np.log(p / q)).sum(axis=1) * temperature**2
+    actual = losses.disagreement("kl", teacher, student, temperature=temperature)
+    np.testing.assert_allclose(actual.numpy(), expected)
+
+
+def test_a_bound_on_each_value_or_on_the_mean() -> None:
+    values = torch.tensor([1.0, 2.0, 9.0], requires_grad=True)
+    assert losses.bounded_mean(values, None, per_sample=True).item() == 4
+    assert losses.bounded_mean(values, 3.0, per_sample=False).item() == 3
+    bounded = losses.bounded_mean(values, 3.0, per_sample=True)
+    assert bounded.item() == 2
+    bounded.backward()
+    assert values.grad is not None
+    np.testing.assert_allclose(values.grad, [1 / 3, 1 / 3, 0])
+
+
+def test_norm_excess() -> None:
+    embeddings = draw(5, 4)
+    expected = np.maximum(0, np.sqrt((embeddings.numpy() ** 2).sum(axis=1)) - 2).mean()
+    assert expected > 0
+    assert losses.norm_excess(embeddings).item() == pytest.approx(expected)
+
+
+def halves(values: T) -> T:
+    return (values[3:6] - values[:3]).reshape(3, -1)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_diversity_ratio(count: int) -> None:
+    images, logits = draw(count, 2, 4, 4, seed=3), draw(count, 5, seed=4)
+    answers, pixels = halves(softmax(logits.numpy())), halves(images.numpy())
+    pairs = np.sqrt((answers**2).sum(axis=1)) / np.sqrt((pixels**2).sum(axis=1))
+    whole = np.sqrt((answers**2).sum()) / np.sqrt((pixels**2).sum())
+    assert losses.diversity_ratio(images, logits, per_pair=True).item() == pytest.approx(pairs.mean())
+    assert losses.diversity_ratio(images, logits, per_pair=False).item() == pytest.approx(whole)
+
+
+def test_diversity_ratio_of_equal_images_is_finite() -> None:
+    images = torch.ones(4, 1, 2, 2, requires_grad=True)
+    ratio = losses.diversity_ratio(images, images.flatten(1), per_pair=True)
+    ratio.backward()
+    assert ratio.item() == 0
+    assert images.grad is not None
+    assert torch.isfinite(images.grad).all()
+
+
 def test_weighted_sum() -> None:
     terms = {"a": (2.0, torch.tensor(3.0)), "b": (0.5, torch.tensor(4.0))}
     assert losses.weighted_sum(terms).item() == 8

@@ -6,13 +6,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
 from pydantic import TypeAdapter
 
 from dfkd_core.errors import DfkdError
+from dfkd_core.options import MemoryName, MethodName
 from jobs.errors import LedgerError
 from jobs.schemas import JobSpec
 from service import examples
@@ -116,11 +117,14 @@ def test_the_menu_is_sized_for_the_input_that_was_asked_for(http: httpx.Client) 
     sizes = {student.name: student.parameters for student in menu.students}
     assert sizes["lenet5"] == 61706
     assert {"lenet5_half", "resnet18", "wrn_16_1", "vgg8", "mobilenetv2"} <= set(sizes)
-    assert set(menu.methods) == {"pre_dfkd"}
-    assert set(menu.memories) == {"none", "reservoir", "vae"}
+    assert set(menu.methods) == set(get_args(MethodName))
+    assert set(menu.memories) == set(get_args(MemoryName))
+    assert menu.methods["ddad"]["needs"] == ["batchnorm"]
+    assert all("name" not in schema["properties"] for schema in menu.methods.values())
     assert "name" not in menu.memories["vae"]["properties"]
     assert menu.spec["additionalProperties"] is False
     assert "name" not in menu.spec["$defs"]["VaeOptions"]["properties"]
+    assert "name" not in menu.spec["$defs"]["DfadOptions"]["properties"]
 
 
 def test_a_student_that_cannot_take_the_input_says_why(http: httpx.Client) -> None:

@@ -70,6 +70,20 @@ def test_options_may_repeat_the_name_that_was_asked_for() -> None:
             {"distillation": {"method_options": {"name": "x", "y": 1}}},
             {"/distillation/method_options/name", "/distillation/method_options/y"},
         ),
+        ({"distillation": {"method": "dfxx"}}, {"/distillation/method"}),
+        ({"distillation": {"method": "dfxx", "method_options": {"width": 8}}}, {"/distillation/method"}),
+        (
+            {"distillation": {"method": "rdskd", "method_options": {"adv_weight": 1.0}}},
+            {"/distillation/method_options/adv_weight"},
+        ),
+        (
+            {"distillation": {"method": "mad", "method_options": {"name": "dfad", "width": 0}}},
+            {"/distillation/method_options/name", "/distillation/method_options/width"},
+        ),
+        (
+            {"distillation": {"method": "rdskd", "method_options": {"epoch_updates": 1}}},
+            {"/distillation/method_options"},
+        ),
         ({"teacher": {"input": {"shape": [1, 2]}}}, {"/teacher/input/shape"}),
         ({"teacher": {"input": {"shape": [1, 0, 2]}}}, {"/teacher/input/shape/1"}),
         ({"teacher": {"input": {"shape": [1, 2, 3], "mean": [0.1, 0.2], "std": [1.0, 1.0]}}}, {"/teacher/input"}),

@@ -1,0 +1,79 @@
+"""EMA memory: a moving average of the generator replays what it used to make. Do, Le, Nguyen, Nguyen, Harikumar, Tran,
+Rana, Venkatesh: Momentum Adversarial Distillation: Handling Large Distribution Shifts in Data-Free Knowledge
+Distillation, NeurIPS 2022, https://arxiv.org/abs/2209.10359.
+
+Nothing is stored and nothing is trained. The average reaches about 1 / (1 - decay) updates back: it smooths what the
+generator does rather than remembers its beginning.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.batch import Batch
+from dfkd_core.memories.memory import Memory
+from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.networks import ConditionalGenerator, Generator
+from dfkd_core.options import EmaOptions
+from dfkd_core.streams import Streams
+from dfkd_core.teachers.teacher import Teacher
+
+
+class EmaMemory(Memory):
+    """The averaged generator. It replays with batch statistics, like the generator, and its buffers stay as copied."""
+
+    def __init__(self, options: EmaOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
+        self._options = options
+        self._teacher = teacher
+        self._source: Generator | ConditionalGenerator | None = None
+        self.network: Generator | ConditionalGenerator | None = None
+
+    @torch.no_grad()
+    def follow(self, synthesizer: Synthesizer) -> None:
+        """Move the average towards the generator and take its buffers; a generator that is new is copied."""
+        source = synthesizer.generator
+        if source is None:
+            raise TypeError(f"{type(synthesizer).__name__} has no generator to follow")
+        if self.network is None or source is not self._source:
+            self._source, self.network = source, copy.deepcopy(source).requires_grad_(False)
+            return
+        average = self.network
+        torch._foreach_lerp_(list(average.parameters()), list(source.parameters()), 1 - self._options.decay)
+        for kept, current in zip(average.buffers(), source.buffers(), strict=True):
+            kept.copy_(current)
+
+    def remember(self, fresh: Batch) -> dict[str, Tensor]:
+        """Nothing: the average follows the generator, not its images."""
+        return {}
+
+    @torch.no_grad()
+    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+        """New images of the averaged generator; statistics are those of this batch."""
+        if self.network is None:
+            return None
+        kept = [buffer.clone() for buffer in self.network.buffers()]
+        inputs = self.network.inputs(max(2, count), generator=generator)
+        images: Tensor = self.network.train()(*inputs)[:count]
+        for buffer, before in zip(self.network.buffers(), kept, strict=True):
+            buffer.copy_(before)  # train mode has moved the running statistics
+        return Batch(images=images, teacher_logits=self._teacher.label(images))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the averaged generator."""
+        if self.network is None:
+            return 0
+        tensors = [*self.network.parameters(), *self.network.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def state(self) -> dict[str, Any]:
+        """The averaged generator."""
+        return {"network": self.network.state_dict() if self.network is not None else None}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue an earlier average; the generator must have been shown before."""
+        if self.network is not None and state["network"] is not None:
+            self.network.load_state_dict(state["network"])

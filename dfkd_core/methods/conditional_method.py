@@ -1,0 +1,49 @@
+"""ConditionalMethod: a generator that may be told a class, and the terms that go with it."""
+
+from typing import TypeVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfkd_core import losses
+from dfkd_core.methods.generator_method import Answers, TermMethod, Terms
+from dfkd_core.networks import ConditionalGenerator, Generator
+from dfkd_core.options import ConditionalOptions
+
+ConditionalOptionsT = TypeVar("ConditionalOptionsT", bound=ConditionalOptions)
+
+
+class ConditionalMethod(TermMethod[ConditionalOptionsT]):
+    """The usual terms, the class that was asked for, and embeddings no longer than noise."""
+
+    def _network(self) -> Generator | ConditionalGenerator:
+        options = self._options
+        if options.conditioning == "uncond":
+            return self._plain_network(options.latent_dim)
+        joined = options.conditioning == "cat"
+        return ConditionalGenerator(
+            self._plain_network(2 * options.latent_dim if joined else options.latent_dim),
+            num_classes=self._teacher.num_classes,
+            latent_dim=options.latent_dim,
+            joined=joined,
+            generator=self._weights,
+        )
+
+    def _nll_weight(self, student: nn.Module | None) -> float:
+        return self._options.nll_weight
+
+    def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
+        answers = self._answers(images)
+        terms = self._usual_terms(images, answers, student)
+        weight = self._nll_weight(student)
+        if weight:
+            terms["nll"] = (weight, self._nll(answers, inputs))
+        if self._options.norm_weight and isinstance(self.network, ConditionalGenerator):
+            terms["norm"] = (self._options.norm_weight, losses.norm_excess(self.network.embedding))
+        return terms
+
+    def _nll(self, answers: Answers, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Cross-entropy of the teacher with the class that was asked for, or with its own where none was."""
+        if isinstance(self.network, ConditionalGenerator):
+            return F.cross_entropy(answers.logits, inputs[1])
+        return losses.onehot(answers.logits)

@@ -1,0 +1,18 @@
+"""MAD. Do, Le, Nguyen, Nguyen, Harikumar, Tran, Rana, Venkatesh: Momentum Adversarial Distillation: Handling Large
+Distribution Shifts in Data-Free Knowledge Distillation, NeurIPS 2022, https://arxiv.org/abs/2209.10359.
+
+The generator is pushed towards disagreement only up to a bound; it learns alone first, and may be told a class. The
+student learns from it and from its moving average, which is the memory `ema`.
+"""
+
+from torch import nn
+
+from dfkd_core.methods.conditional_method import ConditionalMethod
+from dfkd_core.options import MadOptions
+
+
+class Mad(ConditionalMethod[MadOptions]):
+    """The generator with MAD's loss."""
+
+    def _nll_weight(self, student: nn.Module | None) -> float:
+        return self._options.nll_weight if student is not None else self._options.warmup_nll_weight

@@ -1,0 +1,62 @@
+"""RDSKD. Han, Park, Wang, Liu: Robustness and Diversity Seeking Data-Free Knowledge Distillation, ICASSP 2021,
+https://arxiv.org/abs/2011.03749.
+
+The generator learns alone: confidence and balance, whose growth over a reference costs exponentially, and images that
+differ more than the teacher's answers to them do. Then it stays as it is while the student learns.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core import losses
+from dfkd_core.methods.generator_method import GeneratorMethod, Terms
+from dfkd_core.options import RdskdOptions
+
+
+class Rdskd(GeneratorMethod[RdskdOptions]):
+    """The generator with RDSKD's loss, and the references of the current epoch."""
+
+    def restart(self) -> None:
+        """Random weights, a fresh optimiser, and references of 0, as released."""
+        super().restart()
+        self._updates = 0
+        self._references = {"onehot": 0.0, "balance": 0.0}
+
+    def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
+        options = self._options
+        logits = self._teacher(images)
+        values = {"onehot": losses.onehot(logits), "balance": losses.negative_entropy(logits)}
+        diversity = losses.diversity_ratio(images, logits, per_pair=options.diversity == "pair")
+        terms = {
+            "onehot": (options.onehot_weight, self._growth("onehot", values["onehot"])),
+            "balance": (options.balance_weight, self._growth("balance", values["balance"])),
+            "diversity": (options.diversity_weight, diversity),
+        }
+        self._refer(values)
+        return terms
+
+    def _growth(self, name: str, value: Tensor) -> Tensor:
+        return torch.exp(value - self._references[name]) if self._options.increments else value
+
+    def _refer(self, values: Mapping[str, Tensor]) -> None:
+        """Take this update's losses as references, once in an epoch."""
+        if self._updates % self._options.epoch_updates == self._options.reference_update:
+            self._references = {name: float(value.detach()) for name, value in values.items()}
+        self._updates += 1
+
+    def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        running = self._options.sampling == "running" and not torch.is_grad_enabled()  # only sampling has no gradients
+        images: Tensor = self.network.train(not running)(*inputs)
+        return images
+
+    def state(self) -> dict[str, Any]:
+        """What every generator has, and where the epoch stands."""
+        return {**super().state(), "updates": self._updates, "references": dict(self._references)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue an earlier generator."""
+        super().restore(state)
+        self._updates, self._references = state["updates"], dict(state["references"])

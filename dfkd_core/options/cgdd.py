@@ -1,0 +1,52 @@
+"""Options and published settings of `cgdd` (torch-free)."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.generators import ConditionalOptions
+from dfkd_core.options.published import published
+
+
+class CgddOptions(ConditionalOptions):
+    """CGDD's generator (Yu et al., 2021): told a class, it makes what the teacher takes for that class."""
+
+    name: Literal["cgdd"] = Field("cgdd", exclude=True)
+    conditioning: Literal["sum", "cat"] = Field(
+        "cat", description="How the class's learnt embedding joins the noise: added, or behind it."
+    )
+
+
+PAPER: dict[str, Any] = published(
+    {
+        "budget": {"steps": 500 * 50 * 5},
+        "training": {
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "batch_size": 256,
+            "updates_per_round": 5,
+            "fresh_batches": 5,
+            "loss": "kl",
+            "temperature": 4.0,
+            "hard_weight": 1.0,
+        },
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 256,
+            "learning_rate": 1e-3,
+            "conditioning": "cat",
+            "nll_weight": 1.0,
+            "norm_weight": 0.0,
+            "batchnorm_eps": 1e-5,
+        },
+    }
+)
+"""No code was published: the losses are the paper's, but for its attention transfer; the rest is that of DFAD."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"memory": "reservoir", "training": {"hard_weight": 0.1}},
+    "paper": PAPER,
+}

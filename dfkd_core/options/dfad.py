@@ -1,0 +1,49 @@
+"""Options and published settings of `dfad` (torch-free)."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.generators import AdvWeight, BalanceWeight, Disagreement, TermOptions
+from dfkd_core.options.published import published
+
+
+class DfadOptions(TermOptions):
+    """DFAD's generator (Fang et al., 2019): the disagreement alone. A little class balance keeps it from one class."""
+
+    name: Literal["dfad"] = Field("dfad", exclude=True)
+    adv_weight: AdvWeight = 1.0
+    disagreement: Disagreement = "l1"
+    balance_weight: BalanceWeight = 1.0  # published: 0
+
+
+PAPER: dict[str, Any] = published(
+    {
+        "budget": {"steps": 500 * 50 * 5},  # epochs, iterations, student steps of each
+        "training": {
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+            "decay": "cosine",  # published: constant, or a tenth after 100 and after 200 epochs
+            "batch_size": 256,
+            "updates_per_round": 5,
+            "fresh_batches": 5,
+            "loss": "l1",
+        },
+        "steadiness": {"min_class_entropy": 0.0, "min_diversity": 0.0},  # nothing in the loss asks for either
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 256,
+            "learning_rate": 1e-3,
+            "adv_weight": 1.0,
+            "disagreement": "l1",
+            "balance_weight": 0.0,
+            "batchnorm_eps": 1e-5,
+        },
+    }
+)
+"""The settings of the official code for CIFAR-10."""
+
+PRESETS: dict[str, dict[str, Any]] = {"default": {"memory": "reservoir"}, "paper": PAPER}

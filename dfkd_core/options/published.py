@@ -1,0 +1,43 @@
+"""What every published preset has in common (torch-free): nothing of ours in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+Settings = Mapping[str, Any]
+
+AS_PUBLISHED: dict[str, Any] = {
+    "memory": "none",
+    "training": {
+        "updates_per_round": 1,
+        "fresh_batches": 1,
+        "fresh_rounds": 1,
+        "gradient_clip": None,
+        "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
+        "valid_range": False,
+        "rate_warmup": 0.0,
+    },
+    "procedural": {"share": 0.0},
+    "steadiness": {"consolidation": 0.0},
+    "method_options": {
+        "warmup_rounds": 0,
+        "restart_rounds": 0,
+        "decay": "none",
+        "gradient_clip": None,
+        "output": "standardised",
+    },
+}
+"""No procedural images, no augmentation, no rise of the learning rate, no consolidation, no clipping."""
+
+
+def merged(under: Settings, over: Settings) -> dict[str, Any]:
+    """A tree with the leaves of both; those of `over` win."""
+    tree = dict(under)
+    for key, value in over.items():
+        below = tree.get(key)
+        tree[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return tree
+
+
+def published(settings: Settings) -> dict[str, Any]:
+    """The settings of one paper over what all of them have in common."""
+    return merged(AS_PUBLISHED, settings)
