@@ -67,8 +67,8 @@ def _spec(options: argparse.Namespace) -> DistillSpec:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    """Where in the spec; pydantic puts the memory's name between its options and their keys."""
-    tag = 2 if location[:2] == ("distillation", "memory_options") else None
+    """Where in the spec; pydantic puts the name of method or memory between its options and their keys."""
+    tag = 2 if location[:2] in (("distillation", "method_options"), ("distillation", "memory_options")) else None
     return "/".join(str(part) for depth, part in enumerate(location) if depth != tag)
 
 

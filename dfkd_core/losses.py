@@ -44,11 +44,16 @@ def activation(features: Tensor) -> Tensor:
 
 def js_divergence(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """Jensen–Shannon divergence of the two softmaxes, batch mean, divided by ln 2 so that it lies in [0, 1]."""
+    return js_of_each(teacher_logits, student_logits, temperature=temperature).mean()
+
+
+def js_of_each(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """The same for each image: (N,)."""
     log_p = F.log_softmax(teacher_logits / temperature, dim=1)
     log_q = F.log_softmax(student_logits / temperature, dim=1)
     log_m = torch.logaddexp(log_p, log_q) - math.log(2)
     divergence = (log_p.exp() * (log_p - log_m) + log_q.exp() * (log_q - log_m)).sum(dim=1) / 2
-    return divergence.mean() / math.log(2)
+    return divergence / math.log(2)
 
 
 def pseudo_js(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 3.0) -> Tensor:

@@ -52,7 +52,7 @@ def play_round(run: Run) -> Outcome:
 
 def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
     step = run.counters.steps
-    if run.schedule.consolidates(step):
+    if run.schedule.consolidates(step) and not warming_up:
         return {}
     terms: dict[str, Tensor] = {}
     for _ in range(run.config.method_options.updates_per_round):

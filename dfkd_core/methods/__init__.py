@@ -1,8 +1,11 @@
 """Methods: ways to synthesize images. One file per paper; the file's name is the method's name on the wire."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 
 from dfkd_core.config import DistillConfig
+from dfkd_core.methods.deepinversion import DeepInversion
 from dfkd_core.methods.pre_dfkd import PreDfkd
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.streams import Streams
@@ -10,7 +13,10 @@ from dfkd_core.teachers.teacher import Teacher
 
 __all__ = ["Synthesizer", "build_synthesizer"]
 
-METHODS = {"pre_dfkd": PreDfkd}
+METHODS: Mapping[str, Callable[..., Synthesizer]] = {
+    "deepinversion": DeepInversion,
+    "pre_dfkd": PreDfkd,
+}
 
 
 def build_synthesizer(

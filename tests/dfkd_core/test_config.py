@@ -29,8 +29,8 @@ def test_options_of_another_memory_are_refused_as_an_unknown_key() -> None:
 
 def test_options_of_another_method_are_refused_with_all_that_is_wrong_in_them() -> None:
     assert refusals(method_options={"name": "x", "y": 1}) == {
-        ("extra_forbidden", ("method_options", "name")),
-        ("extra_forbidden", ("method_options", "y")),
+        ("extra_forbidden", ("method_options", "pre_dfkd", "name")),
+        ("extra_forbidden", ("method_options", "pre_dfkd", "y")),
     }
 
 
