@@ -5,9 +5,10 @@ import torch
 from dfkd_core.config import DistillConfig
 from dfkd_core.memories.memory import Memory
 from dfkd_core.memories.none import NoMemory
+from dfkd_core.memories.priority import PriorityMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.vae import VaeMemory
-from dfkd_core.options import NoMemoryOptions, ReservoirOptions, VaeOptions
+from dfkd_core.options import NoMemoryOptions, PriorityOptions, ReservoirOptions, VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
@@ -19,6 +20,8 @@ def build_memory(config: DistillConfig, teacher: Teacher, *, streams: Streams, d
     match config.memory_options:
         case VaeOptions() as options:
             return VaeMemory(options, teacher, streams=streams, device=device)
+        case PriorityOptions() as options:
+            return PriorityMemory(options, teacher, streams=streams, device=device)
         case ReservoirOptions() as options:
             return ReservoirMemory(options, teacher, streams=streams, device=device)
         case NoMemoryOptions() as options:

@@ -5,8 +5,14 @@ from collections.abc import Callable, Mapping
 import torch
 
 from dfkd_core.config import DistillConfig
+from dfkd_core.methods.cmi import Cmi
+from dfkd_core.methods.csd import Csd
 from dfkd_core.methods.deepinversion import DeepInversion
+from dfkd_core.methods.fast import Fast
+from dfkd_core.methods.nayer import Nayer
 from dfkd_core.methods.pre_dfkd import PreDfkd
+from dfkd_core.methods.ssd_kd import SsdKd
+from dfkd_core.methods.sttss import Sttss
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
@@ -14,8 +20,14 @@ from dfkd_core.teachers.teacher import Teacher
 __all__ = ["Synthesizer", "build_synthesizer"]
 
 METHODS: Mapping[str, Callable[..., Synthesizer]] = {
+    "cmi": Cmi,
+    "csd": Csd,
     "deepinversion": DeepInversion,
+    "fast": Fast,
+    "nayer": Nayer,
     "pre_dfkd": PreDfkd,
+    "ssd_kd": SsdKd,
+    "sttss": Sttss,
 }
 
 

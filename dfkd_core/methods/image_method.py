@@ -13,6 +13,7 @@ from dfkd_core import inversion_losses, losses
 from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.methods.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
 from dfkd_core.methods.generator_method import Terms, evaluating
+from dfkd_core.methods.past_statistics import PastStatistics
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.options import ImageOptions, PixelOptions, RedrawnOptions
 from dfkd_core.streams import Streams
@@ -56,8 +57,13 @@ class ImageMethod(Synthesizer, Generic[OptionsT]):
         targets = self._targets(self._options.batch_size)
         with evaluating(student) if student is not None else nullcontext():
             images, terms = self._optimised(self._canvas(), targets, student)
+        self._finish(images, targets)
         self._unseen = torch.cat([self._unseen, images])
         return terms
+
+    def _finish(self, images: Tensor, targets: Tensor) -> None:
+        """Called with every batch that is ready, for methods that learn from what they have made."""
+        return
 
     def _optimised(
         self, canvas: Canvas, targets: Tensor, student: nn.Module | None
@@ -99,8 +105,9 @@ class ImageMethod(Synthesizer, Generic[OptionsT]):
         """Every term of the loss with its weight; terms without weight are not computed."""
         options, teacher = self._options, self._teacher
         with BatchNormStatistics(teacher.network) as statistics:
-            logits = teacher(images)
-            distance = statistics.distance() if options.bn_weight and "batchnorm" in teacher.offers else None
+            logits, features = self._seen(images)
+            matched = options.bn_weight and "batchnorm" in teacher.offers
+            distance = self._distance(statistics) if matched else None
         terms = {"target": (options.target_weight, self._target_loss(logits, targets))}
         if distance is not None:
             terms["bn"] = (options.bn_weight, distance)
@@ -111,10 +118,21 @@ class ImageMethod(Synthesizer, Generic[OptionsT]):
         if student is not None and options.adv_weight:
             weight = options.adv_weight * self._calmed
             terms["adv"] = (weight, self._adversarial(images, logits, targets, student))
-        return terms
+        return terms | self._own_terms(images, features)
+
+    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The teacher's logits, and whatever else of its forward the method's own terms are about: (N, F)."""
+        return self._teacher(images), None
+
+    def _own_terms(self, images: Tensor, features: Tensor | None) -> Terms:
+        """Terms that only this method has."""
+        return {}
 
     def _target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         return inversion_losses.soft_cross_entropy(logits, targets)
+
+    def _distance(self, statistics: BatchNormStatistics) -> Tensor:
+        return statistics.distance()
 
     def _smoothness(self, images: Tensor) -> Tensor:
         return losses.total_variation(images)
@@ -161,5 +179,29 @@ class PixelMethod(ImageMethod[PixelT]):
 class RedrawnMethod(ImageMethod[RedrawnT]):
     """The unknowns are the weights and the codes of a generator that every batch draws anew."""
 
+    def __init__(self, options: RedrawnT, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
+        super().__init__(options, teacher, streams=streams, device=device)
+        self._past = PastStatistics(options.bn_past)
+
     def _canvas(self) -> Canvas:
         return RedrawnCanvas(self._options, self._teacher.input_space, generator=self._draws, device=self._device)
+
+    def _distance(self, statistics: BatchNormStatistics) -> Tensor:
+        return losses.batchnorm_distance(self._past.blended(statistics.moments))
+
+    def _finish(self, images: Tensor, targets: Tensor) -> None:
+        self._past.take_in()
+
+    def restart(self) -> None:
+        """Forget the images not given yet and the statistics of earlier batches."""
+        super().restart()
+        self._past = PastStatistics(self._options.bn_past)
+
+    def state(self) -> dict[str, Any]:
+        """With the statistics of earlier batches."""
+        return {**super().state(), "past": self._past.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue with earlier images and statistics."""
+        super().restore(state)
+        self._past.restore(state["past"])

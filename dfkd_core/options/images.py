@@ -64,6 +64,9 @@ class RedrawnOptions(ImageOptions):
     keep: Literal["last", "best"] = Field(
         "best", description="Which images of a batch's steps are kept: the last, or those of the lowest loss."
     )
+    bn_past: Fraction = Field(
+        0.0, description="Share of the earlier batches in the statistics that are matched, with this decay; 0: none."
+    )
     batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the generator's BatchNorms.")
     output: Literal["bounded", "standardised"] = Field(
         "bounded", description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm."
@@ -83,6 +86,13 @@ BANK: dict[str, Any] = {
     },
 }
 """The loop around costly images: few rounds with many student updates, most of them on the bank."""
+
+OFFLINE: dict[str, Any] = {
+    **BANK,
+    "training": {**BANK["training"], "replay_share": 1.0, "final_replay_share": 1.0},
+    "steadiness": {"consolidation": 1.0},
+}
+"""All images first, then the student: nothing is made after the warm-up."""
 
 PUBLISHED: dict[str, Any] = {
     "memory": "reservoir",
