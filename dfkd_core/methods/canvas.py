@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dfkd_core.networks import Generator
 from dfkd_core.options import PixelOptions, RedrawnOptions
+from dfkd_core.procedural import procedural_images
 from dfkd_core.teachers.teacher import InputSpace
 
 
@@ -40,9 +41,13 @@ class PixelCanvas(Canvas):
         if options.start == "normal":
             start = torch.randn(shape, generator=generator).to(device)
         else:
-            levels = smooth_noise(shape, options.start_scale, generator=generator).to(device)
-            start = torch.lerp(self._low, self._high, levels)
+            start = torch.lerp(self._low, self._high, self._levels(shape, generator).to(device))
         self.pixels = start.requires_grad_()
+
+    def _levels(self, shape: tuple[int, int, int, int], generator: torch.Generator) -> Tensor:
+        if self._options.start == "shapes":
+            return procedural_images(shape[1:], shape[0], generator=generator)
+        return smooth_noise(shape, self._options.start_scale, generator=generator)
 
     @property
     def unknowns(self) -> list[tuple[list[Tensor], float]]:
@@ -93,7 +98,7 @@ def redrawn_generator(options: RedrawnOptions, space: InputSpace, *, generator: 
     )
 
 
-def smooth_noise(shape: tuple[int, ...], scale: int, *, generator: torch.Generator) -> Tensor:
+def smooth_noise(shape: tuple[int, int, int, int], scale: int, *, generator: torch.Generator) -> Tensor:
     """Values in [0, 1], (N, C, H, W): uniform on a grid of `scale` pixels, linear in between."""
     count, channels, height, breadth = shape
     grid = (count, channels, -(-height // scale), -(-breadth // scale))

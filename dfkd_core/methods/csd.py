@@ -1,4 +1,4 @@
-"""CSD. Luo, Chen, Li, Wang, Ruan, Yang, Li: Customizing Synthetic Data for Data-Free Student Learning, ICME 2023,
+"""CSD. Luo, Chen, Wang: Customizing Synthetic Data for Data-Free Student Learning, ICME 2023,
 https://arxiv.org/abs/2307.04542.
 
 A small probe learns to read class and orientation of an image off the student's features. Where it fails, the student

@@ -19,7 +19,7 @@ class DeepInversionOptions(PixelOptions):
     smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
 
 
-DEFAULT: dict[str, Any] = {**BANK}
+DEFAULT: dict[str, Any] = {**BANK, "method_options": {"start": "shapes"}}
 
 PAPER: dict[str, Any] = {
     **PUBLISHED,

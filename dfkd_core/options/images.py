@@ -40,8 +40,10 @@ class PixelOptions(ImageOptions):
     """The unknowns are the pixels."""
 
     valid_range: bool = Field(True, description="Put pixels back into the valid range after every step.")
-    start: Literal["smooth", "normal"] = Field(
-        "smooth", description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published)."
+    start: Literal["smooth", "normal", "shapes"] = Field(
+        "smooth",
+        description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published); shapes: the "
+        "random shapes of the procedural images.",
     )
     start_scale: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="Distance of independent values of a smooth start, in pixels."

@@ -23,6 +23,8 @@ class SttssOptions(PixelOptions):
     bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered; published: 0.")
 
 
+DEFAULT: dict[str, Any] = {**OFFLINE, "method_options": {"start": "shapes"}}
+
 PAPER: dict[str, Any] = {
     **PUBLISHED,
     "budget": {"steps": 500 * 375},  # epochs of 24 000 images
@@ -60,4 +62,4 @@ PAPER: dict[str, Any] = {
 """The paper's variance and weights for MNIST; temperature, steps, rates and the student's training are not known from
 it and are those of the method it improves on (Nayak et al., Zero-Shot Knowledge Distillation, ICML 2019)."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": OFFLINE, "paper": PAPER}
+PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
