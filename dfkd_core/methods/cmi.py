@@ -35,8 +35,8 @@ class Cmi(RedrawnMethod[CmiOptions]):
     def _forget(self) -> None:
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
-            dim = self._options.embedding_dim
-            head = nn.Sequential(nn.Linear(self._width, dim), nn.ReLU(), nn.Linear(dim, dim))
+            width = self._width
+            head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self._options.embedding_dim))
         self._head = head.to(self._device)
         self._features = torch.zeros((0, 2, self._width), device=self._device)  # local and global views, newest last
 
@@ -66,8 +66,10 @@ class Cmi(RedrawnMethod[CmiOptions]):
         chosen = torch.randint(max(1, len(self._features)), (count,), generator=self._draws)
         earlier = self._features[chosen.to(self._device)]
         anchors, positives = torch.cat([local, earlier[:, 0]]), torch.cat([whole, earlier[:, 1]])
+        with torch.no_grad():
+            positives = self._head(positives)
         return inversion_losses.info_nce(
-            self._head(anchors), self._head(positives), temperature=self._options.contrast_temperature, new=len(local)
+            self._head(anchors), positives, temperature=self._options.contrast_temperature, new=len(local)
         )
 
     def _local_features(self, images: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ PAPER: dict[str, Any] = {
         "steps": 500,
         "learning_rate": 1e-3,
         "code_learning_rate": 1e-3,
-        "betas": [0.9, 0.999],
+        "betas": [0.5, 0.999],
         "decay": "none",
         "keep": "best",
         "shift": 4,
