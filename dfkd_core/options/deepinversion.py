@@ -51,7 +51,7 @@ PAPER: dict[str, Any] = {
         "start": "normal",
     },
 }
-"""The released code's "parameters from the paper" for CIFAR-10; what a student then learns from them is not published, the rest is the usual one
-of the comparisons with it."""
+"""The released code's "parameters from the paper" for CIFAR-10. What a student then learns from such images is not
+published; the rest is the usual training of the comparisons with it."""
 
 PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
