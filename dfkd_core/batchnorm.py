@@ -42,9 +42,42 @@ class BatchNormStatistics:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
 
+    @property
+    def moments(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """For each layer read: batch mean, batch variance, running mean, running variance, each (channels,)."""
+        return list(self._moments.values())
+
     def distance(self) -> Tensor:
         """Sum over the layers read of the two L2 distances; see `losses.batchnorm_distance`."""
-        return losses.batchnorm_distance(list(self._moments.values()))
+        return losses.batchnorm_distance(self.moments)
+
+
+class ChannelMeans:
+    """While open, every forward of `network` leaves each image's channel means at all BatchNorm2d inputs here."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        self._handles: list[RemovableHandle] = []
+        self._means: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        self._handles = [layer.register_forward_pre_hook(self._read) for layer in self._layers]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._means.clear()
+
+    def _read(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._means.append(inputs[0].mean(dim=(2, 3)))
+
+    def all(self) -> Tensor:
+        """Of the one forward since it was opened: (N, channels of all layers)."""
+        return torch.cat(self._means, dim=1)
 
 
 @contextmanager

@@ -191,7 +191,7 @@ class Training(Frozen):
     decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
     rate_warmup: Fraction = Field(0.05, description="Share of the run in which the learning rate rises; published: 0.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
-    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(40, description="Student updates per round.")
+    updates_per_round: Annotated[int, Field(ge=1, le=10_000)] = Field(40, description="Student updates per round.")
     fresh_batches: Annotated[int, Field(ge=1, le=100)] = Field(4, description="Generator batches drawn per round.")
     fresh_rounds: Annotated[int, Field(ge=1, le=1000)] = Field(4, description="Rounds for which fresh images are used.")
     replays_per_round: Annotated[int, Field(ge=1, le=100_000)] = Field(128, description="Images replayed per round.")

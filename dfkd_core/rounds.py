@@ -131,6 +131,7 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
 
 def _draw_remembered(run: Run) -> None:
     training = run.config.training
+    run.memory.watch(run.student)
     replayed = run.memory.replay(training.replays_per_round, generator=run.streams["replay"])
     if replayed is not None:
         run.remembered = [*run.remembered, replayed][-training.fresh_rounds :]

@@ -6,10 +6,11 @@ from dfkd_core.config import DistillConfig
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.memory import Memory
 from dfkd_core.memories.none import NoMemory
+from dfkd_core.memories.priority import PriorityMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.ring import RingMemory
 from dfkd_core.memories.vae import VaeMemory
-from dfkd_core.options import EmaOptions, NoMemoryOptions, ReservoirOptions, RingOptions, VaeOptions
+from dfkd_core.options import EmaOptions, NoMemoryOptions, PriorityOptions, ReservoirOptions, RingOptions, VaeOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
@@ -23,6 +24,8 @@ def build_memory(config: DistillConfig, teacher: Teacher, *, streams: Streams, d
             return EmaMemory(options, teacher, streams=streams, device=device)
         case NoMemoryOptions() as options:
             return NoMemory(options, teacher, streams=streams, device=device)
+        case PriorityOptions() as options:
+            return PriorityMemory(options, teacher, streams=streams, device=device)
         case ReservoirOptions() as options:
             return ReservoirMemory(options, teacher, streams=streams, device=device)
         case RingOptions() as options:

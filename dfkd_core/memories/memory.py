@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd_core.batch import Batch
 from dfkd_core.methods.synthesizer import Synthesizer
@@ -20,6 +20,10 @@ class Memory(ABC):
     @abstractmethod
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
         """Take in a round's fresh images; returns detached losses by name, if it learns."""
+
+    def watch(self, student: nn.Module) -> None:
+        """Hear of the student as it is now, before a replay; the student is left as it was."""
+        return
 
     @abstractmethod
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dfkd_core.batch import Batch
 from dfkd_core.memories.memory import Memory
-from dfkd_core.options import ReservoirOptions
+from dfkd_core.options import PriorityOptions, ReservoirOptions
 from dfkd_core.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
@@ -24,7 +24,9 @@ CHECK_AFTER = 1000  # images
 class ReservoirMemory(Memory):
     """Images in 8 bits between the valid bounds of each channel, logits in 16-bit floats."""
 
-    def __init__(self, options: ReservoirOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
+    def __init__(
+        self, options: ReservoirOptions | PriorityOptions, teacher: Teacher, *, streams: Streams, device: torch.device
+    ) -> None:
         self._options = options
         self._teacher = teacher
         self._device = device

@@ -41,6 +41,19 @@ class ReservoirOptions(AnyMemoryOptions):
     capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(10_000, description="Images kept, over all classes.")
 
 
+class PriorityOptions(AnyMemoryOptions):
+    """A small bank of which the images are replayed more often that the student has not learnt yet."""
+
+    name: Literal["priority"] = Field("priority", exclude=True)
+    capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(5000, description="Images kept, over all classes.")
+    exponent: Fraction = Field(
+        0.6, description="Of the divergence of teacher and student in an image's priority; 0: all alike."
+    )
+    correction: Fraction = Field(
+        0.4, description="Exponent of the importance weights; 1: they undo the priorities altogether."
+    )
+
+
 class RingOptions(AnyMemoryOptions):
     """The newest batches in a ring (MB-DFKD, Binici et al., WACV 2022): the oldest gives way to the newest."""
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.batchnorm import BatchNormStatistics, has_batchnorm, reestimate
+from dfkd_core.batchnorm import BatchNormStatistics, ChannelMeans, has_batchnorm, reestimate
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 
@@ -29,6 +29,17 @@ def test_distance_is_that_of_the_inputs_of_the_layer() -> None:
     mean, variance = seen.mean(dim=(0, 2, 3)), seen.var(dim=(0, 2, 3), correction=0)
     expected = mean.norm() + (variance - 1).norm()  # fresh running statistics are 0 and 1
     torch.testing.assert_close(distance, expected)
+
+
+def test_channel_means_are_those_of_each_image_before_the_layer() -> None:
+    teacher = tiny_teacher(batchnorm=True)
+    images = torch.randn(5, 1, 8, 8, requires_grad=True)
+    with ChannelMeans(teacher.network) as means:
+        teacher(images)
+        found = means.all()
+    torch.testing.assert_close(found, teacher.network[0](images).mean(dim=(2, 3)))
+    assert found.requires_grad
+    assert hooks(teacher.network) == 0
 
 
 def test_distance_reaches_the_images_and_not_the_teacher() -> None:

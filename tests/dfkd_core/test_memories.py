@@ -9,14 +9,23 @@ from dfkd_core.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.none import NoMemory
+from dfkd_core.memories.priority import PriorityMemory, priorities
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.ring import RingMemory
 from dfkd_core.memories.vae import VaeMemory
 from dfkd_core.methods.mad import Mad
-from dfkd_core.options import EmaOptions, MadOptions, NoMemoryOptions, ReservoirOptions, RingOptions, VaeOptions
+from dfkd_core.options import (
+    EmaOptions,
+    MadOptions,
+    NoMemoryOptions,
+    PriorityOptions,
+    ReservoirOptions,
+    RingOptions,
+    VaeOptions,
+)
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import InputSpace, Teacher
-from tests.dfkd_core.tiny import tiny_teacher
+from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")
 
@@ -372,3 +381,44 @@ def test_a_restored_ring_goes_on_where_it_was() -> None:
     for memory in (one, other):
         memory.remember(told(teacher, 9.0))
     assert contents(one) == contents(other) == {2.0, 9.0}
+
+
+def test_priorities_follow_a_power_of_the_divergence_and_leave_nothing_out() -> None:
+    divergence = torch.tensor([0.0, 0.25, 4.0])
+    weights = [0.001**0.5, 0.5, 2.0]
+    expected = torch.tensor([weight / sum(weights) for weight in weights])
+    torch.testing.assert_close(priorities(divergence, exponent=0.5), expected)
+
+
+def test_priority_memory_replays_more_often_what_the_student_has_not_learnt() -> None:
+    teacher, student = tiny_teacher(), tiny_network(batchnorm=True).train()
+    options = PriorityOptions(capacity=400, exponent=1.0, correction=0.0)
+    memory = PriorityMemory(options, teacher, streams=Streams(0), device=CPU)
+    memory.watch(student)
+    assert memory.replay(4, generator=draws()) is None
+    memory.remember(fresh(teacher))
+    before = [tensor.clone() for tensor in student.state_dict().values()]
+    memory.watch(student)
+    assert student.training
+    assert all(torch.equal(one, other) for one, other in zip(before, student.state_dict().values(), strict=True))
+    replayed = memory.replay(20_000, generator=draws())
+    assert replayed is not None
+    kept = memory._known
+    log_p, log_q = (x.log_softmax(dim=1) for x in (kept.teacher_logits, student.eval()(kept.images).detach()))
+    divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    share = [(replayed.images == image).flatten(1).all(dim=1).float().mean() for image in kept.images]
+    torch.testing.assert_close(torch.stack(share), divergence / divergence.sum(), atol=0.012, rtol=0)
+
+
+def test_a_restored_priority_memory_replays_the_same() -> None:
+    teacher, student = tiny_teacher(), tiny_network()
+    one, other = (PriorityMemory(PriorityOptions(), teacher, streams=Streams(0), device=CPU) for _ in range(2))
+    one.remember(fresh(teacher))
+    other.restore(one.state())
+    replays = []
+    for memory in (one, other):
+        memory.watch(student)
+        replays.append(memory.replay(8, generator=draws()))
+    assert replays[0] is not None
+    assert replays[1] is not None
+    assert torch.equal(replays[0].images, replays[1].images)

@@ -1,0 +1,67 @@
+"""Options and published settings of `csd` (torch-free)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.values import Positive, Weight
+
+
+class CsdOptions(RedrawnOptions):
+    """Customizing synthetic data (Luo et al., ICME 2023): images at which a probe on the student's features fails."""
+
+    name: Literal["csd"] = Field("csd", exclude=True)
+    adv_weight: Weight = Field(1.0, description="Weight of the probe's failure, after the warm-up.")
+    adv_limit: Positive = Field(
+        10.0, description="What one image's failure counts at most; unit-length outputs keep it below that anyway."
+    )
+    transforms: Literal["rotations", "flips", "none"] = Field(
+        "rotations", description="What the probe must tell apart beside the classes; rotations by right angles."
+    )
+    probe_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(100, description="Updates of each round's new probe.")
+    probe_batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update, each turned.")
+    probe_learning_rate: Positive = Field(0.1, description="Of the probe's SGD with momentum 0.9.")
+    probe_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        2048, description="Images kept for the probe, over all classes, in 8 bits."
+    )
+
+
+PAPER: dict[str, Any] = {
+    **PUBLISHED,
+    "budget": {"steps": 100 * 2000},
+    "memory_options": {"capacity": 100_000},
+    "training": {
+        **PUBLISHED["training"],
+        "batch_size": 128,
+        "updates_per_round": 2000,
+        "hard_weight": 1.0,
+        "augmentation": CROP_AND_FLIP,
+    },
+    "method_options": {
+        "latent_dim": 256,
+        "width": 64,
+        "batch_size": 200,
+        "warmup_rounds": 400,
+        "steps": 200,  # 500 in the warm-up
+        "learning_rate": 1e-3,
+        "code_learning_rate": 1e-3,
+        "betas": [0.5, 0.999],
+        "decay": "none",
+        "keep": "best",
+        "shift": 4,
+        "flip": True,
+        "target_weight": 1.0,
+        "bn_weight": 1.0,
+        "adv_weight": 10.0,
+        "output": "bounded",
+        "transforms": "rotations",
+        "probe_steps": 2000,
+        "probe_batch_size": 128,
+        "probe_learning_rate": 0.1,
+        "probe_capacity": 100_000,
+    },
+}
+"""The settings of the released script for CIFAR-10, without its feature distillation (weight 30, a default there)."""
+
+PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}

@@ -1,0 +1,124 @@
+"""What every method that optimises its images one batch at a time can be told (torch-free)."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.generators import SynthesisOptions
+from dfkd_core.values import Fraction, Positive, Weight
+
+
+class ImageOptions(SynthesisOptions):
+    """One update makes one batch of images, each batch in `steps` steps of Adam."""
+
+    batch_size: Annotated[int, Field(ge=8, le=8192)] = Field(128, description="Images that one update makes.")
+    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        16, description="Rounds that build the first images, before the first student update."
+    )
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(80, description="Adam steps for a batch of images.")
+    learning_rate: Positive = Field(0.08, description="Of Adam.")
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+        [0.5, 0.9], description="Of Adam: decay of its two moments."
+    )
+    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, within each batch.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which images of a batch's steps are kept: the last, or those of the lowest loss."
+    )
+    shift: Annotated[int, Field(ge=0, le=64)] = Field(
+        2, description="Largest shift of the images before the teacher sees them, in pixels; edges are repeated."
+    )
+    flip: bool = Field(False, description="Mirror the batch in half of the steps.")
+    target_weight: Weight = Field(1.0, description="Weight of the cross-entropy with the batch's targets.")
+    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
+    smoothness_weight: Weight = Field(0.0, description="Weight of the total variation of the images.")
+    l2_weight: Weight = Field(0.0, description="Weight of the mean norm of an image.")
+    adv_weight: Weight = Field(0.0, description="Weight of the student's feedback, after the warm-up.")
+    adv_limit: Positive = Field(0.5, description="What one image's feedback counts at most.")
+
+
+class PixelOptions(ImageOptions):
+    """The unknowns are the pixels."""
+
+    valid_range: bool = Field(True, description="Put pixels back into the valid range after every step.")
+    start: Literal["smooth", "normal", "shapes"] = Field(
+        "smooth",
+        description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published); shapes: the "
+        "random shapes of the procedural images.",
+    )
+    start_scale: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Distance of independent values of a smooth start, in pixels."
+    )
+    smoothness: Literal["mean", "norm"] = Field(
+        "mean", description="mean: absolute differences of neighbours; norm: the published form, over the whole batch."
+    )
+
+
+class RedrawnOptions(ImageOptions):
+    """The unknowns are the weights and the codes of a small generator that every batch draws anew."""
+
+    latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="Length of an image's code.")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(8, description="Channels of the last inner convolution.")
+    learning_rate: Positive = Field(0.01, description="Of Adam, for the generator's weights.")
+    code_learning_rate: Positive = Field(0.05, description="Of Adam, for the codes; published: as the weights.")
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+        [0.5, 0.999], description="Of Adam: decay of its two moments."
+    )
+    keep: Literal["last", "best"] = Field(
+        "best", description="Which images of a batch's steps are kept: the last, or those of the lowest loss."
+    )
+    bn_past: Fraction = Field(
+        0.0, description="Share of the earlier batches in the statistics that are matched, with this decay; 0: none."
+    )
+    batchnorm_eps: Positive = Field(1e-5, description="Epsilon of the generator's BatchNorms.")
+    output: Literal["bounded", "standardised"] = Field(
+        "bounded", description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm."
+    )
+
+
+BANK: dict[str, Any] = {
+    "memory": "reservoir",
+    "memory_options": {"capacity": 20_000},
+    "training": {
+        "updates_per_round": 200,
+        "fresh_batches": 1,
+        "fresh_rounds": 2,
+        "replays_per_round": 1024,
+        "replay_share": 0.8,
+        "final_replay_share": 0.8,
+    },
+}
+"""The loop around costly images: few rounds with many student updates, most of them on the bank."""
+
+OFFLINE: dict[str, Any] = {
+    **BANK,
+    "training": {**BANK["training"], "replay_share": 1.0, "final_replay_share": 1.0},
+    "steadiness": {"consolidation": 1.0},
+}
+"""All images first, then the student: nothing is made after the warm-up."""
+
+PUBLISHED: dict[str, Any] = {
+    "memory": "reservoir",
+    "training": {
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "fresh_batches": 1,
+        "fresh_rounds": 1,
+        "replay_share": 1.0,  # the newest images are in the bank too, at most one among many
+        "final_replay_share": 1.0,
+        "replays_per_round": 20_000,
+        "loss": "kl",
+        "temperature": 20.0,
+        "gradient_clip": None,
+        "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
+        "valid_range": False,
+        "rate_warmup": 0.0,
+    },
+    "procedural": {"share": 0.0},
+    "steadiness": {"consolidation": 0.0},
+}
+"""What the publications have in common: SGD and KL at temperature 20 on a bank of stored images."""
+
+CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True, "mixup": 0.0, "noise": 0.0, "rotation": 0.0}
+"""Four pixels of 32, as the toolboxes of this line of work train their students."""
