@@ -1,4 +1,4 @@
-"""What holds for every method of the menu, and for every preset of it."""
+"""What holds for every method with a generator, and for the menu; `test_image_methods` has those that keep images."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -18,7 +18,13 @@ from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 CPU = torch.device("cpu")
 SMALL = {"latent_dim": 6, "width": 4, "batch_size": 12, "steps": 3, "iterations": 3}
 
-every_method = pytest.mark.parametrize("method", get_args(MethodName))
+GENERATORS = [
+    method
+    for method in get_args(MethodName)
+    if "generator" in DistillConfig.model_validate({"method": method}).method_options.gives
+]
+
+every_method = pytest.mark.parametrize("method", GENERATORS)
 
 
 def small_config(method: str, **changes: Any) -> DistillConfig:
@@ -124,7 +130,7 @@ def test_what_a_method_needs_is_something_that_teachers_offer(method: str) -> No
     assert options.needs <= tiny_teacher(batchnorm=True).offers
     assert options.gives <= {"generator"}
     source = made(method, tiny_teacher(batchnorm=True), Streams(0))
-    assert ("generator" in options.gives) == (source.generator is not None)
+    assert source.generator is not None
     if not options.needs:
         plain = made(method, tiny_teacher(batchnorm=False, features=False), Streams(0))
         assert plain.synthesize(tiny_network(), rate=1.0)
@@ -148,11 +154,7 @@ def test_every_preset_is_valid_and_its_memory_can_be_built(method: str, preset: 
 def test_a_published_preset_has_nothing_of_ours(method: str) -> None:
     config = DistillConfig.model_validate({"method": method, "preset": "paper"})
     assert config.procedural.share == 0
-    assert not config.training.augmentation.active or method in AUGMENTED
+    assert not config.training.augmentation.active
     assert not config.training.valid_range
     assert config.training.rate_warmup == 0
     assert config.steadiness.consolidation == (1 if method == "rdskd" else 0)
-
-
-AUGMENTED: frozenset[str] = frozenset()
-"""Methods whose papers augment the images that the student sees."""
