@@ -56,6 +56,7 @@ class PixelOptions(ImageOptions):
 class RedrawnOptions(ImageOptions):
     """The unknowns are the weights and the codes of a small generator that every batch draws anew."""
 
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(40, description="Adam steps for a batch of images.")
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="Length of an image's code.")
     width: Annotated[int, Field(ge=1, le=512)] = Field(8, description="Channels of the last inner convolution.")
     learning_rate: Positive = Field(0.01, description="Of Adam, for the generator's weights.")
@@ -85,6 +86,7 @@ BANK: dict[str, Any] = {
         "replays_per_round": 1024,
         "replay_share": 0.8,
         "final_replay_share": 0.8,
+        "augmentation": {"mixup": 0.5, "contrast": 0.5, "brightness": 0.3},  # few images must go a long way
     },
 }
 """The loop around costly images: few rounds with many student updates, most of them on the bank."""
