@@ -7,7 +7,7 @@ are in `options`.
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dfkd_core.options import (
     MEMORY_PRESETS,
@@ -24,6 +24,7 @@ from dfkd_core.options.published import merged
 from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
+AUTO = "auto"  # as a method
 NARROWED_TEACHER = "teacher"  # as an architecture
 
 
@@ -230,7 +231,15 @@ class Steadiness(Frozen):
 class DistillConfig(Frozen):
     """How to distil: the method that synthesizes, the memory that replays, the student's training and the budget."""
 
-    method: MethodName = "pre_dfkd"
+    method: Literal["auto", MethodName] = Field(
+        "pre_dfkd", description="What synthesizes. auto: the best known for what the teacher offers; see `because`."
+    )
+    because: Annotated[str, Field(max_length=500)] | None = Field(
+        None, description="Why auto became this method; filled in when the job is taken."
+    )
+    fallback: MethodName | None = Field(
+        None, description="Method that takes over when this one collapses or no better student is published for long."
+    )
     preset: PresetName = Field(
         "default", description="Settings that apply where the spec is silent: our best, or those of the paper's code."
     )
@@ -255,8 +264,11 @@ class DistillConfig(Frozen):
             return validate(value)
         value = _over_preset(cls, value)
         named, foreign = dict(value), []
+        if value.get("method") == AUTO and value.get("method_options"):
+            raise PydanticCustomError("options_of_auto", "options belong to a method: name one instead of auto")
         for role in ("method", "memory"):
             asked = value.get(role, cls.model_fields[role].default)
+            asked = cls.model_fields[role].default if asked == AUTO else asked
             options = value.get(f"{role}_options", {})
             if isinstance(options, dict):
                 named[f"{role}_options"] = {**options, "name": asked}

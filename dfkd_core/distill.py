@@ -25,12 +25,14 @@ from torch import nn
 from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoint
 from dfkd_core.config import DistillConfig
-from dfkd_core.errors import Stopped
+from dfkd_core.errors import GeneratorCollapsed, Stopped
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.rounds import complete_audit, play_round
 from dfkd_core.run import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.scoring import evaluate_on_probe
 from dfkd_core.teachers.teacher import Teacher
+
+PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over
 
 Measure = Callable[[int, Mapping[str, nn.Module]], None]
 
@@ -132,17 +134,40 @@ def _train(loop: _Loop) -> None:
     run = loop.run
     while run.counters.steps < run.schedule.total_steps and not loop.out_of_time():
         before = run.counters.steps
-        outcome = play_round(run)
+        try:
+            outcome = play_round(run)
+        except GeneratorCollapsed as error:
+            if run.config.fallback is None:
+                raise
+            _fall_back(loop, error.detail)
+            continue
         loop.tell("progress", {"losses": outcome.losses})
         if outcome.rolled_back is not None:
             loop.tell("rolled-back", {"reason": outcome.rolled_back})
         if run.schedule.evaluates(before, run.counters.steps):
             _evaluate(loop, outcome.losses)
+            _leave_a_plateau(loop)
         if loop.stop_requested:
             loop.save()
             raise Stopped(f"stopped at step {run.counters.steps} as asked")
         if loop.checkpoints is not None and loop.checkpoints.due():
             loop.save()
+
+
+def _leave_a_plateau(loop: _Loop) -> None:
+    """Fall back where the method found nothing for long that made a better student, and there is still time."""
+    run = loop.run
+    since = run.counters.steps - (run.ratchet.published_step or 0)
+    patience = PLATEAU * run.schedule.total_steps
+    if run.config.fallback is not None and since > patience and not run.schedule.consolidates(run.counters.steps):
+        _fall_back(loop, f"no better student in {since} updates")
+
+
+def _fall_back(loop: _Loop, reason: str) -> None:
+    config = loop.run.config
+    assert config.fallback is not None
+    loop.tell("fell-back", {"reason": reason, "from": config.method, "to": config.fallback})
+    loop.run.take_over(config.fallback)
 
 
 def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:

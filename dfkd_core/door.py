@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from dfkd_core.choice import chosen
 from dfkd_core.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection import Inspection
@@ -32,9 +33,9 @@ def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | No
             options=spec.student.options,
         )
         check_smaller(student.name, student.parameters, inspection.parameters)
+    spec = spec.model_copy(update={"teacher": teacher, "distillation": chosen(spec.distillation, inspection)})
     _check_needs(spec, inspection)
-    resolved = spec.model_copy(update={"teacher": teacher})
-    return resolved, student, [*inspection.warnings, *_warn(spec.teacher)]
+    return spec, student, [*inspection.warnings, *_warn(spec.teacher)]
 
 
 def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:

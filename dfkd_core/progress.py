@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-UpdateKind = Literal["stage", "progress", "published", "rolled-back", "checkpoint", "warning"]
+UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back", "checkpoint", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +12,8 @@ class Update:
     """One thing worth telling. `data` by kind:
 
     stage: {} · progress: {"losses": {name: float}} · published: {"agreement": float} ·
-    rolled-back: {"reason": str} · checkpoint: {"path": str} · warning: {"code", "detail", "hint"}.
+    rolled-back: {"reason": str} · fell-back: {"reason", "from", "to"} · checkpoint: {"path": str} ·
+    warning: {"code", "detail", "hint"}.
     """
 
     kind: UpdateKind

@@ -18,6 +18,7 @@ HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, o
 PROCEDURAL_CHUNK = 512  # images drawn, labelled and stored at a time
 PROCEDURAL_HELD_OUT = 4  # one of so many new procedural images may be held out
 COSTLY_AUDIT = 256  # images that an audit set is completed to where each of them is optimised
+WARMUP_DRAWS = 2  # rounds of a warm-up that draw procedural images: enough to begin with
 GOOD_EVERY = 20  # rounds between two snapshots of a healthy synthesizer
 
 
@@ -32,7 +33,8 @@ class Outcome:
 def play_round(run: Run) -> Outcome:
     """One round. Until the warm-up is over the student does not learn."""
     warming_up = run.counters.warmup_rounds < run.config.method_options.warmup_rounds
-    _draw_procedural(run)
+    if run.counters.warmup_rounds < WARMUP_DRAWS or not warming_up:
+        _draw_procedural(run)
     terms = _synthesize(run, warming_up=warming_up)
     rolled_back = None
     if warming_up:

@@ -81,10 +81,13 @@ class Run:
             "curve": self.curve,
             "global_draws": torch.get_rng_state(),
             "done": self.done,
+            "method": self.config.method,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue where `state` was taken."""
+        if state["method"] != self.config.method:
+            self.take_over(state["method"])
         for name in _PARTS:
             getattr(self, name).restore(state[name])
         self.student.load_state_dict(state["student"])
@@ -96,6 +99,17 @@ class Run:
         self.curve = list(state["curve"])
         self.done = state["done"]
         torch.set_rng_state(state["global_draws"])
+
+    def take_over(self, method: str) -> None:
+        """Go on with another method, by its defaults: it warms up first, and everything else stays as it is."""
+        options = DistillConfig.model_validate({"method": method}).method_options
+        self.config = self.config.model_copy(update={"method": method, "method_options": options, "fallback": None})
+        self.synthesizer = build_synthesizer(self.config, self.teacher, streams=self.streams, device=self.device)
+        self.memory.follow(self.synthesizer)
+        self.guard = build_guard(self.config)
+        self.good = [copy.deepcopy(self.synthesizer.state())]
+        counters = self.counters
+        counters.warmup_rounds = counters.rounds_since_start = counters.rollbacks_in_a_row = 0
 
     def valid(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) as student, probe and audit see them: in the valid pixel range, unless told not to."""
@@ -135,12 +149,18 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         probe=Probe(steadiness.probe_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(config.procedural, teacher, device=device),
-        guard=CollapseGuard(min_class_entropy=steadiness.min_class_entropy, min_diversity=steadiness.min_diversity),
+        guard=build_guard(config),
         streams=streams,
         low=low.to(device),
         high=high.to(device),
         device=device,
     )
+
+
+def build_guard(config: DistillConfig) -> CollapseGuard:
+    """A guard that has seen nothing yet."""
+    steadiness = config.steadiness
+    return CollapseGuard(min_class_entropy=steadiness.min_class_entropy, min_diversity=steadiness.min_diversity)
 
 
 def build_optimizer(student: nn.Module, training: Training) -> torch.optim.Optimizer:

@@ -11,7 +11,7 @@ from worker.messages import UpdateMessage
 WRITE_SECONDS = 1.0
 _EVENTS_IN_A_WRITE = 20
 _EVENT_BYTES = 2000
-_TOLD = {"stage", "published", "rolled-back"}  # kinds of updates that become lines of the job's history
+_TOLD = {"stage", "published", "rolled-back", "fell-back"}  # kinds of updates that become lines of the job's history
 
 
 class Journal:

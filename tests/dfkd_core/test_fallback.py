@@ -1,0 +1,122 @@
+"""Auto and the fallback: a method chosen from facts about the teacher, and another that takes over when it fails."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dfkd_core.checkpoint import CheckpointWriter
+from dfkd_core.choice import COSTLY_MACS, choose
+from dfkd_core.config import DistillConfig, DistillSpec
+from dfkd_core.distill import Distilled
+from dfkd_core.door import resolve
+from dfkd_core.errors import GeneratorCollapsed, Stopped
+from dfkd_core.progress import Update
+from dfkd_core.run import Run, build_run
+from tests.dfkd_core.test_distill import content, run, stopping_at, written
+from tests.dfkd_core.test_door import inspection
+from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
+
+COLLAPSING = {"min_class_entropy": 1.0, "max_rollbacks": 1, "evaluations": 4}  # no batch is ever good enough
+
+
+def resolved(facts: dict[str, Any] | None = None, **distillation: Any) -> DistillConfig:
+    spec = DistillSpec.model_validate(
+        {"student": {"architecture": "lenet5_half"}, "distillation": {"method": "auto", **distillation}}
+    )
+    return resolve(spec, inspection(**(facts or {})))[0].distillation
+
+
+def test_auto_follows_what_the_teacher_offers() -> None:
+    plain, statistics = resolved(), resolved({"offers": ["batchnorm", "features"]})
+    assert plain.method != statistics.method
+    assert "no BatchNorm" in (plain.because or "")
+    assert "BatchNorm" in (statistics.because or "")
+    assert {plain.fallback, statistics.fallback} & {plain.method, statistics.method}
+
+
+def test_auto_spares_a_costly_teacher_the_optimisation_of_single_images() -> None:
+    method, _, because = choose(inspection(offers=["batchnorm"], macs=2 * COSTLY_MACS))
+    assert method == "pre_dfkd"
+    assert str(2 * COSTLY_MACS) in because
+
+
+def test_auto_keeps_what_was_said_and_lays_the_preset_of_its_choice_below() -> None:
+    config = resolved({"offers": ["batchnorm"]}, seed=7, training={"batch_size": 32}, fallback="dafl")
+    assert (config.seed, config.training.batch_size, config.fallback) == (7, 32, "dafl")
+    usual = DistillConfig.model_validate({"method": config.method})
+    assert config.memory == usual.memory
+    assert config.method_options == usual.method_options
+    assert config.training.updates_per_round == usual.training.updates_per_round
+
+
+def test_options_of_a_memory_bring_that_memory_along() -> None:
+    config = resolved({"offers": ["batchnorm"]}, memory_options={"latent_dim": 12})
+    assert config.memory == "vae"
+
+
+def test_what_was_resolved_stays() -> None:
+    config = resolved()
+    assert DistillConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_auto_takes_no_options_of_a_method() -> None:
+    with pytest.raises(ValidationError, match="name one instead of auto"):
+        DistillConfig.model_validate({"method": "auto", "method_options": {"latent_dim": 3}})
+
+
+def falling(**changes: Any) -> DistillConfig:
+    return tiny_config(fallback="dafl", **{"steadiness": COLLAPSING, "budget": {"steps": 60}, **changes})
+
+
+def test_a_collapsed_method_is_replaced_within_the_same_budget() -> None:
+    updates: list[Update] = []
+    with pytest.raises(GeneratorCollapsed):  # the fallback cannot please this guard either
+        run(falling(budget={"steps": 400}), on_step=lambda update: bool(updates.append(update)))
+    (evidence,) = [update for update in updates if update.kind == "fell-back"]
+    assert evidence.data["from"] == "pre_dfkd"
+    assert evidence.data["to"] == "dafl"
+    assert "class entropy" in evidence.data["reason"]
+    assert evidence.step < 400
+
+
+def test_a_plateau_is_left() -> None:
+    updates: list[Update] = []
+    steady = {"margin": 1e6, "evaluations": 20}  # nothing is ever better than the first student
+    distilled = run(falling(steadiness=steady), on_step=lambda update: bool(updates.append(update)))
+    (evidence,) = [update for update in updates if update.kind == "fell-back"]
+    assert "no better student" in evidence.data["reason"]
+    assert 15 < evidence.step < 30
+    assert distilled.student_updates == 60
+
+
+def test_without_a_fallback_a_plateau_is_sat_out() -> None:
+    kinds: list[str] = []
+    config = tiny_config(steadiness={"margin": 1e6, "evaluations": 20}, budget={"steps": 60})
+    run(config, on_step=lambda update: bool(kinds.append(update.kind)))
+    assert "fell-back" not in kinds
+
+
+def test_a_run_that_fell_back_resumes_bit_for_bit(tmp_path: Path) -> None:
+    config = falling(steadiness={"margin": 1e6, "evaluations": 20})
+
+    def go(**more: Any) -> Distilled:
+        return run(config, **more)
+
+    whole = go()
+    with pytest.raises(Stopped):
+        go(on_step=stopping_at(40), checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
+    resumed = go(resume_from=written(tmp_path)[-1])
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+
+
+def test_the_fallback_starts_with_a_warm_up_of_its_own() -> None:
+    made: Run = build_run(tiny_teacher(), tiny_network(), falling())
+    made.counters.warmup_rounds = 2
+    made.take_over("dafl")
+    assert made.config.method == "dafl"
+    assert made.config.fallback is None
+    assert made.counters.warmup_rounds == 0
+    assert made.config.training == falling().training
