@@ -20,9 +20,7 @@ SHIFT = 0.0625  # of the side: the largest move before the teacher looks, so tha
 def soft_labels(count: int, num_classes: int, *, generator: torch.Generator) -> Tensor:
     """Probabilities (count, num_classes): softmax of normal logits, one class raised by U(0, TALLEST), each in turn."""
     logits = torch.randn((count, num_classes), generator=generator)
-    first = int(
-        torch.randint(num_classes, (), generator=generator)
-    )  # few images of many classes: others each time
+    first = int(torch.randint(num_classes, (), generator=generator))  # few images of many classes: others each time
     raised = (torch.arange(count) + first) % num_classes
     logits[torch.arange(count), raised] += torch.rand(count, generator=generator) * TALLEST
     return logits.softmax(dim=1)
