@@ -167,6 +167,21 @@ class Augmentation(Frozen):
         return any(getattr(self, name) for name in type(self).model_fields)
 
 
+class Refinement(Frozen):
+    """New procedural images that take a few gradient steps towards random soft labels, every class equally often."""
+
+    share: Fraction = Field(0.4, description="Share of the procedural images in a student batch; 0: none are made.")
+    images_per_round: Annotated[int, Field(ge=4, le=100_000)] = Field(
+        64, description="New ones in a round; a quarter is held out for probe and audit."
+    )
+    capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        16_000, description="How many are kept, in a bank of their own; in 8 bits and at most 128 MiB."
+    )
+    steps: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="Steps of Adam on the pixels.")
+    learning_rate: Positive = Field(0.03, description="Of Adam, as a share of the valid pixel range.")
+    smoothness: Weight = Field(0.5, description="Weight of the total variation of pixels scaled to [0, 1].")
+
+
 class Procedural(Frozen):
     """Random shapes that no network makes, labelled by the teacher, beside the synthesizer's images. Needs no data."""
 
@@ -180,6 +195,7 @@ class Procedural(Frozen):
     sharpness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = Field(
         3.0, description="Exponent of the teacher's confidence in an image's chance to be kept; 0: all alike."
     )
+    refinement: Refinement = Refinement()
 
 
 class Training(Frozen):

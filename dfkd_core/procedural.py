@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dfkd_core.batch import Batch
 from dfkd_core.config import Procedural
+from dfkd_core.refinement import refine
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.teachers.teacher import Teacher
 
@@ -37,7 +38,7 @@ class ProceduralBank:
     and colours that resemble what the teacher knows displace the others as the run goes on.
     """
 
-    def __init__(self, options: Procedural, teacher: Teacher, *, device: torch.device) -> None:
+    def __init__(self, options: Procedural, teacher: Teacher, *, capacity: int, device: torch.device) -> None:
         self._options = options
         self._teacher = teacher
         self._device = device
@@ -45,7 +46,7 @@ class ProceduralBank:
         low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
         self._codec = PixelCodec(low, high)
         place_bytes = math.prod(space.shape) + 2 * classes
-        most = min(options.capacity, BANK_BYTES // place_bytes) if options.share else 0
+        most = min(capacity, BANK_BYTES // place_bytes)
         quota = max(1, most // classes)
         self._keys = torch.full((classes, quota), -math.inf)  # the largest stay; -inf: an empty place
         self._images = torch.zeros((classes, quota, *space.shape), dtype=torch.uint8)
@@ -59,6 +60,12 @@ class ProceduralBank:
         """New images in the teacher's valid pixel range, with its logits."""
         levels = procedural_images(self._teacher.input_space.shape, count, generator=generator, device=self._device)
         images = torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
+        return Batch(images=images, teacher_logits=self._teacher.label(images))
+
+    def refined(self, count: int, *, generator: torch.Generator) -> Batch:
+        """New images after some steps towards soft labels, with the logits that the teacher then gives."""
+        images = self.draw(count, generator=generator).images
+        images = refine(self._teacher, images, self._options.refinement, generator=generator)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def weights(self, batch: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from dfkd_core import losses
 from dfkd_core.augment import augment
 from dfkd_core.batch import Batch
 from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
+from dfkd_core.procedural import ProceduralBank
 from dfkd_core.run import Run
 
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
@@ -67,18 +68,30 @@ def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
 
 def _draw_procedural(run: Run) -> None:
     """New procedural images for the bank. A part is held out, of the same kinds that the bank keeps."""
-    options, lots = run.config.procedural, run.streams["procedural-lots"]
-    missing = options.images_per_round if options.share else 0
-    while missing:
-        new = run.procedural.draw(min(missing, PROCEDURAL_CHUNK), generator=run.streams["procedural"])
-        missing -= len(new)
-        run.counters.images_synthesized += len(new)
-        held_out = _part(new, 0, len(new) // PROCEDURAL_HELD_OUT)
-        if len(held_out):
-            odds = run.procedural.weights(held_out)
-            chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
-            _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
-        run.procedural.offer(_part(new, len(held_out), len(new)), generator=lots)
+    options = run.config.procedural
+    if not options.share:
+        return
+    for count in _chunks(options.images_per_round):
+        _offer(run, run.procedural, run.procedural.draw(count, generator=run.streams["procedural"]))
+    for count in _chunks(options.refinement.images_per_round if options.refinement.share else 0):
+        _offer(run, run.refined, run.refined.refined(count, generator=run.streams["refined"]))
+
+
+def _chunks(count: int) -> list[int]:
+    whole, rest = divmod(count, PROCEDURAL_CHUNK)
+    return [PROCEDURAL_CHUNK] * whole + [rest] * (rest > 0)
+
+
+def _offer(run: Run, bank: ProceduralBank, new: Batch) -> None:
+    """Show new images to a bank, but for those that may be held out."""
+    lots = run.streams["procedural-lots"]
+    run.counters.images_synthesized += len(new)
+    held_out = _part(new, 0, len(new) // PROCEDURAL_HELD_OUT)
+    if len(held_out):
+        odds = bank.weights(held_out)
+        chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
+        _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
+    bank.offer(_part(new, len(held_out), len(new)), generator=lots)
 
 
 def _draw_fresh(run: Run) -> Batch | None:
@@ -156,8 +169,10 @@ def _mixed(run: Run, fresh: Batch, remembered: Batch | None) -> Batch:
     size, draws = run.config.training.batch_size, run.streams["student"]
     parts = []
     drawn = round(size * run.config.procedural.share)
-    if drawn:
-        parts.append(run.procedural.sample(drawn, generator=draws))
+    refined = min(round(drawn * run.config.procedural.refinement.share), drawn) if len(run.refined) else 0
+    for bank, count in (run.procedural, drawn - refined), (run.refined, refined):
+        if count:
+            parts.append(bank.sample(count, generator=draws))
     old = round((size - drawn) * run.schedule.replay_share_at(run.counters.steps)) if remembered else 0
     parts.append(_picked(fresh, size - drawn - old, draws))
     if remembered:

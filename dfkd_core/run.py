@@ -55,6 +55,7 @@ class Run:
     probe: Probe
     audit: Probe
     procedural: ProceduralBank
+    refined: ProceduralBank
     guard: CollapseGuard
     streams: Streams
     low: Tensor  # (1, C, 1, 1), lowest valid pixel of each channel
@@ -119,7 +120,7 @@ class Run:
         return Batch(images=pair[0].to(self.device), teacher_logits=pair[1].to(self.device))
 
 
-_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "procedural", "guard", "streams")
+_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "procedural", "refined", "guard", "streams")
 
 
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
@@ -130,7 +131,9 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     space = teacher.input_space
     low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
     codec = PixelCodec(low, high, torch.float16)
-    steadiness = config.steadiness
+    steadiness, procedural = config.steadiness, config.procedural
+    drawn = procedural.share > 0
+    refined = drawn and procedural.refinement.share > 0
     student.requires_grad_(True)
     synthesizer = build_synthesizer(config, teacher, streams=streams, device=device)
     memory = build_memory(config, teacher, streams=streams, device=device)
@@ -148,7 +151,8 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         memory=memory,
         probe=Probe(steadiness.probe_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
-        procedural=ProceduralBank(config.procedural, teacher, device=device),
+        procedural=ProceduralBank(procedural, teacher, capacity=procedural.capacity * drawn, device=device),
+        refined=ProceduralBank(procedural, teacher, capacity=procedural.refinement.capacity * refined, device=device),
         guard=build_guard(config),
         streams=streams,
         low=low.to(device),

@@ -17,8 +17,8 @@ def draws(seed: int = 0) -> torch.Generator:
 
 
 def a_bank(**options: Any) -> ProceduralBank:
-    values = {"images_per_round": 16, "capacity": 200, **options}
-    return ProceduralBank(Procedural.model_validate(values), tiny_teacher(), device=CPU)
+    values = Procedural.model_validate({"images_per_round": 16, "capacity": 200, **options})
+    return ProceduralBank(values, tiny_teacher(), capacity=values.capacity, device=CPU)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 9, 13), (1, 64, 8)])
@@ -72,6 +72,13 @@ def test_new_images_lie_in_the_valid_range_and_have_the_teachers_labels() -> Non
     low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (teacher.input_space.low, teacher.input_space.high))
     assert (batch.images >= low).all()
     assert (batch.images <= high).all()
+    torch.testing.assert_close(batch.teacher_logits, teacher.label(batch.images))
+
+
+def test_refined_images_have_the_labels_that_the_teacher_gives_them_afterwards() -> None:
+    bank, teacher = a_bank(), tiny_teacher()
+    batch = bank.refined(20, generator=draws())
+    assert not torch.equal(batch.images, bank.draw(20, generator=draws()).images)
     torch.testing.assert_close(batch.teacher_logits, teacher.label(batch.images))
 
 
