@@ -180,6 +180,7 @@ class Refinement(Frozen):
     steps: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="Steps of Adam on the pixels.")
     learning_rate: Positive = Field(0.03, description="Of Adam, as a share of the valid pixel range.")
     smoothness: Weight = Field(0.5, description="Weight of the total variation of pixels scaled to [0, 1].")
+    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
 
 
 class Procedural(Frozen):
@@ -222,7 +223,8 @@ class Training(Frozen):
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
-        0.998, description="Of the averaged student, per update, bias-corrected."
+        0.998,
+        description="Of the averaged student, per update, bias-corrected; less in short runs: it spans 5 % at most.",
     )
     augmentation: Augmentation = Augmentation()
     valid_range: bool = Field(

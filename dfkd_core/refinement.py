@@ -1,8 +1,8 @@
 """Refinement: images take a few gradient steps towards soft labels drawn at random, within the valid pixel range.
 
 Optimising pixels against a frozen classifier is Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via
-DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795, without its BatchNorm term: any teacher will do. Here the
-images start from shapes instead of noise, and the few steps leave most of a shape as it was.
+DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Its BatchNorm term counts where the teacher has statistics;
+any teacher will do. Here the images start from shapes instead of noise, and the few steps leave most of a shape as it was.
 """
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core import losses
+from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.config import Refinement
 from dfkd_core.teachers.teacher import Teacher
 
@@ -33,12 +34,16 @@ def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: 
     wanted = soft_labels(len(images), teacher.num_classes, generator=generator).to(device)
     levels = ((images - low) / (high - low)).detach().requires_grad_(True)  # in [0, 1]: one learning rate fits all
     optimizer = torch.optim.Adam([levels], lr=options.learning_rate)
-    for _ in range(options.steps):
-        moved = _moved(torch.lerp(low, high, levels), generator)
-        loss = F.cross_entropy(teacher(moved), wanted) + options.smoothness * losses.total_variation(levels)
-        (levels.grad,) = torch.autograd.grad(loss * len(images), [levels])  # per image, whatever their number
-        optimizer.step()
-        levels.data.clamp_(0, 1)
+    matches = options.bn_weight > 0 and "batchnorm" in teacher.offers
+    with BatchNormStatistics(teacher.network) as statistics:
+        for _ in range(options.steps):
+            moved = _moved(torch.lerp(low, high, levels), generator)
+            loss = F.cross_entropy(teacher(moved), wanted) + options.smoothness * losses.total_variation(levels)
+            if matches:
+                loss = loss + options.bn_weight * statistics.distance()
+            (levels.grad,) = torch.autograd.grad(loss * len(images), [levels])  # per image, whatever their number
+            optimizer.step()
+            levels.data.clamp_(0, 1)
     return torch.lerp(low, high, levels.detach())
 
 

@@ -23,6 +23,8 @@ from dfkd_core.schedule import Schedule
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
+AVERAGE_SPAN = 0.05  # of the run, at most: the average must be able to follow the decay of the learning rate
+
 
 @dataclass(slots=True)
 class Counters:
@@ -144,7 +146,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         teacher=teacher,
         student=student,
         optimizer=build_optimizer(student, config.training),
-        average=AveragedStudent(student, decay=config.training.ema_decay),
+        average=AveragedStudent(student, decay=average_decay(config)),
         ratchet=Ratchet(student, margin=steadiness.margin),
         synthesizer=synthesizer,
         good=[copy.deepcopy(synthesizer.state())],
@@ -159,6 +161,12 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         high=high.to(device),
         device=device,
     )
+
+
+def average_decay(config: DistillConfig) -> float:
+    """Of the averaged student: as asked, or less where the average would span too much of a short run."""
+    longest = 1 - 1 / max(1.0, AVERAGE_SPAN * config.budget.steps)
+    return min(config.training.ema_decay, longest)
 
 
 def build_guard(config: DistillConfig) -> CollapseGuard:
