@@ -1,8 +1,8 @@
 """Refinement: images take a few gradient steps towards soft labels drawn at random, within the valid pixel range.
 
 Optimising pixels against a frozen classifier is Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via
-DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Its BatchNorm term counts where the teacher has statistics;
-any teacher will do. Here the images start from shapes instead of noise, and the few steps leave most of a shape as it was.
+DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Its BatchNorm term counts where the teacher has statistics.
+Here the images start from shapes instead of noise, and the few steps leave most of a shape as it was.
 """
 
 import torch
