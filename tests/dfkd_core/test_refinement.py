@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 import torch
 
+from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.config import Refinement
 from dfkd_core.procedural import procedural_images
 from dfkd_core.refinement import refine, soft_labels
@@ -65,6 +66,18 @@ def test_no_pixel_moves_much_further_than_the_steps_reach() -> None:
     images = some_images()
     moved = (refined(images, steps=3, learning_rate=0.02) - images).abs().amax()
     assert 0.02 < moved < 3 * 3 * 0.02 * 1.5  # three steps of 0.02 in a range of 3; Adam may overshoot a little
+
+
+def test_batchnorm_statistics_are_matched_where_the_teacher_has_them() -> None:
+    teacher, images = tiny_teacher(batchnorm=True), some_images()
+    distances = []
+    for weight in (0.0, 10.0):
+        options = Refinement(bn_weight=weight, smoothness=0.0)
+        after = refine(teacher, images, options, generator=draws())
+        with BatchNormStatistics(teacher.network) as statistics:
+            teacher(after)
+            distances.append(float(statistics.distance()))
+    assert distances[1] < 0.8 * distances[0]
 
 
 def test_smoothness_smooths() -> None:
