@@ -24,8 +24,8 @@ COMMON = [
     "student.init=random",
     "distillation.procedural.share=0",
     "distillation.training.fresh_batches=8",
-    "distillation.budget.steps=1500",
-    "distillation.steadiness.evaluations=50",
+    "distillation.budget.steps=1200",
+    "distillation.steadiness.evaluations=40",
 ]
 VARIANTS: dict[str, list[str]] = {
     "vae": [],
