@@ -202,6 +202,7 @@ def show_students(out: Console, students: Sequence[StudentView]) -> None:
         for student in students
     ]
     _show_columns(out, [("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"), *rows], right={2, 3})
+    out.print('And "teacher": the teacher\'s own graph, narrower; --set student.width=0.5 or student.params=25%.')
 
 
 def _show_columns(
