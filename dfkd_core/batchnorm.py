@@ -1,5 +1,6 @@
 """BatchNorm statistics: reading a teacher's layers through hooks, and re-estimating a student's buffers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -13,16 +14,12 @@ from torch.utils.hooks import RemovableHandle
 from dfkd_core import losses
 
 
-class BatchNormStatistics:
-    """While open, every forward of `network` leaves its BatchNorm2d input statistics here; closing removes the hooks.
-
-    `distance()` is the loss of the latest forward, differentiable with respect to the images.
-    """
+class _Reader(ABC):
+    """While open, sees every input of the network's BatchNorm2d layers; closing removes the hooks."""
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
         self._handles: list[RemovableHandle] = []
-        self._moments: dict[nn.Module, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def __enter__(self) -> Self:
         self._handles = [layer.register_forward_pre_hook(self._read) for layer in self._layers]
@@ -34,13 +31,35 @@ class BatchNormStatistics:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._moments.clear()
+        self._forget()
+
+    @abstractmethod
+    def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Take in what goes into one layer, (N, C, H, W)."""
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Let go of everything read."""
+
+
+class BatchNormStatistics(_Reader):
+    """While open, every forward of `network` leaves its BatchNorm2d input statistics here.
+
+    `distance()` is the loss of the latest forward, differentiable with respect to the images.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self._moments: dict[nn.Module, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
             return
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
+
+    def _forget(self) -> None:
+        self._moments.clear()
 
     @property
     def moments(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -52,28 +71,18 @@ class BatchNormStatistics:
         return losses.batchnorm_distance(self.moments)
 
 
-class ChannelMeans:
+class ChannelMeans(_Reader):
     """While open, every forward of `network` leaves each image's channel means at all BatchNorm2d inputs here."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-        self._handles: list[RemovableHandle] = []
+        super().__init__(network)
         self._means: list[Tensor] = []
 
-    def __enter__(self) -> Self:
-        self._handles = [layer.register_forward_pre_hook(self._read) for layer in self._layers]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._means.clear()
-
-    def _read(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self._means.append(inputs[0].mean(dim=(2, 3)))
+
+    def _forget(self) -> None:
+        self._means.clear()
 
     def all(self) -> Tensor:
         """Of the one forward since it was opened: (N, channels of all layers)."""
