@@ -1,29 +1,52 @@
 """Which method suits a teacher (torch-free): what `method: auto` becomes, from facts about the teacher's file alone."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
 from dfkd_core.config import AUTO, DistillConfig
 from dfkd_core.inspection import Inspection
 from dfkd_core.options import MethodName
+from dfkd_core.options.published import merged
 
-COSTLY_MACS = 1_000_000_000  # of the teacher for one image: beyond, optimising each image by itself takes too long
+COSTLY_MACS = 200_000_000  # of the teacher for one image: beyond, every image that it sees must count
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A method, the one that takes over when it fails, why, and settings that lie under what the caller gave."""
+
+    method: MethodName
+    fallback: MethodName
+    because: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def chosen(config: DistillConfig, inspection: Inspection) -> DistillConfig:
-    """`config` with a method in the place of auto, its preset under what the caller gave, and the reason."""
+    """`config` with a method in the place of auto and everything that belongs to it."""
     if config.method != AUTO:
         return config
-    method, fallback, because = choose(inspection)
+    choice = choose(inspection)
     given = config.model_dump(mode="json", exclude_unset=True)
     given.pop("method_options", None)
     if given.get("memory_options"):
         given.setdefault("memory", config.memory)  # what is said there belongs to the memory that it was read for
-    return DistillConfig.model_validate({"fallback": fallback, **given, "method": method, "because": because})
+    under = merged({"fallback": choice.fallback}, choice.settings)
+    named = {"method": choice.method, "because": choice.because}
+    return DistillConfig.model_validate({**merged(under, given), **named})
 
 
-def choose(inspection: Inspection) -> tuple[MethodName, MethodName, str]:
-    """Method, the one that takes over when it fails, and why."""
-    costly = inspection.macs is not None and inspection.macs > COSTLY_MACS
-    if "batchnorm" in inspection.offers and not costly:
-        return "deepinversion", "pre_dfkd", "the teacher has BatchNorm statistics, which images can be optimised for"
-    if costly:
-        return "pre_dfkd", "dafl", f"the teacher takes {inspection.macs} multiply-adds an image: a generator is cheaper"
-    return "pre_dfkd", "deepinversion", "the teacher has no BatchNorm statistics that images could be optimised for"
+def choose(inspection: Inspection) -> Choice:
+    """What is best known for such a teacher; docs/methods.md has the measurements."""
+    statistics = "batchnorm" in inspection.offers
+    if inspection.macs is not None and inspection.macs > COSTLY_MACS:
+        because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"
+        return Choice("pre_dfkd", "dafl", because, SPARING)
+    if statistics:
+        because = "the teacher has BatchNorm statistics, so many images are refined until they match those"
+        return Choice("pre_dfkd", "deepinversion", because, REFINING)
+    return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
+
+
+SPARING = {"procedural": {"images_per_round": 512, "refinement": {"images_per_round": 32}}}
+REFINING = {"procedural": {"images_per_round": 2048, "refinement": {"share": 0.8, "images_per_round": 256}}}

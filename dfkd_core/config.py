@@ -246,11 +246,16 @@ class Steadiness(Frozen):
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")
 
 
+NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # as they stand in a dumped auto
+
+
 class DistillConfig(Frozen):
     """How to distil: the method that synthesizes, the memory that replays, the student's training and the budget."""
 
     method: Literal["auto", MethodName] = Field(
-        "pre_dfkd", description="What synthesizes. auto: the best known for what the teacher offers; see `because`."
+        "pre_dfkd",
+        description="What synthesizes. auto, also where the spec names neither method nor preset nor options of one: "
+        "the best known for what the teacher offers; see `because`.",
     )
     because: Annotated[str, Field(max_length=500)] | None = Field(
         None, description="Why auto became this method; filled in when the job is taken."
@@ -282,7 +287,7 @@ class DistillConfig(Frozen):
             return validate(value)
         value = _over_preset(cls, value)
         named, foreign = dict(value), []
-        if value.get("method") == AUTO and value.get("method_options"):
+        if value.get("method") == AUTO and value.get("method_options", {}) not in ({}, NO_OPTIONS):
             raise PydanticCustomError("options_of_auto", "options belong to a method: name one instead of auto")
         for role in ("method", "memory"):
             asked = value.get(role, cls.model_fields[role].default)
@@ -334,10 +339,18 @@ def _with_errors(error: ValidationError, more: list[InitErrorDetails]) -> Valida
 
 
 class DistillSpec(Frozen):
-    """The whole request: one teacher in, one student out."""
+    """The whole request: one teacher in, one student out. Where it says nothing of the method, that is auto."""
 
     teacher: TeacherSpec = TeacherSpec()
     student: StudentSpec
     accept: AcceptSpec = AcceptSpec()
     distillation: DistillConfig = Field(default_factory=lambda: DistillConfig.model_validate({}))
     export: ExportSpec = ExportSpec()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto_where_nothing_is_said(cls, value: Any) -> Any:
+        said = value.get("distillation", {}) if isinstance(value, dict) else None
+        if not isinstance(said, dict) or said.keys() & {"method", "method_options", "preset"}:
+            return value
+        return {**value, "distillation": {**said, "method": AUTO}}
