@@ -35,6 +35,8 @@ class EmaMemory(Memory):
     def follow(self, synthesizer: Synthesizer) -> None:
         """Move the average towards the generator and take its buffers; a generator that is new is copied."""
         source = synthesizer.generator
+        if source is None and self.network is not None:
+            return  # a fallback without a generator: the last average goes on replaying
         if source is None:
             raise TypeError(f"{type(synthesizer).__name__} has no generator to follow")
         if self.network is None or source is not self._source:

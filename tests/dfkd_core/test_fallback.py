@@ -79,7 +79,8 @@ def test_auto_takes_no_options_of_a_method() -> None:
 
 
 def falling(**changes: Any) -> DistillConfig:
-    return tiny_config(fallback="dafl", **{"steadiness": COLLAPSING, "budget": {"steps": 60}, **changes})
+    usual = {"fallback": "dafl", "steadiness": COLLAPSING, "budget": {"steps": 60}}
+    return tiny_config(**{**usual, **changes})
 
 
 def test_a_collapsed_method_is_replaced_within_the_same_budget() -> None:
@@ -101,6 +102,15 @@ def test_a_plateau_is_left() -> None:
     assert "no better student" in evidence.data["reason"]
     assert 15 < evidence.step < 30
     assert distilled.student_updates == 60
+
+
+def test_an_average_outlives_its_generator() -> None:
+    steady = {"margin": 1e6, "evaluations": 20}
+    small = {"images_per_round": 24, "capacity": 100, "refinement": {"images_per_round": 4, "steps": 1}}
+    distilled = run(
+        falling(memory="ema", fallback="fast", steadiness=steady, budget={"steps": 24}, procedural=small)
+    )
+    assert distilled.student_updates == 24
 
 
 def test_without_a_fallback_a_plateau_is_sat_out() -> None:
