@@ -104,15 +104,6 @@ def test_a_plateau_is_left() -> None:
     assert distilled.student_updates == 60
 
 
-def test_an_average_outlives_its_generator() -> None:
-    steady = {"margin": 1e6, "evaluations": 20}
-    small = {"images_per_round": 24, "capacity": 100, "refinement": {"images_per_round": 4, "steps": 1}}
-    distilled = run(
-        falling(memory="ema", fallback="fast", steadiness=steady, budget={"steps": 24}, procedural=small)
-    )
-    assert distilled.student_updates == 24
-
-
 def test_without_a_fallback_a_plateau_is_sat_out() -> None:
     kinds: list[str] = []
     config = tiny_config(steadiness={"margin": 1e6, "evaluations": 20}, budget={"steps": 60})

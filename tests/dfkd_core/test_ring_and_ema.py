@@ -9,8 +9,9 @@ from torch import Tensor
 from dfkd_core.batch import Batch
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.ring import RingMemory
+from dfkd_core.methods.deepinversion import DeepInversion
 from dfkd_core.methods.mad import Mad
-from dfkd_core.options import EmaOptions, MadOptions, RingOptions
+from dfkd_core.options import DeepInversionOptions, EmaOptions, MadOptions, RingOptions
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.test_memories import draws, fresh
@@ -102,6 +103,16 @@ def test_an_averaged_generator_takes_the_bytes_of_the_generator_and_replays_noth
     kept = [*source.network.parameters(), *source.network.buffers()]
     assert memory.num_bytes == sum(tensor.numel() * tensor.element_size() for tensor in kept)
     assert memory.remember(fresh(teacher)) == {}
+
+
+def test_an_average_outlives_its_generator() -> None:
+    memory, _, _ = followed(0.5)
+    before = learnt(memory)
+    successor = DeepInversion(DeepInversionOptions(), tiny_teacher(), streams=Streams(0), device=CPU)
+    memory.follow(successor)
+    assert all(torch.equal(value, before[name]) for name, value in learnt(memory).items())
+    with pytest.raises(TypeError, match="no generator"):
+        EmaMemory(EmaOptions(), tiny_teacher(), streams=Streams(0), device=CPU).follow(successor)
 
 
 def ring(teacher: Teacher, **changes: Any) -> RingMemory:
