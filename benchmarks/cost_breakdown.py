@@ -29,7 +29,7 @@ PARTS = {
     "replay": ("rounds.py", "_draw_remembered"),
     "student learns": ("rounds.py", "_teach_student"),
     "  augmentation": ("augment.py", "augment"),
-    "  student batch put together": ("rounds.py", "_mixed"),
+    "  student batch put together": ("mixture.py", "mixed"),
     "  average of the student": ("average.py", "update"),
     "memory learns": ("rounds.py", "_remember"),
     "probe and ratchet": ("distill.py", "_evaluate"),

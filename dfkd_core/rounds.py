@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core import losses
-from dfkd_core.augment import augment
 from dfkd_core.batch import Batch
 from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
+from dfkd_core.mixture import Pools, as_seen, mixed
 from dfkd_core.procedural import ProceduralBank
 from dfkd_core.run import Run
 
@@ -155,34 +155,12 @@ def _draw_remembered(run: Run) -> None:
 def _teach_student(run: Run) -> dict[str, Tensor]:
     """The round's student updates; fewer at the very end, so that the total is exact."""
     left = run.schedule.total_steps - run.counters.steps
-    fresh = Batch.join(*run.fresh)
-    remembered = Batch.join(*run.remembered) if run.remembered else None
+    pools = Pools.of(run)
     loss = torch.zeros(())
     for _ in range(min(left, run.config.training.updates_per_round)):
-        loss = _update_student(run, _mixed(run, fresh, remembered))
+        loss = _update_student(run, mixed(run, pools, run.config.training.batch_size, generator=run.streams["student"]))
         run.counters.steps += 1
     return {"student": loss}
-
-
-def _mixed(run: Run, fresh: Batch, remembered: Batch | None) -> Batch:
-    """A student batch: procedural and remembered images in the shares that config and schedule say, fresh ones else."""
-    size, draws = run.config.training.batch_size, run.streams["student"]
-    parts = []
-    drawn = round(size * run.config.procedural.share)
-    refined = min(round(drawn * run.config.procedural.refinement.share), drawn) if len(run.refined) else 0
-    for bank, count in (run.procedural, drawn - refined), (run.refined, refined):
-        if count:
-            parts.append(bank.sample(count, generator=draws))
-    old = round((size - drawn) * run.schedule.replay_share_at(run.counters.steps)) if remembered else 0
-    parts.append(_picked(fresh, size - drawn - old, draws))
-    if remembered:
-        parts.append(_picked(remembered, old, draws))
-    return Batch.join(*parts)
-
-
-def _picked(batch: Batch, count: int, draws: torch.Generator) -> Batch:
-    chosen = torch.randint(len(batch), (count,), generator=draws).to(batch.images.device)
-    return Batch(images=batch.images[chosen], teacher_logits=batch.teacher_logits[chosen])
 
 
 def _update_student(run: Run, batch: Batch) -> Tensor:
@@ -210,9 +188,7 @@ def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
     training = run.config.training
     if not training.augmentation.active and not training.valid_range:
         return batch.images, batch.teacher_logits
-    streams, bounds = run.streams, {"low": run.low, "high": run.high}
-    images = augment(batch.images, training.augmentation, **bounds, generator=streams["augment"])
-    images = run.valid(images)
+    images = as_seen(run, batch.images, generator=run.streams["augment"])
     return images, run.teacher.label(images)
 
 

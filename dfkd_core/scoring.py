@@ -3,11 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
 from dfkd_core.batchnorm import has_batchnorm, reestimate
+from dfkd_core.mixture import Pools, as_seen, mixed
 from dfkd_core.probe import agrees, answers
 from dfkd_core.run import Run
 
@@ -47,7 +46,7 @@ def evaluate_on_probe(run: Run) -> Scores:
 
 
 def _synthetic_mix(run: Run) -> list[Tensor]:
-    """Batches of the images in use, fresh and remembered, as the student meets them."""
-    pool = run.valid(Batch.join(*run.fresh, *run.remembered).images)
-    picks = torch.randint(len(pool), (BATCHNORM_BATCHES, BATCHNORM_BATCH_SIZE), generator=run.streams["batchnorm"])
-    return [pool[chosen] for chosen in picks.to(pool.device)]
+    """Batches of images as the student meets them in training, (N, C, H, W) each."""
+    pools, draws = Pools.of(run), run.streams["batchnorm"]
+    batches = (mixed(run, pools, BATCHNORM_BATCH_SIZE, generator=draws) for _ in range(BATCHNORM_BATCHES))
+    return [as_seen(run, batch.images, generator=draws) for batch in batches]

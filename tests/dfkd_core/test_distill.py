@@ -18,7 +18,7 @@ from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, Generator
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.probe import agrees, answers
 from dfkd_core.progress import Update
-from dfkd_core.rounds import _mixed, play_round
+from dfkd_core.rounds import play_round
 from dfkd_core.run import build_run
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.test_method_contract import GENERATORS
@@ -96,19 +96,6 @@ def test_procedural_images_are_drawn_only_where_asked_for(share: float, *, drawn
         play_round(state)
     assert len(state.procedural) == (48 * state.counters.rounds if drawn_images else 0)  # the others are held out
     assert len(state.refined) == (6 * state.counters.rounds if drawn_images else 0)
-
-
-@pytest.mark.parametrize(("share", "refined"), [(0.0, 0), (0.25, 4), (1.0, 16)])
-def test_the_stated_share_of_the_procedural_images_is_refined(share: float, refined: int) -> None:
-    config = tiny_config(procedural={"share": 1.0, "refinement": {"share": share, "images_per_round": 16}})
-    state = build_run(tiny_teacher(), tiny_network(), config)
-    while state.counters.warmup_rounds < config.method_options.warmup_rounds:
-        play_round(state)
-    state.procedural._images.fill_(0)  # black
-    state.refined._images.fill_(255)  # white
-    images = _mixed(state, state.procedural.draw(4, generator=torch.Generator()), None).images.flatten(1)
-    assert int((images == 2).all(dim=1).sum()) == refined
-    assert int((images == -1).all(dim=1).sum()) == 16 - refined
 
 
 def test_equal_runs_give_equal_bytes_and_other_seeds_do_not() -> None:
