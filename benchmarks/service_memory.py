@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from safetensors.torch import save_file
 
-from benchmarks.datasets import MEAN, STD
+from benchmarks.datasets import NORMALISATIONS
 from benchmarks.hardware import describe_hardware
 from benchmarks.teachers import load_demonstration_teacher
 from service.client import DfkdClient, Unreachable
@@ -92,7 +92,7 @@ def measure(steps: int) -> dict[str, Any]:
 
 def spec(steps: int) -> dict[str, Any]:
     """The menu's defaults for a named teacher."""
-    facts = {"shape": [1, 32, 32], "mean": [MEAN], "std": [STD]}
+    facts = {"shape": [1, 32, 32], "mean": list(NORMALISATIONS["mnist"].mean), "std": list(NORMALISATIONS["mnist"].std)}
     return {
         "teacher": {"format": "safetensors", "architecture": "lenet5", "input": facts, "num_classes": 10},
         "student": {"architecture": "lenet5_half"},
