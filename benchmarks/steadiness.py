@@ -24,8 +24,8 @@ COMMON = [
     "student.init=random",
     "distillation.procedural.share=0",
     "distillation.training.fresh_batches=8",
-    "distillation.budget.steps=1200",
-    "distillation.steadiness.evaluations=40",
+    "distillation.budget.steps=900",
+    "distillation.steadiness.evaluations=30",
 ]
 VARIANTS: dict[str, list[str]] = {
     "vae": [],
