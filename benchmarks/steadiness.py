@@ -22,6 +22,7 @@ from dfkd_core.process import ensure_tuned
 TEACHER, STUDENT = "mnist-lenet5", "lenet5_half"
 COMMON = [
     "student.init=random",
+    "distillation.method=pre_dfkd",  # named, so that no fallback takes over
     "distillation.procedural.share=0",
     "distillation.training.fresh_batches=8",
     "distillation.budget.steps=900",
