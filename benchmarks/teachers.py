@@ -95,8 +95,7 @@ def train(network: nn.Module, data: LabelledImages, recipe: Recipe) -> None:
         )
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    space = input_space(recipe.dataset)
-    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
+    low, high = input_space(recipe.dataset).bounds()
     changes = Augmentation(shift=recipe.shift, flip=recipe.flip, rotation=0.0, noise=0.0)
     network.to(memory_format=torch.channels_last)
     for epoch in range(recipe.epochs):

@@ -43,8 +43,7 @@ class ProceduralBank:
         self._teacher = teacher
         self._device = device
         space, classes = teacher.input_space, teacher.num_classes
-        low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
-        self._codec = PixelCodec(low, high)
+        self._codec = PixelCodec(*space.bounds())
         place_bytes = math.prod(space.shape) + 2 * classes
         most = min(capacity, BANK_BYTES // place_bytes)
         quota = max(1, most // classes)

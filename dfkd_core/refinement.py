@@ -30,7 +30,7 @@ def soft_labels(count: int, num_classes: int, *, generator: torch.Generator) -> 
 def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> Tensor:
     """Images (N, C, H, W) in the teacher's valid range, changed by `options.steps` steps of Adam; detached."""
     space, device = teacher.input_space, images.device
-    low, high = (torch.tensor(bound, device=device).view(1, -1, 1, 1) for bound in (space.low, space.high))
+    low, high = (bound.to(device) for bound in space.bounds())
     wanted = soft_labels(len(images), teacher.num_classes, generator=generator).to(device)
     levels = ((images - low) / (high - low)).detach().requires_grad_(True)  # in [0, 1]: one learning rate fits all
     optimizer = torch.optim.Adam([levels], lr=options.learning_rate)

@@ -131,7 +131,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     teacher = teacher.to(device)
     streams = Streams(config.seed)
     space = teacher.input_space
-    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
+    low, high = space.bounds()
     codec = PixelCodec(low, high, torch.float16)
     steadiness, procedural = config.steadiness, config.procedural
     drawn = procedural.share > 0

@@ -108,8 +108,7 @@ def _original(teacher: Teacher) -> Original | None:
 
 def _images(teacher: Teacher, streams: Streams) -> Tensor:
     space = teacher.input_space
-    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
-    return torch.lerp(low, high, procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
+    return torch.lerp(*space.bounds(), procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
 
 
 def _warnings(found: Narrowed) -> list[dict[str, str]]:

@@ -38,8 +38,7 @@ class ReservoirMemory(Memory):
 
     def _empty_bank(self, dtype: torch.dtype) -> ClassReservoir:
         space = self._teacher.input_space
-        low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
-        codec = PixelCodec(low, high, dtype)
+        codec = PixelCodec(*space.bounds(), dtype)
         return ClassReservoir(
             self._options.capacity, num_classes=self._teacher.num_classes, shape=space.shape, codec=codec
         )

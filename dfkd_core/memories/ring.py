@@ -29,8 +29,7 @@ class RingMemory(Memory):
         self._options = options
         self._device = device
         space = teacher.input_space
-        low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
-        self._codec = PixelCodec(low, high, DTYPES[options.storage])
+        self._codec = PixelCodec(*space.bounds(), DTYPES[options.storage])
         room = (options.slots, options.slot_images)
         self._images = torch.zeros((*room, *space.shape), dtype=self._codec.dtype)
         self._logits = torch.zeros((*room, teacher.num_classes))

@@ -36,7 +36,7 @@ class PixelCanvas(Canvas):
         self, options: PixelOptions, space: InputSpace, *, generator: torch.Generator, device: torch.device
     ) -> None:
         self._options = options
-        self._low, self._high = (torch.tensor(bound).view(1, -1, 1, 1).to(device) for bound in (space.low, space.high))
+        self._low, self._high = (bound.to(device) for bound in space.bounds())
         shape = (options.batch_size, *space.shape)
         if options.start == "normal":
             start = torch.randn(shape, generator=generator).to(device)

@@ -34,9 +34,8 @@ class Csd(RedrawnMethod[CsdOptions]):
 
     def _empty_bank(self) -> ClassReservoir:
         space = self._teacher.input_space
-        low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (space.low, space.high))
         capacity, classes = self._options.probe_capacity, self._teacher.num_classes
-        return ClassReservoir(capacity, num_classes=classes, shape=space.shape, codec=PixelCodec(low, high))
+        return ClassReservoir(capacity, num_classes=classes, shape=space.shape, codec=PixelCodec(*space.bounds()))
 
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
         """One batch, against a new probe of the student as it is now."""

@@ -64,7 +64,7 @@ def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> 
 def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
     """Uniform images (count, C, H, W) between the bounds of the input space, on the teacher's device."""
     space = teacher.input_space
-    low, high = (torch.tensor(bounds).reshape(1, -1, 1, 1) for bounds in (space.low, space.high))
+    low, high = space.bounds()
     unit = torch.rand(count, *space.shape, generator=generator, device=generator.device).cpu()
     return (low + unit * (high - low)).to(_device(teacher))
 

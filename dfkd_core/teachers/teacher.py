@@ -18,6 +18,10 @@ class InputSpace:
     high: tuple[float, ...]  # (C,)
     range_known: bool  # False: mean and std were not given, bounds are a guess
 
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lowest and highest values, each (1, C, 1, 1), float32 on the CPU."""
+        return torch.tensor(self.low).view(1, -1, 1, 1), torch.tensor(self.high).view(1, -1, 1, 1)
+
 
 class Teacher(nn.Module):
     """A frozen, eval-mode network from images (N, C, H, W) to logits (N, num_classes).

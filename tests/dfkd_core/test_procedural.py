@@ -69,7 +69,7 @@ def test_the_fields_have_unit_variance_everywhere() -> None:
 def test_new_images_lie_in_the_valid_range_and_have_the_teachers_labels() -> None:
     bank, teacher = a_bank(), tiny_teacher()
     batch = bank.draw(50, generator=draws())
-    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in (teacher.input_space.low, teacher.input_space.high))
+    low, high = teacher.input_space.bounds()
     assert (batch.images >= low).all()
     assert (batch.images <= high).all()
     torch.testing.assert_close(batch.teacher_logits, teacher.label(batch.images))
