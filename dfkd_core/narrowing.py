@@ -6,7 +6,6 @@ channels is scored by the mean L2 norm of all weights that it carries, in and ou
 """
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +14,7 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from dfkd_core.errors import StudentError
+from dfkd_core.students.family import scaled
 
 Keep = Callable[[str, int], int]
 """Name of a layer and its number of output channels → how many of them stay."""
@@ -61,7 +61,7 @@ def narrow(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Narr
 
 
 def narrow_by(original: Original, width: float, *, whole: Sequence[str] = ()) -> Narrowed:
-    """Every hidden channel count times `width`, rounded half up, at least 1."""
+    """Every hidden channel count `scaled` by `width`."""
     return narrow(original, lambda _name, count: scaled(count, width), whole=whole)
 
 
@@ -87,11 +87,6 @@ def narrow_to(original: Original, parameters: int) -> tuple[Narrowed, float]:
             pointer="/student/params",
         )
     return best
-
-
-def scaled(count: int, width: float) -> int:
-    """A channel count times `width`, rounded half up, at least 1."""
-    return max(1, math.floor(count * width + 0.5))
 
 
 def count_parameters(network: nn.Module) -> int:

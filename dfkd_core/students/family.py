@@ -18,8 +18,13 @@ class Fit:
     options: Mapping[str, float] = field(default_factory=dict)
 
     def channels(self, count: int) -> int:
-        """A hidden channel count at this width: rounded half up, at least 1."""
-        return max(1, math.floor(count * self.width + 0.5))
+        """A hidden channel count at this width."""
+        return scaled(count, self.width)
+
+
+def scaled(count: int, width: float) -> int:
+    """A channel count times `width`, rounded half up, at least 1."""
+    return max(1, math.floor(count * width + 0.5))
 
 
 @dataclass(frozen=True, slots=True)
