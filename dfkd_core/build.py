@@ -146,7 +146,7 @@ def _initialise(module: nn.Module, layer: Layer, generator: torch.Generator) -> 
         case layers.Residual():
             _initialise_chain(module, layer.before + layer.body + layer.shortcut + layer.after, generator)
         case layers.Conv() | layers.Linear():
-            _draw(cast("nn.Conv2d | nn.Linear", module), layer.init, generator)
+            draw_weights(cast("nn.Conv2d | nn.Linear", module), layer.init, generator=generator)
         case layers.BatchNorm():
             cast("nn.BatchNorm2d", module).reset_parameters()  # ones and zeros: nothing is drawn
         case layers.Dropout():
@@ -160,7 +160,9 @@ def _initialise_chain(module: nn.Module, chain: Chain, generator: torch.Generato
         _initialise(module.get_submodule(name), layer, generator)
 
 
-def _draw(module: nn.Conv2d | nn.Linear, init: Initialiser, generator: torch.Generator) -> None:
+@torch.no_grad()
+def draw_weights(module: nn.Conv1d | nn.Conv2d | nn.Linear, init: Initialiser, *, generator: torch.Generator) -> None:
+    """Weights and bias of one layer, anew."""
     bound = 1 / math.sqrt(module.weight[0].numel())  # fan_in
     fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
     match init:

@@ -1,6 +1,5 @@
 """The student before its first step: built from the catalogue or cut out of its teacher, and how it starts."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core import door
-from dfkd_core.build import build_network
+from dfkd_core.build import build_network, draw_weights
 from dfkd_core.config import NARROWED_TEACHER, StudentSpec
 from dfkd_core.errors import StudentError
 from dfkd_core.inheritance import inherit
-from dfkd_core.layers import NetworkDescription
+from dfkd_core.layers import Initialiser, NetworkDescription
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.procedural import procedural_images
 from dfkd_core.streams import Streams
@@ -123,14 +122,10 @@ def _warnings(found: Narrowed) -> list[dict[str, str]]:
     ]
 
 
-@torch.no_grad()
 def forget(network: nn.Module, *, generator: torch.Generator) -> None:
     """Draw all weights anew, uniform in +-1/sqrt(fan_in) for convolutions and linears; norms as they start."""
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            module.weight.uniform_(-bound, bound, generator=generator)
-            if module.bias is not None:
-                module.bias.uniform_(-bound, bound, generator=generator)
+            draw_weights(module, Initialiser.UNIFORM, generator=generator)
         elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
             module.reset_parameters()  # ones and zeros: nothing is drawn
