@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default="mnist-lenet5")
     parser.add_argument("--student", default="lenet5_half")
-    parser.add_argument("--methods", nargs="+", default=[name for name in get_args(MethodName) if name != "auto"])
+    parser.add_argument("--methods", nargs="+", default=get_args(MethodName))
     parser.add_argument("--steps", type=int, default=400, help="student updates")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
