@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dfkd_core import losses
+from dfkd_core.forward import evaluating
 
 
 class _Reader(ABC):
@@ -92,14 +93,10 @@ class ChannelMeans(_Reader):
 @contextmanager
 def _only_batchnorm_trains(network: nn.Module) -> Iterator[list[_BatchNorm]]:
     layers = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    was_training = network.training
-    network.eval()
-    for layer in layers:
-        layer.train()
-    try:
+    with evaluating(network):
+        for layer in layers:
+            layer.train()
         yield layers
-    finally:
-        network.train(was_training)
 
 
 def has_batchnorm(network: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import dfkd_core
 from dfkd_core.batch import Batch
+from dfkd_core.forward import evaluating
 from dfkd_core.report import Agreement, ClassAgreement, FileFacts, Latency, Versions
 
 CONFIDENCE = 0.95
@@ -30,12 +31,8 @@ DTYPES: dict[str, type[np.floating[Any]]] = {
 @torch.no_grad()
 def evaluate(student: nn.Module, audit: Batch, *, chunk: int = 256) -> Agreement:
     """Agreement of the student, as it stands in eval mode, with the teacher's logits on the audit set."""
-    training = student.training
-    student.eval()
-    try:
+    with evaluating(student):
         student_logits = torch.cat([student(images) for images in torch.split(audit.images, chunk)])
-    finally:
-        student.train(training)
     return agreement(audit.teacher_logits, student_logits)
 
 

@@ -7,6 +7,7 @@ as wide. Then the teacher is narrowed to the student's channel counts, and weigh
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.forward import evaluating
 from dfkd_core.narrowing import Narrowed, Original, narrow
 
 Kind = tuple[object, ...]
@@ -44,12 +45,10 @@ def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
         for name, module in network.named_modules()
         if isinstance(module, COMPUTING)
     ]
-    was_training = network.training
     try:
-        with torch.no_grad():
-            network.eval()(images)
+        with torch.no_grad(), evaluating(network):
+            network(images)
     finally:
-        network.train(was_training)
         for handle in handles:
             handle.remove()
     return {name: network.get_submodule(name) for name in order} if len(set(order)) == len(order) else {}
@@ -103,10 +102,9 @@ def _settle(student: nn.Module, ours: list[nn.Module], biases: dict[int, Tensor 
         norm.bias.copy_(mean if bias is None else mean + bias)
 
     handles = [layer.register_forward_pre_hook(settle) for layer in ours if isinstance(layer, nn.BatchNorm2d)]
-    was_training = student.training
     try:
-        student.eval()(images)
+        with evaluating(student):
+            student(images)
     finally:
-        student.train(was_training)
         for handle in handles:
             handle.remove()

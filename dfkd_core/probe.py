@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.batch import Batch
+from dfkd_core.forward import evaluating
 from dfkd_core.reservoir import ClassReservoir, PixelCodec
 
 RECENT_SHARE = 4  # one image in so many of a full probe is a recent one
@@ -59,12 +60,9 @@ class Probe:
 @torch.no_grad()
 def answers(student: nn.Module, batch: Batch) -> Tensor:
     """The student's logits (N, num_classes) in eval mode, on the CPU. The mode is put back."""
-    was_training = student.training
     device = next(student.parameters()).device
-    student.eval()
-    logits = [student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)]
-    student.train(was_training)
-    return torch.cat(logits)
+    with evaluating(student):
+        return torch.cat([student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)])
 
 
 def agrees(student_logits: Tensor, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dfkd_core import inversion_losses
 from dfkd_core.batch import Batch
+from dfkd_core.forward import evaluating
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.methods.penultimate import classifier_of, student_features
 from dfkd_core.options import CsdOptions
@@ -40,14 +41,14 @@ class Csd(RedrawnMethod[CsdOptions]):
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
         """One batch, against a new probe of the student as it is now."""
         if student is not None and self._options.adv_weight and len(self._bank):
-            told = {"probe": self._learn_probe(student)}
+            with evaluating(student):
+                told = {"probe": self._learn_probe(student)}
             return told | super().synthesize(student, rate=rate)
         return super().synthesize(None, rate=rate)
 
     def _learn_probe(self, student: nn.Module) -> Tensor:
         """A probe with random weights, trained on the images made so far; returns its last loss."""
-        options, was_training = self._options, student.training
-        student.eval()
+        options = self._options
         self._probe = self._new_probe(classifier_of(student).in_features)
         optimizer = torch.optim.SGD(
             self._probe.parameters(), lr=options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
@@ -64,7 +65,6 @@ class Csd(RedrawnMethod[CsdOptions]):
             torch.autograd.backward(loss)
             optimizer.step()
         self._probe.requires_grad_(False)
-        student.train(was_training)
         return loss.detach()
 
     def _new_probe(self, width: int) -> nn.Module:

@@ -2,8 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from dfkd_core import losses
 from dfkd_core.batchnorm import BatchNormStatistics
+from dfkd_core.forward import evaluating
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks import ConditionalGenerator, Generator
 from dfkd_core.options import GeneratorOptions, TermOptions
@@ -180,14 +180,3 @@ class TermMethod(GeneratorMethod[TermOptionsT]):
             options.disagreement, teacher_logits, student_logits, temperature=options.temperature
         )  # (N,)
         return -losses.bounded_mean(each, options.adv_limit, per_sample=options.bound_mode == "per_sample")
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, the former mode afterwards: BatchNorm buffers do not move."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dfkd_core import inversion_losses, losses
 from dfkd_core.batchnorm import BatchNormStatistics
+from dfkd_core.forward import evaluating
 from dfkd_core.methods.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
-from dfkd_core.methods.generator_method import Terms, evaluating
+from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.past_statistics import PastStatistics
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.options import ImageOptions, PixelOptions, RedrawnOptions

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from dfkd_core.errors import RequirementError
+from dfkd_core.forward import forward_with_input_of
 
 
 def classifier_of(student: nn.Module) -> nn.Linear:
@@ -19,10 +20,4 @@ def classifier_of(student: nn.Module) -> nn.Linear:
 
 def student_features(student: nn.Module, images: Tensor) -> Tensor:
     """What the student's classifier reads when it sees images (N, C, H, W): (N, F)."""
-    seen: list[Tensor] = []
-    handle = classifier_of(student).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    try:
-        student(images)
-    finally:
-        handle.remove()
-    return seen[0].flatten(1)
+    return forward_with_input_of(classifier_of(student), student, images)[1]

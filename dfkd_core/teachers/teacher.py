@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import TeacherMismatch
+from dfkd_core.forward import forward_with_input_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,7 @@ class Teacher(nn.Module):
         """Logits (N, num_classes) and the penultimate feature (N, F); needs "features"."""
         if self.classifier is None:
             raise TeacherMismatch("this teacher has no linear classifier whose input could be read")
-        seen: list[Tensor] = []
-        hook = self.classifier.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-        try:
-            logits = self(images)
-        finally:
-            hook.remove()
-        return logits, seen[0].flatten(1)
+        return forward_with_input_of(self.classifier, self, images)
 
     @torch.no_grad()
     def label(self, images: Tensor) -> Tensor:
