@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Fraction, Positive, Weight
 
 
@@ -29,44 +30,45 @@ class CmiOptions(RedrawnOptions):
     mirror: Fraction = Field(0.0, description="Share of local views that are mirrored; published: 0.5.")
 
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 40 * 2000},
-    "memory_options": {"capacity": 60_000},
-    "training": {
-        **PUBLISHED["training"],
-        "batch_size": 128,
-        "updates_per_round": 2000,
-        "augmentation": CROP_AND_FLIP,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 40 * 2000},
+        "memory_options": {"capacity": 60_000},
+        "training": {
+            "batch_size": 128,
+            "updates_per_round": 2000,
+            "augmentation": CROP_AND_FLIP,
+        },
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 256,
+            "warmup_rounds": 195,  # a bank of 50 000 inverted images, then 40 rounds add 10 000
+            "steps": 500,
+            "learning_rate": 1e-3,
+            "code_learning_rate": 1e-3,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "target_weight": 0.5,
+            "bn_weight": 1.0,
+            "adv_weight": 0.5,
+            "adv_limit": 1e6,
+            "output": "bounded",
+            "contrast_weight": 0.8,
+            "contrast_temperature": 0.2,
+            "crop": 0.25,
+            "embedding_dim": 256,
+            "head_learning_rate": 1e-3,
+            "negatives": 4096,
+            "feature_capacity": 40_960,
+            "mirror": 0.5,
+        },
     },
-    "method_options": {
-        "latent_dim": 256,
-        "width": 64,
-        "batch_size": 256,
-        "warmup_rounds": 195,  # a bank of 50 000 inverted images, then 40 rounds add 10 000
-        "steps": 500,
-        "learning_rate": 1e-3,
-        "code_learning_rate": 1e-3,
-        "betas": [0.5, 0.999],
-        "decay": "none",
-        "keep": "best",
-        "shift": 4,
-        "flip": True,
-        "target_weight": 0.5,
-        "bn_weight": 1.0,
-        "adv_weight": 0.5,
-        "adv_limit": 1e6,
-        "output": "bounded",
-        "contrast_weight": 0.8,
-        "contrast_temperature": 0.2,
-        "crop": 0.25,
-        "embedding_dim": 256,
-        "head_learning_rate": 1e-3,
-        "negatives": 4096,
-        "feature_capacity": 40_960,
-        "mirror": 0.5,
-    },
-}
+)
 """The settings of the released code for CIFAR-10, in its adversarial form that starts from a bank of images."""
 
 PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Positive, Weight
 
 
@@ -27,41 +28,42 @@ class CsdOptions(RedrawnOptions):
     )
 
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 100 * 2000},
-    "memory_options": {"capacity": 100_000},
-    "training": {
-        **PUBLISHED["training"],
-        "batch_size": 128,
-        "updates_per_round": 2000,
-        "hard_weight": 1.0,
-        "augmentation": CROP_AND_FLIP,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 100 * 2000},
+        "memory_options": {"capacity": 100_000},
+        "training": {
+            "batch_size": 128,
+            "updates_per_round": 2000,
+            "hard_weight": 1.0,
+            "augmentation": CROP_AND_FLIP,
+        },
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 200,
+            "warmup_rounds": 400,
+            "steps": 200,  # 500 in the warm-up
+            "learning_rate": 1e-3,
+            "code_learning_rate": 1e-3,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "target_weight": 1.0,
+            "bn_weight": 1.0,
+            "adv_weight": 10.0,
+            "output": "bounded",
+            "transforms": "rotations",
+            "probe_steps": 2000,
+            "probe_batch_size": 128,
+            "probe_learning_rate": 0.1,
+            "probe_capacity": 100_000,
+        },
     },
-    "method_options": {
-        "latent_dim": 256,
-        "width": 64,
-        "batch_size": 200,
-        "warmup_rounds": 400,
-        "steps": 200,  # 500 in the warm-up
-        "learning_rate": 1e-3,
-        "code_learning_rate": 1e-3,
-        "betas": [0.5, 0.999],
-        "decay": "none",
-        "keep": "best",
-        "shift": 4,
-        "flip": True,
-        "target_weight": 1.0,
-        "bn_weight": 1.0,
-        "adv_weight": 10.0,
-        "output": "bounded",
-        "transforms": "rotations",
-        "probe_steps": 2000,
-        "probe_batch_size": 128,
-        "probe_learning_rate": 0.1,
-        "probe_capacity": 100_000,
-    },
-}
+)
 """The settings of the released script for CIFAR-10, without its feature distillation (weight 30, a default there)."""
 
 PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Positive, Weight
 
 
@@ -19,38 +20,39 @@ class DeepInversionOptions(PixelOptions):
     smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
 
 
-DEFAULT: dict[str, Any] = {**BANK, "method_options": {"start": "shapes"}}
+DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 200 * 400},
-    "training": {
-        **PUBLISHED["training"],
-        "batch_size": 128,
-        "updates_per_round": 400,
-        "augmentation": CROP_AND_FLIP,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 200 * 400},
+        "training": {
+            "batch_size": 128,
+            "updates_per_round": 400,
+            "augmentation": CROP_AND_FLIP,
+        },
+        "method_options": {
+            "batch_size": 256,
+            "warmup_rounds": 0,
+            "steps": 2000,
+            "learning_rate": 0.05,
+            "betas": [0.9, 0.999],
+            "decay": "none",
+            "keep": "last",  # the released code means to keep the best, yet what it keeps goes on changing
+            "shift": 2,
+            "flip": False,
+            "targets": "onehot",
+            "target_weight": 1.0,
+            "bn_weight": 10.0,
+            "smoothness": "norm",
+            "smoothness_weight": 2.5e-5,
+            "l2_weight": 0.0,
+            "adv_weight": 0.0,
+            "valid_range": False,
+            "start": "normal",
+        },
     },
-    "method_options": {
-        "batch_size": 256,
-        "warmup_rounds": 0,
-        "steps": 2000,
-        "learning_rate": 0.05,
-        "betas": [0.9, 0.999],
-        "decay": "none",
-        "keep": "last",  # the released code means to keep the best, yet what it keeps goes on changing
-        "shift": 2,
-        "flip": False,
-        "targets": "onehot",
-        "target_weight": 1.0,
-        "bn_weight": 10.0,
-        "smoothness": "norm",
-        "smoothness_weight": 2.5e-5,
-        "l2_weight": 0.0,
-        "adv_weight": 0.0,
-        "valid_range": False,
-        "start": "normal",
-    },
-}
+)
 """The released code's "parameters from the paper" for CIFAR-10. What a student then learns from such images is not
 published; the rest is the usual training of the comparisons with it."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Fraction, Positive, Weight
 
 
@@ -27,39 +28,40 @@ class FastOptions(RedrawnOptions):
     meta_learning_rate: Positive = Field(0.02, description="Of the start's own Adam; published: learning rate x steps.")
 
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 200 * 400},
-    "memory_options": {"capacity": 60_000},
-    "training": {
-        **PUBLISHED["training"],
-        "learning_rate": 0.2,
-        "batch_size": 256,
-        "updates_per_round": 400,
-        "augmentation": CROP_AND_FLIP,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 200 * 400},
+        "memory_options": {"capacity": 60_000},
+        "training": {
+            "learning_rate": 0.2,
+            "batch_size": 256,
+            "updates_per_round": 400,
+            "augmentation": CROP_AND_FLIP,
+        },
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 256,
+            "warmup_rounds": 20,
+            "steps": 10,
+            "learning_rate": 2e-3,
+            "code_learning_rate": 0.015,
+            "meta_learning_rate": 0.02,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "target_weight": 0.4,
+            "bn_weight": 10.0,
+            "bn_past": 0.9,
+            "adv_weight": 1.1,
+            "adv_limit": 1e6,
+            "output": "bounded",
+        },
     },
-    "method_options": {
-        "latent_dim": 256,
-        "width": 64,
-        "batch_size": 256,
-        "warmup_rounds": 20,
-        "steps": 10,
-        "learning_rate": 2e-3,
-        "code_learning_rate": 0.015,
-        "meta_learning_rate": 0.02,
-        "betas": [0.5, 0.999],
-        "decay": "none",
-        "keep": "best",
-        "shift": 4,
-        "flip": True,
-        "target_weight": 0.4,
-        "bn_weight": 10.0,
-        "bn_past": 0.9,
-        "adv_weight": 1.1,
-        "adv_limit": 1e6,
-        "output": "bounded",
-    },
-}
+)
 """The settings of the released code for CIFAR-10 and wide ResNets, ten steps; without its one reset of first layers."""
 
 PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}

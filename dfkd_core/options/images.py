@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.generators import SynthesisOptions
+from dfkd_core.options.published import NOTHING_OF_OURS, merged
 from dfkd_core.values import Fraction, Positive, Weight
 
 
@@ -91,36 +92,30 @@ BANK: dict[str, Any] = {
 }
 """The loop around costly images: few rounds with many student updates, most of them on the bank."""
 
-OFFLINE: dict[str, Any] = {
-    **BANK,
-    "training": {**BANK["training"], "replay_share": 1.0, "final_replay_share": 1.0},
-    "steadiness": {"consolidation": 1.0},
-}
+OFFLINE: dict[str, Any] = merged(
+    BANK,
+    {"training": {"replay_share": 1.0, "final_replay_share": 1.0}, "steadiness": {"consolidation": 1.0}},
+)
 """All images first, then the student: nothing is made after the warm-up."""
 
-PUBLISHED: dict[str, Any] = {
-    "memory": "reservoir",
-    "training": {
-        "optimizer": "sgd",
-        "learning_rate": 0.1,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "fresh_batches": 1,
-        "fresh_rounds": 1,
-        "replay_share": 1.0,  # the newest images are in the bank too, at most one among many
-        "final_replay_share": 1.0,
-        "replays_per_round": 20_000,
-        "loss": "kl",
-        "temperature": 20.0,
-        "gradient_clip": None,
-        "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
-        "valid_range": False,
-        "rate_warmup": 0.0,
+PUBLISHED: dict[str, Any] = merged(
+    NOTHING_OF_OURS,
+    {
+        "memory": "reservoir",
+        "training": {
+            "optimizer": "sgd",
+            "learning_rate": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "replay_share": 1.0,  # the newest images are in the bank too, at most one among many
+            "final_replay_share": 1.0,
+            "replays_per_round": 20_000,
+            "loss": "kl",
+            "temperature": 20.0,
+        },
     },
-    "procedural": {"share": 0.0},
-    "steadiness": {"consolidation": 0.0},
-}
+)
 """What the publications have in common: SGD and KL at temperature 20 on a bank of stored images."""
 
-CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True, "mixup": 0.0, "noise": 0.0, "rotation": 0.0}
+CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True}
 """Four pixels of 32, as the toolboxes of this line of work train their students."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Fraction, Positive, Weight
 
 
@@ -26,41 +27,42 @@ class NayerOptions(RedrawnOptions):
     )
 
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 300 * 400},
-    "memory_options": {"capacity": 320_000},
-    "training": {
-        **PUBLISHED["training"],
-        "learning_rate": 0.2,
-        "batch_size": 512,
-        "updates_per_round": 400,
-        "fresh_batches": 2,
-        "augmentation": CROP_AND_FLIP,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 300 * 400},
+        "memory_options": {"capacity": 320_000},
+        "training": {
+            "learning_rate": 0.2,
+            "batch_size": 512,
+            "updates_per_round": 400,
+            "fresh_batches": 2,
+            "augmentation": CROP_AND_FLIP,
+        },
+        "method_options": {
+            "latent_dim": 1000,
+            "width": 64,
+            "batch_size": 400,
+            "updates_per_round": 2,
+            "warmup_rounds": 100,  # 20 rounds of 10 batches
+            "steps": 30,
+            "learning_rate": 4e-3,
+            "code_learning_rate": 4e-3,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "target_weight": 0.5,
+            "bn_weight": 10.0,
+            "bn_past": 0.9,
+            "adv_weight": 1.33,
+            "adv_limit": 1e6,
+            "output": "bounded",
+            "life": 20,  # ten rounds
+        },
     },
-    "method_options": {
-        "latent_dim": 1000,
-        "width": 64,
-        "batch_size": 400,
-        "updates_per_round": 2,
-        "warmup_rounds": 100,  # 20 rounds of 10 batches
-        "steps": 30,
-        "learning_rate": 4e-3,
-        "code_learning_rate": 4e-3,
-        "betas": [0.5, 0.999],
-        "decay": "none",
-        "keep": "best",
-        "shift": 4,
-        "flip": True,
-        "target_weight": 0.5,
-        "bn_weight": 10.0,
-        "bn_past": 0.9,
-        "adv_weight": 1.33,
-        "adv_limit": 1e6,
-        "output": "bounded",
-        "life": 20,  # ten rounds
-    },
-}
+)
 """The settings of the released code for CIFAR-10, but for its text embeddings: those would be outside knowledge."""
 
 PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}

@@ -5,10 +5,8 @@ from typing import Any
 
 Settings = Mapping[str, Any]
 
-AS_PUBLISHED: dict[str, Any] = {
-    "memory": "none",
+NOTHING_OF_OURS: dict[str, Any] = {
     "training": {
-        "updates_per_round": 1,
         "fresh_batches": 1,
         "fresh_rounds": 1,
         "gradient_clip": None,
@@ -18,13 +16,6 @@ AS_PUBLISHED: dict[str, Any] = {
     },
     "procedural": {"share": 0.0},
     "steadiness": {"consolidation": 0.0},
-    "method_options": {
-        "warmup_rounds": 0,
-        "restart_rounds": 0,
-        "decay": "none",
-        "gradient_clip": None,
-        "output": "standardised",
-    },
 }
 """No procedural images, no augmentation, no rise of the learning rate, no consolidation, no clipping."""
 
@@ -38,6 +29,23 @@ def merged(under: Settings, over: Settings) -> dict[str, Any]:
     return tree
 
 
+GENERATOR: dict[str, Any] = merged(
+    NOTHING_OF_OURS,
+    {
+        "memory": "none",
+        "training": {"updates_per_round": 1},
+        "method_options": {
+            "warmup_rounds": 0,
+            "restart_rounds": 0,
+            "decay": "none",
+            "gradient_clip": None,
+            "output": "standardised",
+        },
+    },
+)
+"""The loop of the methods with a persistent generator: student and generator in turn, no memory."""
+
+
 def published(settings: Settings) -> dict[str, Any]:
-    """The settings of one paper over what all of them have in common."""
-    return merged(AS_PUBLISHED, settings)
+    """The settings of one such paper over what all of them have in common."""
+    return merged(GENERATOR, settings)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.published import merged
 from dfkd_core.values import Positive, Weight
 
 
@@ -18,43 +19,44 @@ class SsdKdOptions(RedrawnOptions):
     adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
 
 
-DEFAULT: dict[str, Any] = {**BANK, "memory": "priority", "memory_options": {"capacity": 5000}}
+DEFAULT: dict[str, Any] = merged(BANK, {"memory": "priority", "memory_options": {"capacity": 5000}})
 
-PAPER: dict[str, Any] = {
-    **PUBLISHED,
-    "budget": {"steps": 200 * 400},
-    "memory": "priority",
-    "memory_options": {"capacity": 5000, "exponent": 0.6, "correction": 0.4},
-    "training": {
-        **PUBLISHED["training"],
-        "learning_rate": 0.2,
-        "batch_size": 256,
-        "updates_per_round": 400,
-        "augmentation": CROP_AND_FLIP,
-        "replays_per_round": 5000,
+PAPER: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 200 * 400},
+        "memory": "priority",
+        "memory_options": {"capacity": 5000, "exponent": 0.6, "correction": 0.4},
+        "training": {
+            "learning_rate": 0.2,
+            "batch_size": 256,
+            "updates_per_round": 400,
+            "augmentation": CROP_AND_FLIP,
+            "replays_per_round": 5000,
+        },
+        "method_options": {
+            "latent_dim": 256,
+            "width": 64,
+            "batch_size": 256,
+            "warmup_rounds": 20,
+            "steps": 200,
+            "learning_rate": 1e-3,
+            "code_learning_rate": 1e-3,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "target_weight": 0.5,
+            "bn_weight": 1.0,
+            "adv_weight": 1.0,
+            "adv_limit": 1e6,
+            "output": "bounded",
+            "focus": 2.0,
+            "diversity": 1.0,
+        },
     },
-    "method_options": {
-        "latent_dim": 256,
-        "width": 64,
-        "batch_size": 256,
-        "warmup_rounds": 20,
-        "steps": 200,
-        "learning_rate": 1e-3,
-        "code_learning_rate": 1e-3,
-        "betas": [0.5, 0.999],
-        "decay": "none",
-        "keep": "best",
-        "shift": 4,
-        "flip": True,
-        "target_weight": 0.5,
-        "bn_weight": 1.0,
-        "adv_weight": 1.0,
-        "adv_limit": 1e6,
-        "output": "bounded",
-        "focus": 2.0,
-        "diversity": 1.0,
-    },
-}
+)
 """Only the size of the pool (a tenth of the real set) and the form of the two factors are known of the paper, whose
 code was never released; everything else is the usual setting of this line of work."""
 
