@@ -35,13 +35,8 @@ def limited_js(teacher_logits: Tensor, student_logits: Tensor, *, limit: float) 
 def agreeing_kl(teacher_logits: Tensor, student_logits: Tensor, *, limit: float) -> Tensor:
     """Minus the batch mean of min(KL(teacher || student), limit) where both have the same class, else 0 (CMI)."""
     agrees = teacher_logits.argmax(dim=1) == student_logits.argmax(dim=1)
-    return -(agrees * kl_of_each(teacher_logits, student_logits).clamp(max=limit)).mean()
-
-
-def kl_of_each(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
-    """KL(teacher || student) in nats for each image: (N,)."""
-    log_p, log_q = F.log_softmax(teacher_logits, dim=1), F.log_softmax(student_logits, dim=1)
-    return (log_p.exp() * (log_p - log_q)).sum(dim=1)
+    each = losses.disagreement("kl", teacher_logits, student_logits, temperature=1.0)  # (N,)
+    return -(agrees * each.clamp(max=limit)).mean()
 
 
 def bounded_cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.batch import Batch
-from dfkd_core.inversion_losses import kl_of_each
+from dfkd_core.losses import disagreement
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.options import PriorityOptions
 from dfkd_core.probe import answers
@@ -33,7 +33,7 @@ class PriorityMemory(ReservoirMemory):
         if not len(self._bank):
             return
         self._known = self._bank.all()
-        divergence = kl_of_each(self._known.teacher_logits, answers(student, self._known))
+        divergence = disagreement("kl", self._known.teacher_logits, answers(student, self._known), temperature=1.0)
         self._odds = priorities(divergence, exponent=self._exponent)
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
