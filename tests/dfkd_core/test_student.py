@@ -1,6 +1,5 @@
 """How a student starts: from its teacher where it is a thinner version of it, at random otherwise."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -8,10 +7,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from benchmarks.pair import fold
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
-from dfkd_core.inheritance import inherit, layers_in_order
+from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Original
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, forget, prepare_student
@@ -105,23 +105,11 @@ def test_asking_for_weights_that_do_not_fit_is_refused() -> None:
 def test_folded_statistics_are_replaced_by_ones_that_change_nothing() -> None:
     """A teacher whose BatchNorms were folded away, and a student of the same width that has them."""
     teacher = teacher_of("resnet8")
-    folded = _without_batchnorm(teacher)
+    folded = fold(teacher)
     student = network_of("resnet8", seed=7)
     images = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
     assert inherit(student, original(folded), images)
     assert torch.allclose(student.eval()(images), folded(images), atol=1e-3)
-
-
-def _without_batchnorm(teacher: Teacher) -> Teacher:
-    """The same function with every BatchNorm folded into the convolution before it."""
-    network = teacher.network
-    layers = list(layers_in_order(network, torch.zeros(1, *SHAPE)).items())
-    for (name, convolution), (norm_name, norm) in pairwise(layers):
-        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d):
-            fused = nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
-            network.set_submodule(name, fused)
-            network.set_submodule(norm_name, nn.Identity())
-    return Teacher(network, teacher.input_space, num_classes=10, classifier=teacher.classifier)
 
 
 def test_half_a_teacher_is_the_default() -> None:
