@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
 
+from dfkd_core.teachers.teacher import InputSpace
+
 Output = Literal["bounded", "standardised"]
-Shape = tuple[int, int, int]
 
 INITIAL_BOUND = 0.08  # weights start uniform in [-0.08, 0.08], biases at 0
 LEAK = 0.2
@@ -26,20 +27,21 @@ class Bounded(nn.Module):
     low: Tensor
     span: Tensor
 
-    def __init__(self, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    def __init__(self, space: InputSpace) -> None:
         super().__init__()
-        lowest = torch.tensor(low).view(1, -1, 1, 1)
-        self.register_buffer("low", lowest, persistent=False)
-        self.register_buffer("span", torch.tensor(high).view(1, -1, 1, 1) - lowest, persistent=False)
+        low, high = space.bounds()
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("span", high - low, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         return self.low + self.span * values.sigmoid()
 
 
-def _output_head(output: Output, channels: int, low: tuple[float, ...], high: tuple[float, ...]) -> nn.Module:
+def _output_head(output: Output, space: InputSpace) -> nn.Module:
+    channels = space.shape[0]
     if output == "standardised":
         return nn.Sequential(nn.Tanh(), nn.BatchNorm2d(channels, affine=False))
-    return nn.Sequential(nn.BatchNorm2d(channels), Bounded(low, high))
+    return nn.Sequential(nn.BatchNorm2d(channels), Bounded(space))
 
 
 class Generator(nn.Module):
@@ -47,19 +49,17 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        shape: Shape,
+        space: InputSpace,
         *,
         latent_dim: int,
         width: int,
         batchnorm_eps: float,
         spectral_norm: bool,
         output: Output,
-        low: tuple[float, ...],
-        high: tuple[float, ...],
         generator: torch.Generator,
     ) -> None:
         super().__init__()
-        channels, height, breadth = shape
+        channels, height, breadth = space.shape
         self.latent_dim = latent_dim
         self.size = (height, breadth)
         self.base = (2 * width, math.ceil(height / 4), math.ceil(breadth / 4))
@@ -72,7 +72,7 @@ class Generator(nn.Module):
             self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1)
             self.norm2 = nn.BatchNorm2d(width, eps=batchnorm_eps)
             self.conv3 = nn.Conv2d(width, channels, 3, padding=1)
-            self.head = _output_head(output, channels, low, high)
+            self.head = _output_head(output, space)
             initialise(self, generator=generator)
             if spectral_norm:
                 for convolution in (self.conv1, self.conv2, self.conv3):
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        shape: Shape,
+        shape: tuple[int, int, int],
         *,
         latent_dim: int,
         width: int,

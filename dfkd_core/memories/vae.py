@@ -47,14 +47,12 @@ class VaeMemory(Memory):
             generator=streams["encoder-weights"],
         ).to(device)
         self.decoder = Generator(
-            space.shape,
+            space,
             latent_dim=options.latent_dim,
             width=options.width,
             batchnorm_eps=options.batchnorm_eps,
             spectral_norm=False,
             output=options.output,
-            low=space.low,
-            high=space.high,
             generator=streams["decoder-weights"],
         ).to(device)
         self._prior = CodePrior(teacher.num_classes, options.latent_dim) if options.prior == "fitted" else None

@@ -86,14 +86,12 @@ class RedrawnCanvas(Canvas):
 def redrawn_generator(options: RedrawnOptions, space: InputSpace, *, generator: torch.Generator) -> Generator:
     """A generator of codes (N, latent_dim) with weights from `generator`."""
     return Generator(
-        space.shape,
+        space,
         latent_dim=options.latent_dim,
         width=options.width,
         batchnorm_eps=options.batchnorm_eps,
         spectral_norm=False,
         output=options.output,
-        low=space.low,
-        high=space.high,
         generator=generator,
     )
 

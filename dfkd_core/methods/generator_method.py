@@ -46,16 +46,14 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         return self._plain_network(self._options.latent_dim)
 
     def _plain_network(self, latent_dim: int) -> Generator:
-        options, space = self._options, self._teacher.input_space
+        options = self._options
         return Generator(
-            space.shape,
+            self._teacher.input_space,
             latent_dim=latent_dim,
             width=options.width,
             batchnorm_eps=options.batchnorm_eps,
             spectral_norm=options.spectral_norm,
             output=options.output,
-            low=space.low,
-            high=space.high,
             generator=self._weights,
         )
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dfkd_core.networks import Encoder, Generator, Output
+from dfkd_core.teachers.teacher import InputSpace
 
 
 def count(network: nn.Module) -> int:
@@ -18,15 +19,14 @@ def generator(
     spectral_norm: bool = True,
     seed: int = 0,
 ) -> Generator:
+    space = InputSpace(shape=shape, low=(-1.0,) * shape[0], high=(2.0,) * shape[0], range_known=True)
     return Generator(
-        shape,
+        space,
         latent_dim=latent_dim,
         width=width,
         batchnorm_eps=0.8,
         spectral_norm=spectral_norm,
         output=output,
-        low=(-1.0,) * shape[0],
-        high=(2.0,) * shape[0],
         generator=torch.Generator().manual_seed(seed),
     )
 
