@@ -19,7 +19,7 @@ from dfkd_core.refinement import refine
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.teachers.teacher import Teacher
 
-BANK_BYTES = 128 * 2**20  # of images and logits at most, whatever `capacity` says; one place for every class at least
+BANK_BYTES = 128 * 2**20  # of images and logits at most, whatever `capacity` says; one image at least
 
 CELLS = (2, 3, 4, 6)  # of a field, along the image's shorter side
 STROKES, AREAS = 0.7, 0.15  # shares of the shapes: strokes along a level line, areas above it; the rest: soft areas
@@ -45,11 +45,12 @@ class ProceduralBank:
         space, classes = teacher.input_space, teacher.num_classes
         self._codec = PixelCodec(*space.bounds())
         place_bytes = math.prod(space.shape) + 2 * classes
-        most = min(capacity, BANK_BYTES // place_bytes)
-        quota = max(1, most // classes)
-        self._keys = torch.full((classes, quota), -math.inf)  # the largest stay; -inf: an empty place
-        self._images = torch.zeros((classes, quota, *space.shape), dtype=torch.uint8)
-        self._logits = torch.zeros((classes, quota, classes), dtype=torch.float16)
+        most = max(1, min(capacity, BANK_BYTES // place_bytes))
+        strata = min(classes, most)  # more classes than places: they share them
+        quota = most // strata
+        self._keys = torch.full((strata, quota), -math.inf)  # the largest stay; -inf: an empty place
+        self._images = torch.zeros((strata, quota, *space.shape), dtype=torch.uint8)
+        self._logits = torch.zeros((strata, quota, classes), dtype=torch.float16)
         self._odds: Tensor | None = None  # of each place, while the bank stays as it is
 
     def __len__(self) -> int:
@@ -76,22 +77,22 @@ class ProceduralBank:
         """Show images to the bank; it keeps those with the largest keys log(u) / weight of their class."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
         keys = (lots.log() / self.weights(batch)).float().clamp(min=torch.finfo(torch.float32).min)
-        classes = batch.teacher_logits.argmax(dim=1).cpu()
+        strata = batch.teacher_logits.argmax(dim=1).cpu() % len(self._keys)
         images, logits = self._codec.encode(batch.images.cpu()), batch.teacher_logits.cpu().half()
         quota = self._keys.shape[1]
-        for label in sorted(set(classes.tolist())):
-            new = (classes == label).nonzero().flatten()
-            best = torch.cat([self._keys[label], keys[new]]).topk(quota).indices
+        for stratum in sorted(set(strata.tolist())):
+            new = (strata == stratum).nonzero().flatten()
+            best = torch.cat([self._keys[stratum], keys[new]]).topk(quota).indices
             stays = torch.zeros(quota, dtype=torch.bool)
             stays[best[best < quota]] = True
             entering, free = new[best[best >= quota] - quota], (~stays).nonzero().flatten()
-            self._keys[label, free] = keys[entering]
-            self._images[label, free] = images[entering]
-            self._logits[label, free] = logits[entering]
+            self._keys[stratum, free] = keys[entering]
+            self._images[stratum, free] = images[entering]
+            self._logits[stratum, free] = logits[entering]
         self._odds = None
 
     def _balanced(self) -> Tensor:
-        """Odds of each place, (num_classes * quota,): equal sums for all classes that have images."""
+        """Odds of each place, (number of places,): equal sums for all classes that have images."""
         filled = self._keys.isfinite().float()
         return (filled / filled.sum(dim=1, keepdim=True).clamp(min=1)).flatten()
 

@@ -35,14 +35,18 @@ class PixelCodec:
 
 
 class ClassReservoir:
-    """After n offers of one class, each of them is kept with equal probability quota / n (Vitter's algorithm R)."""
+    """After n offers of one class, each of them is kept with equal probability quota / n (Vitter's algorithm R).
+
+    A capacity of fewer images than there are classes stays what it says: classes then share places.
+    """
 
     def __init__(self, capacity: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
-        self.quota = max(1, capacity // num_classes)
+        strata = min(num_classes, capacity)
+        self.quota = capacity // strata
         self.codec = codec
-        self._images = torch.zeros((num_classes * self.quota, *shape), dtype=codec.dtype)
-        self._logits = torch.zeros((num_classes * self.quota, num_classes), dtype=torch.float16)
-        self._seen = torch.zeros(num_classes, dtype=torch.int64)
+        self._images = torch.zeros((strata * self.quota, *shape), dtype=codec.dtype)
+        self._logits = torch.zeros((strata * self.quota, num_classes), dtype=torch.float16)
+        self._seen = torch.zeros(strata, dtype=torch.int64)
 
     def __len__(self) -> int:
         return int(self._seen.clamp(max=self.quota).sum())
@@ -52,22 +56,17 @@ class ClassReservoir:
         """Bytes of all images and logits that can be kept."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
 
-    @property
-    def kept_by_class(self) -> Tensor:
-        """Number of images kept of each class, (num_classes,)."""
-        return self._seen.clamp(max=self.quota)
-
     def offer(self, batch: Batch, *, generator: torch.Generator) -> None:
         """Show a batch to the reservoir; it keeps what the lot decides."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64).tolist()
-        classes = batch.teacher_logits.argmax(dim=1).tolist()
+        strata = (batch.teacher_logits.argmax(dim=1) % len(self._seen)).tolist()
         seen = self._seen.tolist()
         chosen: dict[int, int] = {}  # slot to index; a later image may push out an earlier one of the same batch
-        for index, (label, lot) in enumerate(zip(classes, lots, strict=True)):
-            place = seen[label] if seen[label] < self.quota else int(lot * (seen[label] + 1))
-            seen[label] += 1
+        for index, (stratum, lot) in enumerate(zip(strata, lots, strict=True)):
+            place = seen[stratum] if seen[stratum] < self.quota else int(lot * (seen[stratum] + 1))
+            seen[stratum] += 1
             if place < self.quota:
-                chosen[label * self.quota + place] = index
+                chosen[stratum * self.quota + place] = index
         self._seen = torch.tensor(seen, dtype=torch.int64)
         self._keep(batch, chosen)
 

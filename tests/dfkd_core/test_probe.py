@@ -42,8 +42,18 @@ def test_class_quotas_hold_whatever_the_stream() -> None:
     draws = torch.Generator().manual_seed(0)
     classes = torch.tensor([0] * 500 + [1] * 50 + [2] * 3)
     bank.offer(batch_of(classes, classes, num_classes=4), generator=draws)
-    assert bank.kept_by_class.tolist() == [10, 10, 3, 0]
+    assert bank.all().teacher_logits.argmax(dim=1).bincount(minlength=4).tolist() == [10, 10, 3, 0]
     assert len(bank) == 23
+
+
+def test_more_classes_than_places_share_them() -> None:
+    bank = reservoir(8, num_classes=20)
+    classes = torch.arange(20).repeat(30)
+    bank.offer(batch_of(classes, classes, num_classes=20), generator=torch.Generator().manual_seed(0))
+    kept = bank.all()
+    assert bank.num_bytes == 8 * (2 + 2 * 20)
+    assert torch.equal(kept.teacher_logits.argmax(dim=1) % 8, torch.arange(8))
+    assert torch.equal(kept.images.flatten().long(), kept.teacher_logits.argmax(dim=1))
 
 
 def test_eight_bits_are_within_half_a_level_and_clip() -> None:
