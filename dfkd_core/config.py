@@ -220,6 +220,14 @@ class Training(Frozen):
     )
     temperature: Positive = Field(4.0, description="Of the kl loss.")
     hard_weight: Weight = Field(0.0, description="Weight of the cross-entropy with the teacher's class.")
+    feature_weight: Weight = Field(
+        10.0,
+        description="Weight of how badly a linear map guesses the teacher's penultimate features from the student's, "
+        "where both end in a linear layer; published: 0.",
+    )
+    attention_weight: Weight = Field(
+        0.0, description="Weight of the distance between the attention maps of student and teacher."
+    )
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
@@ -240,7 +248,10 @@ class Steadiness(Frozen):
     probe_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Held-out synthetic images.")
     audit_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Images of the final audit.")
     evaluations: Annotated[int, Field(ge=1, le=100_000)] = Field(60, description="Evaluations on the probe in a run.")
-    margin: Weight = Field(2.0, description="Standard errors by which a new student must beat the published one.")
+    margin: Weight = Field(
+        2.0,
+        description="Standard errors by which a new student must beat the published one; falls with the learning rate.",
+    )
     min_class_entropy: Fraction = Field(0.2, description="Class entropy of a batch, of its maximum, that is collapse.")
     min_diversity: Fraction = Field(0.2, description="Mean image distance, of the healthy one, that is collapse.")
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")

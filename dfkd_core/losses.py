@@ -16,6 +16,7 @@ Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
 
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
 LEAST_DISTANCE = 1e-20  # between two images that are one
+LEAST_VARIANCE = 1e-12  # of features that hardly vary
 
 
 def logit_l1(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -134,6 +135,29 @@ def batchnorm_distance(moments: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]])
         for mean, variance, running_mean, running_variance in moments
     ]
     return torch.stack(layers).sum()
+
+
+def unexplained(guess: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of a guess over the mean variance of what is wanted, both (N, F): 1 for guessing the mean.
+
+    The regression of FitNets (Romero et al., ICLR 2015, eq. 2), free of the features' scale.
+    """
+    variance = wanted.var(dim=0, correction=0).mean()
+    return (guess - wanted).square().mean() / variance.clamp(min=LEAST_VARIANCE)
+
+
+def attention_distance(maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum over pairs of feature maps (N, C, H, W) of the squared distance of their attentions, batch mean.
+
+    Attention is the mean square over channels, as a vector of unit length (Zagoruyko and Komodakis, ICLR 2017, eq. 2).
+    The two maps of a pair may differ in channels.
+    """
+    terms = [(_attention(ours) - _attention(theirs)).square().sum(dim=1).mean() for ours, theirs in maps]
+    return torch.stack(terms).sum()
+
+
+def _attention(maps: Tensor) -> Tensor:
+    return F.normalize(maps.square().mean(dim=1).flatten(1), dim=1)
 
 
 def kld_from_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:

@@ -32,11 +32,14 @@ class Ratchet:
         self.published_step: int | None = None
         self._margin = margin
 
-    def consider(self, candidate: nn.Module, probe: Batch, *, step: int) -> Verdict:
-        """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance."""
+    def consider(self, candidate: nn.Module, probe: Batch, *, step: int, caution: float = 1.0) -> Verdict:
+        """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance.
+
+        `caution` in [0, 1] scales the margin: an average that hardly moves any more needs less proof.
+        """
         new, old = answers(candidate, probe), answers(self.published, probe)
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
-        better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin)
+        better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * caution)
         replaced = self.published_step is None or (better and new_share >= old_share)
         if replaced:
             self.published.load_state_dict(candidate.state_dict())

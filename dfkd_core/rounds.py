@@ -166,11 +166,13 @@ def _teach_student(run: Run) -> dict[str, Tensor]:
 def _update_student(run: Run, batch: Batch) -> Tensor:
     """One step of the student's optimiser and of its average."""
     training = run.config.training
+    rate = run.schedule.student_rate(run.counters.steps)
     for group in run.optimizer.param_groups:
-        group["lr"] = training.learning_rate * run.schedule.student_rate(run.counters.steps)
-    images, teacher_logits = _augmented(run, batch)
-    student_logits = run.student.train()(images)
+        group["lr"] = training.learning_rate * rate
+    images, student_logits, teacher_logits, transferred = _compared(run, batch)
     loss = student_loss(run, student_logits, teacher_logits)
+    if transferred is not None:
+        loss = loss + transferred
     if training.anchor_weight:
         with torch.no_grad():
             anchor = run.average.network(images)
@@ -180,16 +182,22 @@ def _update_student(run: Run, batch: Batch) -> Tensor:
     if training.gradient_clip is not None:
         nn.utils.clip_grad_norm_(run.student.parameters(), training.gradient_clip)
     run.optimizer.step()
+    run.transfer.step(rate=rate)
     run.average.update(run.student)
     return loss.detach()
 
 
-def _augmented(run: Run, batch: Batch) -> tuple[Tensor, Tensor]:
-    training = run.config.training
-    if not training.augmentation.active and not training.valid_range:
-        return batch.images, batch.teacher_logits
-    images = as_seen(run, batch.images, generator=run.streams["augment"])
-    return images, run.teacher.label(images)
+def _compared(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Images (N, C, H, W) as the student sees them, its logits and the teacher's, and what is transferred beside them.
+
+    Labels that are known are taken as they are where the images do not change.
+    """
+    training, student = run.config.training, run.student.train()
+    changes = training.augmentation.active or training.valid_range
+    images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
+    if run.transfer.active:
+        return images, *run.transfer.compare(images)
+    return images, student(images), run.teacher.label(images) if changes else batch.teacher_logits, None
 
 
 def student_loss(run: Run, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from dfkd_core.reservoir import PixelCodec
 from dfkd_core.schedule import Schedule
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
+from dfkd_core.transfer import Transfer
 
 AVERAGE_SPAN = 0.05  # of the run, at most: the average must be able to follow the decay of the learning rate
 
@@ -58,6 +59,7 @@ class Run:
     audit: Probe
     procedural: ProceduralBank
     refined: ProceduralBank
+    transfer: Transfer
     guard: CollapseGuard
     streams: Streams
     low: Tensor  # (1, C, 1, 1), lowest valid pixel of each channel
@@ -122,7 +124,10 @@ class Run:
         return Batch(images=pair[0].to(self.device), teacher_logits=pair[1].to(self.device))
 
 
-_PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "procedural", "refined", "guard", "streams")
+_PARTS = (
+    *("average", "ratchet", "synthesizer", "memory", "probe", "audit"),
+    *("procedural", "refined", "transfer", "guard", "streams"),
+)
 
 
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
@@ -155,6 +160,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(procedural, teacher, capacity=procedural.capacity * drawn, device=device),
         refined=ProceduralBank(procedural, teacher, capacity=procedural.refinement.capacity * refined, device=device),
+        transfer=Transfer(student, teacher, config.training),
         guard=build_guard(config),
         streams=streams,
         low=low.to(device),

@@ -35,7 +35,10 @@ def evaluate_on_probe(run: Run) -> Scores:
         reestimate(run.average.network, _synthetic_mix(run))
     probe = run.probe.batch()
     raw = float(agrees(answers(run.student, probe), probe).double().mean())
-    verdict = run.ratchet.consider(run.average.network, probe, step=run.counters.steps)
+    step = run.counters.steps
+    verdict = run.ratchet.consider(
+        run.average.network, probe, step=step, caution=min(1.0, run.schedule.student_rate(step))
+    )
     return Scores(
         raw=raw,
         ema=verdict.candidate,

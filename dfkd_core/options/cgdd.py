@@ -31,6 +31,7 @@ PAPER: dict[str, Any] = published(
             "loss": "kl",
             "temperature": 4.0,
             "hard_weight": 1.0,
+            "attention_weight": 1.0,
         },
         "method_options": {
             "latent_dim": 256,
@@ -44,9 +45,9 @@ PAPER: dict[str, Any] = published(
         },
     }
 )
-"""No code was published: the losses are the paper's, but for its attention transfer; the rest is that of DFAD."""
+"""No code was published: the losses are the paper's, their weights are ours; the rest is that of DFAD."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"memory": "reservoir", "training": {"hard_weight": 0.1}},
+    "default": {"memory": "reservoir", "training": {"hard_weight": 0.1, "attention_weight": 1.0}},
     "paper": PAPER,
 }

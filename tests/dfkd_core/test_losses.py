@@ -195,3 +195,31 @@ def test_diversity_ratio_of_equal_images_is_finite() -> None:
 def test_weighted_sum() -> None:
     terms = {"a": (2.0, torch.tensor(3.0)), "b": (0.5, torch.tensor(4.0))}
     assert losses.weighted_sum(terms).item() == 8
+
+
+def test_unexplained_is_the_mean_squared_error_in_variances(student: Tensor, teacher: Tensor) -> None:
+    guess, wanted = student.numpy(), teacher.numpy()
+    expected = ((guess - wanted) ** 2).mean() / wanted.var(axis=0).mean()
+    assert losses.unexplained(student, teacher).item() == pytest.approx(expected)
+
+
+def test_guessing_the_mean_explains_nothing(teacher: Tensor) -> None:
+    guess = teacher.mean(dim=0).expand_as(teacher)
+    assert losses.unexplained(guess, teacher).item() == pytest.approx(1.0)
+
+
+def test_attention_distance() -> None:
+    ours, theirs = draw(3, 2, 4, 5, seed=1), draw(3, 6, 4, 5, seed=2)
+    expected = 0.0
+    for own, other in zip(ours.numpy(), theirs.numpy(), strict=True):
+        attentions = [(maps**2).mean(axis=0).ravel() for maps in (own, other)]
+        a, b = (attention / np.linalg.norm(attention) for attention in attentions)
+        expected += ((a - b) ** 2).sum() / 3
+    assert losses.attention_distance([(ours, theirs)]).item() == pytest.approx(expected)
+    twice = losses.attention_distance([(ours, theirs), (ours, theirs)])
+    assert twice.item() == pytest.approx(2 * expected)
+
+
+def test_attention_has_no_scale() -> None:
+    maps = draw(3, 2, 4, 5)
+    assert losses.attention_distance([(maps, maps * 7)]).item() == pytest.approx(0.0, abs=1e-12)

@@ -138,6 +138,13 @@ def test_a_worse_or_equal_student_is_not_published() -> None:
     assert ratchet.published_step == 1
 
 
+def test_less_caution_asks_for_less_proof() -> None:
+    ratchet = Ratchet(Says(0.0), margin=1e6)
+    ratchet.consider(Says(0.9), probe_batch(), step=1)
+    assert not ratchet.consider(Says(0.6), probe_batch(), step=2).replaced
+    assert ratchet.consider(Says(0.6), probe_batch(), step=3, caution=0.0).replaced
+
+
 def test_one_image_is_not_enough_and_many_are() -> None:
     old = torch.zeros(100, dtype=torch.bool)
     one, many = old.clone(), old.clone()
