@@ -1,0 +1,82 @@
+"""Every system by name on one pair, with the same budget of student updates: accuracy, steadiness, seconds, memory.
+
+python -m benchmarks.systems [--only dafl ...]     writes results/systems.json, prints the table of docs/methods.md
+
+LeNet-5 to half LeNet-5 on MNIST from random weights, each method with its own default memory, and no procedural images:
+a system stands for itself here, and nothing of the service's other sources of images hides what it does.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from benchmarks.metrics import mean_and_std
+from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
+from benchmarks.steadiness import STUDENT, TEACHER
+from dfkd_core.options import MethodName
+from dfkd_core.process import ensure_tuned
+
+COMMON = [
+    "student.init=random",
+    "distillation.procedural.share=0",
+    "distillation.budget.steps=900",
+    "distillation.steadiness.evaluations=30",
+]
+NEED_BATCHNORM = ("ddad",)
+SYSTEMS: dict[str, list[str]] = {
+    **{name: [f"distillation.method={name}"] for name in get_args(MethodName) if name not in NEED_BATCHNORM},
+    "pre_dfkd + ring": ["distillation.method=pre_dfkd", "distillation.memory=ring"],
+    "pre_dfkd + reservoir": ["distillation.method=pre_dfkd", "distillation.memory=reservoir"],
+    "mad + ema": ["distillation.method=mad", "distillation.memory=ema"],
+}
+
+
+def row(name: str, record: dict[str, Any]) -> list[str]:
+    """One line of the table: means and deviations over the seeds."""
+    runs = record["runs"]
+    curves = [run["metrics"]["published"] for run in runs]
+    columns = [
+        [run["published_accuracy"] for run in runs],
+        [curve["mean"] for curve in curves],
+        [curve["std"] for curve in curves],
+        [curve["drawdown_after_burn_in"] for curve in curves],
+        [run["agreement_real"] for run in runs],
+    ]
+    seconds, _ = mean_and_std([run["seconds"] for run in runs])
+    memory = max(run["memory_bytes"] for run in runs)
+    config = runs[0]["config"]
+    return [
+        name.split(" + ", maxsplit=1)[0],
+        config["memory"],
+        *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in map(mean_and_std, columns)),
+        f"{seconds:.0f}",
+        f"{memory / 1e6:.2f}",
+    ]
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--output", type=Path, default=RESULTS / "systems.json")
+    arguments = parser.parse_args()
+    ensure_tuned(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    records: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    for name in arguments.only:
+        print(f"== {name}", flush=True)
+        pair = Pair(TEACHER, STUDENT, [*COMMON, *SYSTEMS[name], *arguments.set])
+        single = arguments.output.with_suffix(".part.json")
+        records[name] = run_pair(pair, arguments.seeds, threads=arguments.threads, output=single)
+        single.unlink()
+        arguments.output.write_text(json.dumps(records, indent=1) + "\n")
+    for name, record in records.items():
+        print("| " + " | ".join(row(name, record)) + " |")
+
+
+if __name__ == "__main__":
+    main()
