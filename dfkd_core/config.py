@@ -4,6 +4,7 @@
 are in `options`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -275,7 +276,9 @@ class DistillConfig(Frozen):
         None, description="Method that takes over when this one collapses or no better student is published for long."
     )
     preset: PresetName = Field(
-        "default", description="Settings that apply where the spec is silent: our best, or those of the paper's code."
+        "default",
+        description="Settings that apply where the spec is silent: our best, those of the paper's code, or "
+        "those of a paper of which not all could be read.",
     )
     memory: MemoryName = "vae"
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
@@ -323,13 +326,30 @@ def _over_preset(config: type[DistillConfig], value: dict[str, Any]) -> dict[str
     method, preset = (value.get(key, config.model_fields[key].default) for key in ("method", "preset"))
     if not (isinstance(method, str) and isinstance(preset, str)):
         return value
-    settings = dict(PRESETS.get(method, {}).get(preset, {}))
+    settings = dict(_settings(method, PRESETS.get(method, {}), preset))
     usual = settings.get("memory", config.model_fields["memory"].default)
     memory = value.get("memory", usual)
     if memory != usual:
         own = MEMORY_PRESETS.get(memory, {}) if isinstance(memory, str) else {}
-        settings["memory_options"] = own.get(preset, {})
+        settings["memory_options"] = _settings(memory, own, preset)
     return merged(settings, value)
+
+
+def _settings(name: Any, presets: Mapping[str, dict[str, Any]], preset: str) -> dict[str, Any]:
+    """What `preset` changes. What was published in full serves where another part had to be reconstructed, never the
+    other way round: then ValidationError at the preset.
+    """
+    if preset == "paper" and "paper-reconstructed" in presets:
+        wrong = PydanticCustomError(
+            "preset_reconstructed",
+            'the published settings of {name} could not be read in full; ask for "paper-reconstructed"',
+            {"name": name},
+        )
+        line = InitErrorDetails(type=wrong, loc=("preset",), input=preset)
+        raise ValidationError.from_exception_data("DistillConfig", [line])
+    if preset == "paper-reconstructed" and preset not in presets:
+        return presets.get("paper", {})
+    return presets.get(preset, {})
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:

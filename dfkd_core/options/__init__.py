@@ -116,7 +116,7 @@ MemoryName = Literal[
     "ring",
     "vae",
 ]
-PresetName = Literal["default", "paper"]
+PresetName = Literal["default", "paper", "paper-reconstructed"]
 
 MethodOptions = Annotated[
     CgddOptions

@@ -49,5 +49,5 @@ PAPER: dict[str, Any] = published(
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {"memory": "reservoir", "training": {"hard_weight": 0.1, "attention_weight": 1.0}},
-    "paper": PAPER,
+    "paper-reconstructed": PAPER,
 }

@@ -57,4 +57,4 @@ PAPER: dict[str, Any] = published(
 )
 """No code was published: the loss is the paper's, the rest that of DFAD."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {"memory": "reservoir"}, "paper": PAPER}
+PRESETS: dict[str, dict[str, Any]] = {"default": {"memory": "reservoir"}, "paper-reconstructed": PAPER}

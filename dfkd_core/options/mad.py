@@ -72,4 +72,4 @@ PAPER: dict[str, Any] = published(
 
 DEFAULT: dict[str, Any] = {"memory": "ema"}
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
+PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}

@@ -112,6 +112,6 @@ class VaeOptions(AnyMemoryOptions):
 
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    "ring": {"paper": {"push_rounds": 5 * 36, "first_push_rounds": 36, "storage": "float32"}},
+    "ring": {"paper-reconstructed": {"push_rounds": 5 * 36, "first_push_rounds": 36, "storage": "float32"}},
 }
-"""Published settings of memories beside the methods whose own memory they are not."""
+"""Settings in the papers of memories, beside the methods whose own memory they are not."""

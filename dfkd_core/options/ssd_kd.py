@@ -60,4 +60,4 @@ PAPER: dict[str, Any] = merged(
 """Only the size of the pool (a tenth of the real set) and the form of the two factors are known of the paper, whose
 code was never released; everything else is the usual setting of this line of work."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
+PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}

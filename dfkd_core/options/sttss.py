@@ -64,4 +64,4 @@ PAPER: dict[str, Any] = merged(
 """The paper's variance and weights for MNIST; temperature, steps, rates and the student's training are not known from
 it and are those of the method it improves on (Nayak et al., Zero-Shot Knowledge Distillation, ICML 2019)."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
+PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}

@@ -60,10 +60,19 @@ def test_a_preset_lies_under_what_is_given() -> None:
 
 
 def test_a_memory_other_than_the_presets_has_its_own_published_settings() -> None:
-    config = DistillConfig.model_validate({"preset": "paper", "memory": "ring", "memory_options": {"slots": 3}})
+    config = DistillConfig.model_validate(
+        {"preset": "paper-reconstructed", "memory": "ring", "memory_options": {"slots": 3}}
+    )
     assert config.memory_options == RingOptions(slots=3, push_rounds=180, first_push_rounds=36, storage="float32")
     assert DistillConfig.model_validate({"preset": "paper", "memory": "none"}).memory_options.name == "none"
     assert DistillConfig.model_validate({"memory": "ring"}).memory_options == RingOptions()
+
+
+@pytest.mark.parametrize("said", [{"method": "mad"}, {"method": "sttss"}, {"memory": "ring"}])
+def test_what_had_to_be_reconstructed_is_not_called_published(said: dict[str, str]) -> None:
+    assert ("preset_reconstructed", ("preset",)) in refusals(preset="paper", **said)
+    config = DistillConfig.model_validate({**said, "preset": "paper-reconstructed"})
+    assert config.procedural.share == 0
 
 
 def test_the_name_that_was_asked_for_may_be_repeated() -> None:
@@ -81,7 +90,7 @@ def test_a_dumped_config_comes_back(memory: str) -> None:
 
 
 @pytest.mark.parametrize("method", get_args(MethodName))
-@pytest.mark.parametrize("preset", get_args(PresetName))
+@pytest.mark.parametrize("preset", ("default", "paper-reconstructed"))
 def test_a_dumped_config_of_any_method_comes_back(method: str, preset: str) -> None:
     config = DistillConfig.model_validate({"method": method, "preset": preset})
     assert config.method_options.name == method

@@ -203,7 +203,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_paper_preset_holds_the_published_settings(name: str) -> None:
-    config = DistillConfig.model_validate({"method": name, "preset": "paper"})
+    config = DistillConfig.model_validate({"method": name, "preset": "paper-reconstructed"})
     found = {path: attrgetter(path)(config) for path in PUBLISHED[name]}
     assert found == PUBLISHED[name]
     assert config.method_options.updates_per_round == 1
