@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from dfkd_core.config import DistillConfig, DistillSpec
-from dfkd_core.options import MemoryName, MethodName, PresetName, RingOptions
+from dfkd_core.options import MemoryName, MethodName, RingOptions
 
 
 def refusals(**distillation: Any) -> set[tuple[str, tuple[int | str, ...]]]:
@@ -90,7 +90,7 @@ def test_a_dumped_config_comes_back(memory: str) -> None:
 
 
 @pytest.mark.parametrize("method", get_args(MethodName))
-@pytest.mark.parametrize("preset", ("default", "paper-reconstructed"))
+@pytest.mark.parametrize("preset", ["default", "paper-reconstructed"])
 def test_a_dumped_config_of_any_method_comes_back(method: str, preset: str) -> None:
     config = DistillConfig.model_validate({"method": method, "preset": preset})
     assert config.method_options.name == method
