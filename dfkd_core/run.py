@@ -13,6 +13,7 @@ from dfkd_core.average import AveragedStudent
 from dfkd_core.batch import Batch
 from dfkd_core.collapse import CollapseGuard
 from dfkd_core.config import DistillConfig, Training
+from dfkd_core.engine import Engine
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.probe import Probe
@@ -48,7 +49,9 @@ class Run:
     config: DistillConfig
     schedule: Schedule
     teacher: Teacher
+    examiner: Teacher  # the same, always in fp32: it labels what is held out
     student: nn.Module
+    learner: nn.Module  # the student as the run's engine computes it
     optimizer: torch.optim.Optimizer
     average: AveragedStudent
     ratchet: Ratchet
@@ -128,7 +131,11 @@ _PARTS = ("average", "ratchet", "synthesizer", "memory", "probe", "audit", "proc
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
     """A run at its start. The student is trained in place, on its own device, and moves the teacher there."""
     device = next(student.parameters()).device
-    teacher = teacher.to(device)
+    engine = Engine(config.compute)
+    examiner = teacher.to(device)
+    teacher = examiner if engine.plain else examiner.driven_by(engine)
+    for network in (teacher.network, student):
+        engine.lay_out(network)
     streams = Streams(config.seed)
     space = teacher.input_space
     low, high = space.bounds()
@@ -144,7 +151,9 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         config=config,
         schedule=Schedule.of(config),
         teacher=teacher,
+        examiner=examiner,
         student=student,
+        learner=engine.view(student),
         optimizer=build_optimizer(student, config.training),
         average=AveragedStudent(student, decay=average_decay(config)),
         ratchet=Ratchet(student, margin=steadiness.margin),
@@ -202,8 +211,9 @@ def counting_teacher_images(run: Run) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         run.counters.teacher_images += len(inputs[0])
 
-    handle = run.teacher.register_forward_pre_hook(count)
+    handles = [teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.examiner}]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
