@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.config import Augmentation
+from dfkd_core.engine import sent
 
 
 def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
@@ -27,7 +28,7 @@ def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor,
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.rand(shape, generator=generator).to(device)
+    return sent(torch.rand(shape, generator=generator), device)
 
 
 def _flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dfkd_core import losses
+from dfkd_core.engine import widened
 from dfkd_core.forward import evaluating
 
 
@@ -56,7 +57,7 @@ class BatchNormStatistics(_Reader):
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
             return
-        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(widened(inputs[0]), dim=(0, 2, 3), correction=0)
         self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
 
     def _forget(self) -> None:
@@ -80,7 +81,7 @@ class ChannelMeans(_Reader):
         self._means: list[Tensor] = []
 
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._means.append(inputs[0].mean(dim=(2, 3)))
+        self._means.append(widened(inputs[0]).mean(dim=(2, 3)))
 
     def _forget(self) -> None:
         self._means.clear()

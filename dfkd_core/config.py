@@ -258,6 +258,21 @@ class Steadiness(Frozen):
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")
 
 
+class Compute(Frozen):
+    """How the networks compute. Weights, losses, labels, averages, the files and the final figures are fp32 anyway."""
+
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16: convolutions and matrix products of teacher, student and generator take bfloat16; faster "
+        "where the hardware knows it.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the networks with torch.compile first, which takes minutes; for long runs. Needs a C++ "
+        "compiler on a CPU, Triton and a C compiler on CUDA.",
+    )
+
+
 NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # as they stand in a dumped auto
 
 
@@ -286,6 +301,7 @@ class DistillConfig(Frozen):
     training: Training = Training()
     procedural: Procedural = Procedural()
     steadiness: Steadiness = Steadiness()
+    compute: Compute = Compute()
     method_options: MethodOptions = PreDfkdOptions()
     memory_options: MemoryOptions = VaeOptions()
 

@@ -25,6 +25,7 @@ from torch import nn
 from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoint
 from dfkd_core.config import DistillConfig
+from dfkd_core.engine import Engine, engine_running
 from dfkd_core.errors import GeneratorCollapsed, Stopped
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.rounds import complete_audit, play_round
@@ -68,9 +69,10 @@ def distill(
 
     `on_step` hears of every round; fractions are of the distillation alone. `measure` only measures: it gets the step
     and the raw, ema and published students after every evaluation. Raises Stopped, DistillationDiverged,
-    GeneratorCollapsed, CheckpointMismatch.
+    GeneratorCollapsed, CheckpointMismatch, CompileUnavailable.
     """
-    with seeded_global_draws(config.seed):
+    device = next(student.parameters()).device
+    with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
         run = build_run(teacher, student, config)
         facts = fingerprint_of(config, teacher, student, device=run.device)
         if resume_from is not None:

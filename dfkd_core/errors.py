@@ -11,6 +11,7 @@ DfkdError
 ├── StudentError               this student cannot be built for this teacher
 │   └── StudentNotSmaller      it has at least as many parameters as its teacher
 ├── RequirementError           method or memory needs what the teacher or the other one does not offer
+├── CompileUnavailable         the spec wants compiled networks, and this host cannot compile
 ├── DistillationDiverged       loss or weights became NaN or infinite
 ├── GeneratorCollapsed         the synthesizer produces one image only, and roll-back did not help
 ├── AgreementBelowTarget       the published student misses `accept.agreement.min` and `on_miss` says fail
@@ -94,6 +95,12 @@ class RequirementError(DfkdError):
     """Method or memory needs what the teacher, or the other one, does not offer."""
 
     code = "requirement-unmet"
+
+
+class CompileUnavailable(DfkdError):
+    """The spec wants compiled networks, and this host cannot compile them."""
+
+    code = "compile-unavailable"
 
 
 class DistillationDiverged(DfkdError):

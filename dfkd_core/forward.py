@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from dfkd_core.engine import widened
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
@@ -18,11 +20,11 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network says of images (N, C, H, W), and what its `layer` reads for that: (N, F)."""
+    """What the network says of images (N, C, H, W), and what its `layer` reads for that: (N, F), at least float32."""
     seen: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     try:
         outputs: Tensor = network(images)
     finally:
         hook.remove()
-    return outputs, seen[0].flatten(1)
+    return outputs, widened(seen[0]).flatten(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dfkd_core.batch import Batch
 from dfkd_core.config import Procedural
+from dfkd_core.engine import sent
 from dfkd_core.refinement import refine
 from dfkd_core.reservoir import PixelCodec
 from dfkd_core.teachers.teacher import Teacher
@@ -103,7 +104,7 @@ class ProceduralBank:
         places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
         images = self._codec.decode(self._images.flatten(0, 1)[places])
         logits = self._logits.flatten(0, 1)[places].float()
-        return Batch(images=images.to(self._device), teacher_logits=logits.to(self._device))
+        return Batch(images=sent(images, self._device), teacher_logits=sent(logits, self._device))
 
     def state(self) -> dict[str, Any]:
         """Everything kept."""

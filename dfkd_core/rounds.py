@@ -59,7 +59,7 @@ def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
         return {}
     terms: dict[str, Tensor] = {}
     for _ in range(run.config.method_options.updates_per_round):
-        student = None if warming_up else run.student
+        student = None if warming_up else run.learner
         terms = run.synthesizer.synthesize(student, rate=run.schedule.generator_rate(step))
         run.memory.follow(run.synthesizer)
         run.counters.images_synthesized += run.config.method_options.batch_size
@@ -115,6 +115,7 @@ def _remember(run: Run, fresh: Batch | None) -> dict[str, Tensor]:
 
 def _hold_out(run: Run, batch: Batch) -> None:
     """Give new images to the audit set and to the probe, as the student would see them; nothing else ever sees them."""
+    batch = _examined(run, batch)
     audited = len(batch) // 3
     run.audit.observe(_part(batch, 0, audited), generator=run.streams["audit"])
     run.probe.observe(_part(batch, audited, len(batch)), generator=run.streams["probe"])
@@ -131,7 +132,7 @@ def complete_audit(run: Run) -> None:
         images = synthesizer.sample(missing, generator=run.streams["audit-images"])
         run.counters.images_synthesized += len(images)
         before = len(run.audit)
-        run.audit.observe(_labelled(run, run.valid(images)), generator=run.streams["audit"])
+        run.audit.observe(_examined(run, _labelled(run, run.valid(images))), generator=run.streams["audit"])
         if len(run.audit) == before:
             break  # full, or nothing new to be had
 
@@ -140,13 +141,20 @@ def _labelled(run: Run, images: Tensor) -> Batch:
     return Batch(images=images, teacher_logits=run.teacher.label(images))
 
 
+def _examined(run: Run, batch: Batch) -> Batch:
+    """The batch with the labels that the teacher gives in fp32."""
+    if run.examiner is run.teacher or not len(batch):
+        return batch
+    return Batch(images=batch.images, teacher_logits=run.examiner.label(batch.images))
+
+
 def _part(batch: Batch, start: int, stop: int) -> Batch:
     return Batch(images=batch.images[start:stop], teacher_logits=batch.teacher_logits[start:stop])
 
 
 def _draw_remembered(run: Run) -> None:
     training = run.config.training
-    run.memory.watch(run.student)
+    run.memory.watch(run.learner)
     replayed = run.memory.replay(training.replays_per_round, generator=run.streams["replay"])
     if replayed is not None:
         run.remembered = [*run.remembered, replayed][-training.fresh_rounds :]
@@ -192,7 +200,7 @@ def _compared(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | 
 
     Labels that are known are taken as they are where the images do not change.
     """
-    training, student = run.config.training, run.student.train()
+    training, student = run.config.training, run.learner.train()
     changes = training.augmentation.active or training.valid_range
     images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
     if run.transfer.active:

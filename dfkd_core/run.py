@@ -13,6 +13,7 @@ from dfkd_core.average import AveragedStudent
 from dfkd_core.batch import Batch
 from dfkd_core.collapse import CollapseGuard
 from dfkd_core.config import DistillConfig, Training
+from dfkd_core.engine import Engine
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.probe import Probe
@@ -49,7 +50,9 @@ class Run:
     config: DistillConfig
     schedule: Schedule
     teacher: Teacher
+    examiner: Teacher  # the same, always in fp32: it labels what is held out
     student: nn.Module
+    learner: nn.Module  # the student as the run's engine computes it
     optimizer: torch.optim.Optimizer
     average: AveragedStudent
     ratchet: Ratchet
@@ -133,7 +136,11 @@ _PARTS = (
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
     """A run at its start. The student is trained in place, on its own device, and moves the teacher there."""
     device = next(student.parameters()).device
-    teacher = teacher.to(device)
+    engine = Engine(config.compute)
+    examiner = teacher.to(device)
+    teacher = examiner if engine.plain else examiner.driven_by(engine)
+    for network in (teacher.network, student):
+        engine.lay_out(network)
     streams = Streams(config.seed)
     space = teacher.input_space
     low, high = space.bounds()
@@ -142,6 +149,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     drawn = procedural.share > 0
     refined = drawn and procedural.refinement.share > 0
     student.requires_grad_(True)
+    learner = engine.view(student)
     synthesizer = build_synthesizer(config, teacher, streams=streams, device=device)
     memory = build_memory(config, teacher, streams=streams, device=device)
     memory.follow(synthesizer)
@@ -149,7 +157,9 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         config=config,
         schedule=Schedule.of(config),
         teacher=teacher,
+        examiner=examiner,
         student=student,
+        learner=learner,
         optimizer=build_optimizer(student, config.training),
         average=AveragedStudent(student, decay=average_decay(config)),
         ratchet=Ratchet(student, margin=steadiness.margin),
@@ -160,7 +170,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(procedural, teacher, capacity=procedural.capacity * drawn, device=device),
         refined=ProceduralBank(procedural, teacher, capacity=procedural.refinement.capacity * refined, device=device),
-        transfer=Transfer(student, teacher, config.training),
+        transfer=Transfer(learner, teacher, config.training),
         guard=build_guard(config),
         streams=streams,
         low=low.to(device),
@@ -208,8 +218,9 @@ def counting_teacher_images(run: Run) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         run.counters.teacher_images += len(inputs[0])
 
-    handle = run.teacher.register_forward_pre_hook(count)
+    handles = [teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.examiner}]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dfkd_core import losses
 from dfkd_core.config import Training
+from dfkd_core.engine import widened
 from dfkd_core.errors import RequirementError
 from dfkd_core.forward import forward_with_input_of
 from dfkd_core.teachers.teacher import Teacher
@@ -100,7 +101,7 @@ def _attention_maps(network: nn.Module, *, wanted: bool) -> Iterator[dict[Size, 
 
     def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            maps[output.shape[2], output.shape[3]] = output
+            maps[output.shape[2], output.shape[3]] = widened(output)
 
     layers = [module for module in network.modules() if not any(module.children())] if wanted else []
     handles = [layer.register_forward_hook(keep) for layer in layers]

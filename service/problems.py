@@ -210,6 +210,12 @@ TABLE: tuple[Row, ...] = (
         "Our reading of the ONNX graph and ONNX Runtime disagree.",
     ),
     Row(
+        "compile-unavailable",
+        None,
+        "Cannot compile",
+        "`compute.compile` is on, and the worker's host cannot compile; the hint says what it lacks.",
+    ),
+    Row(
         "teacher-not-differentiable",
         None,
         "Teacher gives no gradient",

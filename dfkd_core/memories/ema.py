@@ -58,7 +58,7 @@ class EmaMemory(Memory):
             return None
         kept = [buffer.clone() for buffer in self.network.buffers()]
         inputs = self.network.inputs(max(2, count), generator=generator)
-        images: Tensor = self.network.train()(*inputs)[:count]
+        images: Tensor = self._teacher.engine(self.network.train(), *inputs)[:count]
         for buffer, before in zip(self.network.buffers(), kept, strict=True):
             buffer.copy_(before)  # train mode has moved the running statistics
         return Batch(images=images, teacher_logits=self._teacher.label(images))

@@ -33,6 +33,7 @@ class VaeMemory(Memory):
     def __init__(self, options: VaeOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         self._options = options
         self._teacher = teacher
+        self._run = teacher.engine
         self._device = device
         self._draws = streams["vae"]
         self._updates = 0
@@ -89,10 +90,10 @@ class VaeMemory(Memory):
     def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """Every term of the VAE's loss with its weight; terms without weight are not computed."""
         options = self._options
-        mu, logvar = self.encoder(batch.images)
+        mu, logvar = self._run(self.encoder, batch.images)
         noise = torch.randn(mu.shape, generator=self._draws).to(self._device)
         with BatchNormStatistics(self._teacher.network) as statistics:
-            reconstruction = self.decoder(mu + noise * (0.5 * logvar).exp())
+            reconstruction = self._run(self.decoder, mu + noise * (0.5 * logvar).exp())
             logits, features = self._seen(reconstruction)
             distance = statistics.distance() if options.bn_weight and "batchnorm" in self._teacher.offers else None
         terms = {
@@ -117,7 +118,7 @@ class VaeMemory(Memory):
         return self._teacher(images), None
 
     def _prior_match(self, count: int) -> Tensor:
-        logits = self._teacher(self.decoder(self._codes(count, self._draws)))
+        logits = self._teacher(self._run(self.decoder, self._codes(count, self._draws)))
         return losses.onehot(logits) + BALANCE_WEIGHT * losses.class_balance(logits)
 
     @torch.no_grad()
@@ -144,7 +145,7 @@ class VaeMemory(Memory):
         self.decoder.eval()
         z = self.balanced(self._codes(count, generator))
         with torch.no_grad():
-            images = self.decoder(z)
+            images = self._run(self.decoder, z)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def _codes(self, count: int, generator: torch.Generator) -> Tensor:
@@ -159,7 +160,7 @@ class VaeMemory(Memory):
         z = z.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self._options.inference_learning_rate)
         for _ in range(self._options.inference_steps):
-            logits = self._teacher(self.decoder(z))
+            logits = self._teacher(self._run(self.decoder, z))
             loss = BALANCE_WEIGHT * losses.class_balance(logits) + losses.onehot(logits)
             if self._prior is None:
                 loss = loss + losses.standard_normal_moments(z)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.engine import Engine
 from dfkd_core.networks import Generator
 from dfkd_core.options import PixelOptions, RedrawnOptions
 from dfkd_core.procedural import procedural_images
@@ -66,9 +67,16 @@ class RedrawnCanvas(Canvas):
     """A generator with random weights and one code for each image."""
 
     def __init__(
-        self, options: RedrawnOptions, space: InputSpace, *, generator: torch.Generator, device: torch.device
+        self,
+        options: RedrawnOptions,
+        space: InputSpace,
+        *,
+        engine: Engine,
+        generator: torch.Generator,
+        device: torch.device,
     ) -> None:
         self._options = options
+        self._engine = engine
         self.network = redrawn_generator(options, space, generator=generator).to(device)
         codes = torch.randn((options.batch_size, options.latent_dim), generator=generator)
         self.codes = codes.to(device).requires_grad_()
@@ -79,7 +87,7 @@ class RedrawnCanvas(Canvas):
         return [(list(self.network.parameters()), options.learning_rate), ([self.codes], options.code_learning_rate)]
 
     def images(self) -> Tensor:
-        images: Tensor = self.network.train()(self.codes)
+        images: Tensor = self._engine(self.network.train(), self.codes)
         return images
 
 

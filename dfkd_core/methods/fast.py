@@ -35,8 +35,10 @@ class Fast(RedrawnMethod[FastOptions]):
 
     def _canvas(self) -> Canvas:
         self._meta.zero_grad(set_to_none=False)
-        space = self._teacher.input_space
-        return AdaptedCanvas(self._options, self._start, space, generator=self._draws, device=self._device)
+        space, engine = self._teacher.input_space, self._teacher.engine
+        return AdaptedCanvas(
+            self._options, self._start, space, engine=engine, generator=self._draws, device=self._device
+        )
 
     def _finish(self, images: Tensor, targets: Tensor) -> None:
         """Move the start along the gradients that the batch's canvas left at it."""

@@ -94,7 +94,8 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         self._optimizer.step()
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        images: Tensor = self.network.train()(*inputs)  # batch statistics, as in the published code
+        network = self.network.train()  # batch statistics, as in the published code
+        images: Tensor = self._teacher.engine(network, *inputs)
         return images
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:

@@ -185,7 +185,10 @@ class RedrawnMethod(ImageMethod[RedrawnT]):
         self._past = PastStatistics(options.bn_past)
 
     def _canvas(self) -> Canvas:
-        return RedrawnCanvas(self._options, self._teacher.input_space, generator=self._draws, device=self._device)
+        teacher = self._teacher
+        return RedrawnCanvas(
+            self._options, teacher.input_space, engine=teacher.engine, generator=self._draws, device=self._device
+        )
 
     def _distance(self, statistics: BatchNormStatistics) -> Tensor:
         return losses.batchnorm_distance(self._past.blended(statistics.moments))

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_core.engine import Engine
 from dfkd_core.methods.canvas import Canvas, redrawn_generator
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.networks import Generator
@@ -47,7 +48,14 @@ class Nayer(RedrawnMethod[NayerOptions]):
             self._new_network()
         self._age += 1
         embeddings = self._embeddings[self._classes_now]
-        return NoisyLayerCanvas(self._options, self._network, embeddings, len(self._embeddings), self._draws)
+        return NoisyLayerCanvas(
+            self._options,
+            self._network,
+            embeddings,
+            len(self._embeddings),
+            engine=self._teacher.engine,
+            generator=self._draws,
+        )
 
     def restart(self) -> None:
         """A generator with other random weights."""
@@ -69,9 +77,17 @@ class NoisyLayerCanvas(Canvas):
     """One linear layer for each run of images of different classes; embeddings are (N, E)."""
 
     def __init__(
-        self, options: NayerOptions, network: Generator, embeddings: Tensor, run: int, generator: torch.Generator
+        self,
+        options: NayerOptions,
+        network: Generator,
+        embeddings: Tensor,
+        run: int,
+        *,
+        engine: Engine,
+        generator: torch.Generator,
     ) -> None:
         self._options = options
+        self._engine = engine
         self._network = network
         self._embeddings = embeddings
         self._run = min(run, len(embeddings))
@@ -89,7 +105,7 @@ class NoisyLayerCanvas(Canvas):
         spread = F.batch_norm(self._embeddings, None, None, training=True)
         padded = F.pad(spread, (0, 0, 0, len(self.layers) * self._run - count))
         codes = padded.view(-1, self._run, width) @ self.layers  # (layers, images of a layer, latent_dim)
-        images: Tensor = self._network.train()(codes.flatten(0, 1)[:count])
+        images: Tensor = self._engine(self._network.train(), codes.flatten(0, 1)[:count])
         return images
 
 

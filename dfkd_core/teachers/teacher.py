@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.engine import Engine
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.forward import forward_with_input_of
 
@@ -39,12 +40,14 @@ class Teacher(nn.Module):
         num_classes: int,
         classifier: nn.Module | None,
         warnings: Sequence[str] = (),
+        engine: Engine | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.input_space = input_space
         self.num_classes = num_classes
         self.classifier = classifier
+        self.engine = engine or Engine()  # also of the networks that learn from it
         self.warnings = list(warnings)  # codes, e.g. "teacher-batchnorm-folded", "input-range-unknown"
 
     @property
@@ -57,13 +60,24 @@ class Teacher(nn.Module):
             offered.add("features")
         return frozenset(offered)
 
+    def driven_by(self, engine: Engine) -> "Teacher":
+        """The same network, computed by another engine."""
+        return Teacher(
+            self.network,
+            self.input_space,
+            num_classes=self.num_classes,
+            classifier=self.classifier,
+            warnings=self.warnings,
+            engine=engine,
+        )
+
     def train(self, mode: bool = True) -> "Teacher":
         """A teacher never leaves eval mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, num_classes) of images (N, C, H, W)."""
-        logits: Tensor = self.network(images)
+        logits: Tensor = self.engine(self.network, images)
         if logits.shape[1:] != (self.num_classes,):
             raise TeacherMismatch(f"teacher returns {tuple(logits.shape[1:])}, not ({self.num_classes},)")
         return logits
