@@ -1,0 +1,182 @@
+"""Which channels of its teacher a student should start from: the heaviest, or those that a score on images prefers?
+
+python -m benchmarks.channel_scores mnist-lenet5 lenet5_half --scores magnitude elimination --set KEY=VALUE
+
+The images of a score are procedural, from a stream of its own; real test images are only counted. Everything behind the
+choice is a normal distillation. docs/methods.md has the result.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import Tensor, nn
+
+from benchmarks.datasets import load_images
+from benchmarks.pair import Pair, add_arguments, measure_seed
+from benchmarks.teachers import RECIPES, accuracy
+from dfkd_core.procedural import procedural_images
+from dfkd_core.process import ensure_tuned
+from dfkd_core.streams import Streams
+
+Score = Callable[[tp.Group], Tensor]
+"""Group of coupled channels → a value for each, (channels,); the lowest go."""
+
+IMAGES = 256
+ELIMINATION_IMAGES = 128
+DAMPING = 1e-3  # of second moments, as a share of their mean
+READS = (tp.function.prune_conv_in_channels, tp.function.prune_linear_in_channels)
+
+
+def magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator) -> Score:
+    """The mean norm of all weights in and out, as in dfkd_core/narrowing.py."""
+    score: Score = tp.importance.GroupMagnitudeImportance(p=2)
+    return score
+
+
+def random(_network: nn.Module, _images: Tensor, generator: torch.Generator) -> Score:
+    """What choosing is worth at all."""
+    return lambda group: torch.rand(len(group[0].idxs), generator=generator)
+
+
+def activation(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
+    """Variance of a channel times the squared norm of the weights that read it, summed over readers."""
+    loads = {}
+    for layer, inputs in _inputs(network, images).items():
+        spread = inputs.transpose(0, 1).flatten(1).var(dim=1)
+        loads[layer] = spread * network.get_submodule(layer).weight.transpose(0, 1).flatten(1).square().sum(dim=1)
+
+    def score(group: tp.Group) -> Tensor:
+        total = torch.zeros(len(group[0].idxs))
+        for layer, places, channels in _readers(group):
+            total.index_add_(0, torch.tensor(channels), loads[layer][places])
+        return total
+
+    return score
+
+
+def elimination(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
+    """Channels go one by one: always that whose readers least squares over the remaining channels imitates best.
+
+    The optimal brain surgeon for whole channels, as in Kurtić, Frantar, Alistarh: *ZipLM*, NeurIPS 2023,
+    https://arxiv.org/abs/2302.04089. The imitating weights decide the order only; they are thrown away.
+    """
+    moments = {}
+    for layer, inputs in _inputs(network, images[:ELIMINATION_IMAGES]).items():
+        columns = _columns(network.get_submodule(layer), inputs)
+        moments[layer] = (columns - columns.mean(dim=0)).T.cov(correction=0).double()
+
+    def score(group: tp.Group) -> Tensor:
+        count = len(group[0].idxs)
+        readers = [
+            _Reader(network.get_submodule(layer), moments[layer], places, channels, count)
+            for layer, places, channels in _readers(group)
+        ]
+        order: list[int] = []
+        while len(order) < count:
+            left = [channel for channel in range(count) if channel not in order]
+            order.append(min(left, key=lambda channel: sum(reader.cost(channel) for reader in readers)))
+            for reader in readers:
+                reader.remove(order[-1])
+        return torch.tensor(order).argsort()
+
+    return score
+
+
+class _Reader:
+    """A layer whose inputs are taken away while its weights make up for them."""
+
+    def __init__(self, layer: nn.Module, moments: Tensor, places: list[int], channels: list[int], count: int) -> None:
+        self._weight = layer.weight.detach().flatten(1).T.double()  # (columns, outputs)
+        self._size = (self._weight * (moments @ self._weight)).sum()
+        self._inverse = torch.linalg.inv(moments + DAMPING * moments.diagonal().mean() * torch.eye(len(moments)))
+        width = len(self._weight) // layer.weight.shape[1]  # of the kernel
+        self._columns: list[list[int]] = [[] for _ in range(count)]
+        for place, channel in zip(places, channels, strict=True):
+            self._columns[channel] += range(place * width, (place + 1) * width)
+
+    def cost(self, channel: int) -> float:
+        """What the outputs lose when the others make up for the channel, relative to their variance."""
+        gone = self._columns[channel]
+        weight = self._weight[gone]
+        return float((weight * torch.linalg.solve(self._inverse[gone][:, gone], weight)).sum() / self._size)
+
+    def remove(self, channel: int) -> None:
+        """Let the others make up for it."""
+        gone = self._columns[channel]
+        share = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone])  # (gone, columns)
+        self._weight = self._weight - share.T @ self._weight[gone]
+        self._inverse = self._inverse - self._inverse[:, gone] @ share
+        self._weight[gone] = 0
+        self._inverse[gone], self._inverse[:, gone] = 0, 0
+
+
+def _readers(group: tp.Group) -> Iterator[tuple[str, list[int], list[int]]]:
+    """Layers that read the group's channels: name, places among the layer's inputs, channels of the group."""
+    for item in group:
+        if item.dep.pruning_fn in READS:
+            yield item.dep.target.name.split(" ")[0], item.idxs, item.root_idxs
+
+
+@torch.no_grad()
+def _inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda _module, inputs, name=name: found.update({name: inputs[0]}))
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    network(images)
+    for handle in handles:
+        handle.remove()
+    return found
+
+
+def _columns(layer: nn.Module, inputs: Tensor) -> Tensor:
+    """What each output is a weighted sum of: (N * places, inputs * kernel)."""
+    if isinstance(layer, nn.Conv2d):
+        patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        return patches.transpose(1, 2).flatten(0, 1)
+    return inputs
+
+
+SCORES = {score.__name__: score for score in (magnitude, random, activation, elimination)}
+
+
+def measure(pair: Pair, name: str, seed: int) -> None:
+    """Print real accuracy right after the cut, on the way, and of what was published."""
+    teacher, streams = pair.load(), Streams(seed)
+    space = teacher.input_space
+    images = torch.lerp(*space.bounds(), procedural_images(space.shape, IMAGES, generator=streams["score"]))
+    started = time.perf_counter()
+    score = SCORES[name](teacher.network, images, streams["score-draws"])
+    with mock.patch.object(tp.importance, "GroupMagnitudeImportance", return_value=score):
+        student = pair.student_of(teacher, seed)
+        seconds = time.perf_counter() - started
+        cut = accuracy(student.network.eval(), load_images(RECIPES[pair.teacher].dataset, "test"))
+        result = measure_seed(pair, seed)
+    print(f"{name}, seed {seed}: {cut:.2f} % after {seconds:.1f} s, published {result['published_accuracy']:.2f} %")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("teacher", choices=list(RECIPES))
+    parser.add_argument("student")
+    parser.add_argument("--scores", nargs="+", choices=list(SCORES), default=list(SCORES))
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    ensure_tuned(arguments.threads)
+    torch.set_num_threads(arguments.threads)
+    pair = Pair(arguments.teacher, arguments.student, arguments.set)
+    for seed in arguments.seeds:
+        for name in arguments.scores:
+            measure(pair, name, seed)
+
+
+if __name__ == "__main__":
+    main()
