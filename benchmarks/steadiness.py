@@ -25,7 +25,7 @@ COMMON = [
     "distillation.method=pre_dfkd",  # named, so that no fallback takes over
     "distillation.procedural.share=0",
     "distillation.training.fresh_batches=8",
-    "distillation.budget.steps=900",
+    "distillation.budget.steps=600",
     "distillation.steadiness.evaluations=30",
 ]
 VARIANTS: dict[str, list[str]] = {

@@ -22,7 +22,7 @@ from dfkd_core.process import ensure_tuned
 COMMON = [
     "student.init=random",
     "distillation.procedural.share=0",
-    "distillation.budget.steps=900",
+    "distillation.budget.steps=600",
     "distillation.steadiness.evaluations=30",
 ]
 NEED_BATCHNORM = ("ddad",)

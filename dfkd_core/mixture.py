@@ -24,9 +24,12 @@ class Pools:
 
 
 def mixed(run: Run, pools: Pools, size: int, *, generator: torch.Generator) -> Batch:
-    """A student batch: procedural and remembered images in the shares that config and schedule say, fresh ones else."""
+    """A student batch: procedural and remembered images in the shares that config and schedule say, fresh ones else.
+
+    The procedural ones come first.
+    """
     parts = []
-    drawn = round(size * run.config.procedural.share)
+    drawn = num_procedural(run, size)
     refined = min(round(drawn * run.config.procedural.refinement.share), drawn) if len(run.refined) else 0
     for bank, count in (run.procedural, drawn - refined), (run.refined, refined):
         if count:
@@ -36,6 +39,11 @@ def mixed(run: Run, pools: Pools, size: int, *, generator: torch.Generator) -> B
     if pools.remembered:
         parts.append(_picked(pools.remembered, old, generator))
     return Batch.join(*parts)
+
+
+def num_procedural(run: Run, size: int) -> int:
+    """How many images of a student batch are procedural."""
+    return round(size * run.config.procedural.share)
 
 
 def as_seen(run: Run, images: Tensor, *, generator: torch.Generator) -> Tensor:

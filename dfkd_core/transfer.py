@@ -26,14 +26,16 @@ RIDGE = 1e-3  # of the mean square of a feature, in the regressor's start
 
 
 class Transfer:
-    """The weighted losses of a pair. A pair that has no classifiers to read has none of the penultimate features."""
+    """The weighted losses of a pair. That of the features is left out where `features` is False, and for a pair that
+    does not end in linear layers.
+    """
 
-    def __init__(self, student: nn.Module, teacher: Teacher, training: Training) -> None:
+    def __init__(self, student: nn.Module, teacher: Teacher, training: Training, *, features: bool = True) -> None:
         self._student, self._teacher = student, teacher
         self._attention_weight = training.attention_weight
         own = getattr(student, "classifier", None)
         self._read = own if isinstance(own, nn.Linear) and "features" in teacher.offers else None
-        self._feature_weight = training.feature_weight if self._read is not None else 0.0
+        self._feature_weight = training.feature_weight if features and self._read is not None else 0.0
         self._regressor: Tensor | None = None  # (F_student + 1, F_teacher), the last row is the bias
         self._optimizer: torch.optim.Adam | None = None
 
@@ -42,8 +44,11 @@ class Transfer:
         """Whether there is anything to learn but the logits."""
         return self._feature_weight > 0 or self._attention_weight > 0
 
-    def compare(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the weighted losses."""
+    def compare(self, images: Tensor, *, featured: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the weighted losses.
+
+        Features are compared on the first `featured` images, attention on all.
+        """
         with torch.no_grad(), _attention_maps(self._teacher, wanted=self._attention_weight > 0) as theirs:
             if self._feature_weight:
                 teacher_logits, wanted = self._teacher.forward_with_features(images)
@@ -58,7 +63,8 @@ class Transfer:
         loss = torch.zeros((), device=images.device)
         if self._attention_weight:
             loss = loss + self._attention_weight * losses.attention_distance(_alike(ours, theirs))
-        if self._feature_weight:
+        if self._feature_weight and featured:
+            known, wanted = known[:featured], wanted[:featured]
             loss = loss + self._feature_weight * losses.unexplained(self._guess(known, wanted), wanted)
         return student_logits, teacher_logits, loss
 
