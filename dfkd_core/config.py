@@ -4,15 +4,12 @@
 are in `options`.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dfkd_core.options import (
-    MEMORY_PRESETS,
-    PRESETS,
     MemoryName,
     MemoryOptions,
     MethodName,
@@ -21,7 +18,7 @@ from dfkd_core.options import (
     PresetName,
     VaeOptions,
 )
-from dfkd_core.options.published import merged
+from dfkd_core.presets import over_preset
 from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
@@ -315,7 +312,7 @@ class DistillConfig(Frozen):
         """
         if not isinstance(value, dict):
             return validate(value)
-        value = _over_preset(cls, value)
+        value = over_preset(value, method=cls.model_fields["method"].default, memory=cls.model_fields["memory"].default)
         named, foreign = dict(value), []
         if value.get("method") == AUTO and value.get("method_options", {}) not in ({}, NO_OPTIONS):
             raise PydanticCustomError("options_of_auto", "options belong to a method: name one instead of auto")
@@ -335,37 +332,6 @@ class DistillConfig(Frozen):
         if foreign:
             raise ValidationError.from_exception_data(cls.__name__, foreign)
         return made
-
-
-def _over_preset(config: type[DistillConfig], value: dict[str, Any]) -> dict[str, Any]:
-    """`value` over the settings of its preset; a memory that is not the preset's has settings of its own."""
-    method, preset = (value.get(key, config.model_fields[key].default) for key in ("method", "preset"))
-    if not (isinstance(method, str) and isinstance(preset, str)):
-        return value
-    settings = dict(_settings(method, PRESETS.get(method, {}), preset))
-    usual = settings.get("memory", config.model_fields["memory"].default)
-    memory = value.get("memory", usual)
-    if memory != usual:
-        own = MEMORY_PRESETS.get(memory, {}) if isinstance(memory, str) else {}
-        settings["memory_options"] = _settings(memory, own, preset)
-    return merged(settings, value)
-
-
-def _settings(name: Any, presets: Mapping[str, dict[str, Any]], preset: str) -> dict[str, Any]:
-    """What `preset` changes. What was published in full serves where another part had to be reconstructed, never the
-    other way round: then ValidationError at the preset.
-    """
-    if preset == "paper" and "paper-reconstructed" in presets:
-        wrong = PydanticCustomError(
-            "preset_reconstructed",
-            'the published settings of {name} could not be read in full; ask for "paper-reconstructed"',
-            {"name": name},
-        )
-        line = InitErrorDetails(type=wrong, loc=("preset",), input=preset)
-        raise ValidationError.from_exception_data("DistillConfig", [line])
-    if preset == "paper-reconstructed" and preset not in presets:
-        return presets.get("paper", {})
-    return presets.get(preset, {})
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:

@@ -1,0 +1,44 @@
+"""Presets (torch-free): the settings that lie under what a request says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from dfkd_core.options import MEMORY_PRESETS, PRESETS
+from dfkd_core.options.published import merged
+
+
+def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str, Any]:
+    """`value`, a distillation as JSON, over the settings of its preset; `method` and `memory` are what silence means.
+
+    A memory that is not the preset's has settings of its own.
+    """
+    method, preset = value.get("method", method), value.get("preset", "default")
+    if not (isinstance(method, str) and isinstance(preset, str)):
+        return value
+    settings = dict(_settings(method, PRESETS.get(method, {}), preset))
+    usual = settings.get("memory", memory)
+    asked = value.get("memory", usual)
+    if asked != usual:
+        own = MEMORY_PRESETS.get(asked, {}) if isinstance(asked, str) else {}
+        settings["memory_options"] = _settings(asked, own, preset)
+    return merged(settings, value)
+
+
+def _settings(name: Any, presets: Mapping[str, dict[str, Any]], preset: str) -> dict[str, Any]:
+    """What `preset` changes. What was published in full serves where another part had to be reconstructed, never the
+    other way round: then ValidationError at the preset.
+    """
+    if preset == "paper" and "paper-reconstructed" in presets:
+        wrong = PydanticCustomError(
+            "preset_reconstructed",
+            'the published settings of {name} could not be read in full; ask for "paper-reconstructed"',
+            {"name": name},
+        )
+        line = InitErrorDetails(type=wrong, loc=("preset",), input=preset)
+        raise ValidationError.from_exception_data("DistillConfig", [line])
+    if preset == "paper-reconstructed" and preset not in presets:
+        return presets.get("paper", {})
+    return presets.get(preset, {})
