@@ -15,7 +15,17 @@ from jobs import tables
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Transaction
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
-from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.schemas import (
+    SPEC_VERSION,
+    ArtifactRef,
+    BestStudent,
+    Job,
+    JobError,
+    JobSpec,
+    JobState,
+    JobWarning,
+    Progress,
+)
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
@@ -85,6 +95,7 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
     """Take the oldest queued job that is due; None when there is none.
 
     Jobs before it whose spec this version cannot read fail: nobody could run them, and they would block the queue.
+    Those of a higher spec version are left to newer workers, as they are.
     """
     for _ in range(REFUSALS):
         row = _lock_oldest_due(transaction.connection)
@@ -98,7 +109,8 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
 
 
 def _lock_oldest_due(connection: Connection) -> Row[Any] | None:
-    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now())
+    readable = _jobs.c.spec_version <= SPEC_VERSION
+    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), readable)
     return connection.execute(due.order_by(_jobs.c.number).limit(1).with_for_update(skip_locked=True)).one_or_none()
 
 

@@ -23,5 +23,5 @@ def log_to_stderr() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("celery", "kombu", "uvicorn.error", "httpx"):
+    for chatty in ("alembic", "celery", "kombu", "uvicorn.error", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dfkd_core.overrides import BadOption
 
 
 class Settings(BaseSettings):
@@ -42,3 +44,12 @@ class Settings(BaseSettings):
     def resolved_database_url(self) -> str:
         """The database URL, or SQLite below `data_dir`."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'ledger.sqlite3'}"
+
+
+def settings_from_environment(data_dir: Path | None = None) -> Settings:
+    """The settings of a command; BadOption says what is wrong by the name of its variable."""
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        wrong = [f"DFKD_{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors()]
+        raise BadOption("; ".join(wrong)) from None

@@ -15,6 +15,7 @@ from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
+from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
     ArtifactRef,
@@ -38,9 +39,13 @@ _WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 
 
 def open_store(settings: Settings) -> "Store":
-    """The ledger of these settings; tables are created where absent. Close it when done."""
+    """The ledger of these settings, its tables made or brought up to date. Close it when done. SchemaRefused."""
     database = Database(settings.resolved_database_url)
-    database.create_tables()
+    try:
+        database.upgrade(Revisions())
+    except BaseException:
+        database.close()
+        raise
     limits = Limits(max_attempts=settings.max_attempts, max_crashes=settings.max_crashes)
     return Store(database, limits=limits, backoff_seconds=settings.backoff_seconds)
 
@@ -82,9 +87,19 @@ class Store:
 
     # Jobs, from the caller's side
 
-    def create(self, job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning] = ()) -> Job:
+    def create(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        teacher_id: str,
+        warnings: Sequence[JobWarning] = (),
+        *,
+        traceparent: str | None = None,
+    ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound."""
-        return self._database.write(lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings))
+        return self._database.write(
+            lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings, traceparent=traceparent)
+        )
 
     def get(self, job_id: str) -> Job:
         """One job; JobNotFound."""
