@@ -74,6 +74,7 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
+    attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
 def _held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
@@ -292,6 +293,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -
         )
         lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
         lists[state].append(row.id)
+        found.attempts[row.id] = row.attempt
     found.ring = _take_bells(transaction.connection)
     return found
 

@@ -1,6 +1,7 @@
 """Where we run: `Settings`, built once per entry point from the environment (DFKD_...) and handed down."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,6 +34,7 @@ class Settings(BaseSettings):
     max_running_seconds: float = Field(30 * 86400.0, gt=0, description="Running time after which a job fails.")
     checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
 
+    log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
     allow_remote: bool = Field(False, description="Let `dfkd up` listen on other than loopback addresses; no keys yet.")
 
     worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")

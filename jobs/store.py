@@ -4,6 +4,7 @@ A method is one transaction. Methods may be called from any thread; they block f
 raise LedgerUnavailable. Times are the database's. What a worker may do is in `claims`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ from jobs.schemas import (
     Worker,
 )
 from jobs.settings import Settings
+
+log = logging.getLogger(__name__)
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
@@ -257,7 +260,9 @@ class Store:
             max_crashes=self._limits.max_crashes if max_crashes is None else max_crashes,
         )
         backoff = self._backoff_seconds if backoff_seconds is None else backoff_seconds
-        return self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+        found = self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+        _tell(found)
+        return found
 
     # Workers
 
@@ -286,3 +291,11 @@ class Store:
         living = select(table).where(table.c.seen_at >= now(-max_age_seconds)).order_by(table.c.started_at, table.c.id)
         rows = self._database.read(lambda connection: connection.execute(living).all())
         return [worker_from_row(row) for row in rows]
+
+
+def _tell(found: Sweep) -> None:
+    """A line for every lease that expired."""
+    for outcome in ("expired", "failed", "cancelled"):
+        for job_id in getattr(found, outcome):
+            told = "queued again" if outcome == "expired" else outcome
+            log.warning("a worker was lost", extra={"job_id": job_id, "attempt": found.attempts[job_id], "now": told})

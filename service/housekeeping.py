@@ -35,10 +35,6 @@ async def keep_house(desk: Desk) -> None:
 def sweep(desk: Desk) -> None:
     """Take back what dead workers hold, and ring for every job that is due."""
     found = desk.store.sweep()
-    for job_id in found.expired:
-        log.warning("a worker was lost; the job is queued again", extra={"job_id": job_id})
-    for job_id in found.failed:
-        log.error("a job was given up", extra={"job_id": job_id})
     for job_id in found.ring:
         if not ring(desk.celery, job_id):
             return  # the next round rings again; a broker that is down is not asked for every job

@@ -72,7 +72,7 @@ class Conclusion:
     def conclude(self, ending: Ending, *, best: BestStudent | None, oom_killed: bool) -> None:
         """Decide and write. LedgerUnavailable when the ledger stays silent: the lease ends, a sweep takes over."""
         if ending.reason is Reason.FENCED_OUT:
-            log.warning("fenced out", extra={"job_id": self._job_id, "fence": self._claim.fence})
+            log.warning("fenced out", extra={"fence": self._claim.fence})
         elif ending.reason is Reason.CANCELLED:
             self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
         elif isinstance(ending.last, DoneMessage):
@@ -105,7 +105,7 @@ class Conclusion:
             self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
 
     def _conclude_error(self, error: ErrorMessage, log_tail: str) -> None:
-        log.error("job failed", extra={"job_id": self._job_id, "code": error.code, "log_tail": log_tail})
+        log.error("job failed", extra={"code": error.code, "log_tail": log_tail})
         if error.code == OUT_OF_MEMORY:
             self._conclude_out_of_memory(error.detail)
         elif error.code == "storage-full":
@@ -131,7 +131,7 @@ class Conclusion:
 
     def _conclude_crash(self, ending: Ending) -> None:
         how = f"exit status {ending.status}" if ending.status >= 0 else signal.Signals(-ending.status).name
-        log.error("runner crashed", extra={"job_id": self._job_id, "how": how, "log_tail": ending.log_tail})
+        log.error("runner crashed", extra={"how": how, "log_tail": ending.log_tail})
         self._release(f"crashed: {how}", charged=True)
 
     def _deliver(self, done: DoneMessage, *, best: BestStudent | None) -> None:
@@ -139,7 +139,7 @@ class Conclusion:
         try:
             published, refs = self._insist(lambda: self._publish(done, best))
         except FilesRefused as error:
-            log.error("files refused", extra={"job_id": self._job_id, "reason": str(error)})
+            log.error("files refused", extra={"reason": str(error)})
             self._release(f"files refused: {error}", charged=True)
         except StorageFull:
             self._release("storage-full", charged=False)
@@ -172,7 +172,7 @@ class Conclusion:
     def _release(self, reason: str, *, charged: bool, delayed: bool = True) -> None:
         steps = max(0, self._claim.job.attempt - 1)
         delay_seconds = min(self._settings.backoff_seconds * 2.0**steps, MAX_BACKOFF_SECONDS) if delayed else 0.0
-        log.warning("job released", extra={"job_id": self._job_id, "reason": str(reason), "charged": charged})
+        log.warning("job released", extra={"reason": str(reason), "charged": charged})
         self._insist(
             lambda: self._store.release(
                 self._job_id, self._claim.fence, reason=reason, charged=charged, delay_seconds=delay_seconds

@@ -93,7 +93,7 @@ class Supervisor:
         try:
             ending = attempt(resume_from)
         except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
-            log.exception("this host cannot run a job", extra={"job_id": claim.job.id})
+            log.exception("this host cannot run a job")
             conclusion.give_back(f"host trouble: {type(error).__name__}")
             return
         except ArtifactNotFound:
