@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")
     worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
     worker_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners.")
+    worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
+    worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
     retention_days: float = Field(30.0, gt=0, description="How long artifacts of a finished job are kept.")
 
     @property

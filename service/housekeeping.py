@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from jobs.errors import LedgerError
 from jobs.janitor import clean
+from jobs.metrics import DOORBELLS_RERUNG
 from jobs.queue import ring
 from service.dependencies import Desk
 
@@ -38,3 +39,4 @@ def sweep(desk: Desk) -> None:
     for job_id in found.ring:
         if not ring(desk.celery, job_id):
             return  # the next round rings again; a broker that is down is not asked for every job
+        DOORBELLS_RERUNG.inc()

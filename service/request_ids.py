@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.logs import about
 from service.problem_json import problem_response
+from service.problems import row_for
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class RequestIds:
                 await self.app(scope, receive, send_with_id)
             except Exception as error:
                 log.exception("request failed", extra={"path": scope["path"]})
+                state["problem"] = row_for(error).code
                 if started:
                     raise  # half a reply is out: only closing the connection tells the client
                 await problem_response(error, request_id=request_id)(scope, receive, send_with_id)

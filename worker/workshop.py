@@ -1,5 +1,6 @@
 """The workshop: slots that claim and supervise, and a thread that makes rounds. Needs the ledger, not the broker."""
 
+import itertools
 import logging
 import queue
 import socket
@@ -13,9 +14,11 @@ from contextlib import contextmanager, suppress
 from jobs.artifacts import ArtifactStore
 from jobs.errors import LedgerError
 from jobs.logs import about
+from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.child import RUNNER_COMMAND
+from worker.metrics import note_claim
 from worker.supervisor import Supervisor, remove_stale_workspaces
 
 log = logging.getLogger(__name__)
@@ -98,6 +101,7 @@ class Workshop:
             return False
         with about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
             log.info("job claimed", extra={"fence": claim.fence})
+            note_claim(claim)
             with self._stumbling():
                 self._supervisor.supervise(claim, claimed_at=asked_at)
         return True
@@ -132,7 +136,8 @@ class Workshop:
         )
         found = self._store.sweep()
         if self._ring is not None:
-            all(self._ring(job_id) for job_id in found.ring)  # stops at the first that fails
+            rung = itertools.takewhile(self._ring, found.ring)  # stops at the first that fails
+            DOORBELLS_RERUNG.inc(sum(1 for _ in rung))
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             remove_stale_workspaces(settings, self._store)
