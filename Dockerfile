@@ -50,6 +50,7 @@ RUN groupadd --gid 10001 dfkd \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dfkd \
     && install -d -o 10001 -g 10001 -m 0750 /data
 ENV DFKD_DATA_DIR=/data \
+    DFKD_LOG_FORMAT=json \
     HOME=/tmp
 WORKDIR /data
 COPY containers/service_health.py containers/worker_health.py /opt/health/
@@ -59,8 +60,7 @@ COPY --from=service-build /opt/dfkd /opt/dfkd
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 CMD ["python", "/opt/health/service_health.py"]
-CMD ["uvicorn", "--factory", "service.app:create_app", "--host", "0.0.0.0", "--port", "8000", \
-     "--no-server-header", "--timeout-graceful-shutdown", "10"]
+CMD ["python", "-m", "service", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM runtime AS worker
 COPY --from=worker-build /opt/dfkd /opt/dfkd

@@ -81,7 +81,7 @@ build_target service
 run_in dfkd-service "$healthy
 python -c 'import service.app, importlib.util, sys; sys.exit(importlib.util.find_spec(\"torch\") is not None)'
 export DFKD_HEALTH_URL=http://127.0.0.1:18642/healthz
-start_and_stop /opt/health/service_health.py uvicorn --factory service.app:create_app --host 127.0.0.1 --port 18642"
+start_and_stop /opt/health/service_health.py python -m service --host 127.0.0.1 --port 18642"
 took "service image answers /healthz, holds no torch, stops on SIGTERM"
 
 build_target worker

@@ -147,6 +147,10 @@ class ArtifactStore:
             raise ArtifactNotFound(sha256)
         return path
 
+    def size(self, sha256: str) -> int:
+        """How many bytes; ArtifactNotFound."""
+        return self.path(sha256).stat().st_size
+
     def exists(self, sha256: str) -> bool:
         """Whether there is a file under this digest."""
         return self._place(sha256).is_file()

@@ -11,11 +11,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import tables
+from jobs import schemas, tables
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Transaction
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.takeover import LEASE_EXPIRED, silent_seconds
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
@@ -39,6 +40,7 @@ class Claim:
     checkpoint_sha256: str | None  # resume from here,
     previous_checkpoint_sha256: str | None  # or from here when that one is damaged
     checkpoint_step: int | None
+    silent_seconds: float | None = None  # without a heartbeat, where a worker was lost before
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
+    attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
 def _held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
@@ -85,6 +88,7 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
     """Take the oldest queued job that is due; None when there is none.
 
     Jobs before it whose spec this version cannot read fail: nobody could run them, and they would block the queue.
+    Those of a higher spec version are left to newer workers, as they are.
     """
     for _ in range(REFUSALS):
         row = _lock_oldest_due(transaction.connection)
@@ -98,7 +102,8 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
 
 
 def _lock_oldest_due(connection: Connection) -> Row[Any] | None:
-    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now())
+    readable = _jobs.c.spec_version <= schemas.SPEC_VERSION
+    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), readable)
     return connection.execute(due.order_by(_jobs.c.number).limit(1).with_for_update(skip_locked=True)).one_or_none()
 
 
@@ -117,12 +122,14 @@ def _start(
         "threads": func.coalesce(_jobs.c.threads, threads),
         "rings": 0,
     }
+    silent = silent_seconds(transaction.connection, row)
     told: Occurrence = ("claimed", lambda row: {"attempt": row.attempt, "worker": owner})
     ours = change(transaction, [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED], values, [told])
     if ours is None:
         return None
     (job,) = read_jobs(transaction.connection, select_jobs().where(_jobs.c.number == ours.number))
-    return Claim(job, spec, ours.fence, ours.checkpoint_sha256, ours.previous_checkpoint_sha256, ours.checkpoint_step)
+    checkpoints = (ours.checkpoint_sha256, ours.previous_checkpoint_sha256, ours.checkpoint_step)
+    return Claim(job, spec, ours.fence, *checkpoints, silent_seconds=silent)
 
 
 def _refuse(transaction: Transaction, row: Row[Any]) -> None:
@@ -272,7 +279,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -
         state = _give_back(
             transaction,
             row,
-            reason="lease-expired",
+            reason=LEASE_EXPIRED,
             charged=True,
             delay_seconds=delay_seconds,
             limits=limits,
@@ -280,6 +287,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -
         )
         lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
         lists[state].append(row.id)
+        found.attempts[row.id] = row.attempt
     found.ring = _take_bells(transaction.connection)
     return found
 

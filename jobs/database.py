@@ -9,22 +9,23 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobs.errors import LedgerUnavailable, StorageFull
-from jobs.tables import events, metadata
+from jobs.revisions import Revisions, current
+from jobs.tables import events
 
 T = TypeVar("T")
 
 ATTEMPTS = 3
-_SCHEMA_LOCK = 0x64666B64  # PostgreSQL advisory lock: only one process at a time creates the tables
 _SQLITE_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _POSTGRES_BUSY = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 _POSTGRES_GONE = {"57P01", "57P02", "57P03"}  # shut down, crashed, starting
@@ -50,15 +51,20 @@ class Database:
         snapshot = {} if self.dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         self._reader = self._engine.execution_options(**snapshot)
 
-    def create_tables(self) -> None:
-        """Create what is absent; any number of processes may do this at once."""
+    def upgrade(self, revisions: Revisions) -> None:
+        """Bring the tables to the newest revision; any number of processes may do this at once. SchemaRefused."""
+        if self.read(revisions.is_usable):
+            return
 
         def work(transaction: Transaction) -> None:
-            if self.dialect == "postgresql":
-                transaction.connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _SCHEMA_LOCK})
-            metadata.create_all(transaction.connection)
+            with self._alone(transaction.connection):
+                revisions.upgrade(transaction.connection)
 
         self.write(work)
+
+    def revision(self) -> str | None:
+        """The revision of the tables; None where there are none."""
+        return self.read(current)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on one snapshot; raise LedgerUnavailable when the database does not answer."""
@@ -94,6 +100,14 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
+
+    def _alone(self, connection: Connection) -> AbstractContextManager[None]:
+        """Nobody else changes the tables; on SQLite a write transaction is alone anyway."""
+        if self.dialect == "sqlite":
+            return nullcontext()
+        from jobs.postgres import changing_tables
+
+        return changing_tables(connection)
 
 
 def _took_place(connection: Connection, transaction: Transaction) -> bool:

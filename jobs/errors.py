@@ -8,6 +8,7 @@ LedgerError
 ├── InvalidTransition      the job's state does not allow this
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
+├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
 """
@@ -76,6 +77,18 @@ class UploadTooLarge(LedgerError):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"the file is larger than {max_bytes} bytes")
         self.max_bytes = max_bytes
+
+
+class SchemaRefused(LedgerError):
+    """The tables are of a version that this one cannot work with."""
+
+    def __init__(self, found: str, known: str) -> None:
+        super().__init__(
+            f"the tables of the database have revision {found}, and this version of dfkd knows {known}: "
+            "install the version that changed them, or the one before it"
+        )
+        self.found = found
+        self.known = known
 
 
 class StorageFull(LedgerError):

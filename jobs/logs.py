@@ -1,8 +1,39 @@
-"""How the log of service and worker looks: one line an event, what `extra` brought along at its end."""
+"""How the log of service and worker looks: one line an event, as text for people or as JSON for machines.
 
+`about` says of which request or job the lines are that are written inside it, whichever module writes them. A thread
+that is started inside does not know it by itself: run it in a copy of the context (`contextvars.copy_context`).
+"""
+
+import json
 import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
 _ORDINARY = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
+_about: ContextVar[Mapping[str, object]] = ContextVar("dfkd_about", default={})  # noqa: B039 - never changed in place
+
+
+@contextmanager
+def about(**fields: object) -> Iterator[None]:
+    """Add these fields to every line that is logged inside; those that are None are left out."""
+    known = {name: value for name, value in fields.items() if value is not None}
+    before = _about.set({**_about.get(), **known})
+    try:
+        yield
+    finally:
+        _about.reset(before)
+
+
+class AboutFilter(logging.Filter):
+    """Gives a record the fields of `about`; what the line itself says goes first."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything pass."""
+        for name, value in _about.get().items():
+            record.__dict__.setdefault(name, value)
+        return True
 
 
 class LineFormatter(logging.Formatter):
@@ -14,14 +45,31 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, with a traceback below it where there is one."""
         first, separator, rest = super().format(record).partition("\n")
-        extra = [f"{key}={value!r}" for key, value in record.__dict__.items() if key not in _ORDINARY]
+        extra = [f"{key}={value!r}" for key, value in _extra(record).items()]
         return " ".join([first, *extra]) + separator + rest
 
 
-def log_to_stderr() -> None:
-    """Log what matters to an operator. For entry points only."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: at, level, logger, message, then what `extra` and `about` brought along."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; a traceback is in `exception`."""
+        at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fixed = {"at": at, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fixed["exception"] = self.formatException(record.exc_info)
+        return json.dumps({**fixed, **_extra(record), **fixed}, default=str, ensure_ascii=False)
+
+
+def log_to_stderr(form: str = "text") -> None:
+    """Log what matters to an operator, as `text` or `json`. For entry points only."""
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(JsonFormatter() if form == "json" else LineFormatter())
+    handler.addFilter(AboutFilter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for chatty in ("celery", "kombu", "uvicorn.error", "httpx"):
+    for chatty in ("alembic", "celery", "kombu", "uvicorn.error", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    return {key: value for key, value in record.__dict__.items() if key not in _ORDINARY}

@@ -5,13 +5,17 @@ own wait has a limit too: a supervisor that waits for a heartbeat's answer for e
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import errors
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 
 ANSWER_SECONDS = 2.5
+CHANGE_SECONDS = 600  # for a change of the tables, and for waiting until another process has made it
+_SCHEMA_LOCK = 0x64666B64  # advisory: only one process at a time changes the tables
 _OPTIONS = "-c statement_timeout=2000 -c lock_timeout=1500 -c idle_in_transaction_session_timeout=15000 -c timezone=UTC"
 
 
@@ -22,18 +26,20 @@ class NoAnswer(errors.OperationalError):
 
 
 class ImpatientConnection(psycopg.Connection[Any]):
-    """A connection that closes itself when the server is silent for ANSWER_SECONDS."""
+    """A connection that closes itself when the server is silent for `answer_seconds`."""
+
+    answer_seconds: float = ANSWER_SECONDS
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait for the server; NoAnswer when it is silent for too long."""
         start = time.monotonic()
         try:
-            return super().wait(gen, interval, timeout=ANSWER_SECONDS if timeout is None else timeout)
+            return super().wait(gen, interval, timeout=self.answer_seconds if timeout is None else timeout)
         except errors.OperationalError as error:
-            if timeout is not None or error.sqlstate or time.monotonic() - start < ANSWER_SECONDS:
+            if timeout is not None or error.sqlstate or time.monotonic() - start < self.answer_seconds:
                 raise
             self.pgconn.finish()
-            raise NoAnswer(f"no answer in {ANSWER_SECONDS} s") from error
+            raise NoAnswer(f"no answer in {self.answer_seconds} s") from error
 
 
 def postgres_engine(url: str) -> Engine:
@@ -42,6 +48,25 @@ def postgres_engine(url: str) -> Engine:
     engine = create_engine(url, pool_size=10, max_overflow=10, pool_timeout=3, connect_args=limits)
     event.listen(engine, "do_connect", _connect)
     return engine
+
+
+@contextmanager
+def changing_tables(connection: Connection) -> Iterator[None]:
+    """Within an open transaction: wait until nobody else changes the tables, then have CHANGE_SECONDS for it.
+
+    The wait for a table itself stays short: whoever waits for one holds up everybody behind.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, ImpatientConnection)
+    driver.answer_seconds = CHANGE_SECONDS
+    try:
+        connection.exec_driver_sql(f"SET LOCAL statement_timeout = '{CHANGE_SECONDS}s'")
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{CHANGE_SECONDS}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '1500ms'")
+        yield
+    finally:
+        driver.answer_seconds = ANSWER_SECONDS
 
 
 def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> psycopg.Connection[Any]:

@@ -16,7 +16,7 @@ from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
 from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
-from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
+from jobs.schemas import SPEC_VERSION, Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -67,12 +67,18 @@ def _plausible(job_id: str) -> str:
 
 
 def insert_job(
-    transaction: Transaction, job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning]
+    transaction: Transaction,
+    job_id: str,
+    spec: JobSpec,
+    teacher_id: str,
+    warnings: Sequence[JobWarning],
+    *,
+    traceparent: str | None = None,
 ) -> Job:
     """One row, its labels and one event; TeacherNotFound."""
     connection = transaction.connection
     teacher_with_id(connection, teacher_id)
-    values = _new_row(job_id, spec, teacher_id, warnings)
+    values = _new_row(job_id, spec, teacher_id, warnings) | {"traceparent": traceparent}
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
     if spec.labels:
         lines = [{"job_number": row.number, "key": key, "value": value} for key, value in spec.labels.items()]
@@ -88,6 +94,7 @@ def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Job
         "state": JobState.QUEUED,
         "teacher_id": teacher_id,
         "spec": spec.model_dump_json(),
+        "spec_version": SPEC_VERSION,
         "warnings": WARNINGS.dump_json(list(warnings)).decode(),
         "stage": "queued",
         "revision": 1,

@@ -11,6 +11,7 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from jobs.metrics import DOORBELL_FAILURES
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def ring(celery: Celery, job_id: str) -> bool:
         with _connection(celery) as connection:
             celery.send_task(TASK, args=[job_id], queue=QUEUE, connection=connection, retry=False, ignore_result=True)
     except BROKER_ERRORS as error:
+        DOORBELL_FAILURES.inc()
         log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})
         return False
     return True

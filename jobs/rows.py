@@ -123,6 +123,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         claimed_at=row.claimed_at,
         heartbeat_at=row.heartbeat_at,
         running_seconds=row.running_seconds,
+        traceparent=row.traceparent,
     )
 
 

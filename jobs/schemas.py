@@ -27,6 +27,11 @@ class JobSpec(DistillSpec):
     )
 
 
+SPEC_VERSION = 1
+"""Rises with the first change after a release that makes specs which that release cannot read. A worker leaves jobs of
+a higher version to newer workers."""
+
+
 class UnreadableSpec(RootModel[dict[str, Any]]):
     """A spec that another version stored and this one cannot read: the JSON object as it is."""
 
@@ -149,6 +154,7 @@ class Job(Value):
     claimed_at: datetime | None = Field(None, description="When the attempt that is running was claimed.")
     heartbeat_at: datetime | None = Field(None, description="When its worker last renewed the lease.")
     running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
+    traceparent: str | None = Field(None, description="Trace (W3C) to which the job belongs, as its caller said.")
 
     @property
     def public_state(self) -> str:

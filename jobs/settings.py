@@ -1,9 +1,12 @@
 """Where we run: `Settings`, built once per entry point from the environment (DFKD_...) and handed down."""
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dfkd_core.overrides import BadOption
 
 
 class Settings(BaseSettings):
@@ -31,14 +34,26 @@ class Settings(BaseSettings):
     max_running_seconds: float = Field(30 * 86400.0, gt=0, description="Running time after which a job fails.")
     checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
 
+    log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
     allow_remote: bool = Field(False, description="Let `dfkd up` listen on other than loopback addresses; no keys yet.")
 
     worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")
     worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
     worker_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners.")
+    worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
+    worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
     retention_days: float = Field(30.0, gt=0, description="How long artifacts of a finished job are kept.")
 
     @property
     def resolved_database_url(self) -> str:
         """The database URL, or SQLite below `data_dir`."""
         return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'ledger.sqlite3'}"
+
+
+def settings_from_environment(data_dir: Path | None = None) -> Settings:
+    """The settings of a command; BadOption says what is wrong by the name of its variable."""
+    try:
+        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+    except ValidationError as error:
+        wrong = [f"DFKD_{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors()]
+        raise BadOption("; ".join(wrong)) from None

@@ -4,17 +4,21 @@ A method is one transaction. Methods may be called from any thread; they block f
 raise LedgerUnavailable. Times are the database's. What a worker may do is in `claims`.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, tables
+from jobs import claims, queries, tables, takeover
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
+from jobs.figures import Figures, figures
+from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
     ArtifactRef,
@@ -32,15 +36,21 @@ from jobs.schemas import (
 )
 from jobs.settings import Settings
 
+log = logging.getLogger(__name__)
+
 TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 _WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 
 
 def open_store(settings: Settings) -> "Store":
-    """The ledger of these settings; tables are created where absent. Close it when done."""
+    """The ledger of these settings, its tables made or brought up to date. Close it when done. SchemaRefused."""
     database = Database(settings.resolved_database_url)
-    database.create_tables()
+    try:
+        database.upgrade(Revisions())
+    except BaseException:
+        database.close()
+        raise
     limits = Limits(max_attempts=settings.max_attempts, max_crashes=settings.max_crashes)
     return Store(database, limits=limits, backoff_seconds=settings.backoff_seconds)
 
@@ -82,9 +92,19 @@ class Store:
 
     # Jobs, from the caller's side
 
-    def create(self, job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning] = ()) -> Job:
+    def create(
+        self,
+        job_id: str,
+        spec: JobSpec,
+        teacher_id: str,
+        warnings: Sequence[JobWarning] = (),
+        *,
+        traceparent: str | None = None,
+    ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound."""
-        return self._database.write(lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings))
+        return self._database.write(
+            lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings, traceparent=traceparent)
+        )
 
     def get(self, job_id: str) -> Job:
         """One job; JobNotFound."""
@@ -153,6 +173,10 @@ class Store:
         """How many jobs there are in each state, also where there is none."""
         return self._database.read(queries.count_by_state)
 
+    def figures(self, *, worker_seconds: float) -> Figures:
+        """Figures of the whole deployment; a worker that was silent for `worker_seconds` is not counted."""
+        return self._database.read(lambda connection: figures(connection, worker_seconds=worker_seconds))
+
     def queue_position(self, job_id: str) -> int | None:
         """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
         return self._database.read(lambda connection: queries.position(connection, job_id))
@@ -169,7 +193,9 @@ class Store:
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
         """Renew a lease; None means fenced out: stop the runner now."""
-        return self._database.write(lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds))
+        lease = self._database.write(lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds))
+        _counted("heartbeat", held=lease is not None)
+        return lease
 
     def record(
         self,
@@ -182,29 +208,35 @@ class Store:
         warnings: Sequence[JobWarning] = (),
     ) -> bool:
         """Write what a runner reports; False means fenced out. The fraction never falls."""
-        return self._database.write(
+        held = self._database.write(
             lambda t: claims.record(
                 t, job_id, fence, progress=progress, best=best, occurrences=events, warnings=warnings
             )
         )
+        return _counted("record", held=held)
 
     def record_checkpoint(self, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
         """Resume from this checkpoint from now on, keep the one before; False means fenced out."""
-        return self._database.write(lambda t: claims.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
+        held = self._database.write(lambda t: claims.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
+        return _counted("checkpoint", held=held)
 
     def succeed(
         self, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None = None
     ) -> bool:
         """Publish files that are in the artifact store already; False when fenced out or cancelled meanwhile."""
-        return self._database.write(lambda t: claims.succeed(t, job_id, fence, artifacts=artifacts, best=best))
+        published = self._database.write(lambda t: claims.succeed(t, job_id, fence, artifacts=artifacts, best=best))
+        _counted("succeed", held=published or self._holds(job_id, fence))
+        return published
 
     def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
         """End a job for good (as cancelled where a cancel is under way); False means fenced out."""
-        return self._database.write(lambda t: claims.fail(t, job_id, fence, error=error))
+        return _counted("fail", held=self._database.write(lambda t: claims.fail(t, job_id, fence, error=error)))
 
     def cancelled(self, job_id: str, fence: int) -> bool:
         """The runner has stopped as asked; False means fenced out, or that nobody asked."""
-        return self._database.write(lambda t: claims.cancelled(t, job_id, fence))
+        ended = self._database.write(lambda t: claims.cancelled(t, job_id, fence))
+        _counted("cancelled", held=ended or self._holds(job_id, fence))
+        return ended
 
     def release(self, job_id: str, fence: int, *, reason: str, charged: bool, delay_seconds: float = 0.0) -> bool:
         """Back to the queue; False means fenced out.
@@ -212,7 +244,7 @@ class Store:
         A charged release is a crash: enough of them without a newer checkpoint end the job as `poison`, enough
         attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.
         """
-        return self._database.write(
+        held = self._database.write(
             lambda t: claims.release(
                 t,
                 job_id,
@@ -223,6 +255,7 @@ class Store:
                 limits=self._limits,
             )
         )
+        return _counted("release", held=held)
 
     def sweep(
         self,
@@ -242,7 +275,13 @@ class Store:
             max_crashes=self._limits.max_crashes if max_crashes is None else max_crashes,
         )
         backoff = self._backoff_seconds if backoff_seconds is None else backoff_seconds
-        return self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+        found = self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+        _tell(found)
+        return found
+
+    def _holds(self, job_id: str, fence: int) -> bool:
+        """Whether a refused write was refused for another reason than a lost job."""
+        return self._database.read(lambda connection: takeover.holds(connection, job_id, fence))
 
     # Workers
 
@@ -271,3 +310,19 @@ class Store:
         living = select(table).where(table.c.seen_at >= now(-max_age_seconds)).order_by(table.c.started_at, table.c.id)
         rows = self._database.read(lambda connection: connection.execute(living).all())
         return [worker_from_row(row) for row in rows]
+
+
+def _counted(kind: str, *, held: bool) -> bool:
+    """`held`; a write that was refused because another has the job is counted."""
+    if not held:
+        STALE_WRITES.labels(kind).inc()
+    return held
+
+
+def _tell(found: Sweep) -> None:
+    """A line for every lease that expired."""
+    for outcome in OUTCOMES:
+        LEASES_EXPIRED.labels(outcome).inc(len(getattr(found, outcome)))
+        for job_id in getattr(found, outcome):
+            told = "queued again" if outcome == "expired" else outcome
+            log.warning("a worker was lost", extra={"job_id": job_id, "attempt": found.attempts[job_id], "now": told})

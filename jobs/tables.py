@@ -1,6 +1,7 @@
 """The tables: jobs, their labels, artifacts and history, teachers, workers. The same on SQLite and PostgreSQL.
 
-JSON values are kept as text, verbatim: nothing inside them is ever searched.
+JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
+`jobs/migrations/versions`; see `jobs.revisions`.
 """
 
 from sqlalchemy import (
@@ -77,6 +78,8 @@ jobs = Table(
     Column("heartbeat_at", UtcTime),
     Column("finished_at", UtcTime),
     Column("running_seconds", Float, nullable=False),
+    Column("spec_version", Integer, nullable=False, server_default="1"),
+    Column("traceparent", String(55)),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(
@@ -119,6 +122,7 @@ events = Table(
     Column("at", UtcTime, nullable=False),
     Column("data", Text, nullable=False),
     Column("write_id", String(32), nullable=False),  # tells whether a commit whose reply was lost took place
+    Index("events_by_kind", "kind"),
 )
 
 workers = Table(

@@ -15,8 +15,9 @@ from jobs.store import open_store
 from service import openapi, problem_json
 from service.dependencies import Desk
 from service.housekeeping import keep_house
+from service.metrics import Measured, watch_loop
 from service.request_ids import RequestIds
-from service.routes import artifacts, events, health, jobs, menu, problems, teachers
+from service.routes import artifacts, events, health, jobs, menu, metrics, problems, teachers
 from service.stopping import told_of_stop
 
 DESCRIPTION = """
@@ -38,10 +39,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan(settings or Settings()),
         redirect_slashes=False,
     )
-    for module in (jobs, events, artifacts, teachers, menu, health, problems):
+    for module in (jobs, events, artifacts, teachers, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(RequestIds)
+    app.add_middleware(Measured)
     problem_json.install(app)
     openapi.install(app)
     return app
@@ -54,14 +56,15 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
         store = open_store(settings)
         try:
             app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings))
-            housekeeper = asyncio.create_task(keep_house(app.state.desk))
+            helpers = [asyncio.create_task(work) for work in (keep_house(app.state.desk), watch_loop())]
             try:
                 with told_of_stop(app.state.desk.stopping):
                     yield
             finally:
-                housekeeper.cancel()
-                with suppress(asyncio.CancelledError):
-                    await housekeeper
+                for helper in helpers:
+                    helper.cancel()
+                    with suppress(asyncio.CancelledError):
+                        await helper
         finally:
             store.close()
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
-from jobs.settings import Settings
-from service import display
+from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.settings import settings_from_environment
+from service import display, ledger_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(ledger_commands.app, name="db")
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
@@ -62,7 +64,7 @@ def up(
     """Start the whole service: API, worker and a private Redis. Ctrl-C stops it."""
     from service import embedded
 
-    embedded.up(_settings(data_dir), host, port)
+    embedded.up(settings_from_environment(data_dir), host, port)
 
 
 @app.command()
@@ -228,6 +230,12 @@ def main() -> None:
     except DfkdError as error:
         display.show_complaint(err, "error", error.code, error.detail, hint=error.hint)
         _end(Exit.USAGE)
+    except LedgerUnavailable as error:
+        display.show_complaint(err, "error", "unavailable", str(error))
+        _end(Exit.UNREACHABLE)
+    except LedgerError as error:
+        display.show_complaint(err, "error", "ledger", str(error))
+        _end(Exit.REFUSED)
     except OSError as error:
         display.show_complaint(err, "error", "file", f"{error.filename or 'file'}: {error.strerror or error}")
         _end(Exit.DOWNLOAD)
@@ -254,15 +262,6 @@ def _follow(
     out.print(job.model_dump_json(indent=2) if as_json else f"{job.id} {job.state}")
     codes = {"succeeded": Exit.OK, "cancelled": Exit.CANCELLED}
     raise typer.Exit(codes.get(job.state, Exit.FAILED))
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    """Settings from the environment; what is wrong there is said by the name of its variable."""
-    try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
-    except ValidationError as error:
-        wrong = [f"DFKD_{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors()]
-        raise overrides.BadOption("; ".join(wrong)) from None
 
 
 def _teacher(text: str) -> Path | str:

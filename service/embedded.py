@@ -43,7 +43,7 @@ class CannotStart(DfkdError):
 
 def up(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
-    log_to_stderr()
+    log_to_stderr(settings.log_format)
     _refuse_remote(host, settings)
     data_dir = settings.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -85,6 +85,16 @@ LAST_EVENT_ID: list[Document] = [
     }
 ]
 
+TRACEPARENT: list[Document] = [
+    {
+        "name": "traceparent",
+        "in": "header",
+        "required": False,
+        "description": "W3C Trace Context: kept with the job and in the log; ignored where it is not valid.",
+        "schema": {"type": "string", "maxLength": 200},
+    }
+]
+
 TEACHER: Document = {
     "id": TEACHER_ID,
     "bytes": 248913,
@@ -120,6 +130,7 @@ RUNNING_JOB: Document = {
     "finished_at": None,
     "heartbeat_at": "2026-01-31T12:03:28Z",
     "revision": 231,
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "spec": SPEC,
     "teacher": TEACHER,
     "artifacts": [],
@@ -151,6 +162,7 @@ QUEUED_JOB: Document = {
     "started_at": None,
     "heartbeat_at": None,
     "revision": 1,
+    "traceparent": None,
 }
 
 

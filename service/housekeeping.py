@@ -9,6 +9,7 @@ from anyio import to_thread
 
 from jobs.errors import LedgerError
 from jobs.janitor import clean
+from jobs.metrics import DOORBELLS_RERUNG
 from jobs.queue import ring
 from service.dependencies import Desk
 
@@ -35,10 +36,7 @@ async def keep_house(desk: Desk) -> None:
 def sweep(desk: Desk) -> None:
     """Take back what dead workers hold, and ring for every job that is due."""
     found = desk.store.sweep()
-    for job_id in found.expired:
-        log.warning("a worker was lost; the job is queued again", extra={"job_id": job_id})
-    for job_id in found.failed:
-        log.error("a job was given up", extra={"job_id": job_id})
     for job_id in found.ring:
         if not ring(desk.celery, job_id):
             return  # the next round rings again; a broker that is down is not asked for every job
+        DOORBELLS_RERUNG.inc()

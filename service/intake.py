@@ -11,6 +11,7 @@ from typing import Any
 from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
 from jobs.errors import LedgerError, TeacherNotFound
+from jobs.logs import about
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
 from service.inspections import Facts, facts, inspect
@@ -19,7 +20,7 @@ from service.uploads import ReceivedTeacher, Submission
 log = logging.getLogger(__name__)
 
 
-def accept_submission(desk: Desk, submission: Submission) -> Job:
+def accept_submission(desk: Desk, submission: Submission, *, traceparent: str | None = None) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
     assert teacher is not None  # both parts came, or the submission was refused
@@ -32,15 +33,15 @@ def accept_submission(desk: Desk, submission: Submission) -> Job:
     except BaseException:
         submission.discard()
         raise
-    return _create(desk, resolved, kept.id, warnings)
+    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent)
 
 
-def accept_request(desk: Desk, spec: JobSpec, teacher_id: str) -> Job:
+def accept_request(desk: Desk, spec: JobSpec, teacher_id: str, *, traceparent: str | None = None) -> Job:
     """A job for a teacher that is here already."""
     teacher = desk.store.get_teacher(teacher_id)
     inspection = inspect(desk.artifacts.path(teacher.id), spec.teacher, desk.settings, known=teacher)
     resolved, _, warnings = resolve(spec, inspection)
-    return _create(desk, resolved, teacher.id, warnings)
+    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent)
 
 
 def accept_teacher(desk: Desk, teacher: ReceivedTeacher) -> tuple[TeacherRef, bool]:
@@ -89,8 +90,11 @@ def _take_back(desk: Desk, sha256: str) -> None:
         log.warning("a file without a row stays for the janitor", extra={"sha256": sha256})
 
 
-def _create(desk: Desk, spec: JobSpec, teacher_id: str, warnings: list[dict[str, Any]]) -> Job:
+def _create(
+    desk: Desk, spec: JobSpec, teacher_id: str, warnings: list[dict[str, Any]], *, traceparent: str | None
+) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
-    job = desk.store.create(str(uuid.uuid4()), spec, teacher_id, told)
-    log.info("job accepted", extra={"job_id": job.id, "teacher_id": teacher_id})
+    job = desk.store.create(str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent)
+    with about(job_id=job.id, traceparent=traceparent):
+        log.info("job accepted", extra={"teacher_id": teacher_id})
     return job

@@ -42,6 +42,7 @@ def request_id_of(request: Request) -> str:
 
 
 def _handle(request: Request, error: Exception) -> Response:
+    request.state.problem = row_for(error).code  # for `service.metrics`
     return problem_response(error, request_id=request_id_of(request))
 
 

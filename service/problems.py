@@ -194,7 +194,7 @@ TABLE: tuple[Row, ...] = (
         _S.SERVICE_UNAVAILABLE,
         "Temporarily unavailable",
         "Database or storage do not answer; ask again after `Retry-After` seconds.",
-        (ledger.LedgerUnavailable,),
+        (ledger.LedgerUnavailable, ledger.SchemaRefused),
     ),
     Row(
         "storage-full",

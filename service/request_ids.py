@@ -1,4 +1,4 @@
-"""ASGI middleware: every request gets an id, every reply bears it, and no exception gets past it."""
+"""ASGI middleware: every request gets an id, every reply and every line of the log bears it, no exception passes."""
 
 import logging
 import uuid
@@ -7,7 +7,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from jobs.logs import about
 from service.problem_json import problem_response
+from service.problems import row_for
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +42,12 @@ class RequestIds:
                 ]
             await send(message)
 
-        try:
-            await self.app(scope, receive, send_with_id)
-        except Exception as error:
-            log.exception("request failed", extra={"request_id": request_id, "path": scope["path"]})
-            if started:
-                raise  # half a reply is out: only closing the connection tells the client
-            await problem_response(error, request_id=request_id)(scope, receive, send_with_id)
+        with about(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception as error:
+                log.exception("request failed", extra={"path": scope["path"]})
+                state["problem"] = row_for(error).code
+                if started:
+                    raise  # half a reply is out: only closing the connection tells the client
+                await problem_response(error, request_id=request_id)(scope, receive, send_with_id)

@@ -137,6 +137,7 @@ class JobView(View):
     finished_at: datetime | None = Field(description="When it became terminal.")
     heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
     revision: int = Field(description="Rises with every change.")
+    traceparent: str | None = Field(None, description="Trace (W3C) to which POST /jobs said it belongs.")
     spec: Json = Field(
         description="What was asked for, every default filled in; as stored, where another version took the job."
     )
@@ -195,6 +196,7 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
         finished_at=job.finished_at,
         heartbeat_at=job.heartbeat_at,
         revision=job.revision,
+        traceparent=job.traceparent,
         spec=job.spec.model_dump(mode="json"),
         teacher=teacher_view(job.teacher),
         artifacts=[artifact_view(job.id, artifact) for artifact in job.artifacts],

@@ -1,11 +1,15 @@
 """What the pages promise and a machine can check."""
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
 
+from jobs.metrics import REGISTRY
 from jobs.settings import Settings
+from jobs.store import Store
+from service.metrics import LedgerCollector
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -37,6 +41,18 @@ def test_every_environment_name_in_the_pages_exists() -> None:
     known |= set(re.findall(r"\bDFKD_[A-Z_]+[A-Z]", (ROOT / "service/cli.py").read_text()))
     mentioned = {name for page in PAGES for name in re.findall(r"\bDFKD_[A-Z_]+[A-Z]", page.read_text())}
     assert mentioned - known == set()
+
+
+def test_every_metric_is_explained_and_every_explained_metric_is_told(store: Store) -> None:
+    importlib.import_module("worker.metrics")  # its metrics join the registry
+    page = (ROOT / "docs/operations.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `dfkd_") and line.count("|") > 2]
+    explained = {name.removesuffix("_total") for row in rows for name in re.findall(r"`(dfkd_[a-z_]+)[`{]", row)}
+    families = [*REGISTRY.collect(), *LedgerCollector(store.figures(worker_seconds=60)).collect()]
+    told = {family.name for family in families if not family.name.startswith("dfkd_process_")}
+    assert explained == told
+    mentioned = set(re.findall(r"\bdfkd_[a-z_]+[a-z]", page))
+    assert {name.removesuffix("_total") for name in mentioned} - told - {"dfkd_process"} == set()
 
 
 def test_every_link_between_the_pages_leads_somewhere() -> None:

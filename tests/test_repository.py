@@ -153,3 +153,10 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert f'__version__ = "{version}"' in (ROOT / "dfkd_core/__init__.py").read_text()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     assert f"image: dfkd-service:{version}" in (ROOT / "docker-compose.yml").read_text()
+
+
+def test_every_directory_of_the_rooms_is_a_package_and_so_in_the_wheel() -> None:
+    """A directory without `__init__.py` would be left out: an installed service could not make its tables."""
+    directories = {Path(name).parent for name in python_files() if name.startswith(tuple(f"{room}/" for room in ROOMS))}
+    assert Path("jobs/migrations/versions") in directories
+    assert [str(directory) for directory in directories if not (ROOT / directory / "__init__.py").is_file()] == []

@@ -2,16 +2,25 @@
 
 import logging
 import os
+import sys
 
+from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
 from jobs.settings import Settings
 from worker.app import work
 
+log = logging.getLogger(__name__)
+
 
 def main() -> None:
     """Work until told to stop."""
-    log_to_stderr()
-    work(Settings())
+    settings = Settings()
+    log_to_stderr(settings.log_format)
+    try:
+        work(settings)
+    except LedgerError as error:
+        log.critical("the worker cannot start", extra={"reason": str(error)})
+        sys.exit(1)
     logging.shutdown()
     os._exit(0)  # a consumer thread that hangs on its broker must not keep the process
 

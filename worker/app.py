@@ -11,6 +11,7 @@ from jobs.queue import make_celery, ring
 from jobs.settings import Settings
 from jobs.store import open_store
 from worker.bell import BellListener
+from worker.metrics import serve
 from worker.workshop import Workshop
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ def work(settings: Settings) -> None:
     if celery is not None:
         bell = BellListener(celery, workshop.look, slots=settings.worker_slots, name=workshop.worker_id)
         bell.start()
+    serve(settings)
     workshop.start()
     log.info("worker ready", extra={"worker_id": workshop.worker_id, "slots": settings.worker_slots})
     stop.wait()

@@ -75,10 +75,10 @@ class Attempt:
     ) -> Ending:
         """Run the task to its end, whichever that is. OSError where this host fails."""
         runner = child.start(self._task, command=command, base=base, spawner=spawner)
-        log.info("runner started", extra={"job_id": self._claim.job.id, "pid": runner.pid})
+        log.info("runner started", extra={"pid": runner.pid})
         heartbeat.tell(runner.renew)
         with Listener(
-            runner.reader, self._claim, self._task.workspace, journal=self._journal, checkpoints=self._checkpoints
+            runner.reader, self._task.workspace, journal=self._journal, checkpoints=self._checkpoints
         ) as listener:
             try:
                 while not runner.exited:
@@ -124,5 +124,5 @@ class Attempt:
         elif self._kill_at is None and (self._reason is not None or listener.last is not None):
             self._kill_at = now + self._settings.stop_grace_seconds  # after its last word a runner has to end, too
             if self._reason is not None:
-                log.warning("runner asked to stop", extra={"job_id": self._claim.job.id, "reason": self._reason.value})
+                log.warning("runner asked to stop", extra={"reason": self._reason.value})
                 runner.terminate()

@@ -44,6 +44,6 @@ class Checkpoints:
             try:
                 self._artifacts.open(sha256).close()
             except (ArtifactCorrupt, ArtifactNotFound) as error:
-                log.error("checkpoint lost", extra={"job_id": self._claim.job.id, "reason": str(error)})
+                log.error("checkpoint lost", extra={"reason": str(error)})
             else:
                 yield self._artifacts.path(sha256)

@@ -26,6 +26,7 @@ from worker.attempt import Ending, Reason
 from worker.heartbeat import Heartbeat
 from worker.listener import own_file
 from worker.messages import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
+from worker.metrics import Class, note_ending
 from worker.switch import LEASE_OVER
 
 T = TypeVar("T")
@@ -72,9 +73,10 @@ class Conclusion:
     def conclude(self, ending: Ending, *, best: BestStudent | None, oom_killed: bool) -> None:
         """Decide and write. LedgerUnavailable when the ledger stays silent: the lease ends, a sweep takes over."""
         if ending.reason is Reason.FENCED_OUT:
-            log.warning("fenced out", extra={"job_id": self._job_id, "fence": self._claim.fence})
+            log.warning("fenced out", extra={"fence": self._claim.fence})
+            note_ending(Class.FENCED_OUT)
         elif ending.reason is Reason.CANCELLED:
-            self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
+            self._cancelled()
         elif isinstance(ending.last, DoneMessage):
             self._deliver(ending.last, best=best)
         elif ending.reason is not None:
@@ -82,8 +84,10 @@ class Conclusion:
         elif isinstance(ending.last, ErrorMessage):
             self._conclude_error(ending.last, ending.log_tail)
         elif isinstance(ending.last, StoppedMessage) or ending.status == -signal.SIGTERM:
+            note_ending(Class.STOPPED)
             self._release("stopped", charged=False)
         elif ending.status == LEASE_OVER:
+            note_ending(Class.SELF_FENCED)
             self._release(Reason.SELF_FENCED, charged=False)
         elif oom_killed and ending.status == -signal.SIGKILL:
             self._conclude_out_of_memory("the operating system ended the runner for want of memory")
@@ -96,6 +100,7 @@ class Conclusion:
 
     def _conclude_stopped(self, reason: Reason) -> None:
         """We ended the runner."""
+        note_ending(Class(reason.value))
         if reason is Reason.TIME_LIMIT:
             seconds = self._settings.max_running_seconds
             self.fail(JobError(code="time-limit", detail=f"the job ran for more than {seconds:.0f} s"))
@@ -105,15 +110,18 @@ class Conclusion:
             self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
 
     def _conclude_error(self, error: ErrorMessage, log_tail: str) -> None:
-        log.error("job failed", extra={"job_id": self._job_id, "code": error.code, "log_tail": log_tail})
+        log.error("job failed", extra={"code": error.code, "log_tail": log_tail})
         if error.code == OUT_OF_MEMORY:
             self._conclude_out_of_memory(error.detail)
         elif error.code == "storage-full":
+            note_ending(Class.STORAGE_FULL)
             self._release(error.code, charged=False)
         else:
+            note_ending(Class.ERROR)
             self.fail(JobError(code=error.code, detail=error.detail, hint=error.hint, stage=error.stage))
 
     def _conclude_out_of_memory(self, detail: str) -> None:
+        note_ending(Class.OUT_OF_MEMORY)
         if not self._insist(self._ran_out_before):
             self._release(OUT_OF_MEMORY, charged=True)
             return
@@ -131,7 +139,8 @@ class Conclusion:
 
     def _conclude_crash(self, ending: Ending) -> None:
         how = f"exit status {ending.status}" if ending.status >= 0 else signal.Signals(-ending.status).name
-        log.error("runner crashed", extra={"job_id": self._job_id, "how": how, "log_tail": ending.log_tail})
+        log.error("runner crashed", extra={"how": how, "log_tail": ending.log_tail})
+        note_ending(Class.CRASH)
         self._release(f"crashed: {how}", charged=True)
 
     def _deliver(self, done: DoneMessage, *, best: BestStudent | None) -> None:
@@ -139,14 +148,22 @@ class Conclusion:
         try:
             published, refs = self._insist(lambda: self._publish(done, best))
         except FilesRefused as error:
-            log.error("files refused", extra={"job_id": self._job_id, "reason": str(error)})
+            log.error("files refused", extra={"reason": str(error)})
+            note_ending(Class.FILES_REFUSED)
             self._release(f"files refused: {error}", charged=True)
         except StorageFull:
+            note_ending(Class.STORAGE_FULL)
             self._release("storage-full", charged=False)
         else:
-            if not published:
-                self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
+            if published:
+                note_ending(Class.PUBLISHED)
+            else:
+                self._cancelled()
                 self._artifacts.remove_unreferenced([ref.sha256 for ref in refs], self._store.referenced)
+
+    def _cancelled(self) -> None:
+        ended = self._insist(lambda: self._store.cancelled(self._job_id, self._claim.fence))
+        note_ending(Class.CANCELLED if ended else Class.FENCED_OUT)
 
     def _publish(self, done: DoneMessage, best: BestStudent | None) -> tuple[bool, Sequence[ArtifactRef]]:
         if done.artifacts.keys() != MEDIA_TYPES.keys():
@@ -172,7 +189,7 @@ class Conclusion:
     def _release(self, reason: str, *, charged: bool, delayed: bool = True) -> None:
         steps = max(0, self._claim.job.attempt - 1)
         delay_seconds = min(self._settings.backoff_seconds * 2.0**steps, MAX_BACKOFF_SECONDS) if delayed else 0.0
-        log.warning("job released", extra={"job_id": self._job_id, "reason": str(reason), "charged": charged})
+        log.warning("job released", extra={"reason": str(reason), "charged": charged})
         self._insist(
             lambda: self._store.release(
                 self._job_id, self._claim.fence, reason=reason, charged=charged, delay_seconds=delay_seconds

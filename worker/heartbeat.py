@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 
 from jobs.claims import Claim
 from jobs.errors import LedgerError
@@ -28,6 +29,7 @@ class Heartbeat(threading.Thread):
         self._confirmed_at = confirmed_at
         self._on_lease: Callable[[float], None] | None = None
         self._stopped = threading.Event()
+        self._context = copy_context()  # of whom its lines are
 
     @property
     def lease_until(self) -> float:
@@ -51,6 +53,9 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Until stopped or fenced out; a heartbeat that failed is tried again soon."""
+        self._context.run(self._renew)
+
+    def _renew(self) -> None:
         pause_seconds = self._settings.heartbeat_seconds
         while not self.fenced_out and not self._stopped.wait(pause_seconds):
             confirmed = self._beat()
@@ -61,7 +66,7 @@ class Heartbeat(threading.Thread):
         try:
             lease = self._store.heartbeat(self._claim.job.id, self._claim.fence, self._settings.lease_seconds)
         except LedgerError as error:
-            log.warning("heartbeat failed", extra={"job_id": self._claim.job.id, "reason": str(error)})
+            log.warning("heartbeat failed", extra={"reason": str(error)})
             return False
         if lease is None:
             self.fenced_out = True

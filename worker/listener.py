@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from jobs.claims import Claim
 from jobs.errors import LedgerError
 from worker.checkpoints import Checkpoints
 from worker.journal import Journal
@@ -31,14 +31,11 @@ def own_file(workspace: Path, path: Path) -> Path | None:
 class Listener:
     """Listens from entering the `with` block; leaving it waits until everything that was said has been taken."""
 
-    def __init__(
-        self, reader: MessageReader, claim: Claim, workspace: Path, *, journal: Journal, checkpoints: Checkpoints
-    ) -> None:
+    def __init__(self, reader: MessageReader, workspace: Path, *, journal: Journal, checkpoints: Checkpoints) -> None:
         self.last: Message | None = None  # done, stopped or error; what comes after it is not taken
         self.fenced_out = False
         self.moved_at = time.monotonic()  # when the runner last said something new
         self._reader = reader
-        self._job_id = claim.job.id
         self._workspace = workspace
         self._journal = journal
         self._checkpoints = checkpoints
@@ -52,13 +49,13 @@ class Listener:
         return self._broken.is_set()
 
     def __enter__(self) -> Self:
-        self._taking = self._pool.submit(self._take_all)
+        self._taking = self._pool.submit(copy_context().run, self._take_all)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._pool.shutdown()
         if self._reader.num_refused:
-            self._warn("runner messages refused", count=self._reader.num_refused)
+            log.warning("runner messages refused", extra={"count": self._reader.num_refused})
         if error is None:
             self._taking.result()
 
@@ -91,9 +88,9 @@ class Listener:
         if own is not None:
             self._guarded(lambda: self._checkpoints.keep(own, step=step))
         elif path.exists():
-            self._warn("checkpoint refused", path=str(path)[:200])
+            log.warning("checkpoint refused", extra={"path": str(path)[:200]})
         else:
-            log.debug("checkpoint was replaced before it was taken", extra={"job_id": self._job_id})
+            log.debug("checkpoint was replaced before it was taken")
 
     def _guarded(self, write: Callable[[], bool]) -> None:
         """A fenced write in mid-run: False ends the attempt, trouble with the ledger or the disk does not."""
@@ -101,9 +98,6 @@ class Listener:
             if not write():
                 self.fenced_out = True
         except FileNotFoundError:
-            log.debug("checkpoint was replaced while it was taken", extra={"job_id": self._job_id})
+            log.debug("checkpoint was replaced while it was taken")
         except LedgerError as error:
-            self._warn("ledger write failed", reason=str(error))
-
-    def _warn(self, message: str, **extra: object) -> None:
-        log.warning(message, extra={"job_id": self._job_id, **extra})
+            log.warning("ledger write failed", extra={"reason": str(error)})

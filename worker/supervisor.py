@@ -24,6 +24,7 @@ from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.memory import num_oom_kills
 from worker.messages import ErrorMessage, Task
+from worker.metrics import WASTED_STEPS, Class, note_ending
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,9 @@ class Supervisor:
         workspace = work_directory(self._settings) / claim.job.id / str(claim.fence)
         try:
             self._take_through(claim, heartbeat, workspace)
+        except Exception:
+            note_ending(Class.ABANDONED)
+            raise
         finally:
             heartbeat.stop()
             remove_workspace(workspace)
@@ -90,20 +94,26 @@ class Supervisor:
 
         oom_kills = num_oom_kills()
         resume_from = checkpoints.resume_path()
+        if resume_from is None:
+            WASTED_STEPS.inc(claim.checkpoint_step or 0)  # its file is lost
         try:
             ending = attempt(resume_from)
         except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
-            log.exception("this host cannot run a job", extra={"job_id": claim.job.id})
+            log.exception("this host cannot run a job")
+            note_ending(Class.HOST_TROUBLE)
             conclusion.give_back(f"host trouble: {type(error).__name__}")
             return
         except ArtifactNotFound:
+            note_ending(Class.ERROR)
             conclusion.fail(JobError(code="artifact-lost", detail="the teacher's file is gone", stage="load"))
             return
         if resume_from is not None and _mismatched(ending):
             if self._pass_on(claim.job.id):
+                note_ending(Class.MISFIT)
                 conclusion.give_back(CheckpointMismatch.code)
                 return
             self._store.record(claim.job.id, claim.fence, events=[("started-over", {"reason": _detail(ending)})])
+            WASTED_STEPS.inc(claim.checkpoint_step or 0)
             ending = attempt(None)
         conclusion.conclude(ending, best=journal.best, oom_killed=num_oom_kills() > oom_kills)
 

@@ -1,20 +1,24 @@
 """The workshop: slots that claim and supervise, and a thread that makes rounds. Needs the ledger, not the broker."""
 
+import itertools
 import logging
 import queue
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from jobs.artifacts import ArtifactStore
 from jobs.errors import LedgerError
+from jobs.logs import about
+from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.child import RUNNER_COMMAND
+from worker.metrics import note_claim
 from worker.supervisor import Supervisor, remove_stale_workspaces
 
 log = logging.getLogger(__name__)
@@ -85,15 +89,9 @@ class Workshop:
     def _work(self) -> None:
         """One slot, for as long as the process lives."""
         while not self._draining.is_set():
-            try:
+            with self._stumbling():
                 if not self._take_one():
                     self._looks.get()
-            except LedgerError as error:
-                log.warning("the ledger does not answer", extra={"reason": str(error)})
-                self._draining.wait(_PAUSE_SECONDS)
-            except Exception:
-                log.exception("a slot stumbled; what it held goes back to the queue when its lease ends")
-                self._draining.wait(_PAUSE_SECONDS)
 
     def _take_one(self) -> bool:
         """Claim a job and see it through; False where there is none."""
@@ -101,9 +99,24 @@ class Workshop:
         claim = self._store.claim(self.worker_id, self._settings.lease_seconds, self._settings.worker_threads)
         if claim is None:
             return False
-        log.info("job claimed", extra={"job_id": claim.job.id, "fence": claim.fence, "attempt": claim.job.attempt})
-        self._supervisor.supervise(claim, claimed_at=asked_at)
+        with about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
+            log.info("job claimed", extra={"fence": claim.fence})
+            note_claim(claim)
+            with self._stumbling():
+                self._supervisor.supervise(claim, claimed_at=asked_at)
         return True
+
+    @contextmanager
+    def _stumbling(self) -> Iterator[None]:
+        """A slot goes on whatever happens inside."""
+        try:
+            yield
+        except LedgerError as error:
+            log.warning("the ledger does not answer", extra={"reason": str(error)})
+            self._draining.wait(_PAUSE_SECONDS)
+        except Exception:
+            log.exception("a slot stumbled; what it held goes back to the queue when its lease ends")
+            self._draining.wait(_PAUSE_SECONDS)
 
     def _make_rounds(self) -> None:
         pause_seconds = self._settings.sweep_seconds
@@ -122,10 +135,9 @@ class Workshop:
             self.worker_id, host=socket.gethostname(), slots=settings.worker_slots, device=settings.worker_device
         )
         found = self._store.sweep()
-        if found.expired or found.failed or found.cancelled:
-            log.warning("leases expired", extra={"requeued": found.expired, "failed": found.failed})
         if self._ring is not None:
-            all(self._ring(job_id) for job_id in found.ring)  # stops at the first that fails
+            rung = itertools.takewhile(self._ring, found.ring)  # stops at the first that fails
+            DOORBELLS_RERUNG.inc(sum(1 for _ in rung))
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             remove_stale_workspaces(settings, self._store)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
@@ -18,6 +19,7 @@ from service.intake import accept_request, accept_submission
 from service.openapi import problems
 from service.replies import job_response, json_response
 from service.specs import read_request
+from service.tracing import traceparent_of
 from service.uploads import receive_submission
 from service.views import JobList, JobView, job_view
 
@@ -32,7 +34,7 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
     operation_id="create_job",
     summary="Accept a job",
     response_model=JobView,
-    openapi_extra={"requestBody": examples.CREATE_JOB_BODY},
+    openapi_extra={"requestBody": examples.CREATE_JOB_BODY, "parameters": examples.TRACEPARENT},
     responses={
         202: examples.JOB_ACCEPTED,
         **problems(
@@ -62,9 +64,11 @@ async def _accept(request: Request, desk: Desk) -> Job:
         body = bodies.stream(request, max_bytes=settings.max_spec_bytes, idle_seconds=settings.upload_idle_seconds)
         text = await bodies.read(body, max_bytes=settings.max_spec_bytes)
         spec, teacher_id = read_request(text, max_bytes=settings.max_spec_bytes)
-        return await to_thread.run_sync(accept_request, desk, spec, teacher_id, limiter=desk.inspections)
+        accept = partial(accept_request, desk, spec, teacher_id, traceparent=traceparent_of(request))
+        return await to_thread.run_sync(accept, limiter=desk.inspections)
     submission = await receive_submission(request, settings, desk.artifacts)
-    return await to_thread.run_sync(accept_submission, desk, submission, limiter=desk.inspections)
+    accept = partial(accept_submission, desk, submission, traceparent=traceparent_of(request))
+    return await to_thread.run_sync(accept, limiter=desk.inspections)
 
 
 def _accepted(desk: Desk, job: Job) -> Response:

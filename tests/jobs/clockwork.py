@@ -4,6 +4,7 @@ from sqlalchemy import update
 
 from jobs import tables
 from jobs.clock import now
+from jobs.schemas import SPEC_VERSION
 from jobs.store import Store
 
 
@@ -17,9 +18,9 @@ def end_pauses(store: Store, job_id: str) -> None:
     _move(store, job_id, "not_before", "ring_at")
 
 
-def age_spec(store: Store, job_id: str, spec: str) -> None:
+def age_spec(store: Store, job_id: str, spec: str, *, version: int = SPEC_VERSION) -> None:
     """As if a version with other options had stored this text as the job's spec."""
-    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(spec=spec)
+    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(spec=spec, spec_version=version)
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 
 

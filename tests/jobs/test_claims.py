@@ -5,7 +5,7 @@ import time
 import pytest
 
 from jobs.claims import REFUSALS, UNCHARGED_CAP, Claim
-from jobs.schemas import BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.schemas import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import age_spec, end_pauses, expire_lease
@@ -89,6 +89,19 @@ def test_many_specs_of_another_version_fail_in_a_few_polls(store: Store) -> None
     assert store.claim("me", 60, 2) is None  # as many as one transaction may refuse
     assert claimed(store).job.id == jobs[-1].id
     assert store.queue_depth()[JobState.FAILED] == REFUSALS
+
+
+def test_a_spec_of_a_newer_version_is_left_to_newer_workers(store: Store) -> None:
+    newer = [submit(store) for _ in range(REFUSALS + 1)]
+    next_in_line = submit(store)
+    for job in newer:
+        age_spec(store, job.id, OTHER_VERSIONS_SPECS[0], version=SPEC_VERSION + 1)
+    assert claimed(store).job.id == next_in_line.id
+    assert store.claim("me", 60, 2) is None
+    assert store.get(newer[0].id).state is JobState.QUEUED
+    assert [event.kind for event in store.events(newer[0].id)] == ["created"]
+    age_spec(store, newer[0].id, next_in_line.spec.model_dump_json())  # what a newer worker sees
+    assert claimed(store).job.id == newer[0].id
 
 
 def test_a_spec_that_becomes_unreadable_between_two_attempts_ends_the_job(store: Store) -> None:

@@ -1,0 +1,55 @@
+"""Figures of the whole deployment, counted in the ledger: the same whichever process is asked."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from jobs import tables
+from jobs.clock import elapsed_seconds, now
+from jobs.queries import count_by_state
+from jobs.schemas import SPEC_VERSION, JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Queued jobs that are due, of one spec version."""
+
+    depth: int = 0
+    oldest_seconds: float = 0.0  # how long one of them has been due at most
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a scrape asks for."""
+
+    jobs: dict[JobState, int]
+    queues: dict[int, Queue]  # by spec version
+    crash_streak_max: int  # of the jobs that are not terminal
+    events: dict[str, int]  # lines of the history that is kept, by kind
+    workers: dict[str, int]  # live ones, by device
+    slots: dict[str, int]  # of the live workers, by device
+
+
+def figures(connection: Connection, *, worker_seconds: float) -> Figures:
+    """All of them from one snapshot. A worker that was silent for `worker_seconds` is not counted."""
+    jobs, events, workers = tables.jobs, tables.events, tables.workers
+    live = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+    streak = select(func.coalesce(func.max(jobs.c.crash_streak), 0)).where(jobs.c.state.in_(live))
+    kinds = select(events.c.kind, func.count()).group_by(events.c.kind)
+    seen = select(workers.c.device, func.count(), func.sum(workers.c.slots)).group_by(workers.c.device)
+    devices = connection.execute(seen.where(workers.c.seen_at >= now(-worker_seconds))).all()
+    return Figures(
+        jobs=count_by_state(connection),
+        queues={SPEC_VERSION: Queue(), **_queues(connection)},
+        crash_streak_max=int(connection.execute(streak).scalar_one()),
+        events={kind: count for kind, count in connection.execute(kinds).all()},  # noqa: C416 - rows are no pairs to mypy
+        workers={device: count for device, count, _ in devices},
+        slots={device: int(slots) for device, _, slots in devices},
+    )
+
+
+def _queues(connection: Connection) -> dict[int, Queue]:
+    jobs = tables.jobs
+    due = select(jobs.c.spec_version, func.count(), elapsed_seconds(now(), func.min(jobs.c.not_before)))
+    due = due.where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now()).group_by(jobs.c.spec_version)
+    return {version: Queue(depth, seconds) for version, depth, seconds in connection.execute(due)}

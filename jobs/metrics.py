@@ -1,0 +1,40 @@
+"""What this process counts for Prometheus, and what service and worker both count.
+
+A counter here is of one process and starts at nothing with it: sum over the processes. What holds for the whole
+deployment is asked of the ledger instead; see `jobs.figures`.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, ProcessCollector, disable_created_metrics, generate_latest
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(namespace="dfkd", registry=REGISTRY)
+
+LEASES_EXPIRED = Counter(
+    "dfkd_lease_expired", "Leases that this process found expired, by what became of the job.", ["outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+STALE_WRITES = Counter(
+    "dfkd_stale_write_refused", "Writes of an attempt that had lost its job, refused by the ledger.", ["kind"],
+    registry=REGISTRY,
+)  # fmt: skip
+DOORBELL_FAILURES = Counter("dfkd_doorbell_failures", "Bells that the broker did not take.", registry=REGISTRY)
+DOORBELLS_RERUNG = Counter("dfkd_doorbell_rerung", "Bells rung by a sweep for jobs that wait.", registry=REGISTRY)
+JANITOR_BYTES = Counter(
+    "dfkd_janitor_deleted_bytes", "Bytes of the files that the janitor removed: nothing referred to them.",
+    registry=REGISTRY,
+)  # fmt: skip
+
+OUTCOMES = ("expired", "failed", "cancelled")
+WRITES = ("heartbeat", "record", "checkpoint", "succeed", "fail", "cancelled", "release")
+
+for _outcome in OUTCOMES:
+    LEASES_EXPIRED.labels(_outcome)  # told as 0 from the beginning: a rise can only be seen from somewhere
+for _kind in WRITES:
+    STALE_WRITES.labels(_kind)
+
+
+def text() -> bytes:
+    """Everything that this process counts, in Prometheus' text format."""
+    return generate_latest(REGISTRY)

@@ -1,0 +1,34 @@
+"""`python -m service`: the API alone, with the settings of the environment. Its workers run elsewhere."""
+
+import argparse
+
+import uvicorn
+
+from jobs.logs import log_to_stderr
+from jobs.settings import Settings
+from service.app import create_app
+
+CLOSE_SECONDS = 10
+
+
+def main() -> None:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m service", description="The API of dfkd.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on")
+    told = parser.parse_args()
+    settings = Settings()
+    log_to_stderr(settings.log_format)
+    uvicorn.run(
+        create_app(settings),
+        host=told.host,
+        port=told.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+    )
+
+
+if __name__ == "__main__":
+    main()

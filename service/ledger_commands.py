@@ -1,0 +1,45 @@
+"""`dfkd db`: the revision of the ledger's tables, and the way to the newest. Runs where the database can be reached."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jobs.settings import settings_from_environment
+from service import display
+
+app = typer.Typer(help="The tables of the ledger: their revision, and the way to the newest.", no_args_is_help=True)
+out = display.console(stderr=False)
+err = display.console(stderr=True)
+
+DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; DFKD_DATABASE_URL goes first.")]
+
+
+@app.command()
+def current(data_dir: DataDir = None) -> None:
+    """Print the revision of the tables, and on standard error whether this version needs another."""
+    from jobs.database import Database
+    from jobs.revisions import Revisions
+
+    with closing(Database(settings_from_environment(data_dir).resolved_database_url)) as database:
+        found, revisions = database.revision(), Revisions()
+        usable = database.read(revisions.is_usable)
+    out.print(found or "none")
+    if not usable:
+        err.print(f"this version needs {revisions.head}: dfkd db upgrade")
+    elif found != revisions.head:
+        err.print(f"made by a newer version than this one, which knows {revisions.head}; it may go on")
+
+
+@app.command()
+def upgrade(data_dir: DataDir = None) -> None:
+    """Bring the tables to the newest revision. API and worker do the same when they start."""
+    from jobs.database import Database
+    from jobs.revisions import Revisions
+
+    with closing(Database(settings_from_environment(data_dir).resolved_database_url)) as database:
+        before = database.revision()
+        database.upgrade(Revisions())
+        after = database.revision()
+    out.print(f"{before or 'none'} -> {after}" if before != after else f"{after}")

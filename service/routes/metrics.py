@@ -1,0 +1,27 @@
+"""/metrics: for Prometheus."""
+
+from fastapi import APIRouter, Response
+from starlette.responses import PlainTextResponse
+
+from service import metrics
+from service.dependencies import OurDesk
+
+router = APIRouter(tags=["service"])
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@router.get(
+    "/metrics",
+    operation_id="metrics",
+    summary="What is counted",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+)
+def metrics_text(desk: OurDesk) -> Response:
+    """Figures of the ledger, the same from every process, and counters of this one; docs/operations.md explains each.
+
+    Answers while the database does not, with `dfkd_ledger_up 0`.
+    """
+    found = metrics.text(desk.store, worker_seconds=desk.settings.lease_seconds)
+    return Response(found, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})

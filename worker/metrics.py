@@ -1,0 +1,75 @@
+"""What a worker counts, and where it tells: an HTTP port of its own, on loopback unless the settings say otherwise."""
+
+import logging
+from enum import StrEnum
+
+from prometheus_client import Counter, Histogram, start_http_server
+
+from jobs.claims import Claim
+from jobs.metrics import REGISTRY
+from jobs.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Class(StrEnum):
+    """How attempts end."""
+
+    PUBLISHED = "published"
+    CANCELLED = "cancelled"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    SELF_FENCED = "self-fenced"
+    FENCED_OUT = "fenced-out"
+    ERROR = "error"
+    CRASH = "crash"
+    STALLED = "stalled"
+    OUT_OF_MEMORY = "out-of-memory"
+    TIME_LIMIT = "time-limit"
+    STORAGE_FULL = "storage-full"
+    FILES_REFUSED = "files-refused"
+    MISFIT = "checkpoint-mismatch"
+    HOST_TROUBLE = "host-trouble"
+    ABANDONED = "abandoned"
+
+
+ENDINGS = Counter("dfkd_attempt_endings", "Attempts of this worker, by how they ended.", ["class"], registry=REGISTRY)
+SELF_FENCED = Counter("dfkd_self_fenced", "Runners stopped because the lease was not confirmed.", registry=REGISTRY)
+TAKEOVER = Histogram(
+    "dfkd_takeover_seconds",
+    "From the last heartbeat of a lost worker until this one took its job.",
+    buckets=(1, 2, 5, 10, 30, 60, 90, 120, 300, 600, 1800),
+    registry=REGISTRY,
+)
+WASTED_STEPS = Counter("dfkd_wasted_steps", "Student updates lost between checkpoint and end.", registry=REGISTRY)
+
+for _class in Class:
+    ENDINGS.labels(_class.value)
+
+
+def note_claim(claim: Claim) -> None:
+    """A job was claimed: how long it was alone, and how much of its work is lost."""
+    if claim.silent_seconds is not None:
+        TAKEOVER.observe(claim.silent_seconds)
+    if claim.fence > 1:
+        WASTED_STEPS.inc(max(0, claim.job.progress.step - (claim.checkpoint_step or 0)))
+
+
+def note_ending(kind: Class) -> None:
+    """An attempt has ended."""
+    ENDINGS.labels(kind.value).inc()
+    if kind is Class.SELF_FENCED:
+        SELF_FENCED.inc()
+
+
+def serve(settings: Settings) -> int | None:
+    """Answer scrapes in a thread of its own; return the port. A port that is taken does not keep jobs waiting."""
+    if settings.worker_metrics_port is None:
+        return None
+    try:
+        server, _ = start_http_server(settings.worker_metrics_port, settings.worker_metrics_host, REGISTRY)
+    except OSError as error:
+        log.error("the metrics cannot be told", extra={"port": settings.worker_metrics_port, "reason": str(error)})
+        return None
+    log.info("metrics are told", extra={"port": server.server_port})
+    return server.server_port
