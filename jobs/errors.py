@@ -4,12 +4,14 @@ LedgerError
 ├── JobNotFound            no such job
 ├── TeacherNotFound        no such teacher
 ├── ArtifactNotFound       no such file in the artifact store
-├── ArtifactCorrupt        the bytes on disk are not the ones that were kept: they are never served
+├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
+├── ArtifactLost           a row speaks of bytes that the store no longer has
 ├── InvalidTransition      the job's state does not allow this
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
+    └── StorageUnavailable     the same of the object store
 """
 
 from collections.abc import Sequence
@@ -46,10 +48,18 @@ class ArtifactNotFound(LedgerError):
 
 
 class ArtifactCorrupt(LedgerError):
-    """The bytes on disk are not the ones that were kept."""
+    """The bytes in the store are not the ones that were kept."""
 
     def __init__(self, sha256: str) -> None:
-        super().__init__(f"the file with sha256 {sha256} has changed on disk")
+        super().__init__(f"the file with sha256 {sha256} has changed in the store")
+        self.sha256 = sha256
+
+
+class ArtifactLost(LedgerError):
+    """A row speaks of bytes that the store no longer has."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"the file with sha256 {sha256} is no longer in the store")
         self.sha256 = sha256
 
 
@@ -84,3 +94,7 @@ class StorageFull(LedgerError):
 
 class LedgerUnavailable(LedgerError):
     """The database did not answer, or not in time."""
+
+
+class StorageUnavailable(LedgerUnavailable):
+    """The object store did not answer, or not in time."""
