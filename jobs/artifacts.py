@@ -86,6 +86,12 @@ class ArtifactStore:
         """Whether there is a file under this digest."""
         return _is_digest(sha256) and self.blobs.exists(sha256)
 
+    def size(self, sha256: str) -> int:
+        """Number of bytes, unverified; ArtifactNotFound, StorageUnavailable."""
+        if not _is_digest(sha256):
+            raise ArtifactNotFound(sha256)
+        return self.blobs.size(sha256)
+
     def open(self, sha256: str) -> BinaryIO:
         """The bytes, verified to the last one before the first is handed out.
 

@@ -21,6 +21,9 @@ class Blobs(Protocol):
     def exists(self, sha256: str) -> bool:
         """Whether there are bytes under this digest."""
 
+    def size(self, sha256: str) -> int:
+        """Number of bytes; ArtifactNotFound, StorageUnavailable."""
+
     def delete(self, sha256: str) -> bool:
         """Remove bytes, and their quarantine; whether there were any."""
 

@@ -108,11 +108,15 @@ class Bucket:
     def exists(self, sha256: str) -> bool:
         """Whether there is such an object."""
         try:
-            with _answering(sha256):
-                self._client.head_object(Bucket=self._bucket, Key=self._key("blobs", sha256))
+            self.size(sha256)
         except ArtifactNotFound:
             return False
         return True
+
+    def size(self, sha256: str) -> int:
+        """Size of the object."""
+        with _answering(sha256):
+            return self._client.head_object(Bucket=self._bucket, Key=self._key("blobs", sha256))["ContentLength"]
 
     def delete(self, sha256: str) -> bool:
         """Remove the object and its quarantine; whether there was one."""

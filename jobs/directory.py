@@ -54,6 +54,13 @@ class Directory:
         """Whether there is such a file."""
         return self.path(sha256).is_file()
 
+    def size(self, sha256: str) -> int:
+        """Size of the file."""
+        try:
+            return self.path(sha256).stat().st_size
+        except FileNotFoundError as error:
+            raise ArtifactNotFound(sha256) from error
+
     def delete(self, sha256: str) -> bool:
         """Remove the file and its quarantine; whether there was one."""
         self.discharge(sha256)

@@ -7,10 +7,12 @@ back finds its file.
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
 from jobs.artifacts import ArtifactStore
+from jobs.errors import ArtifactNotFound
 from jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ class Act:
     verb: Verb
     what: str  # a job, a digest, or the name of a temporary file
     why: str
+    num_bytes: int = 0  # freed
 
 
 def clean(
@@ -92,9 +95,13 @@ class _Janitor:
     def uploads(self) -> Iterator[Act]:
         """Delete temporary files of this host that nobody writes to."""
         for path in self._artifacts.stale_uploads(self._quarantine_seconds):
-            if not self._dry_run:
-                path.unlink(missing_ok=True)
-            yield Act("delete", path.name, f"a temporary file, silent for {_hours(self._quarantine_seconds)}")
+            try:
+                size = path.stat().st_size
+                if not self._dry_run:
+                    path.unlink()
+            except FileNotFoundError:  # its upload has just ended
+                continue
+            yield Act("delete", path.name, f"a temporary file, silent for {_hours(self._quarantine_seconds)}", size)
 
     def _lost(self, digests: set[str]) -> Iterator[Act]:
         for sha256 in sorted(digests):
@@ -106,10 +113,11 @@ class _Janitor:
             if not self._dry_run:
                 self._artifacts.blobs.quarantine(sha256)
             yield Act("quarantine", sha256, "no row refers to it")
-        elif seconds >= self._quarantine_seconds and (
-            self._dry_run or self._artifacts.remove_unreferenced([sha256], self._store.referenced)
-        ):
-            yield Act("delete", sha256, f"no row has referred to it for {_hours(seconds)}")
+        elif seconds >= self._quarantine_seconds:
+            with suppress(ArtifactNotFound):  # somebody else has deleted it
+                size = self._artifacts.size(sha256)
+                if self._dry_run or self._artifacts.remove_unreferenced([sha256], self._store.referenced):
+                    yield Act("delete", sha256, f"no row has referred to it for {_hours(seconds)}", size)
 
 
 def _hours(seconds: float) -> str:

@@ -135,8 +135,9 @@ def test_verification_reads_large_files_piece_by_piece(artifacts: ArtifactStore,
 
 @pytest.mark.parametrize("sha256", ["", "0" * 64, "../../../etc/passwd", "A" * 64, "0" * 63 + "\n", "..", "0" * 65])
 def test_what_is_not_there_is_not_found(artifacts: ArtifactStore, sha256: str) -> None:
-    with pytest.raises(ArtifactNotFound):
-        artifacts.open(sha256)
+    for ask in (artifacts.open, artifacts.size):
+        with pytest.raises(ArtifactNotFound):
+            ask(sha256)
     assert not artifacts.exists(sha256)
     assert not artifacts.delete(sha256)
 
