@@ -4,13 +4,15 @@ LedgerError
 ├── JobNotFound            no such job
 ├── TeacherNotFound        no such teacher
 ├── ArtifactNotFound       no such file in the artifact store
-├── ArtifactCorrupt        the bytes on disk are not the ones that were kept: they are never served
+├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
+├── ArtifactLost           a row speaks of bytes that the store no longer has
 ├── InvalidTransition      the job's state does not allow this
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
 ├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
+    └── StorageUnavailable     the same of the object store
 """
 
 from collections.abc import Sequence
@@ -47,10 +49,18 @@ class ArtifactNotFound(LedgerError):
 
 
 class ArtifactCorrupt(LedgerError):
-    """The bytes on disk are not the ones that were kept."""
+    """The bytes in the store are not the ones that were kept."""
 
     def __init__(self, sha256: str) -> None:
-        super().__init__(f"the file with sha256 {sha256} has changed on disk")
+        super().__init__(f"the file with sha256 {sha256} has changed in the store")
+        self.sha256 = sha256
+
+
+class ArtifactLost(LedgerError):
+    """A row speaks of bytes that the store no longer has."""
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"the file with sha256 {sha256} is no longer in the store")
         self.sha256 = sha256
 
 
@@ -97,3 +107,7 @@ class StorageFull(LedgerError):
 
 class LedgerUnavailable(LedgerError):
     """The database did not answer, or not in time."""
+
+
+class StorageUnavailable(LedgerUnavailable):
+    """The object store did not answer, or not in time."""

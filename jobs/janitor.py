@@ -1,42 +1,127 @@
-"""Tidying up: files that no row refers to any more, and temporary files that nobody writes to any more."""
+"""Tidying up: what is over its retention period, files that no row refers to, uploads that nobody ended.
+
+A file without a row is left where it is for a day after the janitor first saw it so, however old it is. A database
+that was restored from yesterday's backup knows nothing of today's files; there is a day to notice, and a row that comes
+back finds its file.
+"""
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
 
 from jobs.artifacts import ArtifactStore
+from jobs.errors import ArtifactNotFound
 from jobs.metrics import JANITOR_BYTES
 from jobs.store import Store
 
 log = logging.getLogger(__name__)
 
+DAY_SECONDS = 86400.0
+
+Verb = Literal["expire", "quarantine", "discharge", "delete", "lost"]
+
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
-    """What was removed."""
+class Act:
+    """One thing done, or in a dry run: that would be done."""
 
-    temporary: int  # temporary files
-    blobs: list[str] = field(default_factory=list)  # digests
+    verb: Verb
+    what: str  # a job, a digest, or the name of a temporary file
+    why: str
+    num_bytes: int = 0  # freed
 
 
-def clean(store: Store, artifacts: ArtifactStore, *, grace_seconds: float) -> Cleaned:
-    """Remove what is older than `grace_seconds` and needed by nobody. Any process may do this at any time.
+def clean(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    retention_seconds: float,
+    quarantine_seconds: float = DAY_SECONDS,
+    dry_run: bool = False,
+) -> list[Act]:
+    """Everything there is to do, done unless `dry_run`. Any process may do this at any time.
 
-    The grace protects uploads under way and, after a restored database, files whose rows are missing: it should be
-    longer than the longest upload, and a day is not too long.
+    `quarantine_seconds` has to be longer than the longest upload: so long are temporary files left alone, too.
     """
-    sizes: dict[str, int] = {}
+    acts = []
+    janitor = _Janitor(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
+    for act in (*janitor.expire(), *janitor.blobs(), *janitor.uploads()):
+        log.log(
+            logging.ERROR if act.verb == "lost" else logging.INFO, act.verb, extra={"what": act.what, "why": act.why}
+        )
+        acts.append(act)
+    if not dry_run:
+        JANITOR_BYTES.inc(sum(act.num_bytes for act in acts if act.verb == "delete"))
+    return acts
 
-    def referenced(sha256: str) -> bool:
-        needed = store.referenced(sha256)
-        if not needed and artifacts.exists(sha256):
-            sizes[sha256] = artifacts.size(sha256)
-        return needed
 
-    old = list(artifacts.digests(older_than_seconds=grace_seconds))
-    cleaned = Cleaned(
-        temporary=artifacts.sweep_temporary(grace_seconds), blobs=artifacts.remove_unreferenced(old, referenced)
-    )
-    JANITOR_BYTES.inc(sum(sizes[sha256] for sha256 in cleaned.blobs))
-    if cleaned.temporary or cleaned.blobs:
-        log.info("files removed", extra={"temporary": cleaned.temporary, "blobs": cleaned.blobs})
-    return cleaned
+class _Janitor:
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        retention_seconds: float,
+        quarantine_seconds: float,
+        *,
+        dry_run: bool,
+    ) -> None:
+        self._store = store
+        self._artifacts = artifacts
+        self._retention_seconds = retention_seconds
+        self._quarantine_seconds = quarantine_seconds
+        self._dry_run = dry_run
+
+    def expire(self) -> Iterator[Act]:
+        """Rows let go of what is no longer kept; its bytes are then like those of nobody."""
+        for expiry in self._store.expirable(self._retention_seconds):
+            if not self._dry_run:
+                self._store.expire(expiry.job_id, self._retention_seconds)
+            what = "its files" if expiry.files else "its checkpoint before the last"
+            why = f"finished {self._retention_seconds / DAY_SECONDS:g} days ago" if expiry.files else "finished"
+            yield Act("expire", expiry.job_id, f"{why}: {what}")
+
+    def blobs(self) -> Iterator[Act]:
+        """Quarantine what no row refers to, delete it a day later; name what rows refer to and is not there."""
+        blobs = set(self._artifacts.digests())
+        wanted = self._store.references()  # after the files: a row comes after its file
+        quarantined = dict(self._artifacts.blobs.quarantined())
+        yield from self._lost(wanted - blobs)
+        for sha256 in sorted(quarantined.keys() - (blobs - wanted)):
+            if not self._dry_run:
+                self._artifacts.blobs.discharge(sha256)
+            yield Act("discharge", sha256, "a row refers to it again" if sha256 in blobs else "it is gone")
+        for sha256 in sorted(blobs - wanted):
+            yield from self._unwanted(sha256, quarantined.get(sha256))
+
+    def uploads(self) -> Iterator[Act]:
+        """Delete temporary files of this host that nobody writes to."""
+        for path in self._artifacts.stale_uploads(self._quarantine_seconds):
+            try:
+                size = path.stat().st_size
+                if not self._dry_run:
+                    path.unlink()
+            except FileNotFoundError:  # its upload has just ended
+                continue
+            yield Act("delete", path.name, f"a temporary file, silent for {_hours(self._quarantine_seconds)}", size)
+
+    def _lost(self, digests: set[str]) -> Iterator[Act]:
+        for sha256 in sorted(digests):
+            if not self._artifacts.exists(sha256):  # it was not put just now
+                yield Act("lost", sha256, "a row refers to it, and it is not in the store")
+
+    def _unwanted(self, sha256: str, seconds: float | None) -> Iterator[Act]:
+        if seconds is None:
+            if not self._dry_run:
+                self._artifacts.blobs.quarantine(sha256)
+            yield Act("quarantine", sha256, "no row refers to it")
+        elif seconds >= self._quarantine_seconds:
+            with suppress(ArtifactNotFound):  # somebody else has deleted it
+                size = self._artifacts.size(sha256)
+                if self._dry_run or self._artifacts.remove_unreferenced([sha256], self._store.referenced):
+                    yield Act("delete", sha256, f"no row has referred to it for {_hours(seconds)}", size)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h"

@@ -8,6 +8,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dfkd_core.overrides import BadOption
 
+BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"
+
 
 class Settings(BaseSettings):
     """Every deployment setting. What to compute is never here; that is `DistillSpec`."""
@@ -17,6 +19,12 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("dfkd-data"), description="Everything kept on local disk lives below this directory.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite below data_dir when absent.")
     broker_url: str | None = Field(None, description="Redis URL of the doorbell; absent: the table is polled.")
+    artifacts_url: str | None = Field(
+        None, pattern=BUCKET_URL, description="Bucket of files, s3://bucket/prefix; below data_dir when absent."
+    )
+    artifacts_endpoint_url: str | None = Field(
+        None, pattern=r"^https?://", description="Address of an S3-compatible store; that of AWS when absent."
+    )
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is taken.")
     max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is taken.")
     upload_idle_seconds: float = Field(30.0, gt=0, description="An upload that stays silent for this long is ended.")
@@ -42,7 +50,7 @@ class Settings(BaseSettings):
     worker_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners.")
     worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
-    retention_days: float = Field(30.0, gt=0, description="How long artifacts of a finished job are kept.")
+    retention_days: float = Field(30.0, gt=0, description="How long files of a finished job are kept.")
 
     @property
     def resolved_database_url(self) -> str:

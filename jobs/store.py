@@ -11,13 +11,14 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, tables, takeover
+from jobs import claims, queries, retention, tables, takeover
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.retention import Expiry
 from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
@@ -184,6 +185,20 @@ class Store:
     def referenced(self, sha256: str) -> bool:
         """Whether a teacher, a published file or a checkpoint is kept under this digest."""
         return self._database.read(lambda connection: queries.is_referenced(connection, sha256))
+
+    def references(self) -> set[str]:
+        """Every digest for which that is so."""
+        return self._database.read(retention.references)
+
+    # Retention
+
+    def expirable(self, retention_seconds: float) -> Sequence[Expiry]:
+        """Finished jobs that refer to files for longer than they should; some of them, where there are many."""
+        return self._database.read(lambda connection: retention.expirable(connection, retention_seconds))
+
+    def expire(self, job_id: str, retention_seconds: float) -> None:
+        """Have a finished job let go of its files; what is not over yet stays. JobNotFound."""
+        self._database.write(lambda t: retention.expire(t, job_id, retention_seconds))
 
     # Jobs, from the worker's side
 

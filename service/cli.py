@@ -16,8 +16,11 @@ from pydantic import TypeAdapter
 
 from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
-from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.artifacts import open_artifacts
+from jobs.errors import LedgerError, LedgerUnavailable, StorageUnavailable
+from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
+from jobs.store import open_store
 from service import display, ledger_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
@@ -208,6 +211,24 @@ def students(
         display.show_students(out, entries)
 
 
+@app.command()
+def janitor(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
+) -> None:
+    """Let go of files whose time is over; prints what and why. The service does this every hour by itself."""
+    settings = settings_from_environment(data_dir)
+    store = open_store(settings)
+    try:
+        retention_seconds = settings.retention_days * DAY_SECONDS
+        acts = clean(store, open_artifacts(settings), retention_seconds=retention_seconds, dry_run=dry_run)
+    finally:
+        store.close()
+    for act in acts:
+        out.print(f"{act.verb} {act.what}: {act.why}")
+    err.print(f"{len(acts)} {'to do' if dry_run else 'done'}")
+
+
 def main() -> None:
     """The entry point: runs a command, and turns what goes wrong into a line and an exit code."""
     try:
@@ -230,7 +251,7 @@ def main() -> None:
     except DfkdError as error:
         display.show_complaint(err, "error", error.code, error.detail, hint=error.hint)
         _end(Exit.USAGE)
-    except LedgerUnavailable as error:
+    except (LedgerUnavailable, StorageUnavailable) as error:
         display.show_complaint(err, "error", "unavailable", str(error))
         _end(Exit.UNREACHABLE)
     except LedgerError as error:

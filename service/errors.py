@@ -13,6 +13,7 @@ FrontDeskError
 ├── NotFound               no such route
 ├── MethodNotAllowed       the route exists, the method does not
 ├── ArtifactNotReady       the job has not finished yet
+├── ArtifactExpired        the job has finished too long ago
 └── RangeNotSatisfiable    a range outside the file
 """
 
@@ -99,6 +100,10 @@ class MethodNotAllowed(FrontDeskError):
 
 class ArtifactNotReady(FrontDeskError):
     """The job has not finished yet."""
+
+
+class ArtifactExpired(FrontDeskError):
+    """The job has finished too long ago."""
 
 
 class RangeNotSatisfiable(FrontDeskError):

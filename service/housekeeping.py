@@ -2,13 +2,12 @@
 
 import logging
 import time
-from functools import partial
 
 import anyio
 from anyio import to_thread
 
 from jobs.errors import LedgerError
-from jobs.janitor import clean
+from jobs.janitor import DAY_SECONDS, clean
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.queue import ring
 from service.dependencies import Desk
@@ -16,7 +15,6 @@ from service.dependencies import Desk
 log = logging.getLogger(__name__)
 
 JANITOR_SECONDS = 3600.0
-LEFTOVER_SECONDS = 86400.0  # far longer than any upload or publication takes
 
 
 async def keep_house(desk: Desk) -> None:
@@ -26,11 +24,16 @@ async def keep_house(desk: Desk) -> None:
         try:
             await to_thread.run_sync(sweep, desk)
             if time.monotonic() >= next_cleaning:
-                await to_thread.run_sync(partial(clean, desk.store, desk.artifacts, grace_seconds=LEFTOVER_SECONDS))
+                await to_thread.run_sync(clean_up, desk)
                 next_cleaning = time.monotonic() + JANITOR_SECONDS
         except (LedgerError, OSError):
             log.warning("housekeeping failed; it will be tried again", exc_info=True)
         await anyio.sleep(desk.settings.sweep_seconds)
+
+
+def clean_up(desk: Desk) -> None:
+    """Remove what is over its time."""
+    clean(desk.store, desk.artifacts, retention_seconds=desk.settings.retention_days * DAY_SECONDS)
 
 
 def sweep(desk: Desk) -> None:

@@ -23,7 +23,7 @@ INSPECTED_BY = "inspected_by"
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
     """What the file is; from `known` where that was found under the same circumstances."""
-    found = None if known is None else _recalled(known.inspection, spec)
+    found = None if known is None else recalled(known, spec)
     return found or inspect_in_child(
         path,
         spec,
@@ -41,8 +41,9 @@ def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
     }
 
 
-def _recalled(kept: Facts, spec: TeacherSpec) -> Inspection | None:
+def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
     """A kept inspection, if inspecting anew under `spec` would find the same."""
+    kept = known.inspection
     if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
         return None
     told = _told_shape(spec)

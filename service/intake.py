@@ -10,11 +10,11 @@ from typing import Any
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
-from jobs.errors import LedgerError, TeacherNotFound
+from jobs.errors import ArtifactLost, LedgerError, StorageUnavailable, TeacherNotFound
 from jobs.logs import about
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
-from service.inspections import Facts, facts, inspect
+from service.inspections import Facts, facts, inspect, recalled
 from service.uploads import ReceivedTeacher, Submission
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,12 @@ def accept_submission(desk: Desk, submission: Submission, *, traceparent: str | 
 def accept_request(desk: Desk, spec: JobSpec, teacher_id: str, *, traceparent: str | None = None) -> Job:
     """A job for a teacher that is here already."""
     teacher = desk.store.get_teacher(teacher_id)
-    inspection = inspect(desk.artifacts.path(teacher.id), spec.teacher, desk.settings, known=teacher)
+    if not desk.artifacts.exists(teacher.id):
+        raise ArtifactLost(teacher.id)
+    inspection = recalled(teacher, spec.teacher)
+    if inspection is None:
+        with desk.artifacts.borrowed(teacher.id) as path:
+            inspection = inspect(path, spec.teacher, desk.settings)
     resolved, _, warnings = resolve(spec, inspection)
     return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent)
 
@@ -83,10 +88,10 @@ def _keep(desk: Desk, teacher: ReceivedTeacher, found: Facts) -> tuple[TeacherRe
 
 
 def _take_back(desk: Desk, sha256: str) -> None:
-    """Remove a file that no row speaks of; while the database is silent nobody can know, and the janitor will."""
+    """Remove a file that no row speaks of; while the database or the store is silent nobody can, and the janitor will."""
     try:
         desk.artifacts.remove_unreferenced([sha256], desk.store.referenced)
-    except LedgerError:
+    except (LedgerError, StorageUnavailable):
         log.warning("a file without a row stays for the janitor", extra={"sha256": sha256})
 
 

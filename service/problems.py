@@ -92,6 +92,20 @@ TABLE: tuple[Row, ...] = (
         (desk.ArtifactNotReady,),
     ),
     Row(
+        "artifact-expired",
+        _S.GONE,
+        "Artifact expired",
+        "The job finished longer ago than its files are kept.",
+        (desk.ArtifactExpired,),
+    ),
+    Row(
+        "artifact-lost",
+        _S.GONE,
+        "File lost",
+        "The bytes are no longer in the store. A teacher's come back when it is uploaded again.",
+        (ledger.ArtifactLost,),
+    ),
+    Row(
         "payload-too-large",
         _S.REQUEST_ENTITY_TOO_LARGE,
         "Payload too large",
@@ -194,7 +208,7 @@ TABLE: tuple[Row, ...] = (
         _S.SERVICE_UNAVAILABLE,
         "Temporarily unavailable",
         "Database or storage do not answer; ask again after `Retry-After` seconds.",
-        (ledger.LedgerUnavailable, ledger.SchemaRefused),
+        (ledger.LedgerUnavailable, ledger.SchemaRefused, ledger.StorageUnavailable),
     ),
     Row(
         "storage-full",
@@ -259,7 +273,6 @@ TABLE: tuple[Row, ...] = (
     ),
     Row("out-of-memory", None, "Out of memory", "The runner was ended for want of memory."),
     Row("worker-lost", None, "Worker lost", "The job's workers disappeared more often than is allowed."),
-    Row("artifact-lost", None, "File lost", "The teacher's file is no longer in the store."),
     Row("poison", None, "Crashes every time", "The runner crashed again and again without a newer checkpoint."),
     Row("time-limit", None, "Time limit", "The job ran longer than is allowed."),
 )

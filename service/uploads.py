@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
-from jobs.artifacts import ArtifactStore, Upload
+from jobs.artifacts import ArtifactStore
 from jobs.schemas import JobSpec
 from jobs.settings import Settings
+from jobs.staging import Upload
 from service import bodies
 from service.errors import (
     DigestMismatch,

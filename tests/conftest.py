@@ -1,5 +1,7 @@
 """Fixtures for every room: real databases, real Redis, and the ledger on each database."""
 
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +10,15 @@ from hypothesis import settings as hypothesis_settings
 
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from tests.servers import Postgres, Redis, running_postgres, running_redis
+from tests.servers import (
+    BUCKET,
+    ObjectStore,
+    Postgres,
+    Redis,
+    running_object_store,
+    running_postgres,
+    running_redis,
+)
 
 hypothesis_settings.register_profile("dfkd", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("dfkd")
@@ -58,6 +68,38 @@ def store(ledger_settings: Settings) -> Iterator[Store]:
     opened = open_store(ledger_settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_of_the_object_store() -> None:
+    """Where AWS tools look for keys there are some that mean nothing, and none of this machine's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ |= {"AWS_ACCESS_KEY_ID": "dfkd", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_EC2_METADATA_DISABLED": "true"}
+    os.environ |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """One object store for the whole run."""
+    with running_object_store() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(object_store: ObjectStore) -> dict[str, str]:
+    """Settings of an empty place in it."""
+    return {
+        "artifacts_url": f"s3://{BUCKET}/{uuid.uuid4().hex}",
+        "artifacts_endpoint_url": object_store.endpoint_url,
+    }
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def artifact_settings(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The same test on both places for files: what Settings need beside the data directory."""
+    settings: dict[str, str] = {} if request.param == "directory" else request.getfixturevalue("bucket")
+    return settings
 
 
 @pytest.fixture

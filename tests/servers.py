@@ -1,9 +1,10 @@
-"""Real PostgreSQL and Redis for tests: from wheels, on unix sockets, without root, gone when the tests are."""
+"""Real PostgreSQL, Redis and object store for tests: from wheels, without root, gone when the tests are."""
 
 import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,11 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import redis
 
+from jobs.bucket import make_client
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
 START_SECONDS = 20.0
+BUCKET = "artifacts"
 
 # Becomes the server: as another user where one is named, and signalled when the process that started it dies.
 _BECOME = """
@@ -134,11 +142,11 @@ def _postgres_binaries(directory: Path, user: pwd.struct_passwd | None) -> Path:
 def running_redis(*arguments: str) -> Iterator[Redis]:
     """A Redis that keeps nothing, on a socket that only its owner may use."""
     with short_directory() as directory:
-        socket = directory / "r.sock"
-        command = [_redis_binary(), "--port", "0", "--unixsocket", socket, "--unixsocketperm", "600"]
+        path = directory / "r.sock"
+        command = [_redis_binary(), "--port", "0", "--unixsocket", path, "--unixsocketperm", "600"]
         command += ["--save", "", "--appendonly", "no", "--dir", directory, *arguments]
         process = subprocess.Popen(_as(None, command, signal.SIGKILL), stdout=subprocess.DEVNULL)
-        server = Redis(socket, process.pid)
+        server = Redis(path, process.pid)
         try:
             _wait(process, lambda: _ping(server), redis.ConnectionError)
             yield server
@@ -178,3 +186,41 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], object], not_yet
             if process.poll() is not None or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore:
+    """A running S3-compatible server with one bucket."""
+
+    endpoint_url: str
+
+    def client(self) -> "S3Client":
+        """A client of one's own, for doing what nobody should."""
+        return make_client(self.endpoint_url)
+
+
+_OBJECT_STORE = """
+import os, sys
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+application = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, application, threaded=True, fd=int(sys.argv[1]))
+server.serve_forever()
+"""
+
+
+@contextmanager
+def running_object_store() -> Iterator[ObjectStore]:
+    """moto's server on a free loopback port: the S3 protocol over HTTP, objects in its memory."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = _as(None, [sys.executable, "-c", _OBJECT_STORE, listener.fileno()], signal.SIGKILL)
+        process = subprocess.Popen(
+            command, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        store = ObjectStore(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        try:
+            store.client().create_bucket(Bucket=BUCKET)  # waits for the server
+            yield store
+        finally:
+            process.kill()
+            process.wait(START_SECONDS)

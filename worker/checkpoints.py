@@ -1,7 +1,6 @@
 """Checkpoints between attempts: in the artifact store by digest, in the ledger by fenced writes, the last two kept."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.artifacts import ArtifactStore
@@ -22,9 +21,17 @@ class Checkpoints:
         found = (claim.previous_checkpoint_sha256, claim.checkpoint_sha256)
         self._kept = [sha256 for sha256 in found if sha256 is not None]  # oldest first
 
-    def resume_path(self) -> Path | None:
-        """The newest checkpoint whose bytes are still the ones that were kept; None: start from the beginning."""
-        return next(self._sound(), None)
+    def fetch(self, path: Path) -> Path | None:
+        """Write the newest checkpoint whose bytes are still the ones that were kept to `path`.
+
+        None: there is none, start from the beginning. StorageFull, StorageUnavailable.
+        """
+        for sha256 in reversed(self._kept):
+            try:
+                return self._artifacts.fetch(sha256, path)
+            except (ArtifactCorrupt, ArtifactNotFound) as error:
+                log.error("checkpoint lost", extra={"job_id": self._claim.job.id, "reason": str(error)})
+        return None
 
     def keep(self, path: Path, *, step: int) -> bool:
         """Resume from this file from now on; drop what is older than the one before. False: fenced out."""
@@ -38,12 +45,3 @@ class Checkpoints:
         self._kept, dropped = kept[-2:], kept[:-2]
         self._artifacts.remove_unreferenced(dropped, self._store.referenced)
         return True
-
-    def _sound(self) -> Iterator[Path]:
-        for sha256 in reversed(self._kept):
-            try:
-                self._artifacts.open(sha256).close()
-            except (ArtifactCorrupt, ArtifactNotFound) as error:
-                log.error("checkpoint lost", extra={"reason": str(error)})
-            else:
-                yield self._artifacts.path(sha256)

@@ -12,7 +12,7 @@ from dfkd_core.config import DistillSpec
 from dfkd_core.errors import CheckpointMismatch
 from jobs.artifacts import ArtifactStore
 from jobs.claims import Claim
-from jobs.errors import ArtifactNotFound, JobNotFound
+from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
 from jobs.schemas import JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
@@ -28,6 +28,7 @@ from worker.metrics import WASTED_STEPS, Class, note_ending
 
 log = logging.getLogger(__name__)
 
+GIVEN, OWN = "given", "own"
 _LIVE_SWEEPS = 3  # a worker that was silent for so many sweeps does not count as another host
 
 
@@ -58,30 +59,29 @@ class Supervisor:
         """One attempt. `claimed_at`: the monotonic clock before the claim was asked for."""
         heartbeat = Heartbeat(self._store, claim, settings=self._settings, confirmed_at=claimed_at)
         heartbeat.start()
-        workspace = work_directory(self._settings) / claim.job.id / str(claim.fence)
+        desk = work_directory(self._settings) / claim.job.id / str(claim.fence)
         try:
-            self._take_through(claim, heartbeat, workspace)
+            self._take_through(claim, heartbeat, desk)
         except Exception:
             note_ending(Class.ABANDONED)
             raise
         finally:
             heartbeat.stop()
-            remove_workspace(workspace)
+            remove_workspace(desk)
 
-    def _take_through(self, claim: Claim, heartbeat: Heartbeat, workspace: Path) -> None:
+    def _take_through(self, claim: Claim, heartbeat: Heartbeat, desk: Path) -> None:
         journal = Journal(self._store, claim)
         checkpoints = Checkpoints(self._store, self._artifacts, claim)
         conclusion = Conclusion(
             claim,
-            workspace=workspace,
+            workspace=desk / OWN,
             store=self._store,
             artifacts=self._artifacts,
             settings=self._settings,
             heartbeat=heartbeat,
         )
 
-        def attempt(resume_from: Path | None) -> Ending:
-            task = self._task(claim, heartbeat, workspace, resume_from)
+        def attempt(task: Task) -> Ending:
             watched = Attempt(
                 claim,
                 task,
@@ -93,38 +93,43 @@ class Supervisor:
             return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner)
 
         oom_kills = num_oom_kills()
-        resume_from = checkpoints.resume_path()
-        if resume_from is None:
-            WASTED_STEPS.inc(claim.checkpoint_step or 0)  # its file is lost
         try:
-            ending = attempt(resume_from)
+            task = self._task(claim, heartbeat, desk, checkpoints)
+            if task.resume_from is None:
+                WASTED_STEPS.inc(claim.checkpoint_step or 0)  # its file is lost
+            ending = attempt(task)
+        except (StorageFull, StorageUnavailable) as error:
+            note_ending(Class.HOST_TROUBLE)
+            conclusion.give_back(f"storage: {error}")
+            return
         except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
             log.exception("this host cannot run a job")
             note_ending(Class.HOST_TROUBLE)
             conclusion.give_back(f"host trouble: {type(error).__name__}")
             return
-        except ArtifactNotFound:
+        except (ArtifactNotFound, ArtifactCorrupt) as error:
             note_ending(Class.ERROR)
-            conclusion.fail(JobError(code="artifact-lost", detail="the teacher's file is gone", stage="load"))
+            conclusion.fail(_teacher_error(error))
             return
-        if resume_from is not None and _mismatched(ending):
+        if task.resume_from is not None and _mismatched(ending):
             if self._pass_on(claim.job.id):
                 note_ending(Class.MISFIT)
                 conclusion.give_back(CheckpointMismatch.code)
                 return
             self._store.record(claim.job.id, claim.fence, events=[("started-over", {"reason": _detail(ending)})])
             WASTED_STEPS.inc(claim.checkpoint_step or 0)
-            ending = attempt(None)
+            ending = attempt(self._task(claim, heartbeat, desk, None))
         conclusion.conclude(ending, best=journal.best, oom_killed=num_oom_kills() > oom_kills)
 
-    def _task(self, claim: Claim, heartbeat: Heartbeat, workspace: Path, resume_from: Path | None) -> Task:
-        """What the runner is told, and a fresh workspace for it."""
-        job = claim.job
-        teacher_path = self._artifacts.path(job.teacher.id)
-        remove_workspace(workspace)
-        workspace.mkdir(parents=True, mode=0o700)
+    def _task(self, claim: Claim, heartbeat: Heartbeat, desk: Path, checkpoints: Checkpoints | None) -> Task:
+        """What the runner is told, verified copies of what it reads, and beside them a fresh workspace of its own."""
+        job, given, workspace = claim.job, desk / GIVEN, desk / OWN
+        remove_workspace(desk)
+        for directory in (given, workspace):
+            directory.mkdir(parents=True, mode=0o700)
+        resume_from = checkpoints and checkpoints.fetch(given / "checkpoint")
         return Task(
-            teacher_path=teacher_path,
+            teacher_path=self._artifacts.fetch(job.teacher.id, given / "teacher"),
             spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(exclude={"name", "labels"})),
             workspace=workspace,
             resume_from=resume_from,
@@ -146,7 +151,7 @@ class Supervisor:
 
 
 def work_directory(settings: Settings) -> Path:
-    """Where the workspaces are: work/JOB/FENCE."""
+    """Where the workspaces are: work/JOB/FENCE, with what the runner is given beside what is its own."""
     return settings.data_dir.resolve() / "work"
 
 
@@ -169,6 +174,13 @@ def remove_stale_workspaces(settings: Settings, store: Store) -> None:
             continue
         if job.state is not JobState.RUNNING or workspace.name != str(job.fence):
             remove_workspace(workspace)
+
+
+def _teacher_error(error: ArtifactNotFound | ArtifactCorrupt) -> JobError:
+    hint = "Upload the teacher again, then submit the job again."
+    if isinstance(error, ArtifactCorrupt):
+        return JobError(code="artifact-corrupt", detail="the teacher's file has changed", hint=hint, stage="load")
+    return JobError(code="artifact-lost", detail="the teacher's file is gone", hint=hint, stage="load")
 
 
 def _mismatched(ending: Ending) -> bool:

@@ -1,5 +1,6 @@
 """/jobs/{id}/artifacts: what a finished job hands out."""
 
+import logging
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -7,15 +8,17 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from jobs.errors import ArtifactNotFound
-from jobs.schemas import ArtifactRef, Job
+from jobs.errors import ArtifactLost, ArtifactNotFound
+from jobs.schemas import ArtifactRef, Job, JobState
 from service import examples
 from service.conditional import byte_range, etag_matches
-from service.dependencies import JobId, OurDesk
-from service.errors import ArtifactNotReady
+from service.dependencies import Desk, JobId, OurDesk
+from service.errors import ArtifactExpired, ArtifactNotReady
 from service.openapi import problems
 from service.replies import json_response, repr_digest, retry_after
 from service.views import ArtifactList, artifact_view
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["artifacts"])
 
@@ -40,6 +43,8 @@ _REFUSALS = problems(
     "job-not-found",
     "artifact-not-found",
     "artifact-not-ready",
+    "artifact-expired",
+    "artifact-lost",
     "range-not-satisfiable",
     "artifact-corrupt",
     "unavailable",
@@ -74,8 +79,10 @@ def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str)
         headers["Content-Range"] = f"bytes {first}-{last}/{artifact.bytes}"
     status = 200 if wanted is None else 206
     if request.method == "HEAD":
+        if not desk.artifacts.exists(artifact.sha256):
+            raise ArtifactLost(artifact.sha256)
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
-    file = desk.artifacts.open(artifact.sha256)
+    file = _opened(desk, artifact.sha256)
     return FileSlice(file, first=first, last=last, status=status, headers=headers, media_type=artifact.media_type)
 
 
@@ -86,6 +93,11 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
     for artifact in job.artifacts:
         if artifact.name == name:
             return artifact
+    if job.state is JobState.SUCCEEDED:
+        raise ArtifactExpired(
+            "The files of this job were kept for the retention period, and that is over.",
+            hint="Submit the same spec again: the same seed gives the same student.",
+        )
     if job.state.terminal:
         raise ArtifactNotFound(name)
     raise ArtifactNotReady(
@@ -93,6 +105,15 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
         headers={"Retry-After": retry_after(job)},
         state=job.public_state,
     )
+
+
+def _opened(desk: Desk, sha256: str) -> BinaryIO:
+    """The verified bytes of a row; without them it is the row that was there first."""
+    try:
+        return desk.artifacts.open(sha256)
+    except ArtifactNotFound as error:
+        log.critical("artifact lost", extra={"sha256": sha256})
+        raise ArtifactLost(sha256) from error
 
 
 def _headers(artifact: ArtifactRef, etag: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from jobs.errors import LedgerError
+from jobs.errors import LedgerError, StorageFull
 from jobs.queue import broker_answers
 from service.dependencies import Desk, OurDesk
 from service.replies import json_response
@@ -57,13 +57,16 @@ def _database(desk: Desk) -> str:
 
 
 def _storage(desk: Desk) -> str:
-    """A file can be written, and there is room for more."""
+    """Files can be written here and kept for good, and there is room for more."""
     probe = Path(desk.settings.data_dir) / f".ready-{os.getpid()}"
     try:
         probe.write_bytes(b"ready")
         probe.unlink()
         room = os.statvfs(probe.parent)
-    except OSError:
+        desk.artifacts.check()
+    except StorageFull:
+        return "full"
+    except (OSError, LedgerError):
         log.warning("the storage cannot be written", exc_info=True)
         return "cannot be written"
     return "ok" if room.f_bavail * room.f_frsize >= SPARE_BYTES else "full"

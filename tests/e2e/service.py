@@ -169,25 +169,35 @@ def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
 
 
 @contextmanager
-def running_apart(data_dir: Path, **environment: str) -> Iterator[Service]:
-    """API and worker as two processes, as on two machines, without a broker unless one is named."""
+def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environment: str) -> Iterator[Service]:
+    """API and worker as two processes, as on two machines, without a broker unless one is named.
+
+    They share the data directory unless the worker has its own.
+    """
     settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log, socket.create_server(("127.0.0.1", 0)) as port:
         api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(port.fileno())]
         processes = [
-            subprocess.Popen(command, env=settings, stdout=log, stderr=log, pass_fds=descriptors)
-            for command, descriptors in ((api, [port.fileno()]), ([sys.executable, "-m", "worker"], []))
+            subprocess.Popen(api, env=settings, stdout=log, stderr=log, pass_fds=[port.fileno()]),
+            start_worker(worker_dir or data_dir, **environment),
         ]
         url = f"http://127.0.0.1:{port.getsockname()[1]}"  # taken all the time: nobody else can get it before the API
+    service = Service(processes, url, data_dir)
     try:
-        service = Service(processes, url, data_dir)
         with service.client:
             service.client.jobs()  # waits for the API
             yield service
     finally:
-        for process in reversed(processes):
+        for process in reversed(service.roots):
             stop(process)
+
+
+def start_worker(data_dir: Path, **environment: str) -> "subprocess.Popen[bytes]":
+    """One more worker, as on another machine."""
+    settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
+    with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
+        return subprocess.Popen([sys.executable, "-m", "worker"], env=settings, stdout=log, stderr=log)
 
 
 def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 30.0) -> int:

@@ -15,19 +15,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from jobs.artifacts import FIRST_BYTES, ArtifactStore, open_artifacts
+from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, StorageFull, UploadTooLarge
-from jobs.janitor import clean
 from jobs.settings import Settings
-from jobs.store import Store
-from tests.builders import artifact_ref, submit
+from jobs.staging import FIRST_BYTES
+from tests.stored import content, overwrite
 
 PAYLOAD = b"a trained teacher, " * 1000
 
 
 @pytest.fixture
-def artifacts(tmp_path: Path) -> ArtifactStore:
-    return ArtifactStore(tmp_path / "artifacts")
+def artifacts(tmp_path: Path, artifact_settings: dict[str, str]) -> ArtifactStore:
+    return open_artifacts(Settings(data_dir=tmp_path / "data", **artifact_settings))
 
 
 def kept(artifacts: ArtifactStore, payload: bytes = PAYLOAD) -> str:
@@ -36,18 +35,16 @@ def kept(artifacts: ArtifactStore, payload: bytes = PAYLOAD) -> str:
 
 
 def files(artifacts: ArtifactStore) -> list[str]:
-    found = (path for path in artifacts.root.rglob("*") if path.is_file())
-    return sorted(path.name for path in found if path.name != ".lock")
+    """Digests of what is kept, and names of what is left half way."""
+    return sorted(artifacts.digests()) + [path.name for path in artifacts.stale_uploads(-60)]
 
 
 def test_what_is_kept_comes_back_under_its_digest(artifacts: ArtifactStore) -> None:
     upload = artifacts.receive([PAYLOAD[:10], b"", PAYLOAD[10:]], len(PAYLOAD))
     assert upload.path.read_bytes() == PAYLOAD
     assert upload.commit() == (hashlib.sha256(PAYLOAD).hexdigest(), len(PAYLOAD))
-    with artifacts.open(upload.sha256) as file:
-        assert file.read() == PAYLOAD
+    assert content(artifacts, upload.sha256) == PAYLOAD
     assert files(artifacts) == [upload.sha256]
-    assert artifacts.path(upload.sha256).parent.name == upload.sha256[:2]
 
 
 def test_the_first_bytes_are_known_on_the_way(artifacts: ArtifactStore) -> None:
@@ -107,16 +104,21 @@ def test_an_empty_file_can_be_kept(artifacts: ArtifactStore, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("change", ["flip", "truncate", "append"])
-def test_changed_bytes_are_never_handed_out_and_heal_when_kept_again(artifacts: ArtifactStore, change: str) -> None:
+def test_changed_bytes_are_never_handed_out_and_heal_when_kept_again(
+    artifacts: ArtifactStore, change: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sha256 = kept(artifacts)
     data = bytearray(PAYLOAD)
     data[len(data) // 2] ^= 1
     damaged = {"flip": bytes(data), "truncate": PAYLOAD[:-1], "append": PAYLOAD + b"x"}[change]
-    artifacts.path(sha256).write_bytes(damaged)
-    with pytest.raises(ArtifactCorrupt):
-        artifacts.open(sha256)
+    overwrite(artifacts, sha256, damaged)
+    for take in (artifacts.open, lambda sha256: artifacts.fetch(sha256, tmp_path / "copy")):
+        with pytest.raises(ArtifactCorrupt):
+            take(sha256)
+    assert [record.levelname for record in caplog.records if record.name == "jobs.artifacts"] == ["CRITICAL"] * 2
+    assert not (tmp_path / "copy").exists()
     kept(artifacts)
-    artifacts.open(sha256).close()
+    assert content(artifacts, sha256) == PAYLOAD
 
 
 def test_verification_reads_large_files_piece_by_piece(artifacts: ArtifactStore, tmp_path: Path) -> None:
@@ -133,9 +135,11 @@ def test_verification_reads_large_files_piece_by_piece(artifacts: ArtifactStore,
 
 @pytest.mark.parametrize("sha256", ["", "0" * 64, "../../../etc/passwd", "A" * 64, "0" * 63 + "\n", "..", "0" * 65])
 def test_what_is_not_there_is_not_found(artifacts: ArtifactStore, sha256: str) -> None:
-    for ask in (artifacts.open, artifacts.path):
+    for ask in (artifacts.open, artifacts.size):
         with pytest.raises(ArtifactNotFound):
             ask(sha256)
+    assert not artifacts.exists(sha256)
+    assert not artifacts.delete(sha256)
 
 
 def test_a_download_outlives_the_deletion(artifacts: ArtifactStore) -> None:
@@ -149,10 +153,10 @@ def test_a_download_outlives_the_deletion(artifacts: ArtifactStore) -> None:
 
 FULL_DISK = """
 import resource, sys
-from pathlib import Path
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import open_artifacts
 from jobs.errors import StorageFull
-artifacts = ArtifactStore(Path(sys.argv[1]))
+from jobs.settings import Settings
+artifacts = open_artifacts(Settings(data_dir=sys.argv[1]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, 64 * 1024))
 for sizes in ([1000] * 100, [10**6], [65536, 1]):
     try:
@@ -164,11 +168,11 @@ print(artifacts.receive([b"small"], 10).commit()[1])
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    root = tmp_path / "artifacts"
+    root = tmp_path / "data"
     command = [sys.executable, "-W", "error", "-c", FULL_DISK, str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout.split(), done.stderr) == (["full", "full", "full", "5"], "")
-    assert files(ArtifactStore(root)) == [hashlib.sha256(b"small").hexdigest()]
+    assert files(open_artifacts(Settings(data_dir=root))) == [hashlib.sha256(b"small").hexdigest()]
 
 
 def test_no_space_is_storage_full_whatever_the_system_calls_it(artifacts: ArtifactStore) -> None:
@@ -184,9 +188,9 @@ def test_no_space_is_storage_full_whatever_the_system_calls_it(artifacts: Artifa
 
 WRITER = """
 import sys
-from pathlib import Path
-from jobs.artifacts import ArtifactStore
-artifacts = ArtifactStore(Path(sys.argv[1]))
+from jobs.artifacts import open_artifacts
+from jobs.settings import Settings
+artifacts = open_artifacts(Settings(data_dir=sys.argv[1]))
 print("ready", flush=True)
 for number in range(10**9):
     artifacts.receive([bytes([number % 251]) * 4096 for _ in range(16)], 10**9).commit()
@@ -195,7 +199,7 @@ for number in range(10**9):
 
 
 def test_a_killed_writer_leaves_whole_files_and_sweepable_rests(tmp_path: Path) -> None:
-    root, draw = tmp_path / "artifacts", random.Random(0)
+    root, draw = tmp_path / "data", random.Random(0)
     acknowledged = 0
     for _ in range(3):
         command = [sys.executable, "-c", WRITER, str(root)]
@@ -205,9 +209,9 @@ def test_a_killed_writer_leaves_whole_files_and_sweepable_rests(tmp_path: Path) 
             time.sleep(draw.uniform(0.0, 0.05))
             writer.send_signal(signal.SIGKILL)
             acknowledged = max(acknowledged, len(writer.stdout.read().splitlines()))
-    artifacts = ArtifactStore(root)
+    artifacts = open_artifacts(Settings(data_dir=root))
     artifacts.sweep_temporary(0)
-    digests = list(artifacts.digests(older_than_seconds=-60))
+    digests = list(artifacts.digests())
     for sha256 in digests:
         artifacts.open(sha256).close()
     assert files(artifacts) == sorted(digests)
@@ -216,8 +220,8 @@ def test_a_killed_writer_leaves_whole_files_and_sweepable_rests(tmp_path: Path) 
 
 CRASHES = """
 import itertools, os, sys
-from pathlib import Path
-from jobs.artifacts import ArtifactStore
+from jobs.artifacts import open_artifacts
+from jobs.settings import Settings
 
 def die_at(point):
     calls = itertools.count()
@@ -230,7 +234,7 @@ def die_at(point):
     for name in ("mkdir", "fsync", "replace", "open", "close"):
         setattr(os, name, dying(getattr(os, name)))
 
-artifacts, payload = ArtifactStore(Path(sys.argv[1])), b"x" * 100_000
+artifacts, payload = open_artifacts(Settings(data_dir=sys.argv[1])), b"x" * 100_000
 for point in itertools.count():
     child = os.fork()
     if child == 0:
@@ -238,7 +242,7 @@ for point in itertools.count():
         artifacts.receive([payload + bytes([point])], 10**6).commit()
         os._exit(0)
     died = os.waitpid(child, 0)[1] != 0
-    for sha256 in artifacts.digests(older_than_seconds=-60):
+    for sha256 in artifacts.digests():
         artifacts.open(sha256).close()
     swept = artifacts.sweep_temporary(0)
     artifacts.receive([payload + bytes([point])], 10**6).commit()
@@ -249,7 +253,7 @@ for point in itertools.count():
 
 
 def test_a_crash_before_any_durable_step_leaves_the_state_before_or_after(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "error", "-c", CRASHES, str(tmp_path / "artifacts")]
+    command = [sys.executable, "-W", "error", "-c", CRASHES, str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     points = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(points) >= 5
@@ -270,8 +274,8 @@ def test_the_sweep_spares_what_is_being_written(artifacts: ArtifactStore) -> Non
 def test_nothing_is_removed_between_a_file_and_its_row(artifacts: ArtifactStore) -> None:
     referenced: set[str] = set()
     removed: list[str] = []
-    sha256 = kept(artifacts)
     with artifacts.keeping():
+        sha256 = kept(artifacts)
         remove = lambda: removed.extend(artifacts.remove_unreferenced([sha256], referenced.__contains__))  # noqa: E731
         thread = threading.Thread(target=remove)
         thread.start()
@@ -280,21 +284,3 @@ def test_nothing_is_removed_between_a_file_and_its_row(artifacts: ArtifactStore)
         referenced.add(sha256)  # the row is written only now
     thread.join(5)
     assert (removed, artifacts.exists(sha256)) == ([], True)
-
-
-def test_the_janitor_removes_what_no_row_refers_to(store: Store, ledger_settings: Settings) -> None:
-    artifacts = open_artifacts(ledger_settings)
-    needed, orphan, young = (kept(artifacts, word) for word in (b"needed", b"orphan", b"young"))
-    for sha256 in (needed, orphan):
-        os.utime(artifacts.path(sha256), (0, 0))
-    rest = artifacts.begin(10)
-    os.utime(rest.path, (0, 0))
-    job = submit(store)
-    store.claim("me", 60, 1)
-    store.succeed(job.id, 1, artifacts=[artifact_ref(word="needed")])
-    cleaned = clean(store, artifacts, grace_seconds=3600)
-    assert (cleaned.temporary, cleaned.blobs) == (1, [orphan])
-    assert files(artifacts) == sorted([needed, young])
-    store.delete(job.id)
-    assert clean(store, artifacts, grace_seconds=3600).blobs == [needed]
-    rest.discard()

@@ -60,7 +60,9 @@ def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Ite
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         process = start_server(listener, data_dir, variables)
-    settings = Settings(data_dir=data_dir, database_url=environment.get("DFKD_DATABASE_URL"))
+    shared = ("database_url", "artifacts_url", "artifacts_endpoint_url")
+    known = {name: environment.get(f"DFKD_{name.upper()}") for name in shared}
+    settings = Settings(data_dir=data_dir, **known)
     try:
         wait_for(url, process)
         store = open_store(settings)
@@ -85,6 +87,12 @@ def start_server(listener: socket.socket, data_dir: Path, variables: Mapping[str
             stdout=log,
             stderr=log,
         )
+
+
+def log_of(service: Service) -> str:
+    """What the service has logged."""
+    data_dir = service.settings.data_dir
+    return (data_dir.parent / f"{data_dir.name}.log").read_text()
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -2,11 +2,28 @@
 
 import base64
 import hashlib
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from tests.service.harness import Finished, Service, holdings, problem_of
+from jobs.janitor import clean
+from service.client import DfkdClient, Refused
+from tests.servers import BUCKET
+from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service
+from tests.stored import overwrite
+
+
+@pytest.fixture(scope="module", params=["directory", "bucket"])
+def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that keeps its files below its data directory, and one that keeps them in a bucket."""
+    place: dict[str, str] = {}
+    if request.param == "bucket":
+        endpoint_url = request.getfixturevalue("object_store").endpoint_url
+        place = {"DFKD_ARTIFACTS_URL": f"s3://{BUCKET}/downloads", "DFKD_ARTIFACTS_ENDPOINT_URL": endpoint_url}
+    data_dir = tmp_path_factory.mktemp(request.param) / "data"
+    with running_service(data_dir, DFKD_SWEEP_SECONDS="3600", **place) as running:
+        yield running
 
 
 @pytest.fixture
@@ -96,11 +113,53 @@ def test_a_cancelled_job_will_never_have_files(http: httpx.Client, queued: str) 
 
 def test_bytes_that_changed_on_disk_never_leave(service: Service, finished: Finished, student: str) -> None:
     sha256 = hashlib.sha256(finished.files["student.onnx"]).hexdigest()
-    path = service.artifacts.path(sha256)
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    overwrite(service.artifacts, sha256, finished.files["student.onnx"][:-1] + b"!")
     response = service.http.get(student)
     assert (response.status_code, problem_of(response)["code"]) == (500, "artifact-corrupt")
     assert sha256 not in response.text
+    assert "artifact corrupt" in log_of(service)
+    assert service.http.get(student, headers={"Range": "bytes=0-9"}).status_code == 500
+
+
+def test_a_file_that_is_gone_is_named_and_nothing_is_served_for_it(
+    service: Service, finished: Finished, student: str
+) -> None:
+    assert service.artifacts.delete(hashlib.sha256(finished.files["student.onnx"]).hexdigest())
+    response = service.http.get(student)
+    assert (response.status_code, problem_of(response)["code"]) == (410, "artifact-lost")
+    assert service.http.head(student).status_code == 410
+    assert service.http.get(f"/jobs/{finished.id}/artifacts/report.json").status_code == 200
+
+
+def test_a_teacher_that_is_gone_is_told_before_there_is_a_job_and_comes_back(service: Service, queued: str) -> None:
+    teacher_id = service.http.get(f"/jobs/{queued}").json()["teacher"]["id"]
+    with service.artifacts.borrowed(teacher_id) as path:
+        content = path.read_bytes()
+    service.artifacts.delete(teacher_id)
+    spec = {"student": {"architecture": "lenet5_half"}, "teacher": {"id": teacher_id}}
+    response = service.http.post("/jobs", json=spec)
+    assert (response.status_code, problem_of(response)["code"]) == (410, "artifact-lost")
+    headers = {"Content-Type": "application/octet-stream"}
+    assert service.http.post("/teachers", content=content, headers=headers).status_code == 200
+    assert service.http.post("/jobs", json=spec).status_code == 202
+
+
+def test_files_expire_with_the_retention_period(service: Service, finished: Finished, student: str) -> None:
+    assert service.http.get(student).status_code == 200
+    acts = clean(service.store, service.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
+    assert ("expire", finished.id) in {(act.verb, act.what) for act in acts}
+    response = service.http.get(student)
+    assert (response.status_code, problem_of(response)["code"]) == (410, "artifact-expired")
+    assert service.http.get(f"/jobs/{finished.id}/artifacts").json() == {"artifacts": []}
+    assert service.http.get(f"/jobs/{finished.id}/artifacts/student.pt").status_code == 404
+    with DfkdClient(service.url) as client, pytest.raises(Refused, match="artifact-expired"):
+        client.download(finished.id, service.settings.data_dir / "downloads")
+    last = service.http.get(f"/jobs/{finished.id}/events").json()["events"][-1]
+    assert (last["kind"], last["data"]["artifacts"]) == ("expired", sorted(finished.files))
+
+
+def test_a_ready_service_can_keep_files(service: Service) -> None:
+    assert service.http.get("/readyz").json()["checks"]["storage"] == "ok"
 
 
 def test_a_download_that_breaks_off_leaves_no_open_file(service: Service, student: str) -> None:

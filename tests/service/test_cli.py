@@ -319,3 +319,19 @@ def test_sizes_and_times_are_said_as_people_say_them() -> None:
 def test_the_page_lists_the_exit_codes() -> None:
     page = (ROOT / "docs/api.md").read_text()
     assert [code for code in Exit if f"| {code.value} |" not in page] == []
+
+
+def test_the_janitor_says_what_it_would_do_and_does_it(
+    run: Run, service: Service, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DFKD_RETENTION_DAYS", "0.0000001")
+    words = ("janitor", "--data-dir", service.settings.data_dir)
+    plan = run(*words, "--dry-run")
+    assert f"expire {finished.id}: finished 1e-07 days ago: its files\n" in plan.out
+    assert len(service.http.get(f"/jobs/{finished.id}/artifacts").json()["artifacts"]) == 3
+    done = run(*words)
+    assert (done.code, done.err) == (0, f"{len(done.out.splitlines())} done\n")
+    assert f"expire {finished.id}: " in done.out
+    assert service.http.get(f"/jobs/{finished.id}/artifacts").json() == {"artifacts": []}
+    refused = run("download", finished.id)
+    assert (refused.code, "artifact-expired" in refused.err) == (Exit.REFUSED, True)

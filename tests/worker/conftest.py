@@ -99,7 +99,7 @@ class Bench:
     def runner_pid(self, job: Job) -> int:
         """Of the runner that now works on a job, once it has made a step."""
         until(lambda: self.store.get(job.id).progress.step > 0)
-        (task,) = (self.settings.data_dir / "work" / job.id).glob("*/task.json")
+        (task,) = (self.settings.data_dir / "work" / job.id).glob("*/own/task.json")
         return next(
             int(path.name)
             for path in Path("/proc").glob("[0-9]*")
@@ -132,14 +132,25 @@ def _command_line(path: Path) -> bytes:
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
     """The test profile: a lease of 3 s, a heartbeat every 0.75 s, no back-off."""
+    yield from _bench(tmp_path / "data")
+
+
+@pytest.fixture
+def roaming_bench(tmp_path: Path, artifact_settings: dict[str, str]) -> Iterator[Bench]:
+    """The same with its files in a directory, and with its files in a bucket."""
+    yield from _bench(tmp_path / "data", **artifact_settings)
+
+
+def _bench(data_dir: Path, **artifact_settings: str) -> Iterator[Bench]:
     settings = Settings(
-        data_dir=tmp_path / "data",
+        data_dir=data_dir,
         lease_seconds=3.0,
         heartbeat_seconds=0.75,
         sweep_seconds=0.2,
         backoff_seconds=0.0,
         stop_grace_seconds=3.0,
         stall_seconds=20.0,
+        **artifact_settings,
     )
     made = Bench(settings)
     yield made
