@@ -88,7 +88,7 @@ def _keep(desk: Desk, teacher: ReceivedTeacher, found: Facts) -> tuple[TeacherRe
 
 
 def _take_back(desk: Desk, sha256: str) -> None:
-    """Remove a file that no row speaks of; while the database or the store is silent nobody can, and the janitor will."""
+    """Remove a file that no row speaks of. While the database or the store is silent that is left to the janitor."""
     try:
         desk.artifacts.remove_unreferenced([sha256], desk.store.referenced)
     except (LedgerError, StorageUnavailable):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import ArtifactStore
+from jobs.directory import Directory
 from jobs.janitor import clean
 from jobs.metrics import REGISTRY
 from jobs.queue import make_celery, ring
@@ -123,9 +124,12 @@ def test_a_bell_that_does_not_ring_is_counted_and_one_that_is_not_there_is_not(t
 
 
 def test_the_janitor_counts_the_bytes_that_it_removed(store: Store, tmp_path: Path) -> None:
-    artifacts = ArtifactStore(tmp_path / "artifacts")
+    artifacts = ArtifactStore(Directory(tmp_path / "artifacts"), temporary=tmp_path / "temporary")
     artifacts.receive([b"nobody needs this"], 100).commit()
     before = counted("dfkd_janitor_deleted_bytes_total")
-    assert len(clean(store, artifacts, grace_seconds=0).blobs) == 1
-    assert clean(store, artifacts, grace_seconds=0).blobs == []
+    verbs = [
+        [act.verb for act in clean(store, artifacts, retention_seconds=1e6, quarantine_seconds=0.0, dry_run=dry_run)]
+        for dry_run in (False, True, False, False)
+    ]
+    assert verbs == [["quarantine"], ["delete"], ["delete"], []]
     assert counted("dfkd_janitor_deleted_bytes_total") == before + len(b"nobody needs this")
