@@ -9,6 +9,7 @@ LedgerError
 ├── InvalidTransition      the job's state does not allow this
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
+├── RequestInProgress      another request with this key is being answered
 ├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
@@ -87,6 +88,14 @@ class UploadTooLarge(LedgerError):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"the file is larger than {max_bytes} bytes")
         self.max_bytes = max_bytes
+
+
+class RequestInProgress(LedgerError):
+    """Another request with this key is being answered."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("another request with this key is being answered")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SchemaRefused(LedgerError):

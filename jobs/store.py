@@ -11,13 +11,14 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, retention, tables, takeover
+from jobs import claims, queries, requests, retention, tables, takeover
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.requests import Answer, Held, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
@@ -74,7 +75,9 @@ class Store:
 
     # Teachers
 
-    def put_teacher(self, ref: TeacherRef) -> tuple[TeacherRef, bool]:
+    def put_teacher(
+        self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+    ) -> tuple[TeacherRef, bool]:
         """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
         values = ref.model_dump(exclude={"inspection", "created_at"})
         values |= {"inspection": json_text(ref.inspection), "created_at": now()}
@@ -83,7 +86,10 @@ class Store:
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
             inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
-            return queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+            kept = queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+            if receipt is not None:
+                requests.settle(transaction, receipt, kept)
+            return kept
 
         return self._database.write(work)
 
@@ -101,11 +107,15 @@ class Store:
         warnings: Sequence[JobWarning] = (),
         *,
         traceparent: str | None = None,
+        receipt: Receipt[Standing] | None = None,
     ) -> Job:
-        """Accept a job: one row, its labels and one event. TeacherNotFound."""
-        return self._database.write(
-            lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings, traceparent=traceparent)
-        )
+        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress."""
+
+        def work(transaction: Transaction) -> Job:
+            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent)
+            return _told(transaction, job_id, receipt)
+
+        return self._database.write(work)
 
     def get(self, job_id: str) -> Job:
         """One job; JobNotFound."""
@@ -132,10 +142,10 @@ class Store:
 
         return self._database.read(work)
 
-    def request_cancel(self, job_id: str) -> Job:
+    def request_cancel(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
         """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
 
-        JobNotFound; InvalidTransition where the job has succeeded or failed.
+        JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
         """
 
         def work(transaction: Transaction) -> Job:
@@ -144,7 +154,7 @@ class Store:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
                 claims.request_cancel(transaction, row)
-            return queries.job_with_id(transaction.connection, job_id)
+            return _told(transaction, job_id, receipt)
 
         return self._database.write(work)
 
@@ -298,6 +308,24 @@ class Store:
         """Whether a refused write was refused for another reason than a lost job."""
         return self._database.read(lambda connection: takeover.holds(connection, job_id, fence))
 
+    # Requests with a key
+
+    def hold_request(self, held: Held, lease_seconds: float) -> Answer | None:
+        """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
+        return self._database.write(lambda t: requests.hold(t, held, lease_seconds=lease_seconds))
+
+    def renew_request(self, held: Held, lease_seconds: float) -> bool:
+        """Hold on to a key; False where somebody else has it."""
+        return self._database.write(lambda t: requests.renew(t, held, lease_seconds=lease_seconds))
+
+    def let_go_of_request(self, held: Held) -> None:
+        """Free a key, unless there is an answer by now."""
+        self._database.write(lambda t: requests.let_go(t, held))
+
+    def forget_requests(self) -> int:
+        """Remove answers that are kept no longer, and keys of the dead; how many there were."""
+        return self._database.write(requests.forget_old)
+
     # Workers
 
     def worker_seen(self, worker_id: str, *, host: str, slots: int, device: str) -> None:
@@ -332,6 +360,15 @@ def _counted(kind: str, *, held: bool) -> bool:
     if not held:
         STALE_WRITES.labels(kind).inc()
     return held
+
+
+def _told(transaction: Transaction, job_id: str, receipt: Receipt[Standing] | None) -> Job:
+    """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
+    job = queries.job_with_id(transaction.connection, job_id)
+    if receipt is not None:
+        position = queries.position(transaction.connection, job_id)
+        requests.settle(transaction, receipt, Standing(job, position))
+    return job
 
 
 def _tell(found: Sweep) -> None:

@@ -1,4 +1,4 @@
-"""The tables: jobs, their labels, artifacts and history, teachers, workers. The same on SQLite and PostgreSQL.
+"""The tables: jobs, their labels, artifacts and history, teachers, workers, requests; alike on SQLite and PostgreSQL.
 
 JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
 `jobs/migrations/versions`; see `jobs.revisions`.
@@ -134,4 +134,16 @@ workers = Table(
     Column("device", String(32), nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("token", String(32), nullable=False),  # of the process that answers, or has answered
+    Column("lease_until", UtcTime, nullable=False),
+    Column("fingerprint", String(64)),
+    Column("answer", Text),
+    Column("expires_at", UtcTime, nullable=False, index=True),
+    CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
 )

@@ -55,6 +55,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the files; created if absent.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Give up waiting after so many seconds.", min=0)]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", help="The same command under the same key makes one job, for a day.")
+]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -85,6 +88,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     wait_: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Download into this directory; waits.")] = None,
     timeout: Timeout = None,
+    key: Key = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -94,11 +98,11 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put(document, "student.architecture", student)
     if name is not None:
         overrides.put(document, "name", name)
-    for key, value in overrides.labels(label or []).items():
-        overrides.put_label(document, key, value)
+    for label_key, value in overrides.labels(label or []).items():
+        overrides.put_label(document, label_key, value)
     overrides.apply(document, assign or [])
     with DfkdClient(url) as client:
-        job = client.submit(_teacher(teacher), document)
+        job = client.submit(_teacher(teacher), document, key=key)
         if not (wait_ or output):
             out.print(job.model_dump_json(indent=2) if as_json else job.id)
             return

@@ -175,9 +175,11 @@ _POLL_HEADERS: Document = {
     "Retry-After": _header("Seconds; absent once the job is terminal."),
 }
 
+_REPLAYED = _header("true where this is the answer that an earlier request with the same key got.")
+
 JOB_ACCEPTED: Document = {
     "description": "The job is kept and queued.",
-    "headers": {"Location": _header("The job."), **_POLL_HEADERS},
+    "headers": {"Location": _header("The job."), "Idempotency-Replayed": _REPLAYED, **_POLL_HEADERS},
     "content": {"application/json": {"examples": {"accepted": {"value": "QUEUED_JOB"}}}},
 }
 

@@ -92,6 +92,13 @@ TABLE: tuple[Row, ...] = (
         (desk.ArtifactNotReady,),
     ),
     Row(
+        "request-in-progress",
+        _S.CONFLICT,
+        "Request in progress",
+        "A request with this `Idempotency-Key` is being answered; send it again after `Retry-After` seconds.",
+        (ledger.RequestInProgress,),
+    ),
+    Row(
         "artifact-expired",
         _S.GONE,
         "Artifact expired",
@@ -138,6 +145,13 @@ TABLE: tuple[Row, ...] = (
         "Not valid",
         "`errors` lists up to 20 fields: a JSON `pointer` into the document, or a `parameter` of the query or headers.",
         (desk.ValidationFailed, ledger.BadCursor),
+    ),
+    Row(
+        "idempotency-key-reused",
+        _S.UNPROCESSABLE_ENTITY,
+        "Idempotency key reused",
+        "Another request, with another body or to another path, was answered under this `Idempotency-Key`.",
+        (desk.IdempotencyKeyReused,),
     ),
     Row(
         "missing-part",
