@@ -68,9 +68,9 @@ class ArtifactLost(LedgerError):
 class InvalidTransition(LedgerError):
     """The job's state does not allow this."""
 
-    def __init__(self, state: JobState, *, allowed: Sequence[JobState]) -> None:
+    def __init__(self, state: str, *, allowed: Sequence[JobState]) -> None:
         names = ", ".join(allowed)
-        super().__init__(f"the job is {state.value}; this needs one of: {names}")
+        super().__init__(f"the job is {state!s}; this needs one of: {names}")
         self.state = state
         self.allowed = tuple(allowed)
 

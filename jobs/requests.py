@@ -12,9 +12,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import tables
+from jobs import queries, tables
 from jobs.clock import elapsed_seconds, now
-from jobs.database import Transaction
+from jobs.database import Database, Transaction
 from jobs.errors import RequestInProgress
 from jobs.schemas import Job
 
@@ -101,6 +101,38 @@ def let_go(transaction: Transaction, held: Held) -> None:
 def forget_old(transaction: Transaction) -> int:
     """Remove what is kept no longer; how many there were."""
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
+
+
+def told(transaction: Transaction, job_id: str, receipt: Receipt[Standing] | None) -> Job:
+    """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
+    job = queries.job_with_id(transaction.connection, job_id)
+    if receipt is not None:
+        position = queries.position(transaction.connection, job_id)
+        settle(transaction, receipt, Standing(job, position))
+    return job
+
+
+class Keys:
+    """The keys of requests, one transaction a method: `Store.keys`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def hold(self, held: Held, lease_seconds: float) -> Answer | None:
+        """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
+        return self._database.write(lambda t: hold(t, held, lease_seconds=lease_seconds))
+
+    def renew(self, held: Held, lease_seconds: float) -> bool:
+        """Hold on to a key; False where somebody else has it."""
+        return self._database.write(lambda t: renew(t, held, lease_seconds=lease_seconds))
+
+    def let_go(self, held: Held) -> None:
+        """Free a key, unless there is an answer by now."""
+        self._database.write(lambda t: let_go(t, held))
+
+    def forget_old(self) -> int:
+        """Remove answers that are kept no longer, and keys of the dead; how many there were."""
+        return self._database.write(forget_old)
 
 
 def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:

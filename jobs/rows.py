@@ -112,6 +112,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         fence=row.fence,
         threads=row.threads,
         cancel_requested=row.cancel_requested_at is not None,
+        pause_requested=row.pause_requested_at is not None,
         warnings=WARNINGS.validate_json(row.warnings),
         error=JobError.model_validate_json(row.error) if row.error else None,
         artifacts=files,

@@ -5,24 +5,25 @@ raise LedgerUnavailable. Times are the database's. What a worker may do is in `c
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, requests, retention, tables, takeover
+from jobs import claims, queries, requests, retention, tables, takeover, wishes
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
-from jobs.requests import Answer, Held, Receipt, Standing
+from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
+    CANCELLING,
     ArtifactRef,
     BestStudent,
     Event,
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
+PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 _WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 
 
@@ -61,6 +63,7 @@ class Store:
     """The ledger."""
 
     def __init__(self, database: Database, *, limits: Limits, backoff_seconds: float) -> None:
+        self.keys = Keys(database)
         self._database = database
         self._limits = limits
         self._backoff_seconds = backoff_seconds
@@ -113,7 +116,7 @@ class Store:
 
         def work(transaction: Transaction) -> Job:
             queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent)
-            return _told(transaction, job_id, receipt)
+            return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
 
@@ -153,8 +156,33 @@ class Store:
             if row.state not in CANCELLABLE:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
-                claims.request_cancel(transaction, row)
-            return _told(transaction, job_id, receipt)
+                wishes.request_cancel(transaction, row)
+            return requests.told(transaction, job_id, receipt)
+
+        return self._database.write(work)
+
+    def request_pause(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+        """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
+
+        JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
+        """
+        return self._change_pause(job_id, wishes.request_pause, receipt)
+
+    def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+        """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
+        return self._change_pause(job_id, wishes.request_resume, receipt)
+
+    def _change_pause(
+        self, job_id: str, change: Callable[[Transaction, Row[Any]], None], receipt: Receipt[Standing] | None
+    ) -> Job:
+        def work(transaction: Transaction) -> Job:
+            row = queries.locked_row(transaction.connection, job_id)
+            if row.state not in PAUSABLE:
+                raise InvalidTransition(JobState(row.state), allowed=PAUSABLE)
+            if row.cancel_requested_at is not None:
+                raise InvalidTransition(CANCELLING, allowed=PAUSABLE)
+            change(transaction, row)
+            return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
 
@@ -263,8 +291,14 @@ class Store:
         _counted("cancelled", held=ended or self._holds(job_id, fence))
         return ended
 
+    def paused(self, job_id: str, fence: int) -> bool:
+        """The runner has stopped as asked; False means fenced out, or that the job was resumed meanwhile."""
+        obeyed = self._database.write(lambda t: wishes.paused(t, job_id, fence))
+        _counted("paused", held=obeyed or self._holds(job_id, fence))
+        return obeyed
+
     def release(self, job_id: str, fence: int, *, reason: str, charged: bool, delay_seconds: float = 0.0) -> bool:
-        """Back to the queue; False means fenced out.
+        """Back to the queue, or paused where that was asked; False means fenced out.
 
         A charged release is a crash: enough of them without a newer checkpoint end the job as `poison`, enough
         attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.
@@ -308,24 +342,6 @@ class Store:
         """Whether a refused write was refused for another reason than a lost job."""
         return self._database.read(lambda connection: takeover.holds(connection, job_id, fence))
 
-    # Requests with a key
-
-    def hold_request(self, held: Held, lease_seconds: float) -> Answer | None:
-        """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
-        return self._database.write(lambda t: requests.hold(t, held, lease_seconds=lease_seconds))
-
-    def renew_request(self, held: Held, lease_seconds: float) -> bool:
-        """Hold on to a key; False where somebody else has it."""
-        return self._database.write(lambda t: requests.renew(t, held, lease_seconds=lease_seconds))
-
-    def let_go_of_request(self, held: Held) -> None:
-        """Free a key, unless there is an answer by now."""
-        self._database.write(lambda t: requests.let_go(t, held))
-
-    def forget_requests(self) -> int:
-        """Remove answers that are kept no longer, and keys of the dead; how many there were."""
-        return self._database.write(requests.forget_old)
-
     # Workers
 
     def worker_seen(self, worker_id: str, *, host: str, slots: int, device: str) -> None:
@@ -360,15 +376,6 @@ def _counted(kind: str, *, held: bool) -> bool:
     if not held:
         STALE_WRITES.labels(kind).inc()
     return held
-
-
-def _told(transaction: Transaction, job_id: str, receipt: Receipt[Standing] | None) -> Job:
-    """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
-    job = queries.job_with_id(transaction.connection, job_id)
-    if receipt is not None:
-        position = queries.position(transaction.connection, job_id)
-        requests.settle(transaction, receipt, Standing(job, position))
-    return job
 
 
 def _tell(found: Sweep) -> None:

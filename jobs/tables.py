@@ -80,6 +80,7 @@ jobs = Table(
     Column("running_seconds", Float, nullable=False),
     Column("spec_version", Integer, nullable=False, server_default="1"),
     Column("traceparent", String(55)),
+    Column("pause_requested_at", UtcTime),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(

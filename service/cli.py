@@ -180,6 +180,22 @@ def cancel(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> No
 
 
 @app.command()
+def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Stop a job with a checkpoint, until it is resumed."""
+    with DfkdClient(url) as client:
+        job = client.pause(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
+def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Let a paused job go on where it was."""
+    with DfkdClient(url) as client:
+        job = client.resume(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
 def download(job_id: JobId, output: Output = Path("."), url: Url = DEFAULT_URL) -> None:
     """Fetch the files of a succeeded job; each is verified by its sha256."""
     with DfkdClient(url) as client:

@@ -192,6 +192,14 @@ class DfkdClient:
         """Ask for a cancel; a running job is `cancelling` until its worker has stopped it."""
         return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/cancel"))
 
+    def pause(self, job_id: str) -> JobView:
+        """Stop a job with a checkpoint, for as long as you like; a running one is `pausing` until it has stopped."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/pause"))
+
+    def resume(self, job_id: str) -> JobView:
+        """Let a paused job go on where it was."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/resume"))
+
     def delete(self, job_id: str) -> None:
         """Delete a terminal job and its files."""
         _checked(self._http_call("DELETE", f"/jobs/{_part(job_id)}"))

@@ -139,6 +139,8 @@ RUNNING_JOB: Document = {
         "events": f"/jobs/{JOB_ID}/events",
         "artifacts": f"/jobs/{JOB_ID}/artifacts",
         "cancel": f"/jobs/{JOB_ID}/cancel",
+        "pause": f"/jobs/{JOB_ID}/pause",
+        "resume": f"/jobs/{JOB_ID}/resume",
     },
 }
 

@@ -91,7 +91,7 @@ async def exchange_of(
         yield Exchange(route, None, None)
         return
     held = Held(key_of(request.headers.getlist(HEADER)), uuid.uuid4().hex)
-    answered = await to_thread.run_sync(desk.store.hold_request, held, desk.settings.request_lease_seconds)
+    answered = await to_thread.run_sync(desk.store.keys.hold, held, desk.settings.request_lease_seconds)
     if answered is not None:
         yield Exchange(route, None, answered)
         return
@@ -125,7 +125,7 @@ async def _renewing(desk: Desk, held: Held) -> AsyncIterator[None]:
         while True:
             await asyncio.sleep(desk.settings.request_lease_seconds / _RENEWALS)
             with suppress(LedgerError):
-                await to_thread.run_sync(desk.store.renew_request, held, desk.settings.request_lease_seconds)
+                await to_thread.run_sync(desk.store.keys.renew, held, desk.settings.request_lease_seconds)
 
     task = asyncio.create_task(renew())
     try:
@@ -139,7 +139,7 @@ async def _renewing(desk: Desk, held: Held) -> AsyncIterator[None]:
 def _let_go(desk: Desk, held: Held) -> None:
     """What was refused may be sent again at once; what was answered stays answered."""
     try:
-        desk.store.let_go_of_request(held)
+        desk.store.keys.let_go(held)
     except LedgerError:
         log.warning("a key stays taken until its lease ends", exc_info=True)
 

@@ -113,6 +113,8 @@ class LinksView(View):
     events: str
     artifacts: str
     cancel: str
+    pause: str
+    resume: str
 
 
 class JobView(View):
@@ -121,9 +123,11 @@ class JobView(View):
     id: str = Field(description="Random UUID, made by the service.")
     name: str | None = Field(description="The caller's name for it.")
     labels: dict[str, str] = Field(description="The caller's labels.")
-    state: str = Field(description="queued, running, cancelling, paused, succeeded, failed or cancelled.")
+    state: str = Field(description="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled.")
     terminal: bool = Field(description="It will not change any more.")
-    stage: str = Field(description="queued, load, inspect, distill, export, verify, done. New ones may appear.")
+    stage: str = Field(
+        description="queued or paused, load, inspect, distill, export, verify, done. New ones may appear."
+    )
     queue_position: int | None = Field(description="1 is next; null unless queued.")
     progress: ProgressView
     best: BestView | None = Field(description="The published student, while there is one.")
@@ -226,7 +230,8 @@ def _same(view: type[V], value: BestStudent | JobError | None) -> V | None:
 
 def _links(job_id: str) -> LinksView:
     root = f"/jobs/{job_id}"
-    return LinksView(self=root, events=f"{root}/events", artifacts=f"{root}/artifacts", cancel=f"{root}/cancel")
+    below = {name: f"{root}/{name}" for name in LinksView.model_fields if name != "self"}
+    return LinksView(self=root, **below)
 
 
 def _queued_seconds(job: Job, now: datetime) -> float:

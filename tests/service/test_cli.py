@@ -107,6 +107,12 @@ def test_submitting_twice_under_one_key_makes_one_job(run: Run, service: Service
     assert "idempotency-key-reused" in run("submit", *words, "--name", "another").err
 
 
+def test_a_job_is_paused_and_resumed(run: Run, queued: str) -> None:
+    assert (run("pause", queued).out, run("resume", queued).out) == ("paused\n", "queued\n")
+    assert json.loads(run("pause", queued, "--json").out)["state"] == "paused"
+    assert run("pause", "x").code == Exit.REFUSED
+
+
 def test_a_refusal_names_code_field_and_hint_on_standard_error(run: Run, teacher_file: Path) -> None:
     ran = run("submit", teacher_file, "--student", "lenet5_half", "--set", "distillation.sed=7")
     assert (ran.code, ran.out) == (Exit.REFUSED, "")

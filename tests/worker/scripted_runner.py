@@ -39,6 +39,16 @@ def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     return files(task, student=f"student of {STEPS} steps", report=json.dumps({"began_at": first}))
 
 
+def slow(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """As `done`, in a few seconds."""
+
+    def pausing(update: Update) -> bool:
+        time.sleep(0.1)
+        return on_step(update)
+
+    return done(task, pausing)
+
+
 def rescored(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Publish a student at step 2, and find a lower agreement of that student at every later step."""
     on_step(Update("stage", "distill", 0, STEPS))
@@ -208,6 +218,7 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "done": done,
+    "slow": slow,
     "rescored": rescored,
     "endless": endless,
     "deaf": deaf,
