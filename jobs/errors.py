@@ -7,6 +7,7 @@ LedgerError
 ├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
 ├── ArtifactLost           a row speaks of bytes that the store no longer has
 ├── InvalidTransition      the job's state does not allow this
+├── CheckpointExpired      the job has no checkpoint, or has none any more
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
 ├── RequestInProgress      another request with this key is being answered
@@ -73,6 +74,13 @@ class InvalidTransition(LedgerError):
         super().__init__(f"the job is {state!s}; this needs one of: {names}")
         self.state = state
         self.allowed = tuple(allowed)
+
+
+class CheckpointExpired(LedgerError):
+    """The job has no checkpoint, or has none any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the job has no checkpoint, or has none any more")
 
 
 class BadCursor(LedgerError):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from dfkd_core.config import DistillSpec
+from dfkd_core.config import Budget, DistillSpec
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -158,6 +158,10 @@ class Job(Value):
     heartbeat_at: datetime | None = Field(None, description="When its worker last renewed the lease.")
     running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
     traceparent: str | None = Field(None, description="Trace (W3C) to which the job belongs, as its caller said.")
+
+    retried_from: str | None = Field(None, description="The job of which this is another try.")
+    continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
+    continued_budget: Budget | None = Field(None, description="The budget under which that checkpoint was written.")
 
     @property
     def public_state(self) -> str:

@@ -18,6 +18,7 @@ from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.origins import Origin, checkpoint_of
 from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
@@ -110,15 +111,23 @@ class Store:
         warnings: Sequence[JobWarning] = (),
         *,
         traceparent: str | None = None,
+        origin: Origin | None = None,
         receipt: Receipt[Standing] | None = None,
     ) -> Job:
-        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress."""
+        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress.
+
+        With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
+        """
 
         def work(transaction: Transaction) -> Job:
-            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent)
+            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent, origin=origin)
             return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
+
+    def last_checkpoint(self, job_id: str) -> str:
+        """Digest of the last checkpoint of a finished job; JobNotFound, InvalidTransition, CheckpointExpired."""
+        return self._database.write(lambda t: checkpoint_of(queries.locked_row(t.connection, job_id)))
 
     def get(self, job_id: str) -> Job:
         """One job; JobNotFound."""

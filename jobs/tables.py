@@ -81,6 +81,9 @@ jobs = Table(
     Column("spec_version", Integer, nullable=False, server_default="1"),
     Column("traceparent", String(55)),
     Column("pause_requested_at", UtcTime),
+    Column("retried_from", String(36)),
+    Column("continued_from", String(36)),
+    Column("continued_budget", Text),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(

@@ -196,6 +196,30 @@ def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> No
 
 
 @app.command()
+def retry(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Run a finished job once more. Prints the id of the new job."""
+    with DfkdClient(url) as client:
+        job = client.retry(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.id)
+
+
+@app.command("continue")
+def continue_(
+    job_id: JobId,
+    steps: Annotated[int | None, typer.Option(help="Student updates in all, the old ones included.", min=1)] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Wall-clock limit of the new job.", min=0.001)] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Go on with a finished job from its last checkpoint. Prints the id of the new job."""
+    given = {"steps": steps, "max_seconds": max_seconds}
+    budget = {name: value for name, value in given.items() if value is not None}
+    with DfkdClient(url) as client:
+        job = client.continue_(job_id, {"distillation": {"budget": budget}})
+    out.print(job.model_dump_json(indent=2) if as_json else job.id)
+
+
+@app.command()
 def download(job_id: JobId, output: Output = Path("."), url: Url = DEFAULT_URL) -> None:
     """Fetch the files of a succeeded job; each is verified by its sha256."""
     with DfkdClient(url) as client:

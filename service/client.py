@@ -200,6 +200,16 @@ class DfkdClient:
         """Let a paused job go on where it was."""
         return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/resume"))
 
+    def retry(self, job_id: str) -> JobView:
+        """Run a finished job once more → the new job."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/retry"))
+
+    def continue_(self, job_id: str, changes: Json) -> JobView:
+        """Go on with a finished job, with `changes` of its spec: `distillation.budget`, name, labels → the new job."""
+        headers = {"Content-Type": "application/json"}
+        content = json.dumps(changes).encode
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/continue", content=content, headers=headers))
+
     def delete(self, job_id: str) -> None:
         """Delete a terminal job and its files."""
         _checked(self._http_call("DELETE", f"/jobs/{_part(job_id)}"))

@@ -51,6 +51,18 @@ CREATE_JOB_BODY: Document = {
     },
 }
 
+CONTINUE_JOB_BODY: Document = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "description": "The part of the spec that changes."},
+            "examples": {"more-steps": {"value": "CONTINUATION"}},
+        }
+    },
+}
+
+CONTINUATION: Document = {"distillation": {"budget": {"steps": 12000, "max_seconds": 7200}}}
+
 UPLOAD_TEACHER_BODY: Document = {
     "required": True,
     "content": {
@@ -130,6 +142,8 @@ RUNNING_JOB: Document = {
     "finished_at": None,
     "heartbeat_at": "2026-01-31T12:03:28Z",
     "revision": 231,
+    "retried_from": None,
+    "continued_from": None,
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "spec": SPEC,
     "teacher": TEACHER,
@@ -246,6 +260,7 @@ HEAD: dict[int | str, Document] = {
 }
 
 NAMED: dict[str, Document] = {
+    "CONTINUATION": CONTINUATION,
     "EVENT_PAGE": EVENT_PAGE,
     "QUEUED_JOB": QUEUED_JOB,
     "REQUEST": REQUEST,

@@ -12,6 +12,7 @@ from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
 from jobs.errors import ArtifactLost, LedgerError, StorageUnavailable, TeacherNotFound
 from jobs.logs import about
+from jobs.origins import Origin
 from jobs.requests import Receipt, Standing
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
@@ -42,6 +43,7 @@ def accept_request(
     teacher_id: str,
     *,
     traceparent: str | None = None,
+    origin: Origin | None = None,
     receipt: Receipt[Standing] | None = None,
 ) -> Job:
     """A job for a teacher that is here already."""
@@ -53,7 +55,7 @@ def accept_request(
         with desk.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, desk.settings)
     resolved, _, warnings = resolve(spec, inspection)
-    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, receipt=receipt)
+    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
 
 
 def accept_teacher(
@@ -110,10 +112,13 @@ def _create(
     warnings: list[dict[str, Any]],
     *,
     traceparent: str | None,
+    origin: Origin | None = None,
     receipt: Receipt[Standing] | None,
 ) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
-    job = desk.store.create(str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent, receipt=receipt)
+    job = desk.store.create(
+        str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent, origin=origin, receipt=receipt
+    )
     with about(job_id=job.id, traceparent=traceparent):
         log.info("job accepted", extra={"teacher_id": teacher_id})
     return job

@@ -113,6 +113,13 @@ TABLE: tuple[Row, ...] = (
         (ledger.ArtifactLost,),
     ),
     Row(
+        "checkpoint-expired",
+        _S.GONE,
+        "Checkpoint expired",
+        "The job has no checkpoint from which another could go on, or has none any more.",
+        (ledger.CheckpointExpired,),
+    ),
+    Row(
         "payload-too-large",
         _S.REQUEST_ENTITY_TOO_LARGE,
         "Payload too large",

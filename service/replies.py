@@ -35,6 +35,11 @@ def job_reply(standing: Standing, *, status: int, headers: Mapping[str, str] | N
     return job_response(standing.job, queue_position=standing.queue_position, status=status, headers=headers)
 
 
+def job_accepted(standing: Standing) -> Response:
+    """The answer to a request that made a job."""
+    return job_reply(standing, status=202, headers={"Location": f"/jobs/{standing.job.id}"})
+
+
 def retry_after(job: Job) -> str:
     """When it is worth asking again, in seconds: soon while the job is young, later as it grows old."""
     age = (datetime.now(UTC) - job.created_at).total_seconds()

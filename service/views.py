@@ -141,6 +141,8 @@ class JobView(View):
     finished_at: datetime | None = Field(description="When it became terminal.")
     heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
     revision: int = Field(description="Rises with every change.")
+    retried_from: str | None = Field(None, description="The job of which this is another try.")
+    continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
     traceparent: str | None = Field(None, description="Trace (W3C) to which POST /jobs said it belongs.")
     spec: Json = Field(
         description="What was asked for, every default filled in; as stored, where another version took the job."
@@ -200,6 +202,8 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
         finished_at=job.finished_at,
         heartbeat_at=job.heartbeat_at,
         revision=job.revision,
+        retried_from=job.retried_from,
+        continued_from=job.continued_from,
         traceparent=job.traceparent,
         spec=job.spec.model_dump(mode="json"),
         teacher=teacher_view(job.teacher),

@@ -10,7 +10,6 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.queue import ring
-from jobs.requests import Standing
 from jobs.schemas import Job, JobState
 from service import bodies, examples
 from service.conditional import etag_matches
@@ -19,7 +18,7 @@ from service.errors import FieldError, ValidationFailed
 from service.idempotency import Exchange, OurExchange
 from service.intake import accept_request, accept_submission
 from service.openapi import KEY_REFUSALS, problems
-from service.replies import job_reply, job_response, json_response
+from service.replies import job_accepted, job_reply, job_response, json_response
 from service.specs import read_request
 from service.tracing import traceparent_of
 from service.uploads import receive_submission
@@ -76,12 +75,8 @@ async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | Non
                 submission.discard()
                 return None
         accept = partial(accept_submission, desk, submission)
-    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(_accepted))
+    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
     return await to_thread.run_sync(told, limiter=desk.inspections)
-
-
-def _accepted(standing: Standing) -> Response:
-    return job_reply(standing, status=202, headers={"Location": f"/jobs/{standing.job.id}"})
 
 
 class ListQuery(BaseModel):

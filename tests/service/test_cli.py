@@ -113,6 +113,13 @@ def test_a_job_is_paused_and_resumed(run: Run, queued: str) -> None:
     assert run("pause", "x").code == Exit.REFUSED
 
 
+def test_a_finished_job_is_run_once_more_or_refused(run: Run, service: Service, finished: Finished) -> None:
+    ran = run("retry", finished.id)
+    assert service.store.get(ran.out.strip()).retried_from == finished.id
+    ran = run("continue", finished.id, "--steps", 9000)
+    assert (ran.code, "checkpoint-expired" in ran.err) == (Exit.REFUSED, True)
+
+
 def test_a_refusal_names_code_field_and_hint_on_standard_error(run: Run, teacher_file: Path) -> None:
     ran = run("submit", teacher_file, "--student", "lenet5_half", "--set", "distillation.sed=7")
     assert (ran.code, ran.out) == (Exit.REFUSED, "")

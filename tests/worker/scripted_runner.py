@@ -216,6 +216,13 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
     return files(task, report=json.dumps(facts))
 
 
+def tell_task(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Report from where this run would go on, and under which budget that was computed."""
+    began_at = task.resume_from.read_text() if task.resume_from else None
+    budget = task.continued_budget and task.continued_budget.model_dump()
+    return files(task, report=json.dumps({"began_at": began_at, "continued_budget": budget}))
+
+
 ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "done": done,
     "slow": slow,
@@ -238,6 +245,7 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "liar": liar,
     "parent": parent,
     "tell": tell,
+    "tell_task": tell_task,
 }
 
 if __name__ == "__main__":

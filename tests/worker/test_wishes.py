@@ -1,8 +1,12 @@
-"""Pauses: against a real ledger and real child processes."""
+"""Pauses, and jobs that continue others: against a real ledger and real child processes."""
+
+import uuid
 
 import pytest
 
+from jobs.origins import Origin
 from jobs.schemas import JobState
+from tests.builders import job_spec
 from tests.worker.conftest import Bench, gone
 
 
@@ -60,3 +64,13 @@ def test_a_deaf_runner_is_paused_without_a_checkpoint(bench: Bench) -> None:
     thread.join(10)
     assert bench.store.get(job.id).state is JobState.PAUSED
     assert gone(pid)
+
+
+def test_a_job_that_continues_another_begins_where_that_ended(bench: Bench) -> None:
+    bench.submit()
+    old = bench.attempt("done")
+    new = bench.store.create(str(uuid.uuid4()), job_spec(), old.teacher.id, origin=Origin(old.id, continues=True))
+    job = bench.attempt("tell_task")
+    task = bench.report(job)
+    assert (job.id, task["began_at"]) == (new.id, "20")
+    assert task["continued_budget"] == {"steps": 6000, "max_seconds": None}
