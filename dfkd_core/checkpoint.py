@@ -148,13 +148,18 @@ def fingerprint_of(
 ) -> dict[str, str]:
     """What must be equal for a resumed run to be the same run: what is computed, and what computes it."""
     return {
-        "config": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        "config": digest_of_config(config),
         "teacher": _digest_of_weights(teacher),
         "student": hashlib.sha256(repr(_shapes_of(student)).encode()).hexdigest(),
         "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",
         "threads": str(torch.get_num_threads()),
         "device": device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
     }
+
+
+def digest_of_config(config: DistillConfig) -> str:
+    """What is computed, as one digest."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 
 def _shapes_of(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:

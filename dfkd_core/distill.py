@@ -23,10 +23,10 @@ from typing import Any
 from torch import nn
 
 from dfkd_core.batch import Batch
-from dfkd_core.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoint
-from dfkd_core.config import DistillConfig
+from dfkd_core.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
+from dfkd_core.config import Budget, DistillConfig
 from dfkd_core.engine import Engine, engine_running
-from dfkd_core.errors import GeneratorCollapsed, Stopped
+from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.rounds import complete_audit, play_round
 from dfkd_core.run import Run, build_run, counting_teacher_images, seeded_global_draws
@@ -63,9 +63,13 @@ def distill(
     on_step: OnStep,
     checkpoints: CheckpointWriter | None = None,
     resume_from: Path | None = None,
+    continued_budget: Budget | None = None,
     measure: Measure | None = None,
 ) -> Distilled:
     """Train `student` in place, on the device it is on, and return the published one.
+
+    `continued_budget`: the checkpoint may also be one of the same run under this budget; then the run goes on from
+    there as one with its own budget would go on at that step, and the seconds are counted anew.
 
     `on_step` hears of every round; fractions are of the distillation alone. `measure` only measures: it gets the step
     and the raw, ema and published students after every evaluation. Raises Stopped, DistillationDiverged,
@@ -77,9 +81,21 @@ def distill(
         facts = fingerprint_of(config, teacher, student, device=run.device)
         if resume_from is not None:
             wanted = {**facts, **(checkpoints.fingerprint if checkpoints else {})}
-            run.restore(read_checkpoint(resume_from, fingerprint=wanted))
+            _resume(run, resume_from, wanted, continued_budget=continued_budget)
         with counting_teacher_images(run):
             return _finish(_Loop(run, facts, on_step, checkpoints, measure))
+
+
+def _resume(run: Run, path: Path, wanted: Mapping[str, str], *, continued_budget: Budget | None) -> None:
+    """Go on with this run, or extend the one that had the other budget; CheckpointMismatch."""
+    try:
+        run.restore(read_checkpoint(path, fingerprint=wanted))
+    except CheckpointMismatch:
+        if continued_budget is None:
+            raise
+        before = run.config.model_copy(update={"budget": continued_budget})
+        run.restore(read_checkpoint(path, fingerprint={**wanted, "config": digest_of_config(before)}))
+        run.extend()
 
 
 @dataclass(slots=True)

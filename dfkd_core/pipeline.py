@@ -5,9 +5,10 @@ through `on_step`. A run that is resumed repeats the short stages and continues 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from dfkd_core import door
 from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter
-from dfkd_core.config import DistillSpec, TeacherSpec
+from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import AgreementBelowTarget
 from dfkd_core.evaluate import evaluate, file_facts, latency, versions
@@ -64,6 +65,7 @@ def compress(
     device: str,
     on_step: OnStep,
     resume_from: Path | None = None,
+    continued_budget: Budget | None = None,
     checkpoint_seconds: float = 30.0,
 ) -> Outcome:
     """Distil the student that `spec` asks for and write it, its weights and its report into `workspace`.
@@ -75,7 +77,8 @@ def compress(
         stages = _Stages(on_step)
         case = _load(teacher_path, spec, stages, device=torch.device(device))
         depth = _inspect(case, stages)
-        distilled = _distill(case, stages, workspace, resume_from=resume_from, checkpoint_seconds=checkpoint_seconds)
+        resume = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
+        distilled = _distill(case, stages, workspace, resume, checkpoint_seconds=checkpoint_seconds)
         _export(case, distilled, stages, workspace)
         report = _verify(case, distilled, stages, workspace, depth=depth, threads=threads)
     (workspace / REPORT).write_text(report.to_json(), encoding="utf-8")
@@ -178,18 +181,17 @@ def _warn(case: _Case, stages: _Stages, warning: ReportWarning, *, stage: str) -
 
 
 def _distill(
-    case: _Case, stages: _Stages, workspace: Path, *, resume_from: Path | None, checkpoint_seconds: float
+    case: _Case, stages: _Stages, workspace: Path, resume: Callable[..., Distilled], *, checkpoint_seconds: float
 ) -> Distilled:
     with stages.stage("distill"):
         facts = {"student-architecture": case.student.name}
         writer = CheckpointWriter(workspace / "checkpoints", every_seconds=checkpoint_seconds, fingerprint=facts)
-        distilled = distill(
+        distilled = resume(
             case.teacher,
             case.student.network,
             case.spec.distillation,
             on_step=stages.during_distillation,
             checkpoints=writer,
-            resume_from=resume_from,
         )
         for warning in distilled.warnings:
             _warn(case, stages, ReportWarning.model_validate(warning), stage="distill")

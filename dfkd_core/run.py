@@ -108,6 +108,11 @@ class Run:
         self.done = state["done"]
         torch.set_rng_state(state["global_draws"])
 
+    def extend(self) -> None:
+        """Go on with what was restored from a run with another budget: there is more to do, in seconds of its own."""
+        self.done = self.done and self.counters.steps >= self.schedule.total_steps
+        self.counters.elapsed_seconds = 0.0
+
     def take_over(self, method: str) -> None:
         """Go on with another method, by its defaults: it warms up first, and everything else stays as it is."""
         options = DistillConfig.model_validate({"method": method}).method_options

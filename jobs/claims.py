@@ -48,6 +48,7 @@ class Lease:
     """The answer to a heartbeat."""
 
     cancel_requested: bool
+    pause_requested: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,23 @@ class Sweep:
     expired: list[str] = field(default_factory=list)  # back in the queue
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)
     ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
     attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
-def _held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
+def held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
     return [_jobs.c.id == job_id, _jobs.c.state == JobState.RUNNING, _jobs.c.fence == fence]
 
 
-def _no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]:
+def no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]:
     """What leaving `running` does, whatever comes after."""
     spent = elapsed_seconds(now() if until is None else until, _jobs.c.claimed_at)
     return {
         "owner": None,
         "lease_until": None,
         "claimed_at": None,
+        "pause_requested_at": None,
         "running_seconds": _jobs.c.running_seconds + spent,
     }
 
@@ -148,8 +151,12 @@ def _refuse(transaction: Transaction, row: Row[Any]) -> None:
 def heartbeat(transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float) -> Lease | None:
     """Renew the lease; None means fenced out."""
     values = {"lease_until": now(lease_seconds), "heartbeat_at": now()}
-    row = change(transaction, _held(job_id, fence), values)
-    return None if row is None else Lease(cancel_requested=row.cancel_requested_at is not None)
+    row = change(transaction, held(job_id, fence), values)
+    if row is None:
+        return None
+    return Lease(
+        cancel_requested=row.cancel_requested_at is not None, pause_requested=row.pause_requested_at is not None
+    )
 
 
 def record(
@@ -169,12 +176,12 @@ def record(
     if best is not None:
         values["best"] = best.model_dump_json()
     if warnings:
-        held = select(_jobs.c.warnings).where(*_held(job_id, fence)).with_for_update()
-        known = transaction.connection.execute(held).scalar_one_or_none()
+        mine = select(_jobs.c.warnings).where(*held(job_id, fence)).with_for_update()
+        known = transaction.connection.execute(mine).scalar_one_or_none()
         if known is None:
             return False
         values["warnings"] = _with_warnings(known, warnings)
-    return change(transaction, _held(job_id, fence), values, list(occurrences)) is not None
+    return change(transaction, held(job_id, fence), values, list(occurrences)) is not None
 
 
 def _progress_values(progress: Progress) -> dict[str, Any]:
@@ -201,19 +208,19 @@ def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step
         "checkpoint_sha256": sha256,
         "checkpoint_step": step,
     }
-    return change(transaction, _held(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
+    return change(transaction, held(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
 
 
 def succeed(
     transaction: Transaction, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None
 ) -> bool:
     """Publish: this commit makes the files downloadable. False when fenced out or when a cancel came first."""
-    values = _no_longer_running() | {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done"}
+    values = no_longer_running() | {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done"}
     values |= {"fraction": 1.0, "message": None}
     if best is not None:
         values |= {"best": best.model_dump_json(), "agreement": best.agreement}
     told = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
-    guard = [*_held(job_id, fence), _jobs.c.cancel_requested_at.is_(None)]
+    guard = [*held(job_id, fence), _jobs.c.cancel_requested_at.is_(None)]
     row = change(transaction, guard, values, [told])
     if row is not None and artifacts:
         lines = [{"job_number": row.number, **artifact.model_dump()} for artifact in artifacts]
@@ -223,18 +230,18 @@ def succeed(
 
 def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) -> bool:
     """End the job for good; as cancelled where a cancel is under way. False when fenced out."""
-    row = _lock(transaction.connection, *_held(job_id, fence))
+    row = locked(transaction.connection, *held(job_id, fence))
     if row is None:
         return False
     if row.cancel_requested_at is not None:
-        return _end_cancelled(transaction, row) is not None
+        return end_cancelled(transaction, row) is not None
     return _end_failed(transaction, row, error) is not None
 
 
 def cancelled(transaction: Transaction, job_id: str, fence: int) -> bool:
     """The runner is gone as asked. False when fenced out or when nobody asked."""
-    row = _lock(transaction.connection, *_held(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
-    return row is not None and _end_cancelled(transaction, row) is not None
+    row = locked(transaction.connection, *held(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
+    return row is not None and end_cancelled(transaction, row) is not None
 
 
 def release(
@@ -248,21 +255,11 @@ def release(
     limits: Limits,
 ) -> bool:
     """Give the job back. Charged: a crash, which counts. Uncharged: not the job's fault, the attempt is returned."""
-    row = _lock(transaction.connection, *_held(job_id, fence))
+    row = locked(transaction.connection, *held(job_id, fence))
     if row is None:
         return False
     _give_back(transaction, row, reason=reason, charged=charged, delay_seconds=delay_seconds, limits=limits)
     return True
-
-
-def request_cancel(transaction: Transaction, row: Row[Any]) -> None:
-    """Cancel a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
-    guard = [_jobs.c.number == row.number, _jobs.c.state == row.state, _jobs.c.cancel_requested_at.is_(None)]
-    if row.state == JobState.RUNNING:
-        change(transaction, guard, {"cancel_requested_at": now()}, [("cancel-requested", {})])
-        return
-    values = {"state": JobState.CANCELLED, "cancel_requested_at": now(), "finished_at": now()}
-    change(transaction, guard, values, [("cancelled", {})])
 
 
 def something_to_sweep(connection: Connection) -> bool:
@@ -286,6 +283,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -
             until=_jobs.c.heartbeat_at,
         )
         lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
+        lists |= {JobState.PAUSED: found.paused}
         lists[state].append(row.id)
         found.attempts[row.id] = row.attempt
     found.ring = _take_bells(transaction.connection)
@@ -315,7 +313,7 @@ def _take_bells(connection: Connection) -> list[str]:
     return [row.id for row in rows]
 
 
-def _lock(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
+def locked(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
     return connection.execute(select(_jobs).where(*guard).with_for_update()).one_or_none()
 
 
@@ -329,9 +327,9 @@ def _give_back(
     limits: Limits,
     until: ColumnElement[Any] | None = None,
 ) -> JobState:
-    """A running row goes back to the queue, or ends when a cancel is pending or its chances are spent."""
+    """A running row goes back to the queue; or is paused or cancelled as asked; or fails, its chances spent."""
     if row.cancel_requested_at is not None:
-        _end_cancelled(transaction, row, until)
+        end_cancelled(transaction, row, until)
         return JobState.CANCELLED
     returned = not charged and row.uncharged_releases < UNCHARGED_CAP
     counts = {
@@ -343,12 +341,21 @@ def _give_back(
     if error is not None:
         _end_failed(transaction, row, error, until, counts)
         return JobState.FAILED
-    values = _no_longer_running(until) | counts
+    values = no_longer_running(until) | counts
     values |= {"state": JobState.QUEUED, "stage": "queued", "message": None}
     values |= {"not_before": now(delay_seconds), "ring_at": now(delay_seconds), "rings": 0}
     data = {"reason": reason, "charged": not returned, "attempt": row.attempt, "delay_seconds": delay_seconds}
-    change(transaction, _held(row.id, row.fence), values, [("released", data)])
-    return JobState.QUEUED
+    told: list[Occurrence] = [("released", data)]
+    if row.pause_requested_at is not None:
+        values |= paused_values()
+        told.append(("paused", {}))
+    change(transaction, held(row.id, row.fence), values, told)
+    return JobState.QUEUED if row.pause_requested_at is None else JobState.PAUSED
+
+
+def paused_values() -> dict[str, Any]:
+    """What being paused means, wherever the job comes from."""
+    return {"state": JobState.PAUSED, "stage": "paused", "message": None, "pause_requested_at": None}
 
 
 def _spent(counts: dict[str, int], reason: str, limits: Limits) -> JobError | None:
@@ -373,11 +380,11 @@ def _end_failed(
 ) -> Row[Any] | None:
     stage = error.stage or (row.stage if row.stage != "queued" else None)
     told = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
-    values = _no_longer_running(until) | (counts or {})
+    values = no_longer_running(until) | (counts or {})
     values |= {"state": JobState.FAILED, "finished_at": now(), "error": told.model_dump_json()}
-    return change(transaction, _held(row.id, row.fence), values, [("failed", told.model_dump())])
+    return change(transaction, held(row.id, row.fence), values, [("failed", told.model_dump())])
 
 
-def _end_cancelled(transaction: Transaction, row: Row[Any], until: ColumnElement[Any] | None = None) -> Row[Any] | None:
-    values = _no_longer_running(until) | {"state": JobState.CANCELLED, "finished_at": now()}
-    return change(transaction, _held(row.id, row.fence), values, [("cancelled", {})])
+def end_cancelled(transaction: Transaction, row: Row[Any], until: ColumnElement[Any] | None = None) -> Row[Any] | None:
+    values = no_longer_running(until) | {"state": JobState.CANCELLED, "finished_at": now()}
+    return change(transaction, held(row.id, row.fence), values, [("cancelled", {})])

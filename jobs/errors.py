@@ -7,8 +7,10 @@ LedgerError
 ├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
 ├── ArtifactLost           a row speaks of bytes that the store no longer has
 ├── InvalidTransition      the job's state does not allow this
+├── CheckpointExpired      the job has no checkpoint, or has none any more
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
+├── RequestInProgress      another request with this key is being answered
 ├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
@@ -67,11 +69,18 @@ class ArtifactLost(LedgerError):
 class InvalidTransition(LedgerError):
     """The job's state does not allow this."""
 
-    def __init__(self, state: JobState, *, allowed: Sequence[JobState]) -> None:
+    def __init__(self, state: str, *, allowed: Sequence[JobState]) -> None:
         names = ", ".join(allowed)
-        super().__init__(f"the job is {state.value}; this needs one of: {names}")
+        super().__init__(f"the job is {state!s}; this needs one of: {names}")
         self.state = state
         self.allowed = tuple(allowed)
+
+
+class CheckpointExpired(LedgerError):
+    """The job has no checkpoint, or has none any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the job has no checkpoint, or has none any more")
 
 
 class BadCursor(LedgerError):
@@ -87,6 +96,14 @@ class UploadTooLarge(LedgerError):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"the file is larger than {max_bytes} bytes")
         self.max_bytes = max_bytes
+
+
+class RequestInProgress(LedgerError):
+    """Another request with this key is being answered."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("another request with this key is being answered")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class SchemaRefused(LedgerError):

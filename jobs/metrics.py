@@ -26,8 +26,8 @@ JANITOR_BYTES = Counter(
     registry=REGISTRY,
 )  # fmt: skip
 
-OUTCOMES = ("expired", "failed", "cancelled")
-WRITES = ("heartbeat", "record", "checkpoint", "succeed", "fail", "cancelled", "release")
+OUTCOMES = ("expired", "failed", "cancelled", "paused")
+WRITES = ("heartbeat", "record", "checkpoint", "succeed", "fail", "cancelled", "paused", "release")
 
 for _outcome in OUTCOMES:
     LEASES_EXPIRED.labels(_outcome)  # told as 0 from the beginning: a rise can only be seen from somewhere

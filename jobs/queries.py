@@ -15,6 +15,7 @@ from jobs import tables
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
+from jobs.origins import Origin, inherited
 from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
 from jobs.schemas import SPEC_VERSION, Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
 
@@ -74,11 +75,14 @@ def insert_job(
     warnings: Sequence[JobWarning],
     *,
     traceparent: str | None = None,
+    origin: Origin | None = None,
 ) -> Job:
-    """One row, its labels and one event; TeacherNotFound."""
+    """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
     connection = transaction.connection
     teacher_with_id(connection, teacher_id)
     values = _new_row(job_id, spec, teacher_id, warnings) | {"traceparent": traceparent}
+    if origin is not None:
+        values |= inherited(locked_row(connection, origin.job_id), origin)
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
     if spec.labels:
         lines = [{"job_number": row.number, "key": key, "value": value} for key, value in spec.labels.items()]

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
 
+from dfkd_core.config import Budget
 from jobs import tables
 from jobs.clock import now
 from jobs.database import Transaction
@@ -112,6 +113,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         fence=row.fence,
         threads=row.threads,
         cancel_requested=row.cancel_requested_at is not None,
+        pause_requested=row.pause_requested_at is not None,
         warnings=WARNINGS.validate_json(row.warnings),
         error=JobError.model_validate_json(row.error) if row.error else None,
         artifacts=files,
@@ -124,6 +126,9 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         heartbeat_at=row.heartbeat_at,
         running_seconds=row.running_seconds,
         traceparent=row.traceparent,
+        retried_from=row.retried_from,
+        continued_from=row.continued_from,
+        continued_budget=Budget.model_validate_json(row.continued_budget) if row.continued_budget else None,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from dfkd_core.config import DistillSpec
+from dfkd_core.config import Budget, DistillSpec
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -51,7 +51,7 @@ class UnreadableSpec(RootModel[dict[str, Any]]):
 
 
 class JobState(StrEnum):
-    """Stored states. `cancelling` is what a client sees of running with a cancel request."""
+    """Stored states. `cancelling` and `pausing` are what a client sees of running with such a request."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -65,6 +65,8 @@ class JobState(StrEnum):
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 
+CANCELLING, PAUSING = "cancelling", "pausing"
+
 STAGES = ("load", "inspect", "distill", "export", "verify")
 """What a running job goes through, in this order; clients must tolerate new ones."""
 
@@ -72,7 +74,7 @@ STAGES = ("load", "inspect", "distill", "export", "verify")
 class Progress(Value):
     """How far a job is. `fraction` never falls, across attempts too."""
 
-    stage: str = Field("queued", description="queued, then one of STAGES, then done.")
+    stage: str = Field("queued", description="queued or paused, then one of STAGES, then done.")
     fraction: float = Field(0.0, ge=0, le=1, description="Share of the whole job that is done.")
     step: int = Field(0, ge=0, description="Student updates done.")
     total_steps: int = Field(0, ge=0, description="Student updates in all; 0 until known.")
@@ -141,6 +143,7 @@ class Job(Value):
     fence: int = Field(0, description="Fencing number: rises with every claim, guards every write.")
     threads: int | None = Field(None, description="Intra-op threads of its runner; fixed by the first claim.")
     cancel_requested: bool = Field(False, description="A cancel is under way.")
+    pause_requested: bool = Field(False, description="A pause is under way.")
     warnings: list[JobWarning] = Field(default_factory=list, description="What the caller should know.")
     error: JobError | None = Field(None, description="Why it failed; null unless failed.")
     artifacts: list[ArtifactRef] = Field(
@@ -156,11 +159,17 @@ class Job(Value):
     running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
     traceparent: str | None = Field(None, description="Trace (W3C) to which the job belongs, as its caller said.")
 
+    retried_from: str | None = Field(None, description="The job of which this is another try.")
+    continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
+    continued_budget: Budget | None = Field(None, description="The budget under which that checkpoint was written.")
+
     @property
     def public_state(self) -> str:
         """The state a client sees."""
         if self.state is JobState.RUNNING and self.cancel_requested:
-            return "cancelling"
+            return CANCELLING
+        if self.state is JobState.RUNNING and self.pause_requested:
+            return PAUSING
         return self.state.value
 
 

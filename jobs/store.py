@@ -5,23 +5,26 @@ raise LedgerUnavailable. Times are the database's. What a worker may do is in `c
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, retention, tables, takeover
+from jobs import claims, queries, requests, retention, tables, takeover, wishes
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.origins import Origin, checkpoint_of
+from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
+    CANCELLING,
     ArtifactRef,
     BestStudent,
     Event,
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 
 TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
+PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 _WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 
 
@@ -60,6 +64,7 @@ class Store:
     """The ledger."""
 
     def __init__(self, database: Database, *, limits: Limits, backoff_seconds: float) -> None:
+        self.keys = Keys(database)
         self._database = database
         self._limits = limits
         self._backoff_seconds = backoff_seconds
@@ -74,7 +79,9 @@ class Store:
 
     # Teachers
 
-    def put_teacher(self, ref: TeacherRef) -> tuple[TeacherRef, bool]:
+    def put_teacher(
+        self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+    ) -> tuple[TeacherRef, bool]:
         """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
         values = ref.model_dump(exclude={"inspection", "created_at"})
         values |= {"inspection": json_text(ref.inspection), "created_at": now()}
@@ -83,7 +90,10 @@ class Store:
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
             inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
-            return queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+            kept = queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+            if receipt is not None:
+                requests.settle(transaction, receipt, kept)
+            return kept
 
         return self._database.write(work)
 
@@ -101,11 +111,23 @@ class Store:
         warnings: Sequence[JobWarning] = (),
         *,
         traceparent: str | None = None,
+        origin: Origin | None = None,
+        receipt: Receipt[Standing] | None = None,
     ) -> Job:
-        """Accept a job: one row, its labels and one event. TeacherNotFound."""
-        return self._database.write(
-            lambda t: queries.insert_job(t, job_id, spec, teacher_id, warnings, traceparent=traceparent)
-        )
+        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress.
+
+        With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
+        """
+
+        def work(transaction: Transaction) -> Job:
+            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent, origin=origin)
+            return requests.told(transaction, job_id, receipt)
+
+        return self._database.write(work)
+
+    def last_checkpoint(self, job_id: str) -> str:
+        """Digest of the last checkpoint of a finished job; JobNotFound, InvalidTransition, CheckpointExpired."""
+        return self._database.write(lambda t: checkpoint_of(queries.locked_row(t.connection, job_id)))
 
     def get(self, job_id: str) -> Job:
         """One job; JobNotFound."""
@@ -132,10 +154,10 @@ class Store:
 
         return self._database.read(work)
 
-    def request_cancel(self, job_id: str) -> Job:
+    def request_cancel(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
         """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
 
-        JobNotFound; InvalidTransition where the job has succeeded or failed.
+        JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
         """
 
         def work(transaction: Transaction) -> Job:
@@ -143,8 +165,33 @@ class Store:
             if row.state not in CANCELLABLE:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
-                claims.request_cancel(transaction, row)
-            return queries.job_with_id(transaction.connection, job_id)
+                wishes.request_cancel(transaction, row)
+            return requests.told(transaction, job_id, receipt)
+
+        return self._database.write(work)
+
+    def request_pause(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+        """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
+
+        JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
+        """
+        return self._change_pause(job_id, wishes.request_pause, receipt)
+
+    def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+        """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
+        return self._change_pause(job_id, wishes.request_resume, receipt)
+
+    def _change_pause(
+        self, job_id: str, change: Callable[[Transaction, Row[Any]], None], receipt: Receipt[Standing] | None
+    ) -> Job:
+        def work(transaction: Transaction) -> Job:
+            row = queries.locked_row(transaction.connection, job_id)
+            if row.state not in PAUSABLE:
+                raise InvalidTransition(JobState(row.state), allowed=PAUSABLE)
+            if row.cancel_requested_at is not None:
+                raise InvalidTransition(CANCELLING, allowed=PAUSABLE)
+            change(transaction, row)
+            return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
 
@@ -253,8 +300,14 @@ class Store:
         _counted("cancelled", held=ended or self._holds(job_id, fence))
         return ended
 
+    def paused(self, job_id: str, fence: int) -> bool:
+        """The runner has stopped as asked; False means fenced out, or that the job was resumed meanwhile."""
+        obeyed = self._database.write(lambda t: wishes.paused(t, job_id, fence))
+        _counted("paused", held=obeyed or self._holds(job_id, fence))
+        return obeyed
+
     def release(self, job_id: str, fence: int, *, reason: str, charged: bool, delay_seconds: float = 0.0) -> bool:
-        """Back to the queue; False means fenced out.
+        """Back to the queue, or paused where that was asked; False means fenced out.
 
         A charged release is a crash: enough of them without a newer checkpoint end the job as `poison`, enough
         attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.

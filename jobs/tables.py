@@ -1,4 +1,4 @@
-"""The tables: jobs, their labels, artifacts and history, teachers, workers. The same on SQLite and PostgreSQL.
+"""The tables: jobs, their labels, artifacts and history, teachers, workers, requests; alike on SQLite and PostgreSQL.
 
 JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
 `jobs/migrations/versions`; see `jobs.revisions`.
@@ -80,6 +80,10 @@ jobs = Table(
     Column("running_seconds", Float, nullable=False),
     Column("spec_version", Integer, nullable=False, server_default="1"),
     Column("traceparent", String(55)),
+    Column("pause_requested_at", UtcTime),
+    Column("retried_from", String(36)),
+    Column("continued_from", String(36)),
+    Column("continued_budget", Text),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(
@@ -134,4 +138,16 @@ workers = Table(
     Column("device", String(32), nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("key", String(255), primary_key=True),
+    Column("token", String(32), nullable=False),  # of the process that answers, or has answered
+    Column("lease_until", UtcTime, nullable=False),
+    Column("fingerprint", String(64)),
+    Column("answer", Text),
+    Column("expires_at", UtcTime, nullable=False, index=True),
+    CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
 )

@@ -17,7 +17,7 @@ from service.dependencies import Desk
 from service.housekeeping import keep_house
 from service.metrics import Measured, watch_loop
 from service.request_ids import RequestIds
-from service.routes import artifacts, events, health, jobs, menu, metrics, problems, teachers
+from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, reruns, teachers
 from service.stopping import told_of_stop
 
 DESCRIPTION = """
@@ -39,7 +39,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan(settings or Settings()),
         redirect_slashes=False,
     )
-    for module in (jobs, events, artifacts, teachers, menu, health, metrics, problems):
+    for module in (jobs, pauses, reruns, events, artifacts, teachers, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(RequestIds)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
+from jobs.settings import Settings
 from service.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
 
 
@@ -41,6 +42,15 @@ async def stream(request: Request, *, max_bytes: int, idle_seconds: float) -> As
         if received > max_bytes:
             raise PayloadTooLarge("The body is too large.", max_bytes=max_bytes)
         yield chunk
+
+
+async def read_json(request: Request, settings: Settings) -> bytes:
+    """A body of JSON, as text; raises as `check_headers`, `stream` and `read` do."""
+    max_bytes = settings.max_spec_bytes
+    check_headers(request, max_bytes=max_bytes)
+    return await read(
+        stream(request, max_bytes=max_bytes, idle_seconds=settings.upload_idle_seconds), max_bytes=max_bytes
+    )
 
 
 async def read(chunks: AsyncIterator[bytes], *, max_bytes: int) -> bytes:

@@ -55,6 +55,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard out
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the files; created if absent.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Give up waiting after so many seconds.", min=0)]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", help="The same command under the same key makes one job, for a day.")
+]
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -85,6 +88,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     wait_: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Download into this directory; waits.")] = None,
     timeout: Timeout = None,
+    key: Key = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -94,11 +98,11 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put(document, "student.architecture", student)
     if name is not None:
         overrides.put(document, "name", name)
-    for key, value in overrides.labels(label or []).items():
-        overrides.put_label(document, key, value)
+    for label_key, value in overrides.labels(label or []).items():
+        overrides.put_label(document, label_key, value)
     overrides.apply(document, assign or [])
     with DfkdClient(url) as client:
-        job = client.submit(_teacher(teacher), document)
+        job = client.submit(_teacher(teacher), document, key=key)
         if not (wait_ or output):
             out.print(job.model_dump_json(indent=2) if as_json else job.id)
             return
@@ -173,6 +177,46 @@ def cancel(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> No
     with DfkdClient(url) as client:
         job = client.cancel(job_id)
     out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
+def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Stop a job with a checkpoint, until it is resumed."""
+    with DfkdClient(url) as client:
+        job = client.pause(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
+def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Let a paused job go on where it was."""
+    with DfkdClient(url) as client:
+        job = client.resume(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+
+
+@app.command()
+def retry(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Run a finished job once more. Prints the id of the new job."""
+    with DfkdClient(url) as client:
+        job = client.retry(job_id)
+    out.print(job.model_dump_json(indent=2) if as_json else job.id)
+
+
+@app.command("continue")
+def continue_(
+    job_id: JobId,
+    steps: Annotated[int | None, typer.Option(help="Student updates in all, the old ones included.", min=1)] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Wall-clock limit of the new job.", min=0.001)] = None,
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Go on with a finished job from its last checkpoint. Prints the id of the new job."""
+    given = {"steps": steps, "max_seconds": max_seconds}
+    budget = {name: value for name, value in given.items() if value is not None}
+    with DfkdClient(url) as client:
+        job = client.continue_(job_id, {"distillation": {"budget": budget}})
+    out.print(job.model_dump_json(indent=2) if as_json else job.id)
 
 
 @app.command()

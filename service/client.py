@@ -7,8 +7,8 @@
             client.download(job.id, Path("out"))
 
 A refusal is raised as `Refused`, with the problem that the service sent; a service that cannot be reached as
-`Unreachable`. Reading is repeated while the service is away; submitting is not, because it is not known whether it
-took place.
+`Unreachable`. While the service is away, what was asked is asked again; every POST carries an Idempotency-Key, so that
+it takes place once however often it is sent.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ import math
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -81,7 +82,7 @@ class DfkdClient:
     """One service. Safe to share between threads, as its httpx client is."""
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`patience_seconds`: how long reading is repeated while the service is away."""
+        """`patience_seconds`: how long a request is repeated while the service is away."""
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
         self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT)
@@ -96,13 +97,17 @@ class DfkdClient:
         """Close the connections."""
         self._http.close()
 
-    def submit(self, teacher: Path | str, spec: Json) -> JobView:
-        """Send a teacher's file (Path), or name one that is there already (its id), and the spec → the queued job."""
+    def submit(self, teacher: Path | str, spec: Json, *, key: str | None = None) -> JobView:
+        """Send a teacher's file (Path), or name one that is there already (its id), and the spec → the queued job.
+
+        `key`: Idempotency-Key, new by default. With one of your own, calling this again, even from another process,
+        makes no second job.
+        """
         if isinstance(teacher, str):
             body = {**spec, "teacher": {**spec.get("teacher", {}), "id": teacher}}
-            content = json.dumps(body).encode()
             headers = {"Content-Type": "application/json"}
-            return self._view(JobView, self._send("POST", "/jobs", content=content, headers=headers))
+            response = self._post("/jobs", content=json.dumps(body).encode, headers=headers, key=key)
+            return self._view(JobView, response)
         with teacher.open("rb") as file:
             boundary = f"dfkd-{os.urandom(16).hex()}"
             head, tail = _multipart_frame(boundary, spec)
@@ -110,19 +115,19 @@ class DfkdClient:
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
             }
-            return self._view(JobView, self._send("POST", "/jobs", content=_framed(head, file, tail), headers=headers))
+            response = self._post("/jobs", content=lambda: _framed(head, file, tail), headers=headers, key=key)
+            return self._view(JobView, response)
 
     def upload(self, teacher: Path) -> TeacherView:
         """Upload a teacher for later jobs; the transfer is checked by its digest."""
         with teacher.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            file.seek(0)
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Content-Length": str(os.fstat(file.fileno()).st_size),
                 "X-Content-SHA256": digest,
             }
-            return self._view(TeacherView, self._send("POST", "/teachers", content=_chunks(file), headers=headers))
+            return self._view(TeacherView, self._post("/teachers", content=lambda: _chunks(file), headers=headers))
 
     def teacher(self, teacher_id: str) -> TeacherView:
         """What is known of an uploaded teacher."""
@@ -185,11 +190,29 @@ class DfkdClient:
 
     def cancel(self, job_id: str) -> JobView:
         """Ask for a cancel; a running job is `cancelling` until its worker has stopped it."""
-        return self._view(JobView, self._send("POST", f"/jobs/{_part(job_id)}/cancel"))
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/cancel"))
+
+    def pause(self, job_id: str) -> JobView:
+        """Stop a job with a checkpoint, for as long as you like; a running one is `pausing` until it has stopped."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/pause"))
+
+    def resume(self, job_id: str) -> JobView:
+        """Let a paused job go on where it was."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/resume"))
+
+    def retry(self, job_id: str) -> JobView:
+        """Run a finished job once more → the new job."""
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/retry"))
+
+    def continue_(self, job_id: str, changes: Json) -> JobView:
+        """Go on with a finished job, with `changes` of its spec: `distillation.budget`, name, labels → the new job."""
+        headers = {"Content-Type": "application/json"}
+        content = json.dumps(changes).encode
+        return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/continue", content=content, headers=headers))
 
     def delete(self, job_id: str) -> None:
         """Delete a terminal job and its files."""
-        self._send("DELETE", f"/jobs/{_part(job_id)}")
+        _checked(self._http_call("DELETE", f"/jobs/{_part(job_id)}"))
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
         """What can be downloaded; empty until the job has succeeded."""
@@ -261,21 +284,38 @@ class DfkdClient:
     def _read(
         self, path: str, *, params: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """GET, repeated with growing pauses while the service is away."""
+        """GET, repeated while the service is away."""
+        return self._patiently(lambda: self._http_call("GET", path, params=list(params), headers=dict(headers or {})))
+
+    def _post(
+        self,
+        path: str,
+        *,
+        content: Callable[[], Iterator[bytes] | bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        key: str | None = None,
+    ) -> httpx.Response:
+        """POST under one key, repeated while the service is away; `content` begins anew each time."""
+        told = {**(headers or {}), "Idempotency-Key": key or str(uuid.uuid4())}
+
+        def send() -> httpx.Response:
+            return self._http_call("POST", path, content=content and content(), headers=told)
+
+        return self._patiently(send)
+
+    def _patiently(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
+        """Ask again, with growing pauses, while the service is away."""
         ends, pause = time.monotonic() + self._patience_seconds, 0.25
         while True:
             try:
-                response = self._http_call("GET", path, params=list(params), headers=dict(headers or {}))
-                if response.status_code not in _AWAY or time.monotonic() + pause > ends:
+                response = ask()
+                if not _passes(response) or time.monotonic() + pause > ends:
                     return _checked(response)
             except Unreachable:
                 if time.monotonic() + pause > ends:
                     raise
             time.sleep(pause)
             pause = min(pause * 2, 5.0)
-
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:  # Any: httpx's own options
-        return _checked(self._http_call(method, path, **options))
 
     def _http_call(self, method: str, path: str, **options: Any) -> httpx.Response:  # Any: httpx's own options
         try:
@@ -301,6 +341,14 @@ def _multipart_frame(boundary: str, spec: Json) -> tuple[bytes, bytes]:
     return head.encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
+def _passes(response: httpx.Response) -> bool:
+    """Whether this answer is worth asking again: the service is away, or still at the same request."""
+    if response.status_code == 409:
+        refusal = _refusal(response)
+        return isinstance(refusal, Refused) and refusal.problem.code == "request-in-progress"
+    return response.status_code in _AWAY
+
+
 def _framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
     yield head
     yield from _chunks(file)
@@ -308,6 +356,7 @@ def _framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    file.seek(0)
     while chunk := file.read(CHUNK_BYTES):
         yield chunk
 

@@ -17,6 +17,7 @@ from service.views import AgreementView, EventView, JobView, Problem, ReportView
 
 PLAIN_SECONDS = 15.0
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}
+_COLOURS |= {"paused": "magenta", "pausing": "magenta"}
 
 
 def console(*, stderr: bool) -> Console:
@@ -237,6 +238,6 @@ def _student(job: JobView) -> str:
 
 
 def _stage(job: JobView) -> str:
-    if job.terminal or job.state in {"queued", "cancelling"}:
+    if job.terminal or job.state in {"queued", "cancelling", "pausing", "paused"}:
         return job.state
     return "starting" if job.stage == "queued" else job.stage  # claimed, and its runner has not spoken yet

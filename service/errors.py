@@ -10,6 +10,7 @@ FrontDeskError
 ├── UnsupportedMediaType   a body, or an encoding of it, that this route does not read
 ├── RequestTimeout         the body stopped coming
 ├── DigestMismatch         the bytes do not have the digest that the client declared
+├── IdempotencyKeyReused   the key belongs to another request
 ├── NotFound               no such route
 ├── MethodNotAllowed       the route exists, the method does not
 ├── ArtifactNotReady       the job has not finished yet
@@ -88,6 +89,10 @@ class RequestTimeout(FrontDeskError):
 
 class DigestMismatch(FrontDeskError):
     """The bytes do not have the digest that the client declared."""
+
+
+class IdempotencyKeyReused(FrontDeskError):
+    """The key belongs to another request."""
 
 
 class NotFound(FrontDeskError):

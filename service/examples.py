@@ -51,6 +51,18 @@ CREATE_JOB_BODY: Document = {
     },
 }
 
+CONTINUE_JOB_BODY: Document = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "description": "The part of the spec that changes."},
+            "examples": {"more-steps": {"value": "CONTINUATION"}},
+        }
+    },
+}
+
+CONTINUATION: Document = {"distillation": {"budget": {"steps": 12000, "max_seconds": 7200}}}
+
 UPLOAD_TEACHER_BODY: Document = {
     "required": True,
     "content": {
@@ -130,6 +142,8 @@ RUNNING_JOB: Document = {
     "finished_at": None,
     "heartbeat_at": "2026-01-31T12:03:28Z",
     "revision": 231,
+    "retried_from": None,
+    "continued_from": None,
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     "spec": SPEC,
     "teacher": TEACHER,
@@ -139,6 +153,8 @@ RUNNING_JOB: Document = {
         "events": f"/jobs/{JOB_ID}/events",
         "artifacts": f"/jobs/{JOB_ID}/artifacts",
         "cancel": f"/jobs/{JOB_ID}/cancel",
+        "pause": f"/jobs/{JOB_ID}/pause",
+        "resume": f"/jobs/{JOB_ID}/resume",
     },
 }
 
@@ -175,9 +191,11 @@ _POLL_HEADERS: Document = {
     "Retry-After": _header("Seconds; absent once the job is terminal."),
 }
 
+_REPLAYED = _header("true where this is the answer that an earlier request with the same key got.")
+
 JOB_ACCEPTED: Document = {
     "description": "The job is kept and queued.",
-    "headers": {"Location": _header("The job."), **_POLL_HEADERS},
+    "headers": {"Location": _header("The job."), "Idempotency-Replayed": _REPLAYED, **_POLL_HEADERS},
     "content": {"application/json": {"examples": {"accepted": {"value": "QUEUED_JOB"}}}},
 }
 
@@ -242,6 +260,7 @@ HEAD: dict[int | str, Document] = {
 }
 
 NAMED: dict[str, Document] = {
+    "CONTINUATION": CONTINUATION,
     "EVENT_PAGE": EVENT_PAGE,
     "QUEUED_JOB": QUEUED_JOB,
     "REQUEST": REQUEST,

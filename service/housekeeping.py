@@ -33,6 +33,7 @@ async def keep_house(desk: Desk) -> None:
 
 def clean_up(desk: Desk) -> None:
     """Remove what is over its time."""
+    desk.store.keys.forget_old()
     clean(desk.store, desk.artifacts, retention_seconds=desk.settings.retention_days * DAY_SECONDS)
 
 

@@ -12,6 +12,8 @@ from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
 from jobs.errors import ArtifactLost, LedgerError, StorageUnavailable, TeacherNotFound
 from jobs.logs import about
+from jobs.origins import Origin
+from jobs.requests import Receipt, Standing
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
 from service.inspections import Facts, facts, inspect, recalled
@@ -20,23 +22,30 @@ from service.uploads import ReceivedTeacher, Submission
 log = logging.getLogger(__name__)
 
 
-def accept_submission(desk: Desk, submission: Submission, *, traceparent: str | None = None) -> Job:
+def accept_submission(
+    desk: Desk, submission: Submission, *, traceparent: str | None = None, receipt: Receipt[Standing] | None = None
+) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
     assert teacher is not None  # both parts came, or the submission was refused
     assert spec is not None
-    try:
+    with submission.discarded_on_error():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
         kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
-    except BaseException:
-        submission.discard()
-        raise
-    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent)
+    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent, receipt=receipt)
 
 
-def accept_request(desk: Desk, spec: JobSpec, teacher_id: str, *, traceparent: str | None = None) -> Job:
+def accept_request(
+    desk: Desk,
+    spec: JobSpec,
+    teacher_id: str,
+    *,
+    traceparent: str | None = None,
+    origin: Origin | None = None,
+    receipt: Receipt[Standing] | None = None,
+) -> Job:
     """A job for a teacher that is here already."""
     teacher = desk.store.get_teacher(teacher_id)
     if not desk.artifacts.exists(teacher.id):
@@ -46,19 +55,18 @@ def accept_request(desk: Desk, spec: JobSpec, teacher_id: str, *, traceparent: s
         with desk.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, desk.settings)
     resolved, _, warnings = resolve(spec, inspection)
-    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent)
+    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
 
 
-def accept_teacher(desk: Desk, teacher: ReceivedTeacher) -> tuple[TeacherRef, bool]:
+def accept_teacher(
+    desk: Desk, teacher: ReceivedTeacher, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+) -> tuple[TeacherRef, bool]:
     """Keep a teacher for later jobs → what is kept, and whether it is new."""
     told = TeacherSpec()
-    try:
+    with teacher.discarded_on_error():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
-        return _keep(desk, teacher, facts(inspection, told))
-    except BaseException:
-        teacher.upload.discard()
-        raise
+        return _keep(desk, teacher, facts(inspection, told), receipt=receipt)
 
 
 def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
@@ -68,7 +76,9 @@ def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
         return None
 
 
-def _keep(desk: Desk, teacher: ReceivedTeacher, found: Facts) -> tuple[TeacherRef, bool]:
+def _keep(
+    desk: Desk, teacher: ReceivedTeacher, found: Facts, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+) -> tuple[TeacherRef, bool]:
     """The file first, then its row; a file whose row could not be written is taken back."""
     upload = teacher.upload
     ref = TeacherRef(
@@ -81,7 +91,7 @@ def _keep(desk: Desk, teacher: ReceivedTeacher, found: Facts) -> tuple[TeacherRe
     try:
         with desk.artifacts.keeping():
             upload.commit()
-            return desk.store.put_teacher(ref)
+            return desk.store.put_teacher(ref, receipt=receipt)
     except LedgerError:
         _take_back(desk, upload.sha256)
         raise
@@ -96,10 +106,19 @@ def _take_back(desk: Desk, sha256: str) -> None:
 
 
 def _create(
-    desk: Desk, spec: JobSpec, teacher_id: str, warnings: list[dict[str, Any]], *, traceparent: str | None
+    desk: Desk,
+    spec: JobSpec,
+    teacher_id: str,
+    warnings: list[dict[str, Any]],
+    *,
+    traceparent: str | None,
+    origin: Origin | None = None,
+    receipt: Receipt[Standing] | None,
 ) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
-    job = desk.store.create(str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent)
+    job = desk.store.create(
+        str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent, origin=origin, receipt=receipt
+    )
     with about(job_id=job.id, traceparent=traceparent):
         log.info("job accepted", extra={"teacher_id": teacher_id})
     return job

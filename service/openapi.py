@@ -17,6 +17,9 @@ from service.views import Problem
 
 Document = dict[str, Any]  # Any: JSON
 _REF = "#/components/schemas/{model}"
+KEY_REFUSALS = ("request-in-progress", "idempotency-key-reused")
+"""How every POST may refuse its Idempotency-Key; one that is none is a validation-error."""
+
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 

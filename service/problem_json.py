@@ -1,5 +1,6 @@
 """RFC 9457: every refusal and every fault leaves as application/problem+json, with a code from the one table."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
 from dfkd_core.errors import DfkdError, OperatorUnsupported
-from jobs.errors import BadCursor, InvalidTransition, LedgerError, UploadTooLarge
+from jobs.errors import BadCursor, InvalidTransition, LedgerError, RequestInProgress, UploadTooLarge
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
 from service.json_front import MAX_ERRORS, child_pointer
 from service.problems import BY_CODE, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
+IN_PROGRESS_SECONDS = 2  # most requests are answered by then, whatever their lease
 
 
 def problem_response(error: Exception, *, request_id: str) -> Response:
@@ -102,6 +104,8 @@ def _members(error: Exception) -> dict[str, Any]:
 
 def _headers(error: Exception, row: Row) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, FrontDeskError) else {}
+    if isinstance(error, RequestInProgress):
+        headers["Retry-After"] = str(min(IN_PROGRESS_SECONDS, math.ceil(error.retry_after_seconds)))
     if row.status in {503, 507}:
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return headers

@@ -92,6 +92,13 @@ TABLE: tuple[Row, ...] = (
         (desk.ArtifactNotReady,),
     ),
     Row(
+        "request-in-progress",
+        _S.CONFLICT,
+        "Request in progress",
+        "A request with this `Idempotency-Key` is being answered; send it again after `Retry-After` seconds.",
+        (ledger.RequestInProgress,),
+    ),
+    Row(
         "artifact-expired",
         _S.GONE,
         "Artifact expired",
@@ -104,6 +111,13 @@ TABLE: tuple[Row, ...] = (
         "File lost",
         "The bytes are no longer in the store. A teacher's come back when it is uploaded again.",
         (ledger.ArtifactLost,),
+    ),
+    Row(
+        "checkpoint-expired",
+        _S.GONE,
+        "Checkpoint expired",
+        "The job has no checkpoint from which another could go on, or has none any more.",
+        (ledger.CheckpointExpired,),
     ),
     Row(
         "payload-too-large",
@@ -138,6 +152,13 @@ TABLE: tuple[Row, ...] = (
         "Not valid",
         "`errors` lists up to 20 fields: a JSON `pointer` into the document, or a `parameter` of the query or headers.",
         (desk.ValidationFailed, ledger.BadCursor),
+    ),
+    Row(
+        "idempotency-key-reused",
+        _S.UNPROCESSABLE_ENTITY,
+        "Idempotency key reused",
+        "Another request, with another body or to another path, was answered under this `Idempotency-Key`.",
+        (desk.IdempotencyKeyReused,),
     ),
     Row(
         "missing-part",

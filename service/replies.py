@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from fastapi import Response
 
+from jobs.requests import Standing
 from jobs.schemas import Job
 from service.views import View, job_view
 
@@ -27,6 +28,16 @@ def job_response(
     if not job.state.terminal:
         told["Retry-After"] = retry_after(job)
     return json_response(job_view(job, queue_position=queue_position), status=status, headers=told)
+
+
+def job_reply(standing: Standing, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    """The answer to a request that changed a job, or made it."""
+    return job_response(standing.job, queue_position=standing.queue_position, status=status, headers=headers)
+
+
+def job_accepted(standing: Standing) -> Response:
+    """The answer to a request that made a job."""
+    return job_reply(standing, status=202, headers={"Location": f"/jobs/{standing.job.id}"})
 
 
 def retry_after(job: Job) -> str:

@@ -2,8 +2,10 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import Request
 
@@ -34,6 +36,15 @@ class ReceivedTeacher:
     upload: Upload
     format: TeacherFormat
 
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """A refusal inside leaves no file behind."""
+        try:
+            yield
+        except BaseException:
+            self.upload.discard()
+            raise
+
 
 @dataclass(slots=True)
 class Submission:
@@ -42,9 +53,24 @@ class Submission:
     spec: JobSpec | None = None
     teacher: ReceivedTeacher | None = None
 
+    def asked(self) -> dict[str, Any]:
+        """What is asked for: spec and digest of the teacher."""
+        assert self.spec is not None  # both parts came, or the submission was refused
+        assert self.teacher is not None
+        return {"spec": self.spec.model_dump(mode="json"), "teacher": self.teacher.upload.sha256}
+
     def discard(self) -> None:
         if self.teacher is not None:
             self.teacher.upload.discard()
+
+    @contextmanager
+    def discarded_on_error(self) -> Iterator[None]:
+        """A refusal inside leaves no file behind."""
+        try:
+            yield
+        except BaseException:
+            self.discard()
+            raise
 
 
 async def receive_submission(request: Request, settings: Settings, artifacts: ArtifactStore) -> Submission:
@@ -54,11 +80,8 @@ async def receive_submission(request: Request, settings: Settings, artifacts: Ar
     bodies.check_headers(request, max_bytes=max_bytes)
     body = bodies.stream(request, max_bytes=max_bytes, idle_seconds=settings.upload_idle_seconds)
     submission = Submission()
-    try:
+    with submission.discarded_on_error():
         await _read_parts(MultipartReader(body, boundary), submission, settings, artifacts)
-    except BaseException:
-        submission.discard()
-        raise
     return submission
 
 

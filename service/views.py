@@ -113,6 +113,8 @@ class LinksView(View):
     events: str
     artifacts: str
     cancel: str
+    pause: str
+    resume: str
 
 
 class JobView(View):
@@ -121,9 +123,11 @@ class JobView(View):
     id: str = Field(description="Random UUID, made by the service.")
     name: str | None = Field(description="The caller's name for it.")
     labels: dict[str, str] = Field(description="The caller's labels.")
-    state: str = Field(description="queued, running, cancelling, paused, succeeded, failed or cancelled.")
+    state: str = Field(description="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled.")
     terminal: bool = Field(description="It will not change any more.")
-    stage: str = Field(description="queued, load, inspect, distill, export, verify, done. New ones may appear.")
+    stage: str = Field(
+        description="queued or paused, load, inspect, distill, export, verify, done. New ones may appear."
+    )
     queue_position: int | None = Field(description="1 is next; null unless queued.")
     progress: ProgressView
     best: BestView | None = Field(description="The published student, while there is one.")
@@ -137,6 +141,8 @@ class JobView(View):
     finished_at: datetime | None = Field(description="When it became terminal.")
     heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
     revision: int = Field(description="Rises with every change.")
+    retried_from: str | None = Field(None, description="The job of which this is another try.")
+    continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
     traceparent: str | None = Field(None, description="Trace (W3C) to which POST /jobs said it belongs.")
     spec: Json = Field(
         description="What was asked for, every default filled in; as stored, where another version took the job."
@@ -196,6 +202,8 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
         finished_at=job.finished_at,
         heartbeat_at=job.heartbeat_at,
         revision=job.revision,
+        retried_from=job.retried_from,
+        continued_from=job.continued_from,
         traceparent=job.traceparent,
         spec=job.spec.model_dump(mode="json"),
         teacher=teacher_view(job.teacher),
@@ -226,7 +234,8 @@ def _same(view: type[V], value: BestStudent | JobError | None) -> V | None:
 
 def _links(job_id: str) -> LinksView:
     root = f"/jobs/{job_id}"
-    return LinksView(self=root, events=f"{root}/events", artifacts=f"{root}/artifacts", cancel=f"{root}/cancel")
+    below = {name: f"{root}/{name}" for name in LinksView.model_fields if name != "self"}
+    return LinksView(self=root, **below)
 
 
 def _queued_seconds(job: Job, now: datetime) -> float:

@@ -26,6 +26,7 @@ class Reason(StrEnum):
     """Why the supervisor ended a runner; none where the runner ended by itself."""
 
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     DRAINED = "drained"
     TIME_LIMIT = "time-limit"
     STALLED = "stalled"
@@ -112,6 +113,8 @@ class Attempt:
     def _reason_with_grace(self, heartbeat: Heartbeat) -> Reason | None:
         if heartbeat.cancel_requested:
             return Reason.CANCELLED
+        if heartbeat.pause_requested:
+            return Reason.PAUSED
         if self._draining.is_set():
             return Reason.DRAINED
         running_seconds = self._claim.job.running_seconds + time.monotonic() - self._started_at

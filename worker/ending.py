@@ -2,6 +2,7 @@
 
 done                                           publish
 cancel                                         cancelled
+pause                                          paused, not charged
 drain, stop, lost lease, full disk             back to the queue, not charged
 killed, crashed, hung                          back to the queue, charged, later each time; in the end `poison`
 out of memory                                  one more try, then `out-of-memory`
@@ -104,10 +105,17 @@ class Conclusion:
         if reason is Reason.TIME_LIMIT:
             seconds = self._settings.max_running_seconds
             self.fail(JobError(code="time-limit", detail=f"the job ran for more than {seconds:.0f} s"))
+        elif reason is Reason.PAUSED:
+            self._pause()
         elif reason is Reason.STALLED:
             self._release(reason, charged=True)
         else:
             self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
+
+    def _pause(self) -> None:
+        """Paused, unless somebody resumed the job meanwhile: then it goes on at once."""
+        if not self._insist(lambda: self._store.paused(self._job_id, self._claim.fence)):
+            self._release("resumed", charged=False, delayed=False)
 
     def _conclude_error(self, error: ErrorMessage, log_tail: str) -> None:
         log.error("job failed", extra={"code": error.code, "log_tail": log_tail})

@@ -17,12 +17,13 @@ SELF_FENCE = 0.75  # of a lease without a confirmed heartbeat: stop, well before
 
 
 class Heartbeat(threading.Thread):
-    """Renews the lease, learns of cancels, and knows when the last renewal was confirmed (monotonic clock)."""
+    """Renews the lease, learns of cancels and pauses, knows when the last renewal was confirmed (monotonic clock)."""
 
     def __init__(self, store: Store, claim: Claim, *, settings: Settings, confirmed_at: float) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self.fenced_out = False
         self.cancel_requested = claim.job.cancel_requested
+        self.pause_requested = claim.job.pause_requested
         self._store = store
         self._claim = claim
         self._settings = settings
@@ -73,6 +74,7 @@ class Heartbeat(threading.Thread):
             return False
         self._confirmed_at = asked_at
         self.cancel_requested = lease.cancel_requested
+        self.pause_requested = lease.pause_requested
         on_lease = self._on_lease
         if on_lease is not None:
             on_lease(self.lease_until)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dfkd_core.config import DistillSpec
+from dfkd_core.config import Budget, DistillSpec
 from dfkd_core.progress import UpdateKind
 from jobs.schemas import BestStudent, Sha256, Value
 
@@ -35,6 +35,7 @@ class Task(Value):
     spec: DistillSpec
     workspace: Path
     resume_from: Path | None
+    continued_budget: Budget | None = None  # of the job before, which may have written `resume_from`
     threads: int
     device: str
     checkpoint_seconds: float

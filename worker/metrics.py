@@ -17,6 +17,7 @@ class Class(StrEnum):
 
     PUBLISHED = "published"
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     DRAINED = "drained"
     STOPPED = "stopped"
     SELF_FENCED = "self-fenced"

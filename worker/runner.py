@@ -46,6 +46,7 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
         threads=task.threads,
         device=task.device,
         resume_from=task.resume_from,
+        continued_budget=task.continued_budget,
         checkpoint_seconds=task.checkpoint_seconds,
         on_step=on_step,
     )

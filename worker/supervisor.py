@@ -133,6 +133,7 @@ class Supervisor:
             spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(exclude={"name", "labels"})),
             workspace=workspace,
             resume_from=resume_from,
+            continued_budget=job.continued_budget,
             threads=job.threads or self._settings.worker_threads,
             device=self._settings.worker_device,
             checkpoint_seconds=self._settings.checkpoint_seconds,

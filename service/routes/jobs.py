@@ -15,9 +15,10 @@ from service import bodies, examples
 from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import FieldError, ValidationFailed
+from service.idempotency import Exchange, OurExchange
 from service.intake import accept_request, accept_submission
-from service.openapi import problems
-from service.replies import job_response, json_response
+from service.openapi import KEY_REFUSALS, problems
+from service.replies import job_accepted, job_reply, job_response, json_response
 from service.specs import read_request
 from service.tracing import traceparent_of
 from service.uploads import receive_submission
@@ -41,40 +42,41 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
             "malformed-json", "malformed-multipart", "unexpected-part", "teacher-not-found", "request-timeout",
             "payload-too-large", "format-unsupported", "unsupported-media-type", "validation-error", "missing-part",
             "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch", "student-infeasible",
-            "student-not-smaller", "requirement-unmet", "artifact-lost", "artifact-corrupt", "unavailable",
-            "storage-full",
+            "student-not-smaller", "requirement-unmet", *KEY_REFUSALS, "artifact-lost", "artifact-corrupt",
+            "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip
-async def create_job(request: Request, desk: OurDesk, background: BackgroundTasks) -> Response:
+async def create_job(request: Request, desk: OurDesk, exchange: OurExchange, background: BackgroundTasks) -> Response:
     """Send `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON), in any order; or
     `application/json`, a spec whose `teacher.id` names a teacher that `POST /teachers` took before.
 
     The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
     leaves nothing behind. Every default is filled in, kept and echoed.
     """
-    job = await _accept(request, desk)
-    background.add_task(ring, desk.celery, job.id)
-    return await to_thread.run_sync(_accepted, desk, job)
+    job = await _accept(request, desk, exchange)
+    if job is not None:
+        background.add_task(ring, desk.celery, job.id)
+    return exchange.reply
 
 
-async def _accept(request: Request, desk: Desk) -> Job:
-    settings = desk.settings
+async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | None:
+    """The new job; None where this was asked before."""
     if bodies.media_type_of(request) == "application/json":
-        bodies.check_headers(request, max_bytes=settings.max_spec_bytes)
-        body = bodies.stream(request, max_bytes=settings.max_spec_bytes, idle_seconds=settings.upload_idle_seconds)
-        text = await bodies.read(body, max_bytes=settings.max_spec_bytes)
-        spec, teacher_id = read_request(text, max_bytes=settings.max_spec_bytes)
-        accept = partial(accept_request, desk, spec, teacher_id, traceparent=traceparent_of(request))
-        return await to_thread.run_sync(accept, limiter=desk.inspections)
-    submission = await receive_submission(request, settings, desk.artifacts)
-    accept = partial(accept_submission, desk, submission, traceparent=traceparent_of(request))
-    return await to_thread.run_sync(accept, limiter=desk.inspections)
-
-
-def _accepted(desk: Desk, job: Job) -> Response:
-    position = desk.store.queue_position(job.id)
-    return job_response(job, queue_position=position, status=202, headers={"Location": f"/jobs/{job.id}"})
+        text = await bodies.read_json(request, desk.settings)
+        spec, teacher_id = read_request(text, max_bytes=desk.settings.max_spec_bytes)
+        if exchange.asks(spec=spec.model_dump(mode="json"), teacher=teacher_id):
+            return None
+        accept = partial(accept_request, desk, spec, teacher_id)
+    else:
+        submission = await receive_submission(request, desk.settings, desk.artifacts)
+        with submission.discarded_on_error():
+            if exchange.asks(**submission.asked()):
+                submission.discard()
+                return None
+        accept = partial(accept_submission, desk, submission)
+    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
+    return await to_thread.run_sync(told, limiter=desk.inspections)
 
 
 class ListQuery(BaseModel):
@@ -157,14 +159,17 @@ def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
     response_model=JobView,
     responses={
         200: {"model": JobView, "description": "It was cancelled, or being cancelled, already."},
-        **problems("job-not-found", "invalid-transition", "unavailable"),
+        **problems("job-not-found", "invalid-transition", *KEY_REFUSALS, "unavailable"),
     },
 )
-def cancel_job(desk: OurDesk, job_id: JobId) -> Response:
+def cancel_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
     """A queued job is cancelled at once, a running one as soon as its worker has stopped it (`cancelling`)."""
+    if exchange.asks():
+        return exchange.reply
     before = desk.store.get(job_id)
-    job = desk.store.request_cancel(job_id)
-    return job_response(job, status=200 if before.public_state in {"cancelled", "cancelling"} else 202)
+    status = 200 if before.public_state in {"cancelled", "cancelling"} else 202
+    desk.store.request_cancel(job_id, receipt=exchange.receipt(partial(job_reply, status=status)))
+    return exchange.reply
 
 
 @router.delete(

@@ -1,12 +1,16 @@
 """/teachers: upload once, use in many jobs."""
 
+from functools import partial
+
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from jobs.schemas import TeacherRef
 from service import examples
 from service.dependencies import OurDesk, TeacherId
+from service.idempotency import OurExchange
 from service.intake import accept_teacher
-from service.openapi import problems
+from service.openapi import KEY_REFUSALS, problems
 from service.replies import json_response
 from service.uploads import receive_octets
 from service.views import TeacherView, teacher_view
@@ -27,17 +31,27 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
         **problems(
             "request-timeout", "payload-too-large", "format-unsupported", "unsupported-media-type",
             "validation-error", "digest-mismatch", "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch",
-            "unavailable", "storage-full",
+            *KEY_REFUSALS, "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip
-async def upload_teacher(request: Request, desk: OurDesk) -> Response:
+async def upload_teacher(request: Request, desk: OurDesk, exchange: OurExchange) -> Response:
     """The raw file as `application/octet-stream`. Its id is its sha256, so uploading it again changes nothing.
 
     Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
     """
     teacher = await receive_octets(request, desk.settings, desk.artifacts)
-    kept, new = await to_thread.run_sync(accept_teacher, desk, teacher, limiter=desk.inspections)
+    with teacher.discarded_on_error():
+        if exchange.asks(teacher=teacher.upload.sha256):
+            teacher.upload.discard()
+            return exchange.reply
+    accept = partial(accept_teacher, desk, teacher, receipt=exchange.receipt(_kept))
+    await to_thread.run_sync(accept, limiter=desk.inspections)
+    return exchange.reply
+
+
+def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
+    kept, new = outcome
     return json_response(teacher_view(kept), status=201 if new else 200, headers={"Location": f"/teachers/{kept.id}"})
 
 

@@ -5,6 +5,7 @@ the end its history.
 """
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +22,20 @@ from tests.jobs.clockwork import end_pauses, expire_lease
 
 MAX_JOBS, MAX_ATTEMPTS, MAX_CRASHES = 2, 4, 2
 SLOT = st.sampled_from([0, 0, 0, 1, 2])  # 0: a running job where there is one
-WORK = ("heartbeat", "report", "report", "checkpoint", "checkpoint", "succeed", "fail", "confirm_cancel", "release")
-VERB = st.sampled_from(
-    [*WORK, "release", "lose_worker", "sweep", "cancel", "claim", "claim", "claim", "submit", "delete"]
+WORK = (
+    "heartbeat",
+    "report",
+    "report",
+    "checkpoint",
+    "checkpoint",
+    "succeed",
+    "fail",
+    "confirm_cancel",
+    "confirm_pause",
+    "release",
 )
+ASKED = ("cancel", "pause", "pause", "resume", "submit", "delete")
+VERB = st.sampled_from([*WORK, *ASKED, "release", "lose_worker", "sweep", "claim", "claim", "claim"])
 LAG = st.sampled_from([0, 0, 0, 1])  # the owner mostly, a zombie sometimes
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -39,6 +50,7 @@ class Model:
     attempt: int = 0
     crashes: int = 0
     cancel: bool = False
+    pause: bool = False
     expired: bool = False
     code: str | None = None
     fraction: float = 0.0
@@ -50,7 +62,7 @@ class Model:
         return self.state == "running" and self.fence == fence
 
     def end(self, state: str, code: str | None = None) -> None:
-        self.state, self.code, self.expired = state, code, False
+        self.state, self.code, self.expired, self.pause = state, code, False, False
         self.events += 1
 
     def give_back(self, *, charged: bool) -> None:
@@ -65,6 +77,9 @@ class Model:
             self.end("failed", "poison")
         elif self.attempt >= MAX_ATTEMPTS:
             self.end("failed", "worker-lost")
+        elif self.pause:
+            self.end("paused")
+            self.events += 1
         else:
             self.end("queued")
 
@@ -137,7 +152,7 @@ class LedgerLaw(RuleBasedStateMachine):
             assert lease is None
         else:
             assert lease is not None
-            assert lease.cancel_requested is model.cancel
+            assert (lease.cancel_requested, lease.pause_requested) == (model.cancel, model.pause)
             model.expired = False
 
     def report(self, slot: int, lag: int, number: int) -> None:
@@ -182,6 +197,16 @@ class LedgerLaw(RuleBasedStateMachine):
         if told:
             model.end("cancelled")
 
+    def confirm_pause(self, slot: int, lag: int, _number: int) -> None:
+        job_id, model, fence = self.drawn(slot, lag)
+        told = self.store.paused(job_id, fence)
+        assert told is (model.held(fence) and (model.pause or model.cancel))
+        if told and model.cancel:
+            model.end("cancelled")
+        elif told:
+            model.attempt -= 1
+            model.end("paused")
+
     def release(self, slot: int, lag: int, number: int) -> None:
         charged = number % 2 == 0
         job_id, model, fence = self.drawn(slot, lag)
@@ -205,6 +230,7 @@ class LedgerLaw(RuleBasedStateMachine):
             model.give_back(charged=True)
         for state, ids in (("queued", found.expired), ("failed", found.failed), ("cancelled", found.cancelled)):
             assert ids == [model.id for model in due if model.state == state]
+        assert found.paused == [model.id for model in due if model.state == "paused"]
         # A job that the same sweep put back is due, too: there is no back-off here.
         assert found.ring == [model.id for model in self.models.values() if model.state == "queued"][:20]
 
@@ -217,12 +243,46 @@ class LedgerLaw(RuleBasedStateMachine):
         except InvalidTransition:
             assert model.state in {"succeeded", "failed"}
         else:
-            assert model.state in {"queued", "running", "cancelled"}
-            if model.state == "queued":
+            assert model.state in {"queued", "running", "paused", "cancelled"}
+            if model.state in {"queued", "paused"}:
                 model.end("cancelled")
             elif model.state == "running" and not model.cancel:
                 model.events += 1
             model.cancel = True
+
+    def pause(self, slot: int, _lag: int, _number: int) -> None:
+        _, model, _ = self.drawn(slot)
+        if self.refused(self.store.request_pause, model):
+            return
+        if model.state == "queued":
+            model.end("paused")
+        elif model.state == "running" and not model.pause:
+            model.pause = True
+            model.events += 1
+
+    def resume(self, slot: int, _lag: int, _number: int) -> None:
+        _, model, _ = self.drawn(slot)
+        if self.refused(self.store.request_resume, model):
+            return
+        if model.state == "paused":
+            model.end("queued")
+        elif model.pause:
+            model.pause = False
+            model.events += 1
+
+    def refused(self, ask: Callable[[str], object], model: Model) -> bool:
+        """Whether a pause or a resume is refused, and rightly so."""
+        try:
+            ask(model.id)
+        except JobNotFound:
+            assert model.state == "deleted"
+        except InvalidTransition:
+            assert model.state in ENDED or model.cancel
+        else:
+            assert model.state in {"queued", "running", "paused"}
+            assert not model.cancel
+            return False
+        return True
 
     def delete(self, slot: int, _lag: int, _number: int) -> None:
         job_id, model, _ = self.drawn(slot)
@@ -231,7 +291,7 @@ class LedgerLaw(RuleBasedStateMachine):
         except JobNotFound:
             assert model.state == "deleted"
         except InvalidTransition:
-            assert model.state in {"queued", "running"}
+            assert model.state in {"queued", "running", "paused"}
         else:
             assert model.state in ENDED
             del self.models[job_id]
@@ -242,8 +302,9 @@ class LedgerLaw(RuleBasedStateMachine):
         assert list(jobs) == list(self.models)[::-1]
         for model in self.models.values():
             job = jobs[model.id]
-            found = (job.state, job.fence, job.attempt, job.cancel_requested, job.progress.fraction)
-            assert found == (model.state, model.fence, model.attempt, model.cancel, model.fraction)
+            found = (job.state, job.fence, job.attempt, job.cancel_requested, job.pause_requested)
+            assert found == (model.state, model.fence, model.attempt, model.cancel, model.pause)
+            assert job.progress.fraction == model.fraction
             assert (job.error and job.error.code) == model.code
             assert (job.finished_at is not None) is (model.state in ENDED)
             assert bool(job.artifacts) is (job.state is JobState.SUCCEEDED)

@@ -76,7 +76,7 @@ def test_the_checks_are_those_of_the_code(sqlite_url: str, postgres_url: str, tm
                 connection.exec_driver_sql(f"DROP TABLE {name}" + (" CASCADE" if url == postgres_url else ""))
             tables.metadata.create_all(connection)
         assert made == asked(url, constraints)
-        assert len(made) == 4
+        assert len(made) == 5
 
 
 def test_numbers_of_deleted_jobs_are_not_used_again_on_sqlite(sqlite_url: str) -> None:

@@ -99,6 +99,27 @@ def test_submit_takes_the_id_of_a_known_teacher(run: Run, service: Service, queu
     assert json.loads(ran.out)["teacher"]["id"] == teacher_id
 
 
+def test_submitting_twice_under_one_key_makes_one_job(run: Run, service: Service, queued: str) -> None:
+    words = (service.store.get(queued).teacher.id, "--student", "lenet5_half", "--idempotency-key", f"cli-{queued}")
+    first, second = run("submit", *words), run("submit", *words)
+    assert (first.code, second.code, first.out) == (Exit.OK, Exit.OK, second.out)
+    assert first.out.strip() == service.store.list(1).jobs[0].id != queued
+    assert "idempotency-key-reused" in run("submit", *words, "--name", "another").err
+
+
+def test_a_job_is_paused_and_resumed(run: Run, queued: str) -> None:
+    assert (run("pause", queued).out, run("resume", queued).out) == ("paused\n", "queued\n")
+    assert json.loads(run("pause", queued, "--json").out)["state"] == "paused"
+    assert run("pause", "x").code == Exit.REFUSED
+
+
+def test_a_finished_job_is_run_once_more_or_refused(run: Run, service: Service, finished: Finished) -> None:
+    ran = run("retry", finished.id)
+    assert service.store.get(ran.out.strip()).retried_from == finished.id
+    ran = run("continue", finished.id, "--steps", 9000)
+    assert (ran.code, "checkpoint-expired" in ran.err) == (Exit.REFUSED, True)
+
+
 def test_a_refusal_names_code_field_and_hint_on_standard_error(run: Run, teacher_file: Path) -> None:
     ran = run("submit", teacher_file, "--student", "lenet5_half", "--set", "distillation.sed=7")
     assert (ran.code, ran.out) == (Exit.REFUSED, "")

@@ -39,6 +39,16 @@ def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     return files(task, student=f"student of {STEPS} steps", report=json.dumps({"began_at": first}))
 
 
+def slow(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """As `done`, in a few seconds."""
+
+    def pausing(update: Update) -> bool:
+        time.sleep(0.1)
+        return on_step(update)
+
+    return done(task, pausing)
+
+
 def rescored(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Publish a student at step 2, and find a lower agreement of that student at every later step."""
     on_step(Update("stage", "distill", 0, STEPS))
@@ -206,8 +216,16 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
     return files(task, report=json.dumps(facts))
 
 
+def tell_task(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Report from where this run would go on, and under which budget that was computed."""
+    began_at = task.resume_from.read_text() if task.resume_from else None
+    budget = task.continued_budget and task.continued_budget.model_dump()
+    return files(task, report=json.dumps({"began_at": began_at, "continued_budget": budget}))
+
+
 ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "done": done,
+    "slow": slow,
     "rescored": rescored,
     "endless": endless,
     "deaf": deaf,
@@ -227,6 +245,7 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "liar": liar,
     "parent": parent,
     "tell": tell,
+    "tell_task": tell_task,
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,160 @@
+"""Requests with a key: the first is answered and its answer kept, the same again gets that answer.
+
+A request holds its key from before its body is read, by a lease, so that a process that was killed does not keep it.
+The answer is written in the transaction that brings about what it tells: there is no job without its answer, and no
+answer without its job. Nothing here knows what an answer looks like.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from jobs import queries, tables
+from jobs.clock import elapsed_seconds, now
+from jobs.database import Database, Transaction
+from jobs.errors import RequestInProgress
+from jobs.schemas import Job
+
+T = TypeVar("T")
+
+KEPT_SECONDS = 86400.0
+"""How long an answer is kept."""
+
+_requests = tables.requests
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A key that is ours: the token guards every write."""
+
+    key: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How an earlier request with a key was answered, and which request that was."""
+
+    fingerprint: str
+    text: str
+
+
+class Standing(NamedTuple):
+    """A job and its place in the queue, as one transaction sees them."""
+
+    job: Job
+    queue_position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Generic[T]):
+    """What is to be told of an outcome, and for which request it is kept."""
+
+    answer: Callable[[T], str]  # called within the transaction, and again where that is tried again
+    held: Held | None  # None: the request has no key, nothing is kept
+    fingerprint: str
+
+
+def hold(transaction: Transaction, held: Held, *, lease_seconds: float) -> Answer | None:
+    """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
+    connection = transaction.connection
+    if _insert(connection, held, lease_seconds=lease_seconds):
+        return None
+    row = _lock(connection, held.key)
+    if row is None:
+        raise RequestInProgress(1.0)  # it was refused just now
+    if row.answer is not None and not row.expired:
+        return Answer(fingerprint=row.fingerprint, text=row.answer)
+    if row.answer is None and row.left_seconds > 0 and row.token != held.token:
+        raise RequestInProgress(row.left_seconds)
+    values = _new(held, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None}
+    connection.execute(update(_requests).where(_requests.c.key == held.key).values(values))
+    return None
+
+
+def renew(transaction: Transaction, held: Held, *, lease_seconds: float) -> bool:
+    """Hold on to a key; False where somebody else has it."""
+    statement = update(_requests).where(*_ours(held)).values(lease_until=now(lease_seconds))
+    return transaction.connection.execute(statement).rowcount == 1
+
+
+def settle(transaction: Transaction, receipt: Receipt[T], outcome: T) -> None:
+    """Tell the outcome, and keep what is told. RequestInProgress, which undoes it all, where the key was lost."""
+    text = receipt.answer(outcome)
+    if receipt.held is None:
+        return
+    values = {"fingerprint": receipt.fingerprint, "answer": text, "expires_at": now(KEPT_SECONDS)}
+    statement = update(_requests).where(*_ours(receipt.held)).values(values)
+    if transaction.connection.execute(statement).rowcount == 0:
+        raise RequestInProgress(1.0)
+
+
+def let_go(transaction: Transaction, held: Held) -> None:
+    """Free a key that has no answer: the request was refused."""
+    statement = delete(_requests).where(*_ours(held), _requests.c.answer.is_(None))
+    transaction.connection.execute(statement)
+
+
+def forget_old(transaction: Transaction) -> int:
+    """Remove what is kept no longer; how many there were."""
+    return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
+
+
+def told(transaction: Transaction, job_id: str, receipt: Receipt[Standing] | None) -> Job:
+    """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
+    job = queries.job_with_id(transaction.connection, job_id)
+    if receipt is not None:
+        position = queries.position(transaction.connection, job_id)
+        settle(transaction, receipt, Standing(job, position))
+    return job
+
+
+class Keys:
+    """The keys of requests, one transaction a method: `Store.keys`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def hold(self, held: Held, lease_seconds: float) -> Answer | None:
+        """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
+        return self._database.write(lambda t: hold(t, held, lease_seconds=lease_seconds))
+
+    def renew(self, held: Held, lease_seconds: float) -> bool:
+        """Hold on to a key; False where somebody else has it."""
+        return self._database.write(lambda t: renew(t, held, lease_seconds=lease_seconds))
+
+    def let_go(self, held: Held) -> None:
+        """Free a key, unless there is an answer by now."""
+        self._database.write(lambda t: let_go(t, held))
+
+    def forget_old(self) -> int:
+        """Remove answers that are kept no longer, and keys of the dead; how many there were."""
+        return self._database.write(forget_old)
+
+
+def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(_requests).values(_new(held, lease_seconds=lease_seconds)).on_conflict_do_nothing()
+    return connection.execute(statement.returning(_requests.c.key)).first() is not None
+
+
+def _new(held: Held, *, lease_seconds: float) -> dict[str, Any]:
+    return {
+        "key": held.key,
+        "token": held.token,
+        "lease_until": now(lease_seconds),
+        "expires_at": now(KEPT_SECONDS),
+    }
+
+
+def _lock(connection: Connection, key: str) -> Row[Any] | None:
+    left_seconds = elapsed_seconds(_requests.c.lease_until, now()).label("left_seconds")
+    statement = select(_requests, left_seconds, (_requests.c.expires_at < now()).label("expired"))
+    return connection.execute(statement.where(_requests.c.key == key).with_for_update()).one_or_none()
+
+
+def _ours(held: Held) -> list[ColumnElement[bool]]:
+    return [_requests.c.key == held.key, _requests.c.token == held.token]

@@ -1,0 +1,61 @@
+"""What callers want of a job that is there: cancel, pause, resume.
+
+A job that waits obeys at once, one that runs when its worker has stopped it. Until then a pause is only a wish, which a
+resume takes back and a cancel overrules. A paused job has no lease and no owner; the attempt that was stopped for it is
+not counted.
+"""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from jobs import tables
+from jobs.claims import end_cancelled, held, locked, no_longer_running, paused_values
+from jobs.clock import now
+from jobs.database import Transaction
+from jobs.rows import change
+from jobs.schemas import JobState
+
+_jobs = tables.jobs
+
+
+def request_cancel(transaction: Transaction, row: Row[Any]) -> None:
+    """Cancel a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
+    guard = [_jobs.c.number == row.number, _jobs.c.state == row.state, _jobs.c.cancel_requested_at.is_(None)]
+    if row.state == JobState.RUNNING:
+        change(transaction, guard, {"cancel_requested_at": now()}, [("cancel-requested", {})])
+        return
+    values = {"state": JobState.CANCELLED, "cancel_requested_at": now(), "finished_at": now()}
+    change(transaction, guard, values, [("cancelled", {})])
+
+
+def request_pause(transaction: Transaction, row: Row[Any]) -> None:
+    """Pause a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
+    guard = [_jobs.c.number == row.number, _jobs.c.state == row.state]
+    if row.state == JobState.RUNNING and row.pause_requested_at is None:
+        change(transaction, guard, {"pause_requested_at": now()}, [("pause-requested", {})])
+    elif row.state == JobState.QUEUED:
+        change(transaction, guard, paused_values(), [("paused", {})])
+
+
+def request_resume(transaction: Transaction, row: Row[Any]) -> None:
+    """Queue a paused row again, or take back the wish to pause one."""
+    guard = [_jobs.c.number == row.number, _jobs.c.state == row.state]
+    if row.state == JobState.PAUSED:
+        values = {"state": JobState.QUEUED, "stage": "queued", "not_before": now(), "ring_at": now(), "rings": 0}
+        change(transaction, guard, values, [("resumed", {})])
+    elif row.pause_requested_at is not None:
+        change(transaction, guard, {"pause_requested_at": None}, [("resumed", {})])
+
+
+def paused(transaction: Transaction, job_id: str, fence: int) -> bool:
+    """The runner is gone as asked; cancelled where that was asked too. False when fenced out or resumed meanwhile."""
+    row = locked(transaction.connection, *held(job_id, fence))
+    if row is None:
+        return False
+    if row.cancel_requested_at is not None:
+        return end_cancelled(transaction, row) is not None
+    if row.pause_requested_at is None:
+        return False
+    values = no_longer_running() | paused_values() | {"attempt": row.attempt - 1}
+    return change(transaction, held(row.id, row.fence), values, [("paused", {"attempt": row.attempt})]) is not None

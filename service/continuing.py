@@ -1,0 +1,79 @@
+"""What a job that continues another may ask for: more of the same.
+
+The checkpoint from which it goes on was computed by the old spec, so nothing that computes may change but the budget.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from dfkd_core.config import Budget
+from jobs.schemas import Job, JobSpec
+from service.errors import FieldError, ValidationFailed
+from service.json_front import MAX_ERRORS, child_pointer, read_json_object
+from service.specs import validate
+
+Json = dict[str, Any]  # Any: JSON
+
+BUDGET = "/distillation/budget"
+_FREE = {BUDGET, "/name", "/labels"}
+
+
+def readable_spec(job: Job) -> JobSpec:
+    """The spec of a job that is to be run again; ValidationFailed."""
+    if isinstance(job.spec, JobSpec):
+        return job.spec
+    raise ValidationFailed(
+        "The spec of this job was stored by another version, and this one cannot read it.",
+        hint="Submit the spec to POST /jobs: the answer names each field that has to change.",
+    )
+
+
+def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
+    """The spec of `job` with what `text` changes in it: a larger budget, name and labels. ValidationFailed."""
+    old = readable_spec(job)
+    before = old.model_dump(mode="json")
+    spec = validate(JobSpec, _merged(before, read_json_object(text, max_bytes=max_bytes), pointer=""))
+    changed = list(_differences(before, spec.model_dump(mode="json"), pointer=""))[:MAX_ERRORS]
+    if changed:
+        raise ValidationFailed(
+            "A job that is continued computes what it computed before, only longer.",
+            errors=[FieldError(pointer, "cannot change when a job is continued") for pointer in changed],
+            hint="Only distillation.budget, name and labels can change; POST /jobs takes any other spec.",
+        )
+    _check_budget(old.distillation.budget, spec.distillation.budget, steps_done=job.progress.step)
+    return spec
+
+
+def _check_budget(old: Budget, new: Budget, *, steps_done: int) -> None:
+    """There has to be something left to do; what was scheduled for is not taken back."""
+    if new.steps >= old.steps and new.steps > steps_done:
+        return
+    least = max(old.steps, steps_done + 1)
+    raise ValidationFailed(
+        "The budget leaves nothing to do.",
+        errors=[FieldError(f"{BUDGET}/steps", f"must be {least} at least: {steps_done} are done")],
+        hint="distillation.budget.steps counts all student updates, those of the job before included.",
+    )
+
+
+def _merged(before: Json, changes: Json, *, pointer: str) -> Json:
+    """`before` with `changes` laid over it, object by object; labels as a whole."""
+    merged = dict(before)
+    for key, value in changes.items():
+        below, known = child_pointer(pointer, key), before.get(key)
+        if isinstance(value, dict) and isinstance(known, dict) and below != "/labels":
+            merged[key] = _merged(known, value, pointer=below)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _differences(before: Any, after: Any, *, pointer: str) -> Iterator[str]:
+    """Pointers to what differs and must not."""
+    if pointer in _FREE:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in {**before, **after}:
+            yield from _differences(before.get(key), after.get(key), pointer=child_pointer(pointer, key))
+    elif before != after:
+        yield pointer

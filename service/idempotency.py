@@ -1,0 +1,156 @@
+"""Idempotency-Key: a request that is sent again under its key is answered again, not done again.
+
+The key is taken before the body is read. What makes two requests the same is their route and what they ask for: the
+spec with its defaults filled in and the digest of the teacher, not the bytes on the way. Refusals are not kept.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, TypeVar
+
+from anyio import to_thread
+from fastapi import Depends, Header, Request, Response
+
+from jobs.errors import LedgerError
+from jobs.requests import Answer, Held, Receipt
+from service.dependencies import Desk, OurDesk
+from service.errors import FieldError, IdempotencyKeyReused, ValidationFailed
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+_RENEWALS = 3  # in one lease
+_NOT_KEPT = {"content-length"}
+
+
+class Exchange:
+    """One POST: what it asks, and what it is told. `response` is there once the ledger has settled it."""
+
+    def __init__(self, route: str, held: Held | None, answered: Answer | None) -> None:
+        self.response: Response | None = None
+        self._route = route
+        self._held = held
+        self._answered = answered
+        self._fingerprint = ""
+
+    def asks(self, **what: Any) -> bool:  # Any: JSON
+        """Say what the request asks for. True: it was answered before, and that is `response`. IdempotencyKeyReused."""
+        text = json.dumps({"route": self._route, **what}, sort_keys=True, ensure_ascii=True, allow_nan=False)
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+        if self._answered is None:
+            return False
+        if self._answered.fingerprint != self._fingerprint:
+            raise IdempotencyKeyReused(
+                "This key was used for another request.",
+                hint="Make a new key for every new request; send an old one only with exactly what it was made for.",
+                errors=[FieldError("", "belongs to another request", parameter=HEADER.lower())],
+            )
+        self.response = _response_from(self._answered.text)
+        return True
+
+    def receipt(self, respond: Callable[[T], Response]) -> Receipt[T]:
+        """How the ledger tells the outcome, within the transaction that brings it about."""
+
+        def answer(outcome: T) -> str:
+            self.response = respond(outcome)
+            return _text_from(self.response)
+
+        return Receipt(answer, self._held, self._fingerprint)
+
+    @property
+    def reply(self) -> Response:
+        """The response, which must be there by now."""
+        assert self.response is not None
+        return self.response
+
+
+async def exchange_of(
+    request: Request,
+    desk: OurDesk,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="Optional, 1 to 255 visible ASCII characters, new for every new request: the same request "
+            "under the same key is done once, and answered alike for a day."
+        ),
+    ] = None,
+) -> AsyncIterator[Exchange]:
+    """Takes the request's key, if it has one, and holds it until the request is over. RequestInProgress."""
+    route = f"{request.method} {request.url.path}"
+    if idempotency_key is None:
+        yield Exchange(route, None, None)
+        return
+    held = Held(key_of(request.headers.getlist(HEADER)), uuid.uuid4().hex)
+    answered = await to_thread.run_sync(desk.store.keys.hold, held, desk.settings.request_lease_seconds)
+    if answered is not None:
+        yield Exchange(route, None, answered)
+        return
+    try:
+        async with _renewing(desk, held):
+            yield Exchange(route, held, None)
+    except BaseException:
+        await to_thread.run_sync(_let_go, desk, held)
+        raise
+
+
+OurExchange = Annotated[Exchange, Depends(exchange_of)]
+
+
+def key_of(values: list[str]) -> str:
+    """The key in a header, plain or as a quoted string (RFC 8941); ValidationFailed."""
+    text = values[0].strip() if len(values) == 1 else ""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if not KEY.fullmatch(text):
+        error = FieldError("", "must be one key of 1 to 255 visible ASCII characters", parameter=HEADER.lower())
+        raise ValidationFailed("The idempotency key is not valid.", errors=[error])
+    return text
+
+
+@asynccontextmanager
+async def _renewing(desk: Desk, held: Held) -> AsyncIterator[None]:
+    """Keeps the lease fresh inside: an upload may take longer than one."""
+
+    async def renew() -> None:
+        while True:
+            await asyncio.sleep(desk.settings.request_lease_seconds / _RENEWALS)
+            with suppress(LedgerError):
+                await to_thread.run_sync(desk.store.keys.renew, held, desk.settings.request_lease_seconds)
+
+    task = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _let_go(desk: Desk, held: Held) -> None:
+    """What was refused may be sent again at once; what was answered stays answered."""
+    try:
+        desk.store.keys.let_go(held)
+    except LedgerError:
+        log.warning("a key stays taken until its lease ends", exc_info=True)
+
+
+def _text_from(response: Response) -> str:
+    headers = {name: value for name, value in response.headers.items() if name not in _NOT_KEPT}
+    body = bytes(response.body).decode()
+    return json.dumps({"status": response.status_code, "headers": headers, "body": body})
+
+
+def _response_from(text: str) -> Response:
+    kept = json.loads(text)
+    headers: Mapping[str, str] = {**kept["headers"], REPLAYED: "true"}
+    return Response(kept["body"], status_code=kept["status"], headers=dict(headers))
