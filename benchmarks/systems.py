@@ -29,8 +29,6 @@ NEED_BATCHNORM = ("ddad",)
 SYSTEMS: dict[str, list[str]] = {
     **{name: [f"distillation.method={name}"] for name in get_args(MethodName) if name not in NEED_BATCHNORM},
     "pre_dfkd + ring": ["distillation.method=pre_dfkd", "distillation.memory=ring"],
-    "pre_dfkd + reservoir": ["distillation.method=pre_dfkd", "distillation.memory=reservoir"],
-    "mad + ema": ["distillation.method=mad", "distillation.memory=ema"],
 }
 
 

@@ -220,8 +220,8 @@ class Training(Frozen):
     hard_weight: Weight = Field(0.0, description="Weight of the cross-entropy with the teacher's class.")
     feature_weight: Weight = Field(
         10.0,
-        description="Weight of how badly a linear map guesses the teacher's penultimate features from the student's, "
-        "where both end in a linear layer; on procedural images only. Published: 0.",
+        description="Weight of how badly a linear map guesses the teacher's last features from the student's, where "
+        "both end in a linear layer; on procedural images only; falls with the learning rate. Published: 0.",
     )
     attention_weight: Weight = Field(
         0.0, description="Weight of the distance between the attention maps of student and teacher."

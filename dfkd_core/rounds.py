@@ -204,7 +204,8 @@ def _compared(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | 
     changes = training.augmentation.active or training.valid_range
     images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
     if run.transfer.active:
-        return images, *run.transfer.compare(images, featured=num_procedural(run, len(images)))
+        rate = run.schedule.student_rate(run.counters.steps)
+        return images, *run.transfer.compare(images, featured=num_procedural(run, len(images)), rate=rate)
     return images, student(images), run.teacher.label(images) if changes else batch.teacher_logits, None
 
 

@@ -1,12 +1,15 @@
 """Transfer: what a student learns from inside its teacher, beside the logits.
 
-Penultimate features: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015, https://arxiv.org/abs/1412.6550. A
-linear map, learnt beside the student, guesses the teacher's from the student's.
+Features: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015, https://arxiv.org/abs/1412.6550. They are what
+the last layer with weights in front of the classifier puts out, before any rectifier. A linear map of channels, learnt
+beside the student, guesses the teacher's from the student's.
 Attention: Zagoruyko and Komodakis, *Paying More Attention to Attention*, ICLR 2017, https://arxiv.org/abs/1612.03928.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,7 +19,8 @@ from dfkd_core import losses
 from dfkd_core.config import Training
 from dfkd_core.engine import widened
 from dfkd_core.errors import RequirementError
-from dfkd_core.forward import forward_with_input_of
+from dfkd_core.forward import evaluating
+from dfkd_core.inheritance import layers_in_order
 from dfkd_core.teachers.teacher import Teacher
 
 Size = tuple[int, int]  # height, width
@@ -26,46 +30,40 @@ RIDGE = 1e-3  # of the mean square of a feature, in the regressor's start
 
 
 class Transfer:
-    """The weighted losses of a pair. That of the features is left out where `features` is False, and for a pair that
-    does not end in linear layers.
-    """
+    """The weighted losses of a pair. Features are left out where `features` is False and where none are alike."""
 
     def __init__(self, student: nn.Module, teacher: Teacher, training: Training, *, features: bool = True) -> None:
         self._student, self._teacher = student, teacher
         self._attention_weight = training.attention_weight
-        own = getattr(student, "classifier", None)
-        self._read = own if isinstance(own, nn.Linear) and "features" in teacher.offers else None
-        self._feature_weight = training.feature_weight if features and self._read is not None else 0.0
-        self._regressor: Tensor | None = None  # (F_student + 1, F_teacher), the last row is the bias
+        self._feature_weight = training.feature_weight
+        self._layers = _feature_layers(student, teacher) if features and training.feature_weight else None
+        self._regressor: Tensor | None = None  # (channels of the student + 1, of the teacher), the last row is the bias
         self._optimizer: torch.optim.Adam | None = None
 
     @property
     def active(self) -> bool:
         """Whether there is anything to learn but the logits."""
-        return self._feature_weight > 0 or self._attention_weight > 0
+        return self._layers is not None or self._attention_weight > 0
 
-    def compare(self, images: Tensor, *, featured: int) -> tuple[Tensor, Tensor, Tensor]:
+    def compare(self, images: Tensor, *, featured: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the weighted losses.
 
-        Features are compared on the first `featured` images, attention on all.
+        Features are compared on the first `featured` images, attention on all. What features weigh falls with `rate`,
+        that of the student's schedule: they lead to the answers, which have the last word.
         """
-        with torch.no_grad(), _attention_maps(self._teacher, wanted=self._attention_weight > 0) as theirs:
-            if self._feature_weight:
-                teacher_logits, wanted = self._teacher.forward_with_features(images)
-            else:
-                teacher_logits = self._teacher(images)
-        with _attention_maps(self._student, wanted=self._attention_weight > 0) as ours:
-            if self._feature_weight:
-                assert self._read is not None
-                student_logits, known = forward_with_input_of(self._read, self._student, images)
-            else:
-                student_logits = self._student(images)
+        own_layer, their_layer = self._layers or (None, None)
+        attends = self._attention_weight > 0
+        with torch.no_grad(), _watched(self._teacher, their_layer, maps=attends) as theirs:
+            teacher_logits = self._teacher(images)
+        with _watched(self._student, own_layer, maps=attends) as ours:
+            student_logits = self._student(images)
         loss = torch.zeros((), device=images.device)
-        if self._attention_weight:
-            loss = loss + self._attention_weight * losses.attention_distance(_alike(ours, theirs))
-        if self._feature_weight and featured:
-            known, wanted = known[:featured], wanted[:featured]
-            loss = loss + self._feature_weight * losses.unexplained(self._guess(known, wanted), wanted)
+        if attends:
+            loss = loss + self._attention_weight * losses.attention_distance(_alike(ours.maps, theirs.maps))
+        if self._layers is not None and featured:
+            known, wanted = (_by_place(seen.features[:featured]) for seen in (ours, theirs))
+            unexplained = losses.unexplained(self._guess(known, wanted), wanted)
+            loss = loss + self._feature_weight * rate * unexplained
         return student_logits, teacher_logits, loss
 
     def step(self, *, rate: float) -> None:
@@ -100,22 +98,61 @@ class Transfer:
             self._optimizer.load_state_dict(state["optimizer"])
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What a forward left behind."""
+
+    features: Tensor = field(default_factory=lambda: torch.empty(0))
+    maps: dict[Size, Tensor] = field(default_factory=dict)  # the last feature map (N, C, H, W) of every size
+
+
 @contextmanager
-def _attention_maps(network: nn.Module, *, wanted: bool) -> Iterator[dict[Size, Tensor]]:
-    """While open, the last feature map (N, C, H, W) of every size that goes through a layer of `network`."""
-    maps: dict[Size, Tensor] = {}
+def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iterator[_Seen]:
+    """While open, a forward of `network` leaves the outputs of `layer` here, and feature maps where `maps` is True."""
+    seen = _Seen()
 
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
+    def keep_features(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen.features = widened(output)
+
+    def keep_map(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            maps[output.shape[2], output.shape[3]] = widened(output)
+            seen.maps[output.shape[2], output.shape[3]] = widened(output)
 
-    layers = [module for module in network.modules() if not any(module.children())] if wanted else []
-    handles = [layer.register_forward_hook(keep) for layer in layers]
+    leaves = [module for module in network.modules() if not any(module.children())] if maps else []
+    handles = [leaf.register_forward_hook(keep_map) for leaf in leaves]
+    handles += [] if layer is None else [layer.register_forward_hook(keep_features)]
     try:
-        yield maps
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _feature_layers(student: nn.Module, teacher: Teacher) -> tuple[nn.Module, nn.Module] | None:
+    """The layers of both whose outputs are compared; None where one has none, or they differ in more than channels."""
+    image = torch.zeros(1, *teacher.input_space.shape, device=next(student.parameters()).device)
+    own = _before(student, getattr(student, "classifier", None), image)
+    theirs = _before(teacher, teacher.classifier, image)
+    if own is None or theirs is None:
+        return None
+    shapes = []
+    for network, layer in (student, own), (teacher, theirs):
+        with torch.no_grad(), evaluating(network), _watched(network, layer, maps=False) as seen:
+            network(image)
+        shapes.append(seen.features.shape)
+    alike = len(shapes[0]) in (2, 4) and shapes[0][2:] == shapes[1][2:]
+    return (own, theirs) if alike else None
+
+
+def _before(network: nn.Module, classifier: nn.Module | None, image: Tensor) -> nn.Module | None:
+    """The layer with weights that runs right before the classifier."""
+    layers = list(layers_in_order(network, image).values())
+    return next((layer for layer, after in pairwise(layers) if after is classifier), None)
+
+
+def _by_place(features: Tensor) -> Tensor:
+    """(N, C) or (N, C, H, W) as one row for each place."""
+    return features.transpose(0, 1).flatten(1).T
 
 
 def _alike(ours: Mapping[Size, Tensor], theirs: Mapping[Size, Tensor]) -> list[tuple[Tensor, Tensor]]:

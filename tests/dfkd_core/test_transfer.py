@@ -31,7 +31,9 @@ def student_of(width: int = 6) -> nn.Module:
 
 def test_logits_are_those_of_the_two_networks() -> None:
     teacher, student = tiny_teacher(), student_of()
-    own, theirs, _ = transfer(teacher, student, feature_weight=1.0, attention_weight=1.0).compare(images(), featured=64)
+    own, theirs, _ = transfer(teacher, student, feature_weight=1.0, attention_weight=1.0).compare(
+        images(), featured=64, rate=1.0
+    )
     assert torch.equal(own, student(images()))
     assert torch.equal(theirs, teacher.label(images()))
 
@@ -40,7 +42,9 @@ def test_a_copy_of_the_teacher_has_nothing_to_learn() -> None:
     teacher = tiny_teacher()
     twin = copy.deepcopy(teacher.network)
     twin.__dict__["classifier"] = twin[-1]  # type: ignore[index]
-    loss = transfer(teacher, twin, feature_weight=1.0, attention_weight=1.0).compare(images(512), featured=512)[2]
+    loss = transfer(teacher, twin, feature_weight=1.0, attention_weight=1.0).compare(
+        images(512), featured=512, rate=1.0
+    )[2]
     assert loss.item() < 0.05
 
 
@@ -48,14 +52,14 @@ def test_learning_lowers_the_loss_and_moves_the_regressor() -> None:
     teacher, student = tiny_teacher(), student_of()
     pair = transfer(teacher, student, feature_weight=1.0)
     optimizer = torch.optim.Adam(student.parameters(), lr=0.01)
-    first, start = pair.compare(images(), featured=64)[2], pair.state()["regressor"].clone()
+    first, start = pair.compare(images(), featured=64, rate=1.0)[2], pair.state()["regressor"].clone()
     loss = first
     for _ in range(60):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         pair.step(rate=1.0)
-        loss = pair.compare(images(), featured=64)[2]
+        loss = pair.compare(images(), featured=64, rate=1.0)[2]
     assert float(loss.detach()) < 0.95 * float(first.detach())
     assert not torch.equal(pair.state()["regressor"], start)
 
@@ -64,12 +68,12 @@ def test_a_restored_transfer_goes_on_in_the_same_way() -> None:
     teacher, student = tiny_teacher(), student_of()
     first = transfer(teacher, student, feature_weight=1.0)
     assert first.state() == {}
-    first.compare(images(), featured=64)[2].backward()
+    first.compare(images(), featured=64, rate=1.0)[2].backward()
     first.step(rate=1.0)
     second = transfer(teacher, student, feature_weight=1.0)
     second.restore(copy.deepcopy(first.state()))
     for each in first, second:
-        each.compare(images(), featured=64)[2].backward()
+        each.compare(images(), featured=64, rate=1.0)[2].backward()
         each.step(rate=0.5)
     assert torch.equal(first.state()["regressor"], second.state()["regressor"])
 
@@ -84,11 +88,23 @@ def test_without_a_linear_end_there_are_no_features(end: str) -> None:
 def test_features_are_compared_on_the_first_images_only() -> None:
     teacher, student = tiny_teacher(), student_of()
     pair = transfer(teacher, student, feature_weight=1.0)
-    pair.compare(images(), featured=16)
+    pair.compare(images(), featured=16, rate=1.0)
     changed = torch.cat([images()[:16], 1 - images()[16:]])
-    losses = [pair.compare(each, featured=16)[2].item() for each in (images(), changed)]
+    losses = [pair.compare(each, featured=16, rate=1.0)[2].item() for each in (images(), changed)]
     assert losses[0] == pytest.approx(losses[1])
-    assert pair.compare(images(), featured=0)[2].item() == 0
+    assert pair.compare(images(), featured=0, rate=1.0)[2].item() == 0
+
+
+def test_features_weigh_less_as_the_rate_falls() -> None:
+    pair = transfer(tiny_teacher(), student_of(), feature_weight=1.0)
+    whole, half = (pair.compare(images(), featured=64, rate=rate)[2].item() for rate in (1.0, 0.5))
+    assert half == pytest.approx(whole / 2)
+
+
+def test_layers_that_differ_in_more_than_channels_are_not_compared() -> None:
+    other = nn.Sequential(nn.Conv2d(SHAPE[0], 2, 3, stride=3), nn.Flatten(), nn.Linear(8, 4))
+    other.__dict__["classifier"] = other[-1]
+    assert not transfer(tiny_teacher(), other, feature_weight=1.0).active
 
 
 def test_nothing_is_transferred_at_weight_zero() -> None:
@@ -97,7 +113,9 @@ def test_nothing_is_transferred_at_weight_zero() -> None:
 
 def test_no_gradient_reaches_the_teacher_and_no_hook_stays() -> None:
     teacher, student = tiny_teacher(), student_of()
-    transfer(teacher, student, feature_weight=1.0, attention_weight=1.0).compare(images(), featured=64)[2].backward()
+    transfer(teacher, student, feature_weight=1.0, attention_weight=1.0).compare(images(), featured=64, rate=1.0)[
+        2
+    ].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in [*teacher.modules(), *student])
 
@@ -105,4 +123,4 @@ def test_no_gradient_reaches_the_teacher_and_no_hook_stays() -> None:
 def test_attention_needs_maps_of_the_same_size() -> None:
     other = nn.Sequential(nn.Conv2d(SHAPE[0], 2, 3, stride=3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 4))
     with pytest.raises(RequirementError, match="same size"):
-        transfer(tiny_teacher(), other, attention_weight=1.0).compare(images(), featured=64)
+        transfer(tiny_teacher(), other, attention_weight=1.0).compare(images(), featured=64, rate=1.0)
