@@ -219,9 +219,10 @@ class Training(Frozen):
     temperature: Positive = Field(4.0, description="Of the kl loss.")
     hard_weight: Weight = Field(0.0, description="Weight of the cross-entropy with the teacher's class.")
     feature_weight: Weight = Field(
-        10.0,
+        0.0,
         description="Weight of how badly a linear map guesses the teacher's last features from the student's, where "
-        "both end in a linear layer; on procedural images only; falls with the learning rate. Published: 0.",
+        "both end in a linear layer; on procedural images only; falls with the learning rate. 3 to 10 help short runs "
+        "from random weights.",
     )
     attention_weight: Weight = Field(
         0.0, description="Weight of the distance between the attention maps of student and teacher."

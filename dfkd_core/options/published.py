@@ -13,13 +13,11 @@ NOTHING_OF_OURS: dict[str, Any] = {
         "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
         "valid_range": False,
         "rate_warmup": 0.0,
-        "feature_weight": 0.0,
     },
     "procedural": {"share": 0.0},
     "steadiness": {"consolidation": 0.0},
 }
-"""No procedural images, no augmentation, no rise of the learning rate, no features, no
-consolidation, no clipping."""
+"""No procedural images, no augmentation, no rise of the learning rate, no consolidation, no clipping."""
 
 
 def merged(under: Settings, over: Settings) -> dict[str, Any]:
