@@ -26,10 +26,7 @@ COMMON = [
     "distillation.steadiness.evaluations=30",
 ]
 NEED_BATCHNORM = ("ddad",)
-SYSTEMS: dict[str, list[str]] = {
-    **{name: [f"distillation.method={name}"] for name in get_args(MethodName) if name not in NEED_BATCHNORM},
-    "pre_dfkd + ring": ["distillation.method=pre_dfkd", "distillation.memory=ring"],
-}
+SYSTEMS = {name: [f"distillation.method={name}"] for name in get_args(MethodName) if name not in NEED_BATCHNORM}
 
 
 def row(name: str, record: dict[str, Any]) -> list[str]:
@@ -47,7 +44,7 @@ def row(name: str, record: dict[str, Any]) -> list[str]:
     memory = max(run["memory_bytes"] for run in runs)
     config = runs[0]["config"]
     return [
-        name.split(" + ", maxsplit=1)[0],
+        name,
         config["memory"],
         *(f"{mean:.2f} ± {deviation:.2f}" for mean, deviation in map(mean_and_std, columns)),
         f"{seconds:.0f}",
