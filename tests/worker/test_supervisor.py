@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import sqlite3
 import time
 from contextlib import closing
@@ -9,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.artifacts import open_artifacts
 from jobs.schemas import JobState
+from tests.builders import digest
+from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, gone, until
 from worker.attempt import Ending
 from worker.ending import Conclusion
@@ -17,16 +21,16 @@ from worker.heartbeat import Heartbeat
 from worker.supervisor import remove_stale_workspaces
 
 
-def test_a_job_that_is_done_is_published(bench: Bench) -> None:
-    bench.submit()
-    job = bench.attempt("done")
+def test_a_job_that_is_done_is_published(roaming_bench: Bench) -> None:
+    roaming_bench.submit()
+    job = roaming_bench.attempt("done")
     assert job.state is JobState.SUCCEEDED
     assert {ref.name for ref in job.artifacts} == {"student.onnx", "student.safetensors", "report.json"}
-    assert bench.artifact(job, "student.onnx") == b"student of 20 steps"
+    assert roaming_bench.artifact(job, "student.onnx") == b"student of 20 steps"
     assert (job.best and job.best.step, job.best and job.best.agreement) == (7, 0.75)
     assert [warning.code for warning in job.warnings] == ["slow-day"]
-    assert [event.data["step"] for event in bench.told(job, "checkpoint")] == [5, 10, 15, 20]
-    assert bench.workspaces() == []
+    assert [event.data["step"] for event in roaming_bench.told(job, "checkpoint")] == [5, 10, 15, 20]
+    assert roaming_bench.workspaces() == []
 
 
 def test_best_and_progress_show_the_same_newest_score_of_the_published_student(bench: Bench) -> None:
@@ -46,31 +50,28 @@ def test_best_and_progress_show_the_same_newest_score_of_the_published_student(b
     assert job.progress.agreement == job.best.agreement
 
 
-def test_the_last_two_checkpoints_are_kept_and_no_more(bench: Bench) -> None:
-    bench.submit()
-    job = bench.attempt("done")
-    kept = (
-        set(bench.artifacts.digests(older_than_seconds=-1)) - {job.teacher.id} - {ref.sha256 for ref in job.artifacts}
-    )
-    assert sorted(bench.artifacts.path(sha256).read_text() for sha256 in kept) == ["15", "20"]
+def test_the_last_two_checkpoints_are_kept_and_no_more(roaming_bench: Bench) -> None:
+    roaming_bench.submit()
+    job = roaming_bench.attempt("done")
+    kept = set(roaming_bench.artifacts.digests()) - {job.teacher.id} - {ref.sha256 for ref in job.artifacts}
+    assert sorted(content(roaming_bench.artifacts, sha256) for sha256 in kept) == [b"15", b"20"]
 
 
-def test_a_crashed_runner_resumes_from_its_checkpoint(bench: Bench) -> None:
-    bench.submit()
-    crashed = bench.attempt("crash")
+def test_a_crashed_runner_resumes_from_its_checkpoint(roaming_bench: Bench) -> None:
+    roaming_bench.submit()
+    crashed = roaming_bench.attempt("crash")
     assert (crashed.state, crashed.attempt) == (JobState.QUEUED, 1)
-    assert "SIGSEGV" in bench.told(crashed, "released")[0].data["reason"]
-    job = bench.attempt("crash")
-    assert (job.state, job.attempt, bench.report(job)) == (JobState.SUCCEEDED, 2, {"began_at": 10})
-    assert bench.artifact(job, "student.onnx") == b"student of 20 steps"
+    assert "SIGSEGV" in roaming_bench.told(crashed, "released")[0].data["reason"]
+    job = roaming_bench.attempt("crash")
+    assert (job.state, job.attempt, roaming_bench.report(job)) == (JobState.SUCCEEDED, 2, {"began_at": 10})
+    assert roaming_bench.artifact(job, "student.onnx") == b"student of 20 steps"
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(bench: Bench) -> None:
-    bench.submit()
-    crashed = bench.attempt("crash")
-    (newest,) = (path for path in (bench.artifacts.root / "blobs").glob("??/*") if path.read_bytes() == b"10")
-    newest.write_bytes(b"66")
-    assert bench.report(bench.attempt("crash")) == {"began_at": 5}
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(roaming_bench: Bench) -> None:
+    roaming_bench.submit()
+    crashed = roaming_bench.attempt("crash")
+    overwrite(roaming_bench.artifacts, digest("10"), b"66")
+    assert roaming_bench.report(roaming_bench.attempt("crash")) == {"began_at": 5}
     assert crashed.attempt == 1
 
 
@@ -189,15 +190,37 @@ def test_a_fenced_out_supervisor_kills_its_runner_and_writes_nothing(bench: Benc
     assert {event.fence for event in bench.store.events(job.id) if event.seq > 4} <= {2}
 
 
-def test_a_stale_worker_never_publishes(bench: Bench) -> None:
-    job = bench.submit()
-    claim = bench.claim()
-    assert bench.store.release(job.id, claim.fence, reason="taken away", charged=False)
-    successor = bench.claim("successor")
-    bench.supervisor("done", heartbeat_seconds=60.0).supervise(claim, claimed_at=time.monotonic())
-    assert bench.store.get(job.id).state is JobState.RUNNING
-    assert bench.store.succeed(job.id, successor.fence, artifacts=[])
-    assert list(bench.artifacts.digests(older_than_seconds=-1)) == [job.teacher.id]
+@pytest.mark.parametrize("damage", ["artifact-lost", "artifact-corrupt"])
+def test_a_teacher_that_is_not_what_was_uploaded_fails_its_job_by_name(roaming_bench: Bench, damage: str) -> None:
+    teacher_id = roaming_bench.submit().teacher.id
+    if damage == "artifact-lost":
+        roaming_bench.artifacts.delete(teacher_id)
+    else:
+        overwrite(roaming_bench.artifacts, teacher_id, b"Teacher")
+    job = roaming_bench.attempt("done")
+    assert (job.state, job.error and job.error.code) == (JobState.FAILED, damage)
+    assert (roaming_bench.told(job, "checkpoint"), roaming_bench.workspaces()) == ([], [])
+
+
+def test_a_bucket_that_does_not_answer_is_no_fault_of_the_job(bench: Bench, bucket: dict[str, str]) -> None:
+    bench.submit()
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        address = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    bench.artifacts = open_artifacts(bench.settings.model_copy(update={**bucket, "artifacts_endpoint_url": address}))
+    job = bench.attempt("done")
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert bench.told(job, "released")[0].data["reason"].startswith("storage: ")
+
+
+def test_a_stale_worker_never_publishes(roaming_bench: Bench) -> None:
+    job = roaming_bench.submit()
+    claim = roaming_bench.claim()
+    assert roaming_bench.store.release(job.id, claim.fence, reason="taken away", charged=False)
+    successor = roaming_bench.claim("successor")
+    roaming_bench.supervisor("done", heartbeat_seconds=60.0).supervise(claim, claimed_at=time.monotonic())
+    assert roaming_bench.store.get(job.id).state is JobState.RUNNING
+    assert roaming_bench.store.succeed(job.id, successor.fence, artifacts=[])
+    assert list(roaming_bench.artifacts.digests()) == [job.teacher.id]
 
 
 def test_a_supervisor_cut_off_from_the_ledger_stops_its_runner_before_the_lease_ends(bench: Bench) -> None:
