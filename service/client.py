@@ -46,6 +46,7 @@ V = TypeVar("V", bound=View)
 
 CHUNK_BYTES = 256 * 1024
 PATIENCE_SECONDS = 60.0
+REPEAT_SECONDS = 10.0  # a POST is repeated for at most so long: somebody sits in front of it
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)  # the inspection of a large teacher takes its time
 _AWAY = {429, 502, 503, 504}  # said by proxies and by a service without its database: asking again is safe
 
@@ -82,7 +83,7 @@ class DfkdClient:
     """One service. Safe to share between threads, as its httpx client is."""
 
     def __init__(self, url: str = "http://127.0.0.1:8000", *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`patience_seconds`: how long a request is repeated while the service is away."""
+        """`patience_seconds`: how long a request is repeated while the service is away; a POST for 10 at most."""
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
         self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT)
@@ -285,7 +286,11 @@ class DfkdClient:
         self, path: str, *, params: Sequence[tuple[str, str]] = (), headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         """GET, repeated while the service is away."""
-        return self._patiently(lambda: self._http_call("GET", path, params=list(params), headers=dict(headers or {})))
+
+        def send() -> httpx.Response:
+            return self._http_call("GET", path, params=list(params), headers=dict(headers or {}))
+
+        return self._patiently(send, seconds=self._patience_seconds)
 
     def _post(
         self,
@@ -301,11 +306,11 @@ class DfkdClient:
         def send() -> httpx.Response:
             return self._http_call("POST", path, content=content and content(), headers=told)
 
-        return self._patiently(send)
+        return self._patiently(send, seconds=min(self._patience_seconds, REPEAT_SECONDS))
 
-    def _patiently(self, ask: Callable[[], httpx.Response]) -> httpx.Response:
+    def _patiently(self, ask: Callable[[], httpx.Response], *, seconds: float) -> httpx.Response:
         """Ask again, with growing pauses, while the service is away."""
-        ends, pause = time.monotonic() + self._patience_seconds, 0.25
+        ends, pause = time.monotonic() + seconds, 0.25
         while True:
             try:
                 response = ask()
