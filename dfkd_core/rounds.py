@@ -177,7 +177,7 @@ def _update_student(run: Run, batch: Batch) -> Tensor:
     rate = run.schedule.student_rate(run.counters.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = training.learning_rate * rate
-    images, student_logits, teacher_logits, transferred = _compared(run, batch)
+    images, student_logits, teacher_logits, transferred = _compared(run, batch, rate=rate)
     loss = student_loss(run, student_logits, teacher_logits)
     if transferred is not None:
         loss = loss + transferred
@@ -195,7 +195,7 @@ def _update_student(run: Run, batch: Batch) -> Tensor:
     return loss.detach()
 
 
-def _compared(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+def _compared(run: Run, batch: Batch, *, rate: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Images (N, C, H, W) as the student sees them, its logits and the teacher's, and what is transferred beside them.
 
     Labels that are known are taken as they are where the images do not change.
@@ -204,7 +204,6 @@ def _compared(run: Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor | 
     changes = training.augmentation.active or training.valid_range
     images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
     if run.transfer.active:
-        rate = run.schedule.student_rate(run.counters.steps)
         return images, *run.transfer.compare(images, featured=num_procedural(run, len(images)), rate=rate)
     return images, student(images), run.teacher.label(images) if changes else batch.teacher_logits, None
 
