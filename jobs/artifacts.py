@@ -7,7 +7,6 @@ what nobody needs is removed. Nothing here knows who needs a file; that is `Stor
 import hashlib
 import logging
 import os
-import re
 import shutil
 import time
 import uuid
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.blobs import Blobs
+from jobs.blobs import Blobs, is_digest
 from jobs.directory import Directory
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, LedgerUnavailable, StorageUnavailable
 from jobs.settings import Settings
@@ -25,7 +24,6 @@ from jobs.staging import Upload, full_disk_told
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def open_artifacts(settings: Settings) -> "ArtifactStore":
@@ -84,11 +82,11 @@ class ArtifactStore:
 
     def exists(self, sha256: str) -> bool:
         """Whether there is a file under this digest."""
-        return _is_digest(sha256) and self.blobs.exists(sha256)
+        return is_digest(sha256) and self.blobs.exists(sha256)
 
     def size(self, sha256: str) -> int:
         """Number of bytes, unverified; ArtifactNotFound, StorageUnavailable."""
-        if not _is_digest(sha256):
+        if not is_digest(sha256):
             raise ArtifactNotFound(sha256)
         return self.blobs.size(sha256)
 
@@ -97,7 +95,7 @@ class ArtifactStore:
 
         ArtifactNotFound, ArtifactCorrupt, StorageUnavailable. The file stays good when it is deleted meanwhile.
         """
-        if not _is_digest(sha256):
+        if not is_digest(sha256):
             raise ArtifactNotFound(sha256)
         file = self.blobs.open(sha256)
         try:
@@ -129,7 +127,7 @@ class ArtifactStore:
 
     def delete(self, sha256: str) -> bool:
         """Remove a file; whether there was one. For files that others may need too: `remove_unreferenced`."""
-        return _is_digest(sha256) and self.blobs.delete(sha256)
+        return is_digest(sha256) and self.blobs.delete(sha256)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -172,10 +170,6 @@ class ArtifactStore:
     def check(self) -> None:
         """Return when files could be kept; StorageFull, StorageUnavailable otherwise."""
         self.blobs.check()
-
-
-def _is_digest(sha256: str) -> bool:
-    return _SHA256.fullmatch(sha256) is not None
 
 
 def _digest_of(file: BinaryIO) -> str:

@@ -11,7 +11,6 @@ whose holder died is broken when it is STALE_SECONDS old by the store's own cloc
 import base64
 import hashlib
 import logging
-import re
 import tempfile
 import threading
 import time
@@ -27,6 +26,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from jobs.blobs import is_digest
 from jobs.errors import ArtifactNotFound, StorageFull, StorageUnavailable
 from jobs.staging import full_disk_told
 
@@ -39,7 +39,6 @@ STALE_SECONDS = 60.0
 _WAIT_SECONDS = 0.05
 _CHUNK_BYTES = 1024 * 1024
 _CONNECTIONS = 32
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ABSENT = {"NoSuchKey", "404"}
 _THERE = {"PreconditionFailed", "ConditionalRequestConflict"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"}
@@ -221,7 +220,7 @@ class Bucket:
             for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{kind}/"):
                 for entry in page.get("Contents", []):
                     name = entry["Key"].rpartition("/")[2]
-                    if _SHA256.fullmatch(name):
+                    if is_digest(name):
                         yield name, time.time() - entry["LastModified"].timestamp()
 
     def _lock(self, sha256: str) -> _Lock:

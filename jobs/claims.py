@@ -16,7 +16,7 @@ from jobs.clock import elapsed_seconds, now
 from jobs.database import Transaction
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
-from jobs.takeover import LEASE_EXPIRED, silent_seconds
+from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
@@ -69,10 +69,6 @@ class Sweep:
     paused: list[str] = field(default_factory=list)
     ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
     attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
-
-
-def held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
-    return [_jobs.c.id == job_id, _jobs.c.state == JobState.RUNNING, _jobs.c.fence == fence]
 
 
 def no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]:

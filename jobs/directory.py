@@ -6,16 +6,14 @@ fsynced; it is renamed, and its directory fsynced. The same bytes twice are the 
 
 import fcntl
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from jobs.blobs import is_digest
 from jobs.errors import ArtifactNotFound, StorageUnavailable
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Directory:
@@ -72,7 +70,7 @@ class Directory:
 
     def digests(self) -> Iterator[str]:
         """All there are."""
-        return (path.name for path in self._blobs.glob("??/*") if _SHA256.fullmatch(path.name))
+        return (path.name for path in self._blobs.glob("??/*") if is_digest(path.name))
 
     def quarantine(self, sha256: str) -> None:
         """An empty file, whose time of writing says since when."""

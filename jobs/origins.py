@@ -11,9 +11,7 @@ from sqlalchemy import Row
 
 from jobs.errors import CheckpointExpired, InvalidTransition
 from jobs.rows import spec_from_text
-from jobs.schemas import JobSpec, JobState
-
-_TERMINAL = tuple(state for state in JobState if state.terminal)
+from jobs.schemas import TERMINAL, JobSpec, JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +24,7 @@ class Origin:
 
 def checkpoint_of(row: Row[Any]) -> str:
     """The last checkpoint of a finished job; InvalidTransition, CheckpointExpired."""
-    if row.state not in _TERMINAL:
-        raise InvalidTransition(JobState(row.state), allowed=_TERMINAL)
+    _check_finished(row)
     if row.checkpoint_sha256 is None:
         raise CheckpointExpired
     return str(row.checkpoint_sha256)
@@ -35,9 +32,8 @@ def checkpoint_of(row: Row[Any]) -> str:
 
 def inherited(row: Row[Any], origin: Origin) -> dict[str, Any]:
     """What a new job has from the locked row of the one before; InvalidTransition, CheckpointExpired."""
-    if row.state not in _TERMINAL:
-        raise InvalidTransition(JobState(row.state), allowed=_TERMINAL)
     if not origin.continues:
+        _check_finished(row)
         return {"retried_from": row.id}
     checkpoint_of(row)
     spec = spec_from_text(row.spec)
@@ -47,3 +43,8 @@ def inherited(row: Row[Any], origin: Origin) -> dict[str, Any]:
         "continued_from": row.id,
         "continued_budget": spec.distillation.budget.model_dump_json(),
     }
+
+
+def _check_finished(row: Row[Any]) -> None:
+    if row.state not in TERMINAL:
+        raise InvalidTransition(JobState(row.state), allowed=TERMINAL)

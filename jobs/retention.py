@@ -14,7 +14,7 @@ from jobs.clock import now
 from jobs.database import Transaction
 from jobs.queries import locked_row
 from jobs.rows import change
-from jobs.schemas import JobState
+from jobs.schemas import TERMINAL
 
 BATCH = 500
 
@@ -69,7 +69,7 @@ def _drop_files(connection: Connection, row: Row[Any]) -> list[str]:
 
 
 def _finished() -> ColumnElement[bool]:
-    return _jobs.c.state.in_([state for state in JobState if state.terminal])
+    return _jobs.c.state.in_(TERMINAL)
 
 
 def _superseded() -> ColumnElement[bool]:

@@ -65,6 +65,7 @@ class JobState(StrEnum):
         return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
 
 
+TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLING, PAUSING = "cancelling", "pausing"
 
 STAGES = ("load", "inspect", "distill", "export", "verify")

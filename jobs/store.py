@@ -25,6 +25,7 @@ from jobs.revisions import Revisions
 from jobs.rows import event_from_row, json_text, worker_from_row
 from jobs.schemas import (
     CANCELLING,
+    TERMINAL,
     ArtifactRef,
     BestStudent,
     Event,
@@ -42,7 +43,6 @@ from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
 
-TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 _WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from jobs import tables
 from jobs.clock import elapsed_seconds, now
@@ -27,8 +27,12 @@ def silent_seconds(connection: Connection, row: Row[Any]) -> float | None:
     return float(found.silence) if lost else None
 
 
-def holds(connection: Connection, job_id: str, fence: int) -> bool:
-    """Whether a job still belongs to the claim with this fencing number."""
+def held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
+    """The job still belongs to the claim with this fencing number: the guard of every write of a worker."""
     jobs = tables.jobs
-    held = select(jobs.c.number).where(jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.fence == fence)
-    return connection.execute(held).first() is not None
+    return [jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.fence == fence]
+
+
+def holds(connection: Connection, job_id: str, fence: int) -> bool:
+    """Whether that is so."""
+    return connection.execute(select(tables.jobs.c.number).where(*held(job_id, fence))).first() is not None

@@ -10,11 +10,12 @@ from typing import Any
 from sqlalchemy import Row
 
 from jobs import tables
-from jobs.claims import end_cancelled, held, locked, no_longer_running, paused_values
+from jobs.claims import end_cancelled, locked, no_longer_running, paused_values
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.rows import change
 from jobs.schemas import JobState
+from jobs.takeover import held
 
 _jobs = tables.jobs
 

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
 from jobs.artifacts import open_artifacts
-from jobs.errors import LedgerError, LedgerUnavailable, StorageUnavailable
+from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
@@ -104,7 +104,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     with DfkdClient(url) as client:
         job = client.submit(_teacher(teacher), document, key=key)
         if not (wait_ or output):
-            out.print(job.model_dump_json(indent=2) if as_json else job.id)
+            _print_job(job, job.id, as_json=as_json)
             return
         err.print(f"job {job.id}")
         _follow(client, job.id, timeout_seconds=timeout, output=output, as_json=as_json)
@@ -176,7 +176,7 @@ def cancel(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> No
     """Cancel a job."""
     with DfkdClient(url) as client:
         job = client.cancel(job_id)
-    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+    _print_job(job, job.state, as_json=as_json)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> Non
     """Stop a job with a checkpoint, until it is resumed."""
     with DfkdClient(url) as client:
         job = client.pause(job_id)
-    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+    _print_job(job, job.state, as_json=as_json)
 
 
 @app.command()
@@ -192,7 +192,7 @@ def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> No
     """Let a paused job go on where it was."""
     with DfkdClient(url) as client:
         job = client.resume(job_id)
-    out.print(job.model_dump_json(indent=2) if as_json else job.state)
+    _print_job(job, job.state, as_json=as_json)
 
 
 @app.command()
@@ -200,7 +200,7 @@ def retry(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> Non
     """Run a finished job once more. Prints the id of the new job."""
     with DfkdClient(url) as client:
         job = client.retry(job_id)
-    out.print(job.model_dump_json(indent=2) if as_json else job.id)
+    _print_job(job, job.id, as_json=as_json)
 
 
 @app.command("continue")
@@ -216,7 +216,7 @@ def continue_(
     budget = {name: value for name, value in given.items() if value is not None}
     with DfkdClient(url) as client:
         job = client.continue_(job_id, {"distillation": {"budget": budget}})
-    out.print(job.model_dump_json(indent=2) if as_json else job.id)
+    _print_job(job, job.id, as_json=as_json)
 
 
 @app.command()
@@ -295,7 +295,7 @@ def main() -> None:
     except DfkdError as error:
         display.show_complaint(err, "error", error.code, error.detail, hint=error.hint)
         _end(Exit.USAGE)
-    except (LedgerUnavailable, StorageUnavailable) as error:
+    except LedgerUnavailable as error:
         display.show_complaint(err, "error", "unavailable", str(error))
         _end(Exit.UNREACHABLE)
     except LedgerError as error:
@@ -327,6 +327,11 @@ def _follow(
     out.print(job.model_dump_json(indent=2) if as_json else f"{job.id} {job.state}")
     codes = {"succeeded": Exit.OK, "cancelled": Exit.CANCELLED}
     raise typer.Exit(codes.get(job.state, Exit.FAILED))
+
+
+def _print_job(job: JobView, short: str, *, as_json: bool) -> None:
+    """The whole job as JSON where that was asked for."""
+    out.print(job.model_dump_json(indent=2) if as_json else short)
 
 
 def _teacher(text: str) -> Path | str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
-from jobs.errors import ArtifactLost, LedgerError, StorageUnavailable, TeacherNotFound
+from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin
 from jobs.requests import Receipt, Standing
@@ -63,7 +63,7 @@ def accept_teacher(
 ) -> tuple[TeacherRef, bool]:
     """Keep a teacher for later jobs → what is kept, and whether it is new."""
     told = TeacherSpec()
-    with teacher.discarded_on_error():
+    with teacher.upload.discarding():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
         return _keep(desk, teacher, facts(inspection, told), receipt=receipt)
@@ -93,16 +93,8 @@ def _keep(
             upload.commit()
             return desk.store.put_teacher(ref, receipt=receipt)
     except LedgerError:
-        _take_back(desk, upload.sha256)
+        desk.artifacts.remove_unreferenced([upload.sha256], desk.store.referenced)
         raise
-
-
-def _take_back(desk: Desk, sha256: str) -> None:
-    """Remove a file that no row speaks of. While the database or the store is silent that is left to the janitor."""
-    try:
-        desk.artifacts.remove_unreferenced([sha256], desk.store.referenced)
-    except (LedgerError, StorageUnavailable):
-        log.warning("a file without a row stays for the janitor", extra={"sha256": sha256})
 
 
 def _create(

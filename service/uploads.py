@@ -36,15 +36,6 @@ class ReceivedTeacher:
     upload: Upload
     format: TeacherFormat
 
-    @contextmanager
-    def discarded_on_error(self) -> Iterator[None]:
-        """A refusal inside leaves no file behind."""
-        try:
-            yield
-        except BaseException:
-            self.upload.discard()
-            raise
-
 
 @dataclass(slots=True)
 class Submission:

@@ -41,7 +41,7 @@ async def upload_teacher(request: Request, desk: OurDesk, exchange: OurExchange)
     Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
     """
     teacher = await receive_octets(request, desk.settings, desk.artifacts)
-    with teacher.discarded_on_error():
+    with teacher.upload.discarding():
         if exchange.asks(teacher=teacher.upload.sha256):
             teacher.upload.discard()
             return exchange.reply
