@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
 
 from jobs import tables
 from jobs.clock import now
@@ -24,6 +24,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURSOR = re.compile(r"n([0-9]{1,18})")
 
+_ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))  # built once: building costs more than asking
+
 
 def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
     """One teacher; TeacherNotFound."""
@@ -37,7 +39,7 @@ def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
 
 def job_with_id(connection: Connection, job_id: str) -> Job:
     """One job; JobNotFound."""
-    found = read_jobs(connection, select_jobs().where(tables.jobs.c.id == _plausible(job_id)))
+    found = read_jobs(connection, _ONE_JOB, {"id": _plausible(job_id)})
     if not found:
         raise JobNotFound(job_id)
     return found[0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +30,8 @@ from jobs.schemas import (
 
 Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
 """Kind and data of an event; the data may be read from the row as the update left it."""
+
+SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
 
 WARNINGS = TypeAdapter(list[JobWarning])
 _DATA = TypeAdapter(dict[str, Any])
@@ -86,9 +89,9 @@ def select_jobs() -> Select[Any]:
     )
 
 
-def read_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
+def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:
     """The jobs that a select_jobs() statement finds, each with its artifacts."""
-    rows = connection.execute(statement).all()
+    rows = connection.execute(statement, values).all()
     finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
     files: dict[int, list[ArtifactRef]] = {}
     if finished:
@@ -132,6 +135,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
     )
 
 
+@lru_cache(maxsize=SPECS_KEPT)
 def spec_from_text(text: str) -> JobSpec | UnreadableSpec:
     """A stored spec; as it is, where another version wrote it and this one has other options."""
     for kind in (JobSpec, UnreadableSpec):
