@@ -71,13 +71,12 @@ def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence
             "seq": first + offset,
             "kind": kind,
             "fence": row.fence,
-            "at": now(),
             "data": json_text(data(row) if callable(data) else data),
             "write_id": transaction.write_id,
         }
         for offset, (kind, data) in enumerate(occurrences)
     ]
-    transaction.connection.execute(insert(tables.events).values(lines))
+    transaction.connection.execute(insert(tables.events).values(at=now()), lines)
     transaction.job_number = row.number
 
 
