@@ -12,9 +12,11 @@ from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs import claims, queries, requests, retention, tables, takeover, wishes
+from jobs.callers import EVERYBODY, Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
+from jobs.devices import DeviceClass, class_of, served_by
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
@@ -110,6 +112,7 @@ class Store:
         teacher_id: str,
         warnings: Sequence[JobWarning] = (),
         *,
+        caller: Caller = EVERYBODY,
         traceparent: str | None = None,
         origin: Origin | None = None,
         receipt: Receipt[Standing] | None = None,
@@ -120,7 +123,9 @@ class Store:
         """
 
         def work(transaction: Transaction) -> Job:
-            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent, origin=origin)
+            queries.insert_job(
+                transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
+            )
             return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
@@ -249,9 +254,16 @@ class Store:
 
     # Jobs, from the worker's side
 
-    def claim(self, owner: str, lease_seconds: float, threads: int) -> Claim | None:
-        """Take the oldest job that is due, for `lease_seconds`; None when there is none."""
-        return self._database.write(lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads))
+    def claim(
+        self, owner: str, lease_seconds: float, threads: int, device_class: DeviceClass = DeviceClass.CPU
+    ) -> Claim | None:
+        """Take the first job in line that is due and that a worker of this class serves, for `lease_seconds`.
+
+        None when there is none. The line: `jobs.line`.
+        """
+        return self._database.write(
+            lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads, device_class=device_class)
+        )
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
         """Renew a lease; None means fenced out: stop the runner now."""
@@ -378,6 +390,13 @@ class Store:
         living = select(table).where(table.c.seen_at >= now(-max_age_seconds)).order_by(table.c.started_at, table.c.id)
         rows = self._database.read(lambda connection: connection.execute(living).all())
         return [worker_from_row(row) for row in rows]
+
+    def unserved(self, max_age_seconds: float) -> Sequence[DeviceClass]:
+        """The classes for which jobs are queued, and no worker seen in the last `max_age_seconds` serves them."""
+        served = {
+            served for worker in self.live_workers(max_age_seconds) for served in served_by(class_of(worker.device))
+        }
+        return [wanted for wanted in self._database.read(queries.queued_classes) if wanted not in served]
 
 
 def _counted(kind: str, *, held: bool) -> bool:
