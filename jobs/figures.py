@@ -30,6 +30,7 @@ class Figures:
     events: dict[str, int]  # lines of the history that is kept, by kind
     workers: dict[str, int]  # live ones, by device
     slots: dict[str, int]  # of the live workers, by device
+    busy: dict[str, int]  # slots in which a job runs, by device
 
 
 def figures(connection: Connection, *, worker_seconds: float) -> Figures:
@@ -47,7 +48,15 @@ def figures(connection: Connection, *, worker_seconds: float) -> Figures:
         events={kind: count for kind, count in connection.execute(kinds).all()},  # noqa: C416 - rows are no pairs to mypy
         workers={device: count for device, count, _ in devices},
         slots={device: int(slots) for device, _, slots in devices},
+        busy=dict.fromkeys((device for device, _, _ in devices), 0) | _busy(connection),
     )
+
+
+def _busy(connection: Connection) -> dict[str, int]:
+    jobs, workers = tables.jobs, tables.workers
+    held = select(workers.c.device, func.count()).join_from(jobs, workers, workers.c.id == jobs.c.owner)
+    held = held.where(jobs.c.state == JobState.RUNNING).group_by(workers.c.device)
+    return {device: count for device, count in connection.execute(held).all()}  # noqa: C416 - as above
 
 
 def _queues(connection: Connection) -> dict[tuple[int, DeviceClass], Queue]:

@@ -120,6 +120,7 @@ class LedgerCollector(Collector):
         yield _gauge("dfkd_job_events", "Lines of the history of the jobs that are kept.", "kind", found.events)
         yield _gauge("dfkd_workers", "Workers with a recent heartbeat.", "device", found.workers)
         yield _gauge("dfkd_worker_slots", "Their slots.", "device", found.slots)
+        yield _gauge("dfkd_worker_slots_busy", "Slots in which a job runs.", "device", found.busy)
 
 
 def _gauge(name: str, documentation: str, label: str, values: dict[str, float] | dict[str, int]) -> GaugeMetricFamily:

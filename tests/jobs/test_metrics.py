@@ -55,6 +55,9 @@ def test_figures_are_those_of_the_whole_ledger(store: Store) -> None:
     assert 1.0 <= found.queues[1, DeviceClass.ANY].oldest_seconds < 30
     assert found.events == {"created": 5, "cancelled": 1, "claimed": 1, "released": 1}
     assert (found.workers, found.slots) == ({"cpu": 2, "cuda": 1}, {"cpu": 4, "cuda": 2})
+    assert found.busy == {"cpu": 0, "cuda": 0}
+    assert store.claim("c", 60, 1, DeviceClass.GPU) is not None
+    assert store.figures(worker_seconds=60).busy == {"cpu": 0, "cuda": 1}
     assert store.figures(worker_seconds=-1).workers == {}
 
 
