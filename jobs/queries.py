@@ -16,7 +16,6 @@ from jobs import line, tables
 from jobs.callers import EVERYBODY, Caller
 from jobs.clock import now
 from jobs.database import Transaction
-from jobs.devices import DeviceClass
 from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
 from jobs.origins import Origin, inherited
 from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
@@ -193,15 +192,6 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
     counted = select(tables.jobs.c.state, func.count()).group_by(tables.jobs.c.state)
     found = {JobState(state): count for state, count in connection.execute(counted).all()}
     return {state: found.get(state, 0) for state in JobState}
-
-
-def queued_classes(connection: Connection) -> list[DeviceClass]:
-    """The device classes for which jobs are queued."""
-    jobs = tables.jobs
-    queued = jobs.c.state == JobState.QUEUED
-    waiting = [exists().where(queued, jobs.c.device_class == wanted).label(wanted) for wanted in DeviceClass]
-    found = connection.execute(select(*waiting)).one()
-    return [wanted for wanted, there in zip(DeviceClass, found, strict=True) if there]
 
 
 def position(connection: Connection, job_id: str) -> int | None:

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 
 from jobs import line
 from jobs.devices import DeviceClass, class_of, served_by
-from jobs.schemas import SPEC_VERSION, JobSpec
+from jobs.schemas import SPEC_VERSION, JobSpec, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import submit, submit_for
 from tests.jobs.clockwork import age_spec
 from tests.jobs.test_concurrency import together
+from tests.servers import Postgres
 
 CPU, GPU = DeviceClass.CPU, DeviceClass.GPU
 
@@ -184,6 +185,39 @@ def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store)
     steps = "(device_class,spec_version,priority,tenant)>" if dialect == "sqlite" else "ROW(device_class, spec_version"
     assert steps in told
     assert "jobs_by_tenant" in told
+
+
+def pages_read(store: Store) -> int:
+    """Pages that PostgreSQL looks at for the next claim."""
+    with store._database._engine.connect() as connection:
+        statement = line.next_job("postgresql", CPU).compile(
+            store._database._engine, compile_kwargs={"literal_binds": True}
+        )
+        told = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + str(statement)
+        plan = connection.exec_driver_sql(told.replace("%", "%%")).scalar_one()[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_a_claim_reads_as_much_of_a_long_queue_as_of_a_short_one(
+    postgres_server: Postgres, postgres_url: str, analyzed: bool
+) -> None:
+    store = open_store(Settings(database_url=postgres_url))
+    for number in range(120):
+        submit_for(store, tenant=f"t{number % 4}", priority=number % 2)
+    with postgres_server.connect() as connection:
+        connection.execute("ANALYZE")
+        short = pages_read(store)
+        columns = ", ".join(column.name for column in line._jobs.c if column.name not in ("number", "id"))
+        copies = f"SELECT gen_random_uuid(), {columns} FROM jobs, generate_series(1, 100)"
+        connection.execute(f"INSERT INTO jobs (id, {columns}) {copies}")
+        connection.execute("UPDATE jobs SET state = 'succeeded', finished_at = now() WHERE number > 120")
+        connection.execute(f"INSERT INTO jobs (id, {columns}) {copies} WHERE state = 'queued'")
+        if analyzed:
+            connection.execute("ANALYZE")
+    assert store.queue_depth()[JobState.QUEUED] == 120 + 12000
+    assert pages_read(store) < 2 * short
+    store.close()
 
 
 @dataclass
