@@ -2,19 +2,17 @@
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from jobs.devices import DeviceClass
-from jobs.queue import make_celery, ring
+from jobs.queue import make_celery, queue_of, ring
 from jobs.schemas import JobState
 from jobs.settings import Settings
 from tests.servers import Redis
 from tests.worker.conftest import Bench, script, until
-from worker.bell import BellListener
 from worker.workshop import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,23 +45,34 @@ def test_a_sweep_rings_the_bell_of_the_class(bench: Bench) -> None:
     assert rung == {for_gpu.id: DeviceClass.GPU, for_any.id: DeviceClass.ANY}
 
 
+LISTENER = """
+import sys
+from jobs.devices import DeviceClass
+from jobs.queue import make_celery
+from jobs.settings import Settings
+from worker.bell import BellListener
+
+celery = make_celery(Settings(broker_url=sys.argv[1]))
+look = lambda: print("heard", flush=True)
+BellListener(celery, look, device_class=DeviceClass.GPU, slots=1, name="of-a-test").start()
+sys.stdin.readline()
+"""
+
+
 def test_a_worker_hears_the_bells_of_its_class_and_those_for_everybody(redis_server: Redis) -> None:
     celery = make_celery(Settings(broker_url=redis_server.url))
-    heard = threading.Semaphore(0)
-    bell = BellListener(celery, heard.release, device_class=DeviceClass.GPU, slots=1, name="of-a-test")
-    bell.start()
-    try:
-        for device_class in (DeviceClass.GPU, DeviceClass.ANY):
-            assert ring(celery, "a-job", device_class)
-            assert heard.acquire(timeout=20)
-        assert ring(celery, "a-job", DeviceClass.CPU)
-        assert ring(celery, "a-job", DeviceClass.GPU)
-        assert heard.acquire(timeout=20)
-        with redis_server.client() as client:
-            assert client.llen("dfkd.cpu") == 1  # nobody took it
-        assert not heard.acquire(blocking=False)
-    finally:
-        bell.stop()
+    for device_class in DeviceClass:
+        assert ring(celery, "a-job", device_class)
+    command = [sys.executable, "-c", LISTENER, redis_server.url]
+    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with redis_server.client() as client, subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as listener:
+        try:
+            left = {DeviceClass.ANY: 0, DeviceClass.CPU: 1, DeviceClass.GPU: 0}  # nobody here is for the CPU's
+            until(lambda: {each: client.llen(queue_of(each)) for each in DeviceClass} == left)
+            assert listener.stdout is not None
+            assert [listener.stdout.readline() for _ in range(2)] == ["heard\n"] * 2
+        finally:
+            listener.kill()
 
 
 def test_a_gpu_serves_one_runner_at_a_time() -> None:
