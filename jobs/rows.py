@@ -128,6 +128,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         heartbeat_at=row.heartbeat_at,
         running_seconds=row.running_seconds,
         traceparent=row.traceparent,
+        device_class=row.device_class,
         retried_from=row.retried_from,
         continued_from=row.continued_from,
         continued_budget=Budget.model_validate_json(row.continued_budget) if row.continued_budget else None,
