@@ -145,7 +145,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     examiner = teacher.to(device)
     teacher = examiner if engine.plain else examiner.driven_by(engine)
     for network in (teacher.network, student):
-        engine.lay_out(network)
+        engine.lay_out(network, device)
     streams = Streams(config.seed)
     space = teacher.input_space
     low, high = space.bounds()
