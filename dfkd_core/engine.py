@@ -56,7 +56,8 @@ class Engine:
     def lay_out(self, network: nn.Module, device: torch.device) -> None:
         """Put the weights into the order that convolutions are fastest in; their values stay.
 
-        That is channels-last for bfloat16, and on a CPU: a ResNet's inversion takes two thirds of the time.
+        That is channels-last for bfloat16, and on a CPU: a ResNet's inversion and a generator take two
+        thirds of the time.
         """
         if self.narrow or device.type == "cpu":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

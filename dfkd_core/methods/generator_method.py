@@ -60,6 +60,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
     def restart(self) -> None:
         """Random weights and a fresh optimiser; images of a kind that was not there before."""
         self.network = self._network().to(self._device)
+        self._teacher.engine.lay_out(self.network, self._device)
         first, second = self._options.betas
         self._optimizer = torch.optim.Adam(
             self.network.parameters(), lr=self._options.learning_rate, betas=(first, second)

@@ -81,7 +81,7 @@ class VaeOptions(AnyMemoryOptions):
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(248, description="Length of the code.")
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the decoder's last inner layer.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Novel images per update.")
-    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(1, description="VAE updates per round.")
+    updates_per_round: Annotated[int, Field(ge=1, le=100)] = Field(4, description="VAE updates per round.")
     learning_rate: Positive = Field(3e-3, description="Adam, for encoder and decoder.")
     pixel_weight: Weight = Field(0.1, description="Weight of mean |reconstruction - image|.")
     logit_weight: Weight = Field(1.0, description="Weight of mean |T(reconstruction) - T(image)|.")
