@@ -118,6 +118,13 @@ class Deployment:
         self.api.kill()
         self.api.wait(10)
 
+    def stop_traced_api(self) -> None:
+        """One that runs under a tracer, which passes no signal on."""
+        assert self.api is not None
+        for child in psutil.Process(self.api.pid).children():
+            child.terminate()
+        self.api.wait(20)
+
     def kill_worker(self, process: psutil.Process) -> None:
         """kill -9 of its whole process group."""
         os.killpg(process.pid, signal.SIGKILL)

@@ -4,7 +4,6 @@ The kernel ends a server when the thread that started it ends: start them in the
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import tempfile
@@ -246,8 +245,3 @@ def _unmount(place: Path) -> None:
             subprocess.run(["umount", "--lazy", place], check=False)
             return
         time.sleep(0.1)
-
-
-def is_root() -> bool:
-    """Whether file systems may be mounted and control groups made."""
-    return os.geteuid() == 0

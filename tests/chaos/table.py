@@ -67,7 +67,7 @@ TABLE: dict[str, Row] = {
             ("F24", "broker connections cut again and again", 100),
             ("F25", "Redis at its memory limit", 20),
             ("F26", "the same bell a hundred times", 20),
-            ("F27", "hostile messages in the queue", 1000),
+            ("F27", "hostile messages in the queue, fifty in a run", 20),
             ("F28", "every bell lost", 20),
             ("F29", "worker sees neither database nor broker", 30),
         ),
