@@ -109,7 +109,7 @@ def wired(postgres: PostgresServer) -> Iterator[tuple[Deployment, Wire]]:
         yield deployment, wire
 
 
-@fault("F33", cheap=True)
+@fault("F33")
 def test_f33_the_reply_to_a_commit_is_lost(wired: tuple[Deployment, Wire], run: Run) -> None:
     deployment, wire = wired
     lost = wire.lost

@@ -128,7 +128,7 @@ def traced(deployment: Deployment, call: str, k: int) -> Iterator[psutil.Process
         tracer.wait(10)
 
 
-@fault("F63", cheap=True)
+@fault("F63")
 def test_f63_fifty_clients_with_one_key(desk: Deployment, run: Run) -> None:
     first = desk.submit(steps=1)
     key, content = f"race-{run.number}-{time.time_ns()}", str(first.content).replace(str(first.key), "race")
