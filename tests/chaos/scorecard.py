@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -54,6 +55,8 @@ class Scorecard:
         row = row_of(report.nodeid)
         if row is not None:
             self.scores[row].note(report)
+            if report.failed:
+                sys.stdout.write(f"\nFAILED {report.nodeid}\n{str(report.longrepr)[-1500:]}\n")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table, and the file."""
