@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import page
 from tests.chaos.fault import NEEDS
 from tests.chaos.scorecard import Scorecard
 from tests.chaos.table import TABLE
-
-RESULT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "chaos.json"
 
 
 def main() -> int:
@@ -24,7 +23,7 @@ def main() -> int:
     parser.add_argument("--cheap", type=int, default=0, help="the same for rows that take no time")
     parser.add_argument("--seed", type=int, default=20, help="all random instants follow from it")
     parser.add_argument("--processes", type=int, default=1, help="files of tests at a time")
-    parser.add_argument("--json", type=Path, default=RESULT, help="where the result goes")
+    parser.add_argument("--json", type=Path, default=page.RESULT, help="where the result goes")
     parser.add_argument("rest", nargs="*", help="for pytest, for example -k f01")
     given = parser.parse_args()
     os.environ |= {"CHAOS_COUNT": str(given.count), "CHAOS_CHEAP": str(given.cheap), "CHAOS_SEED": str(given.seed)}
@@ -35,7 +34,10 @@ def main() -> int:
     options = ["-q", "-p", "no:cacheprovider", "-m", "not gpu and not slow"]
     if given.processes > 1:
         options += ["-n", str(given.processes), "--dist", "loadfile"]
-    return int(pytest.main([*options, *chosen], plugins=[Scorecard(given.json)]))
+    status = int(pytest.main([*options, *chosen], plugins=[Scorecard(given.json)]))
+    if given.json == page.RESULT:
+        page.write()
+    return status
 
 
 if __name__ == "__main__":

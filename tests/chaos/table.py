@@ -128,7 +128,7 @@ TABLE: dict[str, Row] = {
         Row("F73", "cancel", "quota race", 100, not_run="there are no quotas yet"),
         Row("F74", "cancel", "fairness between tenants", 20, not_run="there are no tenants yet"),
         *_rows("cancel", ("F75", "delete while downloading", 30)),
-        *_rows("everything", ("F80", "soak: one of the faults above every few seconds", 300)),
+        *_rows("everything", ("F80", "soak: one of the faults above every few seconds; planned in jobs", 300)),
         Row(
             "F81",
             "everything",
