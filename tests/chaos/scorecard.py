@@ -3,9 +3,8 @@
 import json
 import platform
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -49,14 +48,19 @@ class Scorecard:
         self.scores: dict[str, Score] = {name: Score() for name in TABLE}
         self.started_at = time.time()
         self._path = path
+        self._say: Callable[[str], None] | None = None
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Find out where to write."""
+        self._say = config.get_terminal_writer().line
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Every phase of every test."""
         row = row_of(report.nodeid)
         if row is not None:
             self.scores[row].note(report)
-            if report.failed:
-                sys.stdout.write(f"\nFAILED {report.nodeid}\n{str(report.longrepr)[-1500:]}\n")
+            if report.failed and self._say is not None:  # a long run should not keep it for itself
+                self._say(f"\nFAILED {report.nodeid}\n{str(report.longrepr)[-1500:]}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """The table, and the file."""
