@@ -54,7 +54,7 @@ def _submit(deployment: Deployment, count: int) -> None:
 
 @fault("F31")
 def test_f31_postgresql_hangs(on_postgres: Deployment, postgres: PostgresServer, run: Run) -> None:
-    job_id = on_postgres.accepted()
+    job_id = on_postgres.accepted(steps=120)
     on_postgres.until_step(job_id, 2)
     runner = on_postgres.runner_of()
     with on_postgres.history.fault(), postgres.hung():

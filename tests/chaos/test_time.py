@@ -94,7 +94,7 @@ def test_f52_the_clock_of_the_database_steps(run: Run) -> None:
         deployment.audit(checkpoint_steps=None)
 
 
-@fault("F53", needs=("faketime",))
+@fault("F53", cheap=True, needs=("faketime",))
 def test_f53_instants_at_which_calendars_change(run: Run) -> None:
     """API and database pass such an instant while a job runs."""
     instant = faked(f"@{INSTANTS[run.number % len(INSTANTS)]}")
