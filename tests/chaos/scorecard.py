@@ -50,9 +50,9 @@ class Scorecard:
         self._path = path
         self._say: Callable[[str], None] | None = None
 
-    def pytest_configure(self, config: pytest.Config) -> None:
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
         """Find out where to write."""
-        self._say = config.get_terminal_writer().line
+        self._say = session.config.get_terminal_writer().line
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Every phase of every test."""
