@@ -1,6 +1,7 @@
 """What each part of the steadiness buys: one pair, every memory, with and without average, decay and replay.
 
 python -m benchmarks.steadiness [--only vae none ...]     writes results/steadiness.json, and docs/steadiness.svg
+python -m benchmarks.steadiness --set distillation.budget.steps=3000 --output ... --plot ...     a longer run
 
 LeNet-5 to half LeNet-5 on MNIST from random weights, and no procedural images: the generator alone feeds the student,
 as in the papers, so that what its memory and the averaging are good for shows. Each run has three curves: the student
@@ -35,6 +36,7 @@ VARIANTS: dict[str, list[str]] = {
     "ring": ["distillation.memory=ring"],
     "ema": ["distillation.memory=ema"],
     "vae, constant rate": ["distillation.training.decay=none"],
+    "none, constant rate": ["distillation.training.decay=none", "distillation.memory=none"],
     "vae, no consolidation": ["distillation.steadiness.consolidation=0"],
 }
 CURVES = {"raw": "#b0b0b0", "ema": "#2b7bba", "published": "#c0392b"}
@@ -106,6 +108,7 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--output", type=Path, default=RESULTS / "steadiness.json")
+    parser.add_argument("--plot", type=Path, default=PLOT)
     arguments = parser.parse_args()
     ensure_tuned(arguments.threads)
     torch.set_num_threads(arguments.threads)
@@ -119,7 +122,7 @@ def main() -> None:
     for row in rows(records):
         print("| " + " | ".join(row) + " |")
     arguments.output.write_text(json.dumps(records, indent=1) + "\n")
-    plot(records, PLOT)
+    plot(records, arguments.plot)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ class BatchNormStatistics(_Reader):
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
             return
-        variance, mean = torch.var_mean(widened(inputs[0]), dim=(0, 2, 3), correction=0)
+        mean, variance = channel_moments(widened(inputs[0]))
         self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
 
     def _forget(self) -> None:
@@ -71,6 +71,29 @@ class BatchNormStatistics(_Reader):
     def distance(self) -> Tensor:
         """Sum over the layers read of the two L2 distances; see `losses.batchnorm_distance`."""
         return losses.batchnorm_distance(self.moments)
+
+
+class _ChannelMoments(torch.autograd.Function):
+    """A third of the time of torch.var_mean on a CPU, forward and backward together."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:  # Any: torch names no type for it
+        mean = maps.mean(dim=(0, 2, 3), keepdim=True)
+        ctx.save_for_backward(maps, mean)
+        return mean.flatten(), (maps - mean).square_().mean(dim=(0, 2, 3))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Of each value: (that of the mean + 2 (value − mean) times that of the variance) / values of its channel."""
+        maps, mean = ctx.saved_tensors
+        of_mean, of_variance = (gradient.view(1, -1, 1, 1) * maps.shape[1] / maps.numel() for gradient in gradients)
+        return torch.addcmul(of_mean - 2 * of_variance * mean, maps, 2 * of_variance)
+
+
+def channel_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, (C,) each; maps are (N, C, H, W)."""
+    moments: tuple[Tensor, Tensor] = _ChannelMoments.apply(maps)  # type: ignore[no-untyped-call]
+    return moments
 
 
 class ChannelMeans(_Reader):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dfkd_core import layers
 from dfkd_core.layers import Chain, Initialiser, Layer, NetworkDescription
+from dfkd_core.pooling import MaxPool2d
 
 
 class Network(nn.Sequential):
@@ -128,7 +129,7 @@ def _plain(layer: Layer) -> nn.Module:
         case layers.ReLU6():
             return nn.ReLU6()
         case layers.MaxPool():
-            return nn.MaxPool2d(layer.kernel)
+            return MaxPool2d(layer.kernel)
         case layers.AvgPool():
             return nn.AvgPool2d(layer.kernel)
         case layers.GlobalAvgPool():

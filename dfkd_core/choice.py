@@ -43,10 +43,24 @@ def choose(inspection: Inspection) -> Choice:
         because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"
         return Choice("pre_dfkd", "dafl", because, SPARING)
     if statistics:
-        because = "the teacher has BatchNorm statistics, so many images are refined until they match those"
-        return Choice("pre_dfkd", "deepinversion", because, REFINING)
+        because = "the teacher has BatchNorm statistics, so images are inverted until they match those"
+        return Choice("deepinversion", "fast", because, INVERTING)
     return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
 
 
 SPARING = {"procedural": {"images_per_round": 512, "refinement": {"images_per_round": 32}}}
-REFINING = {"procedural": {"images_per_round": 2048, "refinement": {"share": 0.8, "images_per_round": 256}}}
+INVERTING = {
+    "budget": {"steps": 1500},
+    "procedural": {"share": 0.0},
+    "training": {
+        "learning_rate": 0.004,
+        "batch_size": 128,
+        "updates_per_round": 40,
+        "replay_share": 0.9,
+        "final_replay_share": 0.9,
+        "feature_weight": 25.0,
+        "augmentation": {"flip": True, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "mixup": 0.5, "noise": 0.0},
+    },
+    "steadiness": {"probe_size": 1000, "evaluations": 10},
+    "method_options": {"warmup_rounds": 8, "steps": 20, "learning_rate": 0.4, "smoothness_weight": 0.1, "flip": True},
+}

@@ -221,8 +221,8 @@ class Training(Frozen):
     feature_weight: Weight = Field(
         0.0,
         description="Weight of how badly a linear map guesses the teacher's last features from the student's, where "
-        "both end in a linear layer; on procedural images only; falls with the learning rate. 3 to 10 help short runs "
-        "from random weights.",
+        "both end in a linear layer; on procedural and on optimised images; falls with the learning rate. 3 to 10 help "
+        "short runs from random weights, 25 those on inverted images.",
     )
     attention_weight: Weight = Field(
         0.0, description="Weight of the distance between the attention maps of student and teacher."

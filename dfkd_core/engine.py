@@ -53,9 +53,12 @@ class Engine:
         """The same network, computed by this engine when it is called."""
         return network if self.plain else Computed(network, self)
 
-    def lay_out(self, network: nn.Module) -> None:
-        """Put the weights into the order that bfloat16 convolutions are fast in; their values stay."""
-        if self.narrow:
+    def lay_out(self, network: nn.Module, device: torch.device) -> None:
+        """Put the weights into the order that convolutions are fastest in; their values stay.
+
+        That is channels-last for bfloat16, and on a CPU: a ResNet's inversion takes two thirds of the time.
+        """
+        if self.narrow or device.type == "cpu":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -46,6 +46,11 @@ def num_procedural(run: Run, size: int) -> int:
     return round(size * run.config.procedural.share)
 
 
+def num_featured(run: Run, size: int) -> int:
+    """On how many images of a student batch features are compared: not on those of a generator that persists."""
+    return size if run.synthesizer.optimises_images else num_procedural(run, size)
+
+
 def as_seen(run: Run, images: Tensor, *, generator: torch.Generator) -> Tensor:
     """Images (N, C, H, W) augmented and in the valid pixel range, as `training` says."""
     changed = augment(images, run.config.training.augmentation, low=run.low, high=run.high, generator=generator)

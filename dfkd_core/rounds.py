@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dfkd_core import losses
 from dfkd_core.batch import Batch
 from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
-from dfkd_core.mixture import Pools, as_seen, mixed, num_procedural
+from dfkd_core.mixture import Pools, as_seen, mixed, num_featured
 from dfkd_core.procedural import ProceduralBank
 from dfkd_core.run import Run
 
@@ -204,7 +204,7 @@ def _compared(run: Run, batch: Batch, *, rate: float) -> tuple[Tensor, Tensor, T
     changes = training.augmentation.active or training.valid_range
     images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
     if run.transfer.active:
-        return images, *run.transfer.compare(images, featured=num_procedural(run, len(images)), rate=rate)
+        return images, *run.transfer.compare(images, featured=num_featured(run, len(images)), rate=rate)
     return images, student(images), run.teacher.label(images) if changes else batch.teacher_logits, None
 
 

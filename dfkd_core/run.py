@@ -145,7 +145,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     examiner = teacher.to(device)
     teacher = examiner if engine.plain else examiner.driven_by(engine)
     for network in (teacher.network, student):
-        engine.lay_out(network)
+        engine.lay_out(network, device)
     streams = Streams(config.seed)
     space = teacher.input_space
     low, high = space.bounds()
@@ -175,7 +175,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(procedural, teacher, capacity=procedural.capacity * drawn, device=device),
         refined=ProceduralBank(procedural, teacher, capacity=procedural.refinement.capacity * refined, device=device),
-        transfer=Transfer(learner, teacher, config.training, features=drawn),
+        transfer=Transfer(learner, teacher, config.training, features=drawn or synthesizer.optimises_images),
         guard=build_guard(config),
         streams=streams,
         low=low.to(device),

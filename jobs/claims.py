@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import schemas, tables
+from jobs import line, tables
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Transaction
+from jobs.devices import DeviceClass
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
@@ -25,7 +26,7 @@ MAX_BACKOFF_SECONDS = 300.0
 MAX_RING_SECONDS = 30.0
 BATCH = 100  # expired leases in one transaction
 REFUSALS = 100  # unreadable jobs in one transaction
-BELLS = 20  # jobs rung for in one sweep: a bell only says "look at the table"
+BELLS = 20  # jobs of each class rung for in one sweep: a bell only says "look at the table"
 
 _jobs = tables.jobs
 
@@ -67,7 +68,7 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
-    ring: list[str] = field(default_factory=list)  # queued, due, and not rung for lately: ring now
+    ring: dict[str, DeviceClass] = field(default_factory=dict)  # queued, due, and not rung for lately: ring now
     attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
@@ -83,14 +84,17 @@ def no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]
     }
 
 
-def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads: int) -> Claim | None:
-    """Take the oldest queued job that is due; None when there is none.
+def claim(
+    transaction: Transaction, owner: str, *, lease_seconds: float, threads: int, device_class: DeviceClass
+) -> Claim | None:
+    """Take the first queued job in line that is due and that this class of device serves; None when there is none.
 
     Jobs before it whose spec this version cannot read fail: nobody could run them, and they would block the queue.
     Those of a higher spec version are left to newer workers, as they are.
     """
+    dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
-        row = _lock_oldest_due(transaction.connection)
+        row = transaction.connection.execute(line.next_job(dialect, device_class)).one_or_none()
         if row is None:
             return None
         spec = spec_from_text(row.spec)
@@ -98,12 +102,6 @@ def claim(transaction: Transaction, owner: str, *, lease_seconds: float, threads
             return _start(transaction, row, spec, owner=owner, lease_seconds=lease_seconds, threads=threads)
         _refuse(transaction, row)
     return None
-
-
-def _lock_oldest_due(connection: Connection) -> Row[Any] | None:
-    readable = _jobs.c.spec_version <= schemas.SPEC_VERSION
-    due = select(_jobs).where(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), readable)
-    return connection.execute(due.order_by(_jobs.c.number).limit(1).with_for_update(skip_locked=True)).one_or_none()
 
 
 def _start(
@@ -294,19 +292,19 @@ def _bell_due() -> ColumnElement[bool]:
     return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
 
 
-def _take_bells(connection: Connection) -> list[str]:
-    """Ids of due jobs, oldest first; each comes up again after 2, 4, 8 … 30 s while it stays queued.
+def _take_bells(connection: Connection) -> dict[str, DeviceClass]:
+    """Due jobs of each class, in the order of claims; each comes up again after 2, 4, 8 … 30 s while it stays queued.
 
     Without that pause every sweep of every process would ring again, and the broker would fill up for as long as all
     slots are busy.
     """
-    due = select(_jobs.c.number, _jobs.c.id, _jobs.c.rings).where(_bell_due()).order_by(_jobs.c.number).limit(BELLS)
-    rows = connection.execute(due.with_for_update(skip_locked=True)).all()
+    statements = [line.bells(connection.dialect.name, device_class, BELLS) for device_class in DeviceClass]
+    rows = [row for statement in statements for row in connection.execute(statement)]
     for row in rows:
         pause_seconds = min(2.0 * 2.0 ** min(row.rings, 10), MAX_RING_SECONDS)
         guard = [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED, _jobs.c.rings == row.rings]
         connection.execute(update(_jobs).where(*guard).values(rings=row.rings + 1, ring_at=now(pause_seconds)))
-    return [row.id for row in rows]
+    return {row.id: DeviceClass(row.device_class) for row in rows}
 
 
 def locked(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:

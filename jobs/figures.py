@@ -1,18 +1,20 @@
 """Figures of the whole deployment, counted in the ledger: the same whichever process is asked."""
 
+import itertools
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
 from jobs import tables
 from jobs.clock import elapsed_seconds, now
+from jobs.devices import DeviceClass
 from jobs.queries import count_by_state
 from jobs.schemas import SPEC_VERSION, JobState
 
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """Queued jobs that are due, of one spec version."""
+    """Queued jobs that are due, of one spec version and device class."""
 
     depth: int = 0
     oldest_seconds: float = 0.0  # how long one of them has been due at most
@@ -23,11 +25,12 @@ class Figures:
     """What a scrape asks for."""
 
     jobs: dict[JobState, int]
-    queues: dict[int, Queue]  # by spec version
+    queues: dict[tuple[int, DeviceClass], Queue]  # by spec version and device class
     crash_streak_max: int  # of the jobs that are not terminal
     events: dict[str, int]  # lines of the history that is kept, by kind
     workers: dict[str, int]  # live ones, by device
     slots: dict[str, int]  # of the live workers, by device
+    busy: dict[str, int]  # slots in which a job runs, by device
 
 
 def figures(connection: Connection, *, worker_seconds: float) -> Figures:
@@ -40,16 +43,29 @@ def figures(connection: Connection, *, worker_seconds: float) -> Figures:
     devices = connection.execute(seen.where(workers.c.seen_at >= now(-worker_seconds))).all()
     return Figures(
         jobs=count_by_state(connection),
-        queues={SPEC_VERSION: Queue(), **_queues(connection)},
+        queues=_queues(connection),
         crash_streak_max=int(connection.execute(streak).scalar_one()),
         events={kind: count for kind, count in connection.execute(kinds).all()},  # noqa: C416 - rows are no pairs to mypy
         workers={device: count for device, count, _ in devices},
         slots={device: int(slots) for device, _, slots in devices},
+        busy=dict.fromkeys((device for device, _, _ in devices), 0) | _busy(connection),
     )
 
 
-def _queues(connection: Connection) -> dict[int, Queue]:
+def _busy(connection: Connection) -> dict[str, int]:
+    jobs, workers = tables.jobs, tables.workers
+    held = select(workers.c.device, func.count()).join_from(jobs, workers, workers.c.id == jobs.c.owner)
+    held = held.where(jobs.c.state == JobState.RUNNING).group_by(workers.c.device)
+    return {device: count for device, count in connection.execute(held).all()}  # noqa: C416 - as above
+
+
+def _queues(connection: Connection) -> dict[tuple[int, DeviceClass], Queue]:
+    """Every queue of a spec version that we read, also where it is empty, and those of newer versions that are not."""
     jobs = tables.jobs
-    due = select(jobs.c.spec_version, func.count(), elapsed_seconds(now(), func.min(jobs.c.not_before)))
-    due = due.where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now()).group_by(jobs.c.spec_version)
-    return {version: Queue(depth, seconds) for version, depth, seconds in connection.execute(due)}
+    key = (jobs.c.spec_version, jobs.c.device_class)
+    due = select(*key, func.count(), elapsed_seconds(now(), func.min(jobs.c.not_before)))
+    due = due.where(jobs.c.state == JobState.QUEUED, jobs.c.not_before <= now()).group_by(*key)
+    queues = dict.fromkeys(itertools.product(range(1, SPEC_VERSION + 1), DeviceClass), Queue())
+    for version, wanted, depth, seconds in connection.execute(due):
+        queues[version, DeviceClass(wanted)] = Queue(depth, seconds)
+    return queues

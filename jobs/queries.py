@@ -7,22 +7,26 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
 
-from jobs import tables
+from jobs import line, tables
+from jobs.callers import EVERYBODY, Caller
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
 from jobs.origins import Origin, inherited
 from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
-from jobs.schemas import SPEC_VERSION, Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
+from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURSOR = re.compile(r"n([0-9]{1,18})")
+
+_ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))  # built once: building costs more than asking
 
 
 def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
@@ -37,7 +41,7 @@ def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
 
 def job_with_id(connection: Connection, job_id: str) -> Job:
     """One job; JobNotFound."""
-    found = read_jobs(connection, select_jobs().where(tables.jobs.c.id == _plausible(job_id)))
+    found = read_jobs(connection, _ONE_JOB, {"id": _plausible(job_id)})
     if not found:
         raise JobNotFound(job_id)
     return found[0]
@@ -74,13 +78,14 @@ def insert_job(
     teacher_id: str,
     warnings: Sequence[JobWarning],
     *,
+    caller: Caller = EVERYBODY,
     traceparent: str | None = None,
     origin: Origin | None = None,
 ) -> Job:
     """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
     connection = transaction.connection
     teacher_with_id(connection, teacher_id)
-    values = _new_row(job_id, spec, teacher_id, warnings) | {"traceparent": traceparent}
+    values = _new_row(job_id, spec, teacher_id, warnings) | asdict(caller) | {"traceparent": traceparent}
     if origin is not None:
         values |= inherited(locked_row(connection, origin.job_id), origin)
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
@@ -97,8 +102,9 @@ def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Job
         "id": job_id,
         "state": JobState.QUEUED,
         "teacher_id": teacher_id,
-        "spec": spec.model_dump_json(),
-        "spec_version": SPEC_VERSION,
+        "spec": spec.text(),
+        "spec_version": spec.version,
+        "device_class": spec.device_class,
         "warnings": WARNINGS.dump_json(list(warnings)).decode(),
         "stage": "queued",
         "revision": 1,
@@ -198,5 +204,4 @@ def position(connection: Connection, job_id: str) -> int | None:
         raise JobNotFound(job_id)
     if row.state != JobState.QUEUED:
         return None
-    ahead = select(func.count()).where(jobs.c.state == JobState.QUEUED, jobs.c.number < row.number)
-    return 1 + int(connection.execute(ahead).scalar_one())
+    return line.place(connection, row)

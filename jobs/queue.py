@@ -11,6 +11,7 @@ from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from jobs.devices import DeviceClass
 from jobs.metrics import DOORBELL_FAILURES
 from jobs.settings import Settings
 
@@ -18,6 +19,9 @@ log = logging.getLogger(__name__)
 
 QUEUE = "dfkd"
 TASK = "dfkd.ring"
+
+ENOUGH = 1000
+"""Bells in one queue after which no more are put there: all of them say the same, and nobody may be listening."""
 
 CONSUMER_TIMEOUT_SECONDS = 5.0
 PRODUCER_TIMEOUT_SECONDS = 1.0
@@ -55,7 +59,12 @@ def make_celery(settings: Settings) -> Celery:
     return celery
 
 
-def ring(celery: Celery, job_id: str) -> bool:
+def queue_of(device_class: DeviceClass) -> str:
+    """Where the bells for jobs of a class ring. Every worker hears those of jobs that run anywhere."""
+    return QUEUE if device_class is DeviceClass.ANY else f"{QUEUE}.{device_class}"
+
+
+def ring(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.ANY) -> bool:
     """Say that there is a job. False, and a line in the log, when the broker does not take it within about a second.
 
     Never raises for the broker's sake: the job is in the table already, and the sweep rings again.
@@ -64,7 +73,11 @@ def ring(celery: Celery, job_id: str) -> bool:
         return False
     try:
         with _connection(celery) as connection:
-            celery.send_task(TASK, args=[job_id], queue=QUEUE, connection=connection, retry=False, ignore_result=True)
+            queue = queue_of(device_class)
+            if connection.default_channel.client.llen(queue) < ENOUGH:
+                celery.send_task(
+                    TASK, args=[job_id], queue=queue, connection=connection, retry=False, ignore_result=True
+                )
     except BROKER_ERRORS as error:
         DOORBELL_FAILURES.inc()
         log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})

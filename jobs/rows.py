@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +30,8 @@ from jobs.schemas import (
 
 Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
 """Kind and data of an event; the data may be read from the row as the update left it."""
+
+SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
 
 WARNINGS = TypeAdapter(list[JobWarning])
 _DATA = TypeAdapter(dict[str, Any])
@@ -68,13 +71,12 @@ def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence
             "seq": first + offset,
             "kind": kind,
             "fence": row.fence,
-            "at": now(),
             "data": json_text(data(row) if callable(data) else data),
             "write_id": transaction.write_id,
         }
         for offset, (kind, data) in enumerate(occurrences)
     ]
-    transaction.connection.execute(insert(tables.events).values(lines))
+    transaction.connection.execute(insert(tables.events).values(at=now()), lines)
     transaction.job_number = row.number
 
 
@@ -86,9 +88,9 @@ def select_jobs() -> Select[Any]:
     )
 
 
-def read_jobs(connection: Connection, statement: Select[Any]) -> list[Job]:
+def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:
     """The jobs that a select_jobs() statement finds, each with its artifacts."""
-    rows = connection.execute(statement).all()
+    rows = connection.execute(statement, values).all()
     finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
     files: dict[int, list[ArtifactRef]] = {}
     if finished:
@@ -126,12 +128,14 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         heartbeat_at=row.heartbeat_at,
         running_seconds=row.running_seconds,
         traceparent=row.traceparent,
+        device_class=row.device_class,
         retried_from=row.retried_from,
         continued_from=row.continued_from,
         continued_budget=Budget.model_validate_json(row.continued_budget) if row.continued_budget else None,
     )
 
 
+@lru_cache(maxsize=SPECS_KEPT)
 def spec_from_text(text: str) -> JobSpec | UnreadableSpec:
     """A stored spec; as it is, where another version wrote it and this one has other options."""
     for kind in (JobSpec, UnreadableSpec):

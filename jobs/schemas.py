@@ -2,11 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.config import Budget, DistillSpec
+from jobs.devices import DeviceClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
@@ -25,11 +26,29 @@ class JobSpec(DistillSpec):
     labels: Annotated[dict[Label, Label], Field(max_length=32)] = Field(
         default_factory=dict, description="Key and value pairs to filter by."
     )
+    device: Literal["cpu", "gpu"] | None = Field(
+        None, description="Class of the device that the job runs on; null: whichever worker is free first."
+    )
+
+    @property
+    def device_class(self) -> DeviceClass:
+        """Whose worker may take the job."""
+        return DeviceClass(self.device or DeviceClass.ANY)
+
+    @property
+    def version(self) -> int:
+        """The lowest version of specs that this one belongs to; see SPEC_VERSION."""
+        return 1 if self.device is None else 2
+
+    def text(self) -> str:
+        """As it is stored: a version that does not know `device` reads what does not ask for one."""
+        return self.model_dump_json(exclude={"device"} if self.device is None else None)
 
 
-SPEC_VERSION = 1
-"""Rises with the first change after a release that makes specs which that release cannot read. A worker leaves jobs of
-a higher version to newer workers."""
+SPEC_VERSION = 2
+"""The highest version of stored specs that this release reads; a worker leaves jobs of a higher one to newer workers.
+It rises with the first change after a release that makes specs which that release cannot read. Each job is stored under
+the lowest version that can read its spec: 2 where it asks for a device."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):
@@ -159,6 +178,7 @@ class Job(Value):
     heartbeat_at: datetime | None = Field(None, description="When its worker last renewed the lease.")
     running_seconds: float = Field(0.0, ge=0, description="Running time in finished attempts; queueing is not counted.")
     traceparent: str | None = Field(None, description="Trace (W3C) to which the job belongs, as its caller said.")
+    device_class: DeviceClass = Field(DeviceClass.ANY, description="Whose workers may take it.")
 
     retried_from: str | None = Field(None, description="The job of which this is another try.")
     continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")

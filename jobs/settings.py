@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dfkd_core.overrides import BadOption
+from jobs.devices import DeviceClass, class_of
 
 BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"
 
@@ -48,12 +49,29 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
     allow_remote: bool = Field(False, description="Let `dfkd up` listen on other than loopback addresses; no keys yet.")
 
-    worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process.")
+    worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process; 1 on a GPU.")
     worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
-    worker_device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners.")
+    worker_device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners; which jobs they take."
+    )
     worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
     retention_days: float = Field(30.0, gt=0, description="How long files of a finished job are kept.")
+
+    @field_validator("worker_device")
+    @classmethod
+    def _one_runner_for_a_gpu(cls, device: str, info: ValidationInfo) -> str:
+        if class_of(device) is DeviceClass.GPU and info.data.get("worker_slots", 1) > 1:
+            raise ValueError(
+                "a GPU serves one runner at a time, so DFKD_WORKER_SLOTS must be 1; start one worker for each GPU "
+                "(cuda:0, cuda:1, ...)"
+            )
+        return device
+
+    @property
+    def worker_device_class(self) -> DeviceClass:
+        """Which jobs a worker takes."""
+        return class_of(self.worker_device)
 
     @property
     def resolved_database_url(self) -> str:

@@ -8,13 +8,15 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from jobs import claims, queries, requests, retention, tables, takeover, wishes
+from jobs import claims, queries, requests, retention, tables, takeover, wishes, workers
+from jobs.callers import EVERYBODY, Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
 from jobs.database import Database, Transaction
+from jobs.devices import DeviceClass
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
@@ -22,7 +24,7 @@ from jobs.origins import Origin, checkpoint_of
 from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
-from jobs.rows import event_from_row, json_text, worker_from_row
+from jobs.rows import event_from_row, json_text
 from jobs.schemas import (
     CANCELLING,
     TERMINAL,
@@ -45,7 +47,6 @@ log = logging.getLogger(__name__)
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
-_WORKER_ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 
 
 def open_store(settings: Settings) -> "Store":
@@ -110,6 +111,7 @@ class Store:
         teacher_id: str,
         warnings: Sequence[JobWarning] = (),
         *,
+        caller: Caller = EVERYBODY,
         traceparent: str | None = None,
         origin: Origin | None = None,
         receipt: Receipt[Standing] | None = None,
@@ -120,7 +122,9 @@ class Store:
         """
 
         def work(transaction: Transaction) -> Job:
-            queries.insert_job(transaction, job_id, spec, teacher_id, warnings, traceparent=traceparent, origin=origin)
+            queries.insert_job(
+                transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
+            )
             return requests.told(transaction, job_id, receipt)
 
         return self._database.write(work)
@@ -249,9 +253,16 @@ class Store:
 
     # Jobs, from the worker's side
 
-    def claim(self, owner: str, lease_seconds: float, threads: int) -> Claim | None:
-        """Take the oldest job that is due, for `lease_seconds`; None when there is none."""
-        return self._database.write(lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads))
+    def claim(
+        self, owner: str, lease_seconds: float, threads: int, device_class: DeviceClass = DeviceClass.CPU
+    ) -> Claim | None:
+        """Take the first job in line that is due and that a worker of this class serves, for `lease_seconds`.
+
+        None when there is none. The line: `jobs.line`.
+        """
+        return self._database.write(
+            lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads, device_class=device_class)
+        )
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
         """Renew a lease; None means fenced out: stop the runner now."""
@@ -355,29 +366,19 @@ class Store:
 
     def worker_seen(self, worker_id: str, *, host: str, slots: int, device: str) -> None:
         """A worker process lives."""
-        table = tables.workers
-        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
-        values = {"id": worker_id, "host": host, "slots": slots, "device": device}
-        statement = dialect.insert(table).values(**values, started_at=now(), seen_at=now())
-        statement = statement.on_conflict_do_update(index_elements=[table.c.id], set_={**values, "seen_at": now()})
-
-        def work(transaction: Transaction) -> None:
-            transaction.connection.execute(statement)
-            transaction.connection.execute(delete(table).where(table.c.seen_at < now(-_WORKER_ROW_SECONDS)))
-
-        self._database.write(work)
+        self._database.write(lambda t: workers.seen(t, worker_id, host=host, slots=slots, device=device))
 
     def worker_gone(self, worker_id: str) -> None:
         """A worker process ends."""
-        gone = delete(tables.workers).where(tables.workers.c.id == worker_id)
-        self._database.write(lambda t: t.connection.execute(gone).close())
+        self._database.write(lambda t: workers.gone(t, worker_id))
 
     def live_workers(self, max_age_seconds: float) -> Sequence[Worker]:
         """Workers seen in the last `max_age_seconds`, the one that has lived longest first."""
-        table = tables.workers
-        living = select(table).where(table.c.seen_at >= now(-max_age_seconds)).order_by(table.c.started_at, table.c.id)
-        rows = self._database.read(lambda connection: connection.execute(living).all())
-        return [worker_from_row(row) for row in rows]
+        return self._database.read(lambda connection: workers.living(connection, max_age_seconds))
+
+    def unserved(self, max_age_seconds: float) -> Sequence[DeviceClass]:
+        """The classes for which jobs are queued, and no worker seen in the last `max_age_seconds` serves them."""
+        return self._database.read(lambda connection: workers.unserved(connection, max_age_seconds))
 
 
 def _counted(kind: str, *, held: bool) -> bool:

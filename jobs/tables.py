@@ -13,6 +13,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -84,6 +85,9 @@ jobs = Table(
     Column("retried_from", String(36)),
     Column("continued_from", String(36)),
     Column("continued_budget", Text),
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("priority", SmallInteger, nullable=False, server_default="0"),
+    Column("device_class", String(8), nullable=False, server_default="any"),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(
@@ -94,6 +98,8 @@ jobs = Table(
     ),
     CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_means_error"),
     Index("jobs_by_state", "state", "number"),
+    Index("jobs_in_line", "state", "device_class", "spec_version", "priority", "tenant", "number"),
+    Index("jobs_by_tenant", "tenant", "started_at"),
     sqlite_autoincrement=True,
 )
 

@@ -1,11 +1,13 @@
 """`python -m service`: the API alone, with the settings of the environment. Its workers run elsewhere."""
 
 import argparse
+import sys
 
 import uvicorn
 
+from dfkd_core.overrides import BadOption
 from jobs.logs import log_to_stderr
-from jobs.settings import Settings
+from jobs.settings import settings_from_environment
 from service.app import create_app
 
 CLOSE_SECONDS = 10
@@ -17,7 +19,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on")
     told = parser.parse_args()
-    settings = Settings()
+    try:
+        settings = settings_from_environment()
+    except BadOption as error:
+        sys.exit(f"the API cannot start: {error}")
     log_to_stderr(settings.log_format)
     uvicorn.run(
         create_app(settings),

@@ -1,4 +1,7 @@
-"""What every route stands on: one `Desk` per process, built in the lifespan, found through the request."""
+"""What every route stands on: one `Desk` per process, built in the lifespan, found through the request.
+
+These never wait, so they are coroutines: FastAPI would send a plain function through its pool of threads.
+"""
 
 import re
 import threading
@@ -32,21 +35,21 @@ class Desk:
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
 
 
-def desk_of(request: Request) -> Desk:
+async def desk_of(request: Request) -> Desk:
     """The desk of the application that serves this request."""
     desk = request.app.state.desk
     assert isinstance(desk, Desk)
     return desk
 
 
-def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
+async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
     """A job id that may be shown to a database; anything else is no job of ours."""
     if not _UUID.fullmatch(job_id):
         raise JobNotFound(job_id)
     return job_id
 
 
-def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
+async def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
     """A teacher id that may be shown to a database; anything else is no teacher of ours."""
     if not _SHA256.fullmatch(teacher_id):
         raise TeacherNotFound(teacher_id)

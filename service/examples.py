@@ -155,6 +155,8 @@ RUNNING_JOB: Document = {
         "cancel": f"/jobs/{JOB_ID}/cancel",
         "pause": f"/jobs/{JOB_ID}/pause",
         "resume": f"/jobs/{JOB_ID}/resume",
+        "retry": f"/jobs/{JOB_ID}/retry",
+        "continue": f"/jobs/{JOB_ID}/continue",
     },
 }
 

@@ -40,7 +40,7 @@ def clean_up(desk: Desk) -> None:
 def sweep(desk: Desk) -> None:
     """Take back what dead workers hold, and ring for every job that is due."""
     found = desk.store.sweep()
-    for job_id in found.ring:
-        if not ring(desk.celery, job_id):
+    for job_id, device_class in found.ring.items():
+        if not ring(desk.celery, job_id, device_class):
             return  # the next round rings again; a broker that is down is not asked for every job
         DOORBELLS_RERUNG.inc()

@@ -10,6 +10,7 @@ from typing import Any
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
+from jobs.callers import Caller
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin
@@ -23,7 +24,12 @@ log = logging.getLogger(__name__)
 
 
 def accept_submission(
-    desk: Desk, submission: Submission, *, traceparent: str | None = None, receipt: Receipt[Standing] | None = None
+    desk: Desk,
+    submission: Submission,
+    *,
+    caller: Caller,
+    traceparent: str | None = None,
+    receipt: Receipt[Standing] | None = None,
 ) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
@@ -34,7 +40,7 @@ def accept_submission(
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
         kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
-    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent, receipt=receipt)
+    return _create(desk, resolved, kept.id, warnings, caller=caller, traceparent=traceparent, receipt=receipt)
 
 
 def accept_request(
@@ -42,6 +48,7 @@ def accept_request(
     spec: JobSpec,
     teacher_id: str,
     *,
+    caller: Caller,
     traceparent: str | None = None,
     origin: Origin | None = None,
     receipt: Receipt[Standing] | None = None,
@@ -55,7 +62,9 @@ def accept_request(
         with desk.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, desk.settings)
     resolved, _, warnings = resolve(spec, inspection)
-    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
+    return _create(
+        desk, resolved, teacher.id, warnings, caller=caller, traceparent=traceparent, origin=origin, receipt=receipt
+    )
 
 
 def accept_teacher(
@@ -103,13 +112,21 @@ def _create(
     teacher_id: str,
     warnings: list[dict[str, Any]],
     *,
+    caller: Caller,
     traceparent: str | None,
     origin: Origin | None = None,
     receipt: Receipt[Standing] | None,
 ) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
     job = desk.store.create(
-        str(uuid.uuid4()), spec, teacher_id, told, traceparent=traceparent, origin=origin, receipt=receipt
+        str(uuid.uuid4()),
+        spec,
+        teacher_id,
+        told,
+        caller=caller,
+        traceparent=traceparent,
+        origin=origin,
+        receipt=receipt,
     )
     with about(job_id=job.id, traceparent=traceparent):
         log.info("job accepted", extra={"teacher_id": teacher_id})

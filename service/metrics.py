@@ -38,6 +38,7 @@ EVENT_LOOP_LAG = Histogram(
 METHODS = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
 UPLOADS = {"/jobs", "/teachers"}
 _LAG_SECONDS = 0.5
+_QUEUE = ["spec_version", "device_class"]
 
 
 class Measured:
@@ -104,18 +105,22 @@ class LedgerCollector(Collector):
         yield GaugeMetricFamily("dfkd_ledger_up", "1 while the database answers.", value=float(found is not None))
         if found is None:
             return
-        depths = {str(version): queue.depth for version, queue in found.queues.items()}
-        ages = {str(version): queue.oldest_seconds for version, queue in found.queues.items()}
+        depth = GaugeMetricFamily("dfkd_queue_depth", "Queued jobs that are due.", labels=_QUEUE)
+        age = GaugeMetricFamily("dfkd_queue_oldest_age_seconds", "How long one of them has been due.", labels=_QUEUE)
+        for (version, device_class), queue in found.queues.items():
+            depth.add_metric([str(version), device_class], queue.depth)
+            age.add_metric([str(version), device_class], queue.oldest_seconds)
         states = {state.value: count for state, count in found.jobs.items()}
         yield _gauge("dfkd_jobs", "Jobs in the ledger.", "state", states)
-        yield _gauge("dfkd_queue_depth", "Queued jobs that are due.", "spec_version", depths)
-        yield _gauge("dfkd_queue_oldest_age_seconds", "How long one of them has been due.", "spec_version", ages)
+        yield depth
+        yield age
         yield GaugeMetricFamily(
             "dfkd_crash_streak_max", "Crashes in a row without a newer checkpoint.", value=found.crash_streak_max
         )
         yield _gauge("dfkd_job_events", "Lines of the history of the jobs that are kept.", "kind", found.events)
         yield _gauge("dfkd_workers", "Workers with a recent heartbeat.", "device", found.workers)
         yield _gauge("dfkd_worker_slots", "Their slots.", "device", found.slots)
+        yield _gauge("dfkd_worker_slots_busy", "Slots in which a job runs.", "device", found.busy)
 
 
 def _gauge(name: str, documentation: str, label: str, values: dict[str, float] | dict[str, int]) -> GaugeMetricFamily:

@@ -14,7 +14,7 @@ Json = dict[str, Any]  # Any: JSON values
 class View(BaseModel):
     """A representation. New fields may appear; clients ignore what they do not know."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", serialize_by_alias=True)
 
 
 class ProgressView(View):
@@ -115,6 +115,8 @@ class LinksView(View):
     cancel: str
     pause: str
     resume: str
+    retry: str
+    continue_: str = Field(alias="continue")
 
 
 class JobView(View):
@@ -234,8 +236,8 @@ def _same(view: type[V], value: BestStudent | JobError | None) -> V | None:
 
 def _links(job_id: str) -> LinksView:
     root = f"/jobs/{job_id}"
-    below = {name: f"{root}/{name}" for name in LinksView.model_fields if name != "self"}
-    return LinksView(self=root, **below)
+    names = (field.alias or name for name, field in LinksView.model_fields.items())
+    return LinksView.model_validate({name: root if name == "self" else f"{root}/{name}" for name in names})
 
 
 def _queued_seconds(job: Job, now: datetime) -> float:
@@ -306,7 +308,7 @@ class Readiness(View):
     """What works and what does not."""
 
     status: str = Field(description="ok; degraded: jobs are kept but start late; unavailable: none can be kept.")
-    missing: list[str] = Field(description="Names of the checks that fail: database, storage, broker, worker.")
+    missing: list[str] = Field(description="Names of the checks that fail: database, storage, broker, worker, devices.")
     checks: dict[str, str] = Field(description="What each check found.")
 
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from jobs.callers import Caller
 from jobs.schemas import ArtifactRef, Job, JobSpec, TeacherRef
 from jobs.store import Store
 
@@ -35,6 +36,13 @@ def submit(store: Store, **labels: str) -> Job:
     """A queued job in the ledger."""
     teacher, _ = store.put_teacher(teacher_ref())
     return store.create(str(uuid.uuid4()), job_spec(**labels), teacher.id)
+
+
+def submit_for(store: Store, device: str | None = None, *, tenant: str = "default", priority: int = 0) -> Job:
+    """A queued job that asks for a device class, of a tenant and with a priority."""
+    teacher, _ = store.put_teacher(teacher_ref())
+    spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device})
+    return store.create(str(uuid.uuid4()), spec, teacher.id, caller=Caller(tenant, priority))
 
 
 def onnx_teacher(*, channels: int = 1, side: int = 32, num_classes: int = 10, seed: int = 0) -> bytes:

@@ -4,9 +4,10 @@ import logging
 import os
 import sys
 
+from dfkd_core.overrides import BadOption
 from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
-from jobs.settings import Settings
+from jobs.settings import settings_from_environment
 from worker.app import work
 
 log = logging.getLogger(__name__)
@@ -14,7 +15,10 @@ log = logging.getLogger(__name__)
 
 def main() -> None:
     """Work until told to stop."""
-    settings = Settings()
+    try:
+        settings = settings_from_environment()
+    except BadOption as error:
+        sys.exit(f"the worker cannot start: {error}")
     log_to_stderr(settings.log_format)
     try:
         work(settings)

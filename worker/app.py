@@ -27,7 +27,13 @@ def work(settings: Settings) -> None:
     )
     bell = None
     if celery is not None:
-        bell = BellListener(celery, workshop.look, slots=settings.worker_slots, name=workshop.worker_id)
+        bell = BellListener(
+            celery,
+            workshop.look,
+            device_class=settings.worker_device_class,
+            slots=settings.worker_slots,
+            name=workshop.worker_id,
+        )
         bell.start()
     serve(settings)
     workshop.start()

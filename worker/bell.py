@@ -7,7 +7,8 @@ from collections.abc import Callable
 from celery import Celery
 from celery.worker import WorkController, state
 
-from jobs.queue import QUEUE
+from jobs.devices import DeviceClass, served_by
+from jobs.queue import queue_of
 from worker.tasks import answer_with
 
 log = logging.getLogger(__name__)
@@ -17,11 +18,14 @@ _STOP_SECONDS = 3.0
 
 
 class BellListener(threading.Thread):
-    """Consumes the bell's queue until stopped; a consumer that gave up is started again."""
+    """Consumes the bells of what a class of device serves until stopped; a consumer that gave up is started again."""
 
-    def __init__(self, celery: Celery, look: Callable[[], None], *, slots: int, name: str) -> None:
+    def __init__(
+        self, celery: Celery, look: Callable[[], None], *, device_class: DeviceClass, slots: int, name: str
+    ) -> None:
         super().__init__(name="bell", daemon=True)
         self._celery = celery
+        self._queues = [queue_of(served) for served in served_by(device_class)]
         self._slots = slots
         self._node = f"dfkd-{name}"
         self._stopping = threading.Event()
@@ -41,7 +45,7 @@ class BellListener(threading.Thread):
                 hostname=self._node,
                 pool="threads",
                 concurrency=self._slots,
-                queues=[QUEUE],
+                queues=self._queues,
                 without_gossip=True,
                 without_mingle=True,
                 without_heartbeat=True,

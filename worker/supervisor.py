@@ -12,8 +12,9 @@ from dfkd_core.config import DistillSpec
 from dfkd_core.errors import CheckpointMismatch
 from jobs.artifacts import ArtifactStore
 from jobs.claims import Claim
+from jobs.devices import class_of, served_by
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
-from jobs.schemas import JobError, JobState
+from jobs.schemas import Job, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Attempt, Ending
@@ -112,7 +113,7 @@ class Supervisor:
             conclusion.fail(_teacher_error(error))
             return
         if task.resume_from is not None and _mismatched(ending):
-            if self._pass_on(claim.job.id):
+            if self._pass_on(claim.job):
                 note_ending(Class.MISFIT)
                 conclusion.give_back(CheckpointMismatch.code)
                 return
@@ -130,7 +131,7 @@ class Supervisor:
         resume_from = checkpoints and checkpoints.fetch(given / "checkpoint")
         return Task(
             teacher_path=self._artifacts.fetch(job.teacher.id, given / "teacher"),
-            spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(exclude={"name", "labels"})),
+            spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(include=set(DistillSpec.model_fields))),
             workspace=workspace,
             resume_from=resume_from,
             continued_budget=job.continued_budget,
@@ -142,13 +143,14 @@ class Supervisor:
             lease_until=heartbeat.lease_until,
         )
 
-    def _pass_on(self, job_id: str) -> bool:
-        """Whether to leave a job with a checkpoint from elsewhere to another worker: once, and if there is one."""
-        if job_id in self._passed_on:
+    def _pass_on(self, job: Job) -> bool:
+        """Whether to leave a job with a checkpoint from elsewhere to another worker: once, and if one may take it."""
+        if job.id in self._passed_on:
             return False
-        self._passed_on.add(job_id)
-        max_age_seconds = _LIVE_SWEEPS * self._settings.sweep_seconds
-        return any(worker.id != self._worker_id for worker in self._store.live_workers(max_age_seconds))
+        self._passed_on.add(job.id)
+        others = self._store.live_workers(_LIVE_SWEEPS * self._settings.sweep_seconds)
+        fit = (job.device_class in served_by(class_of(other.device)) for other in others if other.id != self._worker_id)
+        return any(fit)
 
 
 def work_directory(settings: Settings) -> Path:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 from jobs.artifacts import ArtifactStore
+from jobs.devices import DeviceClass
 from jobs.errors import LedgerError
 from jobs.logs import about
 from jobs.metrics import DOORBELLS_RERUNG
@@ -39,7 +40,7 @@ class Workshop:
         store: Store,
         artifacts: ArtifactStore,
         *,
-        ring: Callable[[str], bool] | None = None,
+        ring: Callable[[str, DeviceClass], bool] | None = None,
         command: Sequence[str] = RUNNER_COMMAND,
     ) -> None:
         self.worker_id = uuid.uuid4().hex
@@ -96,7 +97,10 @@ class Workshop:
     def _take_one(self) -> bool:
         """Claim a job and see it through; False where there is none."""
         asked_at = time.monotonic()
-        claim = self._store.claim(self.worker_id, self._settings.lease_seconds, self._settings.worker_threads)
+        settings = self._settings
+        claim = self._store.claim(
+            self.worker_id, settings.lease_seconds, settings.worker_threads, settings.worker_device_class
+        )
         if claim is None:
             return False
         with about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
@@ -136,8 +140,8 @@ class Workshop:
         )
         found = self._store.sweep()
         if self._ring is not None:
-            rung = itertools.takewhile(self._ring, found.ring)  # stops at the first that fails
-            DOORBELLS_RERUNG.inc(sum(1 for _ in rung))
+            rings = itertools.starmap(self._ring, found.ring.items())
+            DOORBELLS_RERUNG.inc(sum(1 for _ in itertools.takewhile(bool, rings)))  # stops at the first that fails
         if time.monotonic() >= self._next_tidy:
             self._next_tidy = time.monotonic() + _TIDY_SECONDS
             remove_stale_workspaces(settings, self._store)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.pooling import max_pool2d
+
 Pads = Sequence[Sequence[int]]
 
 
@@ -154,9 +156,10 @@ def max_pool(
     if not _symmetric(pads, kernel):
         x = F.pad(x, [size for pair in reversed(pads) for size in pair], value=-math.inf)
         pads = [(0, 0)] * len(kernel)
-    pool = F.max_pool2d if len(kernel) == 2 else F.max_pool1d
     border = tuple(before for before, _ in pads)
-    pooled: Tensor = pool(x, tuple(kernel), tuple(strides), border, tuple(dilations), ceil_mode)
+    if len(kernel) == 2:
+        return max_pool2d(x, kernel, strides, border, dilations, ceil_mode=ceil_mode)
+    pooled: Tensor = F.max_pool1d(x, tuple(kernel), tuple(strides), border, tuple(dilations), ceil_mode)
     return pooled
 
 

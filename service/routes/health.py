@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
 from jobs.queue import broker_answers
 from service.dependencies import Desk, OurDesk
@@ -35,9 +36,10 @@ def healthz() -> Response:
 )
 def readyz(desk: OurDesk) -> Response:
     """503 only when the database or the storage does not work. A missing broker or worker delays jobs, and is named in
-    `missing` with status `degraded`.
+    `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued job asks for.
     """
-    found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk), "worker": _worker(desk)}
+    found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk)}
+    found |= {"worker": _worker(desk), "devices": _devices(desk)}
     missing = [name for name, state in found.items() if state not in {"ok", "not configured"}]
     status = "ok" if not missing else "degraded"
     if any(name in missing for name in NEVER_READY):
@@ -84,3 +86,13 @@ def _worker(desk: Desk) -> str:
     except LedgerError:
         return "unknown"
     return "ok" if workers else "none; jobs wait"
+
+
+def _devices(desk: Desk) -> str:
+    """For every device class that a queued job asks for there is a worker."""
+    try:
+        unserved = desk.store.unserved(desk.settings.lease_seconds)
+    except LedgerError:
+        return "unknown"
+    wanted = ", ".join(device_class for device_class in unserved if device_class is not DeviceClass.ANY)
+    return f"no-worker-for-device: {wanted}; these jobs wait" if wanted else "ok"

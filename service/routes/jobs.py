@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
 from service import bodies, examples
+from service.callers import caller_of
 from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import FieldError, ValidationFailed
@@ -56,7 +57,7 @@ async def create_job(request: Request, desk: OurDesk, exchange: OurExchange, bac
     """
     job = await _accept(request, desk, exchange)
     if job is not None:
-        background.add_task(ring, desk.celery, job.id)
+        background.add_task(ring, desk.celery, job.id, job.device_class)
     return exchange.reply
 
 
@@ -75,7 +76,12 @@ async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | Non
                 submission.discard()
                 return None
         accept = partial(accept_submission, desk, submission)
-    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
+    told = partial(
+        accept,
+        caller=caller_of(request),
+        traceparent=traceparent_of(request),
+        receipt=exchange.receipt(job_accepted),
+    )
     return await to_thread.run_sync(told, limiter=desk.inspections)
 
 

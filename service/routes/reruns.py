@@ -8,6 +8,7 @@ from jobs.origins import Origin
 from jobs.queue import ring
 from jobs.schemas import Job
 from service import bodies, examples
+from service.callers import caller_of
 from service.continuing import continued_spec, readable_spec
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import UnsupportedMediaType
@@ -43,11 +44,12 @@ def retry_job(
         desk,
         readable_spec(job),
         job.teacher.id,
+        caller=caller_of(request),
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=False),
         receipt=exchange.receipt(job_accepted),
     )
-    background.add_task(ring, desk.celery, new.id)
+    background.add_task(ring, desk.celery, new.id, new.device_class)
     return exchange.reply
 
 
@@ -70,7 +72,7 @@ async def continue_job(
     request: Request, desk: OurDesk, job_id: JobId, exchange: OurExchange, background: BackgroundTasks
 ) -> Response:
     """A new job that goes on from the last checkpoint of a finished one under a larger budget; `continued_from` names
-    the old one. The body is the part of the spec that changes: `distillation.budget`, `name`, `labels`.
+    the old one. The body is the part of the spec that changes: `distillation.budget`, `name`, `labels`, `device`.
 
     `steps` counts those of the old job, too. The schedules go on as those of a run with the new budget do at that step;
     `max_seconds` counts from zero.
@@ -80,7 +82,7 @@ async def continue_job(
     text = await bodies.read_json(request, desk.settings)
     new = await to_thread.run_sync(_continue, request, desk, job_id, text, exchange)
     if new is not None:
-        background.add_task(ring, desk.celery, new.id)
+        background.add_task(ring, desk.celery, new.id, new.device_class)
     return exchange.reply
 
 
@@ -95,6 +97,7 @@ def _continue(request: Request, desk: Desk, job_id: str, text: bytes, exchange: 
         desk,
         spec,
         job.teacher.id,
+        caller=caller_of(request),
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
         receipt=exchange.receipt(job_accepted),

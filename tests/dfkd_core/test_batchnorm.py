@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.batchnorm import BatchNormStatistics, ChannelMeans, has_batchnorm, reestimate
+from dfkd_core.batchnorm import BatchNormStatistics, ChannelMeans, channel_moments, has_batchnorm, reestimate
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 
@@ -29,6 +29,14 @@ def test_distance_is_that_of_the_inputs_of_the_layer() -> None:
     mean, variance = seen.mean(dim=(0, 2, 3)), seen.var(dim=(0, 2, 3), correction=0)
     expected = mean.norm() + (variance - 1).norm()  # fresh running statistics are 0 and 1
     torch.testing.assert_close(distance, expected)
+
+
+def test_moments_and_their_gradient_are_those_of_torch() -> None:
+    maps = (3 + 2 * torch.randn(4, 3, 5, 6, dtype=torch.float64)).requires_grad_()
+    mean, variance = channel_moments(maps)
+    expected = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+    torch.testing.assert_close((variance, mean), expected)
+    assert torch.autograd.gradcheck(channel_moments, (maps,))
 
 
 def test_channel_means_are_those_of_each_image_before_the_layer() -> None:

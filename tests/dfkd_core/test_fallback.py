@@ -32,8 +32,10 @@ def test_auto_follows_what_the_teacher_offers() -> None:
     plain, statistics = resolved(), resolved({"offers": ["batchnorm", "features"]})
     assert "no BatchNorm" in (plain.because or "")
     assert "match" in (statistics.because or "")
-    shares = [config.procedural.refinement.share for config in (plain, statistics)]
-    assert shares[0] < shares[1]
+    assert (plain.method, statistics.method) == ("pre_dfkd", "deepinversion")
+    assert statistics.procedural.share == 0
+    assert statistics.training.feature_weight > 0
+    assert statistics.memory == "reservoir"
     assert plain.fallback not in (None, plain.method)
 
 
@@ -44,11 +46,11 @@ def test_auto_spares_a_costly_teacher() -> None:
 
 
 def test_auto_keeps_what_was_said_over_what_it_chose() -> None:
-    said = {"seed": 7, "fallback": "dafl", "procedural": {"refinement": {"share": 0.1}}}
+    said = {"seed": 7, "fallback": "dafl", "training": {"augmentation": {"mixup": 0.1}}}
     config = resolved({"offers": ["batchnorm"]}, **said)
-    assert (config.seed, config.fallback, config.procedural.refinement.share) == (7, "dafl", 0.1)
-    chosen = resolved({"offers": ["batchnorm"]}).procedural.refinement.images_per_round
-    assert config.procedural.refinement.images_per_round == chosen
+    assert (config.seed, config.fallback, config.training.augmentation.mixup) == (7, "dafl", 0.1)
+    chosen = resolved({"offers": ["batchnorm"]}).training
+    assert config.training == chosen.model_copy(update={"augmentation": config.training.augmentation})
 
 
 @pytest.mark.parametrize("said", [{}, {"distillation": {}}, {"distillation": {"seed": 3}}])

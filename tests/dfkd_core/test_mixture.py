@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.mixture import Pools, mixed
+from dfkd_core.config import DistillConfig
+from dfkd_core.mixture import Pools, mixed, num_featured
 from dfkd_core.rounds import play_round
 from dfkd_core.run import Run, build_run
 from dfkd_core.scoring import evaluate_on_probe
@@ -43,3 +44,9 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
     assert norm.running_mean is not None
     plain = torch.full((1, 1, 8, 8), -1.0 if shade == 0 else 2.0)  # the tiny teacher's range
     torch.testing.assert_close(norm.running_mean, convolution(plain).mean(dim=(0, 2, 3)).detach(), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "featured"), [("pre_dfkd", 8), ("deepinversion", 16)])
+def test_features_are_compared_on_all_images_that_no_generator_made(method: str, featured: int) -> None:
+    config = DistillConfig.model_validate({"method": method, "procedural": {"share": 0.5}})
+    assert num_featured(build_run(tiny_teacher(), tiny_network(), config), 16) == featured

@@ -1,19 +1,22 @@
 """What is counted in the ledger's room: figures that every process tells alike, and counters of this process."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from jobs.artifacts import ArtifactStore
+from jobs.devices import DeviceClass
 from jobs.directory import Directory
+from jobs.figures import Queue
 from jobs.janitor import clean
 from jobs.metrics import REGISTRY
 from jobs.queue import make_celery, ring
 from jobs.schemas import SPEC_VERSION, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
-from tests.builders import submit
+from tests.builders import submit, submit_for
 from tests.jobs.clockwork import age_spec, end_pauses, expire_lease
 
 BOOM = JobError(code="internal", detail="boom")
@@ -28,7 +31,8 @@ def counted(name: str, **labels: str) -> float:
 def test_an_empty_ledger_has_figures_too(store: Store) -> None:
     found = store.figures(worker_seconds=60)
     assert found.jobs == dict.fromkeys(JobState, 0)
-    assert {version: (queue.depth, queue.oldest_seconds) for version, queue in found.queues.items()} == {1: (0, 0.0)}
+    queues = itertools.product((1, SPEC_VERSION), DeviceClass)
+    assert found.queues == dict.fromkeys(queues, Queue(depth=0, oldest_seconds=0.0))
     assert (found.crash_streak_max, found.events, found.workers, found.slots) == (0, {}, {}, {})
 
 
@@ -41,14 +45,19 @@ def test_figures_are_those_of_the_whole_ledger(store: Store) -> None:
     store.release(waiting.id, claim.fence, reason="died", charged=True, delay_seconds=60)
     age_spec(store, newer.id, "{}", version=SPEC_VERSION + 1)
     end_pauses(store, due.id)  # due for a second
+    submit_for(store, "gpu")
     for worker, device in (("a", "cpu"), ("b", "cpu"), ("c", "cuda")):
         store.worker_seen(worker, host="here", slots=2, device=device)
     found = store.figures(worker_seconds=60)
-    assert (found.jobs[JobState.QUEUED], found.jobs[JobState.CANCELLED], found.crash_streak_max) == (3, 1, 1)
-    assert {version: queue.depth for version, queue in found.queues.items()} == {SPEC_VERSION: 1, SPEC_VERSION + 1: 1}
-    assert 1.0 <= found.queues[SPEC_VERSION].oldest_seconds < 30
-    assert found.events == {"created": 4, "cancelled": 1, "claimed": 1, "released": 1}
+    assert (found.jobs[JobState.QUEUED], found.jobs[JobState.CANCELLED], found.crash_streak_max) == (4, 1, 1)
+    depths = {queue: found.queues[queue].depth for queue in found.queues if found.queues[queue].depth}
+    assert depths == {(1, "any"): 1, (2, "gpu"): 1, (SPEC_VERSION + 1, "any"): 1}
+    assert 1.0 <= found.queues[1, DeviceClass.ANY].oldest_seconds < 30
+    assert found.events == {"created": 5, "cancelled": 1, "claimed": 1, "released": 1}
     assert (found.workers, found.slots) == ({"cpu": 2, "cuda": 1}, {"cpu": 4, "cuda": 2})
+    assert found.busy == {"cpu": 0, "cuda": 0}
+    assert store.claim("c", 60, 1, DeviceClass.GPU) is not None
+    assert store.figures(worker_seconds=60).busy == {"cpu": 0, "cuda": 1}
     assert store.figures(worker_seconds=-1).workers == {}
 
 

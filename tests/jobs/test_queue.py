@@ -14,7 +14,8 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from jobs.queue import QUEUE, TASK, broker_answers, make_celery, ring
+from jobs.devices import DeviceClass
+from jobs.queue import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
 from jobs.settings import Settings
 from tests.servers import Redis, running_redis
 
@@ -48,6 +49,24 @@ def test_a_message_holds_the_job_id_and_nothing_else(redis_server: Redis) -> Non
     assert (arguments, keywords) == ([JOB_ID], {})
     assert (message["content-type"], message["headers"]["task"]) == ("application/json", TASK)
     assert message["headers"]["ignore_result"]
+
+
+@pytest.mark.parametrize("device_class", DeviceClass)
+def test_bells_of_each_class_have_a_queue_of_their_own(redis_server: Redis, device_class: DeviceClass) -> None:
+    assert ring(celery_at(redis_server.url), JOB_ID, device_class)
+    with redis_server.client() as client:
+        rung = {each: client.llen(queue_of(each)) for each in DeviceClass}
+    assert rung == {each: int(each is device_class) for each in DeviceClass}
+
+
+def test_where_nobody_listens_bells_do_not_pile_up(redis_server: Redis) -> None:
+    celery = celery_at(redis_server.url)
+    with redis_server.client() as client:
+        client.rpush(queue_of(DeviceClass.GPU), *["a bell"] * (ENOUGH - 1))
+        assert [ring(celery, JOB_ID, DeviceClass.GPU) for _ in range(3)] == [True] * 3
+        assert client.llen(queue_of(DeviceClass.GPU)) == ENOUGH
+        assert ring(celery, JOB_ID)
+        assert client.llen(QUEUE) == 1
 
 
 def test_without_a_broker_the_bell_is_silent() -> None:

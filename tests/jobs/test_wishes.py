@@ -40,7 +40,7 @@ def test_a_queued_job_is_paused_at_once_and_nobody_claims_it(store: Store) -> No
     assert (job.state, job.public_state, job.progress.stage) == (JobState.PAUSED, "paused", "paused")
     assert store.claim("me", 60, 1) is None
     end_pauses(store, job.id)
-    assert store.sweep().ring == []
+    assert not store.sweep().ring
     assert store.queue_position(job.id) is None
     assert kinds(store, job) == ["created", "paused"]
 
@@ -51,7 +51,7 @@ def test_a_resumed_job_has_its_old_place(store: Store) -> None:
     resumed = store.request_resume(first.id)
     assert (resumed.state, resumed.progress.stage, store.queue_position(first.id)) == (JobState.QUEUED, "queued", 1)
     assert store.queue_position(second.id) == 2
-    assert store.sweep().ring == [first.id, second.id]
+    assert list(store.sweep().ring) == [first.id, second.id]
 
 
 def test_a_running_job_is_told_by_its_heartbeat_and_the_attempt_is_not_counted(store: Store) -> None:

@@ -39,7 +39,7 @@ def test_a_finished_job_is_run_once_more(http: httpx.Client, finished: Finished)
 
 def test_a_finished_job_goes_on_under_a_larger_budget(service: Service, done: str) -> None:
     changes = {**MORE, "name": "longer", "labels": {"a": "b"}}
-    response = service.http.post(f"/jobs/{done}/continue", json=changes)
+    response = service.http.post(service.http.get(f"/jobs/{done}").json()["links"]["continue"], json=changes)
     new, old = response.json(), service.http.get(f"/jobs/{done}").json()
     assert (response.status_code, response.headers["location"]) == (202, f"/jobs/{new['id']}")
     assert (new["continued_from"], new["name"], new["labels"]) == (done, "longer", {"a": "b"})

@@ -83,6 +83,14 @@ def test_the_api_alone_logs_json_with_the_id_of_the_request(tmp_path: Path, teac
     assert line["traceparent"] == TRACE
 
 
+def test_the_api_alone_says_which_setting_is_wrong(tmp_path: Path) -> None:
+    told = {"DFKD_LEASE_SECONDS": "soon", "DFKD_DATA_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "service"]
+    ended = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert ended.stderr.startswith("the API cannot start: DFKD_LEASE_SECONDS:")
+
+
 def eventually_answers(url: str) -> bool:
     def answers() -> bool:
         try:

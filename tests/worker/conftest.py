@@ -15,7 +15,7 @@ import pytest
 
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.claims import Claim
-from jobs.schemas import Event, Job, TeacherRef
+from jobs.schemas import Event, Job, JobSpec, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import job_spec, teacher_ref
@@ -57,12 +57,13 @@ class Bench:
         self.spawner = ThreadPoolExecutor(1)
         self.threads: list[threading.Thread] = []
 
-    def submit(self) -> Job:
+    def submit(self, *, device: str | None = None) -> Job:
         upload = self.artifacts.receive([b"teacher"], 100)
         sha256, num_bytes = upload.commit()
         ref = TeacherRef(**{**teacher_ref().model_dump(), "id": sha256, "bytes": num_bytes})
         self.store.put_teacher(ref)
-        return self.store.create(str(uuid.uuid4()), job_spec(), sha256)
+        spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device})
+        return self.store.create(str(uuid.uuid4()), spec, sha256)
 
     def claim(self, owner: str = "tester") -> Claim:
         claim = self.store.claim(owner, self.settings.lease_seconds, self.settings.worker_threads)

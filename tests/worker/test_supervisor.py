@@ -333,6 +333,15 @@ def test_a_checkpoint_from_elsewhere_is_passed_on_while_there_is_another_worker(
     assert len(bench.told(job, "started-over")) == 1
 
 
+def test_it_is_not_passed_on_to_workers_that_would_not_take_it(bench: Bench) -> None:
+    job = bench.submit(device="cpu")
+    bench.attempt("crash")
+    bench.store.worker_seen("another", host="elsewhere", slots=1, device="cuda")
+    bench.supervisor("foreign", sweep_seconds=60.0).supervise(bench.claim(), claimed_at=time.monotonic())
+    assert bench.store.get(job.id).state is JobState.SUCCEEDED
+    assert len(bench.told(job, "started-over")) == 1
+
+
 def test_what_a_runner_leaves_behind_dies_with_it(bench: Bench) -> None:
     bench.submit()
     job = bench.attempt("parent")

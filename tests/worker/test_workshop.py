@@ -41,7 +41,7 @@ def test_jobs_are_found_without_a_bell_and_worked_off(bench: Bench) -> None:
 
 def test_a_look_claims_at_once(bench: Bench) -> None:
     slow = bench.settings.model_copy(update={"sweep_seconds": 600.0})
-    workshop = Workshop(slow, bench.store, bench.artifacts, ring=lambda _job_id: True, command=script("endless"))
+    workshop = Workshop(slow, bench.store, bench.artifacts, ring=lambda *_bell: True, command=script("endless"))
     workshop.start()
     until(lambda: bench.store.live_workers(60.0))
     time.sleep(0.3)  # the looks of the first round are over

@@ -1,0 +1,122 @@
+"""Many HTTP clients in one process: keep-alive connections of asyncio, each answer timed from its request on."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+
+@dataclass(slots=True)
+class Answers:
+    """What the clients of one measurement got."""
+
+    seconds: list[float] = field(default_factory=list)  # of each answer
+    statuses: dict[int, int] = field(default_factory=dict)
+    broken: int = 0  # connections cut or refused; they are made again
+    elapsed: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        """Seconds within which that share of the answers came."""
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
+
+    def record(self) -> dict[str, object]:
+        """For the result file; times in milliseconds."""
+        return {
+            "answers": len(self.seconds),
+            "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
+            "broken connections": self.broken,
+            "answers per second": round(len(self.seconds) / self.elapsed, 1),
+            **{f"p{percent}, ms": round(1000 * self.quantile(percent / 100), 1) for percent in (50, 95, 99)},
+            "slowest, ms": round(1000 * max(self.seconds, default=float("nan")), 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    media_type: str = "application/json"
+
+    def encoded(self, host: str) -> bytes:
+        """As HTTP/1.1 has it."""
+        lines = [f"{self.method} {self.path} HTTP/1.1", f"host: {host}"]
+        if self.body:
+            lines += [f"content-type: {self.media_type}", f"content-length: {len(self.body)}"]
+        return "\r\n".join([*lines, "", ""]).encode() + self.body
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What all clients of one measurement share."""
+
+    url: str
+    request: Callable[[], Asked]
+    interval: float
+    until: float
+    answers: Answers = field(default_factory=Answers)
+
+
+def poll(url: str, paths: Sequence[str], *, clients: int, seconds: float, interval: float, seed: int = 0) -> Answers:
+    """Each client asks for one of `paths` every `interval` seconds; where that is 0, as soon as it has an answer."""
+    draws = random.Random(seed)
+    return ask(
+        url, lambda: Asked("GET", draws.choice(paths)), clients=clients, seconds=seconds, interval=interval, seed=seed
+    )
+
+
+def ask(
+    url: str, request: Callable[[], Asked], *, clients: int, seconds: float, interval: float = 0.0, seed: int = 0
+) -> Answers:
+    """The same with any request."""
+    return asyncio.run(_ask(url, request, clients=clients, seconds=seconds, interval=interval, seed=seed))
+
+
+async def _ask(
+    url: str, request: Callable[[], Asked], *, clients: int, seconds: float, interval: float, seed: int
+) -> Answers:
+    draws = random.Random(seed)
+    started = time.monotonic()
+    load = Load(url, request, interval, until=started + seconds)
+    await asyncio.gather(*(_client(load, started + draws.uniform(0, interval)) for _ in range(clients)))
+    load.answers.elapsed = time.monotonic() - started
+    return load.answers
+
+
+async def _client(load: Load, due: float) -> None:
+    place, answers, interval = urlsplit(load.url), load.answers, load.interval
+    connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    while due < load.until and time.monotonic() < load.until:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        begun = time.monotonic()
+        due = max(due + interval, begun) if interval else begun
+        try:
+            if connection is None:
+                connection = await asyncio.open_connection(place.hostname, place.port)
+            status = await _exchange(*connection, load.request().encoded(place.netloc))
+        except (OSError, EOFError):
+            answers.broken += 1
+            if connection is not None:
+                connection[1].close()
+                connection = None
+            await asyncio.sleep(0.05)
+            continue
+        answers.seconds.append(time.monotonic() - begun)
+        answers.statuses[status] = answers.statuses.get(status, 0) + 1
+    if connection is not None:
+        connection[1].close()
+
+
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes) -> int:
+    """The status of the answer; its body is read and dropped."""
+    writer.write(message)
+    await writer.drain()
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    fields = dict(line.lower().split(": ", 1) for line in head[1:] if ": " in line)
+    await reader.readexactly(int(fields.get("content-length", 0)))
+    return int(head[0].split(" ", 2)[1])

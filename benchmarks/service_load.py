@@ -1,0 +1,396 @@
+"""What the service takes: API, ledger and broker on this machine, real processes, requests over loopback.
+
+    python -m benchmarks.service_load [--ledger sqlite | postgresql] [--only polls faults submissions upload start]
+    python -m benchmarks.service_load --only overhead --steps 6000
+
+polls        GET /jobs/{id}: 200 clients, once a second each, then as fast as they can; tables of 100 to 100 000 jobs
+faults       the same 200 polls a second beside 10 000 jobs while workers are killed, the broker is stopped, or both
+submissions  POST /jobs by the id of a known teacher and with the file; what was accepted is counted in the ledger
+upload       POST /teachers of a 268 MB file, beside the same bytes hashed, written and synced
+start        from POST /jobs until the first student update is done, as a polling client sees it
+overhead     a job through the service and through `python -m dfkd_core`, both from start to student
+
+The load comes from this process. Where the machine has four cores, API and runners do not share a core with it.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import httpx
+import numpy as np
+import onnx
+import psutil
+from onnx import TensorProto, helper, numpy_helper
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import create_engine, func, insert, select
+
+from benchmarks.hardware import describe_hardware
+from benchmarks.load import Answers, Asked, ask, poll
+from jobs import tables
+from service.client import DfkdClient
+from tests.e2e.service import JOB_SECONDS, spec, stop
+from tests.e2e.teacher import write_teacher
+from tests.servers import Redis, running_postgres, running_redis
+
+RESULTS = Path(__file__).resolve().parent / "results"
+CLIENTS = 200
+TABLES = (100, 1_000, 10_000, 100_000)
+BUSY_TABLE = 10_000
+EVENTS = 8  # in the history of every job that fills a table
+WIDE = 8192  # of the large teacher's layer: 4 × 8192² bytes
+
+
+class Bench:
+    """A data directory, its ledger, and the processes that were started on it."""
+
+    def __init__(self, directory: Path, stack: ExitStack, ledger: str) -> None:
+        self.directory = directory
+        self.teacher = write_teacher(directory / "teacher.onnx")
+        self.broker = stack.enter_context(running_redis())
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("DFKD_")},
+            "DFKD_DATA_DIR": str(directory / "data"),
+            "DFKD_BROKER_URL": self.broker.url,
+            "DFKD_WORKER_THREADS": "1",
+        }
+        self.database_url = f"sqlite:///{directory / 'data' / 'ledger.sqlite3'}"
+        if ledger == "postgresql":
+            self.database_url = stack.enter_context(running_postgres()).url()
+            self.environment["DFKD_DATABASE_URL"] = self.database_url
+
+    @contextmanager
+    def api(self, **environment: str) -> Iterator[str]:
+        """An API process; its URL."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        with self.process("-m", "service", "--port", str(port), **environment):
+            url = f"http://127.0.0.1:{port}"
+            with DfkdClient(url) as client:
+                client.jobs()  # waits for the API
+            yield url
+
+    @contextmanager
+    def worker(self, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+        """A worker process."""
+        with self.process("-m", "worker", **environment) as process:
+            yield process
+
+    @contextmanager
+    def process(self, *words: str, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+        with (self.directory / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words], env={**self.environment, **environment}, stdout=log, stderr=log
+            )
+        try:
+            yield process
+        finally:
+            stop(process)
+
+    def fill(self, url: str, jobs: int) -> list[str]:
+        """Finished jobs, copies of one that was cancelled, until the table holds so many; the ids of those."""
+        with DfkdClient(url) as client:
+            model = client.submit(self.teacher, spec())
+            client.cancel(model.id)
+        engine = create_engine(self.database_url)
+        with engine.begin() as connection:
+            row = dict(connection.execute(select(tables.jobs).where(tables.jobs.c.id == model.id)).one()._mapping)
+            (number,) = connection.execute(select(func.max(tables.jobs.c.number))).one()
+            events = [
+                dict(line._mapping)
+                for line in connection.execute(select(tables.events).where(tables.events.c.job_number == row["number"]))
+            ]
+            ids = [str(uuid.uuid4()) for _ in range(jobs - number)]
+            for first in range(0, len(ids), 1000):
+                numbered = list(enumerate(ids[first : first + 1000], start=number + 1 + first))
+                connection.execute(insert(tables.jobs), [{**row, "number": n, "id": job_id} for n, job_id in numbered])
+                lines = [
+                    {**events[seq % len(events)], "job_number": n, "seq": seq + 1}
+                    for n, _ in numbered
+                    for seq in range(EVENTS)
+                ]
+                connection.execute(insert(tables.events), lines)
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(
+                    "SELECT setval(pg_get_serial_sequence('jobs', 'number'), max(number)) FROM jobs"
+                )
+        engine.dispose()
+        return ids or [model.id]
+
+    def count(self) -> int:
+        """Jobs in the ledger."""
+        engine = create_engine(self.database_url)
+        with engine.connect() as connection:
+            counted = connection.execute(select(func.count()).select_from(tables.jobs)).scalar_one()
+        engine.dispose()
+        return int(counted)
+
+
+def lag_of(url: str) -> dict[str, float]:
+    """How late the API's event loop has woken since it started: counts by upper bound in seconds, from /metrics."""
+    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        sample.labels["le"]: sample.value for sample in samples if sample.name == "dfkd_event_loop_lag_seconds_bucket"
+    }
+
+
+def polls(bench: Bench, seconds: float) -> dict[str, Any]:
+    """For each size of the table: polls at a fixed rate, and as many as the API can answer."""
+    found = {}
+    with bench.api() as url:
+        for size in TABLES:
+            paths = [f"/jobs/{job_id}" for job_id in bench.fill(url, size)]
+            before = lag_of(url)
+            paced = poll(url, paths, clients=CLIENTS, seconds=seconds, interval=1.0)
+            flat_out = poll(url, paths, clients=16, seconds=seconds, interval=0.0)
+            lag = {bound: count - before[bound] for bound, count in lag_of(url).items()}
+            found[str(size)] = {"paced": paced.record(), "flat out": flat_out.record(), "event loop lag, s": lag}
+            told(f"{size} jobs, {CLIENTS} polls/s", paced)
+            told(f"{size} jobs, flat out", flat_out)
+    return found
+
+
+def faults(bench: Bench, seconds: float) -> dict[str, Any]:
+    """Paced polls while something else is in trouble."""
+    found = {}
+    with bench.api(DFKD_LEASE_SECONDS="6", DFKD_HEARTBEAT_SECONDS="1.5", DFKD_SWEEP_SECONDS="1") as url:
+        paths = [f"/jobs/{job_id}" for job_id in bench.fill(url, BUSY_TABLE)]
+        with DfkdClient(url) as client:
+            teacher = client.upload(bench.teacher).id
+            client.submit(teacher, spec(steps=100_000))
+        troubles: dict[str, Callable[[threading.Event], None]] = {
+            "nothing runs": lambda over: None,
+            "a job runs": partial(_with_worker, bench),
+            "workers are killed": partial(_killing_workers, bench),
+            "the broker hangs, jobs are submitted": partial(_hanging_broker, bench.broker, url, teacher),
+        }
+        for name, trouble in troubles.items():
+            over = threading.Event()
+            thread = threading.Thread(target=trouble, args=(over,))
+            thread.start()
+            try:
+                answers = poll(url, paths, clients=CLIENTS, seconds=seconds, interval=1.0)
+            finally:
+                over.set()
+                thread.join()
+            found[name] = answers.record()
+            told(name, answers)
+    return found
+
+
+def _with_worker(bench: Bench, over: threading.Event) -> None:
+    with bench.worker(DFKD_LEASE_SECONDS="6", DFKD_HEARTBEAT_SECONDS="1.5"):
+        over.wait()
+
+
+def _killing_workers(bench: Bench, over: threading.Event) -> None:
+    while not over.is_set():
+        with bench.worker(DFKD_LEASE_SECONDS="6", DFKD_HEARTBEAT_SECONDS="1.5", DFKD_MAX_CRASHES="50") as worker:
+            over.wait(5.0)
+            worker.kill()
+
+
+def _hanging_broker(broker: Redis, url: str, teacher: str, over: threading.Event) -> None:
+    process = psutil.Process(broker.pid)
+    process.suspend()
+    try:
+        with DfkdClient(url) as client:
+            while not over.wait(1.0):
+                client.submit(teacher, spec())
+    finally:
+        process.resume()
+
+
+def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
+    """Jobs accepted a second, and whether each of them is in the ledger."""
+    found: dict[str, Any] = {}
+    with bench.api() as url:
+        with DfkdClient(url) as client:
+            teacher = client.upload(bench.teacher).id
+        known = spec() | {"teacher": {"id": teacher}}
+        by_id = partial(Asked, "POST", "/jobs", json.dumps(known).encode())
+        with_file = partial(Asked, "POST", "/jobs", *_multipart(bench.teacher.read_bytes(), spec()))
+        for name, request, clients in ("by id", by_id, 16), ("with the file", with_file, 4):
+            before = bench.count()
+            answers = ask(url, request, clients=clients, seconds=seconds)
+            accepted = answers.statuses.get(202, 0)
+            found[name] = answers.record() | {"accepted": accepted, "in the ledger": bench.count() - before}
+            told(f"submissions {name}", answers)
+            assert bench.count() - before == accepted, found[name]
+    return found
+
+
+def _multipart(teacher: bytes, document: Mapping[str, Any]) -> tuple[bytes, str]:
+    boundary = uuid.uuid4().hex
+    parts = b""
+    for name, media_type, body in (
+        ("spec", "application/json", json.dumps(document).encode()),
+        ("teacher", "application/octet-stream", teacher),
+    ):
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
+        parts += head.encode() + f"Content-Type: {media_type}\r\n\r\n".encode() + body + b"\r\n"
+    return parts + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def upload(bench: Bench, seconds: float) -> dict[str, Any]:
+    """Seconds for a large teacher, and for its bytes alone on the same disk; repeated while there is time."""
+    del seconds
+    runs = []
+    with bench.api() as url:
+        for seed in range(3):
+            path = _large_teacher(bench.directory / "large.onnx", seed)
+            size = path.stat().st_size
+            written = _written(path, bench.directory / "copy")
+            begun = time.monotonic()
+            with path.open("rb") as file:
+                answer = httpx.post(
+                    f"{url}/teachers",
+                    content=_counted(file, sent := {"at": 0.0}),
+                    headers={"content-type": "application/octet-stream", "content-length": str(size)},
+                    timeout=120,
+                )
+            ended = time.monotonic()
+            assert answer.status_code == 201, answer.text
+            runs.append({"bytes": size, "written": written, "sent": sent["at"] - begun, "answered": ended - begun})
+            print(runs[-1], flush=True)
+    return {"runs": runs}
+
+
+def _counted(file: Any, sent: dict[str, float]) -> Iterator[bytes]:
+    while chunk := file.read(1 << 20):
+        yield chunk
+    sent["at"] = time.monotonic()
+
+
+def _written(source: Path, target: Path) -> float:
+    begun = time.monotonic()
+    digest = hashlib.sha256()
+    with source.open("rb") as file, target.open("wb") as copy:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+    seconds = time.monotonic() - begun
+    target.unlink()
+    return seconds
+
+
+def _large_teacher(path: Path, seed: int) -> Path:
+    generator = np.random.default_rng(seed)
+    sizes = [64, WIDE, WIDE, 4]
+    weights = [
+        numpy_helper.from_array(generator.normal(0, 0.05, (after, before)).astype(np.float32), f"w{number}")
+        for number, (before, after) in enumerate(pairwise(sizes))
+    ]
+    nodes, last = [helper.make_node("Flatten", ["images"], ["x0"])], "x0"
+    for number in range(len(weights)):
+        name = "logits" if number == len(weights) - 1 else f"x{number + 1}"
+        nodes.append(helper.make_node("Gemm", [last, f"w{number}"], [name], transB=1))
+        last = name
+    graph = helper.make_graph(
+        nodes,
+        "teacher",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])],
+        weights,
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def start(bench: Bench, seconds: float) -> dict[str, Any]:
+    """Seconds from POST to the first student update, a waiting worker at hand."""
+    del seconds
+    delays = []
+    with bench.api() as url, bench.worker(), DfkdClient(url) as client:
+        for seed in range(5):
+            begun = time.monotonic()
+            job = client.submit(bench.teacher, spec(steps=2000, seed=seed))
+            while client.job(job.id).progress.step == 0:
+                time.sleep(0.02)
+            delays.append(time.monotonic() - begun)
+            client.cancel(job.id)
+            client.wait(job.id, timeout_seconds=JOB_SECONDS)
+    print(f"first update after {fmean(delays):.2f} ± {stdev(delays):.2f} s", flush=True)
+    return {"seconds": delays}
+
+
+def overhead(bench: Bench, steps: int) -> dict[str, Any]:
+    """The same job, of so many updates, through the service and without it."""
+    document = spec(steps=steps)
+    path = bench.directory / "spec.json"
+    path.write_text(json.dumps(document))
+    command = [sys.executable, "-m", "dfkd_core", str(bench.teacher), "--spec", str(path), "--threads", "1"]
+    begun = time.monotonic()
+    subprocess.run([*command, "-o", str(bench.directory / "student.onnx")], check=True, stderr=subprocess.DEVNULL)
+    alone = time.monotonic() - begun
+    with bench.api() as url, bench.worker(), DfkdClient(url) as client:
+        begun = time.monotonic()
+        job = client.wait(client.submit(bench.teacher, document).id, timeout_seconds=10 * alone + 600)
+        served = time.monotonic() - begun
+        client.download(job.id, bench.directory / "served")
+    equal = (bench.directory / "served" / "student.onnx").read_bytes() == (
+        bench.directory / "student.onnx"
+    ).read_bytes()
+    print(
+        f"alone {alone:.1f} s, through the service {served:.1f} s: {100 * (served / alone - 1):+.1f} %; equal: {equal}"
+    )
+    return {"steps": steps, "alone": alone, "served": served, "students equal": equal}
+
+
+def told(name: str, answers: Answers) -> None:
+    """One line of the table."""
+    record = answers.record()
+    figures = ", ".join(f"{key} {value}" for key, value in record.items() if key != "answers")
+    print(f"{name}: {figures}", flush=True)
+
+
+PARTS: dict[str, Callable[[Bench, float], dict[str, Any]]] = {
+    "polls": polls,
+    "faults": faults,
+    "submissions": submissions,
+    "upload": upload,
+    "start": start,
+}
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ledger", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--only", nargs="+", choices=[*PARTS, "overhead"], default=list(PARTS))
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--steps", type=int, default=20_000, help="student updates of the overhead's job")
+    parser.add_argument("--output", type=Path, default=RESULTS / "service_load.json")
+    arguments = parser.parse_args()
+    records = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    for name in arguments.only:
+        print(f"== {name}, {arguments.ledger}")
+        with tempfile.TemporaryDirectory(prefix="dfkd-load-") as scratch, ExitStack() as stack:
+            Path(scratch, "data").mkdir()
+            bench = Bench(Path(scratch), stack, arguments.ledger)
+            measured = overhead(bench, arguments.steps) if name == "overhead" else PARTS[name](bench, arguments.seconds)
+        records.setdefault(arguments.ledger, {})[name] = {"hardware": describe_hardware(), **measured}
+        arguments.output.write_text(json.dumps(records, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Device classes: what a job may ask for, and which jobs a worker's device serves."""
+
+from enum import StrEnum
+
+
+class DeviceClass(StrEnum):
+    """What a job asks for. A worker is of one of the other two."""
+
+    ANY = "any"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+def class_of(device: str) -> DeviceClass:
+    """The class of a worker's device: cpu, cuda or cuda:N."""
+    return DeviceClass.CPU if device == "cpu" else DeviceClass.GPU
+
+
+def served_by(device_class: DeviceClass) -> tuple[DeviceClass, ...]:
+    """The classes of the jobs that a worker of this class takes, and of the bells that it hears."""
+    return (DeviceClass.ANY, device_class)

@@ -1,0 +1,150 @@
+"""The line: in which order queued jobs are claimed. Higher priority first, then the tenant with the fewest running
+jobs (of two alike, the one that was served longer ago), then age.
+
+A tenant's waiting jobs are counted in their own order, on from those that run; that is the turn of each. So many
+workers at once claim in the same order as one after another, each passing over what the others hold at that moment.
+
+The index `jobs_in_line` keeps queued jobs in groups of one device class, spec version, priority and tenant, each by
+age. One look-up leads from group to group, another to the heads of a group, and only the heads are compared: neither
+the depth of the queue nor the jobs that have ended cost anything, only the number of groups does.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Row, Select, case, func, select, true, tuple_
+
+from jobs import schemas, tables
+from jobs.clock import now
+from jobs.devices import DeviceClass, served_by
+from jobs.schemas import JobState
+
+SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone
+
+Condition = Callable[[FromClause], list[ColumnElement[bool]]]
+
+_jobs = tables.jobs
+_GROUP = ("device_class", "spec_version", "priority", "tenant")
+
+
+def next_job(dialect: str, device_class: DeviceClass) -> Select[Any]:
+    """The job that a worker of this class claims now, locked; others that are locked are passed over."""
+
+    def ours(job: FromClause) -> list[ColumnElement[bool]]:
+        readable = job.c.spec_version <= schemas.SPEC_VERSION
+        return [job.c.device_class.in_(served_by(device_class)), readable]
+
+    return _first(dialect, 1, ours, _due)
+
+
+def bells(dialect: str, device_class: DeviceClass, limit: int) -> Select[Any]:
+    """Jobs that ask for this class, are due and were not rung for lately, as `next_job`."""
+
+    def unheard(job: FromClause) -> list[ColumnElement[bool]]:
+        return [*_due(job), job.c.ring_at <= now()]
+
+    return _first(dialect, limit, lambda job: [job.c.device_class == device_class], unheard)
+
+
+def place(connection: Connection, row: Row[Any]) -> int:
+    """1 for the queued job that is claimed next; jobs that ask for another device than this one are left out."""
+    groups = connection.execute(_waiting(row)).all()
+    higher: dict[str, int] = dict.fromkeys((group.tenant for group in groups), 0)
+    for group in groups:
+        higher[group.tenant] += group.num if group.priority > row.priority else 0
+    level = {group.tenant: group for group in groups if group.priority == row.priority}
+    own = level[row.tenant]
+    turn = own.running + higher[row.tenant] + own.older
+    ahead: int = sum(higher.values()) + own.older
+    for tenant, group in level.items():
+        if tenant != row.tenant:
+            before = turn - group.running - higher[tenant] + _comes_first(group, own)
+            ahead += min(group.num, max(0, before))
+    return 1 + ahead
+
+
+def _comes_first(group: Row[Any], own: Row[Any]) -> bool:
+    """Whether of two jobs whose turn is alike that of another tenant comes first."""
+    if group.served == own.served:
+        return bool(group.oldest < own.oldest)
+    return own.served is not None and (group.served is None or group.served < own.served)
+
+
+def _waiting(row: Row[Any]) -> Select[Any]:
+    """Queued jobs by tenant and priority: how many, how many of them older than that of `row`, and the oldest."""
+    older = func.sum(case((_jobs.c.number < row.number, 1), else_=0)).label("older")
+    columns = (func.count().label("num"), older, func.min(_jobs.c.number).label("oldest"))
+    counted = select(_jobs.c.tenant, _jobs.c.priority, *columns).where(_jobs.c.state == JobState.QUEUED)
+    if row.device_class != DeviceClass.ANY:
+        counted = counted.where(_jobs.c.device_class.in_(served_by(DeviceClass(row.device_class))))
+    groups = counted.group_by(_jobs.c.tenant, _jobs.c.priority).cte("waiting")
+    tenants = _tenants(groups)
+    columns_of_tenants = (tenants.c.running, tenants.c.served)
+    return select(*groups.c, *columns_of_tenants).join_from(groups, tenants, tenants.c.tenant == groups.c.tenant)
+
+
+def _first(dialect: str, limit: int, group: Condition, condition: Condition) -> Select[Any]:
+    """Rows that meet `condition` in groups that meet another, in the order of claims and locked."""
+    num_heads = limit if dialect == "sqlite" else limit + SPARE
+    heads = _heads(dialect, group, condition, num_heads)
+    tenants = _tenants(heads)
+    waiting = func.row_number().over(partition_by=heads.c.tenant, order_by=(heads.c.priority.desc(), heads.c.number))
+    turn = (tenants.c.running + waiting).label("turn")
+    line = select(heads.c.number, heads.c.priority, turn, tenants.c.served)
+    line = line.join_from(heads, tenants, tenants.c.tenant == heads.c.tenant)
+    turns = line.order_by(*_order(heads, turn, tenants)).limit(num_heads).subquery("turns")
+    # Said again of the row itself: what has changed since the heads were read is not taken.
+    rows = select(_jobs).join(turns, turns.c.number == _jobs.c.number)
+    rows = rows.where(_jobs.c.state == JobState.QUEUED, *condition(_jobs))
+    rows = rows.order_by(*_order(turns, turns.c.turn, turns)).limit(limit)
+    return rows.with_for_update(of=_jobs, skip_locked=True)
+
+
+def _heads(dialect: str, group: Condition, condition: Condition, num_heads: int) -> CTE:
+    """The first `num_heads` jobs of every group. SQLite, which has no LATERAL, is told their numbers instead."""
+    groups, leader, job, head = _groups(), _jobs.alias("leader"), _jobs.alias("job"), _jobs.alias("head")
+    alike = [job.c[name] == leader.c[name] for name in _GROUP]
+    near = select(job.c.number, job.c.tenant, job.c.priority).where(job.c.state == JobState.QUEUED, *alike)
+    near = near.where(*condition(job)).order_by(job.c.number).limit(num_heads).correlate(leader)
+    leaders = groups.join(leader, leader.c.number == groups.c.number)
+    found: FromClause = near.lateral("head") if dialect == "postgresql" else head
+    meets = true() if dialect == "postgresql" else head.c.number.in_(near.with_only_columns(job.c.number))
+    columns = (found.c.number, found.c.tenant, found.c.priority)
+    return select(*columns).select_from(leaders.join(found, meets)).where(*group(leader)).cte("heads")
+
+
+def _groups() -> CTE:
+    """The oldest queued job of every group: from each, one step through the index to the next."""
+    first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
+    groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
+    here = [func.coalesce(value, value) for value in _group(last)]  # with bare columns SQLite uses the first one only
+    further = _oldest(after, tuple_(*_group(after)) > tuple_(*here)).correlate(last).scalar_subquery()
+    return groups.union_all(select(further).join_from(groups, last, last.c.number == groups.c.number))
+
+
+def _oldest(job: FromClause, *condition: ColumnElement[bool]) -> Select[Any]:
+    ordered = select(job.c.number).where(job.c.state == JobState.QUEUED, *condition)
+    return ordered.order_by(*_group(job), job.c.number).limit(1)
+
+
+def _group(job: FromClause) -> Sequence[ColumnElement[Any]]:
+    return [job.c[name] for name in _GROUP]
+
+
+def _due(job: FromClause) -> list[ColumnElement[bool]]:
+    return [job.c.not_before <= now()]
+
+
+def _order(jobs: FromClause, turn: ColumnElement[int], tenants: FromClause) -> list[ColumnElement[Any]]:
+    return [jobs.c.priority.desc(), turn, tenants.c.served.asc().nulls_first(), jobs.c.number]
+
+
+def _tenants(among: FromClause) -> FromClause:
+    """Of every tenant that is named there: how many of its jobs run, and when one was started last."""
+    names, job = select(among.c.tenant).distinct().subquery("names"), _jobs.alias("served")
+    counted = select(_jobs.c.tenant, func.count().label("num")).where(_jobs.c.state == JobState.RUNNING)
+    running = counted.group_by(_jobs.c.tenant).subquery("running")
+    last = select(job.c.started_at).where(job.c.tenant == names.c.tenant, job.c.started_at.is_not(None))
+    served = last.order_by(job.c.started_at.desc()).limit(1).scalar_subquery().label("served")
+    found = select(names.c.tenant, func.coalesce(running.c.num, 0).label("running"), served)
+    return found.outerjoin_from(names, running, running.c.tenant == names.c.tenant).subquery("tenants")
