@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=20, help="all random instants follow from it")
     parser.add_argument("--processes", type=int, default=1, help="files of tests at a time")
     parser.add_argument("--json", type=Path, default=page.RESULT, help="where the result goes")
+    parser.add_argument("--update", action="store_true", help="keep the rows of that file which are not run now")
     parser.add_argument("rest", nargs="*", help="for pytest, for example -k f01")
     given = parser.parse_args()
     os.environ |= {"CHAOS_COUNT": str(given.count), "CHAOS_CHEAP": str(given.cheap), "CHAOS_SEED": str(given.seed)}
@@ -34,7 +35,7 @@ def main() -> int:
     options = ["-q", "-p", "no:cacheprovider", "-m", "not gpu and not slow"]
     if given.processes > 1:
         options += ["-n", str(given.processes), "--dist", "loadfile"]
-    status = int(pytest.main([*options, *chosen], plugins=[Scorecard(given.json)]))
+    status = int(pytest.main([*options, *chosen], plugins=[Scorecard(given.json, update=given.update)]))
     if given.json == page.RESULT:
         page.write()
     return status

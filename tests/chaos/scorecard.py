@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,11 @@ class Score:
 class Scorecard:
     """A plugin of pytest that counts by rows."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, update: bool = False) -> None:
         self.scores: dict[str, Score] = {name: Score() for name in TABLE}
         self.started_at = time.time()
         self._path = path
+        self._before: dict[str, Any] = json.loads(path.read_text()) if update and path is not None else {}
         self._say: Callable[[str], None] | None = None
 
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -75,24 +76,30 @@ class Scorecard:
         """What the file holds."""
         from benchmarks.hardware import describe_hardware
 
+        rows = {**self._before.get("rows", {}), **self._rows()}
         return {
             "date": time.strftime("%Y-%m-%d", time.gmtime(self.started_at)),
-            "seconds": round(time.time() - self.started_at),
+            "seconds": round(time.time() - self.started_at) + self._before.get("seconds", 0),
             "seed": chaos_seed(),
             "count": chaos_count(),
             "hardware": describe_hardware(),
             "versions": versions(),
-            "rows": {
-                name: {
-                    "fault": TABLE[name].fault,
-                    "planned": TABLE[name].plan,
-                    **{key: value for key, value in asdict(score).items() if key in {"runs", "passed", "failed"}},
-                    "worst": {figure: round(value, 3) for figure, value in score.worst.items()},
-                }
-                for name, score in self.scores.items()
-                if score.runs
-            },
-            "not_run": not_run(self.scores),
+            "rows": {name: rows[name] for name in TABLE if name in rows},
+            "not_run": {name: why for name, why in not_run(self.scores).items() if name not in rows},
+        }
+
+    def _rows(self) -> dict[str, Any]:
+        return {
+            name: {
+                "fault": TABLE[name].fault,
+                "planned": TABLE[name].plan,
+                "runs": score.runs,
+                "passed": score.passed,
+                "failed": score.failed,
+                "worst": {figure: round(value, 3) for figure, value in score.worst.items()},
+            }
+            for name, score in self.scores.items()
+            if score.runs
         }
 
 

@@ -124,8 +124,7 @@ def traced(deployment: Deployment, call: str, k: int) -> Iterator[psutil.Process
         until(lambda: "TracerPid:\t0" not in Path(f"/proc/{api.pid}/status").read_text(), seconds=5.0)
         yield api
     finally:
-        with suppress(ProcessLookupError):
-            tracer.send_signal(signal.SIGINT)
+        tracer.kill()  # asked politely, it may wait for ever for what it has killed
         tracer.wait(10)
 
 
