@@ -1,11 +1,14 @@
-# make install | demo | test | check | test-slow | containers | docs | clean
+# make install | demo | test | check | test-slow | chaos | containers | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROCESSES ?= 2
+COUNT ?= 1
+CHEAP ?= 0
+SEED ?= 20
 
-.PHONY: install demo test test-slow check containers docs clean
+.PHONY: install demo test test-slow chaos check containers docs clean
 
 install: $(STAMP)
 
@@ -33,6 +36,11 @@ test: check
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow
+
+# Injects the faults of docs/reliability.md into real processes. COUNT=1 is quick, COUNT=50 is all of it. Root, strace,
+# faketime and e2fsprogs allow more of them; what is missing is said by name.
+chaos: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(COUNT) --cheap $(CHEAP) --seed $(SEED) --processes $(PROCESSES)
 
 # Builds both images and runs them. Needs root, buildah and debootstrap, and says so when they are missing.
 containers: install

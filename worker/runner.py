@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def run(task: Task, work: Compress) -> int:
     except Stopped:
         reporter.send({"type": "stopped"})
     except Exception as error:
-        traceback.print_exc()
+        with suppress(OSError):  # the log is a file, and the disk may be what is wrong
+            traceback.print_exc()
         reporter.send(_error(error, reporter.stage))
     return 0
 

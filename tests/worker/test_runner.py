@@ -21,7 +21,9 @@ from worker.switch import LEASE_OVER, ORPHANED
 class Started:
     """A runner with this process for its supervisor."""
 
-    def __init__(self, act: str, workspace: Path, *, lease_seconds: float, parent: int | None = None) -> None:
+    def __init__(
+        self, act: str, workspace: Path, *, lease_seconds: float, parent: int | None = None, log: Path | None = None
+    ) -> None:
         read_end, write_end = os.pipe()
         task = Task(
             teacher_path=workspace / "teacher",
@@ -37,7 +39,10 @@ class Started:
         )
         (workspace / "task.json").write_text(task.model_dump_json())
         command = [*script(act), str(workspace / "task.json")]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), cwd=workspace)
+        with open(log or os.devnull, "wb") as said:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stderr=said if log else None, pass_fds=(write_end,), cwd=workspace
+            )
         os.close(write_end)
         self.messages = os.fdopen(read_end, "rb")
 
@@ -142,3 +147,10 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
     until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=2)
+
+
+def test_a_full_disk_is_told_by_its_name_although_the_log_is_on_it(tmp_path: Path, started: list[Started]) -> None:
+    runner = Started("full_disk", tmp_path, lease_seconds=20.0, log=Path("/dev/full"))
+    started.append(runner)
+    runner.process.wait(20)
+    assert [json.loads(line)["code"] for line in runner.messages] == ["storage-full"]

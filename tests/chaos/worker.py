@@ -1,0 +1,15 @@
+"""`python -m tests.chaos.worker`: the worker as it is, with the science of `science.py` in its runners."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import worker.app
+from worker.__main__ import main
+from worker.workshop import Workshop
+
+COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("science.py")))
+
+if __name__ == "__main__":
+    worker.app.Workshop = partial(Workshop, command=COMMAND)  # type: ignore[misc,assignment]
+    main()
