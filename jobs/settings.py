@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     )
     max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is taken.")
     max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is taken.")
-    upload_idle_seconds: float = Field(30.0, gt=0, description="An upload that stays silent for this long is ended.")
+    upload_idle_seconds: float = Field(
+        30.0, gt=0, description="An upload is ended when less than 1 KiB comes in this time."
+    )
     request_lease_seconds: float = Field(
         20.0, gt=0, description="How long the Idempotency-Key of a request stays taken when its process dies."
     )

@@ -1,12 +1,15 @@
 """Request bodies as streams: capped, watched for silence, never held in memory as a whole."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 
 from jobs.settings import Settings
 from service.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+
+LEAST_BYTES = 1024  # in `idle_seconds`: a byte now and then would hold a connection for ever
 
 
 def media_type_of(request: Request) -> str:
@@ -27,18 +30,22 @@ def check_headers(request: Request, *, max_bytes: int) -> None:
 
 
 async def stream(request: Request, *, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    """The body's chunks. Raises PayloadTooLarge, and RequestTimeout when nothing came for `idle_seconds`."""
-    received = 0
+    """The body's chunks. PayloadTooLarge; RequestTimeout when `idle_seconds` of waiting brought too little."""
+    received, lately, waited = 0, 0, 0.0
     chunks = request.stream()
     while True:
+        asked_at = time.monotonic()
         try:
-            async with asyncio.timeout(idle_seconds):
+            async with asyncio.timeout(idle_seconds - waited):
                 chunk = await anext(chunks, None)
         except TimeoutError:
-            raise RequestTimeout(f"Nothing came for {idle_seconds:g} seconds.") from None
+            raise RequestTimeout(f"Less than {LEAST_BYTES} bytes came in {idle_seconds:g} seconds.") from None
         if chunk is None:
             return
-        received += len(chunk)
+        received, lately = received + len(chunk), lately + len(chunk)
+        waited += time.monotonic() - asked_at
+        if lately >= LEAST_BYTES:
+            lately, waited = 0, 0.0
         if received > max_bytes:
             raise PayloadTooLarge("The body is too large.", max_bytes=max_bytes)
         yield chunk

@@ -76,7 +76,13 @@ TABLE: tuple[Row, ...] = (
         "`Allow` names the methods that this path knows.",
         (desk.MethodNotAllowed,),
     ),
-    Row("request-timeout", _S.REQUEST_TIMEOUT, "Request timed out", "The body stopped coming.", (desk.RequestTimeout,)),
+    Row(
+        "request-timeout",
+        _S.REQUEST_TIMEOUT,
+        "Request timed out",
+        "The body stopped coming, or came too slowly.",
+        (desk.RequestTimeout,),
+    ),
     Row(
         "invalid-transition",
         _S.CONFLICT,
