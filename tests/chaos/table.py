@@ -126,7 +126,13 @@ TABLE: dict[str, Row] = {
             elsewhere=("tests/jobs/test_artifacts.py::test_nothing_is_removed_between_a_file_and_its_row",),
         ),
         Row("F73", "cancel", "quota race", 100, not_run="there are no quotas yet"),
-        Row("F74", "cancel", "fairness between tenants", 20, not_run="there are no tenants yet"),
+        Row(
+            "F74",
+            "cancel",
+            "a tenant's hundred jobs before another's first",
+            1,
+            elsewhere=(f"{_JOBS}line.py::test_a_hundred_jobs_of_one_tenant_hold_up_nobody_for_more_than_two_slots",),
+        ),
         *_rows("cancel", ("F75", "delete while downloading", 30)),
         *_rows("everything", ("F80", "soak: one of the faults above every few seconds; planned in jobs", 300)),
         Row(
