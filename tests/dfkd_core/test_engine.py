@@ -177,6 +177,7 @@ def test_hooks_see_a_compiled_network_too() -> None:
         assert len(statistics.moments) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("traced_only")
 def test_a_run_with_compiled_networks_learns_publishes_and_resumes(tmp_path: Path) -> None:
     def go(**more: Any) -> Distilled:

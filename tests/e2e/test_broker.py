@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.service import Service, gone, running_apart, running_up, spec, until
 from tests.servers import Redis
 
 
+@pytest.mark.slow
 def test_redis_killed_in_mid_job_comes_back_and_the_jobs_go_on(service: Service, teacher: Path) -> None:
     job = service.client.submit(teacher, spec())
     service.in_the_middle(job)

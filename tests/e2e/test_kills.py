@@ -26,6 +26,7 @@ def test_kill_9_of_the_worker(service: Service, teacher: Path, reference: Path, 
     assert service.worker().pid != worker.pid
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_runner(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
     job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
@@ -48,6 +49,7 @@ def test_sigterm_of_the_worker_is_not_charged(service: Service, teacher: Path, r
     assert job.attempt == 1
 
 
+@pytest.mark.slow
 def test_a_paused_worker_loses_its_job_and_publishes_nothing(
     service: Service, teacher: Path, reference: Path, tmp_path: Path
 ) -> None:
