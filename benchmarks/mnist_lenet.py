@@ -27,7 +27,7 @@ def main() -> None:
     ensure_tuned(arguments.threads)
     torch.set_num_threads(arguments.threads)
     pair = Pair("mnist-lenet5", "lenet5_half", ["student.init=random", *arguments.set])
-    run_pair(pair, arguments.seeds, threads=arguments.threads, output=arguments.output)
+    run_pair(pair, arguments.seeds, threads=arguments.threads, output=arguments.output, at_once=arguments.at_once)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -182,12 +183,13 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def run_pair(pair: Pair, seeds: list[int], *, threads: int, output: Path) -> dict[str, Any]:
-    """Every seed in its own process, the table, and the record in `output`."""
+def run_pair(pair: Pair, seeds: list[int], *, threads: int, output: Path, at_once: int = 1) -> dict[str, Any]:
+    """Every seed in its own process, so many `at_once`; the table, and the record in `output`."""
     hardware = {**describe_hardware(), "threads": threads}
     print(json.dumps(hardware))
     pair.load()  # a missing teacher is trained here, once: no seed's process ever holds the training data
-    results = [_in_a_process(pair, seed, threads) for seed in seeds]
+    with ThreadPoolExecutor(at_once) as processes:
+        results = list(processes.map(lambda seed: _in_a_process(pair, seed, threads), seeds))
     summary = summarise(results)
     print(f"teacher: {results[0]['teacher_accuracy']:.2f} %, student starts from: {results[0]['init']}")
     for name, value in summary.items():
@@ -213,7 +215,8 @@ def _in_a_process(pair: Pair, seed: int, threads: int) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What every benchmark of pairs can be told."""
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of each seed")
+    parser.add_argument("--at-once", type=int, default=1, help="seeds side by side")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
 
 
@@ -232,7 +235,7 @@ def main() -> None:
     pair = Pair(arguments.teacher, arguments.student, arguments.set, arguments.folded)
     if arguments.single is None:
         output = arguments.output or RESULTS / f"{pair.teacher}_{pair.student}.json"
-        run_pair(pair, arguments.seeds, threads=arguments.threads, output=output)
+        run_pair(pair, arguments.seeds, threads=arguments.threads, output=output, at_once=arguments.at_once)
     else:
         arguments.output.write_text(json.dumps(measure_seed(pair, arguments.single)))
 

@@ -117,7 +117,9 @@ def main() -> None:
         print(f"== {name}")
         pair = Pair(TEACHER, STUDENT, [*COMMON, *VARIANTS[name], *arguments.set])
         single = arguments.output.with_suffix(".part.json")
-        records[name] = run_pair(pair, arguments.seeds, threads=arguments.threads, output=single)
+        records[name] = run_pair(
+            pair, arguments.seeds, threads=arguments.threads, output=single, at_once=arguments.at_once
+        )
         single.unlink()
     for row in rows(records):
         print("| " + " | ".join(row) + " |")

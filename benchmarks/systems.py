@@ -66,7 +66,9 @@ def main() -> None:
         print(f"== {name}", flush=True)
         pair = Pair(TEACHER, STUDENT, [*COMMON, *SYSTEMS[name], *arguments.set])
         single = arguments.output.with_suffix(".part.json")
-        records[name] = run_pair(pair, arguments.seeds, threads=arguments.threads, output=single)
+        records[name] = run_pair(
+            pair, arguments.seeds, threads=arguments.threads, output=single, at_once=arguments.at_once
+        )
         single.unlink()
         arguments.output.write_text(json.dumps(records, indent=1) + "\n")
     for name, record in records.items():
