@@ -33,7 +33,8 @@ from dfkd_core.run import Run, build_run, counting_teacher_images, seeded_global
 from dfkd_core.scoring import evaluate_on_probe
 from dfkd_core.teachers.teacher import Teacher
 
-PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over
+PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over,
+GOOD = 0.9  # unless that student agrees with its teacher on so much of the probe: a plateau is where good runs end
 
 Measure = Callable[[int, Mapping[str, nn.Module]], None]
 
@@ -173,11 +174,11 @@ def _train(loop: _Loop) -> None:
 
 
 def _leave_a_plateau(loop: _Loop) -> None:
-    """Fall back where the method found nothing for long that made a better student, and there is still time."""
+    """Fall back where a poor student has not become better for long, and there is still time."""
     run = loop.run
     since = run.counters.steps - (run.ratchet.published_step or 0)
-    patience = PLATEAU * run.schedule.total_steps
-    if run.config.fallback is not None and since > patience and not run.schedule.consolidates(run.counters.steps):
+    stuck = since > PLATEAU * run.schedule.total_steps and run.curve[-1]["published"] < GOOD
+    if run.config.fallback is not None and stuck and not run.schedule.consolidates(run.counters.steps):
         _fall_back(loop, f"no better student in {since} updates")
 
 
