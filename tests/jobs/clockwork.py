@@ -18,6 +18,12 @@ def end_pauses(store: Store, job_id: str) -> None:
     _move(store, job_id, "not_before", "ring_at")
 
 
+def lengthen_pauses(store: Store, job_id: str) -> None:
+    """As if its bell had been rung in vain for long: half a minute between two, which no test outlasts."""
+    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(rings=10)
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
 def age_request(store: Store, key: str, *columns: str) -> None:
     """As if the lease of a request's key, or the day for which its answer is kept, were over."""
     statement = update(tables.requests).where(tables.requests.c.key == key).values(dict.fromkeys(columns, now(-1.0)))

@@ -11,7 +11,7 @@ from jobs.schemas import JobState
 from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import artifact_ref, submit
-from tests.jobs.clockwork import expire_lease
+from tests.jobs.clockwork import expire_lease, lengthen_pauses
 
 CLAIMER = """
 import json, sys
@@ -100,6 +100,8 @@ def test_an_expired_lease_is_taken_back_by_one_sweep_only(store: Store) -> None:
 
 def test_a_bell_is_rung_by_one_sweep_only(store: Store) -> None:
     jobs = [submit(store).id for _ in range(12)]
+    for job_id in jobs:
+        lengthen_pauses(store, job_id)
     rung: list[str] = []
     together(*[lambda: rung.extend(store.sweep().ring)] * 5)
     rung.extend(store.sweep().ring)
