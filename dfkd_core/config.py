@@ -286,7 +286,7 @@ class DistillConfig(Frozen):
         None, description="Why auto became this method; filled in when the job is taken."
     )
     fallback: MethodName | None = Field(
-        None, description="Method that takes over when this one collapses, or a poor student becomes no better for long."
+        None, description="Method that takes over when this one collapses or a poor student gets no better for long."
     )
     preset: PresetName = Field(
         "default",
