@@ -37,6 +37,7 @@ def test_kill_9_of_the_runner(service: Service, teacher: Path, reference: Path, 
     assert (job.attempt, service.worker().pid) == (2, worker.pid)
 
 
+@pytest.mark.slow
 def test_sigterm_of_the_worker_is_not_charged(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
     job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
