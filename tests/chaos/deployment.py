@@ -24,6 +24,7 @@ from tests.chaos.auditor import Footprint, Violation, audit
 from tests.chaos.evidence import (
     Evidence,
     find_runners,
+    names_a_task,
     read_blobs,
     read_ledger,
     read_redis,
@@ -175,7 +176,7 @@ class Deployment:
             parents = [worker] if worker is not None else [psutil.Process(found.pid) for found in self.workers]
             for parent in parents:
                 for child in _children(parent):
-                    if f"{self.data_dir}/work/" in " ".join(_words(child)) and not gone(child):
+                    if names_a_task(_words(child), self.data_dir) and not gone(child):
                         return child
             return None
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,10 +124,15 @@ def find_runners(data_dir: Path) -> list[str]:
     """Living processes whose command line names a task below this directory."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or [])
-        if f"{data_dir}/work/" in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(f"{process.pid}: {line}")
+        words = process.info["cmdline"] or []
+        if names_a_task(words, data_dir) and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(f"{process.pid}: {' '.join(words)}")
     return found
+
+
+def names_a_task(words: Sequence[str], data_dir: Path) -> bool:
+    """Whether a command line is that of a runner of this deployment."""
+    return any(data_dir / "work" in Path(word).parents for word in words)
 
 
 def read_redis(socket: Path | None) -> tuple[set[str], int]:

@@ -255,7 +255,8 @@ def test_an_excuse_during_a_fault_is_no_violation(scene: Scene) -> None:
 
 
 def test_a_runner_of_this_deployment_is_seen(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "import time; time.sleep(60)", f"{tmp_path}/work/a/1/own/task.json"]
+    task = tmp_path.joinpath("work", "a", "1", "own", "task.json")
+    command = [sys.executable, "-c", "import time; time.sleep(60)", str(task)]
     process = subprocess.Popen(command)
     try:
         assert len(find_runners(tmp_path)) == 1
