@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs import queries, tables
 from jobs.clock import elapsed_seconds, now
-from jobs.database import Database, Transaction
+from jobs.database import Database, Transaction, dialect_insert
 from jobs.errors import RequestInProgress
 from jobs.schemas import Job
 
@@ -136,9 +135,8 @@ class Keys:
 
 
 def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(_requests).values(_new(held, lease_seconds=lease_seconds)).on_conflict_do_nothing()
-    return connection.execute(statement.returning(_requests.c.key)).first() is not None
+    statement = dialect_insert(connection, _requests).values(_new(held, lease_seconds=lease_seconds))
+    return connection.execute(statement.on_conflict_do_nothing().returning(_requests.c.key)).first() is not None
 
 
 def _new(held: Held, *, lease_seconds: float) -> dict[str, Any]:

@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs import claims, queries, requests, retention, tables, takeover, wishes, workers
 from jobs.callers import EVERYBODY, Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.clock import now
-from jobs.database import Database, Transaction
+from jobs.database import Database, Transaction, dialect_insert
 from jobs.devices import DeviceClass
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
@@ -86,10 +85,10 @@ class Store:
         """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
         values = ref.model_dump(exclude={"inspection", "created_at"})
         values |= {"inspection": json_text(ref.inspection), "created_at": now()}
-        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
-        statement = dialect.insert(tables.teachers).values(values).on_conflict_do_nothing()
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
+            statement = dialect_insert(transaction.connection, tables.teachers).values(values)
+            statement = statement.on_conflict_do_nothing()
             inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
             kept = queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
             if receipt is not None:

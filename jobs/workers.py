@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, exists, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from jobs import tables
 from jobs.clock import now
-from jobs.database import Transaction
+from jobs.database import Transaction, dialect_insert
 from jobs.devices import DeviceClass, class_of, served_by
 from jobs.rows import worker_from_row
 from jobs.schemas import JobState, Worker
@@ -19,9 +18,9 @@ _workers = tables.workers
 
 def seen(transaction: Transaction, worker_id: str, *, host: str, slots: int, device: str) -> None:
     """Note that a worker process lives; forget those that have not for a day."""
-    dialect = postgresql if transaction.connection.dialect.name == "postgresql" else sqlite
     values = {"id": worker_id, "host": host, "slots": slots, "device": device}
-    statement = dialect.insert(_workers).values(**values, started_at=now(), seen_at=now())
+    statement = dialect_insert(transaction.connection, _workers)
+    statement = statement.values(**values, started_at=now(), seen_at=now())
     statement = statement.on_conflict_do_update(index_elements=[_workers.c.id], set_={**values, "seen_at": now()})
     transaction.connection.execute(statement)
     transaction.connection.execute(delete(_workers).where(_workers.c.seen_at < now(-ROW_SECONDS)))
