@@ -31,7 +31,7 @@ from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, p
 from dfkd_core import door, overrides
 from dfkd_core.config import DistillSpec
 from dfkd_core.distill import distill
-from dfkd_core.inheritance import layers_in_order
+from dfkd_core.forward import layers_in_order
 from dfkd_core.inspection import BatchNormFacts, Inspection
 from dfkd_core.layers import NetworkDescription
 from dfkd_core.narrowing import count_parameters

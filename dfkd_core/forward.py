@@ -1,11 +1,14 @@
-"""Forwards with something around them: eval mode for a while, and what one layer reads on the way."""
+"""Forwards with something around them: eval mode for a while, what one layer reads, in which order layers run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 from dfkd_core.engine import widened
+
+COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
 
 @contextmanager
@@ -28,3 +31,20 @@ def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) 
     finally:
         hook.remove()
     return outputs, widened(seen[0]).flatten(1)
+
+
+def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
+    """The layers with weights by name, in the order in which they run; empty where one runs twice."""
+    order: list[str] = []
+    handles = [
+        module.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
+        for name, module in network.named_modules()
+        if isinstance(module, COMPUTING)
+    ]
+    try:
+        with torch.no_grad(), evaluating(network):
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: network.get_submodule(name) for name in order} if len(set(order)) == len(order) else {}

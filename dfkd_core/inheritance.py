@@ -7,12 +7,10 @@ as wide. Then the teacher is narrowed to the student's channel counts, and weigh
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.forward import evaluating
+from dfkd_core.forward import evaluating, layers_in_order
 from dfkd_core.narrowing import Narrowed, Original, narrow
 
 Kind = tuple[object, ...]
-
-COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 
 
 def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
@@ -35,23 +33,6 @@ def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
     if folded and len(compared) < len(ours):
         _settle(student, list(ours.values()), biases, images)
     return True
-
-
-def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
-    """The layers with weights by name, in the order in which they run; empty where one runs twice."""
-    order: list[str] = []
-    handles = [
-        module.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
-        for name, module in network.named_modules()
-        if isinstance(module, COMPUTING)
-    ]
-    try:
-        with torch.no_grad(), evaluating(network):
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {name: network.get_submodule(name) for name in order} if len(set(order)) == len(order) else {}
 
 
 def kind_of(layer: nn.Module) -> Kind:

@@ -19,8 +19,7 @@ from dfkd_core import losses
 from dfkd_core.config import Training
 from dfkd_core.engine import widened
 from dfkd_core.errors import RequirementError
-from dfkd_core.forward import evaluating
-from dfkd_core.inheritance import layers_in_order
+from dfkd_core.forward import evaluating, layers_in_order
 from dfkd_core.teachers.teacher import Teacher
 
 Size = tuple[int, int]  # height, width
