@@ -1,6 +1,7 @@
 """Many HTTP clients in one process: keep-alive connections of asyncio, each answer timed from its request on."""
 
 import asyncio
+import gc
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -58,34 +59,51 @@ class Load:
     url: str
     request: Callable[[], Asked]
     interval: float
+    since: float  # what was asked earlier is not counted
     until: float
     answers: Answers = field(default_factory=Answers)
 
 
+WARM_UP_SECONDS = 2.0
+
+
 def poll(url: str, paths: Sequence[str], *, clients: int, seconds: float, interval: float, seed: int = 0) -> Answers:
-    """Each client asks for one of `paths` every `interval` seconds; where that is 0, as soon as it has an answer."""
+    """Each client asks for one of `paths` every `interval` seconds; where that is 0, as soon as it has an answer.
+
+    The same for `WARM_UP_SECONDS` before, which do not count: connections are made, caches filled.
+    """
     draws = random.Random(seed)
-    return ask(
-        url, lambda: Asked("GET", draws.choice(paths)), clients=clients, seconds=seconds, interval=interval, seed=seed
-    )
+
+    def request() -> Asked:
+        return Asked("GET", draws.choice(paths))
+
+    warm_up = WARM_UP_SECONDS
+    return ask(url, request, clients=clients, seconds=seconds, interval=interval, seed=seed, warm_up=warm_up)
 
 
 def ask(
-    url: str, request: Callable[[], Asked], *, clients: int, seconds: float, interval: float = 0.0, seed: int = 0
+    url: str,
+    request: Callable[[], Asked],
+    *,
+    clients: int,
+    seconds: float,
+    interval: float = 0.0,
+    seed: int = 0,
+    warm_up: float = 0.0,
 ) -> Answers:
-    """The same with any request."""
-    return asyncio.run(_ask(url, request, clients=clients, seconds=seconds, interval=interval, seed=seed))
-
-
-async def _ask(
-    url: str, request: Callable[[], Asked], *, clients: int, seconds: float, interval: float, seed: int
-) -> Answers:
-    draws = random.Random(seed)
-    started = time.monotonic()
-    load = Load(url, request, interval, until=started + seconds)
-    await asyncio.gather(*(_client(load, started + draws.uniform(0, interval)) for _ in range(clients)))
-    load.answers.elapsed = time.monotonic() - started
+    """Any request, for `warm_up` seconds that do not count and `seconds` that do."""
+    gc.collect()
+    gc.freeze()  # or what is collected here counts as the service's time
+    since = time.monotonic() + warm_up
+    load = Load(url, request, interval, since=since, until=since + seconds)
+    asyncio.run(_ask(load, clients=clients, draws=random.Random(seed)))
+    load.answers.elapsed = time.monotonic() - since
     return load.answers
+
+
+async def _ask(load: Load, *, clients: int, draws: random.Random) -> None:
+    started = time.monotonic()
+    await asyncio.gather(*(_client(load, started + draws.uniform(0, load.interval)) for _ in range(clients)))
 
 
 async def _client(load: Load, due: float) -> None:
@@ -100,14 +118,15 @@ async def _client(load: Load, due: float) -> None:
                 connection = await asyncio.open_connection(place.hostname, place.port)
             status = await _exchange(*connection, load.request().encoded(place.netloc))
         except (OSError, EOFError):
-            answers.broken += 1
+            answers.broken += begun >= load.since
             if connection is not None:
                 connection[1].close()
                 connection = None
             await asyncio.sleep(0.05)
             continue
-        answers.seconds.append(time.monotonic() - begun)
-        answers.statuses[status] = answers.statuses.get(status, 0) + 1
+        if begun >= load.since:
+            answers.seconds.append(time.monotonic() - begun)
+            answers.statuses[status] = answers.statuses.get(status, 0) + 1
     if connection is not None:
         connection[1].close()
 
