@@ -65,8 +65,14 @@ class Pair:
     def student_of(self, teacher: Teacher, seed: int) -> Student:
         """The student before its first step."""
         spec, description = self._at_the_door(teacher, seed)
-        parameters = count_parameters(teacher.network)
-        return prepare_student(spec.student, description, teacher, teacher_parameters=parameters, streams=Streams(seed))
+        return prepare_student(
+            spec.student,
+            description,
+            teacher,
+            teacher_parameters=count_parameters(teacher.network),
+            normalised=spec.distillation.training.renormalise,
+            streams=Streams(seed),
+        )
 
     def _at_the_door(self, teacher: Teacher, seed: int) -> tuple[DistillSpec, NetworkDescription | None]:
         document = self.spec(seed).model_dump(mode="json", exclude_unset=True)

@@ -227,6 +227,11 @@ class Training(Frozen):
     attention_weight: Weight = Field(
         0.0, description="Weight of the distance between the attention maps of student and teacher."
     )
+    renormalise: bool = Field(
+        True,
+        description="Where no layer of the student normalises, train it with BatchNorms behind its convolutions, which "
+        "are folded into them before it leaves; published: false.",
+    )
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(

@@ -28,6 +28,7 @@ from dfkd_core.config import Budget, DistillConfig
 from dfkd_core.engine import Engine, engine_running
 from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
 from dfkd_core.progress import OnStep, Update, UpdateKind
+from dfkd_core.renormalise import fold
 from dfkd_core.rounds import complete_audit, play_round
 from dfkd_core.run import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.scoring import evaluate_on_probe
@@ -43,7 +44,7 @@ Measure = Callable[[int, Mapping[str, nn.Module]], None]
 class Distilled:
     """What a run leaves behind."""
 
-    student: nn.Module  # the published one, in eval mode
+    student: nn.Module  # the published one, in eval mode, without the BatchNorms of its training
     published_step: int
     probe_agreement: float
     curve: list[dict[str, Any]]  # for each evaluation: step, raw, ema, published (agreements), published_step, losses
@@ -216,7 +217,7 @@ def _finish(loop: _Loop) -> Distilled:
     counters, published_step = run.counters, run.ratchet.published_step
     assert published_step is not None  # an evaluation has just seen to that
     return Distilled(
-        student=run.ratchet.published,
+        student=fold(run.ratchet.published),
         published_step=published_step,
         probe_agreement=run.curve[-1]["published"],
         curve=run.curve,

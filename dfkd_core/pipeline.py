@@ -154,7 +154,12 @@ def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: tor
         streams = Streams(spec.distillation.seed)
         teacher = load_teacher(teacher_path, spec.teacher)
         student = prepare_student(
-            spec.student, description, teacher, teacher_parameters=inspection.parameters, streams=streams
+            spec.student,
+            description,
+            teacher,
+            teacher_parameters=inspection.parameters,
+            normalised=spec.distillation.training.renormalise,
+            streams=streams,
         )
         student.network.to(device)
         return _Case(

@@ -14,6 +14,7 @@ from dfkd_core.inheritance import inherit
 from dfkd_core.layers import Initialiser, NetworkDescription
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.procedural import procedural_images
+from dfkd_core.renormalise import is_normalised, renormalise, repair
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
@@ -48,14 +49,27 @@ def prepare_student(
     teacher: Teacher,
     *,
     teacher_parameters: int,
+    normalised: bool,
     streams: Streams,
 ) -> Student:
     """The student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
 
-    `description` is None for a narrowed teacher. Raises StudentError or StudentNotSmaller.
+    `description` is None for a narrowed teacher. `normalised`: where no layer of it normalises, BatchNorms are put
+    behind its convolutions, which `renormalise.fold` takes away again; its parameters are counted without them.
+    Raises StudentError or StudentNotSmaller.
     """
     if description is None:
-        return _narrowed(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
+        found = _narrowed(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
+    else:
+        found = _named(spec, description, teacher, streams=streams)
+    if normalised and not is_normalised(found.network):
+        renormalise(found.network)
+        if found.init == "teacher":
+            repair(found.network, teacher.network, _images(teacher, streams))
+    return found
+
+
+def _named(spec: StudentSpec, description: NetworkDescription, teacher: Teacher, *, streams: Streams) -> Student:
     network = build_network(description, generator=streams["student-weights"])
     inherited = False
     if spec.init != "random":

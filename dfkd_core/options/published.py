@@ -13,11 +13,12 @@ NOTHING_OF_OURS: dict[str, Any] = {
         "augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0},
         "valid_range": False,
         "rate_warmup": 0.0,
+        "renormalise": False,
     },
     "procedural": {"share": 0.0},
     "steadiness": {"consolidation": 0.0},
 }
-"""No procedural images, no augmentation, no rise of the learning rate, no consolidation, no clipping."""
+"""No procedural images, augmentation, rise of the learning rate, consolidation or clipping; the student as it is."""
 
 
 def merged(under: Settings, over: Settings) -> dict[str, Any]:

@@ -7,12 +7,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from benchmarks.pair import fold
+from benchmarks.pair import fold as fold_batchnorms
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Original
+from dfkd_core.renormalise import NormalisedConv2d, fold
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, forget, prepare_student
 from dfkd_core.students import describe
@@ -37,13 +38,15 @@ def teacher_of(architecture: str, *, width: float = 1.0) -> Teacher:
     return Teacher(network, space, num_classes=10, classifier=network.classifier)
 
 
-def prepare(teacher: Teacher, **spec: Any) -> Student:
+def prepare(teacher: Teacher, *, normalised: bool = False, **spec: Any) -> Student:
     asked = StudentSpec.model_validate(spec)
     description = None
     if asked.architecture != "teacher":
         description = describe(asked.architecture, input_shape=SHAPE, num_classes=10, width=asked.width)
     parameters = sum(parameter.numel() for parameter in teacher.parameters())
-    return prepare_student(asked, description, teacher, teacher_parameters=parameters, streams=Streams(0))
+    return prepare_student(
+        asked, description, teacher, teacher_parameters=parameters, normalised=normalised, streams=Streams(0)
+    )
 
 
 def original(teacher: Teacher) -> Original:
@@ -105,11 +108,25 @@ def test_asking_for_weights_that_do_not_fit_is_refused() -> None:
 def test_folded_statistics_are_replaced_by_ones_that_change_nothing() -> None:
     """A teacher whose BatchNorms were folded away, and a student of the same width that has them."""
     teacher = teacher_of("resnet8")
-    folded = fold(teacher)
+    folded = fold_batchnorms(teacher)
     student = network_of("resnet8", seed=7)
     images = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
     assert inherit(student, original(folded), images)
     assert torch.allclose(student.eval()(images), folded(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("student", [{"architecture": "lenet5_half"}, {"architecture": "teacher"}])
+def test_a_student_without_normalisation_is_trained_with_batchnorms(student: dict[str, Any]) -> None:
+    teacher = teacher_of("lenet5")
+    plain, found = prepare(teacher, **student), prepare(teacher, normalised=True, **student)
+    assert sum(isinstance(module, NormalisedConv2d) for module in found.network.modules()) == 3
+    assert (found.parameters, found.init) == (plain.parameters, "teacher")
+    assert fold(found.network).state_dict().keys() == plain.network.state_dict().keys()
+
+
+def test_one_that_normalises_stays_as_it_is() -> None:
+    found = prepare(teacher_of("resnet8"), normalised=True, architecture="teacher")
+    assert not any(isinstance(module, NormalisedConv2d) for module in found.network.modules())
 
 
 def test_half_a_teacher_is_the_default() -> None:
