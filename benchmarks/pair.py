@@ -38,6 +38,7 @@ from dfkd_core.narrowing import count_parameters
 from dfkd_core.process import ensure_tuned
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, prepare_student
+from dfkd_core.students import describe
 from dfkd_core.teachers.teacher import Teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -76,8 +77,9 @@ class Pair:
 
     def _at_the_door(self, teacher: Teacher, seed: int) -> tuple[DistillSpec, NetworkDescription | None]:
         document = self.spec(seed).model_dump(mode="json", exclude_unset=True)
-        document["teacher"] = {"architecture": RECIPES[self.teacher].architecture}
-        spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher))
+        architecture = RECIPES[self.teacher].architecture
+        document["teacher"] = {"architecture": architecture}
+        spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher, architecture))
         return spec, description
 
     def load(self) -> Teacher:
@@ -98,13 +100,15 @@ def fold(teacher: Teacher) -> Teacher:
     return Teacher(network, teacher.input_space, num_classes=teacher.num_classes, classifier=teacher.classifier)
 
 
-def facts_of(teacher: Teacher) -> Inspection:
+def facts_of(teacher: Teacher, architecture: str) -> Inspection:
     """What an inspection of the teacher's file would have said."""
+    shape = teacher.input_space.shape
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
     return Inspection(
         format="safetensors",
         parameters=count_parameters(teacher.network),
-        input_shape=list(teacher.input_space.shape),
+        macs=describe(architecture, input_shape=shape, num_classes=teacher.num_classes).macs,
+        input_shape=list(shape),
         num_classes=teacher.num_classes,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),
         offers=sorted(teacher.offers),

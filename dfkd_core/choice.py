@@ -10,6 +10,7 @@ from dfkd_core.options import MethodName
 from dfkd_core.options.published import merged
 
 COSTLY_MACS = 200_000_000  # of the teacher for one image: beyond, every image that it sees must count
+DEEP_MACS = 20_000_000  # beyond, without statistics, images of a generator teach less in their time than refined shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,15 @@ def choose(inspection: Inspection) -> Choice:
     if statistics:
         because = "the teacher has BatchNorm statistics, so images are inverted until they match those"
         return Choice("deepinversion", "fast", because, INVERTING)
+    if inspection.macs is not None and inspection.macs > DEEP_MACS:
+        because = "the teacher has no BatchNorm statistics and is deep, so most images are shapes, refined"
+        return Choice("deepinversion", "fast", because, REFINING)
     return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
 
 
 SPARING = {"procedural": {"images_per_round": 512, "refinement": {"images_per_round": 32}}}
-INVERTING = {
+BRIEF = {
     "budget": {"steps": 1500},
-    "procedural": {"share": 0.0},
     "training": {
         "learning_rate": 0.004,
         "batch_size": 128,
@@ -62,5 +65,27 @@ INVERTING = {
         "augmentation": {"flip": True, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0, "mixup": 0.5, "noise": 0.0},
     },
     "steadiness": {"probe_size": 1000, "evaluations": 10},
-    "method_options": {"warmup_rounds": 8, "steps": 20, "learning_rate": 0.4, "smoothness_weight": 0.1, "flip": True},
 }
+INVERTING = merged(
+    BRIEF,
+    {
+        "procedural": {"share": 0.0},
+        "method_options": {
+            "warmup_rounds": 8,
+            "steps": 20,
+            "learning_rate": 0.4,
+            "smoothness_weight": 0.1,
+            "flip": True,
+        },
+    },
+)
+REFINING = merged(
+    BRIEF,
+    {
+        "procedural": {
+            "images_per_round": 512,
+            "refinement": {"share": 0.75, "images_per_round": 128, "learning_rate": 0.04},
+        },
+        "method_options": {"batch_size": 8, "warmup_rounds": 1, "steps": 20},
+    },
+)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dfkd_core.checkpoint import CheckpointWriter
-from dfkd_core.choice import COSTLY_MACS
+from dfkd_core.choice import COSTLY_MACS, DEEP_MACS
 from dfkd_core.config import DistillConfig, DistillSpec
 from dfkd_core.distill import Distilled
 from dfkd_core.door import resolve
@@ -43,6 +43,14 @@ def test_auto_spares_a_costly_teacher() -> None:
     config = resolved({"offers": ["batchnorm"], "macs": 2 * COSTLY_MACS})
     assert config.procedural.images_per_round < resolved().procedural.images_per_round
     assert str(2 * COSTLY_MACS) in (config.because or "")
+
+
+def test_auto_refines_shapes_for_a_deep_teacher_without_statistics() -> None:
+    deep, flat = resolved({"macs": 2 * DEEP_MACS}), resolved({"macs": DEEP_MACS // 2})
+    assert (deep.method, flat.method) == ("deepinversion", "pre_dfkd")
+    assert deep.procedural.share > 0
+    assert deep.procedural.refinement.share > flat.procedural.refinement.share
+    assert "no BatchNorm" in (deep.because or "")
 
 
 def test_auto_keeps_what_was_said_over_what_it_chose() -> None:
