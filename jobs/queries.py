@@ -1,68 +1,69 @@
 """The caller's side of the ledger: find, list, count, accept and forget jobs. Functions over an open connection.
 
-An id that cannot be one is answered without asking the database, which would refuse some of them with an error.
+Whoever looks for jobs says whose: a tenant's, or with None everybody's. A job of another tenant is a job that is not
+there. An id that cannot be one is answered without asking the database, which would refuse some of them with an error.
 """
 
 import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
 
 from jobs import line, tables
-from jobs.callers import EVERYBODY, Caller
+from jobs.callers import Caller
 from jobs.clock import now
 from jobs.database import Transaction
-from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
+from jobs.errors import BadCursor, JobNotFound
 from jobs.origins import Origin, inherited
-from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
-from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
+from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs
+from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning
+from jobs.teachers import teacher_with_id
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURSOR = re.compile(r"n([0-9]{1,18})")
 
-_ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))  # built once: building costs more than asking
+# Built once: building costs more than asking.
+_ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))
+_JOB_OF_TENANT = _ONE_JOB.where(tables.jobs.c.tenant == bindparam("tenant"))
 
 
-def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
-    """One teacher; TeacherNotFound."""
-    if not _SHA256.fullmatch(teacher_id):
-        raise TeacherNotFound(teacher_id)
-    row = connection.execute(select(tables.teachers).where(tables.teachers.c.id == teacher_id)).one_or_none()
-    if row is None:
-        raise TeacherNotFound(teacher_id)
-    return teacher_from_row(row)
-
-
-def job_with_id(connection: Connection, job_id: str) -> Job:
+def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
     """One job; JobNotFound."""
-    found = read_jobs(connection, _ONE_JOB, {"id": _plausible(job_id)})
+    wanted = {"id": _plausible(job_id)}
+    if tenant is None:
+        found = read_jobs(connection, _ONE_JOB, wanted)
+    else:
+        found = read_jobs(connection, _JOB_OF_TENANT, wanted | {"tenant": tenant})
     if not found:
         raise JobNotFound(job_id)
     return found[0]
 
 
-def number_of(connection: Connection, job_id: str) -> int:
+def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
     """The number of a job; JobNotFound."""
-    statement = select(tables.jobs.c.number).where(tables.jobs.c.id == _plausible(job_id))
-    number: int | None = connection.execute(statement).scalar_one_or_none()
-    if number is None:
-        raise JobNotFound(job_id)
-    return number
+    return int(_row(connection, select(tables.jobs.c.number), tenant, job_id).number)
 
 
-def locked_row(connection: Connection, job_id: str) -> Row[Any]:
+def locked_row(connection: Connection, tenant: str | None, job_id: str) -> Row[Any]:
     """A job's row, locked until the transaction ends; JobNotFound."""
-    statement = select(tables.jobs).where(tables.jobs.c.id == _plausible(job_id)).with_for_update()
-    row = connection.execute(statement).one_or_none()
+    return _row(connection, select(tables.jobs).with_for_update(), tenant, job_id)
+
+
+def _row(connection: Connection, statement: Select[Any], tenant: str | None, job_id: str) -> Row[Any]:
+    one = statement.where(tables.jobs.c.id == _plausible(job_id), *of_tenant(tenant))
+    row = connection.execute(one).one_or_none()
     if row is None:
         raise JobNotFound(job_id)
     return row
+
+
+def of_tenant(tenant: str | None) -> list[ColumnElement[bool]]:
+    """The jobs of a tenant; with None, all."""
+    return [] if tenant is None else [tables.jobs.c.tenant == tenant]
 
 
 def _plausible(job_id: str) -> str:
@@ -78,22 +79,22 @@ def insert_job(
     teacher_id: str,
     warnings: Sequence[JobWarning],
     *,
-    caller: Caller = EVERYBODY,
+    caller: Caller,
     traceparent: str | None = None,
     origin: Origin | None = None,
-) -> Job:
+) -> None:
     """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
     connection = transaction.connection
-    teacher_with_id(connection, teacher_id)
-    values = _new_row(job_id, spec, teacher_id, warnings) | asdict(caller) | {"traceparent": traceparent}
+    teacher_with_id(connection, caller.tenant, teacher_id)
+    values = _new_row(job_id, spec, teacher_id, warnings)
+    values |= {"tenant": caller.tenant, "priority": caller.priority, "traceparent": traceparent}
     if origin is not None:
-        values |= inherited(locked_row(connection, origin.job_id), origin)
+        values |= inherited(locked_row(connection, caller.tenant, origin.job_id), origin)
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
     if spec.labels:
         lines = [{"job_number": row.number, "key": key, "value": value} for key, value in spec.labels.items()]
         connection.execute(insert(tables.labels), lines)
     append_events(transaction, row, [("created", {})])
-    return job_with_id(connection, job_id)
 
 
 def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning]) -> dict[str, Any]:
@@ -118,19 +119,21 @@ def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Job
 
 def page(
     connection: Connection,
+    tenant: str | None,
+    *,
     limit: int,
     cursor: str | None,
     states: Sequence[JobState] | None,
     labels: Mapping[str, str] | None,
 ) -> JobPage:
     """Newest first, after the job that the cursor names; BadCursor."""
-    statement = _filtered(states, labels)
+    statement = _filtered(states, labels).where(*of_tenant(tenant))
     if cursor is not None:
         statement = statement.where(tables.jobs.c.number < _number_from_cursor(cursor))
     found = read_jobs(connection, statement.order_by(tables.jobs.c.number.desc()).limit(limit + 1))
     if len(found) <= limit:
         return JobPage(jobs=found, next_cursor=None)
-    last = number_of(connection, found[limit - 1].id)
+    last = number_of(connection, tenant, found[limit - 1].id)
     return JobPage(jobs=found[:limit], next_cursor=_cursor_from_number(last))
 
 
@@ -196,12 +199,7 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
     return {state: found.get(state, 0) for state in JobState}
 
 
-def position(connection: Connection, job_id: str) -> int | None:
+def position(connection: Connection, tenant: str | None, job_id: str) -> int | None:
     """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
-    jobs = tables.jobs
-    row = connection.execute(select(jobs).where(jobs.c.id == _plausible(job_id))).one_or_none()
-    if row is None:
-        raise JobNotFound(job_id)
-    if row.state != JobState.QUEUED:
-        return None
-    return line.place(connection, row)
+    row = _row(connection, select(tables.jobs), tenant, job_id)
+    return line.place(connection, row) if row.state == JobState.QUEUED else None

@@ -3,8 +3,12 @@
 A request holds its key from before its body is read, by a lease, so that a process that was killed does not keep it.
 The answer is written in the transaction that brings about what it tells: there is no job without its answer, and no
 answer without its job. Nothing here knows what an answer looks like.
+
+Keys are a tenant's: another tenant's key of the same text is another key.
 """
 
+import hashlib
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -12,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
 from jobs import queries, tables
+from jobs.callers import DEFAULT_TENANT
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Database, Transaction, dialect_insert
 from jobs.errors import RequestInProgress
@@ -29,7 +34,7 @@ _requests = tables.requests
 class Held:
     """A key that is ours: the token guards every write."""
 
-    key: str
+    key: str  # as it is called in the table
     token: str
 
 
@@ -102,20 +107,25 @@ def forget_old(transaction: Transaction) -> int:
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
 
 
-def told(transaction: Transaction, job_id: str, receipt: Receipt[Standing] | None) -> Job:
+def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: Receipt[Standing] | None) -> Job:
     """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
-    job = queries.job_with_id(transaction.connection, job_id)
+    job = queries.job_with_id(transaction.connection, tenant, job_id)
     if receipt is not None:
-        position = queries.position(transaction.connection, job_id)
+        position = queries.position(transaction.connection, tenant, job_id)
         settle(transaction, receipt, Standing(job, position))
     return job
 
 
 class Keys:
-    """The keys of requests, one transaction a method: `Store.keys`."""
+    """The keys of a tenant's requests, one transaction a method: `Belongings.keys`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, tenant: str) -> None:
         self._database = database
+        self._tenant = tenant
+
+    def new_hold(self, key: str) -> Held:
+        """What holding a key of this tenant takes; `hold` does it."""
+        return Held(_name(self._tenant, key), uuid.uuid4().hex)
 
     def hold(self, held: Held, lease_seconds: float) -> Answer | None:
         """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
@@ -132,6 +142,11 @@ class Keys:
     def forget_old(self) -> int:
         """Remove answers that are kept no longer, and keys of the dead; how many there were."""
         return self._database.write(forget_old)
+
+
+def _name(tenant: str, key: str) -> str:
+    """What a key is called in the table, where keys of older services stand as they are. No key has a space in it."""
+    return key if tenant == DEFAULT_TENANT else f"{tenant} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:

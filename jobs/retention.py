@@ -41,7 +41,7 @@ def expirable(connection: Connection, retention_seconds: float) -> list[Expiry]:
 
 def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> None:
     """Forget what `expirable` names. JobNotFound."""
-    row = locked_row(transaction.connection, job_id)
+    row = locked_row(transaction.connection, None, job_id)
     guard = [_jobs.c.number == row.number, _finished()]
     if not transaction.connection.execute(select(_jobs.c.id).where(*guard, _over(retention_seconds))).first():
         change(transaction, [*guard, _superseded()], {"previous_checkpoint_sha256": None})

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
-from sqlalchemy import ColumnElement, Connection, Row, Select, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, select, update
 
 from dfkd_core.config import Budget
 from jobs import tables
@@ -33,6 +33,7 @@ Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
 
 SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
 
+_OF_TENANT = ("inspection", "created_at")
 WARNINGS = TypeAdapter(list[JobWarning])
 _DATA = TypeAdapter(dict[str, Any])
 
@@ -81,11 +82,12 @@ def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence
 
 
 def select_jobs() -> Select[Any]:
-    """Jobs with their teachers; the teacher's columns are called teacher__*."""
-    jobs, teachers = tables.jobs, tables.teachers
-    return select(*jobs.c, *(column.label(f"teacher__{column.name}") for column in teachers.c)).join(
-        teachers, teachers.c.id == jobs.c.teacher_id
-    )
+    """Jobs with their teachers, as their tenants know these; the teacher's columns are called teacher__*."""
+    jobs, teachers, held = tables.jobs, tables.teachers, tables.tenant_teachers
+    own = [func.coalesce(held.c[name], teachers.c[name]).label(f"teacher__{name}") for name in _OF_TENANT]
+    same = [column.label(f"teacher__{column.name}") for column in teachers.c if column.name not in _OF_TENANT]
+    found = select(*jobs.c, *same, *own).join(teachers, teachers.c.id == jobs.c.teacher_id)
+    return found.outerjoin(held, and_(held.c.tenant == jobs.c.tenant, held.c.teacher_id == teachers.c.id))
 
 
 def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:

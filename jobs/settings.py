@@ -49,7 +49,11 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
 
     log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
-    allow_remote: bool = Field(False, description="Let `dfkd up` listen on other than loopback addresses; no keys yet.")
+    auth: Literal["auto", "required", "off"] = Field(
+        "auto",
+        description="Whether API keys are asked for: `required`; `off`, whoever asks; `auto`, as soon as there is one "
+        "and always when asked from another machine.",
+    )
 
     worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process; 1 on a GPU.")
     worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
@@ -78,7 +82,12 @@ class Settings(BaseSettings):
     @property
     def resolved_database_url(self) -> str:
         """The database URL, or SQLite below `data_dir`."""
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'ledger.sqlite3'}"
+        return self.database_url or f"sqlite:///{self.sqlite_path}"
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The ledger where there is no database URL."""
+        return self.data_dir.resolve() / "ledger.sqlite3"
 
 
 def settings_from_environment(data_dir: Path | None = None) -> Settings:

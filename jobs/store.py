@@ -1,51 +1,31 @@
-"""The store: every question and every change that service and worker have for the ledger, one method each.
+"""The store: the whole ledger, everybody's belongings and what service and workers do with them, one method each.
 
 A method is one transaction. Methods may be called from any thread; they block for at most a few seconds and then
-raise LedgerUnavailable. Times are the database's. What a worker may do is in `claims`.
+raise LedgerUnavailable. Times are the database's. What a caller may do is in `belongings`, what a worker may do in
+`claims`.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import select
 
-from jobs import claims, queries, requests, retention, tables, takeover, wishes, workers
-from jobs.callers import EVERYBODY, Caller
+from jobs import claims, queries, retention, tables, takeover, teachers, wishes, workers
+from jobs.api_keys import ApiKeys
+from jobs.belongings import Belongings
+from jobs.callers import Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
-from jobs.clock import now
-from jobs.database import Database, Transaction, dialect_insert
+from jobs.database import Database
 from jobs.devices import DeviceClass
-from jobs.errors import InvalidTransition, JobNotFound
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
-from jobs.origins import Origin, checkpoint_of
-from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
-from jobs.rows import event_from_row, json_text
-from jobs.schemas import (
-    CANCELLING,
-    TERMINAL,
-    ArtifactRef,
-    BestStudent,
-    Event,
-    Job,
-    JobError,
-    JobPage,
-    JobSpec,
-    JobState,
-    JobWarning,
-    Progress,
-    TeacherRef,
-    Worker,
-)
+from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Worker
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
-
-CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
-PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
 def open_store(settings: Settings) -> "Store":
@@ -60,14 +40,18 @@ def open_store(settings: Settings) -> "Store":
     return Store(database, limits=limits, backoff_seconds=settings.backoff_seconds)
 
 
-class Store:
-    """The ledger."""
+class Store(Belongings):
+    """The ledger, whosever jobs these are. For a caller: `of`."""
 
     def __init__(self, database: Database, *, limits: Limits, backoff_seconds: float) -> None:
-        self.keys = Keys(database)
-        self._database = database
+        super().__init__(database, None)
+        self.api_keys = ApiKeys(database)
         self._limits = limits
         self._backoff_seconds = backoff_seconds
+
+    def of(self, caller: Caller) -> Belongings:
+        """What this caller's tenant has, and nothing else."""
+        return Belongings(self._database, caller)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -77,148 +61,7 @@ class Store:
         """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
         self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
 
-    # Teachers
-
-    def put_teacher(
-        self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
-    ) -> tuple[TeacherRef, bool]:
-        """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
-        values = ref.model_dump(exclude={"inspection", "created_at"})
-        values |= {"inspection": json_text(ref.inspection), "created_at": now()}
-
-        def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
-            statement = dialect_insert(transaction.connection, tables.teachers).values(values)
-            statement = statement.on_conflict_do_nothing()
-            inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
-            kept = queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
-            if receipt is not None:
-                requests.settle(transaction, receipt, kept)
-            return kept
-
-        return self._database.write(work)
-
-    def get_teacher(self, teacher_id: str) -> TeacherRef:
-        """One teacher; TeacherNotFound."""
-        return self._database.read(lambda connection: queries.teacher_with_id(connection, teacher_id))
-
-    # Jobs, from the caller's side
-
-    def create(
-        self,
-        job_id: str,
-        spec: JobSpec,
-        teacher_id: str,
-        warnings: Sequence[JobWarning] = (),
-        *,
-        caller: Caller = EVERYBODY,
-        traceparent: str | None = None,
-        origin: Origin | None = None,
-        receipt: Receipt[Standing] | None = None,
-    ) -> Job:
-        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress.
-
-        With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
-        """
-
-        def work(transaction: Transaction) -> Job:
-            queries.insert_job(
-                transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
-            )
-            return requests.told(transaction, job_id, receipt)
-
-        return self._database.write(work)
-
-    def last_checkpoint(self, job_id: str) -> str:
-        """Digest of the last checkpoint of a finished job; JobNotFound, InvalidTransition, CheckpointExpired."""
-        return self._database.write(lambda t: checkpoint_of(queries.locked_row(t.connection, job_id)))
-
-    def get(self, job_id: str) -> Job:
-        """One job; JobNotFound."""
-        return self._database.read(lambda connection: queries.job_with_id(connection, job_id))
-
-    def list(
-        self,
-        limit: int,
-        cursor: str | None = None,
-        states: Sequence[JobState] | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> JobPage:
-        """Newest first. Jobs that arrive between two pages neither shift nor repeat anything. BadCursor."""
-        return self._database.read(lambda connection: queries.page(connection, limit, cursor, states, labels))
-
-    def events(self, job_id: str, after: int = 0, limit: int = 100) -> Sequence[Event]:
-        """History of a job after `after`, oldest first; JobNotFound."""
-        table = tables.events
-
-        def work(connection: Connection) -> Sequence[Event]:
-            number = queries.number_of(connection, job_id)
-            lines = select(table).where(table.c.job_number == number, table.c.seq > after).order_by(table.c.seq)
-            return [event_from_row(row, job_id) for row in connection.execute(lines.limit(limit))]
-
-        return self._database.read(work)
-
-    def request_cancel(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
-        """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
-
-        JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
-        """
-
-        def work(transaction: Transaction) -> Job:
-            row = queries.locked_row(transaction.connection, job_id)
-            if row.state not in CANCELLABLE:
-                raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
-            if row.cancel_requested_at is None:
-                wishes.request_cancel(transaction, row)
-            return requests.told(transaction, job_id, receipt)
-
-        return self._database.write(work)
-
-    def request_pause(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
-        """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
-
-        JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
-        """
-        return self._change_pause(job_id, wishes.request_pause, receipt)
-
-    def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
-        """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
-        return self._change_pause(job_id, wishes.request_resume, receipt)
-
-    def _change_pause(
-        self, job_id: str, change: Callable[[Transaction, Row[Any]], None], receipt: Receipt[Standing] | None
-    ) -> Job:
-        def work(transaction: Transaction) -> Job:
-            row = queries.locked_row(transaction.connection, job_id)
-            if row.state not in PAUSABLE:
-                raise InvalidTransition(JobState(row.state), allowed=PAUSABLE)
-            if row.cancel_requested_at is not None:
-                raise InvalidTransition(CANCELLING, allowed=PAUSABLE)
-            change(transaction, row)
-            return requests.told(transaction, job_id, receipt)
-
-        return self._database.write(work)
-
-    def delete(self, job_id: str) -> Sequence[str]:
-        """Forget a terminal job, with its history. Return the digests that nothing refers to any more.
-
-        JobNotFound; InvalidTransition where the job is not terminal.
-        """
-        forgotten: Sequence[str] | None = None  # what a first try found, should the reply to its commit be lost
-
-        def work(transaction: Transaction) -> Sequence[str]:
-            nonlocal forgotten
-            try:
-                row = queries.locked_row(transaction.connection, job_id)
-            except JobNotFound:
-                if forgotten is None:
-                    raise
-                return forgotten
-            if row.state not in TERMINAL:
-                raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
-            forgotten = queries.forget(transaction.connection, row)
-            return forgotten
-
-        return self._database.write(work)
+    # What there is
 
     def queue_depth(self) -> dict[JobState, int]:
         """How many jobs there are in each state, also where there is none."""
@@ -227,10 +70,6 @@ class Store:
     def figures(self, *, worker_seconds: float) -> Figures:
         """Figures of the whole deployment; a worker that was silent for `worker_seconds` is not counted."""
         return self._database.read(lambda connection: figures(connection, worker_seconds=worker_seconds))
-
-    def queue_position(self, job_id: str) -> int | None:
-        """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
-        return self._database.read(lambda connection: queries.position(connection, job_id))
 
     def referenced(self, sha256: str) -> bool:
         """Whether a teacher, a published file or a checkpoint is kept under this digest."""
@@ -245,6 +84,10 @@ class Store:
     def expirable(self, retention_seconds: float) -> Sequence[Expiry]:
         """Finished jobs that refer to files for longer than they should; some of them, where there are many."""
         return self._database.read(lambda connection: retention.expirable(connection, retention_seconds))
+
+    def adopt_teachers(self) -> int:
+        """Give the default tenant what a service without tenants has put in meanwhile; how many teachers."""
+        return self._database.write(teachers.adopt)
 
     def expire(self, job_id: str, retention_seconds: float) -> None:
         """Have a finished job let go of its files; what is not over yet stays. JobNotFound."""

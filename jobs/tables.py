@@ -1,4 +1,6 @@
-"""The tables: jobs, their labels, artifacts and history, teachers, workers, requests; alike on SQLite and PostgreSQL.
+"""The tables: jobs, their labels, artifacts and history, teachers and who has them, workers, requests, API keys.
+
+They are alike on SQLite and PostgreSQL.
 
 JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
 `jobs/migrations/versions`; see `jobs.revisions`.
@@ -34,6 +36,16 @@ teachers = Table(
     Column("id", String(64), primary_key=True),
     Column("bytes", BigInteger, nullable=False),
     Column("format", String(32), nullable=False),
+    Column("inspection", Text, nullable=False),
+    Column("created_at", UtcTime, nullable=False),
+)
+
+# Who has uploaded which teacher: its bytes are kept once, and what one tenant told and was told of it is its own.
+tenant_teachers = Table(
+    "tenant_teachers",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("teacher_id", ForeignKey("teachers.id"), primary_key=True, index=True),
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
 )
@@ -100,6 +112,8 @@ jobs = Table(
     Index("jobs_by_state", "state", "number"),
     Index("jobs_in_line", "state", "device_class", "spec_version", "priority", "tenant", "number"),
     Index("jobs_by_tenant", "tenant", "started_at"),
+    Index("jobs_of_tenant", "tenant", "number"),
+    Index("jobs_of_tenant_by_state", "tenant", "state", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -156,4 +170,19 @@ requests = Table(
     Column("answer", Text),
     Column("expires_at", UtcTime, nullable=False, index=True),
     CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("sha256", String(64), nullable=False),  # of the secret, which is kept nowhere
+    Column("name", String(64)),
+    Column("tenant", String(64), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("scopes", String(255), nullable=False),  # separated by spaces
+    Column("created_at", UtcTime, nullable=False),
+    Column("expires_at", UtcTime),
+    Column("revoked_at", UtcTime),
+    Column("last_used_at", UtcTime),
 )

@@ -6,9 +6,11 @@ import sys
 import uvicorn
 
 from dfkd_core.overrides import BadOption
+from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
 from jobs.settings import settings_from_environment
 from service.app import create_app
+from service.exposure import CannotStart, check_address
 
 CLOSE_SECONDS = 10
 
@@ -21,9 +23,12 @@ def main() -> None:
     told = parser.parse_args()
     try:
         settings = settings_from_environment()
-    except BadOption as error:
+        log_to_stderr(settings.log_format)
+        check_address(told.host, settings)
+    except CannotStart as error:
+        sys.exit(f"the API cannot start: {error.detail}. {error.hint or ''}".strip())
+    except (BadOption, LedgerError) as error:
         sys.exit(f"the API cannot start: {error}")
-    log_to_stderr(settings.log_format)
     uvicorn.run(
         create_app(settings),
         host=told.host,

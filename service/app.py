@@ -15,7 +15,9 @@ from jobs.settings import Settings
 from jobs.store import open_store
 from service import openapi, problem_json
 from service.dependencies import Desk
+from service.gate import Gate
 from service.housekeeping import keep_house
+from service.keyring import KeyRing
 from service.metrics import Measured, watch_loop
 from service.request_ids import RequestIds
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, reruns, teachers
@@ -32,17 +34,19 @@ warnings may appear: ignore what you do not know.
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI application; `settings` are read from the environment when absent."""
+    settings = settings or Settings()
     app = FastAPI(
         title="dfkd",
         version=dfkd_core.__version__,
         summary="Compress an image classifier without its training data.",
         description=DESCRIPTION,
-        lifespan=_lifespan(settings or Settings()),
+        lifespan=_lifespan(settings),
         redirect_slashes=False,
     )
     for module in (jobs, pauses, reruns, events, artifacts, teachers, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestIds)
     app.add_middleware(Measured)
     problem_json.install(app)
@@ -56,7 +60,8 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
         """Everything that is opened here is closed here."""
         store = open_store(settings)
         try:
-            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings))
+            keyring = KeyRing(store.api_keys)
+            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings), keyring)
             gc.freeze()  # what was imported stays; to walk it again and again would hold up answers by 0.1 s
             helpers = [asyncio.create_task(work) for work in (keep_house(app.state.desk), watch_loop())]
             try:

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from jobs.settings import Settings
 from service.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
 
+FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
 LEAST_BYTES = 1024  # in `idle_seconds`: a byte now and then would hold a connection for ever
 
 
@@ -17,20 +18,31 @@ def media_type_of(request: Request) -> str:
     return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
 
 
-def check_headers(request: Request, *, max_bytes: int) -> None:
-    """Refuse by the headers alone, before a byte of the body is read."""
+def limit_for(request: Request, settings: Settings) -> int:
+    """The most bytes that the body of this request may have."""
+    if request.method == "POST" and request.url.path == "/teachers":
+        return settings.max_upload_bytes
+    if request.method == "POST" and request.url.path == "/jobs" and media_type_of(request) != "application/json":
+        return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
+    return settings.max_spec_bytes
+
+
+def check_headers(request: Request, settings: Settings) -> None:
+    """Refuse by the headers alone, before a byte of the body is read. For `service.gate`."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without a content encoding.")
     declared = request.headers.get("content-length", "0")
     if not (declared.isascii() and declared.isdigit()):
         error = FieldError("", "must be a whole number", parameter="content-length")
         raise ValidationFailed("The content length is not valid.", errors=[error])
-    if int(declared) > max_bytes:
-        raise PayloadTooLarge("The body is too large.", max_bytes=max_bytes)
+    limit = limit_for(request, settings)
+    if int(declared) > limit:
+        raise PayloadTooLarge("The body is too large.", max_bytes=limit)
 
 
-async def stream(request: Request, *, max_bytes: int, idle_seconds: float) -> AsyncIterator[bytes]:
-    """The body's chunks. PayloadTooLarge; RequestTimeout when `idle_seconds` of waiting brought too little."""
+async def stream(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """The body's chunks. PayloadTooLarge; RequestTimeout when `upload_idle_seconds` of waiting brought too little."""
+    max_bytes, idle_seconds = limit_for(request, settings), settings.upload_idle_seconds
     received, lately, waited = 0, 0, 0.0
     chunks = request.stream()
     while True:
@@ -52,12 +64,8 @@ async def stream(request: Request, *, max_bytes: int, idle_seconds: float) -> As
 
 
 async def read_json(request: Request, settings: Settings) -> bytes:
-    """A body of JSON, as text; raises as `check_headers`, `stream` and `read` do."""
-    max_bytes = settings.max_spec_bytes
-    check_headers(request, max_bytes=max_bytes)
-    return await read(
-        stream(request, max_bytes=max_bytes, idle_seconds=settings.upload_idle_seconds), max_bytes=max_bytes
-    )
+    """A body of JSON, as text; raises as `stream` and `read` do."""
+    return await read(stream(request, settings), max_bytes=settings.max_spec_bytes)
 
 
 async def read(chunks: AsyncIterator[bytes], *, max_bytes: int) -> bytes:

@@ -21,7 +21,7 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
-from service import display, ledger_commands
+from service import display, key_commands, ledger_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -41,12 +41,14 @@ class Exit(IntEnum):
 
 
 app = typer.Typer(
-    help="Compress a trained image classifier into a small ONNX student, without any of its training data.",
+    help="Compress a trained image classifier into a small ONNX student, without any of its training data. Where the "
+    "service asks for an API key: DFKD_API_KEY, or DFKD_API_KEY_FILE for a file that holds it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 app.add_typer(ledger_commands.app, name="db")
+app.add_typer(key_commands.app, name="keys")
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 

@@ -21,11 +21,13 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
 
+from service.credentials import bearer
+from service.outgoing import CHUNK_BYTES, chunks, framed, multipart_frame
 from service.views import (
     ArtifactList,
     ArtifactView,
@@ -44,7 +46,6 @@ from service.views import (
 Json = Mapping[str, Any]  # Any: JSON
 V = TypeVar("V", bound=View)
 
-CHUNK_BYTES = 256 * 1024
 PATIENCE_SECONDS = 60.0
 REPEAT_SECONDS = 10.0  # a POST is repeated for at most so long: somebody sits in front of it
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)  # the inspection of a large teacher takes its time
@@ -82,11 +83,20 @@ class Damaged(ClientError):
 class DfkdClient:
     """One service. Safe to share between threads, as its httpx client is."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """`patience_seconds`: how long a request is repeated while the service is away; a POST for 10 at most."""
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        """`api_key`: when absent, DFKD_API_KEY or the file that DFKD_API_KEY_FILE names. BadOption.
+
+        `patience_seconds`: how long a request is repeated while the service is away; a POST for 10 at most.
+        """
         self.url = url.rstrip("/")
         self._patience_seconds = patience_seconds
-        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT)
+        self._http = httpx.Client(base_url=self.url, timeout=_TIMEOUT, auth=bearer(api_key))
 
     def __enter__(self) -> Self:
         return self
@@ -111,12 +121,12 @@ class DfkdClient:
             return self._view(JobView, response)
         with teacher.open("rb") as file:
             boundary = f"dfkd-{os.urandom(16).hex()}"
-            head, tail = _multipart_frame(boundary, spec)
+            head, tail = multipart_frame(boundary, spec)
             headers = {
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
             }
-            response = self._post("/jobs", content=lambda: _framed(head, file, tail), headers=headers, key=key)
+            response = self._post("/jobs", content=lambda: framed(head, file, tail), headers=headers, key=key)
             return self._view(JobView, response)
 
     def upload(self, teacher: Path) -> TeacherView:
@@ -128,7 +138,7 @@ class DfkdClient:
                 "Content-Length": str(os.fstat(file.fileno()).st_size),
                 "X-Content-SHA256": digest,
             }
-            return self._view(TeacherView, self._post("/teachers", content=lambda: _chunks(file), headers=headers))
+            return self._view(TeacherView, self._post("/teachers", content=lambda: chunks(file), headers=headers))
 
     def teacher(self, teacher_id: str) -> TeacherView:
         """What is known of an uploaded teacher."""
@@ -335,35 +345,12 @@ class DfkdClient:
             raise Unreachable(f"what answers at {self.url} is not this service") from None
 
 
-def _multipart_frame(boundary: str, spec: Json) -> tuple[bytes, bytes]:
-    """What stands before and after the teacher's bytes; the spec comes first, so that a wrong one is refused early."""
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="spec"\r\nContent-Type: application/json\r\n\r\n'
-        f"{json.dumps(spec)}\r\n"
-        f'--{boundary}\r\nContent-Disposition: form-data; name="teacher"; filename="teacher"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    )
-    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
-
-
 def _passes(response: httpx.Response) -> bool:
     """Whether this answer is worth asking again: the service is away, or still at the same request."""
     if response.status_code == 409:
         refusal = _refusal(response)
         return isinstance(refusal, Refused) and refusal.problem.code == "request-in-progress"
     return response.status_code in _AWAY
-
-
-def _framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
-    yield head
-    yield from _chunks(file)
-    yield tail
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    file.seek(0)
-    while chunk := file.read(CHUNK_BYTES):
-        yield chunk
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -5,7 +5,7 @@ These never wait, so they are coroutines: FastAPI would send a plain function th
 
 import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 from anyio import CapacityLimiter
@@ -13,9 +13,12 @@ from celery import Celery
 from fastapi import Depends, Path, Request
 
 from jobs.artifacts import ArtifactStore
+from jobs.belongings import Belongings
+from jobs.callers import Caller
 from jobs.errors import JobNotFound, TeacherNotFound
 from jobs.settings import Settings
 from jobs.store import Store
+from service.keyring import KeyRing
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -25,21 +28,29 @@ MAX_INSPECTIONS = 2  # at once: each child may use `inspection_memory_bytes`
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The ledger, the files, the bell, and where we run."""
+    """The ledger, the files, the bell, who has keys, and where we run."""
 
     settings: Settings
-    store: Store
+    ledger: Store  # everybody's: for what the service does by itself; what a caller asks goes through `store`
     artifacts: ArtifactStore
     celery: Celery
+    keyring: KeyRing
+    caller: Caller | None = None  # of the request; nobody has to say who asks for what is public
     stopping: threading.Event = field(default_factory=threading.Event)  # set when the server is about to stop
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
 
+    @property
+    def store(self) -> Belongings:
+        """What the caller of this request has in the ledger."""
+        assert self.caller is not None  # a public route has no business with anybody's jobs
+        return self.ledger.of(self.caller)
+
 
 async def desk_of(request: Request) -> Desk:
-    """The desk of the application that serves this request."""
+    """The desk of the application that serves this request, with the caller whom the gate let in."""
     desk = request.app.state.desk
     assert isinstance(desk, Desk)
-    return desk
+    return replace(desk, caller=request.state.caller)
 
 
 async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
+from jobs.api_keys import ApiKey
 from service.views import AgreementView, EventView, JobView, Problem, ReportView, StudentView
 
 PLAIN_SECONDS = 15.0
@@ -188,6 +189,35 @@ def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
     ]
     heading = ("ID", "STATE", "STAGE", "DONE", "ON PROBE", "STUDENT", "CREATED", "NAME")
     _show_columns(out, [heading, *rows], right={3, 4}, styles=[_COLOURS.get(job.state) for job in jobs])
+
+
+def show_keys(out: Console, keys: Sequence[ApiKey]) -> None:
+    """One line a key."""
+    rows = [
+        (
+            key.id,
+            key.tenant,
+            " ".join(sorted(key.scopes)),
+            str(key.priority),
+            key_state(key),
+            moment(key.created_at),
+            moment(key.last_used_at) if key.last_used_at else "",
+            key.name or "",
+        )
+        for key in keys
+    ]
+    heading = ("ID", "TENANT", "SCOPES", "PRIORITY", "STATE", "CREATED", "LAST USED", "NAME")
+    _show_columns(out, [heading, *rows], right={3})
+
+
+def key_state(key: ApiKey) -> str:
+    """Whether it may be used, and until when."""
+    if key.revoked_at is not None:
+        return f"revoked {moment(key.revoked_at)}"
+    if key.expires_at is None:
+        return "valid"
+    expired = key.expires_at <= datetime.now(UTC)
+    return f"{'expired' if expired else 'valid until'} {moment(key.expires_at)}"
 
 
 def show_students(out: Console, students: Sequence[StudentView]) -> None:

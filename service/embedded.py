@@ -5,7 +5,6 @@ The children die with this process, however it ends; a child that dies alone is 
 
 import fcntl
 import importlib.util
-import ipaddress
 import logging
 import os
 import shutil
@@ -19,11 +18,12 @@ from pathlib import Path
 
 import uvicorn
 
-from dfkd_core.errors import DfkdError
 from jobs.logs import log_to_stderr
 from jobs.settings import Settings
+from service import credentials
 from service.app import create_app
 from service.children import Child, Children
+from service.exposure import CannotStart, check_address
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +35,10 @@ _CLOSE_SECONDS = 5
 _EXIT_SECONDS = 5.0
 
 
-class CannotStart(DfkdError):
-    """`dfkd up` found something that only its caller can change; nothing was started."""
-
-    code = "cannot-start"
-
-
 def up(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
     log_to_stderr(settings.log_format)
-    _refuse_remote(host, settings)
+    check_address(host, settings)
     data_dir = settings.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir), _listening(host, port) as listener, _socket_path(data_dir) as socket_path:
@@ -106,20 +100,6 @@ def _stopping(server: _Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _refuse_remote(host: str, settings: Settings) -> None:
-    """There are no keys yet, so only this machine may ask, unless the operator says otherwise."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        raise CannotStart(f"{host!r} is not an address of this machine: {error.strerror}") from error
-    remote = [entry[4][0] for entry in found if not ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_loopback]
-    if remote and not settings.allow_remote:
-        raise CannotStart(
-            f"{host} can be reached from other machines, and the API asks nobody who they are",
-            hint="Listen on 127.0.0.1, or set DFKD_ALLOW_REMOTE=true behind something that checks.",
-        )
 
 
 @contextmanager
@@ -212,7 +192,7 @@ def _redis(data_dir: Path, socket_path: Path) -> Child | None:
 def _worker(settings: Settings) -> Child:
     """A worker with exactly these settings."""
     ours = {f"DFKD_{name.upper()}": value for name, value in settings.model_dump(mode="json").items()}
-    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    environment = {name: value for name, value in os.environ.items() if name not in {*ours, *credentials.VARIABLES}}
     environment |= {name: str(value) for name, value in ours.items() if value is not None}
     command = [sys.executable, "-P", "-m", "worker"]
     stop_seconds = settings.stop_grace_seconds + 2 * _EXIT_SECONDS

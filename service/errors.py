@@ -1,6 +1,8 @@
 """What can go wrong at the front desk. The codes and statuses are in `service.problems`, in one table.
 
 FrontDeskError
+├── Unauthenticated        no key, or none that is valid
+├── InsufficientScope      the key does not allow this
 ├── MalformedJson          not JSON as RFC 8259 means it
 ├── MalformedMultipart     not multipart/form-data as RFC 7578 means it
 ├── UnexpectedPart         a part that nobody asked for, or one that came twice
@@ -53,6 +55,14 @@ class FrontDeskError(Exception):
         self.errors = list(errors)
         self.headers = dict(headers or {})
         self.members = members
+
+
+class Unauthenticated(FrontDeskError):
+    """No key, or none that is valid."""
+
+
+class InsufficientScope(FrontDeskError):
+    """The key does not allow this."""
 
 
 class MalformedJson(FrontDeskError):

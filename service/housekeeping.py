@@ -33,13 +33,16 @@ async def keep_house(desk: Desk) -> None:
 
 def clean_up(desk: Desk) -> None:
     """Remove what is over its time."""
-    desk.store.keys.forget_old()
-    clean(desk.store, desk.artifacts, retention_seconds=desk.settings.retention_days * DAY_SECONDS)
+    desk.ledger.keys.forget_old()
+    desk.ledger.adopt_teachers()
+    clean(desk.ledger, desk.artifacts, retention_seconds=desk.settings.retention_days * DAY_SECONDS)
 
 
 def sweep(desk: Desk) -> None:
-    """Take back what dead workers hold, and ring for every job that is due."""
-    found = desk.store.sweep()
+    """Take back what dead workers hold, and ring for every job that is due; note which keys were used."""
+    if used := desk.keyring.take_used():
+        desk.ledger.api_keys.note_use(used)
+    found = desk.ledger.sweep()
     for job_id, device_class in found.ring.items():
         if not ring(desk.celery, job_id, device_class):
             return  # the next round rings again; a broker that is down is not asked for every job

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import re
-import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any, TypeVar
@@ -90,7 +89,7 @@ async def exchange_of(
     if idempotency_key is None:
         yield Exchange(route, None, None)
         return
-    held = Held(key_of(request.headers.getlist(HEADER)), uuid.uuid4().hex)
+    held = desk.store.keys.new_hold(key_of(request.headers.getlist(HEADER)))
     answered = await to_thread.run_sync(desk.store.keys.hold, held, desk.settings.request_lease_seconds)
     if answered is not None:
         yield Exchange(route, None, answered)

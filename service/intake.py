@@ -10,7 +10,6 @@ from typing import Any
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.door import resolve
-from jobs.callers import Caller
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin
@@ -27,7 +26,6 @@ def accept_submission(
     desk: Desk,
     submission: Submission,
     *,
-    caller: Caller,
     traceparent: str | None = None,
     receipt: Receipt[Standing] | None = None,
 ) -> Job:
@@ -40,7 +38,7 @@ def accept_submission(
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
         kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
-    return _create(desk, resolved, kept.id, warnings, caller=caller, traceparent=traceparent, receipt=receipt)
+    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent, receipt=receipt)
 
 
 def accept_request(
@@ -48,7 +46,6 @@ def accept_request(
     spec: JobSpec,
     teacher_id: str,
     *,
-    caller: Caller,
     traceparent: str | None = None,
     origin: Origin | None = None,
     receipt: Receipt[Standing] | None = None,
@@ -62,9 +59,7 @@ def accept_request(
         with desk.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, desk.settings)
     resolved, _, warnings = resolve(spec, inspection)
-    return _create(
-        desk, resolved, teacher.id, warnings, caller=caller, traceparent=traceparent, origin=origin, receipt=receipt
-    )
+    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
 
 
 def accept_teacher(
@@ -102,7 +97,7 @@ def _keep(
             upload.commit()
             return desk.store.put_teacher(ref, receipt=receipt)
     except LedgerError:
-        desk.artifacts.remove_unreferenced([upload.sha256], desk.store.referenced)
+        desk.artifacts.remove_unreferenced([upload.sha256], desk.ledger.referenced)
         raise
 
 
@@ -112,7 +107,6 @@ def _create(
     teacher_id: str,
     warnings: list[dict[str, Any]],
     *,
-    caller: Caller,
     traceparent: str | None,
     origin: Origin | None = None,
     receipt: Receipt[Standing] | None,
@@ -123,7 +117,6 @@ def _create(
         spec,
         teacher_id,
         told,
-        caller=caller,
         traceparent=traceparent,
         origin=origin,
         receipt=receipt,

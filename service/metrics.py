@@ -68,7 +68,8 @@ class Measured:
 def _count(scope: Scope, status: int, seconds: float) -> None:
     """Labels hold nothing that a client may choose freely: each new value is a series for ever."""
     method = scope["method"] if scope["method"] in METHODS else "other"
-    route = getattr(scope.get("route"), "path", "other")
+    known = scope["path"] if scope["path"] in UPLOADS else "other"  # of a request that was turned away at the gate
+    route = getattr(scope.get("route"), "path", known)
     HTTP_REQUESTS.labels(method, route, str(status)).inc()
     HTTP_SECONDS.labels(method, route).observe(seconds)
     if method == "POST" and route in UPLOADS and status >= 400:

@@ -7,8 +7,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from jobs.callers import Scope
 from jobs.schemas import JobSpec
 from service.examples import NAMED
+from service.gate import scope_for
 from service.problem_json import MEDIA_TYPE
 from service.problems import BY_CODE, Row
 from service.schemas import untag
@@ -19,6 +21,14 @@ Document = dict[str, Any]  # Any: JSON
 _REF = "#/components/schemas/{model}"
 KEY_REFUSALS = ("request-in-progress", "idempotency-key-reused")
 """How every POST may refuse its Idempotency-Key; one that is none is a validation-error."""
+
+KEY: Document = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "dfkd_ID_SECRET",
+    "description": "An API key, made by `dfkd keys create`; each operation names the scope it needs. A service that "
+    "only its own machine can reach asks for none until there is one.",
+}
 
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
@@ -57,11 +67,21 @@ def _document(app: FastAPI) -> Document:
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
     schemas["JobView"]["properties"]["spec"] |= {"$ref": _REF.format(model="JobSpec")}
-    for operations in document["paths"].values():
-        for operation in operations.values():
+    document["components"]["securitySchemes"] = {"key": KEY}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            _secure(operation, scope_for(method.upper(), path))
             _correct(operation["responses"])
             _name_examples(operation)
     return document
+
+
+def _secure(operation: Document, scope: Scope | None) -> None:
+    """Say which scope the key needs, and how the gate refuses."""
+    operation["security"] = [] if scope is None else [{"key": [scope]}]
+    if scope is not None:
+        refusals = problems("unauthenticated", "insufficient-scope")
+        operation["responses"] |= {str(status): response for status, response in refusals.items()}
 
 
 def _correct(responses: dict[str, Document]) -> None:

@@ -26,8 +26,6 @@ from service.errors import (
 from service.multipart import MultipartReader, boundary_of
 from service.specs import read_spec
 
-FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
-
 
 @dataclass(slots=True)
 class ReceivedTeacher:
@@ -67,9 +65,7 @@ class Submission:
 async def receive_submission(request: Request, settings: Settings, artifacts: ArtifactStore) -> Submission:
     """Both parts of a multipart body, in whichever order they came. A refusal leaves no file behind."""
     boundary = boundary_of(request.headers.get("content-type", ""))
-    max_bytes = settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
-    bodies.check_headers(request, max_bytes=max_bytes)
-    body = bodies.stream(request, max_bytes=max_bytes, idle_seconds=settings.upload_idle_seconds)
+    body = bodies.stream(request, settings)
     submission = Submission()
     with submission.discarded_on_error():
         await _read_parts(MultipartReader(body, boundary), submission, settings, artifacts)
@@ -111,10 +107,8 @@ async def receive_octets(request: Request, settings: Settings, artifacts: Artifa
     """The raw body of POST /teachers; compared with the digest that the client declared, if it did."""
     if bodies.media_type_of(request) != "application/octet-stream":
         raise UnsupportedMediaType("This route reads application/octet-stream.")
-    bodies.check_headers(request, max_bytes=settings.max_upload_bytes)
     declared = declared_sha256(request)
-    body = bodies.stream(request, max_bytes=settings.max_upload_bytes, idle_seconds=settings.upload_idle_seconds)
-    teacher = await receive_teacher(body, settings, artifacts)
+    teacher = await receive_teacher(bodies.stream(request, settings), settings, artifacts)
     if declared is not None and declared != teacher.upload.sha256:
         teacher.upload.discard()
         raise DigestMismatch("The bytes that arrived do not have the sha256 that was declared.")

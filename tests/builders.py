@@ -40,9 +40,10 @@ def submit(store: Store, **labels: str) -> Job:
 
 def submit_for(store: Store, device: str | None = None, *, tenant: str = "default", priority: int = 0) -> Job:
     """A queued job that asks for a device class, of a tenant and with a priority."""
-    teacher, _ = store.put_teacher(teacher_ref())
+    owned = store.of(Caller(tenant, priority))
+    teacher, _ = owned.put_teacher(teacher_ref())
     spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device})
-    return store.create(str(uuid.uuid4()), spec, teacher.id, caller=Caller(tenant, priority))
+    return owned.create(str(uuid.uuid4()), spec, teacher.id)
 
 
 def onnx_teacher(*, channels: int = 1, side: int = 32, num_classes: int = 10, seed: int = 0) -> bytes:

@@ -67,11 +67,17 @@ def _last_event_id(request: Request, after: int) -> int:
     return int(text)
 
 
+async def _may_go_on(desk: Desk) -> bool:
+    """A key that is revoked ends its streams, too."""
+    assert desk.caller is not None
+    return await desk.keyring.still_valid(desk.caller)
+
+
 async def _stream(desk: Desk, job_id: str, after: int) -> AsyncIterator[str]:
     """Server-sent events. Between two looks at the ledger nothing is held: no thread, no connection."""
     yield f"retry: {RECONNECT_MS}\n\n"
     started = spoke = time.monotonic()
-    while time.monotonic() - started < STREAM_SECONDS and not desk.stopping.is_set():
+    while time.monotonic() - started < STREAM_SECONDS and not desk.stopping.is_set() and await _may_go_on(desk):
         page = await to_thread.run_sync(partial(read_page, desk, job_id, after=after, limit=PAGE))
         for event in page.events:
             yield f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"

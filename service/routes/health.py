@@ -51,7 +51,7 @@ def readyz(desk: OurDesk) -> Response:
 
 def _database(desk: Desk) -> str:
     try:
-        desk.store.ping()
+        desk.ledger.ping()
     except LedgerError:
         log.warning("the database does not answer", exc_info=True)
         return "does not answer"
@@ -82,7 +82,7 @@ def _broker(desk: Desk) -> str:
 
 def _worker(desk: Desk) -> str:
     try:
-        workers = desk.store.live_workers(desk.settings.lease_seconds)
+        workers = desk.ledger.live_workers(desk.settings.lease_seconds)
     except LedgerError:
         return "unknown"
     return "ok" if workers else "none; jobs wait"
@@ -91,7 +91,7 @@ def _worker(desk: Desk) -> str:
 def _devices(desk: Desk) -> str:
     """For every device class that a queued job asks for there is a worker."""
     try:
-        unserved = desk.store.unserved(desk.settings.lease_seconds)
+        unserved = desk.ledger.unserved(desk.settings.lease_seconds)
     except LedgerError:
         return "unknown"
     wanted = ", ".join(device_class for device_class in unserved if device_class is not DeviceClass.ANY)

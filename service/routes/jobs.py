@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
 from service import bodies, examples
-from service.callers import caller_of
 from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import FieldError, ValidationFailed
@@ -76,12 +75,7 @@ async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | Non
                 submission.discard()
                 return None
         accept = partial(accept_submission, desk, submission)
-    told = partial(
-        accept,
-        caller=caller_of(request),
-        traceparent=traceparent_of(request),
-        receipt=exchange.receipt(job_accepted),
-    )
+    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
     return await to_thread.run_sync(told, limiter=desk.inspections)
 
 
@@ -187,5 +181,5 @@ def cancel_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
 )
 def delete_job(desk: OurDesk, job_id: JobId) -> Response:
     """Removes the job, its history, its artifacts and its checkpoints, unless another job has the same bytes."""
-    desk.artifacts.remove_unreferenced(desk.store.delete(job_id), desk.store.referenced)
+    desk.artifacts.remove_unreferenced(desk.store.delete(job_id), desk.ledger.referenced)
     return Response(status_code=204)

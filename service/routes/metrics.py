@@ -23,5 +23,5 @@ def metrics_text(desk: OurDesk) -> Response:
 
     Answers while the database does not, with `dfkd_ledger_up 0`.
     """
-    found = metrics.text(desk.store, worker_seconds=desk.settings.lease_seconds)
+    found = metrics.text(desk.ledger, worker_seconds=desk.settings.lease_seconds)
     return Response(found, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})

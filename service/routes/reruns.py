@@ -8,7 +8,6 @@ from jobs.origins import Origin
 from jobs.queue import ring
 from jobs.schemas import Job
 from service import bodies, examples
-from service.callers import caller_of
 from service.continuing import continued_spec, readable_spec
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import UnsupportedMediaType
@@ -44,7 +43,6 @@ def retry_job(
         desk,
         readable_spec(job),
         job.teacher.id,
-        caller=caller_of(request),
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=False),
         receipt=exchange.receipt(job_accepted),
@@ -97,7 +95,6 @@ def _continue(request: Request, desk: Desk, job_id: str, text: bytes, exchange: 
         desk,
         spec,
         job.teacher.id,
-        caller=caller_of(request),
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
         receipt=exchange.receipt(job_accepted),

@@ -74,7 +74,7 @@ def test_a_port_in_use_is_named_and_nothing_is_started(service: Service, tmp_pat
 
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
     said = refusal("--host", "0.0.0.0", "--port", "0", "--data-dir", str(tmp_path / "data"))
-    assert "DFKD_ALLOW_REMOTE" in said
+    assert "there is no API key yet" in said
     assert not (tmp_path / "data").exists()
 
 

@@ -1,0 +1,141 @@
+"""ASGI middleware: who asks, whether they may, and whether what they announce to send is not too much.
+
+All of it is decided by the headers, before a byte of the body is read. What is not on the list of public paths needs a
+key, whether there is a route for it or not.
+"""
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from jobs.callers import EVERYBODY, Caller
+from jobs.callers import Scope as KeyScope
+from jobs.errors import LedgerError
+from jobs.logs import about
+from jobs.settings import Settings
+from service.bodies import check_headers
+from service.errors import FrontDeskError, InsufficientScope, Unauthenticated
+from service.keyring import KeyRing
+from service.problem_json import problem_response
+from service.problems import row_for
+
+PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+LINGER_BYTES = 1024 * 1024
+LINGER_SECONDS = 1.0
+
+_BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
+_CHALLENGE = 'Bearer realm="dfkd"'
+
+
+def scope_for(method: str, path: str) -> KeyScope | None:
+    """The scope that a request needs; None: it is public."""
+    if method in SAFE_METHODS and PUBLIC.fullmatch(path):
+        return None
+    if path == "/metrics":
+        return KeyScope.METRICS
+    return KeyScope.JOBS_READ if method in SAFE_METHODS else KeyScope.JOBS_WRITE
+
+
+class Gate:
+    """Lets requests in and notes their caller, or turns them away and closes the connection."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        request = Request(scope)
+        state: MutableMapping[str, Any] = scope["state"]  # Any: ASGI's own type of a request's state
+        try:
+            caller = await self._admitted(request)
+            check_headers(request, self._settings)
+        except (FrontDeskError, LedgerError) as error:
+            state["problem"] = row_for(error).code  # for `service.metrics`
+            await _turn_away(error, request, receive, send)
+            return
+        state["caller"] = caller
+        with about(tenant=caller and caller.tenant, key_id=caller and caller.key_id):
+            await self.app(scope, receive, send)
+
+    async def _admitted(self, request: Request) -> Caller | None:
+        """Who asks; None where nobody has to say so. Unauthenticated, InsufficientScope, LedgerUnavailable."""
+        needed = scope_for(request.method, request.url.path)
+        if needed is None:
+            return None
+        caller = await self._caller(request, request.app.state.desk.keyring)
+        if caller is None:
+            raise Unauthenticated(
+                "There is no valid API key with this request.",
+                hint="Send `Authorization: Bearer KEY`; `dfkd` and the Python client take KEY from DFKD_API_KEY.",
+                headers={"WWW-Authenticate": _CHALLENGE},
+            )
+        if needed not in caller.scopes:
+            raise InsufficientScope(
+                f"This needs a key with the scope {needed}.",
+                headers={"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{needed}"'},
+            )
+        return caller
+
+    async def _caller(self, request: Request, keyring: KeyRing) -> Caller | None:
+        if self._settings.auth == "off":
+            return EVERYBODY
+        if self._settings.auth == "auto" and not await keyring.in_use():
+            return EVERYBODY if is_loopback(_own_address(request)) else None
+        given = [value for name, value in request.scope["headers"] if name == b"authorization"]
+        match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
+        return await keyring.caller(match[1] if match else b"")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can be at the other end of a connection to this address of its own."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:  # a socket in the file system, or nothing
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def _own_address(request: Request) -> str:
+    """The address of ours to which the request came."""
+    server = request.scope.get("server")
+    return str(server[0]) if server else ""
+
+
+async def _turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
+    """Answer and close. A little of what is on its way is still taken: a connection that is closed over unread bytes
+    is reset, and the client would never see the answer.
+    """
+    response = problem_response(error, request_id=str(request.state.request_id))
+    response.headers["Connection"] = "close"
+    headers, body = response.raw_headers, bytes(response.body)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if request.headers.get("expect", "").lower() != "100-continue":  # such a client has sent nothing yet
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _drop(receive)
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drop(receive: Receive) -> None:
+    """Read LINGER_BYTES of the body at most, and keep nothing."""
+    dropped, more = 0, True
+    while more and dropped < LINGER_BYTES:
+        message = await receive()
+        dropped += len(message.get("body", b""))
+        more = message.get("more_body", False)

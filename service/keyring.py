@@ -1,0 +1,101 @@
+"""The API keys as this process knows them: read from the ledger every few seconds, not for every request.
+
+All usable keys are held at once, so a made-up key costs no look at the ledger. A revocation is obeyed within
+FRESH_SECONDS. While the ledger does not answer, what was known counts for KEPT_SECONDS; then nobody is let in.
+"""
+
+import asyncio
+import hmac
+import logging
+import math
+import time
+
+from anyio import CapacityLimiter, to_thread
+
+from jobs.api_keys import TOKEN, ApiKeys, Credential, Usable, digest_of
+from jobs.callers import Caller
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 5.0
+KEPT_SECONDS = 45.0
+STRANGE_SECONDS = 1.0  # for a key that is not known: it may have been made just now
+PATIENCE_SECONDS = 0.25  # for a ledger that is slow to answer, while what is known still counts
+USE_SECONDS = 3600.0  # the use of a key is noted once in this time
+
+_NOBODY = digest_of(b"")
+
+
+class KeyRing:
+    """For use in one event loop."""
+
+    def __init__(self, keys: ApiKeys) -> None:
+        self._keys = keys
+        self._known = Usable({}, ever=False)
+        self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
+        self._one_at_a_time = CapacityLimiter(1)  # of its own: requests that wait for the ledger must not hold it up
+        self._used_at: dict[str, float] = {}
+        self._used: set[str] = set()
+
+    async def caller(self, token: bytes) -> Caller | None:
+        """Whose key this is; None for whatever is no valid key. LedgerUnavailable."""
+        match = TOKEN.fullmatch(token)
+        key_id, secret = (match[1].decode(), match[2]) if match else ("", b"")
+        found = await self._credential(key_id)
+        right = hmac.compare_digest(digest_of(secret), _NOBODY if found is None else found.sha256)
+        if found is None or not right:
+            return None
+        self._note(key_id)
+        return found.caller
+
+    async def still_valid(self, caller: Caller) -> bool:
+        """Whether the key of a caller who was let in before is still good. LedgerUnavailable."""
+        return caller.key_id is None or await self._credential(caller.key_id) is not None
+
+    async def in_use(self) -> bool:
+        """Whether there is or ever was a key. LedgerUnavailable."""
+        return (await self._refreshed(FRESH_SECONDS)).ever
+
+    def take_used(self) -> set[str]:
+        """Keys whose use is to be noted."""
+        used, self._used = self._used, set()
+        return used
+
+    async def _credential(self, key_id: str) -> Credential | None:
+        found = (await self._refreshed(FRESH_SECONDS)).by_id.get(key_id)
+        if found is None and key_id:
+            found = (await self._refreshed(STRANGE_SECONDS)).by_id.get(key_id)
+        if found is None or (found.left_seconds is not None and self._age() >= found.left_seconds):
+            return None
+        return found
+
+    async def _refreshed(self, fresh_seconds: float) -> Usable:
+        """What is known, read again where it is older than that."""
+        if self._age() > fresh_seconds:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read())
+                self._reading.add_done_callback(_complain)
+            reading = self._reading
+            await asyncio.wait({reading}, timeout=None if self._age() > KEPT_SECONDS else PATIENCE_SECONDS)
+            if self._age() > KEPT_SECONDS:
+                reading.result()
+        return self._known
+
+    async def _read(self) -> None:
+        begun = time.monotonic()
+        self._known = await to_thread.run_sync(self._keys.usable, limiter=self._one_at_a_time)
+        self._read_at = begun
+
+    def _age(self) -> float:
+        return time.monotonic() - self._read_at
+
+    def _note(self, key_id: str) -> None:
+        if time.monotonic() - self._used_at.get(key_id, -math.inf) > USE_SECONDS:
+            self._used_at[key_id] = time.monotonic()
+            self._used.add(key_id)
+
+
+def _complain(reading: asyncio.Task[None]) -> None:
+    if not reading.cancelled() and (error := reading.exception()) is not None:
+        log.warning("the API keys could not be read", exc_info=error)
