@@ -55,4 +55,4 @@ def adopt(transaction: Transaction) -> int:
     columns = (_teachers.c.id, _teachers.c.inspection, _teachers.c.created_at)
     found = select(literal(DEFAULT_TENANT), *columns).where(nobodys)
     statement = insert(_held).from_select(["tenant", "teacher_id", "inspection", "created_at"], found)
-    return transaction.connection.execute(statement).rowcount
+    return len(transaction.connection.execute(statement.returning(_held.c.teacher_id)).all())

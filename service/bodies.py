@@ -20,9 +20,10 @@ def media_type_of(request: Request) -> str:
 
 def limit_for(request: Request, settings: Settings) -> int:
     """The most bytes that the body of this request may have."""
-    if request.method == "POST" and request.url.path == "/teachers":
+    operation = (request.method, request.scope["path"])
+    if operation == ("POST", "/teachers"):
         return settings.max_upload_bytes
-    if request.method == "POST" and request.url.path == "/jobs" and media_type_of(request) != "application/json":
+    if operation == ("POST", "/jobs") and media_type_of(request) != "application/json":
         return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
     return settings.max_spec_bytes
 

@@ -85,7 +85,7 @@ async def exchange_of(
     ] = None,
 ) -> AsyncIterator[Exchange]:
     """Takes the request's key, if it has one, and holds it until the request is over. RequestInProgress."""
-    route = f"{request.method} {request.url.path}"
+    route = f"{request.method} {request.scope['path']}"
     if idempotency_key is None:
         yield Exchange(route, None, None)
         return

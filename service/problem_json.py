@@ -79,7 +79,7 @@ def allowed_methods(request: Request) -> list[str]:
     """Every method that some route takes at this path. (The router names those of its first match only.)"""
     methods: set[str] = set()
     for template, operations in request.app.openapi()["paths"].items():
-        if compile_path(template)[0].match(request.url.path):
+        if compile_path(template)[0].match(request.scope["path"]):
             methods |= {name.upper() for name in operations}
     return sorted(methods) or ["GET", "HEAD"]  # documents outside the schema: /docs, /openapi.json
 

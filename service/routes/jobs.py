@@ -8,6 +8,7 @@ from typing import Annotated
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.datastructures import URL
 
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
@@ -104,7 +105,7 @@ def list_jobs(request: Request, desk: OurDesk, query: Annotated[ListQuery, Query
     )
     headers = {}
     if page.next_cursor is not None:
-        following = request.url.include_query_params(cursor=page.next_cursor)
+        following = URL(f"/jobs?{request.query_params}").include_query_params(cursor=page.next_cursor)
         headers["Link"] = f'<{following.path}?{following.query}>; rel="next"'
     jobs = [job_view(job) for job in page.jobs]
     return json_response(JobList(jobs=jobs, next_cursor=page.next_cursor), headers=headers)

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.schemas import ArtifactRef, BestStudent, Progress
 from tests.builders import onnx_teacher
+from tests.service.guarded import Guarded, guarded_service
 from tests.service.harness import Finished, Service, post_parts, running_service, spec_text
 
 SPEC: dict[str, Any] = {"student": {"architecture": "lenet5_half"}}
@@ -20,6 +21,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service with small limits; nobody works on its jobs."""
     limits = {"DFKD_MAX_UPLOAD_BYTES": "1000000", "DFKD_MAX_SPEC_BYTES": "8192", "DFKD_UPLOAD_IDLE_SECONDS": "2"}
     with running_service(tmp_path_factory.mktemp("service") / "data", **limits, DFKD_SWEEP_SECONDS="3600") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    """A running service that asks for keys."""
+    limits = {"DFKD_MAX_UPLOAD_BYTES": "1000000", "DFKD_SWEEP_SECONDS": "0.5", "DFKD_LOG_FORMAT": "json"}
+    with guarded_service(tmp_path_factory.mktemp("guarded") / "data", **limits) as running:
         yield running
 
 

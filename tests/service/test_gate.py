@@ -1,0 +1,297 @@
+"""The gate: nothing but the public list without a key, and the answer before a byte of the body."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from fastapi import FastAPI
+
+from jobs.callers import Caller, Scope
+from jobs.settings import Settings
+from service.app import create_app
+from service.gate import is_loopback, scope_for
+from tests.service.guarded import Guarded
+from tests.service.harness import eventually, log_of, problem_of, running_service
+
+PUBLIC = None
+EXPECTED = {
+    ("GET", "/"): PUBLIC,
+    ("GET", "/healthz"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/openapi.json"): PUBLIC,
+    ("GET", "/docs"): PUBLIC,
+    ("GET", "/docs/oauth2-redirect"): PUBLIC,
+    ("GET", "/redoc"): PUBLIC,
+    ("GET", "/problems/{code}"): PUBLIC,
+    ("GET", "/metrics"): "metrics",
+    ("GET", "/menu"): "jobs:read",
+    ("GET", "/jobs"): "jobs:read",
+    ("POST", "/jobs"): "jobs:write",
+    ("GET", "/jobs/{job_id}"): "jobs:read",
+    ("DELETE", "/jobs/{job_id}"): "jobs:write",
+    ("POST", "/jobs/{job_id}/cancel"): "jobs:write",
+    ("POST", "/jobs/{job_id}/pause"): "jobs:write",
+    ("POST", "/jobs/{job_id}/resume"): "jobs:write",
+    ("POST", "/jobs/{job_id}/retry"): "jobs:write",
+    ("POST", "/jobs/{job_id}/continue"): "jobs:write",
+    ("GET", "/jobs/{job_id}/events"): "jobs:read",
+    ("GET", "/jobs/{job_id}/artifacts"): "jobs:read",
+    ("GET", "/jobs/{job_id}/artifacts/{name}"): "jobs:read",
+    ("HEAD", "/jobs/{job_id}/artifacts/{name}"): "jobs:read",
+    ("POST", "/teachers"): "jobs:write",
+    ("GET", "/teachers/{teacher_id}"): "jobs:read",
+}
+"""Every operation there is. A new route fails the first test until it stands here, and so was thought about."""
+
+VARYING = {"date", "x-request-id"}
+
+
+def operations(app: FastAPI) -> set[tuple[str, str]]:
+    """What the routes and the OpenAPI document name; HEAD, where it only repeats GET, left out."""
+    found = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    for route in all_routes(app.routes):
+        found |= {(method, route.path) for method in route.methods if (method, "GET") != ("HEAD", min(route.methods))}
+    return found
+
+
+def all_routes(routes: Any) -> Iterator[Any]:
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from all_routes(included.routes)
+        else:
+            yield route
+
+
+def path_of(template: str) -> str:
+    parts = {"name": "student.onnx", "teacher_id": "0" * 64, "code": "internal"}
+    return template.format(job_id="7f0e3c52-5d9a-4f0c-9a35-0d7f2f1c6b1e", **parts)
+
+
+def test_every_operation_is_on_the_list_with_the_scope_that_it_needs() -> None:
+    app = create_app(Settings())
+    assert operations(app) == set(EXPECTED)
+    assert {key: scope_for(*key) for key in EXPECTED} == EXPECTED
+    for (method, path), scope in EXPECTED.items():
+        operation = app.openapi()["paths"].get(path, {}).get(method.lower())
+        if operation is not None:
+            assert operation["security"] == ([] if scope is None else [{"key": [scope]}])
+            assert {"401", "403"} <= set(operation["responses"]) or scope is None
+
+
+def test_without_a_key_only_the_public_list_answers(guarded: Guarded) -> None:
+    for (method, template), scope in EXPECTED.items():
+        response = guarded.service.http.request(method, path_of(template))
+        if scope is None:
+            assert response.status_code in {200, 307}, template
+        else:
+            assert response.status_code == 401, template
+            assert response.headers["www-authenticate"] == 'Bearer realm="dfkd"'
+            assert method == "HEAD" or problem_of(response)["code"] == "unauthenticated"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/nothing"), ("POST", "/healthz"), ("OPTIONS", "/jobs"), ("GET", "/problems/../jobs"), ("GET", "//docs"),
+     ("GET", "/docs/"), ("GET", "/%2e%2e/jobs"), ("BREW", "/jobs"), ("GET", "/healthz%0a"), ("GET", "/METRICS")],
+)  # fmt: skip
+def test_what_nobody_thought_of_needs_a_key_too(guarded: Guarded, method: str, path: str) -> None:
+    host, port = guarded.service.url.removeprefix("http://").split(":")
+    answer = sent(host, int(port), f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize(
+    "host", ["x/healthz?", "x/docs#", "x/problems/", "x/healthz?a=", "x@y/healthz?", "/healthz?", ""]
+)
+def test_no_host_header_makes_a_path_public(guarded: Guarded, host: str) -> None:
+    address, port = guarded.service.url.removeprefix("http://").split(":")
+    answer = sent(address, int(port), f"GET /jobs HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    assert answer.split()[1] in {b"400", b"401"}
+
+
+def told(response: httpx.Response) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """All that differs between two refusals, if anything does."""
+    headers = {name: value for name, value in response.headers.items() if name not in VARYING}
+    body = {name: value for name, value in response.json().items() if name not in {"instance", "request_id"}}
+    return response.status_code, headers, body
+
+
+def test_every_wrong_key_gets_the_same_answer(guarded: Guarded) -> None:
+    keys = guarded.service.store.api_keys
+    good = guarded.keys["acme", "both"]
+    _, expired = keys.create(Caller("acme"), valid_seconds=0.0)
+    revoked, gone = keys.create(Caller("acme"))
+    keys.revoke(revoked.id)
+    public, secret = good.rsplit("_", 1)
+    other = guarded.keys["umbrella", "both"].rsplit("_", 1)[1]
+    wrong = [
+        "x", "k" * 10_000, good[:-1], good + "0", good.upper(), f"{good} {good}", secret, expired, gone,
+        f"{public}_{other}", f"{public}_{secret[::-1]}", f"dfkd_{'0' * 16}_{secret}",
+    ]  # fmt: skip
+    headers: list[Any] = [[("Authorization", f"Bearer {key}")] for key in wrong]
+    headers += [[("Authorization", f"Basic {good}")], [("Authorization", good)], [("X-Api-Key", good)]]
+    headers += [[("Authorization", f"Bearer {good}")] * 2, [(b"Authorization", f"Bearer {good}é".encode())], []]
+    http = guarded.service.http
+    answers = [http.get("/jobs", headers=given) for given in headers]
+    answers.append(http.get("/jobs", params={"access_token": good, "key": good}))
+    first = told(answers[0])
+    assert first[0] == 401
+    assert first[1]["connection"] == "close"
+    assert [told(answer) for answer in answers] == [first] * len(answers)
+
+
+def test_a_control_character_in_a_key_is_a_refusal_of_the_server(guarded: Guarded) -> None:
+    host, port = guarded.service.url.removeprefix("http://").split(":")
+    for key in (b"dfkd\x00", b"\x01", b"a\x7f"):
+        answer = sent(host, int(port), b"GET /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + b"\r\n\r\n")
+        assert answer.split()[1] in {b"400", b"401"}
+
+
+def test_the_scheme_is_not_case_sensitive(guarded: Guarded) -> None:
+    headers = {"Authorization": f"bEARER  {guarded.keys['acme', 'read']}"}
+    assert guarded.service.http.get("/jobs", headers=headers).status_code == 200
+
+
+def test_a_key_without_the_scope_is_told_which_one_it_lacks(guarded: Guarded) -> None:
+    for allows, method, path, scope in [
+        ("read", "POST", "/jobs", "jobs:write"),
+        ("read", "DELETE", "/jobs/none", "jobs:write"),
+        ("write", "GET", "/jobs", "jobs:read"),
+        ("write", "GET", "/menu", "jobs:read"),
+        ("both", "GET", "/metrics", "metrics"),
+    ]:
+        with guarded.http("acme", allows) as http:
+            response = http.request(method, path)
+        assert response.status_code == 403
+        assert problem_of(response)["code"] == "insufficient-scope"
+        assert f'error="insufficient_scope", scope="{scope}"' in response.headers["www-authenticate"]
+        assert response.headers["connection"] == "close"
+
+
+def test_metrics_are_for_a_key_of_their_own(guarded: Guarded) -> None:
+    _, key = guarded.service.store.api_keys.create(Caller("operator", scopes=frozenset({Scope.METRICS})))
+    headers = {"Authorization": f"Bearer {key}"}
+    http = guarded.service.http
+    assert eventually(lambda: http.get("/metrics", headers=headers).status_code == 200)
+    assert http.get("/jobs", headers=headers).status_code == 403
+
+
+def test_a_new_key_works_and_a_revoked_one_no_longer_does(guarded: Guarded) -> None:
+    keys = guarded.service.store.api_keys
+    made, key = keys.create(Caller("acme"))
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def status() -> int:
+        return guarded.service.http.get("/jobs", headers=headers).status_code
+
+    assert eventually(lambda: status() == 200, seconds=5)
+    assert eventually(lambda: {key.id: key.last_used_at for key in keys.list()}[made.id] is not None)
+    keys.revoke(made.id)
+    assert eventually(lambda: status() == 401, seconds=20)
+
+
+def connect(host: str, port: int) -> socket.socket:
+    connection = socket.create_connection((host, port), timeout=20)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    return connection
+
+
+def sent(host: str, port: int, request: bytes) -> bytes:
+    """What comes back until the other side closes."""
+    with connect(host, port) as connection:
+        connection.sendall(request)
+        return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    answer = b""
+    while chunk := connection.recv(65536):
+        answer += chunk
+    return answer
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])
+def test_an_upload_without_a_key_is_cut_off_and_answered(guarded: Guarded, framing: str) -> None:
+    host, port = guarded.service.url.removeprefix("http://").split(":")
+    read_before = psutil.Process(guarded.service.pid).io_counters().read_chars  # type: ignore[attr-defined]
+    head = f"POST /teachers HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n{framing}\r\n\r\n"
+    piece = b"10000\r\n" + bytes(65536) + b"\r\n" if "chunked" in framing else bytes(65536)
+    count = 0
+    with connect(host, int(port)) as connection:
+        connection.sendall(head.encode())
+        try:
+            while count < 1_000_000_000:
+                count += connection.send(piece)
+        except OSError:
+            pass
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nconnection: close\r\n" in answer.lower()
+    assert b'"code":"unauthenticated"' in answer
+    assert count < 1_000_000_000
+    read = psutil.Process(guarded.service.pid).io_counters().read_chars - read_before  # type: ignore[attr-defined]
+    assert read <= 4_000_000
+    assert list((guarded.service.settings.data_dir / "artifacts" / "temporary").iterdir()) == []
+
+
+def test_who_waits_to_be_asked_for_the_body_is_refused_instead(guarded: Guarded) -> None:
+    host, port = guarded.service.url.removeprefix("http://").split(":")
+    head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    with connect(host, int(port)) as connection:
+        connection.sendall(head.encode())
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"100 Continue" not in answer
+
+
+@pytest.mark.parametrize(("path", "limit"), [("/teachers", 1_000_000), ("/jobs/x/cancel", 65_536)])
+def test_a_declared_size_above_the_limit_is_refused_before_the_body(guarded: Guarded, path: str, limit: int) -> None:
+    host, port = guarded.service.url.removeprefix("http://").split(":")
+    key = guarded.keys["acme", "both"]
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Length: {limit + 1}\r\n\r\n"
+    )
+    with connect(host, int(port)) as connection:
+        connection.sendall(head.encode())
+        begun = time.monotonic()
+        answer = received(connection)  # nothing of the body was sent
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["max_bytes"] == limit
+    assert time.monotonic() - begun < 15
+
+
+def test_no_key_is_in_the_log_or_the_ledger(guarded: Guarded) -> None:
+    for (tenant, allows), key in guarded.keys.items():
+        with guarded.http(tenant, allows) as http:
+            http.get(f"/jobs?access_token={key}")
+            http.get(f"/nothing/{key[:8]}")
+    kept = b"".join(path.read_bytes() for path in guarded.service.settings.data_dir.glob("ledger.sqlite3*"))
+    for key in guarded.keys.values():
+        secret = key.rsplit("_", 1)[1]
+        assert secret not in log_of(guarded.service)
+        assert secret.encode() not in kept
+
+
+def test_on_loopback_nobody_is_asked_until_there_is_a_key(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data") as service:
+        assert service.http.get("/jobs").status_code == 200
+        assert service.http.get("/metrics").status_code == 200
+        assert service.http.get("/jobs", headers={"Authorization": "Bearer whatever"}).status_code == 200
+        made, _ = service.store.api_keys.create(Caller("default"))
+        service.store.api_keys.revoke(made.id)  # that there was one is enough
+        assert eventually(lambda: service.http.get("/jobs").status_code == 401, seconds=20)
+
+
+def test_only_this_machine_is_on_loopback() -> None:
+    ours = ["127.0.0.1", "127.8.9.10", "::1", "::ffff:127.0.0.1", "::1%lo"]
+    others = ["0.0.0.0", "10.0.0.7", "::", "fe80::1%eth0", "::ffff:10.0.0.7", "/run/dfkd.sock", "", "localhost.evil"]
+    assert [is_loopback(address) for address in ours + others] == [True] * len(ours) + [False] * len(others)
