@@ -52,6 +52,7 @@ TABLE: tuple[Row, ...] = (
         "A part that is neither `teacher` nor `spec`, or one that came twice.",
         (desk.UnexpectedPart,),
     ),
+    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood."),
     Row(
         "unauthenticated",
         _S.UNAUTHORIZED,
@@ -66,7 +67,6 @@ TABLE: tuple[Row, ...] = (
         "The key is valid and lacks the scope that `WWW-Authenticate` names.",
         (desk.InsufficientScope,),
     ),
-    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood."),
     Row("not-found", _S.NOT_FOUND, "No such resource", "Nothing lives at this path.", (desk.NotFound,)),
     Row("job-not-found", _S.NOT_FOUND, "No such job", "No job has this id, or it was deleted.", (ledger.JobNotFound,)),
     Row(

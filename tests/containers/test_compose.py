@@ -49,6 +49,12 @@ def test_only_the_api_is_reachable_and_only_from_this_host() -> None:
     assert [name for name, service in SERVICES.items() if service["networks"] != ["inside"]] == ["api"]
 
 
+def test_the_api_asks_for_keys() -> None:
+    """It listens beyond its own loopback, as every container does, and starts before there is a key."""
+    assert '"--host", "0.0.0.0"' in DOCKERFILE
+    assert SERVICES["api"]["environment"]["DFKD_AUTH"] == "required"
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_settings_in_the_environment_exist(name: str) -> None:
     known = {f"DFKD_{field.upper()}" for field in Settings.model_fields}

@@ -178,6 +178,10 @@ def test_nothing_reaches_a_worker_and_they_reach_ledger_bell_and_files() -> None
         assert {port["port"] for rule in outgoing for port in rule["ports"]} == {53, 443, 5432, 6379}
 
 
+def test_the_api_asks_for_keys() -> None:
+    assert environment("api")["DFKD_AUTH"] == "required"
+
+
 def test_the_service_leads_to_the_api() -> None:
     service = of_kind("Service")["api"]["spec"]
     assert [name for name in WORKLOADS if matches({"matchLabels": service["selector"]}, name)] == ["api"]
