@@ -10,11 +10,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import queries, requests, tables, teachers, wishes
+from jobs import audit, queries, quotas, requests, submissions, tables, teachers, wishes
+from jobs.audit import Act, Outcome
 from jobs.callers import EVERYBODY, Caller
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition, JobNotFound
 from jobs.origins import Origin, checkpoint_of
+from jobs.quotas import Quota, Quotas, Use
 from jobs.requests import Keys, Receipt, Standing
 from jobs.rows import event_from_row
 from jobs.schemas import (
@@ -36,8 +38,10 @@ PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 class Belongings:
     """The ledger as one caller sees it; with None, all of it, and what is new is the default tenant's."""
 
-    def __init__(self, database: Database, caller: Caller | None) -> None:
+    def __init__(self, database: Database, caller: Caller | None, defaults: Quotas) -> None:
+        """`defaults`: quotas of the tenants that have none of their own."""
         self._database = database
+        self._defaults = defaults
         self._caller = caller or EVERYBODY
         self._tenant = None if caller is None else caller.tenant
         self.keys = Keys(database, self._caller.tenant)
@@ -47,10 +51,13 @@ class Belongings:
     def put_teacher(
         self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
-        """Keep a teacher once. Return what is kept, with database time, and whether it is new to this tenant."""
+        """Keep a teacher once. Return what is kept, with database time, and whether it is new to this tenant.
+
+        QuotaExceeded.
+        """
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
-            kept = teachers.put(transaction, self._caller.tenant, ref)
+            kept = submissions.take_teacher(transaction, ref, caller=self._caller, defaults=self._defaults)
             if receipt is not None:
                 requests.settle(transaction, receipt, kept)
             return kept
@@ -69,26 +76,28 @@ class Belongings:
         self,
         job_id: str,
         spec: JobSpec,
-        teacher_id: str,
+        teacher: TeacherRef | str,
         warnings: Sequence[JobWarning] = (),
         *,
         traceparent: str | None = None,
         origin: Origin | None = None,
         receipt: Receipt[Standing] | None = None,
     ) -> Job:
-        """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress.
+        """Accept a job: one row, its labels and one event. TeacherNotFound; QuotaExceeded; RequestInProgress.
 
+        `teacher`: the id of one that is kept, or one that is to be kept with the job or not at all.
         With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
         """
 
         def work(transaction: Transaction) -> Job:
-            queries.insert_job(
+            submissions.take_job(
                 transaction,
                 job_id,
                 spec,
-                teacher_id,
+                teacher,
                 warnings,
                 caller=self._caller,
+                defaults=self._defaults,
                 traceparent=traceparent,
                 origin=origin,
             )
@@ -141,7 +150,7 @@ class Belongings:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
                 wishes.request_cancel(transaction, row)
-            return requests.told(transaction, self._tenant, job_id, receipt)
+            return self._told(transaction, row, Act.CANCELLED, receipt)
 
         return self._database.write(work)
 
@@ -150,14 +159,18 @@ class Belongings:
 
         JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
         """
-        return self._change_pause(job_id, wishes.request_pause, receipt)
+        return self._change_pause(job_id, wishes.request_pause, Act.PAUSED, receipt)
 
     def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
         """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
-        return self._change_pause(job_id, wishes.request_resume, receipt)
+        return self._change_pause(job_id, wishes.request_resume, Act.RESUMED, receipt)
 
     def _change_pause(
-        self, job_id: str, change: Callable[[Transaction, Row[Any]], None], receipt: Receipt[Standing] | None
+        self,
+        job_id: str,
+        change: Callable[[Transaction, Row[Any]], None],
+        act: Act,
+        receipt: Receipt[Standing] | None,
     ) -> Job:
         def work(transaction: Transaction) -> Job:
             row = queries.locked_row(transaction.connection, self._tenant, job_id)
@@ -166,9 +179,16 @@ class Belongings:
             if row.cancel_requested_at is not None:
                 raise InvalidTransition(CANCELLING, allowed=PAUSABLE)
             change(transaction, row)
-            return requests.told(transaction, self._tenant, job_id, receipt)
+            return self._told(transaction, row, act, receipt)
 
         return self._database.write(work)
+
+    def _told(self, transaction: Transaction, before: Row[Any], act: Act, receipt: Receipt[Standing] | None) -> Job:
+        """The job as it is now, told and written down."""
+        job = requests.told(transaction, self._tenant, before.id, receipt)
+        outcome = Outcome.UNCHANGED if job.revision == before.revision else Outcome.DONE
+        audit.note(transaction, self._caller, act, job.id, outcome=outcome)
+        return job
 
     def delete(self, job_id: str) -> Sequence[str]:
         """Forget a terminal job, with its history. Return the digests that nothing refers to any more.
@@ -188,6 +208,7 @@ class Belongings:
             if row.state not in TERMINAL:
                 raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
             forgotten = queries.forget(transaction.connection, row)
+            audit.note(transaction, self._caller, Act.DELETED, job_id)
             return forgotten
 
         return self._database.write(work)
@@ -195,3 +216,32 @@ class Belongings:
     def queue_position(self, job_id: str) -> int | None:
         """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
         return self._database.read(lambda connection: queries.position(connection, self._tenant, job_id))
+
+    def note_download(self, job_id: str, name: str) -> None:
+        """Write down that a file of a job is handed out."""
+        told: dict[str, Any] = {"detail": name, "outcome": Outcome.BEGUN}
+        self._database.write(lambda t: audit.note(t, self._caller, Act.DOWNLOADED, job_id, **told))
+
+    # Quotas
+
+    def standing(self) -> dict[Quota, Use]:
+        """Every quota of the tenant, and what it has used of it."""
+        tenant = self._caller.tenant
+        return self._database.read(
+            lambda connection: quotas.standing(connection, tenant, quotas.of_tenant(connection, tenant, self._defaults))
+        )
+
+    def check_room(self, *, num_bytes: int, submits: bool, teacher_id: str | None = None) -> None:
+        """QuotaExceeded where a teacher of at least `num_bytes` would be refused, or a job: before anything is read.
+
+        `teacher_id`: that of the teacher, where it is known. What is not refused here may still be refused when it
+        comes to the ledger.
+        """
+        tenant = self._caller.tenant
+
+        def work(connection: Connection) -> None:
+            if submits:
+                quotas.check_job(connection, tenant, self._defaults)
+            quotas.check_upload(connection, tenant, self._defaults, num_bytes=num_bytes, teacher_id=teacher_id)
+
+        self._database.read(work)

@@ -24,6 +24,7 @@ class Caller:
     priority: int = 0  # of their jobs; higher ones are claimed first, whoever waits
     scopes: frozenset[Scope] = frozenset(Scope)
     key_id: str | None = None  # the public part of the key; None where nobody is asked for one
+    request_id: str | None = None  # of what is asked just now
 
 
 EVERYBODY = Caller()

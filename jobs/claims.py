@@ -7,14 +7,17 @@ over everything but a success that was committed before it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import line, tables
-from jobs.clock import elapsed_seconds, now
+from jobs import line, quotas, tables
+from jobs.attempts import end_attempt
+from jobs.clock import now
 from jobs.database import Transaction
 from jobs.devices import DeviceClass
+from jobs.quotas import Quotas
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
@@ -50,6 +53,7 @@ class Lease:
 
     cancel_requested: bool
     pause_requested: bool
+    over_quota: bool = False  # the tenant has had its device-seconds of the day
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +76,29 @@ class Sweep:
     attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
-def no_longer_running(until: ColumnElement[Any] | None = None) -> dict[str, Any]:
-    """What leaving `running` does, whatever comes after."""
-    spent = elapsed_seconds(now() if until is None else until, _jobs.c.claimed_at)
-    return {
-        "owner": None,
-        "lease_until": None,
-        "claimed_at": None,
-        "pause_requested_at": None,
-        "running_seconds": _jobs.c.running_seconds + spent,
-    }
-
-
 def claim(
-    transaction: Transaction, owner: str, *, lease_seconds: float, threads: int, device_class: DeviceClass
+    transaction: Transaction,
+    owner: str,
+    *,
+    lease_seconds: float,
+    threads: int,
+    device_class: DeviceClass,
+    defaults: Quotas,
 ) -> Claim | None:
     """Take the first queued job in line that is due and that this class of device serves; None when there is none.
 
-    Jobs before it whose spec this version cannot read fail: nobody could run them, and they would block the queue.
-    Those of a higher spec version are left to newer workers, as they are.
+    Overtaken where another claim has just taken the last place of its tenant. Jobs before it whose spec this version
+    cannot read fail: nobody could run them, and they would block the queue. Those of a higher spec version are left to
+    newer workers, as they are.
     """
     dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
-        row = transaction.connection.execute(line.next_job(dialect, device_class)).one_or_none()
+        row = transaction.connection.execute(line.next_job(dialect, device_class, defaults)).one_or_none()
         if row is None:
             return None
         spec = spec_from_text(row.spec)
         if isinstance(spec, JobSpec):
+            quotas.admit_claim(transaction.connection, row.tenant, defaults)
             return _start(transaction, row, spec, owner=owner, lease_seconds=lease_seconds, threads=threads)
         _refuse(transaction, row)
     return None
@@ -142,14 +142,18 @@ def _refuse(transaction: Transaction, row: Row[Any]) -> None:
     change(transaction, guard, values, [("failed", error.model_dump())])
 
 
-def heartbeat(transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float) -> Lease | None:
+def heartbeat(
+    transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float, defaults: Quotas
+) -> Lease | None:
     """Renew the lease; None means fenced out."""
     values = {"lease_until": now(lease_seconds), "heartbeat_at": now()}
     row = change(transaction, held(job_id, fence), values)
     if row is None:
         return None
     return Lease(
-        cancel_requested=row.cancel_requested_at is not None, pause_requested=row.pause_requested_at is not None
+        cancel_requested=row.cancel_requested_at is not None,
+        pause_requested=row.pause_requested_at is not None,
+        over_quota=quotas.has_had_its_day(transaction.connection, row.tenant, defaults),
     )
 
 
@@ -209,17 +213,17 @@ def succeed(
     transaction: Transaction, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None
 ) -> bool:
     """Publish: this commit makes the files downloadable. False when fenced out or when a cancel came first."""
-    values = no_longer_running() | {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done"}
-    values |= {"fraction": 1.0, "message": None}
+    values = {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done", "fraction": 1.0, "message": None}
     if best is not None:
         values |= {"best": best.model_dump_json(), "agreement": best.agreement}
     told = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
-    guard = [*held(job_id, fence), _jobs.c.cancel_requested_at.is_(None)]
-    row = change(transaction, guard, values, [told])
-    if row is not None and artifacts:
+    row = locked(transaction.connection, *held(job_id, fence), _jobs.c.cancel_requested_at.is_(None))
+    if row is None or end_attempt(transaction, row, values, [told]) is None:
+        return False
+    if artifacts:
         lines = [{"job_number": row.number, **artifact.model_dump()} for artifact in artifacts]
         transaction.connection.execute(insert(tables.artifacts), lines)
-    return row is not None
+    return True
 
 
 def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) -> bool:
@@ -261,11 +265,12 @@ def something_to_sweep(connection: Connection) -> bool:
     return bool(connection.execute(select(or_(exists().where(_expired()), exists().where(_bell_due())))).scalar())
 
 
-def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -> Sweep:
+def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float, defaults: Quotas) -> Sweep:
     """Take back what dead workers hold, and say which bells to ring. Any process, any time, any number at once."""
     found = Sweep()
     statement = select(_jobs).where(_expired()).order_by(_jobs.c.number).limit(BATCH).with_for_update(skip_locked=True)
-    for row in transaction.connection.execute(statement).all():
+    expired = transaction.connection.execute(statement).all()
+    for row in sorted(expired, key=lambda row: str(row.tenant)):  # two sweeps charge tenants in the same order
         delay_seconds = min(backoff_seconds * 2.0**row.crash_streak, MAX_BACKOFF_SECONDS)
         state = _give_back(
             transaction,
@@ -274,13 +279,13 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float) -
             charged=True,
             delay_seconds=delay_seconds,
             limits=limits,
-            until=_jobs.c.heartbeat_at,
+            until=row.heartbeat_at,
         )
         lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
         lists |= {JobState.PAUSED: found.paused}
         lists[state].append(row.id)
         found.attempts[row.id] = row.attempt
-    found.ring = _take_bells(transaction.connection)
+    found.ring = _take_bells(transaction.connection, defaults)
     return found
 
 
@@ -292,13 +297,13 @@ def _bell_due() -> ColumnElement[bool]:
     return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
 
 
-def _take_bells(connection: Connection) -> dict[str, DeviceClass]:
+def _take_bells(connection: Connection, defaults: Quotas) -> dict[str, DeviceClass]:
     """Due jobs of each class, in the order of claims; each comes up again after 2, 4, 8 … 30 s while it stays queued.
 
     Without that pause every sweep of every process would ring again, and the broker would fill up for as long as all
     slots are busy.
     """
-    statements = [line.bells(connection.dialect.name, device_class, BELLS) for device_class in DeviceClass]
+    statements = [line.bells(connection.dialect.name, device_class, BELLS, defaults) for device_class in DeviceClass]
     rows = [row for statement in statements for row in connection.execute(statement)]
     for row in rows:
         pause_seconds = min(2.0 * 2.0 ** min(row.rings, 10), MAX_RING_SECONDS)
@@ -319,7 +324,7 @@ def _give_back(
     charged: bool,
     delay_seconds: float,
     limits: Limits,
-    until: ColumnElement[Any] | None = None,
+    until: datetime | None = None,
 ) -> JobState:
     """A running row goes back to the queue; or is paused or cancelled as asked; or fails, its chances spent."""
     if row.cancel_requested_at is not None:
@@ -335,15 +340,14 @@ def _give_back(
     if error is not None:
         _end_failed(transaction, row, error, until, counts)
         return JobState.FAILED
-    values = no_longer_running(until) | counts
-    values |= {"state": JobState.QUEUED, "stage": "queued", "message": None}
+    values = counts | {"state": JobState.QUEUED, "stage": "queued", "message": None}
     values |= {"not_before": now(delay_seconds), "ring_at": now(delay_seconds), "rings": 0}
     data = {"reason": reason, "charged": not returned, "attempt": row.attempt, "delay_seconds": delay_seconds}
     told: list[Occurrence] = [("released", data)]
     if row.pause_requested_at is not None:
         values |= paused_values()
         told.append(("paused", {}))
-    change(transaction, held(row.id, row.fence), values, told)
+    end_attempt(transaction, row, values, told, until=until)
     return JobState.QUEUED if row.pause_requested_at is None else JobState.PAUSED
 
 
@@ -369,16 +373,15 @@ def _end_failed(
     transaction: Transaction,
     row: Row[Any],
     error: JobError,
-    until: ColumnElement[Any] | None = None,
+    until: datetime | None = None,
     counts: dict[str, int] | None = None,
 ) -> Row[Any] | None:
     stage = error.stage or (row.stage if row.stage != "queued" else None)
     told = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
-    values = no_longer_running(until) | (counts or {})
-    values |= {"state": JobState.FAILED, "finished_at": now(), "error": told.model_dump_json()}
-    return change(transaction, held(row.id, row.fence), values, [("failed", told.model_dump())])
+    values = {"state": JobState.FAILED, "finished_at": now(), "error": told.model_dump_json(), **(counts or {})}
+    return end_attempt(transaction, row, values, [("failed", told.model_dump())], until=until)
 
 
-def end_cancelled(transaction: Transaction, row: Row[Any], until: ColumnElement[Any] | None = None) -> Row[Any] | None:
-    values = no_longer_running(until) | {"state": JobState.CANCELLED, "finished_at": now()}
-    return change(transaction, held(row.id, row.fence), values, [("cancelled", {})])
+def end_cancelled(transaction: Transaction, row: Row[Any], until: datetime | None = None) -> Row[Any] | None:
+    values = {"state": JobState.CANCELLED, "finished_at": now()}
+    return end_attempt(transaction, row, values, [("cancelled", {})], until=until)

@@ -57,9 +57,22 @@ class _Elapsed(FunctionElement[float]):
     inherit_cache = True
 
 
+class _Today(FunctionElement[datetime]):
+    """When the day began (UTC), by the database's clock."""
+
+    type = UtcTime()
+    name = "dfkd_today"
+    inherit_cache = True
+
+
 def now(offset_seconds: float = 0.0) -> ColumnElement[datetime]:
     """The database's time, moved by `offset_seconds`."""
     return _Now(literal(float(offset_seconds), Float))
+
+
+def today() -> ColumnElement[datetime]:
+    """When the day began (UTC), by the database's time."""
+    return _Today()
 
 
 def elapsed_seconds(until: ColumnElement[Any], since: ColumnElement[Any]) -> ColumnElement[float]:
@@ -77,6 +90,16 @@ def _now_postgresql(element: _Now, compiler: SQLCompiler, **options: Any) -> str
 def _now_sqlite(element: _Now, compiler: SQLCompiler, **options: Any) -> str:
     offset = compiler.process(element.clauses, **options)
     return f"strftime('%Y-%m-%dT%H:%M:%fZ', 'now', printf('%+.3f seconds', {offset}))"
+
+
+@compiles(_Today, "postgresql")
+def _today_postgresql(_element: _Today, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "date_trunc('day', clock_timestamp(), 'UTC')"
+
+
+@compiles(_Today, "sqlite")
+def _today_sqlite(_element: _Today, _compiler: SQLCompiler, **_options: Any) -> str:
+    return "strftime('%Y-%m-%dT00:00:00.000Z', 'now')"
 
 
 @compiles(_Elapsed, "postgresql")

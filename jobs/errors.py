@@ -11,6 +11,8 @@ LedgerError
 ├── BadCursor              not a cursor of ours
 ├── UploadTooLarge         more bytes than the cap
 ├── RequestInProgress      another request with this key is being answered
+├── QuotaExceeded          the tenant has as much as it may have
+├── Overtaken              another claim was quicker: claim again
 ├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
@@ -104,6 +106,24 @@ class RequestInProgress(LedgerError):
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__("another request with this key is being answered")
         self.retry_after_seconds = retry_after_seconds
+
+
+class QuotaExceeded(LedgerError):
+    """The tenant has as much as it may have."""
+
+    def __init__(self, quota: str, *, limit: int, used: int, retry_after_seconds: float | None = None) -> None:
+        super().__init__(f"{quota}: {used} of {limit} are used")
+        self.quota = quota
+        self.limit = limit
+        self.used = used
+        self.retry_after_seconds = retry_after_seconds  # None: nobody can tell when there will be room
+
+
+class Overtaken(LedgerError):
+    """Another claim was quicker: claim again."""
+
+    def __init__(self) -> None:
+        super().__init__("another claim was quicker")
 
 
 class SchemaRefused(LedgerError):

@@ -7,6 +7,8 @@ workers at once claim in the same order as one after another, each passing over 
 The index `jobs_in_line` keeps queued jobs in groups of one device class, spec version, priority and tenant, each by
 age. One look-up leads from group to group, another to the heads of a group, and only the heads are compared: neither
 the depth of the queue nor the jobs that have ended cost anything, only the number of groups does.
+
+Tenants that have all the running jobs or all the device-seconds of the day that they may have are passed over.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +16,10 @@ from typing import Any
 
 from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Row, Select, case, func, select, true, tuple_
 
-from jobs import schemas, tables
+from jobs import quotas, schemas, tables, usage
 from jobs.clock import now
 from jobs.devices import DeviceClass, served_by
+from jobs.quotas import UNLIMITED, Quotas
 from jobs.schemas import JobState
 
 SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone
@@ -27,23 +30,26 @@ _jobs = tables.jobs
 _GROUP = ("device_class", "spec_version", "priority", "tenant")
 
 
-def next_job(dialect: str, device_class: DeviceClass) -> Select[Any]:
-    """The job that a worker of this class claims now, locked; others that are locked are passed over."""
+def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED) -> Select[Any]:
+    """The job that a worker of this class claims now, locked; others that are locked are passed over.
+
+    `defaults`: limits of the tenants that have none of their own.
+    """
 
     def ours(job: FromClause) -> list[ColumnElement[bool]]:
         readable = job.c.spec_version <= schemas.SPEC_VERSION
         return [job.c.device_class.in_(served_by(device_class)), readable]
 
-    return _first(dialect, 1, ours, _due)
+    return _first(dialect, 1, ours, _due, defaults)
 
 
-def bells(dialect: str, device_class: DeviceClass, limit: int) -> Select[Any]:
+def bells(dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED) -> Select[Any]:
     """Jobs that ask for this class, are due and were not rung for lately, as `next_job`."""
 
     def unheard(job: FromClause) -> list[ColumnElement[bool]]:
         return [*_due(job), job.c.ring_at <= now()]
 
-    return _first(dialect, limit, lambda job: [job.c.device_class == device_class], unheard)
+    return _first(dialect, limit, lambda job: [job.c.device_class == device_class], unheard, defaults)
 
 
 def place(connection: Connection, row: Row[Any]) -> int:
@@ -83,7 +89,7 @@ def _waiting(row: Row[Any]) -> Select[Any]:
     return select(*groups.c, *columns_of_tenants).join_from(groups, tenants, tenants.c.tenant == groups.c.tenant)
 
 
-def _first(dialect: str, limit: int, group: Condition, condition: Condition) -> Select[Any]:
+def _first(dialect: str, limit: int, group: Condition, condition: Condition, defaults: Quotas) -> Select[Any]:
     """Rows that meet `condition` in groups that meet another, in the order of claims and locked."""
     num_heads = limit if dialect == "sqlite" else limit + SPARE
     heads = _heads(dialect, group, condition, num_heads)
@@ -92,6 +98,9 @@ def _first(dialect: str, limit: int, group: Condition, condition: Condition) -> 
     turn = (tenants.c.running + waiting).label("turn")
     line = select(heads.c.number, heads.c.priority, turn, tenants.c.served)
     line = line.join_from(heads, tenants, tenants.c.tenant == heads.c.tenant)
+    limits = tables.tenants.alias("limits")
+    line = line.outerjoin(limits, limits.c.tenant == heads.c.tenant)
+    line = line.where(quotas.may_run_more(limits, tenants.c.running, tenants.c.spent, defaults))
     turns = line.order_by(*_order(heads, turn, tenants)).limit(num_heads).subquery("turns")
     # Said again of the row itself: what has changed since the heads were read is not taken.
     rows = select(_jobs).join(turns, turns.c.number == _jobs.c.number)
@@ -140,11 +149,16 @@ def _order(jobs: FromClause, turn: ColumnElement[int], tenants: FromClause) -> l
 
 
 def _tenants(among: FromClause) -> FromClause:
-    """Of every tenant that is named there: how many of its jobs run, and when one was started last."""
+    """Of every tenant that is named there: how many jobs run, when one was started last, device-seconds of today."""
     names, job = select(among.c.tenant).distinct().subquery("names"), _jobs.alias("served")
-    counted = select(_jobs.c.tenant, func.count().label("num")).where(_jobs.c.state == JobState.RUNNING)
+    seconds = usage.running_seconds(_jobs).label("seconds")
+    counted = select(_jobs.c.tenant, func.count().label("num"), seconds).where(_jobs.c.state == JobState.RUNNING)
     running = counted.group_by(_jobs.c.tenant).subquery("running")
     last = select(job.c.started_at).where(job.c.tenant == names.c.tenant, job.c.started_at.is_not(None))
     served = last.order_by(job.c.started_at.desc()).limit(1).scalar_subquery().label("served")
-    found = select(names.c.tenant, func.coalesce(running.c.num, 0).label("running"), served)
-    return found.outerjoin_from(names, running, running.c.tenant == names.c.tenant).subquery("tenants")
+    ended = tables.usage
+    spent = func.coalesce(running.c.seconds, 0.0) + func.coalesce(ended.c.device_seconds, 0.0)
+    found = select(names.c.tenant, func.coalesce(running.c.num, 0).label("running"), served, spent.label("spent"))
+    found = found.outerjoin_from(names, running, running.c.tenant == names.c.tenant)
+    found = found.outerjoin(ended, (ended.c.tenant == names.c.tenant) & usage.is_of_today())
+    return found.subquery("tenants")

@@ -42,6 +42,10 @@ class LineFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        """One line, whatever the message brings along."""
+        return "".join(_visible(character) for character in super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, with a traceback below it where there is one."""
         first, separator, rest = super().format(record).partition("\n")
@@ -58,7 +62,7 @@ class JsonFormatter(logging.Formatter):
         fixed = {"at": at, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             fixed["exception"] = self.formatException(record.exc_info)
-        return json.dumps({**fixed, **_extra(record), **fixed}, default=str, ensure_ascii=False)
+        return json.dumps({**fixed, **_extra(record), **fixed}, default=str)
 
 
 def log_to_stderr(form: str = "text") -> None:
@@ -69,6 +73,11 @@ def log_to_stderr(form: str = "text") -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for chatty in ("alembic", "celery", "kombu", "uvicorn.error", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _visible(character: str) -> str:
+    """What ends a line, or drives a terminal, is spelled out."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:

@@ -26,6 +26,14 @@ JANITOR_BYTES = Counter(
     registry=REGISTRY,
 )  # fmt: skip
 
+QUOTA_REFUSED = Counter(
+    "dfkd_quota_refused", "Submissions refused because their tenant has what it may have.", ["quota"], registry=REGISTRY
+)
+RATE_LIMITED = Counter("dfkd_rate_limited", "Requests refused because too many came.", ["policy"], registry=REGISTRY)
+RATE_LIMIT_FAILURES = Counter(
+    "dfkd_rate_limit_failures", "Times at which the shared counters of requests did not answer.", registry=REGISTRY
+)
+
 OUTCOMES = ("expired", "failed", "cancelled", "paused")
 WRITES = ("heartbeat", "record", "checkpoint", "succeed", "fail", "cancelled", "paused", "release")
 

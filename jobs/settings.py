@@ -8,7 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dfkd_core.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
+from jobs.quotas import Quotas
 
+RATE = r"^([1-9][0-9]{0,8}/([1-9][0-9]{0,4} )?(second|minute|hour|day))?$"
 BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"
 
 
@@ -48,6 +50,29 @@ class Settings(BaseSettings):
     max_running_seconds: float = Field(30 * 86400.0, gt=0, description="Running time after which a job fails.")
     checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
 
+    quota_queued_jobs: int = Field(0, ge=0, description="Jobs that a tenant may have queued or paused; 0: any number.")
+    quota_running_jobs: int = Field(0, ge=0, description="Jobs of a tenant that run at once; 0: any number.")
+    quota_stored_bytes: int = Field(
+        0, ge=0, description="Bytes that a tenant's teachers and published files may have; 0: any number."
+    )
+    quota_device_seconds_per_day: int = Field(
+        0, ge=0, description="Seconds for which a tenant's jobs may run in a day (UTC), added up; 0: any number."
+    )
+    rate_limit: str = Field(
+        "", pattern=RATE, description="Requests of a tenant, such as `600/minute`; any number when empty."
+    )
+    rate_limit_posts: str = Field(
+        "",
+        pattern=RATE,
+        description="POST requests of a tenant, then counted apart, such as `60/minute`; as all others when empty.",
+    )
+    rate_limit_url: str | None = Field(
+        None,
+        pattern=r"^redis(s|\+socket)?://",
+        description="Redis URL where requests are counted; absent: each process counts for itself.",
+    )
+    audit_days: float = Field(365.0, gt=0, description="How long lines of the audit log are kept.")
+
     log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
     auth: Literal["auto", "required", "off"] = Field(
         "auto",
@@ -73,6 +98,16 @@ class Settings(BaseSettings):
                 "(cuda:0, cuda:1, ...)"
             )
         return device
+
+    @property
+    def quotas(self) -> Quotas:
+        """Limits of the tenants that have none of their own."""
+        return Quotas(
+            queued_jobs=self.quota_queued_jobs,
+            running_jobs=self.quota_running_jobs,
+            stored_bytes=self.quota_stored_bytes,
+            device_seconds_per_day=self.quota_device_seconds_per_day,
+        )
 
     @property
     def worker_device_class(self) -> DeviceClass:

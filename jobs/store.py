@@ -7,23 +7,28 @@ raise LedgerUnavailable. Times are the database's. What a caller may do is in `b
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import select
 
 from jobs import claims, queries, retention, tables, takeover, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
+from jobs.audit import Trail
 from jobs.belongings import Belongings
 from jobs.callers import Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.database import Database
 from jobs.devices import DeviceClass
+from jobs.errors import Overtaken
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.quotas import Quotas
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
 from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Worker
 from jobs.settings import Settings
+from jobs.tenants import Tenants
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +42,23 @@ def open_store(settings: Settings) -> "Store":
         database.close()
         raise
     limits = Limits(max_attempts=settings.max_attempts, max_crashes=settings.max_crashes)
-    return Store(database, limits=limits, backoff_seconds=settings.backoff_seconds)
+    return Store(database, limits=limits, defaults=settings.quotas, backoff_seconds=settings.backoff_seconds)
 
 
 class Store(Belongings):
     """The ledger, whosever jobs these are. For a caller: `of`."""
 
-    def __init__(self, database: Database, *, limits: Limits, backoff_seconds: float) -> None:
-        super().__init__(database, None)
+    def __init__(self, database: Database, *, limits: Limits, defaults: Quotas, backoff_seconds: float) -> None:
+        super().__init__(database, None, defaults)
         self.api_keys = ApiKeys(database)
+        self.tenants = Tenants(database, defaults)
+        self.trail = Trail(database)
         self._limits = limits
         self._backoff_seconds = backoff_seconds
 
     def of(self, caller: Caller) -> Belongings:
         """What this caller's tenant has, and nothing else."""
-        return Belongings(self._database, caller)
+        return Belongings(self._database, caller, self._defaults)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -102,13 +109,16 @@ class Store(Belongings):
 
         None when there is none. The line: `jobs.line`.
         """
-        return self._database.write(
-            lambda t: claims.claim(t, owner, lease_seconds=lease_seconds, threads=threads, device_class=device_class)
-        )
+        told: dict[str, Any] = {"lease_seconds": lease_seconds, "threads": threads, "device_class": device_class}
+        while True:
+            with suppress(Overtaken):
+                return self._database.write(lambda t: claims.claim(t, owner, defaults=self._defaults, **told))
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
         """Renew a lease; None means fenced out: stop the runner now."""
-        lease = self._database.write(lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds))
+        lease = self._database.write(
+            lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds, defaults=self._defaults)
+        )
         _counted("heartbeat", held=lease is not None)
         return lease
 
@@ -196,7 +206,9 @@ class Store(Belongings):
             max_crashes=self._limits.max_crashes if max_crashes is None else max_crashes,
         )
         backoff = self._backoff_seconds if backoff_seconds is None else backoff_seconds
-        found = self._database.write(lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff))
+        found = self._database.write(
+            lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff, defaults=self._defaults)
+        )
         _tell(found)
         return found
 

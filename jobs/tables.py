@@ -1,4 +1,4 @@
-"""The tables: jobs, their labels, artifacts and history, teachers and who has them, workers, requests, API keys.
+"""The tables: jobs with what hangs on them, teachers and who has them, workers, requests, API keys, tenants, audit.
 
 They are alike on SQLite and PostgreSQL.
 
@@ -185,4 +185,40 @@ api_keys = Table(
     Column("expires_at", UtcTime),
     Column("revoked_at", UtcTime),
     Column("last_used_at", UtcTime),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    # Limits of one tenant where they are not those of the settings: null is theirs, 0 is none.
+    Column("tenant", String(64), primary_key=True),
+    Column("queued_jobs", BigInteger),
+    Column("running_jobs", BigInteger),
+    Column("stored_bytes", BigInteger),
+    Column("device_seconds_per_day", BigInteger),
+)
+
+usage = Table(
+    "usage",
+    metadata,
+    # Device-seconds of the attempts that ended since `day` began; those that run are counted from their claims.
+    Column("tenant", String(64), primary_key=True),
+    Column("day", UtcTime, nullable=False),
+    Column("device_seconds", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("number", Number, primary_key=True, autoincrement=True),
+    Column("at", UtcTime, nullable=False, index=True),
+    Column("tenant", String(64), nullable=False),
+    Column("key_id", String(64)),
+    Column("act", String(16), nullable=False),
+    Column("object_id", String(64), nullable=False, index=True),
+    Column("detail", String(64)),
+    Column("outcome", String(16), nullable=False),
+    Column("request_id", String(36)),
+    Index("audit_of_tenant", "tenant", "number"),
+    sqlite_autoincrement=True,
 )

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from jobs import tables
-from jobs.claims import end_cancelled, locked, no_longer_running, paused_values
+from jobs.attempts import end_attempt
+from jobs.claims import end_cancelled, locked, paused_values
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.rows import change
@@ -58,5 +59,5 @@ def paused(transaction: Transaction, job_id: str, fence: int) -> bool:
         return end_cancelled(transaction, row) is not None
     if row.pause_requested_at is None:
         return False
-    values = no_longer_running() | paused_values() | {"attempt": row.attempt - 1}
-    return change(transaction, held(row.id, row.fence), values, [("paused", {"attempt": row.attempt})]) is not None
+    values = paused_values() | {"attempt": row.attempt - 1}
+    return end_attempt(transaction, row, values, [("paused", {"attempt": row.attempt})]) is not None

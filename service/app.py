@@ -19,8 +19,9 @@ from service.gate import Gate
 from service.housekeeping import keep_house
 from service.keyring import KeyRing
 from service.metrics import Measured, watch_loop
+from service.rate_limits import RateLimits
 from service.request_ids import RequestIds
-from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, reruns, teachers
+from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.stopping import told_of_stop
 
 DESCRIPTION = """
@@ -43,9 +44,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan(settings),
         redirect_slashes=False,
     )
-    for module in (jobs, pauses, reruns, events, artifacts, teachers, menu, health, metrics, problems):
+    for module in (jobs, pauses, reruns, events, artifacts, teachers, quota, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_middleware(RateLimits, settings=settings)
     app.add_middleware(Gate, settings=settings)
     app.add_middleware(RequestIds)
     app.add_middleware(Measured)

@@ -21,7 +21,7 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
-from service import display, key_commands, ledger_commands
+from service import display, key_commands, ledger_commands, tenant_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -49,6 +49,8 @@ app = typer.Typer(
 )
 app.add_typer(ledger_commands.app, name="db")
 app.add_typer(key_commands.app, name="keys")
+app.add_typer(tenant_commands.app, name="tenants")
+app.command()(tenant_commands.audit)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
@@ -235,6 +237,17 @@ def download(job_id: JobId, output: Output = Path("."), url: Url = DEFAULT_URL) 
     audit = display.audit_in(saved)
     if audit is not None:
         err.print(display.audit_note(audit))
+
+
+@app.command()
+def quota(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
+    """Show what you may have, and what you have."""
+    with DfkdClient(url) as client:
+        found = client.quota()
+    if as_json:
+        out.print(found.model_dump_json(indent=2))
+    else:
+        display.show_quota(out, found)
 
 
 @app.command()

@@ -7,8 +7,8 @@
             client.download(job.id, Path("out"))
 
 A refusal is raised as `Refused`, with the problem that the service sent; a service that cannot be reached as
-`Unreachable`. While the service is away, what was asked is asked again; every POST carries an Idempotency-Key, so that
-it takes place once however often it is sent.
+`Unreachable`. While the service is away, what was asked is asked again, and so is what came too often, when its time
+has come; every POST carries an Idempotency-Key, so that it takes place once however often it is sent.
 """
 
 import hashlib
@@ -37,6 +37,7 @@ from service.views import (
     JobView,
     Menu,
     Problem,
+    QuotaView,
     Readiness,
     StudentView,
     TeacherView,
@@ -47,9 +48,10 @@ Json = Mapping[str, Any]  # Any: JSON
 V = TypeVar("V", bound=View)
 
 PATIENCE_SECONDS = 60.0
+LONGEST_PAUSE_SECONDS = 5.0
 REPEAT_SECONDS = 10.0  # a POST is repeated for at most so long: somebody sits in front of it
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0, read=120.0)  # the inspection of a large teacher takes its time
-_AWAY = {429, 502, 503, 504}  # said by proxies and by a service without its database: asking again is safe
+_AWAY = {502, 503, 504}  # said by proxies and by a service without its database: asking again is safe
 
 
 class ClientError(Exception):
@@ -254,6 +256,10 @@ class DfkdClient:
         """The catalogue, with parameters and multiply-adds for one input."""
         return self.menu(input_shape=input_shape, num_classes=num_classes, width=width).students
 
+    def quota(self) -> QuotaView:
+        """What one may have, and what one has."""
+        return self._view(QuotaView, self._read("/quota"))
+
     def ready(self) -> Readiness:
         """What works and what does not; asks once."""
         response = self._http_call("GET", "/readyz")
@@ -319,18 +325,19 @@ class DfkdClient:
         return self._patiently(send, seconds=min(self._patience_seconds, REPEAT_SECONDS))
 
     def _patiently(self, ask: Callable[[], httpx.Response], *, seconds: float) -> httpx.Response:
-        """Ask again, with growing pauses, while the service is away."""
+        """Ask again, with growing pauses, while the service is away; where it says when, then."""
         ends, pause = time.monotonic() + seconds, 0.25
         while True:
             try:
                 response = ask()
+                pause = max(pause, _told_to_wait(response))
                 if not _passes(response) or time.monotonic() + pause > ends:
                     return _checked(response)
             except Unreachable:
                 if time.monotonic() + pause > ends:
                     raise
             time.sleep(pause)
-            pause = min(pause * 2, 5.0)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     def _http_call(self, method: str, path: str, **options: Any) -> httpx.Response:  # Any: httpx's own options
         try:
@@ -350,7 +357,12 @@ def _passes(response: httpx.Response) -> bool:
     if response.status_code == 409:
         refusal = _refusal(response)
         return isinstance(refusal, Refused) and refusal.problem.code == "request-in-progress"
-    return response.status_code in _AWAY
+    return response.status_code in _AWAY or _told_to_wait(response) > 0
+
+
+def _told_to_wait(response: httpx.Response) -> float:
+    """For how many seconds too many requests, or a quota, keep this one out; 0 where nobody said so."""
+    return _seconds(response.headers.get("retry-after"), otherwise=0.0) if response.status_code == 429 else 0.0
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

@@ -50,7 +50,8 @@ async def desk_of(request: Request) -> Desk:
     """The desk of the application that serves this request, with the caller whom the gate let in."""
     desk = request.app.state.desk
     assert isinstance(desk, Desk)
-    return replace(desk, caller=request.state.caller)
+    caller = request.state.caller
+    return replace(desk, caller=caller and replace(caller, request_id=request.state.request_id))
 
 
 async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from jobs.api_keys import ApiKey
-from service.views import AgreementView, EventView, JobView, Problem, ReportView, StudentView
+from service.views import AgreementView, EventView, JobView, Problem, QuotaView, ReportView, StudentView, UseView
 
 PLAIN_SECONDS = 15.0
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}
@@ -139,6 +139,14 @@ def show_complaint(out: Console, kind: str, code: str, detail: str, *, hint: str
     out.print(f"{kind}: {code}: {detail}", style="red" if kind == "error" else "yellow")
     if hint:
         out.print(f"  hint: {hint}")
+
+
+def show_quota(out: Console, found: QuotaView) -> None:
+    """One line for the tenant, one for each of its quotas."""
+    out.print(f"tenant {found.tenant}")
+    for name, use in found:
+        if isinstance(use, UseView):
+            out.print(f"  {name:<22}  {use.used} of {'any number' if use.limit is None else use.limit}")
 
 
 def show_job(out: Console, job: JobView) -> None:

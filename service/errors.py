@@ -13,6 +13,7 @@ FrontDeskError
 ├── RequestTimeout         the body stopped coming
 ├── DigestMismatch         the bytes do not have the digest that the client declared
 ├── IdempotencyKeyReused   the key belongs to another request
+├── RateLimited            too many requests in a while
 ├── NotFound               no such route
 ├── MethodNotAllowed       the route exists, the method does not
 ├── ArtifactNotReady       the job has not finished yet
@@ -103,6 +104,10 @@ class DigestMismatch(FrontDeskError):
 
 class IdempotencyKeyReused(FrontDeskError):
     """The key belongs to another request."""
+
+
+class RateLimited(FrontDeskError):
+    """Too many requests in a while."""
 
 
 class NotFound(FrontDeskError):

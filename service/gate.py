@@ -65,7 +65,7 @@ class Gate:
             check_headers(request, self._settings)
         except (FrontDeskError, LedgerError) as error:
             state["problem"] = row_for(error).code  # for `service.metrics`
-            await _turn_away(error, request, receive, send)
+            await turn_away(error, request, receive, send)
             return
         state["caller"] = caller
         with about(tenant=caller and caller.tenant, key_id=caller and caller.key_id):
@@ -116,7 +116,7 @@ def _own_address(request: Request) -> str:
     return str(server[0]) if server else ""
 
 
-async def _turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
+async def turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
     """Answer and close. A little of what is on its way is still taken: a connection that is closed over unread bytes
     is reset, and the client would never see the answer.
     """

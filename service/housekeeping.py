@@ -35,6 +35,7 @@ def clean_up(desk: Desk) -> None:
     """Remove what is over its time."""
     desk.ledger.keys.forget_old()
     desk.ledger.adopt_teachers()
+    desk.ledger.trail.forget_old(desk.settings.audit_days * DAY_SECONDS)
     clean(desk.ledger, desk.artifacts, retention_seconds=desk.settings.retention_days * DAY_SECONDS)
 
 

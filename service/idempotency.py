@@ -42,6 +42,11 @@ class Exchange:
         self._answered = answered
         self._fingerprint = ""
 
+    @property
+    def was_answered(self) -> bool:
+        """Whether a request with this key was answered before; whether that was the same one, `asks` tells."""
+        return self._answered is not None
+
     def asks(self, **what: Any) -> bool:  # Any: JSON
         """Say what the request asks for. True: it was answered before, and that is `response`. IdempotencyKeyReused."""
         text = json.dumps({"route": self._route, **what}, sort_keys=True, ensure_ascii=True, allow_nan=False)

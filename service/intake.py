@@ -5,6 +5,8 @@ Everything here blocks (child process, files, SQL) and runs in the thread pool.
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,8 +39,9 @@ def accept_submission(
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
-        kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
-    return _create(desk, resolved, kept.id, warnings, traceparent=traceparent, receipt=receipt)
+        with _keeping(desk, teacher):
+            ref = _ref(teacher, facts(inspection, spec.teacher))
+            return _create(desk, resolved, ref, warnings, traceparent=traceparent, receipt=receipt)
 
 
 def accept_request(
@@ -70,7 +73,8 @@ def accept_teacher(
     with teacher.upload.discarding():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
-        return _keep(desk, teacher, facts(inspection, told), receipt=receipt)
+        with _keeping(desk, teacher):
+            return desk.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
 
 
 def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
@@ -80,31 +84,33 @@ def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
         return None
 
 
-def _keep(
-    desk: Desk, teacher: ReceivedTeacher, found: Facts, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
-) -> tuple[TeacherRef, bool]:
+@contextmanager
+def _keeping(desk: Desk, teacher: ReceivedTeacher) -> Iterator[None]:
     """The file first, then its row; a file whose row could not be written is taken back."""
+    try:
+        with desk.artifacts.keeping():
+            teacher.upload.commit()
+            yield
+    except LedgerError:
+        desk.artifacts.remove_unreferenced([teacher.upload.sha256], desk.ledger.referenced)
+        raise
+
+
+def _ref(teacher: ReceivedTeacher, found: Facts) -> TeacherRef:
     upload = teacher.upload
-    ref = TeacherRef(
+    return TeacherRef(
         id=upload.sha256,
         bytes=upload.bytes,
         format=teacher.format.value,
         created_at=datetime.now(UTC),
         inspection=found,
     )
-    try:
-        with desk.artifacts.keeping():
-            upload.commit()
-            return desk.store.put_teacher(ref, receipt=receipt)
-    except LedgerError:
-        desk.artifacts.remove_unreferenced([upload.sha256], desk.ledger.referenced)
-        raise
 
 
 def _create(
     desk: Desk,
     spec: JobSpec,
-    teacher_id: str,
+    teacher: TeacherRef | str,
     warnings: list[dict[str, Any]],
     *,
     traceparent: str | None,
@@ -115,12 +121,12 @@ def _create(
     job = desk.store.create(
         str(uuid.uuid4()),
         spec,
-        teacher_id,
+        teacher,
         told,
         traceparent=traceparent,
         origin=origin,
         receipt=receipt,
     )
     with about(job_id=job.id, traceparent=traceparent):
-        log.info("job accepted", extra={"teacher_id": teacher_id})
+        log.info("job accepted", extra={"teacher_id": job.teacher.id})
     return job

@@ -22,6 +22,8 @@ _REF = "#/components/schemas/{model}"
 KEY_REFUSALS = ("request-in-progress", "idempotency-key-reused")
 """How every POST may refuse its Idempotency-Key; one that is none is a validation-error."""
 
+LIMIT_REFUSALS = ("quota-exceeded", "rate-limited")
+"""How everything that brings a job or a teacher may be refused."""
 KEY: Document = {
     "type": "http",
     "scheme": "bearer",

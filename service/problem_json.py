@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
 from dfkd_core.errors import DfkdError, OperatorUnsupported
-from jobs.errors import BadCursor, InvalidTransition, LedgerError, RequestInProgress, UploadTooLarge
+from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
+from jobs.quotas import Quota
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
 from service.json_front import MAX_ERRORS, child_pointer
 from service.problems import BY_CODE, Row, row_for
@@ -19,6 +20,13 @@ from service.problems import BY_CODE, Row, row_for
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 IN_PROGRESS_SECONDS = 2  # most requests are answered by then, whatever their lease
+
+QUOTA_HINTS = {
+    Quota.QUEUED_JOBS: "Wait until some of the queued jobs have been claimed, or cancel some.",
+    Quota.RUNNING_JOBS: "Jobs wait in the queue until others have ended.",
+    Quota.STORED_BYTES: "Delete finished jobs that are not needed. A teacher that was sent before is named by its id.",
+    Quota.DEVICE_SECONDS: "The day ends at midnight UTC; what is queued goes on by itself.",
+}
 
 
 def problem_response(error: Exception, *, request_id: str) -> Response:
@@ -93,19 +101,28 @@ def _members(error: Exception) -> dict[str, Any]:
         errors = {"errors": [{"pointer": error.pointer, "detail": error.detail}]} if error.pointer else {}
         nodes = {"nodes": error.nodes} if isinstance(error, OperatorUnsupported) else {}
         return {"detail": error.detail, "hint": error.hint, **errors, **nodes}
+    return _ledger_members(error) or {"detail": row_for(error).meaning}
+
+
+def _ledger_members(error: Exception) -> dict[str, Any] | None:
     if isinstance(error, InvalidTransition):
         return {"detail": str(error), "state": str(error.state), "allowed": [str(state) for state in error.allowed]}
     if isinstance(error, BadCursor):
         return {"detail": "The cursor is not valid.", "errors": [{"parameter": "cursor", "detail": str(error)}]}
     if isinstance(error, UploadTooLarge):
         return {"detail": str(error), "max_bytes": error.max_bytes}
-    return {"detail": row_for(error).meaning}
+    if isinstance(error, QuotaExceeded):
+        found = {"quota": error.quota, "limit": error.limit, "used": error.used}
+        return {"detail": str(error), "hint": QUOTA_HINTS[Quota(error.quota)], **found}
+    return None
 
 
 def _headers(error: Exception, row: Row) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, FrontDeskError) else {}
     if isinstance(error, RequestInProgress):
         headers["Retry-After"] = str(min(IN_PROGRESS_SECONDS, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, QuotaExceeded) and error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_seconds))
     if row.status in {503, 507}:
         headers.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     return headers

@@ -231,6 +231,20 @@ TABLE: tuple[Row, ...] = (
         "Method or memory needs what this teacher, or the other one, does not offer.",
     ),
     Row(
+        "quota-exceeded",
+        _S.TOO_MANY_REQUESTS,
+        "Quota exceeded",
+        "The tenant has as much as it may have: `quota` says of what, `limit` how much, `used` how much it has.",
+        (ledger.QuotaExceeded,),
+    ),
+    Row(
+        "rate-limited",
+        _S.TOO_MANY_REQUESTS,
+        "Too many requests",
+        "More than `limit` requests came in a while; ask again after `Retry-After` seconds.",
+        (desk.RateLimited,),
+    ),
+    Row(
         "internal",
         _S.INTERNAL_SERVER_ERROR,
         "Internal error",

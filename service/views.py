@@ -287,6 +287,9 @@ class Problem(View):
     state: str | None = Field(None, description="invalid-transition, artifact-not-ready: the state of the job.")
     allowed: list[str] | None = Field(None, description="invalid-transition: states in which the request works.")
     max_bytes: int | None = Field(None, description="payload-too-large: the limit.")
+    quota: str | None = Field(None, description="quota-exceeded: of what there is no more.")
+    limit: int | None = Field(None, description="quota-exceeded, rate-limited: the limit.")
+    used: int | None = Field(None, description="quota-exceeded: how much of it is used.")
 
 
 class ProblemKind(View):
@@ -296,6 +299,23 @@ class ProblemKind(View):
     status: int | None = Field(description="The HTTP status; null for codes found only in a job's `error`.")
     title: str = Field(description="In words.")
     meaning: str = Field(description="When it happens.")
+
+
+class UseView(View):
+    """One quota."""
+
+    limit: int | None = Field(description="How much there may be; null: any number.")
+    used: int = Field(description="How much there is.")
+
+
+class QuotaView(View):
+    """What a tenant may have, and what it has."""
+
+    tenant: str = Field(description="Whose it is: that of the key with which was asked.")
+    queued_jobs: UseView = Field(description="Jobs that are queued or paused.")
+    running_jobs: UseView = Field(description="Jobs that run; others wait in the queue meanwhile.")
+    stored_bytes: UseView = Field(description="Teachers that it sent and files of its jobs, equal ones once.")
+    device_seconds_per_day: UseView = Field(description="For how long its jobs have run since midnight UTC.")
 
 
 class Health(View):

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     CANCELLED = "cancelled"
     PAUSED = "paused"
     DRAINED = "drained"
+    OVER_QUOTA = "over-quota"
     TIME_LIMIT = "time-limit"
     STALLED = "stalled"
     SELF_FENCED = "self-fenced"
@@ -117,6 +118,8 @@ class Attempt:
             return Reason.PAUSED
         if self._draining.is_set():
             return Reason.DRAINED
+        if heartbeat.over_quota:
+            return Reason.OVER_QUOTA
         running_seconds = self._claim.job.running_seconds + time.monotonic() - self._started_at
         return Reason.TIME_LIMIT if running_seconds > self._settings.max_running_seconds else None
 

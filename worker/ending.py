@@ -4,6 +4,7 @@ done                                           publish
 cancel                                         cancelled
 pause                                          paused, not charged
 drain, stop, lost lease, full disk             back to the queue, not charged
+quota of the day used up                       back to the queue, not charged, until the day is over
 killed, crashed, hung                          back to the queue, charged, later each time; in the end `poison`
 out of memory                                  one more try, then `out-of-memory`
 an error that another try would repeat         failed, with its code
@@ -43,6 +44,7 @@ MEDIA_TYPES = {
 
 OUT_OF_MEMORY = "out-of-memory"
 _RETRY_SECONDS = 0.2
+_AGAIN_AT_ONCE = {Reason.DRAINED, Reason.OVER_QUOTA}  # as soon as anybody may claim it
 _PAGE = 500
 
 
@@ -110,7 +112,7 @@ class Conclusion:
         elif reason is Reason.STALLED:
             self._release(reason, charged=True)
         else:
-            self._release(reason, charged=False, delayed=reason is not Reason.DRAINED)
+            self._release(reason, charged=False, delayed=reason not in _AGAIN_AT_ONCE)
 
     def _pause(self) -> None:
         """Paused, unless somebody resumed the job meanwhile: then it goes on at once."""

@@ -17,13 +17,14 @@ SELF_FENCE = 0.75  # of a lease without a confirmed heartbeat: stop, well before
 
 
 class Heartbeat(threading.Thread):
-    """Renews the lease, learns of cancels and pauses, knows when the last renewal was confirmed (monotonic clock)."""
+    """Renews the lease, learns why to stop, knows when the last renewal was confirmed (monotonic clock)."""
 
     def __init__(self, store: Store, claim: Claim, *, settings: Settings, confirmed_at: float) -> None:
         super().__init__(name="heartbeat", daemon=True)
         self.fenced_out = False
         self.cancel_requested = claim.job.cancel_requested
         self.pause_requested = claim.job.pause_requested
+        self.over_quota = False
         self._store = store
         self._claim = claim
         self._settings = settings
@@ -75,6 +76,7 @@ class Heartbeat(threading.Thread):
         self._confirmed_at = asked_at
         self.cancel_requested = lease.cancel_requested
         self.pause_requested = lease.pause_requested
+        self.over_quota = lease.over_quota
         on_lease = self._on_lease
         if on_lease is not None:
             on_lease(self.lease_until)

@@ -19,6 +19,7 @@ class Class(StrEnum):
     CANCELLED = "cancelled"
     PAUSED = "paused"
     DRAINED = "drained"
+    OVER_QUOTA = "over-quota"
     STOPPED = "stopped"
     SELF_FENCED = "self-fenced"
     FENCED_OUT = "fenced-out"

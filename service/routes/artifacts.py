@@ -82,7 +82,7 @@ def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str)
         if not desk.artifacts.exists(artifact.sha256):
             raise ArtifactLost(artifact.sha256)
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
-    file = _opened(desk, artifact.sha256)
+    file = _handed_out(desk, job_id, artifact)
     return FileSlice(file, first=first, last=last, status=status, headers=headers, media_type=artifact.media_type)
 
 
@@ -105,6 +105,17 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
         headers={"Retry-After": retry_after(job)},
         state=job.public_state,
     )
+
+
+def _handed_out(desk: Desk, job_id: str, artifact: ArtifactRef) -> BinaryIO:
+    """The verified bytes; that somebody has them is written down before the first of them leaves."""
+    file = _opened(desk, artifact.sha256)
+    try:
+        desk.store.note_download(job_id, artifact.name)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _opened(desk: Desk, sha256: str) -> BinaryIO:

@@ -13,12 +13,13 @@ from starlette.datastructures import URL
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
 from service import bodies, examples
+from service.admission import admit
 from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
 from service.errors import FieldError, ValidationFailed
 from service.idempotency import Exchange, OurExchange
 from service.intake import accept_request, accept_submission
-from service.openapi import KEY_REFUSALS, problems
+from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.replies import job_accepted, job_reply, job_response, json_response
 from service.specs import read_request
 from service.tracing import traceparent_of
@@ -43,8 +44,8 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
             "malformed-json", "malformed-multipart", "unexpected-part", "teacher-not-found", "request-timeout",
             "payload-too-large", "format-unsupported", "unsupported-media-type", "validation-error", "missing-part",
             "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch", "student-infeasible",
-            "student-not-smaller", "requirement-unmet", *KEY_REFUSALS, "artifact-lost", "artifact-corrupt",
-            "unavailable", "storage-full",
+            "student-not-smaller", "requirement-unmet", *KEY_REFUSALS, *LIMIT_REFUSALS, "artifact-lost",
+            "artifact-corrupt", "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip
@@ -55,6 +56,7 @@ async def create_job(request: Request, desk: OurDesk, exchange: OurExchange, bac
     The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
     leaves nothing behind. Every default is filled in, kept and echoed.
     """
+    await admit(request, desk, exchange)
     job = await _accept(request, desk, exchange)
     if job is not None:
         background.add_task(ring, desk.celery, job.id, job.device_class)

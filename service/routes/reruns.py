@@ -13,14 +13,14 @@ from service.dependencies import Desk, JobId, OurDesk
 from service.errors import UnsupportedMediaType
 from service.idempotency import Exchange, OurExchange
 from service.intake import accept_request
-from service.openapi import KEY_REFUSALS, problems
+from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.replies import job_accepted
 from service.tracing import traceparent_of
 from service.views import JobView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
-_ALWAYS = ("job-not-found", "invalid-transition", "validation-error", *KEY_REFUSALS, "unavailable")
+_ALWAYS = ("job-not-found", "invalid-transition", "validation-error", *KEY_REFUSALS, *LIMIT_REFUSALS, "unavailable")
 
 
 @router.post(

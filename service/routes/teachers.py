@@ -7,10 +7,11 @@ from fastapi import APIRouter, Request, Response
 
 from jobs.schemas import TeacherRef
 from service import examples
+from service.admission import admit
 from service.dependencies import OurDesk, TeacherId
 from service.idempotency import OurExchange
 from service.intake import accept_teacher
-from service.openapi import KEY_REFUSALS, problems
+from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.replies import json_response
 from service.uploads import receive_octets
 from service.views import TeacherView, teacher_view
@@ -31,7 +32,7 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
         **problems(
             "request-timeout", "payload-too-large", "format-unsupported", "unsupported-media-type",
             "validation-error", "digest-mismatch", "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch",
-            *KEY_REFUSALS, "unavailable", "storage-full",
+            *KEY_REFUSALS, *LIMIT_REFUSALS, "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip
@@ -40,6 +41,7 @@ async def upload_teacher(request: Request, desk: OurDesk, exchange: OurExchange)
 
     Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
     """
+    await admit(request, desk, exchange)
     teacher = await receive_octets(request, desk.settings, desk.artifacts)
     with teacher.upload.discarding():
         if exchange.asks(teacher=teacher.upload.sha256):

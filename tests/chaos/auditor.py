@@ -12,6 +12,7 @@ I9  a lost worker's job is taken over within the lease and a sweep, and goes on 
 I10 a refused request leaves nothing (judged by `Footprint`, where a test takes one before and one after)
 I11 5xx only as 503 and 507 with Retry-After, and only while there is a fault
 I12 reading a job stays quick while workers suffer
+I13 never more jobs queued at a submission, nor running, than a tenant may have
 """
 
 import time
@@ -246,6 +247,19 @@ def _reading_stays_quick(evidence: Evidence) -> Iterator[str]:
         yield f"99 % of the reads took up to {slow:.3f} s"
 
 
+def _quotas_are_kept(evidence: Evidence) -> Iterator[str]:
+    """By the history of all jobs together; what came back to the queue is no submission."""
+    state: dict[str, str] = {}
+    lines = [(event.at, event.seq, row.id, event.kind) for row in evidence.jobs.values() for event in row.events]
+    for _, _, job_id, kind in sorted(lines):
+        before = state.get(job_id, "")
+        after = state[job_id] = _AFTER.get(before, {}).get(kind, before)
+        counted = Counter(state.values())
+        num = counted[after] + (counted["paused"] if after == "queued" else 0)
+        if kind in {"created", "claimed"} and num > evidence.quotas.get(after, num):
+            yield f"{num} jobs were {after} when job {job_id} was {kind}"
+
+
 JUDGES: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "I1": _accepted_jobs_have_ended,
     "I2": _transitions_are_allowed,
@@ -257,4 +271,5 @@ JUDGES: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "I9": _little_is_lost,
     "I11": _only_honest_errors,
     "I12": _reading_stays_quick,
+    "I13": _quotas_are_kept,
 }

@@ -70,6 +70,8 @@ class Deployment:
         self.api: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
         self.recipes: dict[str, str] = {}
+        told = {state: environment.get(f"DFKD_QUOTA_{state.upper()}_JOBS") for state in ("queued", "running")}
+        self.quotas = {state: int(limit) for state, limit in told.items() if limit is not None}
         self.teacher_id = ""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -259,6 +261,7 @@ class Deployment:
             takeover_seconds=TAKEOVER_SECONDS,
             checkpoint_steps=5,
             get_seconds=GET_SECONDS,
+            quotas=self.quotas,
         )
 
     def sweep_up(self) -> None:

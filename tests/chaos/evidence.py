@@ -58,6 +58,7 @@ class Evidence:
     takeover_seconds: float | None = None  # limit; None: not judged
     checkpoint_steps: int | None = None  # limit; None: not judged
     get_seconds: float | None = None  # limit; None: not judged
+    quotas: Mapping[str, int] = field(default_factory=dict)  # state → so many jobs of the one tenant at most
 
 
 def read_ledger(url: str) -> tuple[dict[str, Row], set[str]]:

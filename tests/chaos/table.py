@@ -125,7 +125,7 @@ TABLE: dict[str, Row] = {
             1,
             elsewhere=("tests/jobs/test_artifacts.py::test_nothing_is_removed_between_a_file_and_its_row",),
         ),
-        Row("F73", "cancel", "quota race", 100, not_run="there are no quotas yet"),
+        *_rows("cancel", ("F73", "fifty submissions at once, room for ten, and one may run", 100)),
         Row(
             "F74",
             "cancel",

@@ -211,6 +211,14 @@ def slow_reads(scene: Scene) -> None:
     scene.call("get", began_at=time.monotonic() - 10, state="running", fraction=0.0)
 
 
+def more_than_may_be_queued(scene: Scene) -> None:
+    scene.deployment.quotas["queued"] = 0
+
+
+def more_than_may_run(scene: Scene) -> None:
+    scene.deployment.quotas["running"] = 0
+
+
 CRIMES: list[tuple[str, Callable[[Scene], None]]] = [
     ("I1", a_job_that_never_ends),
     ("I1", an_accepted_job_that_is_gone),
@@ -239,6 +247,8 @@ CRIMES: list[tuple[str, Callable[[Scene], None]]] = [
     ("I11", an_excuse_without_a_fault),
     ("I11", an_excuse_without_retry_after),
     ("I12", slow_reads),
+    ("I13", more_than_may_be_queued),
+    ("I13", more_than_may_run),
 ]
 
 

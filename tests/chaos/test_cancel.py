@@ -2,16 +2,22 @@
 
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import psutil
+import pytest
 
-from tests.chaos.deployment import Deployment
+from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run, fault
-from tests.chaos.history import Client
+from tests.chaos.history import Call, Client
 from tests.e2e.service import PROFILE, gone
 
 JOB_SECONDS = 3.5
 LARGE = 800
+CROWD, ROOM = 50, 10
 STOP_SECONDS = float(PROFILE["DFKD_HEARTBEAT_SECONDS"]) + 2.0
 
 
@@ -52,6 +58,46 @@ def test_f71_a_cancel_while_the_worker_hangs(single: Deployment, run: Run) -> No
     assert end.state == "cancelled"
     single.stop_worker(replacement)
     single.audit()
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Deployment]:
+    """An API without workers, on which ten jobs may be queued and one may run."""
+    quotas = {"DFKD_QUOTA_QUEUED_JOBS": str(ROOM), "DFKD_QUOTA_RUNNING_JOBS": "1"}
+    with deployed(workers=0, **quotas) as deployment:
+        yield deployment
+
+
+@fault("F73")
+def test_f73_more_submissions_at_once_than_there_is_room_for(limited: Deployment, run: Run) -> None:
+    """Exactly as many as there is room for; what is refused leaves nothing. Then three workers, one job at a time."""
+    barrier = threading.Barrier(CROWD)
+
+    def submit(_number: int) -> Call:
+        client = Client(limited.url, limited.history, timeout=httpx.Timeout(60.0))
+        barrier.wait()
+        try:
+            return limited.submit(steps=1, client=client)
+        finally:
+            client.close()
+
+    before = limited.footprint()
+    with ThreadPoolExecutor(CROWD) as pool:
+        calls = list(pool.map(submit, range(CROWD)))
+    refused = Counter((call.status, call.code) for call in calls if call.outcome != "ok")
+    assert refused == {(429, "quota-exceeded"): CROWD - ROOM}
+    assert limited.footprint().rows == before.rows + 2 * ROOM  # each with its first event
+    accepted = [str(call.job_id) for call in calls if call.outcome == "ok"]
+    for job_id in accepted[run.random.randint(2, 4) :]:
+        limited.client.cancel(job_id)
+    workers = [limited.start_worker() for _ in range(3)]
+    limited.finish(*accepted)
+    for worker in workers:
+        limited.stop_worker(worker)
+    run.figure("answered seconds", limited.history.slowest("submit"))
+    limited.audit()
+    for job_id in accepted:
+        assert limited.client.delete(job_id).status == 204
 
 
 @fault("F75")

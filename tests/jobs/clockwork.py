@@ -1,9 +1,9 @@
 """Makes database time pass for one job, without waiting; and makes its spec one of another version."""
 
-from sqlalchemy import update
+from sqlalchemy import insert, update
 
 from jobs import tables
-from jobs.clock import now
+from jobs.clock import now, today
 from jobs.schemas import SPEC_VERSION
 from jobs.store import Store
 
@@ -33,6 +33,31 @@ def age_request(store: Store, key: str, *columns: str) -> None:
 def age_spec(store: Store, job_id: str, spec: str, *, version: int = SPEC_VERSION) -> None:
     """As if a version with other options had stored this text as the job's spec."""
     statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(spec=spec, spec_version=version)
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def age_claim(store: Store, job_id: str, seconds: float) -> None:
+    """As if a running job had been claimed so long ago, and were renewed just now."""
+    values = {"claimed_at": now(-seconds), "heartbeat_at": now()}
+    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(values)
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def use_up(store: Store, tenant: str, seconds: float) -> None:
+    """As if attempts of a tenant, all ended, had run for so long today."""
+    values = {"tenant": tenant, "day": today(), "device_seconds": seconds}
+    store._database.write(lambda t: t.connection.execute(insert(tables.usage).values(values)).close())
+
+
+def end_day(store: Store) -> None:
+    """As if what was used of device-seconds had been used yesterday."""
+    statement = update(tables.usage).values(day=now(-86400.0))
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def age_audit(store: Store, seconds: float) -> None:
+    """As if all lines of the audit log were older by so much."""
+    statement = update(tables.audit).values(at=now(-seconds))
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import threading
+from collections.abc import Callable
 from contextvars import copy_context
 from datetime import datetime
 
@@ -83,3 +84,17 @@ def test_lines_for_people_end_with_the_same_fields() -> None:
     with about(job_id="a"):
         lines.log.info("job claimed", extra={"fence": 3})
     assert lines.stream.getvalue().endswith("job claimed fence=3 job_id='a'\n")
+
+
+@pytest.mark.parametrize("formatter", [LineFormatter, JsonFormatter])
+def test_nothing_that_is_logged_makes_a_second_line_or_drives_a_terminal(
+    formatter: Callable[[], logging.Formatter],
+) -> None:
+    lines = Lines(formatter())
+    nasty = "a\nERROR forged\r\u2028\u0085\x1b[2J\x9b1m\x00é"
+    with about(tenant=nasty):
+        lines.log.info("hello %s", nasty, extra={"path": nasty})
+    written = lines.stream.getvalue()
+    assert written.endswith("\n")
+    assert len(written.splitlines()) == 1
+    assert written[:-1].isprintable()

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jobs.quotas import Quota
 from jobs.schemas import Progress
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobView
@@ -157,3 +158,34 @@ def test_the_menu_is_read_with_the_shape_that_was_asked_for(client: DfkdClient) 
     assert (menu.students_for.channels, menu.students_for.num_classes) == (1, 7)
     assert client.students() == client.menu().students
     assert "worker" in client.ready().missing
+
+
+def test_one_asks_for_ones_quota(client: DfkdClient) -> None:
+    assert client.quota().queued_jobs.limit is None
+
+
+def test_a_told_time_is_waited_for_if_it_is_short(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/2 second") as service, DfkdClient(service.url) as client:
+        began_at = time.monotonic()
+        for _ in range(3):
+            assert client.quota().tenant == "default"
+        assert time.monotonic() - began_at >= 1.9  # two windows had to end
+
+
+def test_a_told_time_that_is_too_long_is_a_refusal_at_once(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/day") as service, DfkdClient(service.url) as client:
+        client.quota()
+        with pytest.raises(Refused) as caught:
+            client.cancel("x")
+    assert caught.value.problem.code == "rate-limited"
+
+
+def test_a_quota_without_a_time_is_a_refusal_at_once(service: Service, client: DfkdClient, teacher_file: Path) -> None:
+    teacher_id = client.upload(teacher_file).id
+    service.store.tenants.limit("default", {Quota.STORED_BYTES: 1})
+    try:
+        with DfkdClient(service.url) as patient, pytest.raises(Refused) as caught:
+            patient.submit(teacher_id, SPEC)
+    finally:
+        service.store.tenants.limit("default", {Quota.STORED_BYTES: None})
+    assert (caught.value.problem.code, caught.value.problem.quota) == ("quota-exceeded", "stored_bytes")

@@ -31,6 +31,7 @@ EXPECTED = {
     ("GET", "/problems/{code}"): PUBLIC,
     ("GET", "/metrics"): "metrics",
     ("GET", "/menu"): "jobs:read",
+    ("GET", "/quota"): "jobs:read",
     ("GET", "/jobs"): "jobs:read",
     ("POST", "/jobs"): "jobs:write",
     ("GET", "/jobs/{job_id}"): "jobs:read",

@@ -5,8 +5,10 @@ import uuid
 import pytest
 
 from jobs.origins import Origin
+from jobs.quotas import Quota
 from jobs.schemas import JobState
 from tests.builders import job_spec
+from tests.jobs.clockwork import end_day, use_up
 from tests.worker.conftest import Bench, gone
 
 
@@ -74,3 +76,20 @@ def test_a_job_that_continues_another_begins_where_that_ended(bench: Bench) -> N
     task = bench.report(job)
     assert (job.id, task["began_at"]) == (new.id, "20")
     assert task["continued_budget"] == {"steps": 6000, "max_seconds": None}
+
+
+def test_a_job_of_a_tenant_that_has_had_its_day_is_given_back_and_goes_on_from_its_checkpoint(bench: Bench) -> None:
+    job = bench.submit()
+    _, thread = bench.start("slow", heartbeat_seconds=0.05)
+    bench.runner_pid(job)
+    bench.store.tenants.limit("default", {Quota.DEVICE_SECONDS: 86400})
+    use_up(bench.store, "default", 86400.0)
+    thread.join(10)
+    waiting = bench.store.get(job.id)
+    assert (waiting.state, waiting.attempt) == (JobState.QUEUED, 0)
+    assert bench.told(job, "released")[-1].data["reason"] == "over-quota"
+    assert bench.store.claim("somebody", 60, 1) is None
+    stopped_at = bench.told(job, "checkpoint")[-1].data["step"]
+    end_day(bench.store)
+    done = bench.attempt("done")
+    assert (done.state, bench.report(done)) == (JobState.SUCCEEDED, {"began_at": stopped_at})

@@ -1,0 +1,109 @@
+"""The audit log: who did what to which job or teacher, and when. Lines are only added, and go when their time is over.
+
+A line is written in the transaction of the act, where that writes to the ledger, so there is neither without the other.
+It outlives the job of which it tells. It holds names and ids, nothing of what was sent.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Row, Select, delete, insert, select
+
+from jobs import tables
+from jobs.callers import Caller
+from jobs.clock import now
+from jobs.database import Database, Transaction
+
+PAGE = 500
+
+_audit = tables.audit
+
+
+class Act(StrEnum):
+    """What was done."""
+
+    UPLOADED = "uploaded"
+    SUBMITTED = "submitted"
+    RETRIED = "retried"
+    CONTINUED = "continued"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    CANCELLED = "cancelled"
+    DOWNLOADED = "downloaded"
+    DELETED = "deleted"
+
+
+class Outcome(StrEnum):
+    """What came of it. Nothing is written down of what was refused."""
+
+    DONE = "done"
+    UNCHANGED = "unchanged"  # it was so before
+    BEGUN = "begun"  # a file was opened for somebody; how much of it arrived is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One act."""
+
+    number: int
+    at: datetime  # database time
+    tenant: str
+    key_id: str | None
+    act: Act
+    object_id: str  # of the job or the teacher
+    detail: str | None  # the teacher of a job, the job from which it comes, the file that was fetched
+    outcome: Outcome
+    request_id: str | None
+
+
+def note(
+    transaction: Transaction,
+    caller: Caller,
+    act: Act,
+    object_id: str,
+    *,
+    detail: str | None = None,
+    outcome: Outcome = Outcome.DONE,
+) -> None:
+    """Add a line."""
+    who = {"tenant": caller.tenant, "key_id": caller.key_id, "request_id": caller.request_id}
+    what = {"act": act, "object_id": object_id, "detail": detail, "outcome": outcome}
+    transaction.connection.execute(insert(_audit).values(at=now(), **who, **what))
+
+
+class Trail:
+    """The lines, one transaction a method: `Store.trail`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def read(
+        self, *, tenant: str | None = None, object_id: str | None = None, since: datetime | None = None
+    ) -> Iterator[Line]:
+        """The lines that are kept, oldest first: of one tenant, about one object, not older than `since`."""
+        wanted = select(_audit).order_by(_audit.c.number).limit(PAGE)
+        if tenant is not None:
+            wanted = wanted.where(_audit.c.tenant == tenant)
+        if object_id is not None:
+            wanted = wanted.where(_audit.c.object_id == object_id)
+        if since is not None:
+            wanted = wanted.where(_audit.c.at >= since)
+        lines = self._page(wanted)
+        while lines:
+            yield from lines
+            lines = self._page(wanted.where(_audit.c.number > lines[-1].number))
+
+    def _page(self, wanted: Select[Any]) -> list[Line]:
+        return self._database.read(lambda connection: [_line(row) for row in connection.execute(wanted)])
+
+    def forget_old(self, max_age_seconds: float) -> int:
+        """Remove lines that are older than this; how many there were."""
+        old = delete(_audit).where(_audit.c.at < now(-max_age_seconds))
+        return self._database.write(lambda t: t.connection.execute(old).rowcount)
+
+
+def _line(row: Row[Any]) -> Line:
+    return Line(**{**row._mapping, "act": Act(row.act), "outcome": Outcome(row.outcome)})

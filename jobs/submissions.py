@@ -1,0 +1,58 @@
+"""What comes in: teachers and jobs, within the quotas of their tenant, each with its line in the audit log.
+
+Functions over an open write transaction; within it, no other submission of the same tenant is counted.
+"""
+
+from collections.abc import Sequence
+
+from jobs import audit, queries, quotas, teachers
+from jobs.audit import Act, Outcome
+from jobs.callers import Caller
+from jobs.database import Transaction
+from jobs.origins import Origin
+from jobs.quotas import Quotas
+from jobs.schemas import JobSpec, JobWarning, TeacherRef
+
+
+def take_teacher(
+    transaction: Transaction, ref: TeacherRef, *, caller: Caller, defaults: Quotas
+) -> tuple[TeacherRef, bool]:
+    """Note that a tenant has a teacher → what is kept, with database time, and whether it is new. QuotaExceeded."""
+    quotas.submit_alone(transaction.connection, caller.tenant, defaults)
+    return _keep(transaction, ref, caller, defaults)
+
+
+def take_job(
+    transaction: Transaction,
+    job_id: str,
+    spec: JobSpec,
+    teacher: TeacherRef | str,
+    warnings: Sequence[JobWarning],
+    *,
+    caller: Caller,
+    defaults: Quotas,
+    traceparent: str | None,
+    origin: Origin | None,
+) -> None:
+    """Put a job into the queue; QuotaExceeded, and what `queries.insert_job` raises.
+
+    `teacher`: the id of one that is kept, or one that is to be kept with the job or not at all.
+    """
+    quotas.submit_alone(transaction.connection, caller.tenant, defaults)
+    quotas.check_job(transaction.connection, caller.tenant, defaults)
+    if isinstance(teacher, TeacherRef):
+        _keep(transaction, teacher, caller, defaults)
+    teacher_id = teacher.id if isinstance(teacher, TeacherRef) else teacher
+    queries.insert_job(
+        transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
+    )
+    act = Act.SUBMITTED if origin is None else Act.CONTINUED if origin.continues else Act.RETRIED
+    audit.note(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
+
+
+def _keep(transaction: Transaction, ref: TeacherRef, caller: Caller, defaults: Quotas) -> tuple[TeacherRef, bool]:
+    connection = transaction.connection
+    quotas.check_upload(connection, caller.tenant, defaults, num_bytes=ref.bytes, teacher_id=ref.id)
+    kept, new = teachers.put(transaction, caller.tenant, ref)
+    audit.note(transaction, caller, Act.UPLOADED, ref.id, outcome=Outcome.DONE if new else Outcome.UNCHANGED)
+    return kept, new

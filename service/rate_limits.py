@@ -1,0 +1,162 @@
+"""Rate limits: so many requests of a tenant in a window, counted before anything else is done about them.
+
+Where no key was asked for, an address is what counts. Windows are fixed: what is left of one is told with every answer,
+in `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10). With a Redis all processes count
+together. While it does not answer, each counts for itself: requests are never refused for want of a counter, and the
+quotas of the ledger stand behind.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import math
+import time
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from limits import RateLimitItem, WindowStats, parse
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter as SharedWindows
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter as OwnWindows
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from jobs.callers import Caller
+from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
+from jobs.settings import Settings
+from service.errors import RateLimited
+from service.gate import turn_away
+from service.problems import row_for
+
+log = logging.getLogger(__name__)
+
+EXEMPT = {"/healthz", "/readyz", "/metrics"}
+"""Asked by machines of the operator, in whose way no limit may stand."""
+
+ANSWER_SECONDS = 0.25  # for which a request waits for the counters
+AWAY_SECONDS = 5.0  # after a failure, until they are asked again
+KEY_PREFIX = "dfkd.rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A limit and its name, as clients see it."""
+
+    name: str
+    limit: RateLimitItem
+
+    @property
+    def told(self) -> str:
+        """RateLimit-Policy."""
+        return f'"{self.name}";q={self.limit.amount};w={self.limit.get_expiry()}'
+
+
+class RateLimits:
+    """ASGI middleware, inside the gate, which knows who asks."""
+
+    def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
+        self.app = app
+        self._all = _policy("requests", settings.rate_limit)
+        self._posts = _policy("posts", settings.rate_limit_posts) or self._all
+        self._counters = Counters(settings.rate_limit_url)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        policy = None
+        if scope["type"] == "http" and scope["path"] not in EXEMPT:
+            policy = self._posts if scope["method"] == "POST" else self._all
+        if policy is None:
+            await self.app(scope, receive, send)
+            return
+        taken, window = await self._counters.take(policy, whose(scope))
+        left_seconds = max(1, math.ceil(window.reset_time - time.time()))
+        told = {
+            "ratelimit-policy": policy.told,
+            "ratelimit": f'"{policy.name}";r={max(0, window.remaining)};t={left_seconds}',
+        }
+
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(told)
+            await send(message)
+
+        if taken:
+            await self.app(scope, receive, send_with_limits)
+            return
+        RATE_LIMITED.labels(policy.name).inc()
+        error = _refusal(policy, left_seconds)
+        scope["state"]["problem"] = row_for(error).code
+        await turn_away(error, Request(scope), receive, send_with_limits)
+
+
+class Counters:
+    """Windows of this process, and those that all processes share, if there are any."""
+
+    def __init__(self, url: str | None) -> None:
+        self._own = OwnWindows(MemoryStorage())
+        self._shared = None if url is None else SharedWindows(_redis(url))
+        self._ask_again_at = 0.0
+
+    async def take(self, policy: Policy, whose: str) -> tuple[bool, WindowStats]:
+        """Count one request → whether it is within the limit, and how the window stands."""
+        if self._shared is not None and time.monotonic() >= self._ask_again_at:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    taken = await self._shared.hit(policy.limit, policy.name, whose)
+                    return taken, await self._shared.get_window_stats(policy.limit, policy.name, whose)
+            except (TimeoutError, OSError, RedisError) as error:
+                self._ask_again_at = time.monotonic() + AWAY_SECONDS
+                RATE_LIMIT_FAILURES.inc()
+                log.warning("requests are counted by each process for itself", extra={"reason": str(error)})
+        taken = self._own.hit(policy.limit, policy.name, whose)
+        return taken, self._own.get_window_stats(policy.limit, policy.name, whose)
+
+
+def whose(scope: Scope) -> str:
+    """Whose requests are counted together."""
+    caller: Caller | None = scope["state"]["caller"]
+    if caller is not None and caller.key_id is not None:
+        return f"tenant {caller.tenant}"
+    client = scope.get("client")
+    return f"address {_neighbourhood(client[0]) if client else 'unknown'}"
+
+
+def _neighbourhood(address: str) -> str:
+    """An IPv6 client has a whole /64 of addresses to ask from."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else address
+
+
+def _policy(name: str, text: str) -> Policy | None:
+    return Policy(name, parse(text)) if text else None
+
+
+def _refusal(policy: Policy, left_seconds: int) -> RateLimited:
+    return RateLimited(
+        f"More than {policy.limit.amount} {policy.name} in {policy.limit.get_expiry()} seconds.",
+        hint="Wait as long as Retry-After says; while a job is live its answer says when to ask again.",
+        headers={"Retry-After": str(left_seconds)},
+        limit=policy.limit.amount,
+    )
+
+
+def _redis(url: str) -> RedisStorage:
+    """Counters at a Redis URL of the kind that DFKD_BROKER_URL takes."""
+    parts = urlsplit(url)
+    if parts.scheme == "redis+socket":
+        url = f"redis+unix://{parts.path}?db={parse_qs(parts.query).get('virtual_host', ['0'])[0]}"
+    return RedisStorage(
+        f"async+{url}",
+        implementation="redispy",
+        key_prefix=KEY_PREFIX,
+        socket_timeout=ANSWER_SECONDS,
+        socket_connect_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 0),  # type: ignore[arg-type]  # passed on to redis-py as it is
+    )

@@ -1,0 +1,25 @@
+"""/quota: what the caller's tenant may have, and what it has."""
+
+from fastapi import APIRouter, Response
+
+from service.dependencies import OurDesk
+from service.openapi import problems
+from service.replies import json_response
+from service.views import QuotaView, UseView
+
+router = APIRouter(prefix="/quota", tags=["service"])
+
+
+@router.get(
+    "",
+    operation_id="get_quota",
+    summary="Limits and use of the caller's tenant",
+    response_model=QuotaView,
+    responses=problems("unavailable"),
+)
+def get_quota(desk: OurDesk) -> Response:
+    """Over a limit, POST answers 429 `quota-exceeded`; running jobs over theirs wait in the queue."""
+    assert desk.caller is not None
+    found = desk.store.standing()
+    uses = {quota.value: UseView(limit=use.limit or None, used=use.used) for quota, use in found.items()}
+    return json_response(QuotaView(tenant=desk.caller.tenant, **uses))
