@@ -33,6 +33,7 @@ WAYS = {
     "dynamo unoptimised": Way(dynamo=True, optimize=False),
     "dynamo 18": Way(dynamo=True, opset=18),
     "dynamo 21": Way(dynamo=True, opset=21),
+    "dynamo 23": Way(dynamo=True, opset=23),
     "dynamo batch 1": Way(dynamo=True, batch=1),
     "legacy": Way(dynamo=False),
     "legacy 11": Way(dynamo=False, opset=11),
