@@ -65,6 +65,24 @@ def _pad(values: list[Array], attributes: Attributes) -> Array:
     return np.pad(values[0], attributes["pads"], constant_values=attributes["value"])
 
 
+def _gather_nd(values: list[Array], attributes: Attributes) -> Array:
+    axes, indices = attributes["axes"], np.array(attributes["indices"], np.int64)
+    return values[0].reshape(-1, *values[0].shape[axes:])[indices]
+
+
+def _gemm(values: list[Array], attributes: Attributes) -> Array:
+    first = values[0].T if attributes["flip_a"] else values[0]
+    second = values[1].T if attributes["flip_b"] else values[1]
+    product = attributes["alpha"] * (first @ second)
+    return np.asarray(product + attributes["beta"] * values[2] if len(values) > 2 else product, first.dtype)
+
+
+def _softmax(values: list[Array], attributes: Attributes) -> Array:
+    axis = attributes["axis"]
+    powers = np.exp(values[0] - values[0].max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True))
+
+
 Fold = Callable[[list[Array], Attributes], Array]
 
 FOLDS: dict[str, Fold] = {
@@ -78,6 +96,7 @@ FOLDS: dict[str, Fold] = {
     "Gather": lambda values, attributes: np.take(
         values[0], np.array(attributes["indices"], np.int64), attributes["axis"]
     ),
+    "GatherND": _gather_nd,
     "Expand": lambda values, attributes: np.broadcast_to(values[0], attributes["shape"]),
     "Tile": lambda values, attributes: np.tile(values[0], attributes["repeats"]),
     "Pad": _pad,
@@ -111,6 +130,12 @@ FOLDS: dict[str, Fold] = {
     "Exp": _unary(np.exp),
     "Log": _unary(np.log),
     "Reciprocal": _unary(np.reciprocal),
+    "Relu": _unary(lambda x: np.maximum(x, 0)),
+    "Sigmoid": _unary(lambda x: 1 / (1 + np.exp(-x))),
+    "Tanh": _unary(np.tanh),
+    "Softmax": _softmax,
+    "Gemm": _gemm,
+    "Einsum": lambda values, attributes: np.einsum(attributes["equation"], *values),
     "Floor": _unary(np.floor),
     "Ceil": _unary(np.ceil),
     "Round": _unary(np.round),
@@ -122,4 +147,7 @@ FOLDS: dict[str, Fold] = {
     "ReduceProd": _reduce(np.prod),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
+    "ReduceL1": _reduce(lambda x, **axes: np.sum(np.abs(x), **axes)),
+    "ReduceL2": _reduce(lambda x, **axes: np.sqrt(np.sum(np.square(x), **axes))),
+    "ReduceSumSquare": _reduce(lambda x, **axes: np.sum(np.square(x), **axes)),
 }

@@ -12,19 +12,26 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.graph import elementwise, layers, layout
+from dfkd_core.graph import attention, elementwise, layers, layout, sampling
 from dfkd_core.graph.batching import gather_rows, rewrite, rewrite_constant
 from dfkd_core.graph.calls import Call, Rule, Unsupported
 from dfkd_core.graph.folding import FOLDS
 from dfkd_core.graph.model import array_of, opset_of, readable
-from dfkd_core.graph.plan import Plan, Shape, Step
+from dfkd_core.graph.plan import PASSING, Plan, Shape, Step
 from dfkd_core.graph.signature import Signature, read_signature
 from dfkd_core.graph.walk import Value, Walk, is_padding, merge, operand
 
-RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **layers.RULES}
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **layout.RULES,
+    **layers.RULES,
+    **sampling.RULES,
+    **attention.RULES,
+}
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
+MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
 EXPORT_HINT = (
     "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
@@ -235,9 +242,7 @@ def _emit(
     if first.op in NEVER_ON_IMAGES:
         raise Unsupported("no gradient passes it")
     if first.op == "Cast":
-        if first.attributes["to"] not in FLOATS:
-            raise Unsupported("no gradient passes a cast to whole numbers")
-        first.attributes = {}
+        _settle_cast(walk, node, first)
     names: list[str | None] = list(node.input[: len(first.shapes)])
     if node.op_type == "ConstantOfShape":
         names = [f"{node.output[0]}/value"]
@@ -252,9 +257,20 @@ def _emit(
     attributes = {key: merge(value, second.attributes.get(key), walk.probes) for key, value in first.attributes.items()}
     outputs = tuple(name for name in node.output if name)
     walk.steps.append(Step(first.op, node.name, tuple(names), outputs, attributes))
+    truths = first.op in elementwise.TRUTHS or (first.op in MOVING and names[0] in walk.truths)
     for at, name in enumerate(outputs):
         layout.bear(shapes[1][at])
         walk.values[name] = Value((shapes[0][at], shapes[1][at]), None)
+        walk.truths.update([name] if truths else [])
+
+
+def _settle_cast(walk: Walk, node: NodeProto, call: Call) -> None:
+    """To real numbers, or of truth values, which have no gradient to lose."""
+    if node.input[0] in walk.truths:
+        call.op = "Identity" if call.attributes["to"] == elementwise.BOOL else "Cast"
+    elif call.attributes["to"] not in FLOATS:
+        raise Unsupported("no gradient passes a cast to whole numbers")
+    call.attributes = {}
 
 
 def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]) -> Plan:

@@ -38,15 +38,13 @@ class RMSNormNet(nn.Module):
 
 
 def activations() -> nn.Module:
-    """One of each."""
-    kinds = [nn.PReLU(8), nn.ELU(), nn.SELU(), nn.CELU(0.7), nn.Softplus(), nn.Mish(), nn.Softsign(), nn.Tanhshrink()]
-    kinds += [nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh(-0.7, 0.9), nn.LogSigmoid(), nn.GELU(), nn.ReLU6(), nn.SiLU()]
-    kinds += [nn.Softshrink(0.1), nn.Hardshrink(0.05), nn.PReLU(), nn.GLU(1), nn.Softmax2d()]
-    layers: list[nn.Module] = [nn.Conv2d(3, 8, 3, padding=1)]
-    for kind in kinds:
-        halved = 4 if isinstance(kind, nn.GLU) else 8
-        layers += [kind, nn.Conv2d(halved, 8, 1)]
-    return nn.Sequential(*layers, nn.MaxPool2d(2), *head(8))
+    """One of each, side by side."""
+    smooth = [nn.ELU(), nn.SELU(), nn.CELU(0.7), nn.Softplus(), nn.Mish(), nn.Softsign(), nn.Tanhshrink(), nn.GELU()]
+    smooth += [nn.LogSigmoid(), nn.SiLU(), nn.GLU(1), nn.Softmax2d(), nn.GELU(approximate="tanh")]
+    bent = [nn.PReLU(8), nn.PReLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh(-0.7, 0.9), nn.ReLU6()]
+    bent += [nn.Softshrink(0.1), nn.Hardshrink(0.05), nn.LeakyReLU(0.2), nn.Threshold(0.1, 0.0), nn.RReLU()]
+    joined = 8 * (len(smooth) + len(bent)) - 4
+    return nn.Sequential(conv_bn(3, 8, None), Parallel(*smooth, *bent), nn.Conv2d(joined, 8, 1), *head(8))
 
 
 def pools() -> nn.Module:
