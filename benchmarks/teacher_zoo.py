@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -123,16 +123,26 @@ def judge_net(name: str, ways: Sequence[str]) -> list[Cell]:
         return [judge(name, way, Path(shelf)) for way in ways]
 
 
-def run(nets: Sequence[str], ways: Sequence[str], *, jobs: int) -> list[Cell]:
-    """All cells, row by row."""
+def run(nets: Sequence[str], ways: Sequence[str], *, jobs: int, diary: Path | None) -> list[Cell]:
+    """All cells, row by row; rows that stand in the diary are not run again."""
+    rows = _read_diary(diary, ways)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        rows = [pool.submit(judge_net, name, ways) for name in nets]
-        cells = []
-        for row in rows:
-            cells += row.result()
-            print(summary(cells[-len(ways) :]), flush=True)
-    return cells
+        running = {pool.submit(judge_net, name, ways): name for name in nets if name not in rows}
+        for done in as_completed(running):
+            row = rows[running[done]] = done.result()
+            print(summary(row), flush=True)
+            if diary is not None:
+                with diary.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([asdict(cell) for cell in row]) + "\n")
+    return [cell for name in nets for cell in rows[name]]
+
+
+def _read_diary(diary: Path | None, ways: Sequence[str]) -> dict[str, list[Cell]]:
+    if diary is None or not diary.exists():
+        return {}
+    rows = [[Cell(**cell) for cell in json.loads(line)] for line in diary.read_text(encoding="utf-8").splitlines()]
+    return {row[0].net: row for row in rows if [cell.way for cell in row] == list(ways)}
 
 
 def summary(row: Sequence[Cell]) -> str:
@@ -200,8 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("nets", nargs="*", default=list(zoo.ZOO), help="only these nets; nothing is written then")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), help="only these ways; nothing is written then")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
+    parser.add_argument("--diary", type=Path, help="rows that are done; a run that was interrupted goes on from there")
     options = parser.parse_args(arguments)
-    cells = run(options.nets, options.ways, jobs=options.jobs)
+    cells = run(options.nets, options.ways, jobs=options.jobs, diary=options.diary)
     for cell in cells:
         if cell.verdict not in ("read", "cannot-export"):
             print(f"{cell.net} / {cell.way}: {cell.verdict}: {cell.because or (cell.parity, cell.gradient)}")

@@ -36,6 +36,7 @@ WAYS = {
     "dynamo 23": Way(dynamo=True, opset=23),
     "dynamo batch 1": Way(dynamo=True, batch=1),
     "legacy": Way(dynamo=False),
+    "legacy 9": Way(dynamo=False, opset=9),
     "legacy 11": Way(dynamo=False, opset=11),
     "legacy 13 unfolded": Way(dynamo=False, opset=13, fold=False),
     "legacy 17": Way(dynamo=False, opset=17),

@@ -56,6 +56,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "bicubic": unusual.bicubic,
     "reparametrized": unusual.reparametrized,
     "standardized": unusual.standardized,
+    "spatial_transformer": unusual.SpatialTransformer,
     "cosine_head": unusual.CosineHead,
     "preprocessed": unusual.Preprocessed,
     "probabilities": unusual.Probabilities,

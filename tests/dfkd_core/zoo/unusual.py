@@ -119,6 +119,21 @@ def standardized() -> nn.Module:
     return nn.Sequential(*layers, nn.GroupNorm(4, 16), nn.ReLU(), *head(16))
 
 
+class SpatialTransformer(nn.Module):
+    """A net that turns and stretches its images first, by what it sees in them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh())
+        self.body = nn.Sequential(conv_bn(3, 8, stride=2), *head(8))
+        self.register_buffer("same", torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        theta = self.same + 0.2 * self.look(images).view(-1, 2, 3)
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        return self.body(F.grid_sample(images, grid, align_corners=False))
+
+
 class CosineHead(nn.Module):
     """Features and class weights of length one; a temperature; no linear module at the end."""
 
