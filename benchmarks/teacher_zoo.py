@@ -1,8 +1,8 @@
 """`python -m benchmarks.teacher_zoo`: every net of the zoo, exported in every way, read back, compared.
 
-A cell is read when our logits are ONNX Runtime's and our gradient at the images is the original module's; else it holds
-the code with which the teacher is refused, or says that the exporter itself fails. The table goes into docs/teachers.md,
-everything else into benchmarks/results/teacher_zoo.json.
+A cell is read when our logits are ONNX Runtime's and our gradient at the images is the original module's; else it
+holds the code with which the teacher is refused, or says that the exporter itself fails. The table goes into
+docs/teachers.md, everything else into benchmarks/results/teacher_zoo.json.
 """
 
 import argparse
@@ -142,7 +142,8 @@ def _read_diary(diary: Path | None, ways: Sequence[str]) -> dict[str, list[Cell]
     if diary is None or not diary.exists():
         return {}
     rows = [[Cell(**cell) for cell in json.loads(line)] for line in diary.read_text(encoding="utf-8").splitlines()]
-    return {row[0].net: row for row in rows if [cell.way for cell in row] == list(ways)}
+    wanted = [[cell for cell in row if cell.way in ways] for row in rows]
+    return {row[0].net: row for row in wanted if len(row) == len(ways)}
 
 
 def summary(row: Sequence[Cell]) -> str:
@@ -190,7 +191,8 @@ def _introduction(cells: Sequence[Cell]) -> str:
     return (
         f"{len({cell.net for cell in cells})} nets, {len(cells)} exports, {len(read)} of them read, with {named}. "
         f"The largest difference to ONNX Runtime is {worst[0]:.0e} of the largest logit (allowed: {PARITY:.0e}), the "
-        f"largest error of the gradient at the images {worst[1]:.0e} of the original module's (allowed: {GRADIENT:.0e}). "
+        f"largest error of the gradient at the images {worst[1]:.0e} of the original module's (allowed: "
+        f"{GRADIENT:.0e}). "
         "A cell holds the larger of the two; – : the exporter itself refuses the net."
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select, update
 
 from jobs import line, tables
 from jobs.callers import EVERYBODY, Caller
@@ -18,8 +18,8 @@ from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound, TeacherNotFound
 from jobs.origins import Origin, inherited
-from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs, teacher_from_row
-from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
+from jobs.rows import WARNINGS, append_events, json_text, read_jobs, select_jobs, teacher_from_row
+from jobs.schemas import DEPTH, Job, JobPage, JobSpec, JobState, JobWarning, TeacherRef
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -27,6 +27,15 @@ _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURSOR = re.compile(r"n([0-9]{1,18})")
 
 _ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))  # built once: building costs more than asking
+
+
+def keep_depth(connection: Connection, teacher_id: str, found: dict[str, Any]) -> None:
+    """Put what running a teacher showed beside what its inspection found."""
+    of_teacher = tables.teachers.c.id == teacher_id
+    row = connection.execute(select(tables.teachers).where(of_teacher).with_for_update()).one_or_none()
+    if row is not None:
+        kept = {**teacher_from_row(row).inspection, DEPTH: found}
+        connection.execute(update(tables.teachers).where(of_teacher).values(inspection=json_text(kept)))
 
 
 def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:

@@ -97,6 +97,10 @@ class Store:
 
         return self._database.write(work)
 
+    def keep_depth(self, teacher_id: str, found: dict[str, Any]) -> None:
+        """Keep with a teacher what running it showed; nothing happens where the teacher is gone."""
+        self._database.write(lambda transaction: queries.keep_depth(transaction.connection, teacher_id, found))
+
     def get_teacher(self, teacher_id: str) -> TeacherRef:
         """One teacher; TeacherNotFound."""
         return self._database.read(lambda connection: queries.teacher_with_id(connection, teacher_id))

@@ -60,27 +60,26 @@ def _attention(call: Call) -> list[Shape]:
         raise Unsupported("it keeps keys and values of earlier calls")
     given = call.attributes
     folded = call.rank == 3  # (N, length, heads x size)
-    heads = tuple(int(given.get(f"{which}_num_heads", 0)) if folded else call.shape(at)[1] for which, at in _HEADS)
-    query, key, value = (_apart(call.shape(at), count) for at, count in zip((0, 1, 2), (heads[0], *heads[1:] * 2)))
-    if query[3] != key[3] or key[2] != value[2] or query[0] != key[0] or heads[0] % heads[1]:
+    heads, shared = (
+        int(given.get(f"{which}_num_heads", 0)) if folded else call.shape(at)[1] for at, which in enumerate(("q", "kv"))
+    )
+    query, key, value = _apart(call.shape(0), heads), _apart(call.shape(1), shared), _apart(call.shape(2), shared)
+    if query[3] != key[3] or key[1:3] != value[1:3] or query[0] != key[0] or heads % shared:
         raise Unsupported(f"queries {query}, keys {key} and values {value} do not fit together")
-    scores = (query[0], heads[0], query[2], key[2])
+    scores = (query[0], heads, query[2], key[2])
     bear(scores)
     if call.given(3) and broadcast(call.shape(3), scores) != scores:
         raise Unsupported("its mask does not fit the scores")
     call.attributes = {
-        "heads": heads,
+        "heads": (heads, shared),
         "folded": folded,
         "causal": bool(given.get("is_causal", 0)),
         "scale": float(given.get("scale", 1 / math.sqrt(query[3]))),
         "softcap": float(given.get("softcap", 0.0)),
     }
     if folded:
-        return [(query[0], query[2], heads[0] * value[3])]
-    return [(query[0], heads[0], query[2], value[3])]
-
-
-_HEADS = (("q", 0), ("kv", 1))
+        return [(query[0], query[2], heads * value[3])]
+    return [(query[0], heads, query[2], value[3])]
 
 
 def _apart(shape: Shape, heads: int) -> Shape:

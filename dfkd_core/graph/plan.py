@@ -44,7 +44,9 @@ def _macs_of_gemm(step: Step, inputs: list[Shape], output: Shape) -> int:
 
 def _macs_of_einsum(step: Step, inputs: list[Shape], output: Shape) -> int:
     terms = str(step.attributes["equation"]).partition("->")[0].split(",")
-    sizes = {letter: size for term, shape in zip(terms, inputs, strict=True) for letter, size in zip(term, shape)}
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        sizes |= zip(term, shape, strict=True)
     return math.prod(sizes.values()) if len(terms) > 1 else 0
 
 
@@ -91,6 +93,11 @@ class Plan:
     def macs(self) -> int:
         """Multiply-adds of convolutions and matrix products for one image."""
         return sum(self.macs_of(step) for step in self.steps)
+
+    @property
+    def activations(self) -> int:
+        """Elements of all values that are computed for one image."""
+        return sum(math.prod(self.shapes[name]) for step in self.steps for name in step.outputs if name in self.shapes)
 
     def macs_of(self, step: Step) -> int:
         """Multiply-adds of one step for one image; 0 for what is neither convolution nor matrix product."""

@@ -42,7 +42,9 @@ def _resize(call: Call) -> list[Shape]:
         rounding = given.get("nearest_mode", "floor" if call.opset < 11 else "round_prefer_floor")
         call.op, call.attributes = "Pixels", {"places": _places(shape, sizes, scales, where=where, rounding=rounding)}
     elif mode in ("linear", "cubic") and where in _CORNERS:
-        if mode == "cubic" and (given.get("cubic_coeff_a", _TORCH_CUBIC) != _TORCH_CUBIC or given.get("exclude_outside")):
+        if mode == "cubic" and (
+            given.get("cubic_coeff_a", _TORCH_CUBIC) != _TORCH_CUBIC or given.get("exclude_outside")
+        ):
             raise Unsupported("a cubic of another coefficient")
         how = {"linear": "bilinear", "cubic": "bicubic"}[mode]
         call.attributes = {"mode": how, "sizes": sizes[2:], "align_corners": _CORNERS[where]}

@@ -5,6 +5,7 @@ multiple of the batch; it stays in the plan as `Scaled`. So no Shape, Gather or 
 and a graph that was exported for one batch size is rewritten where that can be done.
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -31,6 +32,9 @@ RULES: dict[str, Rule] = {
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
+MAX_MACS = 10**12  # for one image; a ViT-L on 384 pixels takes 2e11
+MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
+MAX_FOLDED = 2**28  # elements of all constants that are computed from others
 MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
 EXPORT_HINT = (
@@ -59,7 +63,7 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
             _visit(walk, node)
         except Unsupported as reason:
             raise _refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
             raise _refusal(
                 [f"{readable(node.name)}: {node.op_type} — its attributes or inputs are malformed"]
             ) from error
@@ -208,6 +212,9 @@ def _fold(
     fold = FOLDS.get(calls[0].op)
     if fold is None or len(shapes[0]) != 1:
         return _fold_split(walk, node, calls[0]) if calls[0].op == "Split" and len(shapes[0]) > 0 else False
+    walk.folded += sum(math.prod(shape) for shape in (shapes[0][0], shapes[1][0]))
+    if walk.folded > MAX_FOLDED:
+        raise Unsupported("the constants that the graph computes are too large")
     with np.errstate(all="ignore"):
         one = np.asarray(fold([host for host in calls[0].hosts if host is not None], calls[0].attributes))
         same = calls[0].attributes == calls[1].attributes and all(
@@ -290,7 +297,7 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
     used = {operand for step in steps for operand in step.inputs if operand}
     if signature.name not in used:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
-    return Plan(
+    plan = Plan(
         input_name=signature.name,
         output_name=name,
         input_shape=signature.shape,
@@ -306,6 +313,24 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
         operators=dict(Counter(node.op_type for node in model.graph.node)),
         normalisations=(*done, *_further(walk, model, signature)),
     )
+    _check_size(plan)
+    return plan
+
+
+def _check_size(plan: Plan) -> None:
+    """Refuse what could be computed only by somebody else's computer, and what no computer can."""
+    if plan.macs > MAX_MACS or plan.activations > MAX_ACTIVATIONS:
+        raise TeacherInvalid(
+            f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds and {plan.activations:.1e} values "
+            "for one image",
+            hint=f"At most {MAX_MACS:.0e} multiply-adds and {MAX_ACTIVATIONS:.1e} values are taken: "
+            "use smaller images.",
+        )
+    for name, array in plan.constants.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise TeacherInvalid(
+                f"tensor {readable(name)} holds NaN", hint="Upload a checkpoint from before it diverged."
+            )
 
 
 def _for_one(shapes: tuple[Shape, Shape], probes: tuple[int, int]) -> Shape:

@@ -114,7 +114,11 @@ def attention(
     if rank == 3:
         attributes |= {"q_num_heads": heads, "kv_num_heads": shared}
     shape = whole(0, heads, 24 // heads, 4) if rank == 4 else whole(0, 4, 24)
-    nodes = [node("Reshape", ["images", "shape"], ["q"]), node("MatMul", ["q", "wk"], ["k"]), node("MatMul", ["q", "wv"], ["v"])]
+    nodes = [
+        node("Reshape", ["images", "shape"], ["q"]),
+        node("MatMul", ["q", "wk"], ["k"]),
+        node("MatMul", ["q", "wv"], ["v"]),
+    ]
     nodes += [node("Attention", ["q", "k", "v", *(["mask"] if mask is not None else [])], **attributes)]
     wide = 4 if rank == 4 else 24
     narrow = wide if rank == 4 else 24 * shared // heads
@@ -157,7 +161,9 @@ CASES: dict[str, ModelProto] = {
     **{op: logical(op) for op in ("And", "Or")},
     **{op: unary(op) for op in ("Atan", "Sinh", "Cosh", "Asinh")},
     **{op: bounded(op) for op in ("Asin", "Acos", "Atanh", "Tan")},
-    "Acosh": flattened([node("Exp", ["images"], ["e"]), node("Add", ["e", "c"], ["p"]), node("Acosh", ["p"])], {"c": np.float32(1.2)}),
+    "Acosh": flattened(
+        [node("Exp", ["images"], ["e"]), node("Add", ["e", "c"], ["p"]), node("Acosh", ["p"])], {"c": np.float32(1.2)}
+    ),
     "Sign": signed_root(),
     "Shrink": unary("Shrink", lambd=0.3, bias=0.2),
     "Swish": unary("Swish", opset=24, alpha=0.7),

@@ -158,10 +158,10 @@ class Swin(nn.Module):
         super().__init__()
 
         def block(shift: int) -> nn.Module:
-            mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-            return nn.Sequential(
-                Plus(nn.Sequential(nn.LayerNorm(width), WindowAttention(width, 4, shift))), Plus(mlp)
+            mlp = nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
             )
+            return nn.Sequential(Plus(nn.Sequential(nn.LayerNorm(width), WindowAttention(width, 4, shift))), Plus(mlp))
 
         self.patches, self.norm = nn.Conv2d(3, width, 2, stride=2), nn.LayerNorm(width)
         self.blocks = nn.Sequential(block(0), block(2), PatchMerging(width), nn.LayerNorm(2 * width))

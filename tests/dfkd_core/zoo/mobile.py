@@ -140,5 +140,3 @@ def ghostnet() -> nn.Module:
     first = Plus(nn.Sequential(Ghost(8, 24), excite(24), Ghost(24, 8, None)))
     down = [Ghost(8, 19), *conv_bn(19, 19, None, stride=2, groups=19), excite(19), Ghost(19, 12, None)]
     return nn.Sequential(conv_bn(3, 8, stride=2), first, *down, *head(12))
-
-

@@ -70,7 +70,12 @@ def squeezenet() -> nn.Module:
 
 def inception() -> nn.Module:
     """Branches of several kernels, asymmetric ones among them, and a pooling branch."""
-    asymmetric = [nn.Conv2d(8, 4, (1, 5), padding=(0, 2)), nn.ReLU(), nn.Conv2d(4, 4, (5, 1), padding=(2, 0)), nn.ReLU()]
+    asymmetric = [
+        nn.Conv2d(8, 4, (1, 5), padding=(0, 2)),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, (5, 1), padding=(2, 0)),
+        nn.ReLU(),
+    ]
     mixed = Parallel(
         conv_bn(8, 4, kernel=1),
         nn.Sequential(*conv_bn(8, 4, kernel=1), *conv_bn(4, 6)),

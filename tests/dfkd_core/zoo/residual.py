@@ -45,7 +45,9 @@ def resnext() -> nn.Module:
 
 
 def se_resnet() -> nn.Module:
-    return nn.Sequential(conv_bn(3, 8), bottleneck(8, 16, 2, excite=True), bottleneck(16, 16, 1, excite=True), *head(16))
+    return nn.Sequential(
+        conv_bn(3, 8), bottleneck(8, 16, 2, excite=True), bottleneck(16, 16, 1, excite=True), *head(16)
+    )
 
 
 class PreActivation(nn.Module):

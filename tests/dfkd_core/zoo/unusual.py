@@ -42,7 +42,7 @@ def activations() -> nn.Module:
     smooth = [nn.ELU(), nn.SELU(), nn.CELU(0.7), nn.Softplus(), nn.Mish(), nn.Softsign(), nn.Tanhshrink(), nn.GELU()]
     smooth += [nn.LogSigmoid(), nn.SiLU(), nn.GLU(1), nn.Softmax2d(), nn.GELU(approximate="tanh")]
     bent = [nn.PReLU(8), nn.PReLU(), nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh(-0.7, 0.9), nn.ReLU6()]
-    bent += [nn.Softshrink(0.1), nn.Hardshrink(0.05), nn.LeakyReLU(0.2), nn.Threshold(0.1, 0.0), nn.RReLU()]
+    bent += [nn.Softshrink(0.1), nn.Hardshrink(0.05), nn.LeakyReLU(0.2)]
     joined = 8 * (len(smooth) + len(bent)) - 4
     return nn.Sequential(conv_bn(3, 8, None), Parallel(*smooth, *bent), nn.Conv2d(joined, 8, 1), *head(8))
 
@@ -53,21 +53,41 @@ def pools() -> nn.Module:
         nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
         nn.AvgPool2d(3, 2, 1, ceil_mode=True),
         nn.MaxPool2d(3, 2, 1, ceil_mode=True),
-        nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 2, ceil_mode=True), nn.ConstantPad2d((0, 0, 0, 0), 0.0)),
+        nn.Sequential(
+            nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(2, 2, ceil_mode=True), nn.ConstantPad2d((0, 0, 0, 0), 0.0)
+        ),
     ]
-    merged = [Parallel(*side[:3]), nn.Conv2d(24, 12, 3, stride=2), nn.ReLU(), nn.LPPool2d(2, 2), nn.AdaptiveMaxPool2d(1)]
+    merged = [
+        Parallel(*side[:3]),
+        nn.Conv2d(24, 12, 3, stride=2),
+        nn.ReLU(),
+        nn.LPPool2d(2, 2),
+        nn.AdaptiveMaxPool2d(1),
+    ]
     return nn.Sequential(conv_bn(3, 8), *merged, nn.Flatten(), nn.Linear(12, NUM_CLASSES))
 
 
 def adaptive() -> nn.Module:
     """An adaptive pool whose windows differ in size."""
-    return nn.Sequential(conv_bn(3, 8), nn.AdaptiveAvgPool2d(5), conv_bn(8, 8), nn.Flatten(), nn.Linear(200, NUM_CLASSES))
+    return nn.Sequential(
+        conv_bn(3, 8), nn.AdaptiveAvgPool2d(5), conv_bn(8, 8), nn.Flatten(), nn.Linear(200, NUM_CLASSES)
+    )
 
 
 def dilated() -> nn.Module:
     """Atrous convolutions in parallel (ASPP), reflected and replicated borders, a 1-D head."""
-    rates = [conv_bn(8, 4, kernel=1), nn.Conv2d(8, 4, 3, padding=2, dilation=2), nn.Conv2d(8, 4, 3, padding=4, dilation=4)]
-    borders = [nn.ReflectionPad2d(1), nn.Conv2d(12, 8, 3), nn.ReLU(), nn.ReplicationPad2d((1, 0, 2, 1)), nn.MaxPool2d(2)]
+    rates = [
+        conv_bn(8, 4, kernel=1),
+        nn.Conv2d(8, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(8, 4, 3, padding=4, dilation=4),
+    ]
+    borders = [
+        nn.ReflectionPad2d(1),
+        nn.Conv2d(12, 8, 3),
+        nn.ReLU(),
+        nn.ReplicationPad2d((1, 0, 2, 1)),
+        nn.MaxPool2d(2),
+    ]
     line = [nn.Flatten(2), nn.Conv1d(8, 8, 5, stride=2), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2)]
     last = [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, NUM_CLASSES)]
     return nn.Sequential(conv_bn(3, 8), Parallel(*rates), nn.ReLU(), *borders, *line, *last)
@@ -124,7 +144,9 @@ class SpatialTransformer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.look = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh())
+        self.look = nn.Sequential(
+            nn.AvgPool2d(4), nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh()
+        )
         self.body = nn.Sequential(conv_bn(3, 8, stride=2), *head(8))
         self.register_buffer("same", torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
 
@@ -139,7 +161,9 @@ class CosineHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv_bn(3, 8, stride=2), conv_bn(8, 16, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.body = nn.Sequential(
+            conv_bn(3, 8, stride=2), conv_bn(8, 16, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
         self.weight = nn.Parameter(torch.randn(NUM_CLASSES, 16))
 
     def forward(self, images: Tensor) -> Tensor:
