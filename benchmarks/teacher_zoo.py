@@ -124,26 +124,27 @@ def judge_net(name: str, ways: Sequence[str]) -> list[Cell]:
 
 
 def run(nets: Sequence[str], ways: Sequence[str], *, jobs: int, diary: Path | None) -> list[Cell]:
-    """All cells, row by row; rows that stand in the diary are not run again."""
-    rows = _read_diary(diary, ways)
+    """All cells; those that stand in the diary are not run again."""
+    cells = _read_diary(diary)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        running = {pool.submit(judge_net, name, ways): name for name in nets if name not in rows}
+        missing = {name: [way for way in ways if (name, way) not in cells] for name in nets}
+        running = {pool.submit(judge_net, name, left): name for name, left in missing.items() if left}
         for done in as_completed(running):
-            row = rows[running[done]] = done.result()
+            row = done.result()
+            cells |= {(cell.net, cell.way): cell for cell in row}
             print(summary(row), flush=True)
             if diary is not None:
                 with diary.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps([asdict(cell) for cell in row]) + "\n")
-    return [cell for name in nets for cell in rows[name]]
+                    file.writelines(json.dumps(asdict(cell)) + "\n" for cell in row)
+    return [cells[name, way] for name in nets for way in ways]
 
 
-def _read_diary(diary: Path | None, ways: Sequence[str]) -> dict[str, list[Cell]]:
+def _read_diary(diary: Path | None) -> dict[tuple[str, str], Cell]:
     if diary is None or not diary.exists():
         return {}
-    rows = [[Cell(**cell) for cell in json.loads(line)] for line in diary.read_text(encoding="utf-8").splitlines()]
-    wanted = [[cell for cell in row if cell.way in ways] for row in rows]
-    return {row[0].net: row for row in wanted if len(row) == len(ways)}
+    cells = [Cell(**json.loads(line)) for line in diary.read_text(encoding="utf-8").splitlines()]
+    return {(cell.net, cell.way): cell for cell in cells}
 
 
 def summary(row: Sequence[Cell]) -> str:
@@ -212,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("nets", nargs="*", default=list(zoo.ZOO), help="only these nets; nothing is written then")
     parser.add_argument("--ways", nargs="*", default=list(WAYS), help="only these ways; nothing is written then")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
-    parser.add_argument("--diary", type=Path, help="rows that are done; a run that was interrupted goes on from there")
+    parser.add_argument("--diary", type=Path, help="cells that are done; a run that was interrupted goes on from there")
     options = parser.parse_args(arguments)
     cells = run(options.nets, options.ways, jobs=options.jobs, diary=options.diary)
     for cell in cells:

@@ -70,11 +70,20 @@ def _gather_nd(values: list[Array], attributes: Attributes) -> Array:
     return values[0].reshape(-1, *values[0].shape[axes:])[indices]
 
 
+_matmul = _binary(np.matmul)
+
+
 def _gemm(values: list[Array], attributes: Attributes) -> Array:
     first = values[0].T if attributes["flip_a"] else values[0]
     second = values[1].T if attributes["flip_b"] else values[1]
-    product = attributes["alpha"] * (first @ second)
+    product: Any = _matmul([first, second], attributes)
+    product = attributes["alpha"] * product
     return np.asarray(product + attributes["beta"] * values[2] if len(values) > 2 else product, first.dtype)
+
+
+def _einsum(values: list[Array], attributes: Attributes) -> Array:
+    operands: list[Any] = list(values)  # Any: arrays of whatever element
+    return np.asarray(np.einsum(attributes["equation"], *operands))
 
 
 def _softmax(values: list[Array], attributes: Attributes) -> Array:
@@ -105,7 +114,7 @@ FOLDS: dict[str, Fold] = {
     "Cast": _cast,
     "Where": lambda values, _: np.where(values[0], values[1], values[2]),
     "Clip": lambda values, a: np.clip(values[0], a["min"], a["max"]).astype(values[0].dtype),
-    "MatMul": _binary(np.matmul),
+    "MatMul": _matmul,
     "Add": _binary(np.add),
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
@@ -135,7 +144,7 @@ FOLDS: dict[str, Fold] = {
     "Tanh": _unary(np.tanh),
     "Softmax": _softmax,
     "Gemm": _gemm,
-    "Einsum": lambda values, attributes: np.einsum(attributes["equation"], *values),
+    "Einsum": _einsum,
     "Floor": _unary(np.floor),
     "Ceil": _unary(np.ceil),
     "Round": _unary(np.round),

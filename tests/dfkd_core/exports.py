@@ -43,7 +43,6 @@ WAYS = {
     "legacy batch 1": Way(dynamo=False, batch=1),
     "legacy batch 3": Way(dynamo=False, batch=3),
 }
-CANNOT_EXPORT = {("vit", "legacy 11"), ("vit", "legacy 13 unfolded"), ("multihead_vit", "legacy 11")}  # attention: 14
 
 
 @functools.cache
