@@ -161,11 +161,13 @@ def table(cells: Sequence[Cell], ways: Sequence[str]) -> str:
     for cell in cells:
         rows[cell.net][cell.way] = cell
     lines = ["| net | " + " | ".join(ways) + " |", "|---" * (len(ways) + 1) + "|"]
-    lines += [f"| {net} | " + " | ".join(_mark(row[way]) for way in ways) + " |" for net, row in rows.items()]
+    lines += [f"| {net} | " + " | ".join(_mark(row.get(way)) for way in ways) + " |" for net, row in rows.items()]
     return "\n".join(lines)
 
 
-def _mark(cell: Cell) -> str:
+def _mark(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
     if cell.verdict == "read":
         return f"{max(cell.parity or 0.0, cell.gradient or 0.0):.0e}"
     return {"cannot-export": "–", "wrong": "**wrong**"}.get(cell.verdict, "refused")
@@ -194,7 +196,7 @@ def _introduction(cells: Sequence[Cell]) -> str:
         f"The largest difference to ONNX Runtime is {worst[0]:.0e} of the largest logit (allowed: {PARITY:.0e}), the "
         f"largest error of the gradient at the images {worst[1]:.0e} of the original module's (allowed: "
         f"{GRADIENT:.0e}). "
-        "A cell holds the larger of the two; – : the exporter itself refuses the net."
+        "A cell holds the larger of the two; – : the exporter itself refuses the net; empty: not run in this record."
     )
 
 
