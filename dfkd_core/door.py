@@ -8,6 +8,7 @@ from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, 
 from dfkd_core.inspection import Inspection
 from dfkd_core.layers import NetworkDescription
 from dfkd_core.students import describe
+from dfkd_core.suitability import lacking
 
 S = TypeVar("S", bound=DistillSpec)
 
@@ -99,12 +100,12 @@ def check_smaller(name: str, parameters: int, of_teacher: int) -> None:
 def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
     config = spec.distillation
     for role, options in (("method", config.method_options), ("memory", config.memory_options)):
-        lacking = sorted(options.needs - set(inspection.offers))
-        if lacking:
+        needs = lacking(options.needs, inspection.offers)
+        if needs:
             name = config.method if role == "method" else config.memory
-            hints = [warning["hint"] for warning in inspection.warnings if "batchnorm" in lacking]
+            hints = [warning["hint"] for warning in inspection.warnings if "batchnorm" in needs]
             raise RequirementError(
-                f"{name} needs {', '.join(lacking)}, which this teacher does not offer",
+                f"{name} needs {', '.join(needs)}, which this teacher does not offer",
                 hint=hints[0] if hints else f"Choose another {role}: GET /menu.",
                 pointer=f"/distillation/{role}",
             )

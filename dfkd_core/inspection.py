@@ -22,6 +22,7 @@ from dfkd_core import errors
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.reexport import ReExport, export_line, re_export
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ class Inspection(BaseModel):
     opset: int | None = Field(None, description="ONNX operator-set version.")
     parameters: int = Field(description="Learned numbers.")
     macs: int | None = Field(None, description="Multiply-adds of convolutions and matrix products for one image.")
+    activation_bytes: int | None = Field(
+        None, description="Float32 bytes of all that is computed for one image: what its gradient has to keep."
+    )
+    exporter: str | None = Field(
+        None, description="What wrote the ONNX file: pytorch-dynamo, pytorch-legacy, or its own signature."
+    )
+    exporter_version: str | None = Field(None, description="Its version.")
     input_name: str | None = Field(None, description="Name of the ONNX graph's input.")
     output_name: str | None = Field(None, description="Name of the ONNX graph's output.")
     input_shape: list[int] | None = Field(
@@ -61,6 +69,7 @@ class Inspection(BaseModel):
     operators: dict[str, int] = Field(default_factory=dict, description="How often each ONNX operator occurs.")
     normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
     offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
+    re_export: ReExport | None = Field(None, description="The line that would improve it; null: nothing to gain.")
     warnings: list[dict[str, str]] = Field(default_factory=list, description="Each with code, detail and hint.")
 
 
@@ -75,8 +84,8 @@ def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
     return _inspect_safetensors(path, spec)
 
 
-def folded_warning(status: str) -> dict[str, str]:
-    """The warning of a teacher whose statistics are, or may be, gone."""
+def folded_warning(status: str, line: str = EXPORT_LINE) -> dict[str, str]:
+    """The warning of a teacher whose statistics are, or may be, gone; `line` would keep them."""
     what = {
         "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
         "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
@@ -85,11 +94,12 @@ def folded_warning(status: str) -> dict[str, str]:
     return {
         "code": "teacher-batchnorm-folded",
         "detail": f"{what}, so no method can use them.",
-        "hint": f"Re-export with the statistics kept: {EXPORT_LINE}",
+        "hint": f"Re-export with the statistics kept: {line}",
     }
 
 
 def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
+    from dfkd_core.graph.exporter import exporter_of
     from dfkd_core.graph.reader import read_plan
     from dfkd_core.graph.statistics import batchnorm_of
 
@@ -97,17 +107,22 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
     shape = None if spec.input is None else tuple(spec.input.shape)
     try:
-        plan, _ = read_plan(path, input_shape=shape)
+        plan, model = read_plan(path, input_shape=shape)
     except TeacherMismatch as error:
         if error.pointer == "/teacher/input":
             return _inspect_unsized(path)
         raise
     status, present = batchnorm_of(plan)
+    exporter, version = exporter_of(model)
+    line = export_line(exporter, input_name=plan.input_name, output_name=plan.output_name, shape=plan.input_shape)
     return Inspection(
         format="onnx",
+        exporter=exporter,
+        exporter_version=version,
         opset=plan.opset,
         parameters=plan.parameters,
         macs=plan.macs,
+        activation_bytes=4 * plan.activations,
         input_name=plan.input_name,
         output_name=plan.output_name,
         input_shape=list(plan.input_shape),
@@ -117,7 +132,8 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
         operators=dict(sorted(plan.operators.items())),
         normalisations=list(plan.normalisations),
         offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
-        warnings=[folded_warning(status)] if status in ("folded", "partial", "unknown") else [],
+        re_export=re_export(line, batchnorm=status, batch=plan.batch, normalisations=plan.normalisations),
+        warnings=[folded_warning(status, line)] if status in ("folded", "partial", "unknown") else [],
     )
 
 
@@ -152,6 +168,7 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
         format="safetensors",
         parameters=learned,
         macs=None if description is None else description.macs,
+        activation_bytes=None if description is None else 4 * description.activations,
         input_shape=None if description is None else list(description.input_shape),
         num_classes=None if description is None else description.num_classes,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),

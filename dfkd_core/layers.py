@@ -43,6 +43,10 @@ class Layer(ABC):
         """Multiply-adds for one image whose shape in front of this layer is `shape`."""
         return 0
 
+    def activations(self, shape: Shape) -> int:
+        """Elements that it computes for one image whose shape in front of this layer is `shape`."""
+        return math.prod(self.output_shape(shape))
+
     def weights(self) -> dict[str, Shape]:
         """Trained tensors by name."""
         return {}
@@ -207,6 +211,13 @@ class Sequential(Layer):
             shape = layer.output_shape(shape)
         return total
 
+    def activations(self, shape: Shape) -> int:
+        total = 0
+        for _, layer in self.chain:
+            total += layer.activations(shape)
+            shape = layer.output_shape(shape)
+        return total
+
     def weights(self) -> dict[str, Shape]:
         return {f"{name}.{key}": shape for name, layer in self.chain for key, shape in layer.weights().items()}
 
@@ -238,6 +249,13 @@ class Residual(Layer):
         branches = Sequential(self.body).macs(inner) + Sequential(self.shortcut).macs(inner)
         tail = Sequential(self.after).macs(Sequential(self.body).output_shape(inner))
         return Sequential(self.before).macs(shape) + branches + tail
+
+    def activations(self, shape: Shape) -> int:
+        inner = Sequential(self.before).output_shape(shape)
+        added = Sequential(self.body).output_shape(inner)
+        branches = Sequential(self.body).activations(inner) + Sequential(self.shortcut).activations(inner)
+        ends = Sequential(self.before).activations(shape) + Sequential(self.after).activations(added)
+        return ends + branches + math.prod(added)
 
     def weights(self) -> dict[str, Shape]:
         return self._all().weights()
@@ -279,6 +297,11 @@ class NetworkDescription:
     def macs(self) -> int:
         """Multiply-adds of convolutions and linear layers for one image."""
         return self.body.macs(self.input_shape)
+
+    @property
+    def activations(self) -> int:
+        """Elements of all that is computed for one image."""
+        return self.body.activations(self.input_shape)
 
     def tensors(self) -> dict[str, Shape]:
         """Name and shape of every tensor in a weight file: parameters and running statistics.

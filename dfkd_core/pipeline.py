@@ -7,7 +7,7 @@ through `on_step`. A run that is resumed repeats the short stages and continues 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import dfkd_core
 from dfkd_core import door
 from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
-from dfkd_core.errors import AgreementBelowTarget
+from dfkd_core.errors import AgreementBelowTarget, TeacherError
 from dfkd_core.evaluate import evaluate, file_facts, latency, versions
 from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
 from dfkd_core.inspection import Inspection, inspect_file
@@ -38,7 +39,7 @@ from dfkd_core.report import (
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth
+from dfkd_core.teachers.depth import check_depth, depth_report
 from dfkd_core.teachers.teacher import Teacher
 
 STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, "verify": 0.03}
@@ -127,6 +128,11 @@ class _Stages:
         share = self.start_of("distill") + STAGE_SHARES["distill"] * update.fraction
         return self.on_step(replace(update, fraction=share))
 
+    def tell_depth(self, found: dict[str, Any]) -> None:
+        """Tell what running the teacher showed."""
+        data = {**found, "checked_by": dfkd_core.__version__}
+        self.on_step(Update(kind="depth", stage="inspect", fraction=self.start_of("inspect"), data=data))
+
     def warn(self, warning: ReportWarning, *, stage: str) -> None:
         """Tell a warning through the seam."""
         data = warning.model_dump()
@@ -176,8 +182,14 @@ def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: tor
 
 def _inspect(case: _Case, stages: _Stages) -> TeacherDepth:
     with stages.stage("inspect"):
-        depth = check_depth(case.teacher, case.teacher_path, generator=case.streams["depth"])
-        return TeacherDepth.model_validate({**asdict(depth), "batches": list(depth.batches)})
+        try:
+            depth = check_depth(case.teacher, case.teacher_path, generator=case.streams["depth"])
+        except TeacherError as error:
+            stages.tell_depth({"passed": False, "code": error.code, "detail": error.detail, "hint": error.hint})
+            raise
+        found = depth_report(depth)
+        stages.tell_depth({"passed": True, "measured": found.model_dump()})
+        return found
 
 
 def _warn(case: _Case, stages: _Stages, warning: ReportWarning, *, stage: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back", "checkpoint", "warning"]
+UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back", "checkpoint", "depth", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +13,7 @@ class Update:
 
     stage: {} · progress: {"losses": {name: float}} · published: {"agreement": float} ·
     rolled-back: {"reason": str} · fell-back: {"reason", "from", "to"} · checkpoint: {"path": str} ·
+    depth: {"passed": bool, "checked_by": version, and "measured" or "code", "detail", "hint"} of the teacher ·
     warning: {"code", "detail", "hint"}.
     """
 

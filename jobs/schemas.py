@@ -140,6 +140,9 @@ class ArtifactRef(Value):
     media_type: str = Field(description="What the bytes are.")
 
 
+DEPTH = "depth"  # in TeacherRef.inspection: what running it showed, once a job did
+
+
 class TeacherRef(Value):
     """An uploaded teacher: immutable, known by the digest of its bytes."""
 

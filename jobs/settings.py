@@ -38,6 +38,10 @@ class Settings(BaseSettings):
     )
     inspection_timeout_seconds: float = Field(30.0, gt=0, description="Longest structural inspection of a teacher.")
     inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of that inspection.")
+    max_teacher_macs: int = Field(10**12, gt=0, description="Most multiply-adds of a teacher for one image.")
+    max_activation_bytes: int = Field(
+        64 * 1024**3, gt=0, description="Most that a teacher may compute for one batch, in bytes of float32."
+    )
 
     lease_seconds: float = Field(60.0, gt=0, description="A claimed job is given up when its lease is this old.")
     heartbeat_seconds: float = Field(15.0, gt=0, description="How often a supervisor renews its lease.")

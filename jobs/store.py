@@ -68,6 +68,12 @@ class Store(Belongings):
         """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
         self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
 
+    # Teachers
+
+    def keep_depth(self, job_id: str, found: dict[str, Any]) -> None:
+        """Keep with a job's teacher what running it showed; nothing happens where either is gone."""
+        self._database.write(lambda transaction: teachers.keep_depth(transaction.connection, job_id, found))
+
     # What there is
 
     def queue_depth(self) -> dict[JobState, int]:

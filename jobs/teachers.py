@@ -4,10 +4,11 @@ The bytes of a teacher are kept once, under their digest, whoever has uploaded t
 own: when it came, and what was found under what this tenant said. Knowing a digest is not having the teacher.
 """
 
+import json
 import re
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, exists, insert, literal, select
+from sqlalchemy import Connection, Select, and_, bindparam, exists, insert, literal, select, update
 
 from jobs import tables
 from jobs.callers import DEFAULT_TENANT
@@ -15,7 +16,7 @@ from jobs.clock import now
 from jobs.database import Transaction, dialect_insert
 from jobs.errors import TeacherNotFound
 from jobs.rows import json_text, teacher_from_row
-from jobs.schemas import TeacherRef
+from jobs.schemas import DEPTH, TeacherRef
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -47,6 +48,17 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef) -> tuple[Teacher
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **told)
     new = connection.execute(holds.on_conflict_do_nothing().returning(_held.c.tenant)).first() is not None
     return teacher_with_id(connection, tenant, ref.id), new
+
+
+def keep_depth(connection: Connection, job_id: str, found: dict[str, Any]) -> None:
+    """Put what running a job's teacher showed beside what its tenant was told of it."""
+    of_job = select(tables.jobs.c.tenant, tables.jobs.c.teacher_id).where(tables.jobs.c.id == job_id).subquery()
+    holding = (_held.c.tenant == of_job.c.tenant, _held.c.teacher_id == of_job.c.teacher_id)
+    row = connection.execute(select(_held).join(of_job, and_(*holding)).with_for_update(of=_held)).one_or_none()
+    if row is not None:
+        kept = json_text({**json.loads(row.inspection), DEPTH: found})
+        held = (_held.c.tenant == row.tenant, _held.c.teacher_id == row.teacher_id)
+        connection.execute(update(_held).where(*held).values(inspection=kept))
 
 
 def adopt(transaction: Transaction) -> int:

@@ -9,12 +9,13 @@ import re
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from dfkd_core import overrides
+from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError
 from jobs.artifacts import open_artifacts
 from jobs.errors import LedgerError, LedgerUnavailable
@@ -271,6 +272,30 @@ def students(
 
 
 @app.command()
+def inspect(
+    teacher: Annotated[Path, typer.Argument(help="An ONNX or safetensors file.", exists=True, dir_okay=False)],
+    architecture: Annotated[
+        str | None, typer.Option(help="Of a safetensors teacher; `dfkd students` lists them.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="path=value, from the spec's `teacher`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a teacher is, which methods it can serve, and whether it computes and differentiates as it should.
+
+    Needs no service. Exit code 4 where the teacher would be refused.
+    """
+    from service.examination import examine, show_examination
+
+    found = examine(teacher, _teacher_spec(architecture, shape, assign or []))
+    if as_json:
+        out.print(found.model_dump_json(indent=2))
+    else:
+        show_examination(out, found)
+    raise typer.Exit(Exit.OK if found.refused is None else Exit.REFUSED)
+
+
+@app.command()
 def janitor(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
@@ -357,6 +382,21 @@ def _teacher(text: str) -> Path | str:
     if re.fullmatch(r"[0-9a-f]{64}", text):
         return text
     raise overrides.BadOption(f"there is no file {text!r}, and it is not the id of a teacher")
+
+
+def _teacher_spec(architecture: str | None, shape: str | None, assignments: list[str]) -> TeacherSpec:
+    """What the options say about a teacher."""
+    document: dict[str, Any] = {}
+    if architecture is not None:
+        document["architecture"] = architecture
+    if shape is not None:
+        document["input"] = {"shape": list(overrides.shape(shape))}
+    overrides.apply(document, assignments)
+    try:
+        return TeacherSpec.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise overrides.BadOption(f"teacher.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _end(code: Exit) -> NoReturn:

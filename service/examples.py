@@ -113,6 +113,16 @@ TEACHER: Document = {
     "format": "onnx",
     "created_at": "2026-01-31T12:00:00Z",
     "inspection": {"format": "onnx", "opset": 18, "parameters": 61706, "input_shape": [1, 32, 32], "num_classes": 10},
+    "methods": {
+        "served": ["dafl", "deepinversion", "pre_dfkd"],
+        "unserved": [{"name": "ddad", "needs": ["batchnorm"], "because": "it has no BatchNorm layers"}],
+        "auto": {
+            "method": "pre_dfkd",
+            "fallback": "dafl",
+            "because": "the teacher has no BatchNorm statistics, so shapes matter more than refinement",
+        },
+    },
+    "depth": None,
 }
 
 RUNNING_JOB: Document = {

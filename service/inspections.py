@@ -11,14 +11,16 @@ from pydantic import ValidationError
 
 import dfkd_core
 from dfkd_core.config import TeacherSpec
+from dfkd_core.cost import CostLimits
 from dfkd_core.inspection import Inspection, inspect_in_child
-from jobs.schemas import TeacherRef
+from jobs.schemas import DEPTH, TeacherRef
 from jobs.settings import Settings
 
 Facts = dict[str, Any]  # Any: JSON
 
 TOLD_SHAPE = "told_shape"
 INSPECTED_BY = "inspected_by"
+BESIDE = {TOLD_SHAPE, INSPECTED_BY, DEPTH}  # what is kept with an inspection and is no part of it
 
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
@@ -49,10 +51,21 @@ def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
     told = _told_shape(spec)
     if told != kept.get(TOLD_SHAPE) and (told is None or told != kept.get("input_shape")):
         return None
+    return inspection_of(known)
+
+
+def inspection_of(known: TeacherRef) -> Inspection | None:
+    """The inspection that is kept with a teacher; None where another version of the service wrote it."""
+    kept = {name: value for name, value in known.inspection.items() if name not in BESIDE}
     try:
-        return Inspection.model_validate({name: kept[name] for name in kept.keys() - {TOLD_SHAPE, INSPECTED_BY}})
+        return Inspection.model_validate(kept)
     except ValidationError:
         return None
+
+
+def cost_limits(settings: Settings) -> CostLimits:
+    """What a teacher may cost here."""
+    return CostLimits(macs=settings.max_teacher_macs, activation_bytes=settings.max_activation_bytes)
 
 
 def _told_shape(spec: TeacherSpec) -> list[int] | None:

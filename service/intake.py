@@ -11,14 +11,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dfkd_core.config import TeacherSpec
+from dfkd_core.cost import check_cost
 from dfkd_core.door import resolve
+from dfkd_core.inspection import Inspection
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin
 from jobs.requests import Receipt, Standing
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
 from service.dependencies import Desk
-from service.inspections import Facts, facts, inspect, recalled
+from service.inspections import Facts, cost_limits, facts, inspect, recalled
 from service.uploads import ReceivedTeacher, Submission
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ def accept_submission(
     with submission.discarded_on_error():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
-        resolved, _, warnings = resolve(spec, inspection)
+        resolved, warnings = _resolved(desk, spec, inspection)
         with _keeping(desk, teacher):
             ref = _ref(teacher, facts(inspection, spec.teacher))
             return _create(desk, resolved, ref, warnings, traceparent=traceparent, receipt=receipt)
@@ -61,7 +63,7 @@ def accept_request(
     if inspection is None:
         with desk.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, desk.settings)
-    resolved, _, warnings = resolve(spec, inspection)
+    resolved, warnings = _resolved(desk, spec, inspection)
     return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
 
 
@@ -73,8 +75,18 @@ def accept_teacher(
     with teacher.upload.discarding():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
+        check_cost(inspection, cost_limits(desk.settings))
         with _keeping(desk, teacher):
             return desk.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
+
+
+def _resolved(desk: Desk, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[dict[str, Any]]]:
+    """What the spec becomes for this teacher, and warnings; refused where this place cannot bear the two."""
+    limits = cost_limits(desk.settings)
+    check_cost(inspection, limits)
+    resolved, _, warnings = resolve(spec, inspection)
+    check_cost(inspection, limits, spec=resolved)
+    return resolved, warnings
 
 
 def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:

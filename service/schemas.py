@@ -5,7 +5,7 @@ no such field: `method` and `memory` are the names, so the schemas that leave do
 """
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,15 +17,8 @@ Schema = dict[str, Any]  # Any: JSON
 _TAG = "name"
 
 
-def classes_of(union: Any) -> Mapping[str, type[BaseModel]]:  # Any: a typing construct
-    """The options classes in an annotated union, by the name that stands in the spec."""
-    annotated = get_args(union)[0]
-    classes: tuple[type[BaseModel], ...] = get_args(annotated) or (annotated,)
-    return {cls.model_fields[_TAG].default: cls for cls in classes}
-
-
-METHODS = classes_of(options.MethodOptions)
-MEMORIES = classes_of(options.MemoryOptions)
+METHODS: Mapping[str, type[BaseModel]] = options.METHODS
+MEMORIES: Mapping[str, type[BaseModel]] = options.MEMORIES
 
 
 def options_schema(cls: type[BaseModel]) -> Schema:

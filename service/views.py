@@ -5,7 +5,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from jobs.schemas import ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
+from dfkd_core.suitability import Suitability, suitability
+from jobs.schemas import DEPTH, ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
+from service.inspections import inspection_of
 from service.problems import TABLE
 
 Json = dict[str, Any]  # Any: JSON values
@@ -70,6 +72,14 @@ class TeacherView(View):
     format: str = Field(description="onnx or safetensors, told from the content.")
     created_at: datetime = Field(description="When it was first uploaded.")
     inspection: Json = Field(description="What the structural inspection found.")
+    methods: Suitability | None = Field(
+        None, description="Methods that it can serve, those that it cannot and why, and what auto would choose."
+    )
+    depth: Json | None = Field(
+        None,
+        description="What running it showed in its newest job: passed, and measured (parity with ONNX Runtime, "
+        "gradient, dead inputs, logits or log-probabilities) or code, detail and hint; null before the first.",
+    )
 
 
 class ArtifactView(View):
@@ -215,7 +225,11 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
 
 
 def teacher_view(teacher: TeacherRef) -> TeacherView:
-    return TeacherView.model_validate(teacher.model_dump())
+    """A teacher with what follows from its inspection."""
+    found = inspection_of(teacher)
+    told = teacher.model_dump()
+    depth = told["inspection"].pop(DEPTH, None)
+    return TeacherView.model_validate({**told, "methods": found and suitability(found), "depth": depth})
 
 
 def warning_view(warning: JobWarning) -> WarningView:

@@ -1,12 +1,17 @@
 """What a runner reports, on its way into the ledger: at most one write a second, whatever the runner does."""
 
 import json
+import logging
 import time
+
+from pydantic import ValidationError
 
 from jobs.claims import Claim
 from jobs.schemas import BestStudent, JobWarning, Progress
 from jobs.store import Store
-from worker.messages import UpdateMessage
+from worker.messages import DepthFinding, UpdateMessage
+
+log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 1.0
 _EVENTS_IN_A_WRITE = 20
@@ -26,6 +31,7 @@ class Journal:
         self._unwritten_best: BestStudent | None = None
         self._events: list[tuple[str, dict[str, object]]] = []
         self._warnings: list[JobWarning] = []
+        self._depth: DepthFinding | None = None
         self._next_write = 0.0
         self._stage = ""
         self._steps = {"step": 0, "total_steps": 0}
@@ -40,6 +46,8 @@ class Journal:
         self._progress = Progress(stage=update.stage, fraction=update.fraction, agreement=agreement, **self._steps)
         if update.kind == "warning":
             self._take_warning(update)
+        elif update.kind == "depth":
+            self._take_depth(update)
         elif update.kind in _TOLD and (update.kind != "stage" or update.stage != self._stage):
             self._take_event(update)
         self._stage = update.stage
@@ -64,6 +72,9 @@ class Journal:
             warnings=self._warnings,
         )
         self._progress, self._unwritten_best, self._events, self._warnings = None, None, [], []
+        if held and self._depth is not None:
+            self._store.keep_depth(self._claim.job.id, self._depth.model_dump(mode="json", exclude_none=True))
+            self._depth = None
         return held
 
     def _take_event(self, update: UpdateMessage) -> None:
@@ -72,6 +83,12 @@ class Journal:
             return
         data = update.data if len(json.dumps(update.data)) <= _EVENT_BYTES else {}
         self._events.append((update.kind, {"stage": update.stage, "step": update.step, **data}))
+
+    def _take_depth(self, update: UpdateMessage) -> None:
+        try:
+            self._depth = DepthFinding.model_validate(update.data)
+        except ValidationError:
+            log.warning("finding about the teacher refused")
 
     def _take_warning(self, update: UpdateMessage) -> None:
         texts = {name: update.data.get(name) for name in ("code", "detail", "hint")}

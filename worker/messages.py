@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dfkd_core.config import Budget, DistillSpec
 from dfkd_core.progress import UpdateKind
+from dfkd_core.report import TeacherDepth
 from jobs.schemas import BestStudent, Sha256, Value
 
 LINE_BYTES = 64 * 1024
@@ -56,6 +57,17 @@ class UpdateMessage(Value):
     agreement: Share | None = None
     published_step: Count | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class DepthFinding(Value):
+    """What running a teacher showed: the data of an update of kind `depth`."""
+
+    passed: bool
+    checked_by: Word
+    measured: TeacherDepth | None = None
+    code: Word | None = None
+    detail: Text | None = None
+    hint: Text | None = None
 
 
 class ProducedFile(Value):

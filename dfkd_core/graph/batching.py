@@ -31,6 +31,12 @@ def rewrite(walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call
         second.keep_inputs(1)
         walk.rewritten = True
         return [shape]
+    if node.op_type == "AffineGrid" and first.attributes["size"][0] == walk.probes[0]:
+        size = (walk.probes[1], *first.attributes["size"][1:])
+        second.attributes = {**first.attributes, "size": size}
+        second.keep_inputs(1)
+        walk.rewritten = True
+        return [(walk.probes[1], *size[2:], 2)]
     if node.op_type == "Concat":
         return _rewrite_concat(walk, node, inputs, first, second)
     return None

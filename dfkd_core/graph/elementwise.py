@@ -5,7 +5,7 @@ from typing import Any
 from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast
 from dfkd_core.graph.plan import Shape
 
-FLOAT, FLOAT16, DOUBLE, BFLOAT16 = 1, 10, 11, 16
+FLOAT, BOOL, FLOAT16, DOUBLE, BFLOAT16 = 1, 9, 10, 11, 16
 
 UNARY: dict[str, dict[str, Any]] = {
     "Identity": {},
@@ -22,6 +22,8 @@ UNARY: dict[str, dict[str, Any]] = {
     "Softplus": {},
     "Softsign": {},
     "Mish": {},
+    "Swish": {"alpha": 1.0},
+    "Shrink": {"lambd": 0.5, "bias": 0.0},
     "Gelu": {"approximate": "none"},
     "Erf": {},
     "Exp": {},
@@ -32,6 +34,15 @@ UNARY: dict[str, dict[str, Any]] = {
     "Neg": {},
     "Sin": {},
     "Cos": {},
+    "Tan": {},
+    "Asin": {},
+    "Acos": {},
+    "Atan": {},
+    "Sinh": {},
+    "Cosh": {},
+    "Asinh": {},
+    "Acosh": {},
+    "Atanh": {},
     "Not": {},
     "Floor": {},
     "Ceil": {},
@@ -40,8 +51,9 @@ UNARY: dict[str, dict[str, Any]] = {
 }
 BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "And", "Or", "Xor")
 COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+TRUTHS = {*COMPARISONS, "And", "Or", "Not"}
 VARIADIC = ("Max", "Min", "Sum", "Mean")
-WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Sign", "Mod", "Xor"}  # taken in arithmetic on constants only
+WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Mod", "Xor"}  # taken in arithmetic on constants only
 
 
 def _unary(call: Call) -> list[Shape]:

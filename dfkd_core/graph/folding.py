@@ -65,6 +65,33 @@ def _pad(values: list[Array], attributes: Attributes) -> Array:
     return np.pad(values[0], attributes["pads"], constant_values=attributes["value"])
 
 
+def _gather_nd(values: list[Array], attributes: Attributes) -> Array:
+    axes, indices = attributes["axes"], np.array(attributes["indices"], np.int64)
+    return values[0].reshape(-1, *values[0].shape[axes:])[indices]
+
+
+_matmul = _binary(np.matmul)
+
+
+def _gemm(values: list[Array], attributes: Attributes) -> Array:
+    first = values[0].T if attributes["flip_a"] else values[0]
+    second = values[1].T if attributes["flip_b"] else values[1]
+    product: Any = _matmul([first, second], attributes)
+    product = attributes["alpha"] * product
+    return np.asarray(product + attributes["beta"] * values[2] if len(values) > 2 else product, first.dtype)
+
+
+def _einsum(values: list[Array], attributes: Attributes) -> Array:
+    operands: list[Any] = list(values)  # Any: arrays of whatever element
+    return np.asarray(np.einsum(attributes["equation"], *operands))
+
+
+def _softmax(values: list[Array], attributes: Attributes) -> Array:
+    axis = attributes["axis"]
+    powers = np.exp(values[0] - values[0].max(axis, keepdims=True))
+    return np.asarray(powers / powers.sum(axis, keepdims=True))
+
+
 Fold = Callable[[list[Array], Attributes], Array]
 
 FOLDS: dict[str, Fold] = {
@@ -78,6 +105,7 @@ FOLDS: dict[str, Fold] = {
     "Gather": lambda values, attributes: np.take(
         values[0], np.array(attributes["indices"], np.int64), attributes["axis"]
     ),
+    "GatherND": _gather_nd,
     "Expand": lambda values, attributes: np.broadcast_to(values[0], attributes["shape"]),
     "Tile": lambda values, attributes: np.tile(values[0], attributes["repeats"]),
     "Pad": _pad,
@@ -86,7 +114,7 @@ FOLDS: dict[str, Fold] = {
     "Cast": _cast,
     "Where": lambda values, _: np.where(values[0], values[1], values[2]),
     "Clip": lambda values, a: np.clip(values[0], a["min"], a["max"]).astype(values[0].dtype),
-    "MatMul": _binary(np.matmul),
+    "MatMul": _matmul,
     "Add": _binary(np.add),
     "Sub": _binary(np.subtract),
     "Mul": _binary(np.multiply),
@@ -111,6 +139,12 @@ FOLDS: dict[str, Fold] = {
     "Exp": _unary(np.exp),
     "Log": _unary(np.log),
     "Reciprocal": _unary(np.reciprocal),
+    "Relu": _unary(lambda x: np.maximum(x, 0)),
+    "Sigmoid": _unary(lambda x: 1 / (1 + np.exp(-x))),
+    "Tanh": _unary(np.tanh),
+    "Softmax": _softmax,
+    "Gemm": _gemm,
+    "Einsum": _einsum,
     "Floor": _unary(np.floor),
     "Ceil": _unary(np.ceil),
     "Round": _unary(np.round),
@@ -122,4 +156,7 @@ FOLDS: dict[str, Fold] = {
     "ReduceProd": _reduce(np.prod),
     "ReduceMax": _reduce(np.max),
     "ReduceMin": _reduce(np.min),
+    "ReduceL1": _reduce(lambda x, **axes: np.sum(np.abs(x), **axes)),
+    "ReduceL2": _reduce(lambda x, **axes: np.sqrt(np.sum(np.square(x), **axes))),
+    "ReduceSumSquare": _reduce(lambda x, **axes: np.sum(np.square(x), **axes)),
 }

@@ -1,15 +1,15 @@
-"""Operators with weights or windows: convolutions, products, pools, normalisations, reductions, resizing."""
+"""Operators with weights or windows: convolutions, products, pools, normalisations, reductions."""
 
 import math
 from typing import Any
-
-import numpy as np
 
 from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast, front
 from dfkd_core.graph.layout import bear
 from dfkd_core.graph.plan import Shape
 
-REDUCTIONS = [f"Reduce{how}" for how in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSumExp")]
+REDUCTIONS = [
+    f"Reduce{how}" for how in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
+]
 
 
 def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]:
@@ -73,6 +73,35 @@ def _conv(call: Call) -> list[Shape]:
     return [shape]
 
 
+def _conv_transpose(call: Call) -> list[Shape]:
+    _constants(call, 1, 2)
+    weight, group = call.shape(1), int(call.attributes.get("group", 1))
+    given = call.attributes
+    if len(weight) != 4 or group < 1 or call.shape()[1] != weight[0] or weight[0] % group:
+        raise Unsupported(f"{call.shape()[1]} channels for a transposed kernel of shape {weight} in {group} groups")
+    if given.get("auto_pad", "NOTSET") not in ("NOTSET", "") or given.get("output_shape"):
+        raise Unsupported("its padding follows from the size of its result")
+    kernel, strides = weight[2:], tuple(given.get("strides", (1, 1)))
+    dilations, extra = tuple(given.get("dilations", (1, 1))), tuple(given.get("output_padding", (0, 0)))
+    pads = tuple(given.get("pads", (0, 0, 0, 0)))
+    if min(*strides, *dilations, *kernel) < 1 or min(*pads, *extra) < 0 or len(pads) != 4:
+        raise Unsupported("strides, dilations, kernel or padding are not positive")
+    both = ((pads[0], pads[2]), (pads[1], pads[3]))
+    out = tuple(
+        (size - 1) * stride + (span - 1) * dilation + 1 + more - sum(pad)
+        for size, stride, span, dilation, more, pad in zip(
+            call.shape()[2:], strides, kernel, dilations, extra, both, strict=True
+        )
+    )
+    settled = {"kernel": kernel, "strides": strides, "dilations": dilations, "pads": both, "extra": extra}
+    call.attributes = {**settled, "group": group}
+    shape = (call.shape()[0], weight[1] * group, *out)
+    if min(out) < 1:
+        raise Unsupported(f"its result would have shape {shape}")
+    bear(shape)
+    return [shape]
+
+
 def _pool(call: Call) -> list[Shape]:
     if call.num_outputs > 1:
         raise Unsupported("its indices are used")
@@ -83,7 +112,7 @@ def _pool(call: Call) -> list[Shape]:
         if set(settled["dilations"]) != {1}:
             raise Unsupported("its window is dilated")
         settled["count_include_pad"] = bool(attributes.get("count_include_pad", 0))
-    if len(out) not in (1, 2):
+    if len(out) > (3 if call.op == "AveragePool" else 2):
         raise Unsupported(f"a window of {len(out)} dimensions")
     call.attributes = settled
     return [(*call.shape()[:2], *out)]
@@ -118,11 +147,12 @@ def _gemm(call: Call) -> list[Shape]:
 
 def _matmul(call: Call) -> list[Shape]:
     first, second = call.shape(0), call.shape(1)
-    if len(first) < 2 or len(second) < 2:
-        raise Unsupported("a factor is a vector")
-    if first[-1] != second[-2]:
+    if not first or not second:
+        raise Unsupported("a factor is a single number")
+    rows, columns = first[-2:-1], second[-1:] if len(second) > 1 else ()
+    if first[-1] != second[-2 if len(second) > 1 else -1]:
         raise Unsupported(f"cannot multiply {first} by {second}")
-    shape = (*broadcast(first[:-2], second[:-2]), first[-2], second[-1])
+    shape = (*broadcast(first[:-2], second[:-2]), *rows, *columns)
     bear(shape)
     return [shape]
 
@@ -158,9 +188,9 @@ def _layer_norm(call: Call) -> list[Shape]:
 def _group_norm(call: Call) -> list[Shape]:
     _constants(call, 1, 2)
     groups, channels = int(call.attributes["num_groups"]), call.shape()[1]
-    if call.shape(1) != (channels,) or channels % groups:
-        raise Unsupported("its scale is not one number a channel (opset before 21)")
-    call.attributes = {"groups": groups, "epsilon": float(call.attributes.get("epsilon", 1e-5))}
+    if groups < 1 or channels % groups or call.shape(1) != (groups if call.opset < 21 else channels,):
+        raise Unsupported("its scale does not fit the channels")
+    call.attributes = {"groups": groups, "channels": channels, "epsilon": float(call.attributes.get("epsilon", 1e-5))}
     return [call.shape()]
 
 
@@ -193,35 +223,9 @@ def _reduce(call: Call) -> list[Shape]:
     return [tuple(1 if axis in chosen else size for axis, size in sizes if keep or axis not in chosen)]
 
 
-def _resize(call: Call) -> list[Shape]:
-    """Upsample and Resize by scales or sizes: nearest and linear, as PyTorch's interpolate does them."""
-    shape, given = call.shape(), call.attributes
-    mode = given.get("mode", "nearest")
-    where = given.get("coordinate_transformation_mode", "asymmetric" if call.opset < 11 else "half_pixel")
-    sizes = tuple(int(size) for size in call.host(3)) if call.given(3) else None
-    if sizes is None:
-        at = 1 if call.opset < 11 else 2
-        scales = call.host(at) if call.given(at) else np.asarray(given.get("scales", ()))
-        if len(scales) != call.rank:
-            raise Unsupported("its scales do not fit the shape")
-        sizes = tuple(math.floor(size * float(scale)) for size, scale in zip(shape, scales, strict=True))
-    if call.rank != 4 or sizes[:2] != shape[:2] or given.get("axes") or given.get("antialias"):
-        raise Unsupported("it resizes more than height and width")
-    whole = all(new % old == 0 for new, old in zip(sizes, shape, strict=True))
-    floors = where == "asymmetric" and given.get("nearest_mode", "floor") == "floor"
-    if mode == "nearest" and (floors or whole):
-        call.attributes = {"mode": "nearest", "sizes": sizes[2:], "align_corners": None}
-    elif mode == "linear" and where in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        call.attributes = {"mode": "bilinear", "sizes": sizes[2:], "align_corners": where == "align_corners"}
-    else:
-        raise Unsupported(f"resizing of mode {mode} with {where} coordinates")
-    bear(sizes)
-    call.keep_inputs(1)
-    return [sizes]
-
-
 RULES: dict[str, Rule] = {
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "MaxPool": _pool,
     "AveragePool": _pool,
     "GlobalAveragePool": _global_pool,
@@ -235,6 +239,4 @@ RULES: dict[str, Rule] = {
     "LRN": _lrn,
     "LpNormalization": _lp_norm,
     **dict.fromkeys(REDUCTIONS, _reduce),
-    "Resize": _resize,
-    "Upsample": _resize,
 }

@@ -126,6 +126,24 @@ def _gather(call: Call) -> list[Shape]:
     return [(*call.shape()[:axis], *indices.shape, *call.shape()[axis + 1 :])]
 
 
+def _gather_nd(call: Call) -> list[Shape]:
+    """Places along several axes at once; they become places along those axes taken as one."""
+    indices = call.host(1).astype(np.int64)
+    count = indices.shape[-1] if indices.ndim else 0
+    if call.attributes.get("batch_dims", 0) or not 1 <= count <= call.rank:
+        raise Unsupported("its indices do not fit the shape")
+    sizes = np.array(call.shape()[:count], np.int64)
+    places = np.where(indices < 0, indices + sizes, indices)
+    if np.any(places < 0) or np.any(places >= sizes):
+        raise Unsupported(f"an index outside of {tuple(sizes.tolist())}")
+    flat = np.ravel_multi_index(np.moveaxis(places, -1, 0), call.shape()[:count])
+    call.attributes = {"axes": count, "indices": np.asarray(flat).tolist()}
+    call.keep_inputs(1)
+    shape = (*indices.shape[:-1], *call.shape()[count:])
+    bear(shape)
+    return [shape]
+
+
 def _expand(call: Call) -> list[Shape]:
     shape = broadcast(call.shape(), call.ints(1, "shape") or ())
     bear(shape)
@@ -227,6 +245,7 @@ RULES: dict[str, Rule] = {
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "Expand": _expand,
     "Tile": _tile,
     "Pad": _pad,
@@ -238,4 +257,4 @@ RULES: dict[str, Rule] = {
     "Range": _range,
     "Trilu": _trilu,
 }
-SHAPES_ONLY = {"Shape", "Size", "Range", "Trilu"}  # never on images
+SHAPES_ONLY = {"Shape", "Size", "Range"}  # never on images

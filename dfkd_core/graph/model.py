@@ -17,7 +17,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
 from dfkd_core.graph.wire import check_wire
 
-MIN_OPSET, MAX_OPSET = 9, 23
+MIN_OPSET, MAX_OPSET = 9, 24
 MAX_IR_VERSION = 13
 MAX_RANK = 8
 MAX_NAME = 512

@@ -4,8 +4,9 @@ Steps hold only operations on image-dependent values, in the form of the newest 
 axes, shapes and sizes are attributes, no longer inputs.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,6 +38,33 @@ class Step:
     attributes: Mapping[str, Any]  # tuples may hold `Scaled` where a size grows with the batch
 
 
+def _macs_of_gemm(step: Step, inputs: list[Shape], output: Shape) -> int:
+    return math.prod(output) * inputs[0][-2 if step.attributes.get("flip_a") else -1]
+
+
+def _macs_of_einsum(step: Step, inputs: list[Shape], output: Shape) -> int:
+    terms = str(step.attributes["equation"]).partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, inputs, strict=True):
+        sizes |= zip(term, shape, strict=True)
+    return math.prod(sizes.values()) if len(terms) > 1 else 0
+
+
+def _macs_of_attention(step: Step, inputs: list[Shape], output: Shape) -> int:
+    keys = inputs[1][-2]
+    return math.prod(inputs[0]) * keys + math.prod(output) * keys
+
+
+_MACS: dict[str, Callable[[Step, list[Shape], Shape], int]] = {
+    "Conv": lambda step, inputs, output: math.prod(output) * math.prod(inputs[1][1:]),
+    "ConvTranspose": lambda step, inputs, output: math.prod(inputs[0]) * math.prod(inputs[1][1:]),
+    "Gemm": _macs_of_gemm,
+    "MatMul": _macs_of_gemm,
+    "Einsum": _macs_of_einsum,
+    "Attention": _macs_of_attention,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A classifier from images (N, C, H, W) to logits (N, num_classes)."""
@@ -66,15 +94,17 @@ class Plan:
         """Multiply-adds of convolutions and matrix products for one image."""
         return sum(self.macs_of(step) for step in self.steps)
 
+    @property
+    def activations(self) -> int:
+        """Elements of all values that are computed for one image."""
+        return sum(math.prod(self.shapes[name]) for step in self.steps for name in step.outputs if name in self.shapes)
+
     def macs_of(self, step: Step) -> int:
         """Multiply-adds of one step for one image; 0 for what is neither convolution nor matrix product."""
-        if step.op not in ("Conv", "Gemm", "MatMul"):
+        count = _MACS.get(step.op)
+        if count is None:
             return 0
-        out = int(np.prod(self.shapes[step.outputs[0]]))
-        first, second = (self.shapes[str(name)] for name in step.inputs[:2])
-        if step.op == "Conv":
-            return out * int(np.prod(second[1:]))
-        return out * (first[-2] if step.attributes.get("flip_a") else first[-1])
+        return count(step, [self.shapes[name] if name else () for name in step.inputs], self.shapes[step.outputs[0]])
 
     @property
     def ends_in_linear(self) -> bool:

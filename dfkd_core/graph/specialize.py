@@ -5,6 +5,7 @@ multiple of the batch; it stays in the plan as `Scaled`. So no Shape, Gather or 
 and a graph that was exported for one batch size is rewritten where that can be done.
 """
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -12,19 +13,29 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.graph import elementwise, layers, layout
+from dfkd_core.graph import attention, elementwise, layers, layout, sampling
 from dfkd_core.graph.batching import gather_rows, rewrite, rewrite_constant
 from dfkd_core.graph.calls import Call, Rule, Unsupported
 from dfkd_core.graph.folding import FOLDS
 from dfkd_core.graph.model import array_of, opset_of, readable
-from dfkd_core.graph.plan import Plan, Shape, Step
+from dfkd_core.graph.plan import PASSING, Plan, Shape, Step
 from dfkd_core.graph.signature import Signature, read_signature
 from dfkd_core.graph.walk import Value, Walk, is_padding, merge, operand
 
-RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **layers.RULES}
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **layout.RULES,
+    **layers.RULES,
+    **sampling.RULES,
+    **attention.RULES,
+}
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
+MAX_MACS = 10**12  # for one image; a ViT-L on 384 pixels takes 2e11
+MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
+MAX_FOLDED = 2**28  # elements of all constants that are computed from others
+MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
 EXPORT_HINT = (
     "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
@@ -52,7 +63,7 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
             _visit(walk, node)
         except Unsupported as reason:
             raise _refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
-        except (KeyError, IndexError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
             raise _refusal(
                 [f"{readable(node.name)}: {node.op_type} — its attributes or inputs are malformed"]
             ) from error
@@ -201,6 +212,9 @@ def _fold(
     fold = FOLDS.get(calls[0].op)
     if fold is None or len(shapes[0]) != 1:
         return _fold_split(walk, node, calls[0]) if calls[0].op == "Split" and len(shapes[0]) > 0 else False
+    walk.folded += sum(math.prod(shape) for shape in (shapes[0][0], shapes[1][0]))
+    if walk.folded > MAX_FOLDED:
+        raise Unsupported("the constants that the graph computes are too large")
     with np.errstate(all="ignore"):
         one = np.asarray(fold([host for host in calls[0].hosts if host is not None], calls[0].attributes))
         same = calls[0].attributes == calls[1].attributes and all(
@@ -235,9 +249,7 @@ def _emit(
     if first.op in NEVER_ON_IMAGES:
         raise Unsupported("no gradient passes it")
     if first.op == "Cast":
-        if first.attributes["to"] not in FLOATS:
-            raise Unsupported("no gradient passes a cast to whole numbers")
-        first.attributes = {}
+        _settle_cast(walk, node, first)
     names: list[str | None] = list(node.input[: len(first.shapes)])
     if node.op_type == "ConstantOfShape":
         names = [f"{node.output[0]}/value"]
@@ -252,9 +264,20 @@ def _emit(
     attributes = {key: merge(value, second.attributes.get(key), walk.probes) for key, value in first.attributes.items()}
     outputs = tuple(name for name in node.output if name)
     walk.steps.append(Step(first.op, node.name, tuple(names), outputs, attributes))
+    truths = first.op in elementwise.TRUTHS or (first.op in MOVING and names[0] in walk.truths)
     for at, name in enumerate(outputs):
         layout.bear(shapes[1][at])
         walk.values[name] = Value((shapes[0][at], shapes[1][at]), None)
+        walk.truths.update([name] if truths else [])
+
+
+def _settle_cast(walk: Walk, node: NodeProto, call: Call) -> None:
+    """To real numbers, or of truth values, which have no gradient to lose."""
+    if node.input[0] in walk.truths:
+        call.op = "Identity" if call.attributes["to"] == elementwise.BOOL else "Cast"
+    elif call.attributes["to"] not in FLOATS:
+        raise Unsupported("no gradient passes a cast to whole numbers")
+    call.attributes = {}
 
 
 def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]) -> Plan:
@@ -274,7 +297,7 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
     used = {operand for step in steps for operand in step.inputs if operand}
     if signature.name not in used:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
-    return Plan(
+    plan = Plan(
         input_name=signature.name,
         output_name=name,
         input_shape=signature.shape,
@@ -290,6 +313,24 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
         operators=dict(Counter(node.op_type for node in model.graph.node)),
         normalisations=(*done, *_further(walk, model, signature)),
     )
+    _check_size(plan)
+    return plan
+
+
+def _check_size(plan: Plan) -> None:
+    """Refuse what could be computed only by somebody else's computer, and what no computer can."""
+    if plan.macs > MAX_MACS or plan.activations > MAX_ACTIVATIONS:
+        raise TeacherInvalid(
+            f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds and {plan.activations:.1e} values "
+            "for one image",
+            hint=f"At most {MAX_MACS:.0e} multiply-adds and {MAX_ACTIVATIONS:.1e} values are taken: "
+            "use smaller images.",
+        )
+    for name, array in plan.constants.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise TeacherInvalid(
+                f"tensor {readable(name)} holds NaN", hint="Upload a checkpoint from before it diverged."
+            )
 
 
 def _for_one(shapes: tuple[Shape, Shape], probes: tuple[int, int]) -> Shape:

@@ -37,6 +37,8 @@ class Walk:
     steps: list[Step] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → elements
+    truths: set[str] = field(default_factory=set)  # values that are true or false for every pixel
+    folded: int = 0  # elements of all constants that were computed
     fixed: bool = False  # the file declares one batch size
     rewritten: bool = False
 

@@ -5,7 +5,7 @@ same name. A preset is a tree of settings laid under those that the caller gives
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
@@ -54,7 +54,9 @@ from dfkd_core.options.ssd_kd import SsdKdOptions
 from dfkd_core.options.sttss import SttssOptions
 
 __all__ = [
+    "MEMORIES",
     "MEMORY_PRESETS",
+    "METHODS",
     "PRESETS",
     "CgddOptions",
     "CmiOptions",
@@ -145,6 +147,17 @@ MemoryOptions = Annotated[
     | VaeOptions,
     Field(discriminator="name"),
 ]  # fmt: skip
+
+
+def classes_of(union: Any) -> Mapping[str, Any]:  # Any: a typing construct, and its classes
+    """The options classes in an annotated union, by the name that stands in the spec."""
+    annotated = get_args(union)[0]
+    classes = get_args(annotated) or (annotated,)
+    return {cls.model_fields["name"].default: cls for cls in classes}
+
+
+METHODS: Mapping[str, type[SynthesisOptions]] = classes_of(MethodOptions)
+MEMORIES: Mapping[str, type[NoMemoryOptions]] = classes_of(MemoryOptions)
 
 PRESETS: Mapping[str, Mapping[str, dict[str, Any]]] = {
     "cgdd": cgdd.PRESETS,

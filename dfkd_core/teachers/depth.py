@@ -5,7 +5,7 @@ The structural inspection never runs the file; this does, on random images from 
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.graph.reader import read_plan
+from dfkd_core.report import TeacherDepth
 from dfkd_core.teachers.teacher import Teacher
 
 BATCHES = (1, 2, 7)
@@ -59,6 +60,11 @@ def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> 
         dead_input_fraction=dead,
         outputs=outputs,
     )
+
+
+def depth_report(depth: Depth) -> TeacherDepth:
+    """The same as a value of the report."""
+    return TeacherDepth.model_validate({**asdict(depth), "batches": list(depth.batches)})
 
 
 def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.pooling import max_pool2d
+from dfkd_core.teachers.attention import attention, einsum, rms_norm
+from dfkd_core.teachers.sampling import (
+    affine_grid,
+    depth_to_space,
+    grid_sample,
+    interpolate,
+    pixels,
+    space_to_depth,
+)
 
 Pads = Sequence[Sequence[int]]
 
@@ -34,6 +43,16 @@ def leaky_relu(x: Tensor, *, alpha: float) -> Tensor:
 def thresholded_relu(x: Tensor, *, alpha: float) -> Tensor:
     """x above alpha, else 0."""
     return F.threshold(x, alpha, 0.0)
+
+
+def swish(x: Tensor, *, alpha: float) -> Tensor:
+    """x sigmoid(alpha x)."""
+    return x * torch.sigmoid(alpha * x)
+
+
+def shrink(x: Tensor, *, lambd: float, bias: float) -> Tensor:
+    """x moved towards 0 by bias, and 0 within lambd of it."""
+    return torch.where(x > lambd, x - bias, torch.where(x < -lambd, x + bias, torch.zeros_like(x)))
 
 
 def clip(x: Tensor, *, min: float, max: float) -> Tensor:
@@ -127,6 +146,12 @@ def gather(x: Tensor, indices: Tensor, *, axis: int) -> Tensor:
     return found.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
+def gather_nd(x: Tensor, indices: Tensor, *, axes: int) -> Tensor:
+    """Entries by their places along the first `axes` axes; `indices` count those as one."""
+    found = x.flatten(0, axes - 1).index_select(0, indices.reshape(-1))
+    return found.reshape(*indices.shape, *x.shape[axes:])
+
+
 def expand(x: Tensor, *, shape: Sequence[int]) -> Tensor:
     """Repeated along axes of size one, without copying."""
     return x.expand(tuple(shape))
@@ -174,7 +199,7 @@ def average_pool(
     count_include_pad: bool,
 ) -> Tensor:
     """Mean of a window, with or without its border; `dilations` are all one."""
-    pool: Callable[..., Tensor] = F.avg_pool2d if len(kernel) == 2 else F.avg_pool1d
+    pool: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     window = (tuple(kernel), tuple(strides))
     if _symmetric(pads, kernel):
         return pool(x, *window, tuple(before for before, _ in pads), ceil_mode, count_include_pad)
@@ -228,9 +253,19 @@ def reduce_sum_square(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tens
     return x.square().sum(tuple(axes), keepdim=keepdims)
 
 
+def reduce_log_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
+    """Logarithm of the sum over axes."""
+    return x.sum(tuple(axes), keepdim=keepdims).log()
+
+
 def reduce_log_sum_exp(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
     """Logarithm of the sum of exponentials over axes."""
     return x.logsumexp(tuple(axes), keepdim=keepdims)
+
+
+def trilu(x: Tensor, *, upper: int, k: int) -> Tensor:
+    """The upper or lower triangle of the last two axes."""
+    return x.triu(k) if upper else x.tril(k)
 
 
 def lp_normalization(x: Tensor, *, axis: int, p: int) -> Tensor:
@@ -255,30 +290,6 @@ def local_response_norm(x: Tensor, *, alpha: float, beta: float, bias: float, si
     return F.local_response_norm(x, size, alpha, beta, bias)
 
 
-def interpolate(x: Tensor, *, mode: str, sizes: Sequence[int], align_corners: bool | None) -> Tensor:
-    """Height and width resized."""
-    return F.interpolate(x, size=tuple(sizes), mode=mode, align_corners=align_corners)
-
-
-def depth_to_space(x: Tensor, *, blocksize: int, mode: str) -> Tensor:
-    """Channels laid out as blocks of pixels."""
-    if mode == "CRD":
-        return F.pixel_shuffle(x, blocksize)
-    batch, channels, height, width = x.shape
-    blocks = x.reshape(batch, blocksize, blocksize, channels // blocksize**2, height, width)
-    spread = blocks.permute(0, 3, 4, 1, 5, 2)  # (N, C', H, block, W, block)
-    return spread.reshape(batch, channels // blocksize**2, height * blocksize, width * blocksize)
-
-
-def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
-    """Blocks of pixels laid out as channels."""
-    batch, channels, height, width = x.shape
-    blocks = x.reshape(batch, channels, height // blocksize, blocksize, width // blocksize, blocksize)
-    return blocks.permute(0, 3, 5, 1, 2, 4).reshape(
-        batch, channels * blocksize**2, height // blocksize, width // blocksize
-    )
-
-
 _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceMean": reduce_mean,
     "ReduceSum": reduce_sum,
@@ -288,6 +299,7 @@ _REDUCTIONS: dict[str, Callable[..., Tensor]] = {
     "ReduceL1": reduce_l1,
     "ReduceL2": reduce_l2,
     "ReduceSumSquare": reduce_sum_square,
+    "ReduceLogSum": reduce_log_sum,
     "ReduceLogSumExp": reduce_log_sum_exp,
 }
 
@@ -316,6 +328,18 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Neg": torch.neg,
     "Sin": torch.sin,
     "Cos": torch.cos,
+    "Tan": torch.tan,
+    "Asin": torch.asin,
+    "Acos": torch.acos,
+    "Atan": torch.atan,
+    "Sinh": torch.sinh,
+    "Cosh": torch.cosh,
+    "Asinh": torch.asinh,
+    "Acosh": torch.acosh,
+    "Atanh": torch.atanh,
+    "Sign": torch.sign,
+    "Swish": swish,
+    "Shrink": shrink,
     "Not": torch.logical_not,
     "Clip": clip,
     "Cast": to_float,
@@ -358,4 +382,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "LpNormalization": lp_normalization,
     "Resize": interpolate,
     "Upsample": interpolate,
+    "Pixels": pixels,
+    "GridSample": grid_sample,
+    "AffineGrid": affine_grid,
+    "Einsum": einsum,
+    "Attention": attention,
+    "RMSNormalization": rms_norm,
+    "Trilu": trilu,
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,33 @@ def _conv(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
     return nn.Sequential((nn.ZeroPad2d if rank == 4 else nn.ZeroPad1d)(border), conv)
 
 
+def _conv_transpose(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
+    kernel = weights[0]
+    assert kernel is not None
+    bias = weights[1] if len(weights) > 1 else None
+    attributes, group = step.attributes, int(step.attributes["group"])
+    pads = [min(pair) for pair in attributes["pads"]]
+    conv = nn.ConvTranspose2d(
+        kernel.shape[0],
+        kernel.shape[1] * group,
+        tuple(attributes["kernel"]),
+        stride=tuple(attributes["strides"]),
+        padding=tuple(pads),
+        output_padding=tuple(attributes["extra"]),
+        dilation=tuple(attributes["dilations"]),
+        groups=group,
+        bias=bias is not None,
+    )
+    _fill(conv.weight, kernel)
+    if bias is not None:
+        _fill(conv.bias, bias)
+    if all(before == after for before, after in attributes["pads"]):
+        return conv
+    (top, bottom), (left, right) = attributes["pads"]
+    rows, columns = pads
+    return nn.Sequential(conv, nn.ZeroPad2d((columns - left, columns - right, rows - top, rows - bottom)))
+
+
 def _linear(step: Step, weights: list[Array | None], rank: int) -> nn.Module | None:
     """A product with a constant matrix; Gemm's alpha and beta go into the weights."""
     matrix = weights[0]
@@ -112,7 +140,10 @@ def _group_norm(step: Step, weights: list[Array | None], rank: int) -> nn.Module
     scale, bias = weights[:2]
     assert scale is not None
     assert bias is not None
-    norm = nn.GroupNorm(step.attributes["groups"], len(scale), eps=step.attributes["epsilon"])
+    groups, channels = step.attributes["groups"], step.attributes["channels"]
+    if len(scale) != channels:  # opset 18: one number a group
+        scale, bias = (np.repeat(values, channels // groups) for values in (scale, bias))
+    norm = nn.GroupNorm(groups, channels, eps=step.attributes["epsilon"])
     _fill(norm.weight, scale)
     _fill(norm.bias, bias)
     return norm
@@ -120,6 +151,7 @@ def _group_norm(step: Step, weights: list[Array | None], rank: int) -> nn.Module
 
 _BUILDERS: dict[str, Callable[[Step, list[Array | None], int], nn.Module | None]] = {
     "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
     "Gemm": _linear,
     "MatMul": _linear,
     "BatchNormalization": _batchnorm,

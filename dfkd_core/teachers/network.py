@@ -80,6 +80,10 @@ class _Builder:
                 return self._slice(step, operands[0])
             case "Gather":
                 return self._gather(step, operands[0])
+            case "GatherND":
+                indices = self._store(torch.tensor(step.attributes["indices"], dtype=torch.int64))
+                axes = {"axes": step.attributes["axes"]}
+                return self.graph.call_function(functions.gather_nd, (operands[0], indices), axes)
             case "Softmax" | "LogSoftmax":
                 how = torch.softmax if step.op == "Softmax" else torch.log_softmax
                 return self.graph.call_function(how, (operands[0], step.attributes["axis"]))

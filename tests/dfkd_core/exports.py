@@ -32,7 +32,7 @@ WAYS = {
     "dynamo": Way(dynamo=True),
     "dynamo unoptimised": Way(dynamo=True, optimize=False),
     "dynamo 18": Way(dynamo=True, opset=18),
-    "dynamo 21": Way(dynamo=True, opset=21),
+    "dynamo 23": Way(dynamo=True, opset=23),
     "dynamo batch 1": Way(dynamo=True, batch=1),
     "legacy": Way(dynamo=False),
     "legacy 11": Way(dynamo=False, opset=11),
@@ -43,7 +43,6 @@ WAYS = {
     "legacy batch 1": Way(dynamo=False, batch=1),
     "legacy batch 3": Way(dynamo=False, batch=3),
 }
-CANNOT_EXPORT = {("vit", "legacy 11"), ("vit", "legacy 13 unfolded"), ("multihead_vit", "legacy 11")}  # attention: 14
 
 
 @functools.cache

@@ -78,12 +78,97 @@ def gemm(**attributes: Any) -> ModelProto:
     return flattened(nodes, {"w": real(*shape), "b": real(7)})
 
 
+def bounded(op: str) -> ModelProto:
+    """The operator on 0.9 tanh(images)."""
+    nodes = [node("Tanh", ["images"], ["tanh"]), node("Mul", ["tanh", "most"], ["inside"]), node(op, ["inside"])]
+    return flattened(nodes, {"most": np.float32(0.9)})
+
+
+def signed_root() -> ModelProto:
+    """sign(x) sqrt(1 + |x|): the sign has no gradient of its own and needs none."""
+    nodes = [
+        node("Sign", ["images"], ["sign"]),
+        node("Abs", ["images"], ["size"]),
+        node("Add", ["size", "one"], ["more"]),
+        node("Sqrt", ["more"], ["root"]),
+        node("Mul", ["sign", "root"]),
+    ]
+    return flattened(nodes, {"one": np.float32(1)})
+
+
+def mask_as_number(to: int) -> ModelProto:
+    """A mask that is cast to `to`, and from there to real numbers."""
+    nodes = [
+        node("Greater", ["images", "low"], ["above"]),
+        node("Cast", ["above"], ["odd"], to=to),
+        node("Cast", ["odd"], ["number"], to=1),
+        node("Mul", ["images", "number"]),
+    ]
+    return flattened(nodes, {"low": np.float32(0.1)})
+
+
+def attention(
+    *, mask: np.ndarray | None = None, rank: int = 4, heads: int = 4, shared: int = 4, **attributes: Any
+) -> ModelProto:
+    """Queries are the images; keys and values are linear in them."""
+    if rank == 3:
+        attributes |= {"q_num_heads": heads, "kv_num_heads": shared}
+    shape = whole(0, heads, 24 // heads, 4) if rank == 4 else whole(0, 4, 24)
+    nodes = [
+        node("Reshape", ["images", "shape"], ["q"]),
+        node("MatMul", ["q", "wk"], ["k"]),
+        node("MatMul", ["q", "wv"], ["v"]),
+    ]
+    nodes += [node("Attention", ["q", "k", "v", *(["mask"] if mask is not None else [])], **attributes)]
+    wide = 4 if rank == 4 else 24
+    narrow = wide if rank == 4 else 24 * shared // heads
+    constants = {"shape": shape, "wk": real(wide, narrow), "wv": real(wide, narrow)}
+    return flattened(nodes, constants | ({"mask": mask} if mask is not None else {}), opset=23)
+
+
+def resized(*, scales: list[float] | None = None, sizes: list[int] | None = None, **attributes: Any) -> ModelProto:
+    if scales is not None:
+        return with_constants("Resize", real(0), np.array([1, 1, *scales], np.float32), **attributes)
+    nodes = [
+        node("Shape", ["images"], ["shape"], end=2),
+        node("Concat", ["shape", "side"], ["sizes"], axis=0),
+        node("Resize", ["images", "", "", "sizes"], **attributes),
+    ]
+    return flattened(nodes, {"side": whole(*(sizes or ()))})
+
+
+def sampled(**attributes: Any) -> ModelProto:
+    """Images read at places that depend on the images."""
+    nodes = [
+        node("ReduceMean", ["images", "all"], ["flat"], keepdims=0),
+        node("Unsqueeze", ["flat", "axes"], ["lifted"]),
+        node("Mul", ["lifted", "slope"], ["bent"]),
+        node("Add", ["bent", "map"], ["theta"]),
+        node("Shape", ["images"], ["shape"]),
+        node("AffineGrid", ["theta", "shape"], ["grid"], align_corners=attributes.get("align_corners", 0)),
+        node("GridSample", ["images", "grid"], **attributes),
+    ]
+    constants = {"all": whole(1, 2, 3), "axes": whole(1, 2), "slope": 0.1 * real(2, 3)}
+    constants["map"] = np.array([[0.8, 0.1, 0.05], [-0.1, 0.7, -0.02]], np.float32)
+    return flattened(nodes, constants, opset=20)
+
+
 CASES: dict[str, ModelProto] = {
     **{op: unary(op) for op in ("Relu", "LeakyRelu", "Elu", "Celu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softsign")},
     **{op: unary(op) for op in ("Mish", "HardSwish", "HardSigmoid", "Erf", "Exp", "Abs", "Neg", "Sin", "Cos")},
     **{op: on_positive(op) for op in ("Log", "Sqrt", "Reciprocal")},
     **{f"masked {op}": masked(op) for op in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Equal")},
     **{op: logical(op) for op in ("And", "Or")},
+    **{op: unary(op) for op in ("Atan", "Sinh", "Cosh", "Asinh")},
+    **{op: bounded(op) for op in ("Asin", "Acos", "Atanh", "Tan")},
+    "Acosh": flattened(
+        [node("Exp", ["images"], ["e"]), node("Add", ["e", "c"], ["p"]), node("Acosh", ["p"])], {"c": np.float32(1.2)}
+    ),
+    "Sign": signed_root(),
+    "Shrink": unary("Shrink", lambd=0.3, bias=0.2),
+    "Swish": unary("Swish", opset=24, alpha=0.7),
+    "mask cast to truth": mask_as_number(9),
+    "mask cast to whole numbers": mask_as_number(6),
     "LeakyRelu slope": unary("LeakyRelu", alpha=0.3),
     "ThresholdedRelu": unary("ThresholdedRelu", alpha=0.4),
     "Selu own numbers": unary("Selu", alpha=1.5, gamma=0.7),
@@ -116,6 +201,11 @@ CASES: dict[str, ModelProto] = {
     "Conv same upper": with_constants("Conv", real(5, 4, 3, 2), auto_pad="SAME_UPPER", strides=[2, 2]),
     "Conv same lower": with_constants("Conv", real(5, 4, 3, 2), auto_pad="SAME_LOWER"),
     "Conv valid": with_constants("Conv", real(5, 4, 3, 3), auto_pad="VALID"),
+    "ConvTranspose": with_constants(
+        "ConvTranspose", real(4, 5, 3, 2), real(5), strides=[2, 3], pads=[1, 0, 1, 0], output_padding=[1, 2]
+    ),
+    "ConvTranspose grouped dilated": with_constants("ConvTranspose", real(4, 3, 2, 3), group=2, dilations=[2, 1]),
+    "ConvTranspose lopsided": with_constants("ConvTranspose", real(4, 5, 3, 3), strides=[2, 2], pads=[0, 1, 1, 0]),
     "MaxPool": unary("MaxPool", kernel_shape=[2, 2], strides=[2, 2]),
     "MaxPool ceil": unary("MaxPool", kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1, pads=[1, 1, 1, 1]),
     "MaxPool lopsided": unary("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1]),
@@ -125,6 +215,14 @@ CASES: dict[str, ModelProto] = {
     "AveragePool counted": unary("AveragePool", kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
     "AveragePool lopsided": unary("AveragePool", kernel_shape=[3, 3], pads=[0, 0, 1, 1]),
     "AveragePool lopsided counted": unary("AveragePool", kernel_shape=[3, 3], pads=[0, 0, 1, 1], count_include_pad=1),
+    "AveragePool of volumes": flattened(
+        [
+            node("Unsqueeze", ["images", "axis"], ["volumes"]),
+            node("AveragePool", ["volumes"], ["means"], kernel_shape=[3, 1, 1], pads=[1, 0, 0, 1, 0, 0]),
+            node("Squeeze", ["means", "axis"]),
+        ],
+        {"axis": whole(1)},
+    ),
     "GlobalAveragePool": unary("GlobalAveragePool"),
     "GlobalMaxPool": unary("GlobalMaxPool"),
     "Gemm": gemm(),
@@ -132,7 +230,24 @@ CASES: dict[str, ModelProto] = {
     "MatMul constant": with_constants("MatMul", real(6, 3)),
     "MatMul constant first": flattened([node("MatMul", ["c", "images"])], {"c": real(3, 4)}),
     "MatMul stack of constants": with_constants("MatMul", real(4, 6, 3)),
+    "MatMul vector": with_constants("MatMul", real(6)),
     "MatMul of images": product_of_images(),
+    "Einsum": with_constants("Einsum", real(6, 3, 4), equation="nchw,wkc->nkh"),
+    "Einsum of images": flattened([node("Einsum", ["images", "images"], equation="b c h w, b c i w -> b c h i")]),
+    "Einsum alone": unary("Einsum", equation="nchw->nwc"),
+    "Einsum ellipsis": with_constants("Einsum", real(6, 3), equation="...i,ij->...j"),
+    "Einsum implicit": with_constants("Einsum", real(6, 3), equation="abcd,de"),
+    "Attention": attention(),
+    "Attention scaled": attention(scale=0.3, softcap=2.0),
+    "Attention causal": attention(is_causal=1),
+    "Attention mask": attention(mask=real(6, 6)),
+    "Attention truth mask": attention(mask=np.tri(6, dtype=bool)),
+    "Attention folded": attention(rank=3),
+    "Attention shared keys": attention(rank=3, heads=6, shared=2),
+    "RMSNormalization": with_constants("RMSNormalization", real(6), opset=23, epsilon=1e-3),
+    "RMSNormalization axes": with_constants("RMSNormalization", real(4, 6), opset=23, axis=2),
+    "Trilu": with_constants("Trilu", np.array(1, np.int64), upper=1),
+    "Trilu lower": unary("Trilu", upper=0),
     "BatchNormalization": with_constants(
         "BatchNormalization", real(4), real(4), real(4), np.abs(real(4)), epsilon=1e-3
     ),
@@ -142,6 +257,7 @@ CASES: dict[str, ModelProto] = {
     "LayerNormalization no bias": with_constants("LayerNormalization", real(6), epsilon=1e-3),
     "LayerNormalization broadcast": with_constants("LayerNormalization", real(1), real(6)),
     "GroupNormalization": with_constants("GroupNormalization", real(4), real(4), opset=21, num_groups=2),
+    "GroupNormalization old": with_constants("GroupNormalization", real(2), real(2), opset=18, num_groups=2),
     "LRN": unary("LRN", size=3, alpha=0.02, beta=0.6, bias=1.5),
     "LpNormalization": unary("LpNormalization", axis=1, p=2),
     "LpNormalization L1": unary("LpNormalization", axis=3, p=1),
@@ -151,6 +267,9 @@ CASES: dict[str, ModelProto] = {
     },
     "ReduceProd": unary("ReduceProd", opset=11, axes=[2, 3], keepdims=1),
     "ReduceLogSumExp": unary("ReduceLogSumExp", opset=11, axes=[-1]),
+    "ReduceLogSum": flattened(
+        [node("Exp", ["images"], ["e"]), node("ReduceLogSum", ["e"], axes=[1, 3], keepdims=0)], opset=11
+    ),
     "ReduceMean input": with_constants("ReduceMean", whole(-1, -2), keepdims=1),
     "ReduceSum nothing": with_constants("ReduceSum", whole(), noop_with_empty_axes=1),
     "Flatten": flattened([node("Flatten", ["images"], axis=-3)]),
@@ -183,6 +302,14 @@ CASES: dict[str, ModelProto] = {
     "Gather": with_constants("Gather", whole(2, 0, -1), axis=1),
     "Gather one": with_constants("Gather", np.array(-2, np.int64), axis=3),
     "Gather table": with_constants("Gather", np.array([[0, 1], [2, 3]], np.int64), axis=2),
+    "GatherND": flattened(
+        [
+            node("Transpose", ["images"], ["moved"], perm=[2, 3, 0, 1]),
+            node("GatherND", ["moved", "places"], ["found"]),
+            node("Transpose", ["found"], perm=[1, 0, 2]),
+        ],
+        {"places": whole(0, 1, -1, -2, 3, 0).reshape(3, 2)},
+    ),
     "Expand": flattened(
         [node("ReduceMean", ["images", "axis"], ["m"]), node("Expand", ["m", "shape"])],
         {"axis": whole(1), "shape": whole(1, 3, 1, 1)},
@@ -214,6 +341,21 @@ CASES: dict[str, ModelProto] = {
         {"side": whole(7, 9)},
     ),
     "Resize half pixel": with_constants("Resize", real(0), np.array([1, 1, 1.5, 2], np.float32), mode="linear"),
+    "Resize rounds": resized(scales=[1.5, 0.7], mode="nearest"),
+    "Resize rounds up": resized(sizes=[7, 5], mode="nearest", nearest_mode="round_prefer_ceil"),
+    "Resize nearest corners": resized(
+        sizes=[7, 4], mode="nearest", coordinate_transformation_mode="align_corners", nearest_mode="ceil"
+    ),
+    "Resize nearest floor": resized(
+        sizes=[3, 9], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"
+    ),
+    "Resize pytorch": resized(sizes=[7, 9], mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
+    "Resize cubic": resized(scales=[2.0, 1.5], mode="cubic"),
+    "Resize cubic corners": resized(sizes=[7, 9], mode="cubic", coordinate_transformation_mode="align_corners"),
+    "GridSample": sampled(),
+    "GridSample corners": sampled(align_corners=1, padding_mode="border"),
+    "GridSample nearest": sampled(mode="nearest", padding_mode="reflection"),
+    "GridSample cubic": sampled(mode="cubic", padding_mode="zeros"),
     "Upsample": flattened(
         [node("Upsample", ["images", "scales"], mode="nearest")],
         {"scales": np.array([1, 1, 2, 2], np.float32)},
@@ -222,7 +364,7 @@ CASES: dict[str, ModelProto] = {
     "Dropout": flattened([node("Dropout", ["images"])]),
     "Dropout old": unary("Dropout", opset=11, ratio=0.4),
 }
-ON_CONSTANTS_ONLY = {"Floor", "Ceil", "Round", "Sign", "Mod", "Xor", "Size", "ConstantOfShape", "Range", "Trilu"}
+ON_CONSTANTS_ONLY = {"Floor", "Ceil", "Round", "Mod", "Xor", "Size", "ConstantOfShape", "Range"}
 ON_CONSTANTS_ONLY |= {"Constant"}
 
 

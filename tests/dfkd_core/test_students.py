@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
@@ -143,3 +144,15 @@ def test_describing_needs_no_torch() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_size_of_the_largest_students_is_arithmetic() -> None:
+    """Parameter bombs: nothing of their size is allocated while they are measured."""
+    tracemalloc.start()
+    for name, known in ARCHITECTURES.items():
+        greatest = {option: math.nextafter(found.below, found.lowest) for option, found in known.options.items()}
+        network = describe(name, input_shape=(3, 32, 32), num_classes=100_000, width=16.0, options=greatest)
+        assert network.parameters > 10**6
+        assert network.activations > 10**4
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()

@@ -252,6 +252,30 @@ def test_students_are_listed_without_a_service(run: Run) -> None:
     assert {student["name"] for student in sized} >= {"lenet5_half", "resnet18", "wrn_40_2"}
 
 
+def test_a_teacher_is_inspected_without_a_service(run: Run, teacher_file: Path) -> None:
+    nowhere = "http://127.0.0.1:9"
+    ran = run("inspect", teacher_file, url=nowhere)
+    assert ran.code == Exit.OK, ran
+    lines = {line.split()[0]: line for line in ran.out.splitlines()}
+    assert "10 classes" in lines["output"]
+    assert "from ONNX Runtime" in lines["parity"]
+    assert "ddad: needs batchnorm" in lines["not"]
+    found = json.loads(run("inspect", teacher_file, "--json", url=nowhere).out)
+    assert found["inspection"]["num_classes"] == 10
+    assert found["depth"]["gradient_error"] < 1e-3
+    assert found["refused"] is None
+
+
+def test_what_would_be_refused_is_said_with_its_code_and_hint(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_bytes(b"PK\x03\x04 archive/data.pkl")
+    ran = run("inspect", tmp_path / "model.pt")
+    assert ran.code == Exit.REFUSED
+    assert "format-unsupported" in ran.out
+    assert "hint: " in ran.out
+    assert json.loads(run("inspect", tmp_path / "model.pt", "--json").out)["refused"]["code"] == "format-unsupported"
+    assert run("inspect", tmp_path / "model.pt", "--shape", "3,x").code == Exit.USAGE
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -59,6 +59,29 @@ def test_a_teacher_is_uploaded_once_and_used_by_its_id(http: httpx.Client) -> No
     assert response.json()["spec"]["teacher"]["input"]["shape"] == [1, 32, 32]
 
 
+def test_a_teacher_says_which_methods_it_can_serve_and_how_to_improve_it(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/octet-stream"}
+    shown = http.post("/teachers", content=onnx_teacher(seed=12), headers=headers).json()
+    methods, inspection = shown["methods"], shown["inspection"]
+    assert methods["auto"]["method"] in methods["served"]
+    assert {method["name"] for method in methods["unserved"]} == {"ddad"}
+    assert "BatchNorm" in methods["unserved"][0]["because"]
+    assert inspection["activation_bytes"] > 4 * 10
+    assert inspection["re_export"] is None
+    assert shown["depth"] is None
+
+
+def test_what_running_a_teacher_showed_stands_beside_its_inspection(service: Service, http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/octet-stream"}
+    first = http.post("/teachers", content=onnx_teacher(seed=13), headers=headers).json()
+    before = http.post("/jobs", json={**SPEC, "teacher": {"id": first["id"]}}).json()
+    service.store.keep_depth(before["id"], {"passed": True, "measured": {"gradient_error": 1e-9}})
+    shown = http.get(f"/teachers/{first['id']}").json()
+    assert shown == {**first, "depth": {"passed": True, "measured": {"gradient_error": 1e-9}}}
+    job = http.post("/jobs", json={**SPEC, "teacher": {"id": first["id"]}})
+    assert (job.status_code, job.json()["teacher"]) == (202, shown)
+
+
 def test_both_ways_give_the_same_spec(http: httpx.Client, teacher: bytes) -> None:
     by_part = post_parts(http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()
     by_id = http.post("/jobs", json={**SPEC, "teacher": {"id": by_part["teacher"]["id"]}}).json()

@@ -19,12 +19,22 @@ from worker.messages import Task
 
 STEPS = 20
 STEP_SECONDS = 0.02
+MEASURED = {
+    "max_abs_diff": 2e-7,
+    "tolerance": 1e-4,
+    "batches": [1, 2, 7],
+    "gradient_error": 1e-8,
+    "dead_input_fraction": 0.0,
+    "outputs": "logits",
+}
+DEPTH = {"passed": True, "checked_by": "0.0", "measured": MEASURED}
 
 
 def done(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Count to STEPS with a checkpoint every five; the student tells where this run began."""
     first = int(task.resume_from.read_text()) if task.resume_from else 0
     on_step(Update("stage", "load"))
+    on_step(Update("depth", "inspect", data=DEPTH))
     for step in range(first + 1, STEPS + 1):
         stop = on_step(Update("progress", "distill", step, STEPS, step / STEPS))
         if step == 7:
@@ -117,6 +127,12 @@ def crash(task: Task, on_step: OnStep) -> dict[str, Path]:
 
         return done(task, dying)
     return done(task, on_step)
+
+
+def nonsense(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Say of the teacher what no teacher can be."""
+    on_step(Update("depth", "inspect", data={"passed": True, "measured": {**MEASURED, "dead_input_fraction": 7}}))
+    return done(task, lambda update: False if update.kind == "depth" else on_step(update))
 
 
 def poison(task: Task, on_step: OnStep) -> dict[str, Path]:
@@ -232,6 +248,7 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "loading": loading,
     "hung": hung,
     "crash": crash,
+    "nonsense": nonsense,
     "poison": poison,
     "diverge": diverge,
     "unforeseen": unforeseen,

@@ -12,9 +12,10 @@ import pytest
 
 from jobs.artifacts import open_artifacts
 from jobs.schemas import JobState
-from tests.builders import digest
+from tests.builders import digest, teacher_ref
 from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, gone, until
+from tests.worker.scripted_runner import DEPTH
 from worker.attempt import Ending
 from worker.ending import Conclusion
 from worker.heartbeat import Heartbeat
@@ -31,6 +32,21 @@ def test_a_job_that_is_done_is_published(roaming_bench: Bench) -> None:
     assert [warning.code for warning in job.warnings] == ["slow-day"]
     assert [event.data["step"] for event in roaming_bench.told(job, "checkpoint")] == [5, 10, 15, 20]
     assert roaming_bench.workspaces() == []
+
+
+def test_what_running_a_teacher_showed_is_kept_with_it(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("done")
+    found = bench.store.get_teacher(job.teacher.id).inspection
+    assert found.pop("depth") == DEPTH
+    assert found == teacher_ref().inspection
+
+
+def test_a_runner_cannot_say_of_a_teacher_what_none_can_be(bench: Bench) -> None:
+    bench.submit()
+    job = bench.attempt("nonsense")
+    assert job.state is JobState.SUCCEEDED
+    assert "depth" not in bench.store.get_teacher(job.teacher.id).inspection
 
 
 def test_best_and_progress_show_the_same_newest_score_of_the_published_student(bench: Bench) -> None:

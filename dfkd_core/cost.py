@@ -1,0 +1,42 @@
+"""The cost of a teacher (torch-free): arithmetic on what its graph computes, held against the limits of a place."""
+
+from dataclasses import dataclass
+
+from dfkd_core.config import DistillSpec
+from dfkd_core.errors import TeacherInvalid
+from dfkd_core.inspection import Inspection
+
+
+@dataclass(frozen=True, slots=True)
+class CostLimits:
+    """What a place can bear."""
+
+    macs: int  # multiply-adds for one image
+    activation_bytes: int  # of everything that is computed for one batch
+
+
+def check_cost(inspection: Inspection, limits: CostLimits, *, spec: DistillSpec | None = None) -> None:
+    """TeacherInvalid where one image, or the largest batch of `spec`, would take more than the limits."""
+    if inspection.macs is not None and inspection.macs > limits.macs:
+        raise TeacherInvalid(
+            f"the teacher takes {inspection.macs:,} multiply-adds for one image; {limits.macs:,} are allowed here",
+            hint="Export the network for smaller images, or a smaller network.",
+        )
+    images, pointer = (1, None) if spec is None else _largest_batch(spec)
+    needed = (inspection.activation_bytes or 0) * images
+    if needed > limits.activation_bytes:
+        alone = (inspection.activation_bytes or 0) > limits.activation_bytes
+        raise TeacherInvalid(
+            f"the teacher computes {needed:,} bytes for a batch of {images}; "
+            f"{limits.activation_bytes:,} are allowed here",
+            hint="Export the network for smaller images." if alone or pointer is None else "Choose a smaller batch.",
+            pointer=None if alone else pointer,
+        )
+
+
+def _largest_batch(spec: DistillSpec) -> tuple[int, str]:
+    """Images that go through the teacher at once, and the field that says so."""
+    config = spec.distillation
+    batches = [(config.training.batch_size, "/distillation/training/batch_size")]
+    batches.append((config.method_options.batch_size, "/distillation/method_options/batch_size"))
+    return max(batches)

@@ -1,0 +1,121 @@
+"""Operators that read images at other places: resizing, and grids of a spatial transformer."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from dfkd_core.graph.calls import Call, Rule, Unsupported
+from dfkd_core.graph.layout import bear
+from dfkd_core.graph.plan import Shape
+
+F = np.float32  # ONNX Runtime's precision: in a wider one, halves would round elsewhere
+Coordinate = Callable[[np.float32, np.float32, int, int], np.float32]
+"""Where a pixel of the result lies in the source: (index, scale, old size, new size)."""
+
+_COORDINATES: dict[str, Coordinate] = {
+    "asymmetric": lambda at, scale, _old, _new: at / scale,
+    "half_pixel": lambda at, scale, _old, _new: (at + F(0.5)) / scale - F(0.5),
+    "pytorch_half_pixel": lambda at, scale, _old, new: (at + F(0.5)) / scale - F(0.5) if new > 1 else F(0),
+    "align_corners": lambda at, _scale, old, new: at * F(old - 1) / F(new - 1) if new > 1 else F(0),
+    "tf_half_pixel_for_nn": lambda at, scale, _old, _new: (at + F(0.5)) / scale,
+}
+_ROUNDINGS: dict[str, Callable[[float], int]] = {
+    "round_prefer_floor": lambda x: math.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: math.floor(x + 0.5),
+    "floor": math.floor,
+    "ceil": math.ceil,
+}
+_CORNERS = {"align_corners": True, "half_pixel": False, "pytorch_half_pixel": False}
+_TORCH_CUBIC = -0.75  # its coefficient
+
+
+def _resize(call: Call) -> list[Shape]:
+    """Upsample and Resize by scales or sizes: nearest by indices, linear and cubic as PyTorch's interpolate."""
+    shape, given = call.shape(), call.attributes
+    sizes, scales = _sizes(call)
+    if call.rank != 4 or sizes[:2] != shape[:2] or given.get("axes") or given.get("antialias"):
+        raise Unsupported("it resizes more than height and width, or smooths")
+    mode = given.get("mode", "nearest")
+    where = given.get("coordinate_transformation_mode", "asymmetric" if call.opset < 11 else "half_pixel")
+    if mode == "nearest":
+        rounding = given.get("nearest_mode", "floor" if call.opset < 11 else "round_prefer_floor")
+        call.op, call.attributes = "Pixels", {"places": _places(shape, sizes, scales, where=where, rounding=rounding)}
+    elif mode in ("linear", "cubic") and where in _CORNERS:
+        if mode == "cubic" and (
+            given.get("cubic_coeff_a", _TORCH_CUBIC) != _TORCH_CUBIC or given.get("exclude_outside")
+        ):
+            raise Unsupported("a cubic of another coefficient")
+        how = {"linear": "bilinear", "cubic": "bicubic"}[mode]
+        call.attributes = {"mode": how, "sizes": sizes[2:], "align_corners": _CORNERS[where]}
+    else:
+        raise Unsupported(f"resizing of mode {mode} with {where} coordinates")
+    call.keep_inputs(1)
+    return [sizes]
+
+
+def _sizes(call: Call) -> tuple[Shape, tuple[float, ...]]:
+    """The new size of every axis, and how many times the old one that is."""
+    shape = call.shape()
+    if call.given(3):
+        sizes = tuple(int(size) for size in call.host(3))
+        if len(sizes) != call.rank:
+            raise Unsupported("its sizes do not fit the shape")
+        bear(sizes)
+        return sizes, tuple(new / old for new, old in zip(sizes, shape, strict=True))
+    at = 1 if call.opset < 11 else 2
+    scales = tuple(map(float, call.host(at) if call.given(at) else call.attributes.get("scales", ())))
+    if len(scales) != call.rank or not all(0 < scale < 2**20 for scale in scales):
+        raise Unsupported("its scales do not fit the shape")
+    sizes = tuple(math.floor(size * scale) for size, scale in zip(shape, scales, strict=True))
+    bear(sizes)
+    return sizes, scales
+
+
+def _places(
+    shape: Shape, sizes: Shape, scales: tuple[float, ...], *, where: str, rounding: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and columns of the source that become those of the result."""
+    place, whole = _COORDINATES.get(where), _ROUNDINGS.get(rounding)
+    if place is None or whole is None:
+        raise Unsupported(f"resizing with {where} coordinates")
+
+    def along(axis: int) -> tuple[int, ...]:
+        old, new, scale = shape[axis], sizes[axis], F(scales[axis])
+        return tuple(min(max(whole(float(place(F(at), scale, old, new))), 0), old - 1) for at in range(new))
+
+    return along(2), along(3)
+
+
+def _grid_sample(call: Call) -> list[Shape]:
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(given := call.attributes.get("mode", "linear"), given)
+    padding = call.attributes.get("padding_mode", "zeros")
+    images, grid = call.shape(0), call.shape(1)
+    if mode not in ("bilinear", "bicubic", "nearest") or padding not in ("zeros", "border", "reflection"):
+        raise Unsupported(f"sampling of mode {mode} with padding {padding}")
+    if len(images) != 4 or len(grid) != 4 or grid[3] != 2 or grid[0] != images[0]:
+        raise Unsupported("its grid does not fit the images")
+    corners = bool(call.attributes.get("align_corners", 0))
+    call.attributes = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+    shape = (*images[:2], *grid[1:3])
+    bear(shape)
+    return [shape]
+
+
+def _affine_grid(call: Call) -> list[Shape]:
+    size = call.ints(1, "size_")
+    if size is None or len(size) != 4 or call.shape() != (size[0], 2, 3):
+        raise Unsupported("a grid of more than height and width")
+    shape = (size[0], size[2], size[3], 2)
+    bear(shape)
+    call.attributes = {"size": size, "align_corners": bool(call.attributes.get("align_corners", 0))}
+    call.keep_inputs(1)
+    return [shape]
+
+
+RULES: dict[str, Rule] = {
+    "Resize": _resize,
+    "Upsample": _resize,
+    "GridSample": _grid_sample,
+    "AffineGrid": _affine_grid,
+}

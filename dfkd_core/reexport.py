@@ -1,0 +1,52 @@
+"""Re-export (torch-free): the line that would make a better teacher of the same network, with its names filled in."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfkd_core.formats import FROM_TENSORFLOW
+
+DYNAMO = "pytorch-dynamo"
+
+_DYNAMO_LINE = (
+    "torch.onnx.export(model.eval(), ({images},), 'teacher.onnx', dynamo=True, optimize=False, external_data=False, "
+    "input_names=['{input}'], output_names=['{output}'], dynamic_shapes=({{0: torch.export.Dim('batch')}},))"
+)
+_LEGACY_LINE = (
+    "torch.onnx.export(model.eval(), ({images},), 'teacher.onnx', dynamo=False, "
+    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, input_names=['{input}'], "
+    "output_names=['{output}'], dynamic_axes={{'{input}': {{0: 'batch'}}, '{output}': {{0: 'batch'}}}})"
+)
+_LOST = {
+    "folded": "the exporter folded the BatchNorm statistics into the convolutions",
+    "partial": "the exporter folded some of the BatchNorm statistics into the convolutions",
+    "unknown": "if the network had BatchNorm, the exporter folded its statistics",
+}
+
+
+class ReExport(BaseModel):
+    """How the same network would make a better teacher."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    because: list[str] = Field(description="What it would mend.")
+    line: str = Field(description="To be run where the network was trained.")
+
+
+def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
+    """A line for the exporter that wrote the file, which keeps statistics and a dynamic batch."""
+    if exporter is not None and exporter.startswith("tf2onnx"):
+        return FROM_TENSORFLOW
+    template = _DYNAMO_LINE if exporter == DYNAMO else _LEGACY_LINE
+    images = f"torch.randn(2, {', '.join(map(str, shape))})"
+    return template.format(images=images, input=input_name, output=output_name)
+
+
+def re_export(line: str, *, batchnorm: str, batch: str, normalisations: Sequence[str]) -> ReExport | None:
+    """What exporting anew would mend; None where nothing is to be gained."""
+    because = [_LOST[batchnorm]] if batchnorm in _LOST else []
+    if batch == "fixed":
+        because.append("the batch size is fixed, and had to be rewritten")
+    if "softmax-cut" in normalisations or "log-softmax-cut" in normalisations:
+        because.append("a softmax ends the graph, and had to be cut")
+    return ReExport(because=because, line=line) if because else None

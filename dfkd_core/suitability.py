@@ -1,0 +1,74 @@
+"""Which methods a teacher can serve, and what `auto` would choose for it (torch-free): from its inspection alone."""
+
+from collections.abc import Collection
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dfkd_core.choice import choose
+from dfkd_core.inspection import Inspection
+from dfkd_core.options import METHODS
+
+_STATISTICS = {
+    "folded": "the exporter folded its BatchNorm statistics into the convolutions",
+    "unknown": "it has no BatchNorm statistics, or the exporter folded them",
+    "none": "it has no BatchNorm layers",
+}
+
+
+class Fact(BaseModel):
+    """A frozen value."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class UnservedMethod(Fact):
+    """A method that would be refused for this teacher."""
+
+    name: str = Field(description="Name of the method.")
+    needs: list[str] = Field(description="What it needs and the teacher does not offer.")
+    because: str = Field(description="Why the teacher does not.")
+
+
+class AutoChoice(Fact):
+    """What `method: auto` becomes."""
+
+    method: str = Field(description="The method.")
+    fallback: str = Field(description="The one that takes over if it fails.")
+    because: str = Field(description="Why this one.")
+
+
+class Suitability(Fact):
+    """What can be done with a teacher."""
+
+    served: list[str] = Field(description="Methods that can use this teacher.")
+    unserved: list[UnservedMethod] = Field(description="Methods that cannot.")
+    auto: AutoChoice
+
+
+def suitability(inspection: Inspection) -> Suitability:
+    """Every method of the menu, and the choice for callers who name none."""
+    served, unserved = [], []
+    for name, options in METHODS.items():
+        needs = lacking(options.needs, inspection.offers)
+        if needs:
+            unserved.append(UnservedMethod(name=name, needs=needs, because=_because(needs, inspection)))
+        else:
+            served.append(name)
+    choice = choose(inspection)
+    auto = AutoChoice(method=choice.method, fallback=choice.fallback, because=choice.because)
+    return Suitability(served=served, unserved=unserved, auto=auto)
+
+
+def lacking(needs: Collection[str], offers: Collection[str]) -> list[str]:
+    """What is needed and not offered."""
+    return sorted(set(needs) - set(offers))
+
+
+def _because(needs: list[str], inspection: Inspection) -> str:
+    reasons = {
+        "batchnorm": _STATISTICS.get(inspection.batchnorm.status, "it offers no BatchNorm statistics"),
+        "features": "a safetensors teacher needs the name of its architecture first"
+        if inspection.format == "safetensors"
+        else "its logits are not what a linear layer gives",
+    }
+    return "; ".join(reasons.get(need, f"it offers no {need}") for need in needs)

@@ -1,0 +1,35 @@
+"""`python -m dfkd_core.teachers`: the depth of one teacher. A request in JSON on standard input, the answer on output.
+
+Request: {"path", "spec"}, where `spec` is the `teacher` of a job's spec. Answer: {"measured": …} or {"error": {"code",
+"detail", "hint"}}.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import DfkdError
+from dfkd_core.teachers import load_teacher
+from dfkd_core.teachers.depth import check_depth, depth_report
+
+SEED = 0
+
+
+def examine(path: Path, spec: TeacherSpec) -> dict[str, Any]:
+    """What running the teacher shows, or why it cannot serve."""
+    try:
+        teacher = load_teacher(path, spec)
+        depth = check_depth(teacher, path, generator=torch.Generator().manual_seed(SEED))
+    except DfkdError as error:
+        return {"error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
+    return {"measured": depth_report(depth).model_dump(mode="json")}
+
+
+if __name__ == "__main__":
+    request = json.load(sys.stdin)
+    torch.set_num_threads(1)
+    sys.stdout.write(json.dumps(examine(Path(request["path"]), TeacherSpec.model_validate(request["spec"]))))

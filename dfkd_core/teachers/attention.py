@@ -1,0 +1,57 @@
+"""What the operators of transformers compute, with PyTorch; every step can be differentiated twice."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def einsum(*operands: Tensor, equation: str) -> Tensor:
+    """A product along named axes."""
+    product: Tensor = torch.einsum(equation, *operands)
+    return product
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    heads: Sequence[int],
+    folded: bool,
+    causal: bool,
+    scale: float,
+    softcap: float,
+) -> Tensor:
+    """softmax(scale Q Kᵀ + mask) V; `heads` of queries and of keys, which several queries may share.
+
+    Operands and result are (N, heads, length, size), or (N, length, heads · size) where `folded`.
+    """
+    if folded:
+        query, key, value = (
+            _unfold(part, count) for part, count in zip((query, key, value), (heads[0], *heads[1:] * 2), strict=True)
+        )
+    shared = heads[0] // heads[1]
+    if shared > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+    scores = scale * query @ key.transpose(-2, -1)  # (N, heads, queries, keys)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    if softcap > 0:
+        scores = softcap * torch.tanh(scores / softcap)
+    mixed = scores.softmax(-1) @ value
+    return mixed.transpose(1, 2).flatten(2) if folded else mixed
+
+
+def _unfold(part: Tensor, heads: int) -> Tensor:
+    return part.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def rms_norm(x: Tensor, scale: Tensor, *, axis: int, epsilon: float) -> Tensor:
+    """Divided by the root of its mean square over the axes from `axis` on, then scaled."""
+    axes = tuple(range(axis, x.dim()))
+    return x * torch.rsqrt(x.square().mean(axes, keepdim=True) + epsilon) * scale

@@ -1,0 +1,138 @@
+"""`dfkd inspect`: what the service would say of a teacher, found on this machine without a service.
+
+The structure is found here; the depth in a child process, where PyTorch and ONNX Runtime are installed.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+from rich.console import Console
+
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import TeacherError
+from dfkd_core.inspection import Inspection, inspect_file
+from dfkd_core.report import TeacherDepth
+from dfkd_core.suitability import Suitability, suitability
+from service.display import show_complaint, size
+
+NEEDED = ("torch", "onnxruntime")
+
+
+class Refusal(BaseModel):
+    """Why a teacher would not be taken."""
+
+    code: str
+    detail: str
+    hint: str | None = None
+    nodes: list[str] = Field(default_factory=list)
+
+
+class Examination(BaseModel):
+    """Both steps, as far as they came."""
+
+    inspection: Inspection | None = None
+    methods: Suitability | None = None
+    depth: TeacherDepth | None = None
+    depth_skipped: str | None = Field(None, description="Why the second step was not taken.")
+    refused: Refusal | None = None
+
+
+def examine(path: Path, spec: TeacherSpec) -> Examination:
+    """Inspect a file as POST /teachers does, then run it as the first stage of a job does."""
+    try:
+        inspection = inspect_file(path, spec)
+    except TeacherError as error:
+        nodes = getattr(error, "nodes", [])
+        return Examination(refused=Refusal(code=error.code, detail=error.detail, hint=error.hint, nodes=nodes))
+    found = Examination(inspection=inspection, methods=suitability(inspection))
+    return found.model_copy(update=_depth(path, spec, inspection))
+
+
+def _depth(path: Path, spec: TeacherSpec, inspection: Inspection) -> dict[str, Any]:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        return {"depth_skipped": f"it needs {' and '.join(missing)}: pip install 'dfkd[worker]'"}
+    if inspection.input_shape is None:
+        return {"depth_skipped": "it needs the shape of the images: --shape, and --architecture for safetensors"}
+    request = {"path": str(path.resolve()), "spec": spec.model_dump(mode="json")}
+    child = subprocess.run(
+        [sys.executable, "-m", "dfkd_core.teachers"],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode != 0:
+        last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
+        return {"depth_skipped": f"its process failed: {last[0]}"}
+    answer = json.loads(child.stdout)
+    if "error" in answer:
+        return {"refused": Refusal.model_validate(answer["error"])}
+    return {"depth": TeacherDepth.model_validate(answer["measured"])}
+
+
+def show_examination(out: Console, found: Examination) -> None:
+    """Everything that was found, for people."""
+    rows = [*_structure(found.inspection), *_methods(found.methods), *_depth_rows(found)]
+    for name, value in rows:
+        if value:
+            out.print(f"{name:<16} {value}")
+    for warning in found.inspection.warnings if found.inspection else []:
+        show_complaint(out, "warning", warning["code"], warning["detail"])
+    if found.inspection is not None and found.inspection.re_export is not None:
+        out.print("to improve it, export again: " + "; ".join(found.inspection.re_export.because))
+        out.print(f"  {found.inspection.re_export.line}")
+    if found.refused is not None:
+        show_complaint(out, "error", found.refused.code, found.refused.detail, hint=found.refused.hint)
+        for node in found.refused.nodes:
+            out.print(f"  {node}")
+
+
+def _structure(found: Inspection | None) -> Iterator[tuple[str, str | None]]:
+    if found is None:
+        return
+    written = f", by {found.exporter} {found.exporter_version or ''}".rstrip() if found.exporter else ""
+    yield "format", f"{found.format}{f', opset {found.opset}' if found.opset else ''}{written}"
+    yield "parameters", f"{found.parameters:,}"
+    yield "multiply-adds", None if found.macs is None else f"{found.macs:,} for one image"
+    yield "activations", None if found.activation_bytes is None else f"{size(found.activation_bytes)} for one image"
+    shape = None if found.input_shape is None else " x ".join(map(str, found.input_shape))
+    yield "input", " ".join(filter(None, (found.input_name, shape))) or None
+    yield (
+        "output",
+        " ".join(filter(None, (found.output_name, found.num_classes and f"{found.num_classes} classes"))) or None,
+    )
+    yield "batch", found.batch
+    present = f", {found.batchnorm.present} layers" if found.batchnorm.present else ""
+    yield "batchnorm", f"{found.batchnorm.status}{present}"
+    yield "operators", ", ".join(f"{name} {count}" for name, count in found.operators.items())
+    yield "normalised", ", ".join(found.normalisations)
+    yield "offers", ", ".join(found.offers)
+
+
+def _methods(found: Suitability | None) -> Iterator[tuple[str, str | None]]:
+    if found is None:
+        return
+    yield "auto", f"{found.auto.method}, then {found.auto.fallback}: {found.auto.because}"
+    yield "methods", ", ".join(found.served)
+    for method in found.unserved:
+        yield "not", f"{method.name}: needs {', '.join(method.needs)}; {method.because}"
+
+
+def _depth_rows(found: Examination) -> Iterator[tuple[str, str | None]]:
+    yield "depth", found.depth_skipped and f"not looked into: {found.depth_skipped}"
+    if found.depth is None:
+        return
+    depth = found.depth
+    if depth.max_abs_diff is not None:
+        batches = ", ".join(map(str, depth.batches))
+        yield "parity", f"{depth.max_abs_diff:.1e} from ONNX Runtime, on batches of {batches}"
+    yield "gradient", f"{depth.gradient_error:.1e} from finite differences"
+    yield "dead inputs", f"{depth.dead_input_fraction:.1%}"
+    yield "returns", depth.outputs

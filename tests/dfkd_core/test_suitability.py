@@ -1,0 +1,92 @@
+"""Which methods a teacher can serve, what auto becomes, what it would cost, and the line that would improve it."""
+
+from typing import Any
+
+import pytest
+
+from dfkd_core.config import DistillSpec
+from dfkd_core.cost import CostLimits, check_cost
+from dfkd_core.door import resolve
+from dfkd_core.errors import RequirementError, TeacherInvalid
+from dfkd_core.inspection import BatchNormFacts, Inspection
+from dfkd_core.options import METHODS
+from dfkd_core.reexport import export_line, re_export
+from dfkd_core.suitability import suitability
+
+
+def inspection(*offers: str, status: Any = "none", **changes: Any) -> Inspection:
+    facts: dict[str, Any] = {"format": "onnx", "parameters": 10**6, "input_shape": [1, 32, 32], "num_classes": 10}
+    norms = BatchNormFacts(status=status, present=int("batchnorm" in offers))
+    return Inspection(**{**facts, "offers": list(offers), "batchnorm": norms, **changes})
+
+
+@pytest.mark.parametrize("offers", [(), ("features",), ("batchnorm",), ("batchnorm", "features")])
+def test_what_is_called_served_is_what_the_door_lets_in(offers: tuple[str, ...]) -> None:
+    found = suitability(inspection(*offers))
+    assert sorted([*found.served, *(method.name for method in found.unserved)]) == sorted(METHODS)
+    for name in METHODS:
+        spec = DistillSpec.model_validate(
+            {"student": {"architecture": "lenet5_half"}, "distillation": {"method": name, "preset": "default"}}
+        )
+        if name in found.served:
+            assert resolve(spec, inspection(*offers))[0].distillation.method == name
+        else:
+            with pytest.raises(RequirementError):
+                resolve(spec, inspection(*offers))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [("folded", "folded its"), ("unknown", "or the exporter"), ("none", "no BatchNorm layers")]
+)
+def test_the_reason_tells_lost_statistics_from_none(status: str, reason: str) -> None:
+    unserved = {method.name: method for method in suitability(inspection("features", status=status)).unserved}
+    assert unserved["ddad"].needs == ["batchnorm"]
+    assert reason in unserved["ddad"].because
+
+
+def test_auto_is_what_a_job_would_get() -> None:
+    for facts in (inspection("features"), inspection("batchnorm"), inspection("batchnorm", macs=10**10)):
+        spec = DistillSpec.model_validate({"student": {"architecture": "lenet5_half"}})
+        chosen, auto = resolve(spec, facts)[0].distillation, suitability(facts).auto
+        assert (chosen.method, chosen.fallback, chosen.because) == (auto.method, auto.fallback, auto.because)
+
+
+def test_the_line_carries_the_names_and_the_shape_of_the_file() -> None:
+    names = {"input_name": "x.1", "output_name": "scores", "shape": [3, 24, 20]}
+    for exporter, needed in (("pytorch-dynamo", "optimize=False"), ("pytorch-legacy", "PRESERVE"), (None, "PRESERVE")):
+        line = export_line(exporter, **names)
+        assert all(part in line for part in (needed, "torch.randn(2, 3, 24, 20)", "'x.1'", "'scores'", "'batch'"))
+        compile(line, "line", "eval")
+    assert "tf2onnx" in export_line("tf2onnx", **names)
+
+
+def test_nothing_is_proposed_where_nothing_is_to_be_gained() -> None:
+    assert re_export("line", batchnorm="present", batch="dynamic", normalisations=["dropout-removed"]) is None
+    found = re_export("line", batchnorm="partial", batch="fixed", normalisations=["softmax-cut"])
+    assert found is not None
+    assert len(found.because) == 3
+
+
+def test_a_teacher_is_held_against_the_limits_of_the_place() -> None:
+    facts = inspection(macs=1000, activation_bytes=4000)
+    check_cost(facts, CostLimits(macs=1000, activation_bytes=4000))
+    with pytest.raises(TeacherInvalid, match="multiply-adds"):
+        check_cost(facts, CostLimits(macs=999, activation_bytes=4000))
+    with pytest.raises(TeacherInvalid, match="batch of 1;") as refusal:
+        check_cost(facts, CostLimits(macs=1000, activation_bytes=3999))
+    assert refusal.value.pointer is None
+
+
+@pytest.mark.parametrize("field", ["training", "method_options"])
+def test_the_largest_batch_of_the_spec_counts_and_is_pointed_at(field: str) -> None:
+    facts = inspection("features", activation_bytes=1000)
+    spec = DistillSpec.model_validate(
+        {
+            "student": {"architecture": "lenet5_half"},
+            "distillation": {"method": "dafl", field: {"batch_size": 700}},
+        }
+    )
+    check_cost(facts, CostLimits(macs=1, activation_bytes=700_000), spec=spec)
+    with pytest.raises(TeacherInvalid, match="batch of 700") as refusal:
+        check_cost(facts, CostLimits(macs=1, activation_bytes=699_999), spec=spec)
+    assert refusal.value.pointer == f"/distillation/{field}/batch_size"
