@@ -34,7 +34,8 @@ REFUSED_EXPORTS = {  # the whole net is read where another exporter wrote it
     ("preprocessed", "dynamo unoptimised"): "mean is defined twice",
 }
 LEGACY_CANNOT = {"adaptive_pool", "reparametrized", "rmsnorm"}
-NO_LINEAR_END = {"all_cnn", "nin", "squeezenet", "cosine_head", "probabilities"}
+NO_LINEAR_END = {"all_cnn", "nin", "squeezenet"}
+OWN_BIAS_UNKNOWN = {"standardized", "reparametrized"}  # weights are computed, so their names tell nothing
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def check_facts(name: str, way: str, shelf: Path) -> None:
     if WAYS[way].keeps_statistics():
         assert found.batchnorm.present == norms
         assert ("batchnorm" in found.offers) == bool(norms)
-        assert not found.warnings
+        assert not found.warnings or name in OWN_BIAS_UNKNOWN
     assert teacher.offers == set(found.offers)
 
 
