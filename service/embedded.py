@@ -19,7 +19,8 @@ from pathlib import Path
 
 import uvicorn
 
-from dfkd_core.errors import DfkdError
+from dfkd_core.box.probe import ADVICE, find_box
+from dfkd_core.errors import DfkdError, SandboxUnavailable
 from jobs.logs import log_to_stderr
 from jobs.settings import Settings
 from service.app import create_app
@@ -45,6 +46,7 @@ def up(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
     log_to_stderr(settings.log_format)
     _refuse_remote(host, settings)
+    _refuse_unboxed(settings)
     data_dir = settings.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir), _listening(host, port) as listener, _socket_path(data_dir) as socket_path:
@@ -120,6 +122,14 @@ def _refuse_remote(host: str, settings: Settings) -> None:
             f"{host} can be reached from other machines, and the API asks nobody who they are",
             hint="Listen on 127.0.0.1, or set DFKD_ALLOW_REMOTE=true behind something that checks.",
         )
+
+
+def _refuse_unboxed(settings: Settings) -> None:
+    """Strangers' files are read in a sandbox, unless the operator says otherwise."""
+    try:
+        find_box(settings.sandbox)
+    except SandboxUnavailable as error:
+        raise CannotStart(f"{error.detail} ({'; '.join(error.reasons)})", hint=ADVICE) from error
 
 
 @contextmanager
