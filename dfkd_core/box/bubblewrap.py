@@ -14,7 +14,7 @@ def find() -> str | None:
     return shutil.which("bwrap")
 
 
-def command(program: str, mounts: list[Mount], *, directory: Path, privileged: bool) -> list[str]:
+def command(program: str, mounts: list[Mount], *, privileged: bool) -> list[str]:
     """What comes before the boxed command. `privileged`: as root, without a user namespace."""
     words = [program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--cap-drop", "ALL", *(word for right in _RIGHTS for word in ("--cap-add", right))] if privileged else []
@@ -27,7 +27,7 @@ def command(program: str, mounts: list[Mount], *, directory: Path, privileged: b
             made.add(parent)
         made.add(Path(mount.path))
         words += _options(mount)
-    return [*words, "--chdir", str(directory), "--"]
+    return [*words, "--chdir", "/", "--"]
 
 
 def _options(mount: Mount) -> Iterator[str]:

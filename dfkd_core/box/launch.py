@@ -1,6 +1,5 @@
 """Starts a command in a box, of whichever kind."""
 
-import json
 import os
 import secrets
 import signal
@@ -14,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_core.box import bubblewrap, seccomp
-from dfkd_core.box.plan import Limits, Plan
+from dfkd_core.box.plan import ROOT, Limits, Plan
 
-_HERE = Path(__file__).resolve().parent
-_INTERPRETER = (sys.executable, "-I", "-S")
 _SYS_ADMIN = 1 << 21
 _OWN_COUNT = (5, 14)  # from this kernel on a user namespace has a count of processes of its own
 _USERS, _FIRST_USER = 4000, 61184  # a range that systemd keeps for users that exist for one service only
@@ -59,13 +56,13 @@ class Box:
         user = _stranger() if self.kind is not Kind.OFF and _privileged() else None
         if user is not None:
             _hand_over(plan, user)
-        words = [*self._shell(plan, directory), *_inside(self, plan.limits, user), *command]
+        words = [*self._shell(plan), *_inside(self, plan.limits, user, directory), *command]
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         try:  # a signal for all processes of the service is not for the box: who wants it to end, tells its command
             return subprocess.Popen(
                 words,
                 env=dict(plan.environment or {}),
-                cwd=directory if self.kind is Kind.OFF else "/",
+                cwd="/",
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
                 **streams,
@@ -73,18 +70,17 @@ class Box:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _shell(self, plan: Plan, directory: Path) -> list[str]:
+    def _shell(self, plan: Plan) -> list[str]:
         if self.kind is Kind.OFF:
-            return []
+            return _program("inside")
         mounts = plan.mounts(own_proc=self.own_proc)
         if self.kind is Kind.BUBBLEWRAP:
             program = bubblewrap.find()
             if program is None:
                 raise FileNotFoundError("bwrap")
-            return bubblewrap.command(program, mounts, directory=directory, privileged=_privileged())
-        mapped = None if _privileged() else (os.getuid(), os.getgid())
-        shell = {"mounts": mounts, "directory": str(directory), "map": mapped}
-        return [*_INTERPRETER, str(_HERE / "namespaces.py"), json.dumps(shell)]
+            return [*bubblewrap.command(program, mounts, privileged=_privileged()), *_program("inside")]
+        mapped = "-" if _privileged() else f"{os.getuid()}:{os.getgid()}"
+        return [*_program("namespaces"), mapped, str(len(mounts)), *(word for mount in mounts for word in mount)]
 
 
 def exit_status(code: int) -> int:
@@ -92,18 +88,19 @@ def exit_status(code: int) -> int:
     return 128 - code if code > 128 else code
 
 
-def _inside(box: Box, limits: Limits, user: int | None) -> list[str]:
+def _inside(box: Box, limits: Limits, user: int | None, directory: Path) -> list[str]:
     told = limits.by_name()
     if box.kind is Kind.OFF or (user is None and _kernel() < _OWN_COUNT):
         told.pop("NPROC", None)  # it would count everything that this user runs
-    boxed = box.kind is not Kind.OFF
-    step = {
-        "limits": told,
-        "parent": box.parent(),
-        "user": user,
-        "filter": seccomp.program().hex() if boxed else "",
-    }
-    return [*_INTERPRETER, str(_HERE / "inside.py"), json.dumps(step)]
+    program = b"" if box.kind is Kind.OFF else seccomp.program()
+    words = [str(box.parent()), "-" if user is None else str(user), str(directory), program.hex() or "-"]
+    return [*words, str(len(told)), *(f"{name}={value}" for name, value in told.items())]
+
+
+def _program(name: str) -> list[str]:
+    """An interpreter that loads one module of ours and what that needs, and looks nowhere for more."""
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from dfkd_core.box.{name} import main; main()"
+    return [sys.executable, "-I", "-S", "-c", code]
 
 
 @cache
