@@ -96,9 +96,7 @@ class Supervisor:
                 checkpoints=checkpoints,
                 draining=self._draining,
             )
-            return watched.run(
-                heartbeat, command=self._command, base=os.environ, spawner=self._spawner, box=self._box
-            )
+            return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner, box=self._box)
 
         oom_kills = num_oom_kills()
         try:

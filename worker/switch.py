@@ -34,11 +34,11 @@ class DeadMansSwitch(threading.Thread):
             os._exit(LEASE_OVER)
 
     def run(self) -> None:
-        """Until the end of the process."""
+        """Until the end of the process. A lease that came while the process was starting is read before it is missed."""
         while True:
-            self.check()
             remaining_seconds = max(0.0, self._until - time.monotonic())
             if not select.select([self._descriptor], [], [], remaining_seconds)[0]:
+                self.check()
                 continue
             chunk = os.read(self._descriptor, _READ_BYTES)
             if not chunk:

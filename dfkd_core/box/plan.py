@@ -109,7 +109,9 @@ def _devices(*, gpu: bool) -> Iterator[Mount]:
     nodes = [Path("/dev", name) for name in _NODES]
     nodes += [node for pattern in _GPU_NODES for node in sorted(Path("/dev").glob(pattern))] if gpu else []
     yield from (Mount("device", str(node), str(node)) for node in nodes if node.exists())
-    yield from (Mount("link", f"/dev/{name}", f"/proc/self/fd/{n}") for n, name in enumerate(("stdin", "stdout", "stderr")))
+    yield from (
+        Mount("link", f"/dev/{name}", f"/proc/self/fd/{n}") for n, name in enumerate(("stdin", "stdout", "stderr"))
+    )
     yield Mount("link", "/dev/fd", "/proc/self/fd")
     yield Mount("tmpfs", "/dev/shm", str(SHARED_BYTES))
     tree = "/sys" if gpu else _PROCESSORS
