@@ -34,7 +34,7 @@ class DeadMansSwitch(threading.Thread):
             os._exit(LEASE_OVER)
 
     def run(self) -> None:
-        """Until the end of the process. A lease that came while the process was starting is read before it is missed."""
+        """Until the end of the process. A lease that came while it was starting is read before it is missed."""
         while True:
             remaining_seconds = max(0.0, self._until - time.monotonic())
             if not select.select([self._descriptor], [], [], remaining_seconds)[0]:

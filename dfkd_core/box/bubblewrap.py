@@ -32,9 +32,8 @@ def command(program: str, mounts: list[Mount], *, privileged: bool) -> list[str]
 
 def _options(mount: Mount) -> Iterator[str]:
     kind, path, source = mount
-    if kind == "tmpfs":
-        yield from ("--perms", "1777" if path.endswith(("/tmp", "/shm")) else "0755")
-        yield from ("--size", source, "--tmpfs", path)
+    if kind in ("tmpfs", "anybodys"):
+        yield from ("--perms", "0755" if kind == "tmpfs" else "1777", "--size", source, "--tmpfs", path)
     elif kind in ("directory", "proc", "seal"):
         yield from ({"directory": "--dir", "proc": "--proc", "seal": "--remount-ro"}[kind], path)
     else:

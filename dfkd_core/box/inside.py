@@ -5,7 +5,6 @@ seccomp in hexadecimal, or -), the number of limits, each as NAME=VALUE, and the
 process: the command never runs with less protection than was asked for.
 """
 
-import _signal
 import ctypes
 import os
 import resource
@@ -27,7 +26,7 @@ def become(words: list[str]) -> None:
     """Bind this process, then become the command."""
     parent, user, directory, program, count, *rest = words
     limits, command = rest[: int(count)], rest[int(count) :]
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    calls.unblock_signals()
     if os.getpid() != os.getsid(0):
         os.setsid()
     for limit in limits:

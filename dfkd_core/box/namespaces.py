@@ -1,12 +1,11 @@
 """A box of the kernel's namespaces without another program, made by an interpreter that has loaded nothing else.
 
-Words: MAP (user:group, where a user namespace has to give the rights to furnish; - as root), the number of mounts, kind,
-path and source of each (`plan.Mount`), and what `inside` wants. The exit status is the command's, or 128 + n where
+Words: MAP (user:group, where a user namespace has to give the rights to furnish; - as root), the number of mounts,
+kind, path and source of each (`plan.Mount`), and what `inside` wants. The exit status is the command's, or 128 + n where
 signal n ended it. Beside the command two processes stay: this one, by whose death the kernel ends the box, and the
 first process of the box, which reaps; they hold none of its pipes.
 """
 
-import _signal
 import os
 import sys
 from collections.abc import Callable
@@ -18,7 +17,6 @@ _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _BIND, _REC, _SLAVE = 1, 2, 4, 8, 4096, 16384, 1 << 19
 _ATTRIBUTES = {"read": _RDONLY | _NOSUID | _NODEV, "write": _NOSUID | _NODEV, "device": _NOSUID}
 _BASE, _OLD, _NEW = "/tmp", "/old", "/new"  # noqa: S108
-_ANYBODYS = ("/tmp", "/shm")  # noqa: S108
 _MAX_FILES = 65536
 
 
@@ -96,9 +94,9 @@ def _step(kind: str, path: str, source: str) -> None:
     elif kind == "proc":
         _make_directory(path)
         calls.mount("proc", path, "proc", _NOSUID | _NODEV | _NOEXEC)
-    elif kind == "tmpfs":
+    elif kind in ("tmpfs", "anybodys"):
         _make_directory(path)
-        mode = "1777" if path.endswith(_ANYBODYS) else "755"
+        mode = "755" if kind == "tmpfs" else "1777"
         calls.mount("box", path, "tmpfs", _NOSUID | _NODEV, f"size={source},mode={mode}")
     else:
         _bind(kind, _OLD + source, path)

@@ -16,6 +16,7 @@ SHARED_BYTES = 64 * 2**20  # of /tmp and of /dev/shm
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
+_TEMPORARY, _SHARED = "/tmp", "/dev/shm"  # noqa: S108
 _PROCESSORS = "/sys/devices/system"
 _NODES = ("null", "zero", "full", "random", "urandom")
 _GPU_NODES = ("nvidia*", "dxg")
@@ -25,7 +26,7 @@ _BARE_PROC = ("cpuinfo", "meminfo", "stat", "version")  # what libraries ask whe
 class Mount(NamedTuple):
     """One step of furnishing a box. `source` is a path outside, a link's target, or a size in bytes."""
 
-    kind: Literal["read", "write", "device", "tmpfs", "link", "directory", "proc", "seal"]
+    kind: Literal["read", "write", "device", "tmpfs", "anybodys", "link", "directory", "proc", "seal"]
     path: str
     source: str = ""
 
@@ -70,7 +71,7 @@ class Plan:
     def mounts(self, *, own_proc: bool) -> list[Mount]:
         """How the box is furnished, in order. `own_proc`: whether it has a /proc of its own, or only a few files."""
         steps = [*_system(), *_devices(gpu=self.gpu), *_proc(own=own_proc)]
-        steps.append(Mount("directory" if self.writable is None else "tmpfs", "/tmp", str(SHARED_BYTES)))
+        steps.append(Mount("directory" if self.writable is None else "anybodys", _TEMPORARY, str(SHARED_BYTES)))
         seen: list[Path] = [Path(step.path) for step in steps if step.kind == "read"]
         for path in (*_python(), *_libraries(self.environment or {})):
             for name in dict.fromkeys((path, path.resolve())):
@@ -113,7 +114,7 @@ def _devices(*, gpu: bool) -> Iterator[Mount]:
         Mount("link", f"/dev/{name}", f"/proc/self/fd/{n}") for n, name in enumerate(("stdin", "stdout", "stderr"))
     )
     yield Mount("link", "/dev/fd", "/proc/self/fd")
-    yield Mount("tmpfs", "/dev/shm", str(SHARED_BYTES))
+    yield Mount("anybodys", _SHARED, str(SHARED_BYTES))
     tree = "/sys" if gpu else _PROCESSORS
     if Path(tree).is_dir():
         yield Mount("read", tree, tree)

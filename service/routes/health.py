@@ -39,8 +39,9 @@ def healthz() -> Response:
     responses={503: {"model": Readiness, "description": "No job could be accepted and kept: see `missing`."}},
 )
 def readyz(desk: OurDesk) -> Response:
-    """503 only when the database, the storage or the sandbox does not work. A missing broker or worker delays jobs, and is named in
-    `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued job asks for.
+    """503 only when the database, the storage or the sandbox does not work. A missing broker or worker delays jobs, and
+    is named in `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued
+    job asks for.
     """
     found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk)}
     found |= {"sandbox": _sandbox(desk), "worker": _worker(desk), "devices": _devices(desk)}

@@ -52,7 +52,8 @@ def test_the_parent_of_an_inspection_stays_light(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from dfkd_core.inspection import inspect_in_child; "
         "from dfkd_core.config import TeacherSpec; "
-        "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), timeout_seconds=60, memory_bytes=2**32, sandbox=sys.argv[2]); "
+        "limits = {'timeout_seconds': 60, 'memory_bytes': 2**32}; "
+        "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), **limits, sandbox=sys.argv[2]); "
         "assert found.num_classes == 5"
     )
     assert loaded(code, str(path), SANDBOX) == set()
