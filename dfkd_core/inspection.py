@@ -180,18 +180,7 @@ def inspect_in_child(
     """
     path = path.resolve()
     request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
-    plan = Plan(
-        limits=Limits(
-            address_bytes=memory_bytes,
-            cpu_seconds=math.ceil(timeout_seconds),
-            file_bytes=0,
-            processes=MAX_PROCESSES,
-            open_files=MAX_FILES,
-        ),
-        given=(path,),
-        hidden=hidden,
-        environment=_environment(),
-    )
+    plan = child_plan(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
     with find_box(sandbox).start(
         [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection"],
         plan,
@@ -215,6 +204,18 @@ def inspect_in_child(
             _kill(child)
         code = exit_status(child.wait())
     return _result(reply, code, late=late.is_set())
+
+
+def child_plan(path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()) -> Plan:
+    """What an inspection finds in its box: the file, and nothing to write to."""
+    limits = Limits(
+        address_bytes=memory_bytes,
+        cpu_seconds=math.ceil(timeout_seconds),
+        file_bytes=0,
+        processes=MAX_PROCESSES,
+        open_files=MAX_FILES,
+    )
+    return Plan(limits=limits, given=(path,), hidden=hidden, environment=_environment())
 
 
 def _environment() -> dict[str, str]:

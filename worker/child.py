@@ -20,6 +20,7 @@ RUNNER_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
 LOG_BYTES = 4 * 1024**2
 _LOG_TAIL_BYTES = 4000
 _READER_SECONDS = 15.0
+_TEMPORARY = "tmp"  # below the workspace
 _LARGEST_FILE_BYTES = 16 * 1024**3
 _PROCESSES, _OPEN_FILES = 2048, 4096
 _ALLOWED = {"PATH", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH"}
@@ -34,6 +35,24 @@ def runner_environment(base: Mapping[str, str], *, threads: int, temporary: Path
     ours = {"TMPDIR": str(temporary), "HOME": str(temporary), "USER": "dfkd", "PYTHONPATH": python_path(base)}
     ours |= {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": "1"}
     return {**tuned_environment(allowed, threads=threads), **ours}
+
+
+def runner_plan(
+    task: Task, *, command: Sequence[str], base: Mapping[str, str], hidden: Path, memory_bytes: int | None = None
+) -> Plan:
+    """What a runner finds in its box: its workspace, and beside it what it is given, to read."""
+    limits = Limits(
+        data_bytes=memory_bytes, file_bytes=_LARGEST_FILE_BYTES, processes=_PROCESSES, open_files=_OPEN_FILES
+    )
+    return Plan(
+        limits=limits,
+        given=(task.teacher_path.parent,),
+        readable=tuple(Path(word) for word in command[1:] if Path(word).is_absolute() and Path(word).is_file()),
+        writable=task.workspace,
+        hidden=(hidden,),
+        gpu=task.device != "cpu",
+        environment=runner_environment(base, threads=task.threads, temporary=task.workspace / _TEMPORARY),
+    )
 
 
 class Child:
@@ -113,26 +132,12 @@ def start(
     The kernel's parent-death signal fires when the *thread* that started a process ends.
     """
     read_end, write_end = os.pipe()
-    temporary = task.workspace / "tmp"
-    temporary.mkdir()
+    (task.workspace / _TEMPORARY).mkdir()
     task_path = task.workspace / "task.json"
     told = task.model_copy(update={"messages_fd": write_end, "parent": box.parent()})
     task_path.write_text(told.model_dump_json())
     log_path = task.workspace.with_name("runner.log")  # not where a runner could put a link of that name
-    plan = Plan(
-        limits=Limits(
-            data_bytes=memory_bytes,
-            file_bytes=_LARGEST_FILE_BYTES,
-            processes=_PROCESSES,
-            open_files=_OPEN_FILES,
-        ),
-        given=(task.teacher_path.parent,),
-        readable=tuple(Path(word) for word in command[1:] if Path(word).is_absolute() and Path(word).is_file()),
-        writable=task.workspace,
-        hidden=(hidden,),
-        gpu=task.device != "cpu",
-        environment=runner_environment(base, threads=task.threads, temporary=temporary),
-    )
+    plan = runner_plan(told, command=command, base=base, hidden=hidden, memory_bytes=memory_bytes)
 
     def spawn(log: IO[bytes]) -> "subprocess.Popen[bytes]":
         return box.start(

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from dfkd_core.box.calls import HOST_NAME
 from dfkd_core.box.plan import Mount
 
 _RIGHTS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # of root, and only until it has become somebody else
@@ -19,7 +20,7 @@ def command(program: str, mounts: list[Mount], *, privileged: bool) -> list[str]
     words = [program, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     words += ["--cap-drop", "ALL", *(word for right in _RIGHTS for word in ("--cap-add", right))] if privileged else []
     words += [] if privileged else ["--unshare-user"]
-    words += ["--die-with-parent", "--new-session"]
+    words += ["--hostname", HOST_NAME, "--die-with-parent", "--new-session"]
     made = {Path("/")}
     for mount in mounts:
         for parent in reversed(Path(mount.path).parents):  # by itself bubblewrap makes some that only root may enter

@@ -3,6 +3,8 @@
 import ctypes
 import os
 
+HOST_NAME = "box"
+
 _SIGKILL, _SIG_SETMASK = 9, 2  # the module signal costs ten milliseconds
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -32,6 +34,11 @@ def capset(header: bytes, data: bytes) -> None:
 def unshare(flags: int) -> None:
     """unshare(2)."""
     _check(_LIBC.unshare(flags), "unshare")
+
+
+def set_host_name(name: str) -> None:
+    """sethostname(2)."""
+    _check(_LIBC.sethostname(name.encode(), len(name)), "sethostname")
 
 
 def mount(source: str | None, path: str, kind: str | None, flags: int, options: str | None = None) -> None:

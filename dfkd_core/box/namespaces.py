@@ -32,6 +32,7 @@ def main() -> None:
 
 def _first_process(steps: list[tuple[str, str, str]], words: list[str]) -> None:
     calls.die_with_parent()
+    calls.set_host_name(calls.HOST_NAME)
     _furnish(steps)
     _wait_for(lambda: inside.become(words))
 
