@@ -39,8 +39,8 @@ class Settings(BaseSettings):
     inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of that inspection.")
     sandbox: Choice = Field(
         "auto",
-        description="Holds the processes that read teachers: bubblewrap, namespaces, auto (the first of them that works "
-        "here), off (limits only).",
+        description="Holds the processes that read teachers: bubblewrap, namespaces, auto (the first of the two that "
+        "works here), off (limits only).",
     )
 
     lease_seconds: float = Field(60.0, gt=0, description="A claimed job is given up when its lease is this old.")

