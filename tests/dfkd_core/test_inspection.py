@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from dfkd_core import inspection
 from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection import inspect_file, inspect_in_child
@@ -131,3 +132,20 @@ def test_no_process_and_no_descriptor_is_left(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
     assert children.read_text().strip() == ""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"[" * 5000,
+        b"[]",
+        b'{"inspection": {"format": "onnx"}}',
+        b'{"error": {"class": "SandboxUnavailable", "detail": "d", "hint": "h", "pointer": null}}',
+        b'{"error": {"class": "OperatorUnsupported", "detail": "d"}}',
+        b'{"error": {"class": ["TeacherInvalid"]}}',
+    ],
+)
+def test_an_answer_without_the_form_of_one_is_that_of_a_crash(reply: bytes) -> None:
+    """A child that a file has taken over may say anything."""
+    with pytest.raises(TeacherInvalid, match="crashed"):
+        inspection._result(reply, 0, late=False)

@@ -90,12 +90,6 @@ def mounts() -> bool:
     return bool(LIBC.mount(b"x", b"/tmp", b"tmpfs", 0, None) == 0)
 
 
-def calls(number: int) -> bool:
-    """Whether a system call is let through: any answer but EPERM."""
-    LIBC.syscall(number, 0, 0, 0, 0, 0)
-    return ctypes.get_errno() != 1
-
-
 def descriptors(known: list[int]) -> bool:
     """Whether we were given other open files than the known ones."""
     extra = []
