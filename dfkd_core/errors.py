@@ -17,6 +17,7 @@ DfkdError
 ├── AgreementBelowTarget       the published student misses `accept.agreement.min` and `on_miss` says fail
 ├── ExportMismatch             ONNX Runtime and PyTorch disagree about the exported student
 ├── CheckpointMismatch         a checkpoint of another spec, build or thread count
+├── SandboxUnavailable         this host makes no box to read a stranger's file in
 └── Stopped                    on_step asked for a stop; the state is in the checkpoint named
 """
 
@@ -131,6 +132,19 @@ class CheckpointMismatch(DfkdError):
     """A checkpoint of another spec, build or thread count."""
 
     code = "checkpoint-mismatch"
+
+
+class SandboxUnavailable(DfkdError):
+    """This host makes no box of the kind that was asked for, and without one no stranger's file is read."""
+
+    code = "sandbox-unavailable"
+
+    def __init__(self, reasons: Sequence[str] = ()) -> None:
+        super().__init__(
+            "no sandbox works on this host, so no teacher is read",
+            hint="Its operator finds in docs/operations.md, under The sandbox, what one needs.",
+        )
+        self.reasons = list(reasons)  # of this host: for its operator alone
 
 
 class Stopped(DfkdError):

@@ -1,6 +1,6 @@
 """Inspection (torch-free): what a teacher file is, found without PyTorch and, in the service, in a throw-away child.
 
-`python -m dfkd_core.inspection` is that child: it limits itself first, then reads one request from standard input.
+`python -m dfkd_core.inspection` is that child: in its box it reads one request from standard input.
 """
 
 import contextlib
@@ -19,6 +19,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core import errors
+from dfkd_core.box.launch import exit_status, minimal_environment
+from dfkd_core.box.plan import Limits, Plan, python_path
+from dfkd_core.box.probe import Choice, find_box
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
@@ -28,6 +31,7 @@ log = logging.getLogger(__name__)
 
 MAX_REPLY_BYTES = 4 * 2**20
 MAX_FILES = 64
+MAX_PROCESSES = 16
 ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
 
 
@@ -177,25 +181,30 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
     )
 
 
-def inspect_in_child(path: Path, spec: TeacherSpec, *, timeout_seconds: float, memory_bytes: int) -> Inspection:
-    """Inspect in a child of its own session with hard limits on time, memory and files, and an empty environment.
+def inspect_in_child(
+    path: Path,
+    spec: TeacherSpec,
+    *,
+    timeout_seconds: float,
+    memory_bytes: int,
+    sandbox: Choice = "auto",
+    hidden: tuple[Path, ...] = (),
+) -> Inspection:
+    """Inspect in a throw-away child: in a box, with hard limits on time, memory and files and an empty environment.
 
-    Raises what the child raised; TeacherInvalid where it crashed, was too slow or needed too much memory.
+    The box shows `path` and never what lies below `hidden`. Raises what the child raised; TeacherInvalid where it
+    crashed, was too slow or needed too much memory; SandboxUnavailable.
     """
-    request = {
-        "path": str(path.resolve()),
-        "spec": spec.model_dump(mode="json"),
-        "cpu_seconds": math.ceil(timeout_seconds),
-        "memory_bytes": memory_bytes,
-    }
-    with subprocess.Popen(
+    path = path.resolve()
+    request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
+    plan = child_plan(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
+    with find_box(sandbox).start(
         [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection"],
+        plan,
+        directory=Path("/"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=_environment(),
-        cwd="/",
-        start_new_session=True,
     ) as child:
         late = threading.Event()
 
@@ -210,15 +219,26 @@ def inspect_in_child(path: Path, spec: TeacherSpec, *, timeout_seconds: float, m
         finally:
             timer.cancel()
             _kill(child)
-        code = child.wait()
+        code = exit_status(child.wait())
     return _result(reply, code, late=late.is_set())
+
+
+def child_plan(path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()) -> Plan:
+    """What an inspection finds in its box: the file, and nothing to write to."""
+    limits = Limits(
+        address_bytes=memory_bytes,
+        cpu_seconds=math.ceil(timeout_seconds),
+        file_bytes=0,
+        processes=MAX_PROCESSES,
+        open_files=MAX_FILES,
+    )
+    return Plan(limits=limits, given=(path,), hidden=hidden, environment=_environment())
 
 
 def _environment() -> dict[str, str]:
     """Nothing of ours but where Python finds this package; one thread for whatever NumPy brings."""
-    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    root = str(Path(__file__).resolve().parent.parent)
-    return kept | {"PYTHONPATH": root, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    found = {"PYTHONPATH": python_path({}), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    return minimal_environment(os.environ) | found
 
 
 def _converse(child: subprocess.Popen[bytes], request: bytes) -> bytes:
@@ -239,10 +259,7 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 
 
 def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
-    try:
-        message = json.loads(reply)
-    except ValueError:
-        message = {}
+    message = _message(reply)
     if "inspection" in message:
         return Inspection.model_validate(message["inspection"])
     if "error" in message:
@@ -260,6 +277,19 @@ def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
     raise TeacherInvalid("the inspection of the teacher crashed: the file is damaged or made to do so")
 
 
+def _message(reply: bytes) -> dict[str, Any]:
+    """What a child said that has read a stranger's file: something with the form of an answer, or nothing."""
+    try:
+        message = json.loads(reply)
+        if "inspection" in message:
+            Inspection.model_validate(message["inspection"])
+        if "error" in message:
+            _rebuilt(message["error"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+    return message if isinstance(message, dict) else {}
+
+
 def _rebuilt(error: dict[str, Any]) -> DfkdError:
     kind = getattr(errors, str(error["class"]), None)
     if not (isinstance(kind, type) and issubclass(kind, DfkdError)):
@@ -267,23 +297,6 @@ def _rebuilt(error: dict[str, Any]) -> DfkdError:
     if issubclass(kind, OperatorUnsupported):
         return kind(error["detail"], nodes=error["nodes"], hint=error["hint"])
     return kind(error["detail"], hint=error["hint"], pointer=error["pointer"])
-
-
-def _limit(request: dict[str, Any]) -> None:
-    """Memory, processor time, open files; nothing may be written and no core is left."""
-    import resource
-
-    limits = {
-        resource.RLIMIT_AS: int(request["memory_bytes"]),
-        resource.RLIMIT_CPU: int(request["cpu_seconds"]),
-        resource.RLIMIT_NOFILE: MAX_FILES,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_CORE: 0,
-    }
-    for which, value in limits.items():
-        hard = resource.getrlimit(which)[1]
-        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (most, most))
 
 
 def _check_size(path: Path, memory_bytes: int) -> None:
@@ -299,7 +312,6 @@ def _check_size(path: Path, memory_bytes: int) -> None:
 
 def _child() -> dict[str, Any]:
     request = json.load(sys.stdin)
-    _limit(request)
     path = Path(request["path"])
     try:
         spec = TeacherSpec.model_validate(request["spec"])

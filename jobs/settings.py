@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dfkd_core.box.probe import Choice
 from dfkd_core.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
 from jobs.quotas import Quotas
@@ -41,6 +42,11 @@ class Settings(BaseSettings):
     max_teacher_macs: int = Field(10**12, gt=0, description="Most multiply-adds of a teacher for one image.")
     max_activation_bytes: int = Field(
         64 * 1024**3, gt=0, description="Most that a teacher may compute for one batch, in bytes of float32."
+    )
+    sandbox: Choice = Field(
+        "auto",
+        description="Holds the processes that read teachers: bubblewrap, namespaces, auto (the first of the two that "
+        "works here), off (limits only).",
     )
 
     lease_seconds: float = Field(60.0, gt=0, description="A claimed job is given up when its lease is this old.")
@@ -89,6 +95,7 @@ class Settings(BaseSettings):
     worker_device: str = Field(
         "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners; which jobs they take."
     )
+    runner_memory_bytes: int | None = Field(None, gt=0, description="Data that a runner may hold in host memory.")
     worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
     retention_days: float = Field(30.0, gt=0, description="How long files of a finished job are kept.")

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import uvicorn
 
+from dfkd_core.box.probe import ADVICE, find_box
+from dfkd_core.errors import SandboxUnavailable
 from jobs.logs import log_to_stderr
 from jobs.settings import Settings
 from service import credentials
@@ -39,6 +41,7 @@ def up(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
     log_to_stderr(settings.log_format)
     check_address(host, settings)
+    _refuse_unboxed(settings)
     data_dir = settings.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir), _listening(host, port) as listener, _socket_path(data_dir) as socket_path:
@@ -100,6 +103,14 @@ def _stopping(server: _Server) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _refuse_unboxed(settings: Settings) -> None:
+    """Strangers' files are read in a sandbox, unless the operator says otherwise."""
+    try:
+        find_box(settings.sandbox)
+    except SandboxUnavailable as error:
+        raise CannotStart(f"{error.detail} ({'; '.join(error.reasons)})", hint=ADVICE) from error
 
 
 @contextmanager

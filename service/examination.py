@@ -104,10 +104,8 @@ def _structure(found: Inspection | None) -> Iterator[tuple[str, str | None]]:
     yield "activations", None if found.activation_bytes is None else f"{size(found.activation_bytes)} for one image"
     shape = None if found.input_shape is None else " x ".join(map(str, found.input_shape))
     yield "input", " ".join(filter(None, (found.input_name, shape))) or None
-    yield (
-        "output",
-        " ".join(filter(None, (found.output_name, found.num_classes and f"{found.num_classes} classes"))) or None,
-    )
+    classes = f"{found.num_classes} classes" if found.num_classes else None
+    yield "output", " ".join(filter(None, (found.output_name, classes))) or None
     yield "batch", found.batch
     present = f", {found.batchnorm.present} layers" if found.batchnorm.present else ""
     yield "batchnorm", f"{found.batchnorm.status}{present}"

@@ -31,6 +31,8 @@ def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: Teacher
         spec,
         timeout_seconds=settings.inspection_timeout_seconds,
         memory_bytes=settings.inspection_memory_bytes,
+        sandbox=settings.sandbox,
+        hidden=(settings.data_dir,),
     )
 
 

@@ -266,6 +266,12 @@ TABLE: tuple[Row, ...] = (
         (ledger.LedgerUnavailable, ledger.SchemaRefused, ledger.StorageUnavailable),
     ),
     Row(
+        "sandbox-unavailable",
+        _S.SERVICE_UNAVAILABLE,
+        "No sandbox",
+        "This host makes no sandbox to read a teacher in, so none is taken.",
+    ),
+    Row(
         "storage-full",
         _S.INSUFFICIENT_STORAGE,
         "Storage full",

@@ -342,7 +342,9 @@ class Readiness(View):
     """What works and what does not."""
 
     status: str = Field(description="ok; degraded: jobs are kept but start late; unavailable: none can be kept.")
-    missing: list[str] = Field(description="Names of the checks that fail: database, storage, broker, worker, devices.")
+    missing: list[str] = Field(
+        description="Names of the checks that fail: database, storage, sandbox, broker, worker, devices."
+    )
     checks: dict[str, str] = Field(description="What each check found.")
 
 

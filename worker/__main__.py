@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 
+from dfkd_core.box.probe import ADVICE
+from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.overrides import BadOption
 from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
@@ -22,6 +24,8 @@ def main() -> None:
     log_to_stderr(settings.log_format)
     try:
         work(settings)
+    except SandboxUnavailable as error:
+        sys.exit(f"the worker cannot start: {error.detail} ({'; '.join(error.reasons)}). {ADVICE}")
     except LedgerError as error:
         log.critical("the worker cannot start", extra={"reason": str(error)})
         sys.exit(1)

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dfkd_core.box.launch import Box
 from jobs.claims import Claim
 from jobs.settings import Settings
 from worker import child
@@ -73,10 +74,18 @@ class Attempt:
         self._started_at = time.monotonic()
 
     def run(
-        self, heartbeat: Heartbeat, *, command: Sequence[str], base: Mapping[str, str], spawner: Executor
+        self, heartbeat: Heartbeat, *, command: Sequence[str], base: Mapping[str, str], spawner: Executor, box: Box
     ) -> Ending:
         """Run the task to its end, whichever that is. OSError where this host fails."""
-        runner = child.start(self._task, command=command, base=base, spawner=spawner)
+        runner = child.start(
+            self._task,
+            command=command,
+            base=base,
+            spawner=spawner,
+            box=box,
+            hidden=self._settings.data_dir,
+            memory_bytes=self._settings.runner_memory_bytes,
+        )
         log.info("runner started", extra={"pid": runner.pid})
         heartbeat.tell(runner.renew)
         with Listener(

@@ -1,7 +1,8 @@
 """What supervisor and runner say to each other: one JSON object a line, at most LINE_BYTES long.
 
-Down: the task (a file, before the start) and lease lines (standard input). Up: messages (a pipe of its own). What comes
-up was written by a process that has read a stranger's file, so everything in it has a type and a limit.
+Down: the task (a file, before the start), lease lines and the wish to stop (standard input). Up: messages (a pipe of
+its own). What comes up was written by a process that has read a stranger's file, so everything in it has a type and a
+limit.
 """
 
 import json
@@ -41,7 +42,7 @@ class Task(Value):
     device: str
     checkpoint_seconds: float
     messages_fd: int
-    parent: int  # process id of the supervisor
+    parent: int  # process id by which the runner knows its parent: the supervisor, or the first process of its box
     lease_until: float  # on the monotonic clock, which all processes of a host share
 
 

@@ -6,7 +6,6 @@
 import dataclasses
 import hashlib
 import os
-import resource
 import signal
 import sys
 import time
@@ -26,7 +25,6 @@ Compress = Callable[[Task, OnStep], dict[str, Path]]
 """Does the task, reports through the seam, returns the files by name."""
 
 _PROGRESS_SECONDS = 0.25
-_OPEN_FILES = 4096
 _STORAGE_FULL = {28, 122}  # ENOSPC, EDQUOT
 
 
@@ -57,7 +55,6 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
 def run(task: Task, work: Compress) -> int:
     """Do `work` under the supervisor's eyes; the exit status is 0 when the last message says how it ended."""
     die_with_parent(task.parent)
-    _limit()
     switch = DeadMansSwitch(sys.stdin.fileno(), task.lease_until)
     switch.start()
     reporter = Reporter(task.messages_fd, switch)
@@ -146,14 +143,6 @@ def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError) or "torch.OutOfMemoryError" in names:
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def _limit() -> None:
-    """No core files (they would hold the teacher), and not more open files than a run can need."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    files = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 
 if __name__ == "__main__":

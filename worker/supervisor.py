@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
+from dfkd_core.box.probe import find_box
 from dfkd_core.config import DistillSpec
 from dfkd_core.errors import CheckpointMismatch
 from jobs.artifacts import ArtifactStore
@@ -34,7 +35,10 @@ _LIVE_SWEEPS = 3  # a worker that was silent for so many sweeps does not count a
 
 
 class Supervisor:
-    """Supervises attempts, one in each thread that calls `supervise`. Holds nothing of a job between attempts."""
+    """Supervises attempts, one in each thread that calls `supervise`. Holds nothing of a job between attempts.
+
+    SandboxUnavailable where no box can be made for its runners.
+    """
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Supervisor:
         self._spawner = spawner
         self._draining = draining
         self._command = command
+        self._box = find_box(settings.sandbox)
         self._passed_on: set[str] = set()  # jobs whose checkpoint did not fit this host
 
     def supervise(self, claim: Claim, *, claimed_at: float) -> None:
@@ -91,7 +96,7 @@ class Supervisor:
                 checkpoints=checkpoints,
                 draining=self._draining,
             )
-            return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner)
+            return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner, box=self._box)
 
         oom_kills = num_oom_kills()
         try:
@@ -139,7 +144,7 @@ class Supervisor:
             device=self._settings.worker_device,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             messages_fd=-1,
-            parent=os.getpid(),
+            parent=-1,
             lease_until=heartbeat.lease_until,
         )
 

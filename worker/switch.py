@@ -1,8 +1,12 @@
-"""The runner's dead-man's switch: without a fresh lease from its supervisor it ends, whatever it is doing."""
+"""The runner's dead-man's switch: without a fresh lease from its supervisor it ends, whatever it is doing.
+
+The same line carries the supervisor's wish that it stop, which becomes the signal SIGTERM.
+"""
 
 import json
 import os
 import select
+import signal
 import threading
 import time
 
@@ -12,7 +16,7 @@ _READ_BYTES = 4096
 
 
 class DeadMansSwitch(threading.Thread):
-    """Reads lease lines `{"type": "lease", "until": t}`, t on the monotonic clock; ends the process at the last t.
+    """Reads `{"type": "lease", "until": t}`, t on the monotonic clock, and ends the process at the last t.
 
     A supervisor that was stopped with SIGSTOP, or cut off from the ledger, renews nothing: its runner must be gone
     before another worker may take the job.
@@ -30,11 +34,11 @@ class DeadMansSwitch(threading.Thread):
             os._exit(LEASE_OVER)
 
     def run(self) -> None:
-        """Until the end of the process."""
+        """Until the end of the process. A lease that came while it was starting is read before it is missed."""
         while True:
-            self.check()
             remaining_seconds = max(0.0, self._until - time.monotonic())
             if not select.select([self._descriptor], [], [], remaining_seconds)[0]:
+                self.check()
                 continue
             chunk = os.read(self._descriptor, _READ_BYTES)
             if not chunk:
@@ -44,4 +48,8 @@ class DeadMansSwitch(threading.Thread):
     def _read(self, chunk: bytes) -> None:
         *lines, self._pending = (self._pending + chunk).split(b"\n")
         for line in lines:
-            self._until = float(json.loads(line)["until"])
+            told = json.loads(line)
+            if told["type"] == "stop":
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                self._until = float(told["until"])

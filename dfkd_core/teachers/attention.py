@@ -29,9 +29,7 @@ def attention(
     Operands and result are (N, heads, length, size), or (N, length, heads · size) where `folded`.
     """
     if folded:
-        query, key, value = (
-            _unfold(part, count) for part, count in zip((query, key, value), (heads[0], *heads[1:] * 2), strict=True)
-        )
+        query, key, value = _unfold(query, heads[0]), _unfold(key, heads[1]), _unfold(value, heads[1])
     shared = heads[0] // heads[1]
     if shared > 1:
         key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
@@ -48,7 +46,7 @@ def attention(
 
 
 def _unfold(part: Tensor, heads: int) -> Tensor:
-    return part.unflatten(2, (heads, -1)).transpose(1, 2)
+    return part.reshape(*part.shape[:2], heads, -1).transpose(1, 2)
 
 
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int, epsilon: float) -> Tensor:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from dfkd_core.box.launch import Kind
+from dfkd_core.box.probe import find_box
+from dfkd_core.errors import SandboxUnavailable
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
 from jobs.queue import broker_answers
@@ -18,7 +21,8 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["service"])
 
 SPARE_BYTES = 64 * 1024**2
-NEVER_READY = ("database", "storage")  # without these no job could be accepted and kept
+NEVER_READY = ("database", "storage", "sandbox")  # without these no job could be accepted and kept
+GOOD = ("ok", "not configured", "off")
 
 
 @router.get("/healthz", operation_id="healthz", summary="Is the process alive", response_model=Health)
@@ -35,12 +39,13 @@ def healthz() -> Response:
     responses={503: {"model": Readiness, "description": "No job could be accepted and kept: see `missing`."}},
 )
 def readyz(desk: OurDesk) -> Response:
-    """503 only when the database or the storage does not work. A missing broker or worker delays jobs, and is named in
-    `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued job asks for.
+    """503 only when the database, the storage or the sandbox does not work. A missing broker or worker delays jobs, and
+    is named in `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued
+    job asks for.
     """
     found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk)}
-    found |= {"worker": _worker(desk), "devices": _devices(desk)}
-    missing = [name for name, state in found.items() if state not in {"ok", "not configured"}]
+    found |= {"sandbox": _sandbox(desk), "worker": _worker(desk), "devices": _devices(desk)}
+    missing = [name for name, state in found.items() if state.partition(":")[0] not in GOOD]
     status = "ok" if not missing else "degraded"
     if any(name in missing for name in NEVER_READY):
         status = "unavailable"
@@ -72,6 +77,15 @@ def _storage(desk: Desk) -> str:
         log.warning("the storage cannot be written", exc_info=True)
         return "cannot be written"
     return "ok" if room.f_bavail * room.f_frsize >= SPARE_BYTES else "full"
+
+
+def _sandbox(desk: Desk) -> str:
+    """What holds the inspections of this process."""
+    try:
+        box = find_box(desk.settings.sandbox)
+    except SandboxUnavailable:
+        return "none works; no teacher is taken"
+    return "off: teachers are read without one" if box.kind is Kind.OFF else f"ok: {box.told}"
 
 
 def _broker(desk: Desk) -> str:

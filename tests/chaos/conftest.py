@@ -1,10 +1,10 @@
 """Deployments that a file of tests shares, and the run of a row."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
+from tests.boxes import forget_settings
 from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run
 from tests.chaos.servers import PostgresServer, RedisServer, restartable_postgres, restartable_redis
@@ -13,8 +13,7 @@ from tests.chaos.servers import PostgresServer, RedisServer, restartable_postgre
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """The machine's own settings are not part of a test."""
-    for name in [name for name in os.environ if name.startswith("DFKD_")]:
-        del os.environ[name]
+    forget_settings()
 
 
 @pytest.fixture

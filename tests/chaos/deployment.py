@@ -20,6 +20,7 @@ from jobs.artifacts import open_artifacts
 from jobs.janitor import clean
 from jobs.settings import Settings
 from jobs.store import open_store
+from tests.boxes import holds_a_box
 from tests.chaos.auditor import Footprint, Violation, audit
 from tests.chaos.evidence import (
     Evidence,
@@ -178,7 +179,8 @@ class Deployment:
             parents = [worker] if worker is not None else [psutil.Process(found.pid) for found in self.workers]
             for parent in parents:
                 for child in _children(parent):
-                    if names_a_task(_words(child), self.data_dir) and not gone(child):
+                    words = _words(child)
+                    if names_a_task(words, self.data_dir) and not holds_a_box(words) and not gone(child):
                         return child
             return None
 

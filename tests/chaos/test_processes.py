@@ -24,8 +24,9 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 def worker_of(deployment: Deployment, runner: psutil.Process) -> psutil.Process:
-    """The worker whose child this is."""
-    return next(psutil.Process(found.pid) for found in deployment.workers if found.pid == runner.ppid())
+    """The worker that has started this; around the runner there may be processes that hold its box."""
+    above = {process.pid for process in runner.parents()}
+    return next(psutil.Process(found.pid) for found in deployment.workers if found.pid in above)
 
 
 def note_takeovers(deployment: Deployment, run: Run, job_id: str) -> None:

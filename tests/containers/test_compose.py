@@ -1,5 +1,6 @@
 """The container files without an engine: what the compose schema and hadolint cannot know."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ["api", "worker", "worker-gpu"]
+BOXING = ["seccomp:deploy/seccomp.json", "apparmor:unconfined"]
 
 
 def seconds(duration: str) -> int:
@@ -26,7 +28,7 @@ def test_every_container_is_hardened_and_comes_back(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["security_opt"] == ["no-new-privileges:true", *(BOXING if name in OURS else [])]
     assert service["read_only"] is True
     assert service["pids_limit"] > 0
     assert seconds(service["stop_grace_period"]) >= 10
@@ -104,3 +106,12 @@ def test_the_service_image_installs_no_torch() -> None:
     assert "'.[postgres,s3]'" in stage
     assert "-c constraints.txt" in stage
     assert "worker]" not in stage
+
+
+def test_the_seccomp_profile_leaves_what_a_box_is_made_of() -> None:
+    profile = json.loads((ROOT / "deploy/seccomp.json").read_text())
+    (refused,) = profile["syscalls"]
+    assert (profile["defaultAction"], refused["action"], refused["errnoRet"]) == ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", 1)
+    needed = {"clone", "clone3", "unshare", "mount", "umount2", "pivot_root", "mount_setattr", "seccomp", "prctl"}
+    assert needed.isdisjoint(refused["names"])
+    assert {"ptrace", "bpf", "keyctl", "kexec_load", "open_by_handle_at", "process_vm_readv"} <= set(refused["names"])

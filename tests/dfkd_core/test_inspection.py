@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from dfkd_core import inspection
 from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection import inspect_file, inspect_in_child
+from tests.boxes import VARIABLE
 from tests.dfkd_core.onnx_models import classifier, node, save
 
-GENEROUS = {"timeout_seconds": 60.0, "memory_bytes": 4 * 2**30}
+SANDBOX = os.environ.get(VARIABLE, "auto")
+GENEROUS = {"timeout_seconds": 60.0, "memory_bytes": 4 * 2**30, "sandbox": SANDBOX}
 HEAVY = ("torch", "onnx", "onnxruntime", "safetensors", "numpy")
 
 
@@ -50,10 +53,11 @@ def test_the_parent_of_an_inspection_stays_light(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from dfkd_core.inspection import inspect_in_child; "
         "from dfkd_core.config import TeacherSpec; "
-        "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), timeout_seconds=60, memory_bytes=2**32); "
+        "limits = {'timeout_seconds': 60, 'memory_bytes': 2**32}; "
+        "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), **limits, sandbox=sys.argv[2]); "
         "assert found.num_classes == 5"
     )
-    assert loaded(code, str(path)) == set()
+    assert loaded(code, str(path), SANDBOX) == set()
 
 
 def test_the_child_says_what_the_same_process_would(tmp_path: Path) -> None:
@@ -89,14 +93,14 @@ def test_a_child_that_is_too_slow_is_killed(tmp_path: Path) -> None:
     path = save(classifier(), tmp_path / "teacher.onnx")
     begin = time.monotonic()
     with pytest.raises(TeacherInvalid, match="too long"):
-        inspect_in_child(path, TeacherSpec(), timeout_seconds=0.05, memory_bytes=2**32)
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=0.05, memory_bytes=2**32, sandbox=SANDBOX)
     assert time.monotonic() - begin < 5
 
 
 def test_a_child_without_memory_is_an_ordinary_refusal(tmp_path: Path) -> None:
     path = save(classifier(), tmp_path / "teacher.onnx")
     with pytest.raises(TeacherInvalid, match=r"crashed|too large"):
-        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=48 * 2**20)
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=48 * 2**20, sandbox=SANDBOX)
 
 
 def test_a_file_that_would_not_fit_is_refused_by_its_size(tmp_path: Path) -> None:
@@ -104,7 +108,7 @@ def test_a_file_that_would_not_fit_is_refused_by_its_size(tmp_path: Path) -> Non
     with path.open("r+b") as file:
         file.truncate(300 * 2**20)  # a hole: no disk is used
     with pytest.raises(TeacherInvalid, match="too large") as refusal:
-        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=2**30)
+        inspect_in_child(path, TeacherSpec(), timeout_seconds=60, memory_bytes=2**30, sandbox=SANDBOX)
     assert "204 MiB" in str(refusal.value.hint)
 
 
@@ -122,9 +126,26 @@ def test_no_process_and_no_descriptor_is_left(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for limit in (60.0, 0.05):
         try:
-            inspect_in_child(path, TeacherSpec(), timeout_seconds=limit, memory_bytes=2**32)
+            inspect_in_child(path, TeacherSpec(), timeout_seconds=limit, memory_bytes=2**32, sandbox=SANDBOX)
         except TeacherInvalid:
             assert limit < 1
     assert len(os.listdir("/proc/self/fd")) == before
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
     assert children.read_text().strip() == ""
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"[" * 5000,
+        b"[]",
+        b'{"inspection": {"format": "onnx"}}',
+        b'{"error": {"class": "SandboxUnavailable", "detail": "d", "hint": "h", "pointer": null}}',
+        b'{"error": {"class": "OperatorUnsupported", "detail": "d"}}',
+        b'{"error": {"class": ["TeacherInvalid"]}}',
+    ],
+)
+def test_an_answer_without_the_form_of_one_is_that_of_a_crash(reply: bytes) -> None:
+    """A child that a file has taken over may say anything."""
+    with pytest.raises(TeacherInvalid, match="crashed"):
+        inspection._result(reply, 0, late=False)

@@ -1,11 +1,11 @@
 """One service for the tests that leave it as they found it, and the student of a run that nothing interrupted."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.boxes import forget_settings
 from tests.e2e.service import JOB_SECONDS, Followed, Service, running_up, spec
 from tests.e2e.teacher import write_teacher
 
@@ -13,8 +13,7 @@ from tests.e2e.teacher import write_teacher
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """The machine's own settings are not part of a test."""
-    for name in [name for name in os.environ if name.startswith("DFKD_")]:
-        del os.environ[name]
+    forget_settings()
 
 
 @pytest.fixture(scope="session")

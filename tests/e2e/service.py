@@ -15,6 +15,7 @@ import psutil
 
 from service.client import DfkdClient
 from service.views import JobView
+from tests.boxes import holds_a_box
 from tests.e2e.teacher import NUM_CLASSES
 
 PROFILE = {
@@ -91,8 +92,9 @@ class Service:
         """A process with these words in its command line."""
         for process in self.processes():
             with suppress(psutil.Error):
-                line = " ".join([*process.cmdline(), ""])
-                if " ".join([*words, ""]) in line and "dfkd_core.process" not in line:
+                found = process.cmdline()
+                line = " ".join([*found, ""])
+                if " ".join([*words, ""]) in line and "dfkd_core.process" not in line and not holds_a_box(found):
                     return process
         return None
 

@@ -46,6 +46,16 @@ def gone(pid: int) -> bool:
         return True
 
 
+def processes_with(word: str) -> list[int]:
+    """Living processes that have a word in their command line, parents first."""
+    found = [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if word.encode() in _command_line(path / "cmdline").split(b"\0")
+    ]
+    return sorted((pid for pid in found if not gone(pid)), key=lambda pid: len(psutil.Process(pid).parents()))
+
+
 class Bench:
     """Everything a supervisor works with, and short words for it."""
 
@@ -101,11 +111,7 @@ class Bench:
         """Of the runner that now works on a job, once it has made a step."""
         until(lambda: self.store.get(job.id).progress.step > 0)
         (task,) = (self.settings.data_dir / "work" / job.id).glob("*/own/task.json")
-        return next(
-            int(path.name)
-            for path in Path("/proc").glob("[0-9]*")
-            if str(task).encode() in _command_line(path / "cmdline")
-        )
+        return processes_with(str(task))[-1]  # the last one: before it come those that hold its box
 
     def told(self, job: Job, kind: str) -> list[Event]:
         return [event for event in self.store.events(job.id, limit=1000) if event.kind == kind]

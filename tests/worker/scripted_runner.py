@@ -212,9 +212,10 @@ def liar(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def parent(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Leave a grandchild behind and say its process id."""
-    process = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL)
-    return files(task, report=json.dumps({"grandchild": process.pid}))
+    """Leave a grandchild behind and say by which word it is known; its process id is another one outside."""
+    word = f"600.{time.monotonic_ns()}"
+    subprocess.Popen(["sleep", word], stdout=subprocess.DEVNULL)
+    return files(task, report=json.dumps({"grandchild": word}))
 
 
 def tell(task: Task, on_step: OnStep) -> dict[str, Path]:

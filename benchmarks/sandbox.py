@@ -1,0 +1,85 @@
+"""What a box costs: from the start of a process to its end, without a box and in each kind that works here.
+
+    python -m benchmarks.sandbox --runs 50
+
+Two commands: an interpreter that does nothing, which is the box's own cost, and the inspection of a small ONNX teacher.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.hardware import describe_hardware
+from dfkd_core.box.launch import Box, Kind
+from dfkd_core.box.plan import Limits, Plan
+from dfkd_core.box.probe import find_box
+from dfkd_core.config import TeacherSpec
+from dfkd_core.errors import SandboxUnavailable
+from dfkd_core.inspection import inspect_in_child
+from tests.e2e.teacher import write_teacher
+
+RESULTS = Path(__file__).resolve().parent / "results"
+NOTHING = [sys.executable, "-I", "-S", "-c", "pass"]
+
+
+def milliseconds(act: Callable[[], object], runs: int) -> dict[str, float]:
+    """Mean, standard deviation and median of so many runs, after one that warms up."""
+    act()
+    taken = []
+    for _ in range(runs):
+        began_at = time.perf_counter()
+        act()
+        taken.append(1000 * (time.perf_counter() - began_at))
+    return {"mean": statistics.mean(taken), "sd": statistics.stdev(taken), "median": statistics.median(taken)}
+
+
+def start_nothing(box: Box) -> None:
+    """One interpreter in a box."""
+    process = box.start(NOTHING, Plan(limits=Limits()), directory=Path("/"))
+    if process.wait() != 0:
+        raise RuntimeError(f"the box ended with {process.returncode}")
+
+
+def measure(runs: int, teacher: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Kind of box -> command -> milliseconds."""
+    found = {"none": {"interpreter": milliseconds(lambda: subprocess.run(NOTHING, check=True), runs)}}
+    for kind in (Kind.OFF, Kind.BUBBLEWRAP, Kind.NAMESPACES):
+        try:
+            box = find_box(kind.value)
+        except SandboxUnavailable as error:
+            print(f"{kind.value}: {error.reasons}")
+            continue
+        found[kind.value] = {
+            "interpreter": milliseconds(lambda box=box: start_nothing(box), runs),  # type: ignore[misc]
+            "inspection": milliseconds(
+                lambda kind=kind: inspect_in_child(  # type: ignore[misc]
+                    teacher, TeacherSpec(), timeout_seconds=60.0, memory_bytes=2**31, sandbox=kind.value
+                ),
+                max(5, runs // 5),
+            ),
+        }
+    return found
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=50)
+    runs = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as directory:
+        found = measure(runs, write_teacher(Path(directory) / "teacher.onnx"))
+    for kind, commands in found.items():
+        for command, taken in commands.items():
+            print(f"{kind:10} {command:11} {taken['mean']:7.1f} ms ± {taken['sd']:.1f} (median {taken['median']:.1f})")
+    report = {"hardware": describe_hardware(), "runs": runs, "milliseconds": found}
+    (RESULTS / "sandbox.json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

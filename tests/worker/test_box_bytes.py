@@ -1,0 +1,70 @@
+"""The real runner in every kind of box: it gets all that it needs, and its student has the same bytes as without."""
+
+import hashlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dfkd_core.box.launch import Box, Kind
+from dfkd_core.config import DistillSpec
+from tests.boxes import KINDS, box_or_skip
+from tests.e2e.service import spec
+from tests.e2e.teacher import write_teacher
+from tests.worker.conftest import until
+from worker import child
+from worker.messages import DoneMessage, Task
+
+BOXES = [Box(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def unboxed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of the student of a runner without a box."""
+    return student_of(Box(Kind.OFF), tmp_path_factory.mktemp("unboxed"))
+
+
+def student_of(box: Box, data_dir: Path) -> str:
+    """Run a small job to its end → digest of what it delivers."""
+    desk = data_dir / "work" / "job" / "1"
+    for directory in (desk / "given", desk / "own"):
+        directory.mkdir(parents=True, mode=0o700)
+    task = Task(
+        teacher_path=write_teacher(desk / "given" / "teacher"),
+        spec=DistillSpec.model_validate(spec(steps=20)),
+        workspace=desk / "own",
+        resume_from=None,
+        threads=1,
+        device="cpu",
+        checkpoint_seconds=0.5,
+        messages_fd=-1,
+        parent=-1,
+        lease_until=time.monotonic() + 300.0,
+    )
+    with ThreadPoolExecutor(1) as spawner:
+        runner = child.start(
+            task, command=child.RUNNER_COMMAND, base=os.environ, spawner=spawner, box=box, hidden=data_dir
+        )
+        messages = []
+        while not (runner.exited and runner.reader.exhausted):
+            until(lambda: runner.exited or not runner.reader.messages.empty(), seconds=240.0)
+            while not runner.reader.messages.empty():
+                messages.append(runner.reader.messages.get())
+            time.sleep(0.01)
+        assert runner.finish() == 0, runner.log_tail()
+    done = messages[-1]
+    assert isinstance(done, DoneMessage), done
+    assert str(data_dir).encode() not in (desk / "own" / "student.onnx").read_bytes()
+    assert os.uname().nodename.encode() not in (desk / "own" / "student.onnx").read_bytes()
+    digest = hashlib.sha256((desk / "own" / "student.onnx").read_bytes()).hexdigest()
+    assert done.artifacts["student.onnx"].sha256 == digest
+    return digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("box", BOXES, ids=lambda box: box.told.replace(" ", "-"))
+def test_a_student_has_the_same_bytes_in_a_box(box: Box, unboxed: str, tmp_path: Path) -> None:
+    box_or_skip(box.kind)
+    assert student_of(box, tmp_path) == unboxed
