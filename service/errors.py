@@ -1,6 +1,8 @@
 """What can go wrong at the front desk. The codes and statuses are in `service.problems`, in one table.
 
 FrontDeskError
+├── BadRequest             headers that contradict each other, or name no host
+├── HeadersTooLarge        more headers than are read
 ├── MalformedJson          not JSON as RFC 8259 means it
 ├── MalformedMultipart     not multipart/form-data as RFC 7578 means it
 ├── UnexpectedPart         a part that nobody asked for, or one that came twice
@@ -53,6 +55,14 @@ class FrontDeskError(Exception):
         self.errors = list(errors)
         self.headers = dict(headers or {})
         self.members = members
+
+
+class BadRequest(FrontDeskError):
+    """Headers that contradict each other, or name no host."""
+
+
+class HeadersTooLarge(FrontDeskError):
+    """More headers than are read."""
 
 
 class MalformedJson(FrontDeskError):

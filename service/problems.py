@@ -52,7 +52,7 @@ TABLE: tuple[Row, ...] = (
         "A part that is neither `teacher` nor `spec`, or one that came twice.",
         (desk.UnexpectedPart,),
     ),
-    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood."),
+    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood.", (desk.BadRequest,)),
     Row("not-found", _S.NOT_FOUND, "No such resource", "Nothing lives at this path.", (desk.NotFound,)),
     Row("job-not-found", _S.NOT_FOUND, "No such job", "No job has this id, or it was deleted.", (ledger.JobNotFound,)),
     Row(
@@ -215,6 +215,13 @@ TABLE: tuple[Row, ...] = (
         _S.UNPROCESSABLE_ENTITY,
         "Requirement not met",
         "Method or memory needs what this teacher, or the other one, does not offer.",
+    ),
+    Row(
+        "headers-too-large",
+        _S.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "Headers too large",
+        "The request has more headers than are read.",
+        (desk.HeadersTooLarge,),
     ),
     Row(
         "internal",
