@@ -100,7 +100,7 @@ def _checked(entries: Mapping[str, Any], *, begin: int, size: int) -> dict[str, 
 
 
 def _info(name: str, entry: Any, begin: int) -> TensorInfo:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or ".." in name:
         _refuse("malformed: a tensor has an invalid name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(f"malformed: tensor {name} is not described by dtype, shape and data_offsets")

@@ -9,7 +9,7 @@ from typing import Any
 from dfkd_core.config import Budget
 from jobs.schemas import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
-from service.json_front import MAX_ERRORS, child_pointer, read_json_object
+from service.json_front import MAX_ERRORS, read_json_object
 from service.specs import validate
 
 Json = dict[str, Any]  # Any: JSON

@@ -11,6 +11,7 @@ from service.problems import row_for
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024  # names and values together
+_VERSIONS = {"1.0", "1.1", "2", "3"}
 _HOST = re.compile(r"[A-Za-z0-9._~%-]+(:\d{0,5})?|\[[0-9A-Fa-f:.%]+\](:\d{0,5})?")
 
 
@@ -35,6 +36,8 @@ def refusal(scope: Scope) -> FrontDeskError | None:
     lines = scope["headers"]
     if len(lines) > MAX_HEADERS or sum(len(name) + len(value) for name, value in lines) > MAX_HEADER_BYTES:
         return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all are read.")
+    if scope["http_version"] not in _VERSIONS:
+        return BadRequest("HTTP of this version is not spoken here.")
     headers = Headers(scope=scope)
     if "content-length" in headers and "transfer-encoding" in headers:
         return BadRequest("Content-Length and Transfer-Encoding contradict each other.")

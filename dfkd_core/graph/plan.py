@@ -4,6 +4,7 @@ Steps hold only operations on image-dependent values, in the form of the newest 
 axes, shapes and sizes are attributes, no longer inputs.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,14 +67,19 @@ class Plan:
         """Multiply-adds of convolutions and matrix products for one image."""
         return sum(self.macs_of(step) for step in self.steps)
 
+    @property
+    def activations(self) -> int:
+        """Elements of all values that are computed for one image."""
+        return sum(math.prod(self.shapes[name]) for step in self.steps for name in step.outputs if name in self.shapes)
+
     def macs_of(self, step: Step) -> int:
         """Multiply-adds of one step for one image; 0 for what is neither convolution nor matrix product."""
         if step.op not in ("Conv", "Gemm", "MatMul"):
             return 0
-        out = int(np.prod(self.shapes[step.outputs[0]]))
+        out = math.prod(self.shapes[step.outputs[0]])
         first, second = (self.shapes[str(name)] for name in step.inputs[:2])
         if step.op == "Conv":
-            return out * int(np.prod(second[1:]))
+            return out * math.prod(second[1:])
         return out * (first[-2] if step.attributes.get("flip_a") else first[-1])
 
     @property

@@ -25,6 +25,8 @@ RULES: dict[str, Rule] = {**elementwise.RULES, **layout.RULES, **layers.RULES}
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
+MAX_MACS = 10**12  # for one image; a ViT-L on 384 pixels takes 2e11
+MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
 EXPORT_HINT = (
     "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
@@ -274,7 +276,7 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
     used = {operand for step in steps for operand in step.inputs if operand}
     if signature.name not in used:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
-    return Plan(
+    plan = Plan(
         input_name=signature.name,
         output_name=name,
         input_shape=signature.shape,
@@ -290,6 +292,22 @@ def _finish(walk: Walk, model: ModelProto, signature: Signature, done: list[str]
         operators=dict(Counter(node.op_type for node in model.graph.node)),
         normalisations=(*done, *_further(walk, model, signature)),
     )
+    _check_size(plan)
+    return plan
+
+
+def _check_size(plan: Plan) -> None:
+    """Refuse what could be computed only by somebody else's computer, and what no computer can."""
+    if plan.macs > MAX_MACS or plan.activations > MAX_ACTIVATIONS:
+        raise TeacherInvalid(
+            f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds and {plan.activations:.1e} values for one image",
+            hint=f"At most {MAX_MACS:.0e} multiply-adds and {MAX_ACTIVATIONS:.1e} values are taken: use smaller images.",
+        )
+    for name, array in plan.constants.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise TeacherInvalid(
+                f"tensor {readable(name)} holds NaN", hint="Upload a checkpoint from before it diverged."
+            )
 
 
 def _for_one(shapes: tuple[Shape, Shape], probes: tuple[int, int]) -> Shape:

@@ -9,6 +9,7 @@ NAMES: dict[str, dict[str, bytes]] = {
     "B-032": {"..\\..\\x": b'"..\\..\\x"', "C:\\x": b'"C:\\x"', "\\\\host\\share": b'"\\\\host\\share"'},
     "B-033": {"%2e%2e%2f": b'"%2e%2e%2fcanary"', "%252e%252e%252f": b'"%252e%252e%252fcanary"'},
     "B-034": {
+        "NUL": b'"a\0canary.onnx"',
         "a quote": b'"a\\"canary.onnx"',
         "right-to-left override": '"canary\u202exnno"'.encode(),
         "3 KB": b'"' + b"canary" * 500 + b'"',
@@ -17,7 +18,7 @@ NAMES: dict[str, dict[str, bytes]] = {
     },
     "B-035": {name: f'"{name}"'.encode() for name in ("CON", ".", "..", "-rf", "a;id", "$(id)", "`id`")},
 }
-BROKEN = {"NUL": b'"a\0canary.onnx"', "4 KB and more": b'"' + b"canary" * 1000 + b'"'}
+TOO_LONG = b'"' + b"canary" * 1000 + b'"'
 
 
 def named(filename: bytes, teacher: bytes) -> bytes:
@@ -59,8 +60,7 @@ INPUTS = [
         for what, filename in names.items()
     ),
     Input("B-034", "CR/LF: another header of the part", injected, 202, secrets=("canary", "Canary")),
-    Input("B-034", "NUL", upload(BROKEN["NUL"]), 400, "malformed-multipart", secrets=("canary",)),
-    Input("B-034", "6 KB", upload(BROKEN["4 KB and more"]), 400, "malformed-multipart", secrets=("canary",)),
+    Input("B-034", "6 KB", upload(TOO_LONG), 400, "malformed-multipart", secrets=("canary",)),
     Input("B-036", "model.onnx.pkl that is ONNX", upload(b'"model.onnx.pkl"'), 202),
     Input(
         "B-036",

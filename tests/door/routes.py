@@ -11,7 +11,7 @@ JOB_ROUTES = (
     ("GET", "/events"), ("GET", "/artifacts"), ("GET", "/artifacts/student.onnx"), ("HEAD", "/artifacts/student.onnx"),
 )  # fmt: skip
 BAD_IDS = (
-    NOBODY, NOBODY.upper(), "{" + NOBODY + "}", "0", "-1", "1 OR 1=1", "%00", "%f0%9f%98%80", "..%2f..%2fetc", "x" * 4000,
+    NOBODY, NOBODY.upper(), "{" + NOBODY + "}", "0", "-1", "1 OR 1=1", "%00", "%f0%9f%98%80", "x" * 4000,
 )  # fmt: skip
 INVALID = (422, "validation-error")
 
@@ -58,7 +58,7 @@ def of_a_job(rest: str, *, finished: bool = False, method: str = "GET", **header
 def queries() -> Iterator[Input]:
     for query in ("limit=0", "limit=-1", "limit=1000000000", "limit=x", "limit=1.5", "limit=", "limit=9" + "9" * 400):
         yield Input("O-03", query[:20], request("GET", f"/jobs?{query}"), *INVALID, secrets=("9999",))
-    for cursor in ("x", "n", "n-1", "bjk5OTk", "%00", "%ff", "'", "x" * 201, "bjEK", "bjk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OQ"):
+    for cursor in ("x", "n", "n-1", "%00", "%ff", "'", "x" * 201, "bjEK", "bjk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OQ"):
         what = f"cursor={cursor[:20]}"
         yield Input("O-03", what, request("GET", f"/jobs?cursor={cursor}"), *INVALID, secrets=("xxxx",))
     for query in (
@@ -79,7 +79,8 @@ INPUTS = [
             secrets=(NOBODY,)) for method, rest in JOB_ROUTES),
     Input("O-01", "POST /jobs/ID/continue", continued(NOBODY), 404, "job-not-found", secrets=(NOBODY,)),
     *(Input("O-01", f"GET /teachers/{given[:12]}", request("GET", f"/teachers/{given}"), 404, "teacher-not-found", secrets=(given,))
-      for given in ("0" * 64, "F" * 64, "xyz0", "%00", "..%2f..%2fx")),
+      for given in ("0" * 64, "F" * 64, "xyz0", "%00")),
+    Input("O-01", "GET /jobs/..%2f..%2fetc", request("GET", "/jobs/..%2f..%2fetc"), 404, "not-found", hint=True),
     Input("O-01", "a teacher's id that nobody has", lambda door: door.spec(teacher={"id": "0" * 64}), 404, "teacher-not-found"),
     Input("O-02", "5,000 ranges", of_a_file(Range="bytes=" + ",".join(f"{at}-{at}" for at in range(5000))), 200),
     Input("O-02", "9…9-", of_a_file(Range=f"bytes={'9' * 30}-"), 200),

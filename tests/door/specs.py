@@ -36,12 +36,12 @@ def at(path: str, value: Any) -> dict[str, Any]:
     return {name: at(rest, value) if rest else value}
 
 
-def wrong(row: str, path: str, *values: Any, below: str = "", code: tuple[int, str] = INVALID) -> Iterator[Input]:
+def wrong(row: str, path: str, *values: Any, code: tuple[int, str] = INVALID) -> Iterator[Input]:
     """Values that the field at a dotted path must not have."""
-    pointer = "/" + path.replace(".", "/") + below
+    pointer = "/" + path.replace(".", "/")
     for value in values:
         shown = json.dumps(value)
-        what = f"{path} = {shown if len(shown) < 30 else shown[:27] + '...'}"
+        what = f"{path} = {shown if len(shown) < 30 else f'{shown[:24]}... ({len(shown)})'}"
         secrets = (value,) if isinstance(value, str) and len(value) > 3 else ()
         yield Input(row, what, spec(**at(path, value)), *code, pointer=pointer, secrets=secrets, hint=True)
 
@@ -159,7 +159,7 @@ INPUTS = [
             pointer=f"/student/options/{name}") for name, value in (("depth", 1e6), ("widening", 1e7), ("dropout", 1e9))),
     *wrong("B-058", "distillation.method_options.latent_dim", 10**7),
     *wrong("B-058", "distillation.procedural.capacity", 10**12),
-    *wrong("B-059", "teacher.input.shape", [0, 32, 32], [1, -1, 32], [1, 32, 100_000], below="/0"),
+    *wrong("B-059", "teacher.input.shape", [0, 32, 32], [1, -1, 32], [1, 32, 100_000]),
     *wrong("B-059", "teacher.input.shape", [], [1, 32], [1, 32, 32, 32], "1x32x32"),
     *wrong("B-059", "teacher.num_classes", 0, 1, 10**9),
     Input("B-060", "11 classes for 10", spec(teacher={"num_classes": 11}), *MISMATCH, pointer="/teacher/num_classes"),

@@ -40,10 +40,11 @@ def cut_short(door: Door) -> Reply:
 def dripping(door: Door) -> Reply:
     with door.connect() as opened:
         opened.sendall(door.head("POST /jobs HTTP/1.1", f"Content-Type: {FORM}", f"Content-Length: {len(BODY)}"))
+        opened.sendall(BODY[:500])
         opened.settimeout(0.3)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            opened.sendall(BODY[:1])
+            opened.sendall(b"\0")
             try:
                 opened.recv(1, 2)  # MSG_PEEK: is there an answer?
                 break
@@ -165,7 +166,7 @@ INPUTS = [
     Input("B-009", "both", head_only("Content-Length: 5", "Transfer-Encoding: chunked"), *BAD_REQUEST),
     Input("B-009", "two lengths", head_only("Content-Length: 5", "Content-Length: 6"), *BAD),
     Input("B-009", "two codings", head_only("Transfer-Encoding: chunked, chunked"), *BAD),
-    Input("B-009", "another coding", head_only("Transfer-Encoding: gzip"), 501),
+    Input("B-009", "another coding", head_only("Transfer-Encoding: gzip"), *BAD),
     *(
         Input("B-010", f"Content-Length: {length[:12]}", head_only(f"Content-Length: {length}"), *BAD)
         for length in ("-1", "1e9", "+5", "9" * 30, "0x10", "5 5", "")
@@ -184,14 +185,14 @@ INPUTS = [
     Input("B-015", "boundary of 300 bytes", raw(BODY, f"multipart/form-data; boundary={'b' * 300}"), *MULTIPART),
     Input("B-015", "30 KB of parameters", raw(BODY, "multipart/form-data;" + ' a="\\";' * 4000), *MULTIPART),
     Input("B-015", "POST /teachers as JSON", lambda door: door.teacher(b"{}", **{"Content-Type": "application/json"}), *MEDIA),
-    Input("B-016", "1,001 parts", parts(*[("p", b"")] * 1001), 400, "unexpected-part"),
-    Input("B-016", "1,001 specs", parts(*[("spec", GOOD)] * 1001), 400, "unexpected-part"),
+    Input("B-016", "1,001 parts", parts(*[("p", b"")] * 1001), *MULTIPART),
+    Input("B-016", "1,001 specs", parts(*[("spec", GOOD)] * 1001), *MULTIPART),
     Input("B-016", "part header of 5 MB", raw(lambda: part(b"X: " + b"y" * 5_000_000), FORM), *MULTIPART),
     Input("B-016", "200,000 part headers", raw(lambda: part(NAMED, *[b"X: y"] * 200_000), FORM), *MULTIPART),
     Input("B-016", "preamble of 5 MB", raw(lambda: b"x" * 5_000_000 + BODY, FORM), *MULTIPART),
     Input("B-016", "epilogue of 5 MB", raw(lambda: BODY + b"x" * 5_000_000, FORM), *MULTIPART),
     Input("B-016", "no end", parts(("spec", GOOD), ("teacher", FRESH), end=False), *MULTIPART),
-    Input("B-016", "no part at all", raw(END, FORM), *MULTIPART),
+    Input("B-016", "no part at all", raw(END, FORM), 422, "missing-part", hint=True),
     Input("B-016", "empty body", raw(b"", FORM), *MULTIPART),
     Input("B-016", "part without a name", raw(part(b"X: y") + END, FORM), *MULTIPART),
     Input("B-016", "header without a colon", raw(part(b"nothing") + END, FORM), *MULTIPART),
@@ -223,7 +224,7 @@ INPUTS = [
     Input("B-021", "/jobs/%ff%fe", line("GET /jobs/%ff%fe HTTP/1.1"), 404, "job-not-found"),
     Input("B-021", "60 KB of path", line(f"GET /jobs/{'x' * 60_000} HTTP/1.1"), 404, "job-not-found", secrets=("xxx",)),
     Input("B-021", "NUL in the request line", line("GET\0 /jobs HTTP/1.1"), *BAD),
-    Input("B-021", "HTTP/9.9", line("GET /jobs HTTP/9.9"), *BAD),
+    Input("B-021", "HTTP/9.9", line("GET /jobs HTTP/9.9"), *BAD_REQUEST),
     Input("B-021", "TLS hello", lambda door: door.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64)), *BAD),
     Input("B-021", "folded header", line("GET /jobs HTTP/1.1", "X-A: b", " c"), 200),
     Input(
