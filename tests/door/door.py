@@ -218,6 +218,16 @@ Send = Callable[[Door], Reply]
 
 
 @dataclass(frozen=True, slots=True)
+class Octets:
+    """POST /teachers with this file; large ones are made when they are sent."""
+
+    content: bytes | Callable[[], bytes]
+
+    def __call__(self, door: Door) -> Reply:
+        return door.teacher(self.content if isinstance(self.content, bytes) else self.content())
+
+
+@dataclass(frozen=True, slots=True)
 class Input:
     """One bad input, or one good input that looks bad."""
 

@@ -10,15 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from tests.builders import onnx_teacher
-from tests.door.door import FRESH, OCTETS, Door, Input, Reply, Send
+from tests.door.door import FRESH, OCTETS, Door, Input, Octets, Reply, Send
 from tests.door.safetensors_files import GOOD as GOOD_SAFETENSORS
 
 UNSUPPORTED = (415, "format-unsupported")
 BROKEN = (422, "teacher-invalid")
-
-
-def octets(content: bytes | Callable[[], bytes]) -> Send:
-    return lambda door: door.teacher(content if isinstance(content, bytes) else content())
 
 
 class _MakesDirectory:
@@ -174,8 +170,8 @@ _STATE_DICTS: dict[str, dict[str, bytes | Callable[[], bytes]]] = {
 }  # fmt: skip
 
 INPUTS = [
-    *(Input("B-070", f"{len(content)} bytes", octets(content), *BROKEN, hint=True) for content in (b"", b"x", b"\x08\x09\x12\x01a\x3a\x02")),
-    *(Input("B-071", what, octets(content), *UNSUPPORTED, hint=True) for what, content in {**_OTHERS, **_ARCHIVES}.items()),
+    *(Input("B-070", f"{len(content)} bytes", Octets(content), *BROKEN, hint=True) for content in (b"", b"x", b"\x08\x09\x12\x01a\x3a\x02")),
+    *(Input("B-071", what, Octets(content), *UNSUPPORTED, hint=True) for what, content in {**_OTHERS, **_ARCHIVES}.items()),
     *(Input("B-072", f"pickle, protocol {protocol}", with_canary(lambda path, protocol=protocol: evil(path, protocol)),
             *UNSUPPORTED, hint=True) for protocol in range(6)),
     Input("B-072", "NumPy array of objects", with_canary(object_array), *UNSUPPORTED, hint=True),
@@ -186,17 +182,17 @@ INPUTS = [
     Input("B-074", "use_pickle", with_canary(lambda path: archive({
         "model/archive_format": b"pt2", "model/data/weights/weights_config.json": b'{"config": {"w": {"use_pickle": true}}}',
         "model/data/weights/w": evil(path, 2)})), *UNSUPPORTED, hint=True),
-    Input("B-074", "a library", octets(archive({"model/archive_format": b"pt2", "model/data/aotinductor/model.so": b"\x7fELF"})),
+    Input("B-074", "a library", Octets(archive({"model/archive_format": b"pt2", "model/data/aotinductor/model.so": b"\x7fELF"})),
           *UNSUPPORTED, hint=True),
-    *(Input("B-075", what, octets(archive({"m/code/__torch__.py": code, "m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02)."})),
+    *(Input("B-075", what, Octets(archive({"m/code/__torch__.py": code, "m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02)."})),
             *UNSUPPORTED, hint=True) for what, code in {
         "reads a file": b"return torch.from_file('/etc/passwd')", "loops": b"while True: pass", "1 TB": b"return torch.zeros([2**38])"}.items()),
-    *(Input("B-076", what, octets(content), *UNSUPPORTED, hint=True) for what, content in _CONTAINERS.items()),
-    *(Input("B-077", what, octets(content), *code) for what, (content, code) in _POLYGLOTS.items()),
-    Input("B-078", "zip", octets(archive({"../../model.safetensors": GOOD_SAFETENSORS})), *UNSUPPORTED, hint=True),
-    Input("B-078", "tar with a link", octets(tarred(link("model.safetensors", "/etc/passwd"))), *UNSUPPORTED, hint=True),
+    *(Input("B-076", what, Octets(content), *UNSUPPORTED, hint=True) for what, content in _CONTAINERS.items()),
+    *(Input("B-077", what, Octets(content), *code) for what, (content, code) in _POLYGLOTS.items()),
+    Input("B-078", "zip", Octets(archive({"../../model.safetensors": GOOD_SAFETENSORS})), *UNSUPPORTED, hint=True),
+    Input("B-078", "tar with a link", Octets(tarred(link("model.safetensors", "/etc/passwd"))), *UNSUPPORTED, hint=True),
     Input("B-079", "90 MiB in chunks", zeros, *UNSUPPORTED),
-    Input("B-079", "ONNX with 50 MB of zeros behind it", octets(lambda: FRESH + bytes(50_000_000)), *BROKEN, slow=True),
-    *(Input(row, what.replace("\n", "."), octets(content), *UNSUPPORTED, hint=True)
+    Input("B-079", "ONNX with 50 MB of zeros behind it", Octets(lambda: FRESH + bytes(50_000_000)), *BROKEN, slow=True),
+    *(Input(row, what.replace("\n", "."), Octets(content), *UNSUPPORTED, hint=True)
       for row, contents in _STATE_DICTS.items() for what, content in contents.items()),
 ]  # fmt: skip

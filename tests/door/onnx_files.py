@@ -8,7 +8,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from tests.builders import onnx_teacher
 from tests.dfkd_core.onnx_models import classifier, flattened, model, node
-from tests.door.door import Door, Input, Reply, Send
+from tests.door.door import Door, Input, Octets, Reply, Send
 
 BROKEN = (422, "teacher-invalid")
 OPERATOR = (422, "teacher-op-unsupported")
@@ -18,10 +18,6 @@ Change = Callable[[ModelProto], object]
 
 Content = bytes | Callable[[], bytes]
 """A file, or how to make a large one."""
-
-
-def octets(content: Content) -> Send:
-    return lambda door: door.teacher(content if isinstance(content, bytes) else content())
 
 
 def changed(change: Change) -> bytes:
@@ -170,7 +166,7 @@ def fixed_batch() -> bytes:
 
 def bad(row: str, files: Mapping[str, Content], code: tuple[int, str] = BROKEN, *, hint: bool = False) -> Iterator[Input]:
     for number, (what, content) in enumerate(files.items()):
-        yield Input(row, what, octets(content), *code, hint=hint, secrets=SECRETS, slow=number > 0)
+        yield Input(row, what, Octets(content), *code, hint=hint, secrets=SECRETS, slow=number > 0)
 
 
 WHOLE = stored(classifier())
@@ -182,8 +178,8 @@ INPUTS = [
         "a length of 2⁶³": WHOLE + b"\x3a" + varint(2**63), "a number of 11 bytes": WHOLE + b"\x08" + b"\xff" * 10 + b"\x01",
         "field 0": WHOLE + b"\x02\x00", "wire type 7": WHOLE + b"\x0f\x00",
     }),
-    Input("B-110", "text", octets(b"ONNX model\n" * 99), 415, "format-unsupported", hint=True),
-    Input("B-110", "random bytes", octets(np.random.default_rng(1).bytes(10_000)), 415, "format-unsupported", hint=True),
+    Input("B-110", "text", Octets(b"ONNX model\n" * 99), 415, "format-unsupported", hint=True),
+    Input("B-110", "random bytes", Octets(np.random.default_rng(1).bytes(10_000)), 415, "format-unsupported", hint=True),
     *bad("B-111", {
         "relative": externally(location="weights.bin"), "..": externally(location="../canary.bin"),
         "x/../../": externally(location="x/../../canary.bin"), "absolute": externally(location="/etc/passwd"),
@@ -276,9 +272,9 @@ INPUTS = [
         "int4": typed(TensorProto.INT4, raw_data=bytes(144)), "undefined": typed(0, raw_data=bytes(288)), "2³¹ - 1": typed(2**31 - 1, raw_data=b""),
         "sparse": changed(lambda made: made.graph.sparse_initializer.add()),
     }),
-    Input("B-120", "quantised", octets(stored(flattened([node("DequantizeLinear", ["q", "scale"], ["w"]), node("Add", ["images", "w"])],
+    Input("B-120", "quantised", Octets(stored(flattened([node("DequantizeLinear", ["q", "scale"], ["w"]), node("Add", ["images", "w"])],
           {"q": np.zeros(6, np.int8), "scale": np.float32(1)}))), *OPERATOR, hint=True, slow=True),
-    Input("B-120", "float16 alone is taken", octets(half()), 201),
+    Input("B-120", "float16 alone is taken", Octets(half()), 201),
     *bad("B-121", {
         "no output": changed(lambda made: made.graph.ClearField("output")),
         "two outputs": changed(lambda made: made.graph.output.append(helper.make_tensor_value_info("c", 1, None))),
@@ -294,8 +290,8 @@ INPUTS = [
     Input("B-121", "nothing but dynamic dimensions, and no shape given", lambda door: door.parts(
         ("spec", b'{"student": {"architecture": "lenet5_half"}}'), ("teacher", stored(classifier(shape=["n", "c", "h", "w"])))),
         422, "teacher-mismatch", pointer="/teacher/input", hint=True),
-    Input("B-121", "a batch of 7 is rewritten", octets(fixed_batch()), 201),
-    Input("B-122", "1,000 Identity: the job's limit will tell", octets(lambda: chain(1000)), 201),
+    Input("B-121", "a batch of 7 is rewritten", Octets(fixed_batch()), 201),
+    Input("B-122", "1,000 Identity: the job's limit will tell", Octets(lambda: chain(1000)), 201),
     Input("B-123", "1 MB, a path, HTML: none of it is told", shown(lambda: with_metadata(10**6)), 200, secrets=SECRETS),
     Input("B-123", "90 MB", shown(lambda: with_metadata(9 * 10**7)), 200, secrets=SECRETS, slow=True),
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dfkd_core.students import describe
-from tests.door.door import Door, Input, Reply, Send
+from tests.door.door import Door, Input, Octets, Reply, Send
 
 BROKEN = (422, "teacher-invalid")
 MISMATCH = (422, "teacher-mismatch")
@@ -50,10 +50,6 @@ GOOD = tensors({"weight": np.ones((2, 2), np.float32)})
 EIGHT = bytes(8)
 
 
-def octets(content: bytes | Callable[[], bytes]) -> Send:
-    return lambda door: door.teacher(content if isinstance(content, bytes) else content())
-
-
 def as_lenet5(content: bytes) -> Send:
     """POST /jobs that calls it a LeNet-5."""
     told = {"architecture": "lenet5", "input": {"shape": [1, 32, 32]}, "num_classes": 10}
@@ -63,7 +59,7 @@ def as_lenet5(content: bytes) -> Send:
 
 def broken(row: str, files: Mapping[str, bytes | Callable[[], bytes]], *, hint: bool = True, slow: bool = False) -> Iterator[Input]:
     for number, (what, content) in enumerate(files.items()):
-        yield Input(row, what, octets(content), *BROKEN, hint=hint, slow=slow or number > 0)
+        yield Input(row, what, Octets(content), *BROKEN, hint=hint, slow=slow or number > 0)
 
 
 def a_million_tensors(door: Door) -> Reply:
@@ -97,7 +93,7 @@ INPUTS = [
         "NaN": written(b'{"a": NaN}', EIGHT), "an integer of 5,000 digits": written(b'{"a": %s}' % (b"9" * 5000), EIGHT),
         "a lone surrogate": written(b'{"\\ud800": 1}', EIGHT), "empty": written(b"{}"),
     }),
-    Input("B-091", "an array", octets(written([1, 2])), 415, "format-unsupported", hint=True),
+    Input("B-091", "an array", Octets(written([1, 2])), 415, "format-unsupported", hint=True),
     *broken("B-092", {
         "product of 2⁶⁴ + 4": one(shape=[2**33, 2**31 + 1]), "negative": one(shape=[-2]), "fraction": one(shape=[2.0]),
         "2⁴⁰ × 0": written({"weight": entry([2**40, 0], 0, 0)}), "true": one(shape=[True, 2]), "2¹⁰⁰": one(shape=[2**100]),
@@ -111,12 +107,12 @@ INPUTS = [
     }),
     *broken("B-094", {"a byte too many": GOOD + b"x", "a byte too few": GOOD[:-1]}),
     *broken("B-095", {name: one(dtype=name) for name in ("X99", "F8_E4M3", "BF16", "C64", "BOOL", "")}),
-    Input("B-095", "a data type that is a list", octets(one(dtype=["F32"])), *BROKEN, slow=True),
+    Input("B-095", "a data type that is a list", Octets(one(dtype=["F32"])), *BROKEN, slow=True),
     *broken("B-096", {what: written({name: entry([2], 0, 8)}, EIGHT) for what, name in {
         "../": "../x", "NUL": "a\0b", "line break": "a\nb", "1 MB": "n" * 10**6, "empty": "", "spaces": "a b", "é": "é"}.items()}),
     *broken("B-097", {"all of size 1": one(shape=[1] * 100_000)}),
     Input("B-098", "in a header of 54 MB", a_million_tensors, *BROKEN, hint=True, slow=True),
-    Input("B-098", "20,001", octets(lambda: many_tensors(20_001)), *BROKEN, hint=True),
+    Input("B-098", "20,001", Octets(lambda: many_tensors(20_001)), *BROKEN, hint=True),
     *broken("B-099", {
         "no strings": written({"__metadata__": {"a": 1}, "weight": entry([2], 0, 8)}, EIGHT),
         "a list": written({"__metadata__": ["a"], "weight": entry([2], 0, 8)}, EIGHT),
@@ -131,9 +127,9 @@ INPUTS = [
         {f"x{at}": np.ones(1, np.float32) for at in range(2000)}))), *MISMATCH, pointer="/teacher/architecture", hint=True, slow=True),
     Input("B-100", "of another shape", as_lenet5(of_architecture("lenet5", lambda arrays: arrays.update(
         {next(iter(arrays)): np.ones((3, 3), np.float32)}))), *MISMATCH, pointer="/teacher/architecture", hint=True, slow=True),
-    *(Input("B-101", what, octets(content), *BROKEN, hint=True, slow=number > 0) for number, (what, content) in enumerate({
+    *(Input("B-101", what, Octets(content), *BROKEN, hint=True, slow=number > 0) for number, (what, content) in enumerate({
         "NaN": weights(np.nan), "infinity": weights(np.inf), "float64 beyond float32": weights(1e300, np.float64)}.items())),
-    *(Input("B-101", f"{what}: the job will say", octets(weights(value)), 201, slow=True)
+    *(Input("B-101", f"{what}: the job will say", Octets(weights(value)), 201, slow=True)
       for what, value in {"zeros": 0.0, "denormals": 1e-42, "1e38": 1e38}.items()),
     Input("B-102", "a ResNet for a LeNet", as_lenet5(of_architecture("resnet20")), *MISMATCH,
           pointer="/teacher/architecture", hint=True),
