@@ -1,4 +1,4 @@
-"""ASGI middleware: a request whose headers are too many, ambiguous or name no host is refused before a route sees it."""
+"""ASGI middleware: a request whose headers are too many, ambiguous or without a host is refused before any route."""
 
 import re
 

@@ -300,8 +300,8 @@ def _check_size(plan: Plan) -> None:
     """Refuse what could be computed only by somebody else's computer, and what no computer can."""
     if plan.macs > MAX_MACS or plan.activations > MAX_ACTIVATIONS:
         raise TeacherInvalid(
-            f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds and {plan.activations:.1e} values for one image",
-            hint=f"At most {MAX_MACS:.0e} multiply-adds and {MAX_ACTIVATIONS:.1e} values are taken: use smaller images.",
+            f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds, {plan.activations:.1e} values for one image",
+            hint=f"At most {MAX_MACS:.0e} multiply-adds and {MAX_ACTIVATIONS:.1e} values are taken.",
         )
     for name, array in plan.constants.items():
         if array.dtype.kind == "f" and np.isnan(array).any():

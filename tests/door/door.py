@@ -1,5 +1,6 @@
 """The front door from outside: how a bad input gets there, what comes back, and what the service holds."""
 
+import copy
 import http.client
 import json
 import os
@@ -83,6 +84,12 @@ class Door:
         assert self.service.http.delete(f"/jobs/{deleted}").status_code == 204
         self.renew()
         return {"finished": finished, "deleted": deleted, "queued": str(self.spec().json["id"])}
+
+    def another(self) -> "Door":
+        """The same door with a key of its own, for another thread."""
+        door = copy.copy(self)
+        door.renew()
+        return door
 
     def renew(self) -> None:
         """Another key."""

@@ -1,4 +1,4 @@
-"""B-070 to B-088: files that are no teacher, or one that is a program. Some would leave a canary if anybody ran them."""
+"""B-070 to B-088: files that are no teacher, or are a program. Some would leave a canary if anybody ran them."""
 
 import io
 import pickle
@@ -164,35 +164,96 @@ _STATE_DICTS: dict[str, dict[str, bytes | Callable[[], bytes]]] = {
         "cut central directory": checkpoint()[:-40],
     },
     "B-085": {"short storage": checkpoint(**{"archive/data/0": b""})},
-    "B-086": {"opcode soup": checkpoint(b"\x80\x02" + bytes(range(256)) * 8), "soup alone": b"\x80\x02" + bytes(range(256))},
+    "B-086": {
+        "opcode soup": checkpoint(b"\x80\x02" + bytes(range(256)) * 8),
+        "soup alone": b"\x80\x02" + bytes(range(256)),
+    },
     "B-087": {name: checkpoint(b"\x80\x02c" + name.encode() + b"\n.") for name in ("torch\nload", "builtins\ngetattr")},
-    "B-088": {"quantised": checkpoint(b"\x80\x02ctorch._utils\n_rebuild_qtensor\n"), "meta": checkpoint(b"\x80\x02X\x04\0\0\0meta")},
-}  # fmt: skip
+    "B-088": {
+        "quantised": checkpoint(b"\x80\x02ctorch._utils\n_rebuild_qtensor\n"),
+        "meta": checkpoint(b"\x80\x02X\x04\0\0\0meta"),
+    },
+}
 
 INPUTS = [
-    *(Input("B-070", f"{len(content)} bytes", Octets(content), *BROKEN, hint=True) for content in (b"", b"x", b"\x08\x09\x12\x01a\x3a\x02")),
-    *(Input("B-071", what, Octets(content), *UNSUPPORTED, hint=True) for what, content in {**_OTHERS, **_ARCHIVES}.items()),
-    *(Input("B-072", f"pickle, protocol {protocol}", with_canary(lambda path, protocol=protocol: evil(path, protocol)),
-            *UNSUPPORTED, hint=True) for protocol in range(6)),
+    *(
+        Input("B-070", f"{len(content)} bytes", Octets(content), *BROKEN, hint=True)
+        for content in (b"", b"x", b"\x08\x09\x12\x01a\x3a\x02")
+    ),
+    *(
+        Input("B-071", what, Octets(content), *UNSUPPORTED, hint=True)
+        for what, content in {**_OTHERS, **_ARCHIVES}.items()
+    ),
+    *(
+        Input(
+            "B-072",
+            f"pickle, protocol {protocol}",
+            with_canary(lambda path, protocol=protocol: evil(path, protocol)),
+            *UNSUPPORTED,
+            hint=True,
+        )
+        for protocol in range(6)
+    ),
     Input("B-072", "NumPy array of objects", with_canary(object_array), *UNSUPPORTED, hint=True),
     Input("B-072", ".npz of objects", with_canary(object_archive), *UNSUPPORTED, hint=True),
     Input("B-073", "zip", with_canary(lambda path: checkpoint(evil(path, 2))), *UNSUPPORTED, hint=True),
     Input("B-073", "before 1.6", with_canary(legacy), *UNSUPPORTED, hint=True),
-    Input("B-073", "tar", with_canary(lambda path: tarred(("sys_info", evil(path)), ("pickle", evil(path)))), *UNSUPPORTED, hint=True),
-    Input("B-074", "use_pickle", with_canary(lambda path: archive({
-        "model/archive_format": b"pt2", "model/data/weights/weights_config.json": b'{"config": {"w": {"use_pickle": true}}}',
-        "model/data/weights/w": evil(path, 2)})), *UNSUPPORTED, hint=True),
-    Input("B-074", "a library", Octets(archive({"model/archive_format": b"pt2", "model/data/aotinductor/model.so": b"\x7fELF"})),
-          *UNSUPPORTED, hint=True),
-    *(Input("B-075", what, Octets(archive({"m/code/__torch__.py": code, "m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02)."})),
-            *UNSUPPORTED, hint=True) for what, code in {
-        "reads a file": b"return torch.from_file('/etc/passwd')", "loops": b"while True: pass", "1 TB": b"return torch.zeros([2**38])"}.items()),
+    Input(
+        "B-073",
+        "tar",
+        with_canary(lambda path: tarred(("sys_info", evil(path)), ("pickle", evil(path)))),
+        *UNSUPPORTED,
+        hint=True,
+    ),
+    Input(
+        "B-074",
+        "use_pickle",
+        with_canary(
+            lambda path: archive(
+                {
+                    "model/archive_format": b"pt2",
+                    "model/data/weights/weights_config.json": b'{"config": {"w": {"use_pickle": true}}}',
+                    "model/data/weights/w": evil(path, 2),
+                }
+            )
+        ),
+        *UNSUPPORTED,
+        hint=True,
+    ),
+    Input(
+        "B-074",
+        "a library",
+        Octets(archive({"model/archive_format": b"pt2", "model/data/aotinductor/model.so": b"\x7fELF"})),
+        *UNSUPPORTED,
+        hint=True,
+    ),
+    *(
+        Input(
+            "B-075",
+            what,
+            Octets(
+                archive({"m/code/__torch__.py": code, "m/data.pkl": b"\x80\x02}.", "m/constants.pkl": b"\x80\x02)."})
+            ),
+            *UNSUPPORTED,
+            hint=True,
+        )
+        for what, code in {
+            "reads a file": b"return torch.from_file('/etc/passwd')",
+            "loops": b"while True: pass",
+            "1 TB": b"return torch.zeros([2**38])",
+        }.items()
+    ),
     *(Input("B-076", what, Octets(content), *UNSUPPORTED, hint=True) for what, content in _CONTAINERS.items()),
     *(Input("B-077", what, Octets(content), *code) for what, (content, code) in _POLYGLOTS.items()),
     Input("B-078", "zip", Octets(archive({"../../model.safetensors": GOOD_SAFETENSORS})), *UNSUPPORTED, hint=True),
-    Input("B-078", "tar with a link", Octets(tarred(link("model.safetensors", "/etc/passwd"))), *UNSUPPORTED, hint=True),
+    Input(
+        "B-078", "tar with a link", Octets(tarred(link("model.safetensors", "/etc/passwd"))), *UNSUPPORTED, hint=True
+    ),
     Input("B-079", "90 MiB in chunks", zeros, *UNSUPPORTED),
     Input("B-079", "ONNX with 50 MB of zeros behind it", Octets(lambda: FRESH + bytes(50_000_000)), *BROKEN, slow=True),
-    *(Input(row, what.replace("\n", "."), Octets(content), *UNSUPPORTED, hint=True)
-      for row, contents in _STATE_DICTS.items() for what, content in contents.items()),
-]  # fmt: skip
+    *(
+        Input(row, what.replace("\n", "."), Octets(content), *UNSUPPORTED, hint=True)
+        for row, contents in _STATE_DICTS.items()
+        for what, content in contents.items()
+    ),
+]

@@ -20,7 +20,7 @@ with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=Fa
     from dfkd_core.config import InputSpec, TeacherSpec
     from dfkd_core.errors import DfkdError
     from dfkd_core.formats import SNIFF_BYTES, sniff
-    from dfkd_core.graph import reader as _, wire
+    from dfkd_core.graph import wire
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto
@@ -92,8 +92,11 @@ def mutated(data: bytes, most: int, seed: int) -> bytes:
 def _change(model: ModelProto, chance: random.Random) -> None:
     """One change of a node, a tensor or the signature."""
     graph = model.graph
+    if not graph.node:
+        return
     node = chance.choice(graph.node)
-    names = [name for other in graph.node for name in (*other.input, *other.output)] or [""]
+    found = [name for other in graph.node for name in (*other.input, *other.output)]
+    names = [name for name in found if isinstance(name, str)] or [""]  # what is not UTF-8 comes as bytes
     numbers = (0, 1, -1, 2, 3, 7, 2**31, 2**62, -(2**62))
     match chance.randrange(8):
         case 0:

@@ -70,5 +70,7 @@ INPUTS = [
         "format-unsupported",
         hint=True,
     ),
-    Input("B-036", "model.onnx that is HTML", upload(b'"model.onnx"', b"<!doctype html><p>"), 415, "format-unsupported"),
+    Input(
+        "B-036", "model.onnx that is HTML", upload(b'"model.onnx"', b"<!doctype html><p>"), 415, "format-unsupported"
+    ),
 ]

@@ -7,12 +7,28 @@ from tests.door.door import Door, Input, Reply, Send
 
 NOBODY = str(uuid.UUID(int=7))
 JOB_ROUTES = (
-    ("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("POST", "/pause"), ("POST", "/resume"), ("POST", "/retry"),
-    ("GET", "/events"), ("GET", "/artifacts"), ("GET", "/artifacts/student.onnx"), ("HEAD", "/artifacts/student.onnx"),
-)  # fmt: skip
+    ("GET", ""),
+    ("DELETE", ""),
+    ("POST", "/cancel"),
+    ("POST", "/pause"),
+    ("POST", "/resume"),
+    ("POST", "/retry"),
+    ("GET", "/events"),
+    ("GET", "/artifacts"),
+    ("GET", "/artifacts/student.onnx"),
+    ("HEAD", "/artifacts/student.onnx"),
+)
 BAD_IDS = (
-    NOBODY, NOBODY.upper(), "{" + NOBODY + "}", "0", "-1", "1 OR 1=1", "%00", "%f0%9f%98%80", "x" * 4000,
-)  # fmt: skip
+    NOBODY,
+    NOBODY.upper(),
+    "{" + NOBODY + "}",
+    "0",
+    "-1",
+    "1 OR 1=1",
+    "%00",
+    "%f0%9f%98%80",
+    "x" * 4000,
+)
 INVALID = (422, "validation-error")
 
 
@@ -75,13 +91,37 @@ def queries() -> Iterator[Input]:
 
 
 INPUTS = [
-    *(Input("O-01", f"{method} /jobs/ID{rest}", same_for_all(method, rest), 404, None if method == "HEAD" else "job-not-found",
-            secrets=(NOBODY,)) for method, rest in JOB_ROUTES),
+    *(
+        Input(
+            "O-01",
+            f"{method} /jobs/ID{rest}",
+            same_for_all(method, rest),
+            404,
+            None if method == "HEAD" else "job-not-found",
+            secrets=(NOBODY,),
+        )
+        for method, rest in JOB_ROUTES
+    ),
     Input("O-01", "POST /jobs/ID/continue", continued(NOBODY), 404, "job-not-found", secrets=(NOBODY,)),
-    *(Input("O-01", f"GET /teachers/{given[:12]}", request("GET", f"/teachers/{given}"), 404, "teacher-not-found", secrets=(given,))
-      for given in ("0" * 64, "F" * 64, "xyz0", "%00")),
+    *(
+        Input(
+            "O-01",
+            f"GET /teachers/{given[:12]}",
+            request("GET", f"/teachers/{given}"),
+            404,
+            "teacher-not-found",
+            secrets=(given,),
+        )
+        for given in ("0" * 64, "F" * 64, "xyz0", "%00")
+    ),
     Input("O-01", "GET /jobs/..%2f..%2fetc", request("GET", "/jobs/..%2f..%2fetc"), 404, "not-found", hint=True),
-    Input("O-01", "a teacher's id that nobody has", lambda door: door.spec(teacher={"id": "0" * 64}), 404, "teacher-not-found"),
+    Input(
+        "O-01",
+        "a teacher's id that nobody has",
+        lambda door: door.spec(teacher={"id": "0" * 64}),
+        404,
+        "teacher-not-found",
+    ),
     Input("O-02", "5,000 ranges", of_a_file(Range="bytes=" + ",".join(f"{at}-{at}" for at in range(5000))), 200),
     Input("O-02", "9…9-", of_a_file(Range=f"bytes={'9' * 30}-"), 200),
     Input("O-02", "beyond the end", of_a_file(Range="bytes=999999-"), 416, "range-not-satisfiable"),
@@ -99,6 +139,16 @@ INPUTS = [
     Input("O-05", "strange trace", of_a_job("", traceparent="00-" + "z" * 190), 200, secrets=("zzz",)),
     Input("O-05", "/problems/nothing", request("GET", "/problems/nothing%00"), 404, "not-found", secrets=("nothing",)),
     Input("O-05", "HEAD of nothing", request("HEAD", "/nothing"), 404),
-    Input("O-05", "websocket", request("GET", "/jobs", Connection="Upgrade", Upgrade="websocket", **{
-        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}), 200),
-]  # fmt: skip
+    Input(
+        "O-05",
+        "websocket",
+        request(
+            "GET",
+            "/jobs",
+            Connection="Upgrade",
+            Upgrade="websocket",
+            **{"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="},
+        ),
+        200,
+    ),
+]

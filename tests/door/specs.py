@@ -64,7 +64,7 @@ def whole(door: Door) -> Reply:
     return door.parts(("spec", STUDENT.encode() + b'"name": "' + b"x" * 10_000_000 + b'"}'), ("teacher", FRESH))
 
 
-BOMB = 'a' * 60 + "!"
+BOMB = "a" * 60 + "!"
 URLS = (
     "http://127.0.0.1/",
     "http://169.254.169.254/latest",
@@ -76,12 +76,29 @@ URLS = (
     "gopher://x/",
     "s3://bucket/key",
 )
-NAMES = (BOMB, "\x1b[31mred", "{{7*7}}", "%s%n", "'; drop table jobs; --", "<script>alert(1)</script>", "=cmd()", "a" * 65, "")
+NAMES = (
+    BOMB,
+    "\x1b[31mred",
+    "{{7*7}}",
+    "%s%n",
+    "'; drop table jobs; --",
+    "<script>alert(1)</script>",
+    "=cmd()",
+    "a" * 65,
+    "",
+)
 
 INPUTS = [
-    *(Input("B-040", value, within(f'"distillation": {{"training": {{"learning_rate": {value}}}}}'), *INVALID,
-            pointer="/distillation/training/learning_rate")
-      for value in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")),
+    *(
+        Input(
+            "B-040",
+            value,
+            within(f'"distillation": {{"training": {{"learning_rate": {value}}}}}'),
+            *INVALID,
+            pointer="/distillation/training/learning_rate",
+        )
+        for value in ("NaN", "Infinity", "-Infinity", "1e999", "-1e999")
+    ),
     Input("B-041", "in a value", within('"name": "\\ud800"'), *INVALID, pointer="/name"),
     Input("B-041", "in an unknown key", within('"\\udfff": 1'), *INVALID),
     Input("B-041", "in a label", within('"labels": {"a": "\\ud83d"}'), *INVALID, pointer="/labels/a"),
@@ -101,34 +118,74 @@ INPUTS = [
     Input("B-045", "null", text("null"), *INVALID),
     Input("B-045", "a list", text("[]"), *INVALID),
     Input("B-045", "a number", text("7"), *INVALID),
-    *(Input("B-045", what, text(content), *MALFORMED) for what, content in {
-        "trailing garbage": GOOD + b" x", "two documents": GOOD + GOOD, "comment": GOOD + b" // no",
-        "single quotes": b"{'student': 1}", "trailing comma": GOOD[:-1] + b",}", "JSON5 key": b"{student: 1}",
-        "a raw line break": b'{"a": "\n"}', "a raw NUL": b'{"a": "\0"}',
-    }.items()),
+    *(
+        Input("B-045", what, text(content), *MALFORMED)
+        for what, content in {
+            "trailing garbage": GOOD + b" x",
+            "two documents": GOOD + GOOD,
+            "comment": GOOD + b" // no",
+            "single quotes": b"{'student': 1}",
+            "trailing comma": GOOD[:-1] + b",}",
+            "JSON5 key": b"{student: 1}",
+            "a raw line break": b'{"a": "\n"}',
+            "a raw NUL": b'{"a": "\0"}',
+        }.items()
+    ),
     Input("B-046", "60,000 × [", text("[" * 60_000), *MALFORMED),
     Input("B-046", "100,000 × [", text("[" * 100_000), *TOO_LARGE),
-    Input("B-046", "10,000 × {\"a\":", text('{"a":' * 10_000), *MALFORMED),
+    Input("B-046", '10,000 × {"a":', text('{"a":' * 10_000), *MALFORMED),
     Input("B-046", "17 levels", text('{"a":' * 17 + "1" + "}" * 17), *INVALID),
-    *(Input("B-046", f"an integer of {digits:,} digits", within(f'"distillation": {{"seed": {"9" * digits}}}'), *INVALID,
-            pointer="/distillation/seed", secrets=("999",)) for digits in (4000, 5000)),
+    *(
+        Input(
+            "B-046",
+            f"an integer of {digits:,} digits",
+            within(f'"distillation": {{"seed": {"9" * digits}}}'),
+            *INVALID,
+            pointer="/distillation/seed",
+            secrets=("999",),
+        )
+        for digits in (4000, 5000)
+    ),
     Input("B-047", "a string of 10 MB", whole, *TOO_LARGE),
     Input("B-047", "10⁶ items", text(b"[" + b"0," * 10**6 + b"0]"), *TOO_LARGE),
     Input("B-047", "10⁶ items as a JSON body", body(b"[" + b"0," * 10**6 + b"0]"), *TOO_LARGE),
-    Input("B-047", "15,000 bad items", within('"teacher": {"input": {"shape": [' + '"x",' * 12_000 + '"x"]}}'), *INVALID),
+    Input(
+        "B-047", "15,000 bad items", within('"teacher": {"input": {"shape": [' + '"x",' * 12_000 + '"x"]}}'), *INVALID
+    ),
     *wrong("B-048", "distillation.seed", True, "7", 1.0),
     *wrong("B-048", "distillation.budget.steps", True, "7", 1.0, [7], {}),
     *wrong("B-048", "distillation.training.learning_rate", True, "0.1", None),
     *wrong("B-048", "distillation.compute.compile", 1, "true"),
     *wrong("B-048", "name", 7, ["x"]),
     *unknown("B-049", epochs=3, __class__="os", __proto__={"polluted": True}, constructor={}),
-    Input("B-049", "in the student", spec(student={"architecture": "lenet5_half", "__class__": 1}), *INVALID,
-          pointer="/student/__class__", hint=True),
+    Input(
+        "B-049",
+        "in the student",
+        spec(student={"architecture": "lenet5_half", "__class__": 1}),
+        *INVALID,
+        pointer="/student/__class__",
+        hint=True,
+    ),
     Input("B-049", "a key of 10,000 letters", spec(**{"k" * 10_000: 1}), *INVALID, secrets=("kkkk",)),
-    Input("B-049", "an option of 10,000 letters", spec(student={"architecture": "lenet5_half", "options": {"k" * 10_000: 1}}),
-          *INFEASIBLE, secrets=("k" * 100,)),
-    *unknown("B-050", tenant_id="somebody", tenant="somebody", state="succeeded", id="x" * 36, priority=9, worker="mine",
-             attempt=3, created_at="2020-01-01", artifacts=[]),
+    Input(
+        "B-049",
+        "an option of 10,000 letters",
+        spec(student={"architecture": "lenet5_half", "options": {"k" * 10_000: 1}}),
+        *INFEASIBLE,
+        secrets=("k" * 100,),
+    ),
+    *unknown(
+        "B-050",
+        tenant_id="somebody",
+        tenant="somebody",
+        state="succeeded",
+        id="x" * 36,
+        priority=9,
+        worker="mine",
+        attempt=3,
+        created_at="2020-01-01",
+        artifacts=[],
+    ),
     *wrong("B-051", "distillation.budget.steps", 0, -1, 10**9, 2**63),
     *wrong("B-052", "distillation.training.learning_rate", 0, -1, 1e308, 5e-324),
     *wrong("B-053", "distillation.training.temperature", 0, -1, 1e-300),
@@ -136,44 +193,141 @@ INPUTS = [
     *wrong("B-053", "distillation.training.hard_weight", -0.1, 1e308),
     *wrong("B-054", "distillation.training.batch_size", 0, 1, 2**31, -5),
     *wrong("B-055", "distillation.seed", -1, 2**64, 2**63, 0.5, None),
-    Input("B-056", "student of the teacher's size", spec(student={"architecture": "resnet34"}), *NOT_SMALLER,
-          pointer="/student/architecture", hint=True),
-    Input("B-056", "the teacher at width 1", spec(student={"architecture": "teacher", "width": 1.0}), *NOT_SMALLER,
-          pointer="/student/width", hint=True),
-    Input("B-056", "the teacher at width 2", spec(student={"architecture": "teacher", "width": 2.0}), *NOT_SMALLER,
-          pointer="/student/width", hint=True),
+    Input(
+        "B-056",
+        "student of the teacher's size",
+        spec(student={"architecture": "resnet34"}),
+        *NOT_SMALLER,
+        pointer="/student/architecture",
+        hint=True,
+    ),
+    Input(
+        "B-056",
+        "the teacher at width 1",
+        spec(student={"architecture": "teacher", "width": 1.0}),
+        *NOT_SMALLER,
+        pointer="/student/width",
+        hint=True,
+    ),
+    Input(
+        "B-056",
+        "the teacher at width 2",
+        spec(student={"architecture": "teacher", "width": 2.0}),
+        *NOT_SMALLER,
+        pointer="/student/width",
+        hint=True,
+    ),
     *wrong("B-056", "student.width", 0, -1, 17, code=INVALID),
-    *(Input("B-056", f"params {share}", spec(student={"architecture": "teacher", "params": share}), *INVALID,
-            pointer="/student/params") for share in ("0%", "0.0%", "00.000%", "100%", "-5%", "1e2%", 0, -1)),
-    Input("B-056", "more parameters than the teacher has", spec(student={"architecture": "teacher", "params": 10**9}),
-          *NOT_SMALLER, pointer="/student/params", hint=True),
-    *(Input("B-057", name, spec(student={"architecture": name}), *INFEASIBLE, pointer="/student/architecture", hint=True,
-            secrets=(name,)) for name in ("no_such_net", "torch.hub:x/y", "os.system", "../x", "__import__('os')")),
-    Input("B-057", "of the teacher", spec(teacher={"architecture": "os.system"}), *MISMATCH, pointer="/teacher/architecture"),
+    *(
+        Input(
+            "B-056",
+            f"params {share}",
+            spec(student={"architecture": "teacher", "params": share}),
+            *INVALID,
+            pointer="/student/params",
+        )
+        for share in ("0%", "0.0%", "00.000%", "100%", "-5%", "1e2%", 0, -1)
+    ),
+    Input(
+        "B-056",
+        "more parameters than the teacher has",
+        spec(student={"architecture": "teacher", "params": 10**9}),
+        *NOT_SMALLER,
+        pointer="/student/params",
+        hint=True,
+    ),
+    *(
+        Input(
+            "B-057",
+            name,
+            spec(student={"architecture": name}),
+            *INFEASIBLE,
+            pointer="/student/architecture",
+            hint=True,
+            secrets=(name,),
+        )
+        for name in ("no_such_net", "torch.hub:x/y", "os.system", "../x", "__import__('os')")
+    ),
+    Input(
+        "B-057",
+        "of the teacher",
+        spec(teacher={"architecture": "os.system"}),
+        *MISMATCH,
+        pointer="/teacher/architecture",
+    ),
     *wrong("B-057", "student.architecture", "x" * 65, 7, None),
     *wrong("B-057", "distillation.method", "os.system", "../x"),
-    Input("B-058", "width 16", spec(student={"architecture": "resnet34", "width": 16.0}), *NOT_SMALLER, hint=True,
-          pointer="/student/architecture"),
-    Input("B-058", "width 10⁷", spec(student={"architecture": "resnet34", "width": 1e7}), *INVALID, pointer="/student/width"),
-    *(Input("B-058", f"{name} {value:g}", spec(student={"architecture": "wrn_16_1", "options": {name: value}}), *INFEASIBLE,
-            pointer=f"/student/options/{name}") for name, value in (("depth", 1e6), ("widening", 1e7), ("dropout", 1e9))),
+    Input(
+        "B-058",
+        "width 16",
+        spec(student={"architecture": "resnet34", "width": 16.0}),
+        *NOT_SMALLER,
+        hint=True,
+        pointer="/student/architecture",
+    ),
+    Input(
+        "B-058",
+        "width 10⁷",
+        spec(student={"architecture": "resnet34", "width": 1e7}),
+        *INVALID,
+        pointer="/student/width",
+    ),
+    *(
+        Input(
+            "B-058",
+            f"{name} {value:g}",
+            spec(student={"architecture": "wrn_16_1", "options": {name: value}}),
+            *INFEASIBLE,
+            pointer=f"/student/options/{name}",
+        )
+        for name, value in (("depth", 1e6), ("widening", 1e7), ("dropout", 1e9))
+    ),
     *wrong("B-058", "distillation.method_options.latent_dim", 10**7),
     *wrong("B-058", "distillation.procedural.capacity", 10**12),
     *wrong("B-059", "teacher.input.shape", [0, 32, 32], [1, -1, 32], [1, 32, 100_000]),
     *wrong("B-059", "teacher.input.shape", [], [1, 32], [1, 32, 32, 32], "1x32x32"),
     *wrong("B-059", "teacher.num_classes", 0, 1, 10**9),
     Input("B-060", "11 classes for 10", spec(teacher={"num_classes": 11}), *MISMATCH, pointer="/teacher/num_classes"),
-    Input("B-060", "3 channels for 1", spec(teacher={"input": {"shape": [3, 32, 32]}}), *MISMATCH,
-          pointer="/teacher/input/shape"),
-    Input("B-060", "64 pixels for 32", spec(teacher={"input": {"shape": [1, 64, 64]}}), *MISMATCH,
-          pointer="/teacher/input/shape"),
+    Input(
+        "B-060",
+        "3 channels for 1",
+        spec(teacher={"input": {"shape": [3, 32, 32]}}),
+        *MISMATCH,
+        pointer="/teacher/input/shape",
+    ),
+    Input(
+        "B-060",
+        "64 pixels for 32",
+        spec(teacher={"input": {"shape": [1, 64, 64]}}),
+        *MISMATCH,
+        pointer="/teacher/input/shape",
+    ),
     *(entry for url in URLS for entry in unknown("B-062", dataset_url=url)),
-    *(Input("B-062", f"teacher.url: {url}", spec(teacher={"url": url}), *INVALID, pointer="/teacher/url", secrets=(url,))
-      for url in URLS[:3]),
-    Input("B-062", "a URL as the teacher's id", spec(teacher={"id": URLS[0]}), *INVALID, pointer="/teacher/id",
-          secrets=(URLS[0],)),
-    *(entry for url in (*URLS, "https://a@b/", "http://127.0.0.1:6379/", "https://x/" + "y" * 2000, "https://аpple.example/")
-      for entry in unknown("B-063", webhook_url=url)),
+    *(
+        Input(
+            "B-062", f"teacher.url: {url}", spec(teacher={"url": url}), *INVALID, pointer="/teacher/url", secrets=(url,)
+        )
+        for url in URLS[:3]
+    ),
+    Input(
+        "B-062",
+        "a URL as the teacher's id",
+        spec(teacher={"id": URLS[0]}),
+        *INVALID,
+        pointer="/teacher/id",
+        secrets=(URLS[0],),
+    ),
+    *(
+        entry
+        for url in (
+            *URLS,
+            "https://a@b/",
+            "http://127.0.0.1:6379/",
+            "https://x/" + "y" * 2000,
+            "https://аpple.example/",
+        )
+        for entry in unknown("B-063", webhook_url=url)
+    ),
     *wrong("B-064", "name", *NAMES),
     Input("B-064", "a name of 60 KB", spec(name="a" * 60_000), *INVALID, pointer="/name", secrets=("aaaa",)),
     Input("B-064", "a label that is code", spec(labels={"a": "<b>"}), *INVALID, pointer="/labels/a", secrets=("<b>",)),
@@ -182,7 +336,14 @@ INPUTS = [
     *unknown("B-066", gpus=-1, resources={"gpus": 10**6, "memory": "1e9TB"}, memory="1e9TB"),
     *wrong("B-066", "device", "gpu:7", "tpu", 1, "cuda:0; rm -rf /"),
     *unknown("B-067", spec_version=2**31, version=99),
-    *unknown("B-068", callbacks=["http://x/"], env={"LD_PRELOAD": "/tmp/x.so"}, command=["sh", "-c", "id"], code="import os",
-             requirements=["evil"], script="x.py"),
+    *unknown(
+        "B-068",
+        callbacks=["http://x/"],
+        env={"LD_PRELOAD": "/tmp/x.so"},
+        command=["sh", "-c", "id"],
+        code="import os",
+        requirements=["evil"],
+        script="x.py",
+    ),
     Input("B-068", "a data set", spec(dataset={"id": "cifar10"}), *INVALID, pointer="/dataset", secrets=("cifar10",)),
-]  # fmt: skip
+]

@@ -76,7 +76,7 @@ TABLE: dict[str, Row] = {
             ("B-045", "nothing, null, a list, trailing garbage, comments, single quotes"),
             ("B-046", "100,000 nested lists; integers of thousands of digits"),
             ("B-047", "10 MB string; 10⁶ items; 200,000 bad items"),
-            ("B-048", "true, \"7\", 1.0 where an integer is due"),
+            ("B-048", 'true, "7", 1.0 where an integer is due'),
             ("B-049", "unknown keys, __class__, __proto__"),
             ("B-050", "tenant, state, id, priority, worker set by the client"),
             ("B-051", "steps 0, -1, 10⁹, 2⁶³"),

@@ -1,4 +1,4 @@
-"""The OpenAPI document holds: requests made from it, well and badly, alone and in sequences, get only declared answers."""
+"""The OpenAPI document holds: requests made from it, good and bad, alone and in sequences, get only declared answers."""
 
 import json
 import subprocess
@@ -40,7 +40,14 @@ def schemathesis(service: Service, directory: Path, *, seconds: int, examples: i
     options |= {"--suppress-health-check": "all"}
     words = [word for option in options.items() for word in option]
     # Its command in a process of its own: it keeps files, and our warnings are not its errors.
-    command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", str(path), *words]
+    command = [
+        sys.executable,
+        "-c",
+        "from schemathesis.cli import schemathesis; schemathesis()",
+        "run",
+        str(path),
+        *words,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Stateful" in done.stdout

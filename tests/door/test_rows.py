@@ -14,7 +14,9 @@ from tests.door.inputs import INPUTS
 MAX_ERRORS = 20
 DAILY = 2  # inputs of a row
 BRIEF_BYTES = 16 * 1024
-STRANGE = re.compile(r"Traceback|File \"|site-packages|/tmp/|/home/|/usr/|0x[0-9a-f]{8}|sqlalchemy|pydantic|numpy|Error:")
+STRANGE = re.compile(
+    r"Traceback|File \"|site-packages|/tmp/|/home/|/usr/|0x[0-9a-f]{8}|sqlalchemy|pydantic|numpy|Error:"
+)
 
 
 def identifier(entry: Input) -> str:
@@ -33,6 +35,8 @@ PARAMETERS = [
 
 @pytest.mark.parametrize("entry", PARAMETERS)
 def test_row(door: Door, entry: Input, record_property: Callable[[str, object], None]) -> None:
+    record_property("row", entry.row)
+    record_property("what", entry.what)
     door.renew()
     before = door.holdings()
     started = time.perf_counter()

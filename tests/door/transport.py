@@ -172,7 +172,13 @@ INPUTS = [
         for length in ("-1", "1e9", "+5", "9" * 30, "0x10", "5 5", "")
     ),
     Input("B-011", "a byte every 0.3 s, limit 1.5 s", dripping, 408, "request-timeout"),
-    Input("B-012", "one header of 70 KB", head_only("Content-Length: 0", f"X-Long: {'x' * 70_000}"), 431, "headers-too-large"),
+    Input(
+        "B-012",
+        "one header of 70 KB",
+        head_only("Content-Length: 0", f"X-Long: {'x' * 70_000}"),
+        431,
+        "headers-too-large",
+    ),
     Input("B-012", "1,000 headers", head_only("Content-Length: 0", *["X-Short: x"] * 1000), 431, "headers-too-large"),
     Input("B-012", "one header of 5 MB", head_only("Content-Length: 0", f"X-Long: {'x' * 5_000_000}"), *BAD),
     Input("B-013", "3,000,000 chunks", crumbs, *BAD),
@@ -184,7 +190,12 @@ INPUTS = [
     Input("B-015", "no boundary", raw(BODY, "multipart/form-data"), *MULTIPART),
     Input("B-015", "boundary of 300 bytes", raw(BODY, f"multipart/form-data; boundary={'b' * 300}"), *MULTIPART),
     Input("B-015", "30 KB of parameters", raw(BODY, "multipart/form-data;" + ' a="\\";' * 4000), *MULTIPART),
-    Input("B-015", "POST /teachers as JSON", lambda door: door.teacher(b"{}", **{"Content-Type": "application/json"}), *MEDIA),
+    Input(
+        "B-015",
+        "POST /teachers as JSON",
+        lambda door: door.teacher(b"{}", **{"Content-Type": "application/json"}),
+        *MEDIA,
+    ),
     Input("B-016", "1,001 parts", parts(*[("p", b"")] * 1001), *MULTIPART),
     Input("B-016", "1,001 specs", parts(*[("spec", GOOD)] * 1001), *MULTIPART),
     Input("B-016", "part header of 5 MB", raw(lambda: part(b"X: " + b"y" * 5_000_000), FORM), *MULTIPART),
@@ -199,13 +210,21 @@ INPUTS = [
     Input("B-016", "base64", raw(part(NAMED, b"Content-Transfer-Encoding: base64") + END, FORM), *MEDIA),
     Input("B-017", "two specs", parts(("spec", GOOD), ("spec", GOOD)), 400, "unexpected-part"),
     Input("B-017", "two teachers", parts(("teacher", FRESH), ("teacher", FRESH)), 400, "unexpected-part"),
-    Input("B-017", "a data set", parts(("dataset", b"x"), ("spec", GOOD)), 400, "unexpected-part", secrets=("dataset",)),
+    Input(
+        "B-017", "a data set", parts(("dataset", b"x"), ("spec", GOOD)), 400, "unexpected-part", secrets=("dataset",)
+    ),
     Input("B-017", "a name of 3 KB", parts(("n" * 3000, b"x")), 400, "unexpected-part", secrets=("nnn",)),
     Input("B-018", "no teacher", parts(("spec", GOOD)), 422, "missing-part", hint=True),
     Input("B-018", "no spec", parts(("teacher", FRESH)), 422, "missing-part", hint=True),
     Input("B-019", "read to the end, then refused for its spec", teacher_first, *INVALID, pointer="/student"),
     *(
-        Input("B-020", f"{method} /jobs", lambda door, method=method: door.send(method, "/jobs"), 405, "method-not-allowed")
+        Input(
+            "B-020",
+            f"{method} /jobs",
+            lambda door, method=method: door.send(method, "/jobs"),
+            405,
+            "method-not-allowed",
+        )
         for method in ("PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "BREW")
     ),
     Input("B-020", "CONNECT /jobs", line("CONNECT /jobs HTTP/1.1"), 405, "method-not-allowed"),
@@ -225,7 +244,9 @@ INPUTS = [
     Input("B-021", "60 KB of path", line(f"GET /jobs/{'x' * 60_000} HTTP/1.1"), 404, "job-not-found", secrets=("xxx",)),
     Input("B-021", "NUL in the request line", line("GET\0 /jobs HTTP/1.1"), *BAD),
     Input("B-021", "HTTP/9.9", line("GET /jobs HTTP/9.9"), *BAD_REQUEST),
-    Input("B-021", "TLS hello", lambda door: door.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64)), *BAD),
+    Input(
+        "B-021", "TLS hello", lambda door: door.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64)), *BAD
+    ),
     Input("B-021", "folded header", line("GET /jobs HTTP/1.1", "X-A: b", " c"), 200),
     Input(
         "B-022",
