@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfkd_core.config import Budget
+from dfkd_core.pointers import child_pointer
 from jobs.schemas import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
-from dfkd_core.pointers import child_pointer
 from service.json_front import MAX_ERRORS, read_json_object
 from service.specs import validate
 

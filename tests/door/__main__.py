@@ -1,4 +1,4 @@
-"""`python -m tests.door`: all bad inputs of the table, the OpenAPI document, the fuzzers, a flood; one table at the end.
+"""`python -m tests.door`: all bad inputs, the OpenAPI document, the fuzzers, a flood; one table at the end.
 
 Anything after `--` goes to pytest, for example `-- -k B-017`; then there is no flood.
 """

@@ -19,7 +19,8 @@ def table(result: dict[str, Any]) -> str:
     passed = sum(found["verdict"] == "passed" for found in answers)
     written = [
         f"{passed} of {len(answers)} inputs were answered as promised on {result['date']}, in "
-        f"{result['seconds'] / 60:.0f} minutes on {hardware['cores_visible']} cores of a machine that did other work besides ({hardware['cpu']}, "
+        f"{result['seconds'] / 60:.0f} minutes on {hardware['cores_visible']} cores of a machine that did other work "
+        f"besides ({hardware['cpu']}, "
         f"Python {hardware['python']}).",
         "",
         "| row | sent | inputs | answers | passed | slowest |",

@@ -1,4 +1,4 @@
-"""The OpenAPI document holds: requests made from it, good and bad, alone and in sequences, get only declared answers."""
+"""The OpenAPI document holds: requests made from it, alone and in sequences, get only declared answers."""
 
 import json
 import subprocess
