@@ -23,27 +23,32 @@ class Unread:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_small(Headers(scope=scope)):
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if _is_small(headers):
             await self.app(scope, receive, send)
             return
-        body = _Body(receive)
+        body = _Body(receive, waits=headers.get("expect", "").lower() == "100-continue")
         await self.app(scope, body.receive, _ending(send, body))
 
 
 class _Body:
     """What of a request has come."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, *, waits: bool) -> None:
         self.over = False
         self._receive = receive
+        self._asked = not waits
 
     async def receive(self) -> Message:
+        self._asked = True
         message = await self._receive()
         self.over = message["type"] == "http.disconnect" or not message.get("more_body", False)
         return message
 
     async def linger(self) -> None:
-        """Read on until it is over, or enough."""
+        """Read on until it is over, or enough. Who waits to be asked for the body has sent nothing."""
+        if not self._asked:
+            return
         left = LINGER_BYTES
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_SECONDS):

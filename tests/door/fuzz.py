@@ -21,6 +21,8 @@ with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=Fa
     from dfkd_core.errors import DfkdError
     from dfkd_core.formats import SNIFF_BYTES, sniff
     from dfkd_core.graph import wire
+    from dfkd_core.graph.reader import read_plan
+    from dfkd_core.graph.specialize import ACCEPTED
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto
@@ -55,10 +57,17 @@ def importer(data: bytes, path: Path) -> None:
         inspection.inspect_file(path, spec)
 
 
+def plan(data: bytes, path: Path) -> None:
+    """The importer alone, whatever the first bytes look like."""
+    path.write_bytes(data)
+    read_plan(path, input_shape=(4, 4, 6))
+
+
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "safetensors": safetensors,
     "onnx-wire": onnx_wire,
     "importer": importer,
+    "plan": plan,
 }
 
 
@@ -100,7 +109,7 @@ def _change(model: ModelProto, chance: random.Random) -> None:
     numbers = (0, 1, -1, 2, 3, 7, 2**31, 2**62, -(2**62))
     match chance.randrange(8):
         case 0:
-            node.op_type = chance.choice(sorted(_operators()))
+            node.op_type = chance.choice(sorted(ACCEPTED))
         case 1 if node.input:
             node.input[chance.randrange(len(node.input))] = chance.choice(names)
         case 2:
@@ -120,12 +129,6 @@ def _change(model: ModelProto, chance: random.Random) -> None:
             chance.choice(graph.input[0].type.tensor_type.shape.dim).dim_value = chance.choice((*numbers, 4, 6, 224))
         case _:
             node.attribute.extend(list(chance.choice(graph.node).attribute))
-
-
-def _operators() -> set[str]:
-    from dfkd_core.graph.specialize import ACCEPTED
-
-    return ACCEPTED
 
 
 def main() -> None:
@@ -153,7 +156,7 @@ def main() -> None:
     words = [f"-runs={given.runs}", f"-seed={given.seed}", f"-max_total_time={given.seconds}", "-print_final_stats=1"]
     words += [f"-timeout={SECONDS_EACH}", "-rss_limit_mb=0", f"-max_len={2 * LARGEST_SEED}"]
     words += [f"-artifact_prefix={directory}/", "-close_fd_mask=0"]
-    shaping = {"custom_mutator": mutated} if given.target == "importer" else {}
+    shaping = {"custom_mutator": mutated} if given.target in ("importer", "plan") else {}
     atheris.Setup([sys.argv[0], *words, str(corpus)], once, **shaping)
     atheris.Fuzz()
 

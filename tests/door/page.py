@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.door.inputs import INPUTS
 from tests.door.scorecard import unsent
 from tests.door.table import TABLE
 
@@ -62,6 +63,10 @@ def with_table(text: str, result: dict[str, Any]) -> str:
 
 
 def write(result: dict[str, Any]) -> None:
-    """Keep the result and bring the page up to date."""
+    """Keep the result, with what was found before of inputs that were not sent now, and bring the page up to date."""
+    before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    answers = {(found["row"], found["what"]): found for found in (*before.get("answers", []), *result["answers"])}
+    sent = [answers[entry.row, entry.what] for entry in INPUTS if (entry.row, entry.what) in answers]
+    result = {**before, **result, "answers": sent, "others": {**before.get("others", {}), **result["others"]}}
     RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(with_table(PAGE.read_text(), result))

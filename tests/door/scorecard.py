@@ -76,4 +76,4 @@ def unsent(name: str) -> str:
     row = TABLE[name]
     if row.elsewhere:
         return f"tested by {', '.join(row.elsewhere)}"
-    return f"not sent: {row.excused}" if row.excused else "not selected"
+    return row.excused or "not sent yet"
