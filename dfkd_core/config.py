@@ -24,7 +24,6 @@ from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 MAX_SEED = 2**63 - 1
 AUTO = "auto"  # as a method
 NARROWED_TEACHER = "teacher"  # as an architecture
-SHARE = r"^(0?[1-9]|[1-9]\d|0?0\.0{0,5}[1-9]\d{0,5}|0?[1-9]\.\d{1,6}|[1-9]\d\.\d{1,6})%$"  # above 0 %, below 100 %
 
 
 class InputSpec(Frozen):
@@ -85,7 +84,7 @@ class StudentSpec(Frozen):
     width: Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)] = Field(
         1.0, description='Width multiplier; 0.5 for "teacher" where neither width nor params is given.'
     )
-    params: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=SHARE)] | None = Field(
+    params: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d{1,2}(\.\d{1,6})?%$")] | None = Field(
         None, description='Of "teacher": at most so many parameters, a number or a share such as "25%"; sets the width.'
     )
     init: Literal["auto", "teacher", "random"] = Field(

@@ -40,3 +40,10 @@ class Protocol(H11Protocol):
         super().__init__(config, *arguments, **options)
         size = config.h11_max_incomplete_event_size
         self.conn = Connection(h11.SERVER) if size is None else Connection(h11.SERVER, size)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer, then close; where an answer is out already there is nothing to add to it."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()

@@ -226,7 +226,17 @@ INPUTS = [
             *INVALID,
             pointer="/student/params",
         )
-        for share in ("0%", "0.0%", "00.000%", "100%", "-5%", "1e2%", 0, -1)
+        for share in ("100%", "-5%", "1e2%", 0, -1)
+    ),
+    *(
+        Input(
+            "B-056",
+            f"params {share}",
+            spec(student={"architecture": "teacher", "params": share}),
+            *INFEASIBLE,
+            pointer="/student/params",
+        )
+        for share in ("0%", "00.000%", "0.000001%")
     ),
     Input(
         "B-056",
