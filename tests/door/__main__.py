@@ -21,7 +21,8 @@ def main() -> int:
     parser.add_argument("rest", nargs="*", help="for pytest")
     given = parser.parse_args()
     card = Scorecard()
-    options = ["-q", "-p", "no:cacheprovider", "-m", "not gpu", "tests/door", *given.rest]
+    where = [] if any(word.startswith("tests/") for word in given.rest) else ["tests/door"]
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not gpu", *where, *given.rest]
     if given.processes > 1:
         options += ["-n", str(given.processes), "--dist", "worksteal"]
     status = int(pytest.main(options, plugins=[card]))
