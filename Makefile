@@ -1,4 +1,4 @@
-# make install | demo | test | check | test-slow | chaos | containers | docs | clean
+# make install | demo | test | check | test-slow | chaos | door | containers | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ COUNT ?= 1
 CHEAP ?= 0
 SEED ?= 20
 
-.PHONY: install demo test test-slow chaos check containers docs clean
+.PHONY: install demo test test-slow chaos door check containers docs clean
 
 install: $(STAMP)
 
@@ -41,6 +41,10 @@ test-slow: install
 # faketime and e2fsprogs allow more of them; what is missing is said by name.
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(COUNT) --cheap $(CHEAP) --seed $(SEED) --processes $(PROCESSES)
+
+# Sends every bad input of docs/door.md to a real server, fuzzes what reads files, floods it.
+door: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.door --processes $(PROCESSES)
 
 # Builds both images and runs them. Needs root, buildah and debootstrap, and says so when they are missing.
 containers: install

@@ -79,6 +79,8 @@ def _check_narrower(student: StudentSpec, inspection: Inspection) -> None:
     if student.options:
         raise StudentError("a narrowed teacher has no options", pointer="/student/options")
     limit = student.parameter_limit(inspection.parameters)
+    if limit is not None and limit < 1:
+        raise StudentError("so small a share leaves no parameter", pointer="/student/params")
     if (limit is None and student.width >= 1) or (limit is not None and limit >= inspection.parameters):
         raise StudentNotSmaller(
             "a narrowed teacher must be smaller than the teacher",

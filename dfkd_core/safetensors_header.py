@@ -100,12 +100,12 @@ def _checked(entries: Mapping[str, Any], *, begin: int, size: int) -> dict[str, 
 
 
 def _info(name: str, entry: Any, begin: int) -> TensorInfo:
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or ".." in name:
         _refuse("malformed: a tensor has an invalid name")
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _refuse(f"malformed: tensor {name} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in _SIZES:
+    if not isinstance(dtype, str) or dtype not in _SIZES:
         raise TeacherInvalid(
             f"tensor {name} has an unsupported data type", hint="Store float32 weights: model.float()."
         )

@@ -11,6 +11,7 @@ from jobs.logs import log_to_stderr
 from jobs.settings import settings_from_environment
 from service.app import create_app
 from service.exposure import CannotStart, check_address
+from service.http1 import Protocol
 
 CLOSE_SECONDS = 10
 
@@ -33,6 +34,7 @@ def main() -> None:
         create_app(settings),
         host=told.host,
         port=told.port,
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

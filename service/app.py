@@ -21,8 +21,10 @@ from service.keyring import KeyRing
 from service.metrics import Measured, watch_loop
 from service.rate_limits import RateLimits
 from service.request_ids import RequestIds
+from service.request_lines import RequestLines
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.stopping import told_of_stop
+from service.unread import Unread
 
 DESCRIPTION = """
 Send a trained image classifier, get a small ONNX student back. None of the data that the teacher was trained on is
@@ -49,8 +51,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(RateLimits, settings=settings)
     app.add_middleware(Gate, settings=settings)
+    app.add_middleware(RequestLines)
     app.add_middleware(RequestIds)
     app.add_middleware(Measured)
+    app.add_middleware(Unread)
     problem_json.install(app)
     openapi.install(app)
     return app

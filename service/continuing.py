@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfkd_core.config import Budget
+from dfkd_core.pointers import child_pointer
 from jobs.schemas import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
-from service.json_front import MAX_ERRORS, child_pointer, read_json_object
+from service.json_front import MAX_ERRORS, read_json_object
 from service.specs import validate
 
 Json = dict[str, Any]  # Any: JSON

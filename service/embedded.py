@@ -26,6 +26,7 @@ from service import credentials
 from service.app import create_app
 from service.children import Child, Children
 from service.exposure import CannotStart, check_address
+from service.http1 import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,11 @@ def up(settings: Settings, host: str, port: int) -> None:
 def _serve(settings: Settings, listener: socket.socket, redis: Child | None) -> None:
     """Run the API with its children around it."""
     config = uvicorn.Config(
-        create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=_CLOSE_SECONDS
+        create_app(settings),
+        http=Protocol,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     server = _Server(config, _url(listener), settings.data_dir)
     children = Children([child for child in (redis, _worker(settings)) if child is not None])

@@ -3,6 +3,8 @@
 FrontDeskError
 ├── Unauthenticated        no key, or none that is valid
 ├── InsufficientScope      the key does not allow this
+├── BadRequest             headers that contradict each other, or name no host
+├── HeadersTooLarge        more headers than are read
 ├── MalformedJson          not JSON as RFC 8259 means it
 ├── MalformedMultipart     not multipart/form-data as RFC 7578 means it
 ├── UnexpectedPart         a part that nobody asked for, or one that came twice
@@ -64,6 +66,14 @@ class Unauthenticated(FrontDeskError):
 
 class InsufficientScope(FrontDeskError):
     """The key does not allow this."""
+
+
+class BadRequest(FrontDeskError):
+    """Headers that contradict each other, or name no host."""
+
+
+class HeadersTooLarge(FrontDeskError):
+    """More headers than are read."""
 
 
 class MalformedJson(FrontDeskError):

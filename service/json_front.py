@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from dfkd_core.pointers import child_pointer
 from service.errors import FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 32
-MAX_KEY_CHARACTERS = 64
 MAX_ERRORS = 20
 
 
@@ -41,14 +41,6 @@ def read_json_object(text: bytes, *, max_bytes: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ValidationFailed("The JSON document must be an object.", errors=[FieldError("", "must be an object")])
     return document
-
-
-def child_pointer(pointer: str, key: str | int) -> str:
-    """`pointer` one step deeper; a key that is not fit to be repeated is left out."""
-    text = str(key)
-    if not text.isprintable() or len(text) > MAX_KEY_CHARACTERS:
-        return pointer
-    return f"{pointer}/{text.replace('~', '~0').replace('/', '~1')}"
 
 
 def _decode(text: bytes) -> str:

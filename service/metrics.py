@@ -42,7 +42,7 @@ _QUEUE = ["spec_version", "device_class"]
 
 
 class Measured:
-    """ASGI middleware, outermost of all: every request is counted once, whatever became of it."""
+    """ASGI middleware: every request is counted once, whatever became of it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -11,10 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
 from dfkd_core.errors import DfkdError, OperatorUnsupported
+from dfkd_core.pointers import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quotas import Quota
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
-from service.json_front import MAX_ERRORS, child_pointer
+from service.json_front import MAX_ERRORS
 from service.problems import BY_CODE, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"

@@ -52,7 +52,7 @@ TABLE: tuple[Row, ...] = (
         "A part that is neither `teacher` nor `spec`, or one that came twice.",
         (desk.UnexpectedPart,),
     ),
-    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood."),
+    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood.", (desk.BadRequest,)),
     Row(
         "unauthenticated",
         _S.UNAUTHORIZED,
@@ -243,6 +243,13 @@ TABLE: tuple[Row, ...] = (
         "Too many requests",
         "More than `limit` requests came in a while; ask again after `Retry-After` seconds.",
         (desk.RateLimited,),
+    ),
+    Row(
+        "headers-too-large",
+        _S.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "Headers too large",
+        "The request has more headers than are read.",
+        (desk.HeadersTooLarge,),
     ),
     Row(
         "internal",

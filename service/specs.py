@@ -9,10 +9,11 @@ from pydantic_core import ErrorDetails
 
 from dfkd_core.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.errors import StudentError
+from dfkd_core.pointers import child_pointer
 from dfkd_core.students import ARCHITECTURES
 from jobs.schemas import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
-from service.json_front import MAX_ERRORS, child_pointer, read_json_object
+from service.json_front import MAX_ERRORS, read_json_object
 
 M = TypeVar("M", bound=BaseModel)
 

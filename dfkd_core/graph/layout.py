@@ -56,6 +56,8 @@ def _unsqueeze(call: Call) -> list[Shape]:
     axes = call.ints(1, "axes") or ()
     rank = call.rank + len(axes)
     chosen = sorted(front(axis, rank) for axis in axes)
+    if len(set(chosen)) != len(axes):
+        raise Unsupported("an axis that comes twice")
     rest = iter(call.shape())
     call.attributes = {"axes": tuple(chosen)}
     call.keep_inputs(1)

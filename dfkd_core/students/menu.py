@@ -6,6 +6,7 @@ from typing import Any
 
 from dfkd_core.errors import StudentError
 from dfkd_core.layers import NetworkDescription
+from dfkd_core.pointers import child_pointer
 from dfkd_core.students import lenet, mobilenetv2, resnet, vgg, wrn
 from dfkd_core.students.family import Architecture, Fit
 
@@ -34,7 +35,7 @@ def describe(
     known = ARCHITECTURES.get(architecture)
     if known is None:
         raise StudentError(
-            f"unknown architecture {architecture!r}",
+            "there is no architecture of this name",
             hint=f"Known are {', '.join(ARCHITECTURES)}.",
             pointer="/student/architecture",
         )
@@ -108,9 +109,9 @@ def _checked_options(known: Architecture, options: Mapping[str, object]) -> dict
         if name not in known.options:
             allowed = ", ".join(known.options) or "none"
             raise StudentError(
-                f"{known.name} has no option {name!r}",
+                f"{known.name} has no option of this name",
                 hint=f"Its options: {allowed}.",
-                pointer=f"/student/options/{name.replace('~', '~0').replace('/', '~1')}",
+                pointer=child_pointer("/student/options", name),
             )
     return {
         name: option.check(options[name], name=name) if name in options else option.default

@@ -80,7 +80,15 @@ def start_server(listener: socket.socket, data_dir: Path, variables: Mapping[str
     command = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(listener.fileno())]
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         return subprocess.Popen(
-            [*command, "--log-level", "warning", "--timeout-graceful-shutdown", "2"],
+            [
+                *command,
+                "--http",
+                "service.http1:Protocol",
+                "--log-level",
+                "warning",
+                "--timeout-graceful-shutdown",
+                "2",
+            ],
             cwd=ROOT,
             env={**os.environ, **variables},
             pass_fds=[listener.fileno()],

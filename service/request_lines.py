@@ -1,0 +1,46 @@
+"""ASGI middleware: a request whose headers are too many, ambiguous or without a host is refused before any route."""
+
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import BadRequest, FrontDeskError, HeadersTooLarge
+from service.problem_json import problem_response
+from service.problems import row_for
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 64 * 1024  # names and values together
+_VERSIONS = {"1.0", "1.1", "2", "3"}
+_HOST = re.compile(r"[A-Za-z0-9._~%-]+(:\d{0,5})?|\[[0-9A-Fa-f:.%]+\](:\d{0,5})?")
+
+
+class RequestLines:
+    """Within `RequestIds`, whose id the refusal bears."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = refusal(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self.app(scope, receive, send)
+            return
+        state = scope["state"]
+        state["problem"] = row_for(error).code
+        await problem_response(error, request_id=state["request_id"])(scope, receive, send)
+
+
+def refusal(scope: Scope) -> FrontDeskError | None:
+    """Why the headers cannot be taken."""
+    lines = scope["headers"]
+    if len(lines) > MAX_HEADERS or sum(len(name) + len(value) for name, value in lines) > MAX_HEADER_BYTES:
+        return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all are read.")
+    if scope["http_version"] not in _VERSIONS:
+        return BadRequest("HTTP of this version is not spoken here.")
+    headers = Headers(scope=scope)
+    if "content-length" in headers and "transfer-encoding" in headers:
+        return BadRequest("Content-Length and Transfer-Encoding contradict each other.")
+    if not _HOST.fullmatch(headers.get("host", "none")):
+        return BadRequest("The Host header names no host.")
+    return None
