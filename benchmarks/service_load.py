@@ -38,7 +38,7 @@ import onnx
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import Engine, create_engine, func, insert, select
+from sqlalchemy import create_engine, func, insert, select
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.load import Answers, Asked, ask, poll
@@ -130,16 +130,11 @@ class Bench:
                 connection.exec_driver_sql(
                     "SELECT setval(pg_get_serial_sequence('jobs', 'number'), max(number)) FROM jobs"
                 )
-        self._settle(engine)
-        engine.dispose()
-        return ids or [model.id]
-
-    @staticmethod
-    def _settle(engine: Engine) -> None:
-        """As a table is that has grown slowly: no huge write-ahead log, and what PostgreSQL does by itself in time."""
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # as if grown slowly
             sqlite = connection.dialect.name == "sqlite"
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)" if sqlite else "VACUUM ANALYZE")
+        engine.dispose()
+        return ids or [model.id]
 
     def count(self) -> int:
         """Jobs in the ledger."""

@@ -9,13 +9,12 @@ import re
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from dfkd_core import overrides
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError
 from jobs.artifacts import open_artifacts
 from jobs.errors import LedgerError, LedgerUnavailable
@@ -24,6 +23,7 @@ from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import display, key_commands, ledger_commands, tenant_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from service.teacher_options import told_of_teacher
 from service.views import JobList, JobView, StudentsFor, StudentView
 
 
@@ -287,7 +287,7 @@ def inspect(
     """
     from service.examination import examine, show_examination
 
-    found = examine(teacher, _teacher_spec(architecture, shape, assign or []))
+    found = examine(teacher, told_of_teacher(architecture, shape, assign or []))
     if as_json:
         out.print(found.model_dump_json(indent=2))
     else:
@@ -382,21 +382,6 @@ def _teacher(text: str) -> Path | str:
     if re.fullmatch(r"[0-9a-f]{64}", text):
         return text
     raise overrides.BadOption(f"there is no file {text!r}, and it is not the id of a teacher")
-
-
-def _teacher_spec(architecture: str | None, shape: str | None, assignments: list[str]) -> TeacherSpec:
-    """What the options say about a teacher."""
-    document: dict[str, Any] = {}
-    if architecture is not None:
-        document["architecture"] = architecture
-    if shape is not None:
-        document["input"] = {"shape": list(overrides.shape(shape))}
-    overrides.apply(document, assignments)
-    try:
-        return TeacherSpec.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise overrides.BadOption(f"teacher.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _end(code: Exit) -> NoReturn:
