@@ -2,8 +2,8 @@
 
 Words: MAP (user:group, where a user namespace has to give the rights to furnish; - as root), the number of mounts,
 kind, path and source of each (`plan.Mount`), and what `inside` wants. The exit status is the command's, or 128 + n
-where signal n ended it. Beside the command two processes stay: this one, by whose death the kernel ends the box, and the
-first process of the box, which reaps; they hold none of its pipes.
+where signal n ended it. Beside the command two processes stay: this one, by whose death the kernel ends the box, and
+the first process of the box, which reaps; they hold none of its pipes.
 """
 
 import os
