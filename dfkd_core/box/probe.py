@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 Choice = Literal["auto", "bubblewrap", "namespaces", "off"]
 
 _SECONDS = 20.0
-_QUESTION = "import os; print(os.getpid(), *(name for name in ('/etc/shadow', '/root/.ssh') if os.path.exists(name)))"
+_QUESTION = "import os; print(os.getpid(), *(name for name in ('/etc/shadow', '/var') if os.path.exists(name)))"
 _FIRST_NUMBERS = 10  # of processes, where they are counted anew
 
 ADVICE = (
