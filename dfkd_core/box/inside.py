@@ -1,7 +1,8 @@
 """The last step before a boxed command, run inside it by an interpreter that has loaded nothing else.
 
-Words: PARENT (whose death ends us), USER (whom to become, or -), DIRECTORY (where to start), FILTER (a program for
-seccomp in hexadecimal, or -), the number of limits, each as NAME=VALUE, and the command. What cannot be done ends the
+Words: PARENT (whose death ends us), USER (whom to become; - to stay who we are, without rights; keep where there is no
+box), DIRECTORY (where to start), FILTER (a program for seccomp in hexadecimal, or -), the number of limits, each as
+NAME=VALUE, and the command. What cannot be done ends the
 process: the command never runs with less protection than was asked for.
 """
 
@@ -26,16 +27,18 @@ def become(words: list[str]) -> None:
     """Bind this process, then become the command."""
     parent, user, directory, program, count, *rest = words
     limits, command = rest[: int(count)], rest[int(count) :]
-    calls.unblock_signals()
     if os.getpid() != os.getsid(0):
         os.setsid()
     for limit in limits:
         name, value = limit.split("=")
         _limit(getattr(resource, f"RLIMIT_{name}"), int(value))
-    _drop_privileges(None if user == "-" else int(user))
+    if user != "keep":
+        calls.unblock_signals()
+        _drop_privileges(None if user == "-" else int(user))
     os.chdir(directory)
-    calls.prctl(_NO_NEW_PRIVS, 1)
-    calls.die_with_parent()
+    if sys.platform == "linux":
+        calls.prctl(_NO_NEW_PRIVS, 1)
+        calls.die_with_parent()
     if os.getppid() != int(parent):
         os._exit(1)
     if program != "-":

@@ -57,7 +57,8 @@ class Box:
         if user is not None:
             _hand_over(plan, user)
         words = [*self._shell(plan), *_inside(self, plan.limits, user, directory), *command]
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        deaf = set() if self.kind is Kind.OFF else {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
         try:  # a signal for all processes of the service is not for the box: who wants it to end, tells its command
             return subprocess.Popen(
                 words,
@@ -93,7 +94,8 @@ def _inside(box: Box, limits: Limits, user: int | None, directory: Path) -> list
     if box.kind is Kind.OFF or (user is None and _kernel() < _OWN_COUNT):
         told.pop("NPROC", None)  # it would count everything that this user runs
     program = b"" if box.kind is Kind.OFF else seccomp.program()
-    words = [str(box.parent()), "-" if user is None else str(user), str(directory), program.hex() or "-"]
+    become = "keep" if box.kind is Kind.OFF else "-" if user is None else str(user)
+    words = [str(box.parent()), become, str(directory), program.hex() or "-"]
     return [*words, str(len(told)), *(f"{name}={value}" for name, value in told.items())]
 
 
