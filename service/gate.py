@@ -73,7 +73,7 @@ class Gate:
 
     async def _admitted(self, request: Request) -> Caller | None:
         """Who asks; None where nobody has to say so. Unauthenticated, InsufficientScope, LedgerUnavailable."""
-        needed = scope_for(request.method, request.scope["path"])  # `request.url` is what the Host header makes of it
+        needed = scope_for(request.method, request.scope["path"])  # as the router sees it, unlike `request.url`
         if needed is None:
             return None
         caller = await self._caller(request, request.app.state.desk.keyring)
