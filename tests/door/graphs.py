@@ -134,11 +134,11 @@ def chain(length: int) -> bytes:
 
 def with_metadata(size: int) -> bytes:
     made = classifier()
-    for key, value in {"path": "/home/canary/models", "html": "<script>canary</script>", "much": "x" * size}.items():
+    for key, value in {"path": "/srv/canary/models", "html": "<script>canary</script>", "much": "x" * size}.items():
         made.metadata_props.add(key=key, value=value)
     made.producer_name, made.doc_string, made.graph.doc_string = "canary", "canary" * 9, "/etc/passwd"
     for entry in made.graph.node:
-        entry.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /home/canary/model.py")
+        entry.metadata_props.add(key="pkg.torch.onnx.stack_trace", value="File /srv/canary/model.py")
     return stored(made)
 
 
