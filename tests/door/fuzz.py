@@ -63,11 +63,19 @@ def plan(data: bytes, path: Path) -> None:
     read_plan(path, input_shape=(4, 4, 6))
 
 
+def everything(data: bytes, path: Path) -> None:
+    """All of them, one after the other."""
+    for target in (safetensors, onnx_wire, importer, plan):
+        with suppress(DfkdError, MemoryError):
+            target(data, path)
+
+
 TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     "safetensors": safetensors,
     "onnx-wire": onnx_wire,
     "importer": importer,
     "plan": plan,
+    "all": everything,
 }
 
 
@@ -156,7 +164,7 @@ def main() -> None:
     words = [f"-runs={given.runs}", f"-seed={given.seed}", f"-max_total_time={given.seconds}", "-print_final_stats=1"]
     words += [f"-timeout={SECONDS_EACH}", "-rss_limit_mb=0", f"-max_len={2 * LARGEST_SEED}"]
     words += [f"-artifact_prefix={directory}/", "-close_fd_mask=0"]
-    shaping = {"custom_mutator": mutated} if given.target in ("importer", "plan") else {}
+    shaping = {"custom_mutator": mutated} if given.target in ("importer", "plan", "all") else {}
     atheris.Setup([sys.argv[0], *words, str(corpus)], once, **shaping)
     atheris.Fuzz()
 

@@ -336,6 +336,12 @@ INPUTS = [
     ),
     Input("B-121", "a batch of 7 is rewritten", Octets(fixed_batch()), 201),
     Input("B-122", "1,000 Identity: the job's limit will tell", Octets(lambda: chain(1000)), 201),
-    Input("B-123", "1 MB, a path, HTML: none of it is told", shown(lambda: with_metadata(10**6)), 200, secrets=SECRETS),
-    Input("B-123", "90 MB", shown(lambda: with_metadata(9 * 10**7)), 200, secrets=SECRETS, slow=True),
+    Input(
+        "B-123",
+        "1 MB, a path, HTML: none of it is told",
+        shown(lambda: with_metadata(10**6)),
+        200,
+        secrets=("canary", "passwd"),
+    ),
+    Input("B-123", "90 MB", shown(lambda: with_metadata(9 * 10**7)), 200, secrets=("canary", "passwd"), slow=True),
 ]

@@ -15,18 +15,17 @@ def fuzz(target: str, *, runs: int, seconds: int) -> str:
     """What libFuzzer reports; a crash, a hang or a stranger's exception fails."""
     pytest.importorskip("atheris", reason="atheris has no wheel for this Python")
     command = [sys.executable, "-m", "tests.door.fuzz", target, "--runs", str(runs), "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=seconds + 120)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=seconds + 300)
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stderr
 
 
-@pytest.mark.parametrize(("target", "runs"), [("safetensors", 1500), ("onnx-wire", 1500), ("importer", 400)])
-def test_a_short_run_finds_nothing(target: str, runs: int) -> None:
-    assert "seed corpus" in fuzz(target, runs=runs, seconds=10)
+def test_a_short_run_finds_nothing() -> None:
+    assert "seed corpus" in fuzz("all", runs=800, seconds=10)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["safetensors", "onnx-wire", "importer"])
+@pytest.mark.parametrize("target", ["safetensors", "onnx-wire", "importer", "plan"])
 def test_a_longer_run_finds_nothing(target: str) -> None:
     fuzz(target, runs=1_000_000, seconds=120)
 

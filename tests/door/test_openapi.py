@@ -55,7 +55,7 @@ def schemathesis(service: Service, directory: Path, *, seconds: int, examples: i
 
 
 def test_no_answer_is_undeclared(service: Service, tmp_path: Path) -> None:
-    schemathesis(service, tmp_path, seconds=15, examples=4)
+    schemathesis(service, tmp_path, seconds=10, examples=4)
 
 
 @pytest.mark.slow

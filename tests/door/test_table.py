@@ -46,12 +46,16 @@ def test_what_is_tested_elsewhere_is_there(path: str) -> None:
 
 def test_the_page_has_the_table_that_was_found() -> None:
     text = page.PAGE.read_text()
+    if not page.RESULT.exists():
+        assert page.BEGIN + page.END in text, "figures without a run behind them"
+        return
     assert page.with_table(text, json.loads(page.RESULT.read_text())) == text, "run `python -m tests.door --update`"
 
 
 def test_what_was_found_is_what_is_sent_now() -> None:
     expected = {(entry.row, entry.what): entry.expected for entry in INPUTS}
-    for found in json.loads(page.RESULT.read_text())["answers"]:
+    known = json.loads(page.RESULT.read_text())["answers"] if page.RESULT.exists() else []
+    for found in known:
         assert found["answer"] == expected[found["row"], found["what"]]
 
 

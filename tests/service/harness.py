@@ -22,7 +22,7 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 30.0
+START_SECONDS = 90.0
 BOUNDARY = "a-boundary-of-ours"
 
 Part = tuple[str, bytes]
