@@ -12,7 +12,6 @@ LedgerError
 ├── UploadTooLarge         more bytes than the cap
 ├── RequestInProgress      another request with this key is being answered
 ├── QuotaExceeded          the tenant has as much as it may have
-├── Overtaken              another claim was quicker: claim again
 ├── SchemaRefused          the tables are of a version that this one cannot work with
 ├── StorageFull            no space left for a file or for the database; what was half written is gone
 └── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
@@ -119,11 +118,8 @@ class QuotaExceeded(LedgerError):
         self.retry_after_seconds = retry_after_seconds  # None: nobody can tell when there will be room
 
 
-class Overtaken(LedgerError):
-    """Another claim was quicker: claim again."""
-
-    def __init__(self) -> None:
-        super().__init__("another claim was quicker")
+class Overtaken(Exception):
+    """Another claim was quicker: claim again. No caller sees it."""
 
 
 class SchemaRefused(LedgerError):

@@ -4,11 +4,9 @@ All of it is decided by the headers, before a byte of the body is read. What is 
 key, whether there is a route for it or not.
 """
 
-import asyncio
 import ipaddress
 import re
 from collections.abc import MutableMapping
-from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
@@ -27,9 +25,6 @@ from service.problems import row_for
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-
-LINGER_BYTES = 1024 * 1024
-LINGER_SECONDS = 1.0
 
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 _CHALLENGE = 'Bearer realm="dfkd"'
@@ -117,25 +112,7 @@ def _own_address(request: Request) -> str:
 
 
 async def turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
-    """Answer and close. A little of what is on its way is still taken: a connection that is closed over unread bytes
-    is reset, and the client would never see the answer.
-    """
+    """Answer before the body is read, and close; `service.unread` sees to it that the answer arrives."""
     response = problem_response(error, request_id=str(request.state.request_id))
     response.headers["Connection"] = "close"
-    headers, body = response.raw_headers, bytes(response.body)
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": True})
-    if request.headers.get("expect", "").lower() != "100-continue":  # such a client has sent nothing yet
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await _drop(receive)
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _drop(receive: Receive) -> None:
-    """Read LINGER_BYTES of the body at most, and keep nothing."""
-    dropped, more = 0, True
-    while more and dropped < LINGER_BYTES:
-        message = await receive()
-        dropped += len(message.get("body", b""))
-        more = message.get("more_body", False)
+    await response(request.scope, receive, send)

@@ -68,7 +68,8 @@ def _ending(send: Send, body: _Body) -> Callable[[Message], Awaitable[None]]:
         nonlocal closing
         if message["type"] == "http.response.start" and not body.over:
             closing = True
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
+            others = [header for header in message["headers"] if header[0] != b"connection"]
+            message["headers"] = [*others, (b"connection", b"close")]
         if closing and message["type"] == "http.response.body" and not message.get("more_body", False):
             await send({**message, "more_body": True})
             await body.linger()
