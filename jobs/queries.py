@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
-from jobs import line, tables
+from jobs import line, tables, teachers
 from jobs.callers import EVERYBODY, Caller
 from jobs.clock import now
 from jobs.database import Transaction
@@ -33,7 +33,8 @@ def teacher_with_id(connection: Connection, teacher_id: str) -> TeacherRef:
     """One teacher; TeacherNotFound."""
     if not _SHA256.fullmatch(teacher_id):
         raise TeacherNotFound(teacher_id)
-    row = connection.execute(select(tables.teachers).where(tables.teachers.c.id == teacher_id)).one_or_none()
+    known = tables.teachers.c.id == teacher_id
+    row = connection.execute(select(tables.teachers).where(known, teachers.has_bytes())).one_or_none()
     if row is None:
         raise TeacherNotFound(teacher_id)
     return teacher_from_row(row)
@@ -84,10 +85,10 @@ def insert_job(
 ) -> Job:
     """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
     connection = transaction.connection
-    teacher_with_id(connection, teacher_id)
     values = _new_row(job_id, spec, teacher_id, warnings) | asdict(caller) | {"traceparent": traceparent}
-    if origin is not None:
+    if origin is not None:  # its row before the teacher's: purges lock them in this order, too
         values |= inherited(locked_row(connection, origin.job_id), origin)
+    teachers.shared_row(connection, teacher_id)
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
     if spec.labels:
         lines = [{"job_number": row.number, "key": key, "value": value} for key, value in spec.labels.items()]
@@ -167,21 +168,11 @@ def _number_from_cursor(cursor: str) -> int:
     return int(found[1])
 
 
-def forget(connection: Connection, row: Row[Any]) -> list[str]:
-    """Delete a job's row with all that hangs on it; return the digests that nothing refers to any more."""
-    kept = select(tables.artifacts.c.sha256).where(tables.artifacts.c.job_number == row.number)
-    digests = {*connection.execute(kept).scalars(), row.checkpoint_sha256, row.previous_checkpoint_sha256} - {None}
-    for table in (tables.artifacts, tables.labels, tables.events):
-        connection.execute(delete(table).where(table.c.job_number == row.number))
-    connection.execute(delete(tables.jobs).where(tables.jobs.c.number == row.number))
-    return sorted(sha256 for sha256 in digests if not is_referenced(connection, sha256))
-
-
 def is_referenced(connection: Connection, sha256: str) -> bool:
     """Whether a teacher, a published file or a checkpoint is kept under this digest."""
     jobs = tables.jobs
     anywhere = or_(
-        exists().where(tables.teachers.c.id == sha256),
+        exists().where(tables.teachers.c.id == sha256, teachers.has_bytes()),
         exists().where(tables.artifacts.c.sha256 == sha256),
         exists().where(jobs.c.checkpoint_sha256 == sha256),
         exists().where(jobs.c.previous_checkpoint_sha256 == sha256),

@@ -221,3 +221,30 @@ class Worker(Value):
     device: str = Field(description="cpu, cuda or cuda:N.")
     started_at: datetime = Field(description="When it was first seen.")
     seen_at: datetime = Field(description="When it was last seen.")
+
+
+class PurgedFile(Value):
+    """A file that is gone."""
+
+    sha256: Sha256 = Field(description="Digest of the bytes that were removed.")
+    bytes: int = Field(ge=0, description="How many there were.")
+    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+
+
+class Kept(Value):
+    """Something that belonged to what was deleted, and stays."""
+
+    sha256: Sha256 = Field(description="Digest of the file.")
+    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+    because: str = Field(description="Why it stays.")
+
+
+class PurgeReceipt(Value):
+    """What a deletion removed, and what of it stays."""
+
+    kind: Literal["job", "teacher"] = Field(description="What was deleted.")
+    id: str = Field(description="Its id.")
+    deleted_at: datetime = Field(description="When its rows went, by the clock of the database.")
+    rows: dict[str, int] = Field(description="Rows that were deleted or emptied, by table.")
+    files: list[PurgedFile] = Field(description="Files that were removed.")
+    kept: list[Kept] = Field(description="Files that stay, and why.")

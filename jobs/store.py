@@ -10,23 +10,22 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import claims, queries, requests, retention, tables, takeover, wishes, workers
+from jobs import claims, purges, queries, requests, retention, tables, takeover, teachers, wishes, workers
 from jobs.callers import EVERYBODY, Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
-from jobs.clock import now
-from jobs.database import Database, Transaction, dialect_insert
+from jobs.database import Database, Transaction
 from jobs.devices import DeviceClass
-from jobs.errors import InvalidTransition, JobNotFound
+from jobs.errors import InvalidTransition
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.origins import Origin, checkpoint_of
+from jobs.purges import Forgotten
 from jobs.requests import Keys, Receipt, Standing
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
-from jobs.rows import event_from_row, json_text
+from jobs.rows import event_from_row
 from jobs.schemas import (
     CANCELLING,
-    TERMINAL,
     ArtifactRef,
     BestStudent,
     Event,
@@ -41,6 +40,7 @@ from jobs.schemas import (
     Worker,
 )
 from jobs.settings import Settings
+from jobs.teachers import Lifetime
 
 log = logging.getLogger(__name__)
 
@@ -82,17 +82,12 @@ class Store:
     def put_teacher(
         self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
-        """Keep a teacher once. Return what is kept, with database time, and whether it is new."""
-        values = ref.model_dump(exclude={"inspection", "created_at"})
-        values |= {"inspection": json_text(ref.inspection), "created_at": now()}
+        """Keep a teacher once, until it is deleted. Return what is kept, with database time, and whether it is new."""
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
-            statement = dialect_insert(transaction.connection, tables.teachers).values(values)
-            statement = statement.on_conflict_do_nothing()
-            inserted = transaction.connection.execute(statement.returning(tables.teachers.c.id)).first()
-            kept = queries.teacher_with_id(transaction.connection, ref.id), inserted is not None
+            kept = teachers.keep(transaction, ref, Lifetime.OWN)
             if receipt is not None:
-                requests.settle(transaction, receipt, kept)
+                requests.settle(transaction, receipt, kept, about=ref.id)
             return kept
 
         return self._database.write(work)
@@ -100,6 +95,10 @@ class Store:
     def get_teacher(self, teacher_id: str) -> TeacherRef:
         """One teacher; TeacherNotFound."""
         return self._database.read(lambda connection: queries.teacher_with_id(connection, teacher_id))
+
+    def delete_teacher(self, teacher_id: str) -> Forgotten:
+        """Forget a teacher, and the checkpoints of the jobs that used it. TeacherNotFound; TeacherInUse."""
+        return purges.once(self._database, lambda t: purges.forget_teacher(t, teacher_id))
 
     # Jobs, from the caller's side
 
@@ -112,15 +111,19 @@ class Store:
         *,
         caller: Caller = EVERYBODY,
         traceparent: str | None = None,
+        teacher: TeacherRef | None = None,
         origin: Origin | None = None,
         receipt: Receipt[Standing] | None = None,
     ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound; RequestInProgress.
 
+        A `teacher` came along with it, and is kept for as long as jobs use it.
         With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
         """
 
         def work(transaction: Transaction) -> Job:
+            if teacher is not None:
+                teachers.keep(transaction, teacher, Lifetime.JOBS)
             queries.insert_job(
                 transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
             )
@@ -198,27 +201,11 @@ class Store:
 
         return self._database.write(work)
 
-    def delete(self, job_id: str) -> Sequence[str]:
-        """Forget a terminal job, with its history. Return the digests that nothing refers to any more.
-
-        JobNotFound; InvalidTransition where the job is not terminal.
+    def delete(self, job_id: str) -> Forgotten:
+        """Forget a terminal job with its history, and with its teacher where that came along with it and no other job
+        uses it. JobNotFound; InvalidTransition where the job is not terminal.
         """
-        forgotten: Sequence[str] | None = None  # what a first try found, should the reply to its commit be lost
-
-        def work(transaction: Transaction) -> Sequence[str]:
-            nonlocal forgotten
-            try:
-                row = queries.locked_row(transaction.connection, job_id)
-            except JobNotFound:
-                if forgotten is None:
-                    raise
-                return forgotten
-            if row.state not in TERMINAL:
-                raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
-            forgotten = queries.forget(transaction.connection, row)
-            return forgotten
-
-        return self._database.write(work)
+        return purges.once(self._database, lambda t: purges.forget_job(t, job_id))
 
     def queue_depth(self) -> dict[JobState, int]:
         """How many jobs there are in each state, also where there is none."""

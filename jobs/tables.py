@@ -36,6 +36,7 @@ teachers = Table(
     Column("format", String(32), nullable=False),
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.teachers
 )
 
 jobs = Table(
@@ -155,5 +156,6 @@ requests = Table(
     Column("fingerprint", String(64)),
     Column("answer", Text),
     Column("expires_at", UtcTime, nullable=False, index=True),
+    Column("about", String(64), index=True),  # the job or teacher of which the answer tells
     CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
 )

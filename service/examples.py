@@ -215,6 +215,26 @@ TEACHER_CREATED: Document = {
     "content": {"application/json": {"examples": {"onnx": {"value": "TEACHER"}}}},
 }
 
+PURGE: Document = {
+    "kind": "job",
+    "id": JOB_ID,
+    "deleted_at": "2026-01-31T13:00:00Z",
+    "rows": {"requests": 1, "artifacts": 3, "labels": 1, "events": 14, "jobs": 1},
+    "files": [{"sha256": STUDENT_ID, "bytes": 96211, "was": ["student.onnx"]}],
+    "kept": [
+        {
+            "sha256": TEACHER_ID,
+            "was": ["teacher"],
+            "because": "it was uploaded by itself, and is deleted by itself",
+        }
+    ],
+}
+
+PURGED: Document = {
+    "description": "What went, and what stays.",
+    "content": {"application/json": {"examples": {"receipt": {"value": "PURGE"}}}},
+}
+
 EVENT: Document = {
     "seq": 3,
     "kind": "published",
@@ -264,6 +284,7 @@ HEAD: dict[int | str, Document] = {
 NAMED: dict[str, Document] = {
     "CONTINUATION": CONTINUATION,
     "EVENT_PAGE": EVENT_PAGE,
+    "PURGE": PURGE,
     "QUEUED_JOB": QUEUED_JOB,
     "REQUEST": REQUEST,
     "RUNNING_JOB": RUNNING_JOB,

@@ -5,6 +5,8 @@ Everything here blocks (child process, files, SQL) and runs in the thread pool.
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,6 +18,7 @@ from jobs.logs import about
 from jobs.origins import Origin
 from jobs.requests import Receipt, Standing
 from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
+from jobs.staging import Upload
 from service.dependencies import Desk
 from service.inspections import Facts, facts, inspect, recalled
 from service.uploads import ReceivedTeacher, Submission
@@ -39,8 +42,11 @@ def accept_submission(
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
         resolved, _, warnings = resolve(spec, inspection)
-        kept, _ = _keep(desk, teacher, facts(inspection, spec.teacher))
-    return _create(desk, resolved, kept.id, warnings, caller=caller, traceparent=traceparent, receipt=receipt)
+        ref = _ref(teacher, facts(inspection, spec.teacher))
+        with _kept_file(desk, teacher.upload):
+            return _create(
+                desk, resolved, ref.id, warnings, caller=caller, traceparent=traceparent, teacher=ref, receipt=receipt
+            )
 
 
 def accept_request(
@@ -75,7 +81,9 @@ def accept_teacher(
     with teacher.upload.discarding():
         known = _known(desk, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
-        return _keep(desk, teacher, facts(inspection, told), receipt=receipt)
+        ref = _ref(teacher, facts(inspection, told))
+        with _kept_file(desk, teacher.upload):
+            return desk.store.put_teacher(ref, receipt=receipt)
 
 
 def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
@@ -85,22 +93,23 @@ def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
         return None
 
 
-def _keep(
-    desk: Desk, teacher: ReceivedTeacher, found: Facts, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
-) -> tuple[TeacherRef, bool]:
-    """The file first, then its row; a file whose row could not be written is taken back."""
-    upload = teacher.upload
-    ref = TeacherRef(
-        id=upload.sha256,
-        bytes=upload.bytes,
+def _ref(teacher: ReceivedTeacher, found: Facts) -> TeacherRef:
+    return TeacherRef(
+        id=teacher.upload.sha256,
+        bytes=teacher.upload.bytes,
         format=teacher.format.value,
         created_at=datetime.now(UTC),
         inspection=found,
     )
+
+
+@contextmanager
+def _kept_file(desk: Desk, upload: Upload) -> Iterator[None]:
+    """The file first, then, inside, the rows that speak of it; a file whose rows could not be written is taken back."""
     try:
         with desk.artifacts.keeping():
             upload.commit()
-            return desk.store.put_teacher(ref, receipt=receipt)
+            yield
     except LedgerError:
         desk.artifacts.remove_unreferenced([upload.sha256], desk.store.referenced)
         raise
@@ -114,6 +123,7 @@ def _create(
     *,
     caller: Caller,
     traceparent: str | None,
+    teacher: TeacherRef | None = None,
     origin: Origin | None = None,
     receipt: Receipt[Standing] | None,
 ) -> Job:
@@ -125,6 +135,7 @@ def _create(
         told,
         caller=caller,
         traceparent=traceparent,
+        teacher=teacher,
         origin=origin,
         receipt=receipt,
     )
