@@ -38,17 +38,19 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest version of specs that this one belongs to; see SPEC_VERSION."""
-        return 1 if self.device is None else 2
+        return 1 if self.device is None and not self.export.samples else 2
 
     def text(self) -> str:
-        """As it is stored: a version that does not know `device` reads what does not ask for one."""
-        return self.model_dump_json(exclude={"device"} if self.device is None else None)
+        """As it is stored: a version that knows neither `device` nor `samples` reads what asks for neither."""
+        return self.model_dump_json(
+            exclude={"device": self.device is None, "export": {"samples": not self.export.samples}}
+        )
 
 
 SPEC_VERSION = 2
 """The highest version of stored specs that this release reads; a worker leaves jobs of a higher one to newer workers.
 It rises with the first change after a release that makes specs which that release cannot read. Each job is stored under
-the lowest version that can read its spec: 2 where it asks for a device."""
+the lowest version that can read its spec: 2 where it asks for a device or for samples."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):
@@ -134,7 +136,7 @@ class JobWarning(Value):
 class ArtifactRef(Value):
     """One file of a job, kept under the digest of its bytes."""
 
-    name: str = Field(description="student.onnx, student.safetensors or report.json.")
+    name: str = Field(description="student.onnx, student.safetensors, report.json or samples.png.")
     sha256: Sha256 = Field(description="Digest of the bytes; also the ETag.")
     bytes: int = Field(ge=0, description="Size.")
     media_type: str = Field(description="What the bytes are.")

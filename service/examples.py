@@ -265,12 +265,16 @@ DOWNLOAD: dict[int | str, Document] = {
     200: {
         "description": "The whole file.",
         "headers": _DOWNLOAD_HEADERS,
-        "content": {"application/octet-stream": _FILE, "application/json": {"schema": {"type": "object"}}},
+        "content": {
+            "application/octet-stream": _FILE,
+            "application/json": {"schema": {"type": "object"}},
+            "image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}},
+        },
     },
     206: {
         "description": "One range of it.",
         "headers": {**_DOWNLOAD_HEADERS, "Content-Range": _header("bytes first-last/size")},
-        "content": {"application/octet-stream": _FILE},
+        "content": {"application/octet-stream": _FILE, "image/png": _FILE},
     },
     304: {"description": "The file has the ETag in If-None-Match."},
 }

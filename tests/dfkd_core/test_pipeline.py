@@ -16,6 +16,7 @@ from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
 from dfkd_core.pipeline import Outcome, compress
 from dfkd_core.process import TUNED
 from dfkd_core.progress import Update
+from dfkd_core.provenance import main as check_report
 from dfkd_core.report import Report
 from tests.builders import onnx_teacher
 
@@ -107,6 +108,31 @@ def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Outcome, 
     again = run(teacher, tmp_path, lambda u: bool(u.kind == "progress" and steps.append(u.step)), resume_from=final)
     assert steps == []
     assert digest(again.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_samples_are_written_when_asked_for_and_change_nothing_else(
+    outcome: Outcome, teacher: Path, tmp_path: Path
+) -> None:
+    assert sorted(outcome.artifacts) == ["report.json", "student.onnx", "student.safetensors"]
+    assert outcome.report.samples is None
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    spec = a_spec(export={"samples": True})
+    first, second = (run(teacher, tmp_path / name, spec=spec, resume_from=final) for name in ("first", "second"))
+    assert digest(first.artifacts["samples.png"]) == digest(second.artifacts["samples.png"])
+    assert first.report.samples is not None
+    assert first.report.samples.sha256 == digest(first.artifacts["samples.png"])
+    assert digest(first.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_a_report_lists_everything_that_went_in(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+    report = outcome.report
+    assert [one.name for one in report.inputs] == ["teacher", "spec", "code"]
+    assert report.inputs[0].sha256 == digest(teacher) == report.teacher.file.sha256
+    assert check_report([str(outcome.artifacts["report.json"]), "--teacher", str(teacher)]) == 0
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    resumed = run(teacher, tmp_path, resume_from=final).report
+    assert [one.name for one in resumed.inputs] == ["teacher", "spec", "code", "checkpoint"]
+    assert resumed.inputs[3].sha256 == digest(final)
 
 
 def _stopping_at(step: int) -> Callable[[Update], bool]:

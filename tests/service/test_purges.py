@@ -49,11 +49,12 @@ def test_after_a_job_came_and_went_the_service_holds_what_it_held(
     before = holdings(alone)
     job = client.submit(file, {**SPEC, "name": "secret", "labels": {"of": "somebody"}}, key="a-key")
     with_a_checkpoint(alone, job.id)
+    events = len(list(client.events(job.id)))
     assert holdings(alone) != before
     receipt = client.delete(job.id)
     assert holdings(alone) == before
     assert (receipt.kind, receipt.id, receipt.kept) == ("job", job.id, [])
-    assert receipt.rows == {"jobs": 1, "events": 4, "labels": 1, "teachers": 1, "requests": 1}
+    assert receipt.rows == {"jobs": 1, "events": events, "labels": 1, "teachers": 1, "requests": 1}
     teacher = hashlib.sha256(file.read_bytes()).hexdigest()
     assert {file.was[0]: file.sha256 for file in receipt.files}["teacher"] == teacher
     assert receipt.deleted_at >= job.created_at
