@@ -21,7 +21,7 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
-from service import display, ledger_commands
+from service import display, ledger_commands, purge_commands, teacher_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -47,6 +47,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(ledger_commands.app, name="db")
+app.command()(purge_commands.delete)
+app.command()(teacher_commands.export_teacher)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
