@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,17 +57,19 @@ def _unpickled(path: Path) -> Any:  # Any: as above
     """The checkpoint by PyTorch's restricted unpickler, which runs no code; there is no second, unsafe attempt."""
     hint = f"Where the network was trained, save its weights alone, and give that file: {SAVE_LINE}"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols that it may not know
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))
         holds = f"it holds {named[1]}, which is" if named else "it holds more than"
         raise FormatUnsupported(
             f"{path.name} is not opened: {holds} no weights, and reading that would run the code in the file", hint=hint
         ) from None
-    except (RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # whatever a file that is none makes the unpickler raise
         if "TorchScript" in str(error):
             raise FormatUnsupported(f"{path.name} is a TorchScript archive, which is a program", hint=hint) from None
-        raise FormatUnsupported(f"{path.name} is no checkpoint that PyTorch can read", hint=hint) from None
+        raise FormatUnsupported(f"{path.name} is no checkpoint that PyTorch can read", hint=hint) from error
 
 
 def _chosen(found: Any, pick: str | None, told: list[str]) -> Mapping[str, Any]:
