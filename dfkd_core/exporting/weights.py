@@ -62,9 +62,9 @@ def _unpickled(path: Path) -> Any:  # Any: as above
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))
-        holds = f"it holds {named[1]}, which is" if named else "it holds more than"
+        what = f"it holds {named[1]}, which is no weights" if named else "it is no checkpoint, or more than weights"
         raise FormatUnsupported(
-            f"{path.name} is not opened: {holds} no weights, and reading that would run the code in the file", hint=hint
+            f"{path.name} is not opened: {what}; any other way to read it would run the code in it", hint=hint
         ) from None
     except Exception as error:  # whatever a file that is none makes the unpickler raise
         if "TorchScript" in str(error):
