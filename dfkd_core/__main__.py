@@ -79,13 +79,14 @@ def _complain(*lines: str, status: int) -> int:
 
 
 def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, device: str) -> "Outcome":
-    """Distil in a scratch directory and move the three files to where `output` is; nothing is left on failure."""
-    from dfkd_core.pipeline import REPORT, STUDENT_ONNX, STUDENT_WEIGHTS, compress
+    """Distil in a scratch directory and move the files to where `output` is; nothing is left on failure."""
+    from dfkd_core.pipeline import REPORT, SAMPLES, STUDENT_ONNX, STUDENT_WEIGHTS, compress
 
     targets = {
         STUDENT_ONNX: output,
         STUDENT_WEIGHTS: output.with_suffix(".safetensors"),
         REPORT: output.with_suffix(".report.json"),
+        SAMPLES: output.with_suffix(".samples.png"),
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".dfkd-", dir=output.parent) as scratch:

@@ -132,6 +132,10 @@ class ExportSpec(Frozen):
     """How the student leaves."""
 
     opset: Annotated[int, Field(ge=18, le=21)] = Field(18, description="ONNX operator-set version.")
+    samples: bool = Field(
+        False,
+        description="Publish samples.png too: synthetic images, which may resemble what the teacher was trained on.",
+    )
 
 
 class Budget(Frozen):

@@ -1,6 +1,5 @@
 """What the report says of a student: agreement with its teacher, latency, files, versions."""
 
-import hashlib
 import platform
 import time
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 import dfkd_core
 from dfkd_core.batch import Batch
 from dfkd_core.forward import evaluating
-from dfkd_core.report import Agreement, ClassAgreement, FileFacts, Latency, Versions
+from dfkd_core.provenance import packages
+from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
 CONFIDENCE = 0.95
 WARM_UP_SECONDS = 0.2
@@ -115,13 +115,6 @@ def open_session(path: Path, *, threads: int = 1) -> Any:  # Any: ONNX Runtime h
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def file_facts(path: Path) -> FileFacts:
-    """SHA-256 and size of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileFacts(sha256=digest, bytes=path.stat().st_size)
-
-
 def versions() -> Versions:
     """Versions of what is imported here."""
     import onnx
@@ -133,6 +126,7 @@ def versions() -> Versions:
         torch=str(torch.__version__),
         onnx=onnx.__version__,
         onnxruntime=onnxruntime.__version__,
+        packages=packages(),
     )
 
 

@@ -52,7 +52,7 @@ def export_onnx(
     import onnx
 
     model = _traced(student, input_shape, opset=opset, names=(input_name, output_name))
-    _strip(model)
+    strip_documentation(model)
     del model.graph.value_info[:]  # any reader infers these shapes again
     model.ir_version = IR_VERSIONS[opset]
     model.producer_name, model.producer_version = "dfkd", dfkd_core.__version__
@@ -163,14 +163,14 @@ def _is_worth_logging(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("torchvision is not installed")
 
 
-def _strip(message: Any) -> None:  # Any: protobuf's messages share no typed face
+def strip_documentation(message: Any) -> None:  # Any: protobuf's messages share no typed face
     """Clear documentation and metadata in a protobuf message and everything below it."""
     for field, value in message.ListFields():
         if field.name in ("doc_string", "metadata_props"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for child in [value] if hasattr(value, "ListFields") else value:
-                _strip(child)
+                strip_documentation(child)
 
 
 def _runtime(path: Path) -> Callable[[Tensor], Tensor]:

@@ -22,12 +22,15 @@ from dfkd_core.checkpoint import CheckpointWriter
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
-from dfkd_core.evaluate import evaluate, file_facts, latency, versions
+from dfkd_core.evaluate import evaluate, latency, versions
 from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
 from dfkd_core.inspection import Inspection, inspect_file
 from dfkd_core.progress import OnStep, Update
+from dfkd_core.provenance import file_facts, inputs
 from dfkd_core.report import (
     Agreement,
+    FileFacts,
+    InputFacts,
     Parity,
     Report,
     ReportWarning,
@@ -36,6 +39,7 @@ from dfkd_core.report import (
     TeacherFacts,
     compression,
 )
+from dfkd_core.samples import samples_png
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
@@ -47,6 +51,7 @@ STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, 
 
 LOW_AGREEMENT = 0.9  # below this, a student that nobody set a target for leaves with a warning
 STUDENT_ONNX, STUDENT_WEIGHTS, REPORT = "student.onnx", "student.safetensors", "report.json"
+SAMPLES = "samples.png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +86,11 @@ def compress(
         resume = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
         distilled = _distill(case, stages, workspace, resume, checkpoint_seconds=checkpoint_seconds)
         _export(case, distilled, stages, workspace)
-        report = _verify(case, distilled, stages, workspace, depth=depth, threads=threads)
+        checkpoint = None if resume_from is None else file_facts(resume_from)
+        given = inputs(file_facts(teacher_path), case.spec.model_dump(mode="json"), checkpoint)
+        report = _verify(case, distilled, stages, workspace, depth=depth, given=given, threads=threads)
     (workspace / REPORT).write_text(report.to_json(), encoding="utf-8")
-    names = (STUDENT_ONNX, STUDENT_WEIGHTS, REPORT)
+    names = [STUDENT_ONNX, STUDENT_WEIGHTS, REPORT, *([SAMPLES] if case.spec.export.samples else [])]
     return Outcome(artifacts={name: workspace / name for name in names}, report=report)
 
 
@@ -224,10 +231,22 @@ def _export(case: _Case, distilled: Distilled, stages: _Stages, workspace: Path)
             save_narrowed_weights(student, workspace / STUDENT_WEIGHTS, width=case.student.width)
         else:
             save_weights(student, workspace / STUDENT_WEIGHTS, case.student.description)
+        if case.spec.export.samples:
+            low, high = case.teacher.input_space.bounds()
+            audit = distilled.audit
+            png = samples_png(audit.images.cpu(), audit.teacher_logits.cpu(), low=low, high=high)
+            (workspace / SAMPLES).write_bytes(png)
 
 
 def _verify(
-    case: _Case, distilled: Distilled, stages: _Stages, workspace: Path, *, depth: TeacherDepth, threads: int
+    case: _Case,
+    distilled: Distilled,
+    stages: _Stages,
+    workspace: Path,
+    *,
+    depth: TeacherDepth,
+    given: list[InputFacts],
+    threads: int,
 ) -> Report:
     with stages.stage("verify"):
         student_path = workspace / STUDENT_ONNX
@@ -236,8 +255,17 @@ def _verify(
         agreement = evaluate(distilled.student, audit)
         _judge(case, stages, agreement)
         teacher, student = _teacher_facts(case, depth), _student_facts(case, workspace)
+        samples = file_facts(workspace / SAMPLES) if case.spec.export.samples else None
     return _report(
-        case, distilled, stages, facts=(teacher, student), agreement=agreement, parity=parity, threads=threads
+        case,
+        distilled,
+        stages,
+        facts=(teacher, student),
+        given=given,
+        agreement=agreement,
+        parity=parity,
+        samples=samples,
+        threads=threads,
     )
 
 
@@ -308,13 +336,16 @@ def _report(
     stages: _Stages,
     *,
     facts: tuple[TeacherFacts, StudentFacts],
+    given: list[InputFacts],
     agreement: Agreement,
     parity: Parity,
+    samples: FileFacts | None,
     threads: int,
 ) -> Report:
     teacher, student = facts
     return Report(
         versions=versions(),
+        inputs=given,
         spec=case.spec.model_dump(mode="json"),
         seed=case.spec.distillation.seed,
         threads=threads,
@@ -324,6 +355,7 @@ def _report(
         ratios=compression(teacher, student),
         agreement=agreement,
         parity=parity,
+        samples=samples,
         published_step=distilled.published_step,
         probe_agreement=distilled.probe_agreement,
         curve=distilled.curve,

@@ -26,6 +26,18 @@ class FileFacts(Frozen):
     bytes: int = Field(ge=0, description="Size of the file.")
 
 
+InputName = Literal["teacher", "spec", "code", "checkpoint"]
+
+
+class InputFacts(FileFacts):
+    """Something that went into the job."""
+
+    name: InputName = Field(
+        description="teacher: the uploaded file. spec: `spec` below, as JSON with sorted keys, without spaces, in "
+        "ASCII. code: the lines `sha256  path` of dfkd_core's Python files. checkpoint: from which the run went on."
+    )
+
+
 class Latency(Frozen):
     """Time of one ONNX Runtime call on the CPU, after warm-up."""
 
@@ -137,6 +149,7 @@ class Versions(Frozen):
     torch: str = Field(description="PyTorch, with its build tag.")
     onnx: str = Field(description="ONNX.")
     onnxruntime: str = Field(description="ONNX Runtime.")
+    packages: dict[str, str] = Field(description="Other packages that computed something, with their versions.")
 
 
 class ReportWarning(Frozen):
@@ -152,6 +165,7 @@ class Report(Frozen):
 
     schema_version: Literal[1] = Field(SCHEMA_VERSION, description="Version of this layout.")
     versions: Versions = Field(description="Software that computed the student.")
+    inputs: list[InputFacts] = Field(description="Everything that went in, by digest. Nothing else did: no data.")
     spec: dict[str, Any] = Field(description="The request as accepted, every default filled in.")
     seed: int = Field(description="Seed of every random draw.")
     threads: int = Field(ge=1, description="CPU threads of the training process.")
@@ -161,6 +175,7 @@ class Report(Frozen):
     ratios: Ratios = Field(description="Teacher against student.")
     agreement: Agreement = Field(description="Student against teacher on the audit set.")
     parity: Parity = Field(description="The exported file against the trained network.")
+    samples: FileFacts | None = Field(None, description="samples.png; null: nobody asked for synthetic images.")
     published_step: int = Field(ge=0, description="Student updates behind the published student.")
     probe_agreement: Fraction | None = Field(
         description="Agreement on the probe that chose the published student: flattering, see `agreement`."

@@ -54,7 +54,9 @@ class Line:
     key_id: str | None
     act: Act
     object_id: str  # of the job or the teacher
-    detail: str | None  # the teacher of a job, the job from which it comes, the file that was fetched
+    detail: (
+        str | None
+    )  # of a job: its teacher, or the job it comes from; a file that is fetched; of a teacher: the job it went with
     outcome: Outcome
     request_id: str | None
 

@@ -10,18 +10,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import audit, queries, quotas, requests, submissions, tables, teachers, wishes
+from jobs import audit, purges, queries, quotas, requests, submissions, tables, teachers, wishes
 from jobs.audit import Act, Outcome
 from jobs.callers import EVERYBODY, Caller
 from jobs.database import Database, Transaction
-from jobs.errors import InvalidTransition, JobNotFound
+from jobs.errors import InvalidTransition
 from jobs.origins import Origin, checkpoint_of
+from jobs.purges import Forgotten
 from jobs.quotas import Quota, Quotas, Use
 from jobs.requests import Keys, Receipt, Standing
 from jobs.rows import event_from_row
 from jobs.schemas import (
     CANCELLING,
-    TERMINAL,
     Event,
     Job,
     JobPage,
@@ -51,7 +51,7 @@ class Belongings:
     def put_teacher(
         self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
-        """Keep a teacher once. Return what is kept, with database time, and whether it is new to this tenant.
+        """Keep a teacher until it is deleted. Return what is kept, with database time, and whether it is new here.
 
         QuotaExceeded.
         """
@@ -59,7 +59,7 @@ class Belongings:
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
             kept = submissions.take_teacher(transaction, ref, caller=self._caller, defaults=self._defaults)
             if receipt is not None:
-                requests.settle(transaction, receipt, kept)
+                requests.settle(transaction, receipt, kept, about=ref.id)
             return kept
 
         return self._database.write(work)
@@ -69,6 +69,10 @@ class Belongings:
         return self._database.read(
             lambda connection: teachers.teacher_with_id(connection, self._caller.tenant, teacher_id)
         )
+
+    def delete_teacher(self, teacher_id: str) -> Forgotten:
+        """Forget a teacher, and the checkpoints of the jobs that used it. TeacherNotFound; TeacherInUse."""
+        return purges.once(self._database, lambda t: purges.forget_teacher(t, self._caller, teacher_id))
 
     # Jobs
 
@@ -85,7 +89,7 @@ class Belongings:
     ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound; QuotaExceeded; RequestInProgress.
 
-        `teacher`: the id of one that is kept, or one that is to be kept with the job or not at all.
+        `teacher`: the id of one that is kept, or one that came along: kept for as long as jobs use it.
         With an `origin`: JobNotFound; InvalidTransition where that has not ended; CheckpointExpired.
         """
 
@@ -190,28 +194,11 @@ class Belongings:
         audit.note(transaction, self._caller, act, job.id, outcome=outcome)
         return job
 
-    def delete(self, job_id: str) -> Sequence[str]:
-        """Forget a terminal job, with its history. Return the digests that nothing refers to any more.
-
-        JobNotFound; InvalidTransition where the job is not terminal.
+    def delete(self, job_id: str) -> Forgotten:
+        """Forget a terminal job with its history, and with its teacher where that came along with it and no other job
+        uses it. JobNotFound; InvalidTransition where the job is not terminal.
         """
-        forgotten: Sequence[str] | None = None  # what a first try found, should the reply to its commit be lost
-
-        def work(transaction: Transaction) -> Sequence[str]:
-            nonlocal forgotten
-            try:
-                row = queries.locked_row(transaction.connection, self._tenant, job_id)
-            except JobNotFound:
-                if forgotten is None:
-                    raise
-                return forgotten
-            if row.state not in TERMINAL:
-                raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
-            forgotten = queries.forget(transaction.connection, row)
-            audit.note(transaction, self._caller, Act.DELETED, job_id)
-            return forgotten
-
-        return self._database.write(work)
+        return purges.once(self._database, lambda t: purges.forget_job(t, self._caller, self._tenant, job_id))
 
     def queue_position(self, job_id: str) -> int | None:
         """1 for the job that is claimed next; None unless it is queued; JobNotFound."""

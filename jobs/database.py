@@ -180,7 +180,8 @@ def _sqlite_engine(url: str, path: str | None) -> Engine:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    durable = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
+    for pragma in (*durable, "secure_delete=ON"):  # what is deleted is overwritten, not only forgotten
         connection.execute(f"PRAGMA {pragma}").close()
 
 

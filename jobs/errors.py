@@ -6,6 +6,7 @@ LedgerError
 ├── ArtifactNotFound       no such file in the artifact store
 ├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
 ├── ArtifactLost           a row speaks of bytes that the store no longer has
+├── TeacherInUse           jobs that have not finished use the teacher
 ├── InvalidTransition      the job's state does not allow this
 ├── CheckpointExpired      the job has no checkpoint, or has none any more
 ├── BadCursor              not a cursor of ours
@@ -41,6 +42,14 @@ class TeacherNotFound(LedgerError):
     def __init__(self, teacher_id: str) -> None:
         super().__init__(f"there is no teacher {teacher_id!r}")
         self.teacher_id = teacher_id
+
+
+class TeacherInUse(LedgerError):
+    """Jobs that have not finished use the teacher."""
+
+    def __init__(self, live_jobs: int) -> None:
+        super().__init__(f"{live_jobs} jobs that have not finished use this teacher")
+        self.live_jobs = live_jobs
 
 
 class ArtifactNotFound(LedgerError):

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
-from jobs import line, tables
+from jobs import line, tables, teachers
 from jobs.callers import Caller
 from jobs.clock import now
 from jobs.database import Transaction
@@ -20,7 +20,6 @@ from jobs.errors import BadCursor, JobNotFound
 from jobs.origins import Origin, inherited
 from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs
 from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning
-from jobs.teachers import teacher_with_id
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -46,6 +45,11 @@ def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
 def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
     """The number of a job; JobNotFound."""
     return int(_row(connection, select(tables.jobs.c.number), tenant, job_id).number)
+
+
+def teacher_id_of(connection: Connection, tenant: str | None, job_id: str) -> str:
+    """The id of a job's teacher; JobNotFound."""
+    return str(_row(connection, select(tables.jobs.c.teacher_id), tenant, job_id).teacher_id)
 
 
 def locked_row(connection: Connection, tenant: str | None, job_id: str) -> Row[Any]:
@@ -85,7 +89,7 @@ def insert_job(
 ) -> None:
     """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
     connection = transaction.connection
-    teacher_with_id(connection, caller.tenant, teacher_id)
+    teachers.use(connection, caller.tenant, teacher_id)
     values = _new_row(job_id, spec, teacher_id, warnings)
     values |= {"tenant": caller.tenant, "priority": caller.priority, "traceparent": traceparent}
     if origin is not None:
@@ -170,24 +174,15 @@ def _number_from_cursor(cursor: str) -> int:
     return int(found[1])
 
 
-def forget(connection: Connection, row: Row[Any]) -> list[str]:
-    """Delete a job's row with all that hangs on it; return the digests that nothing refers to any more."""
-    kept = select(tables.artifacts.c.sha256).where(tables.artifacts.c.job_number == row.number)
-    digests = {*connection.execute(kept).scalars(), row.checkpoint_sha256, row.previous_checkpoint_sha256} - {None}
-    for table in (tables.artifacts, tables.labels, tables.events):
-        connection.execute(delete(table).where(table.c.job_number == row.number))
-    connection.execute(delete(tables.jobs).where(tables.jobs.c.number == row.number))
-    return sorted(sha256 for sha256 in digests if not is_referenced(connection, sha256))
-
-
-def is_referenced(connection: Connection, sha256: str) -> bool:
-    """Whether a teacher, a published file or a checkpoint is kept under this digest."""
-    jobs = tables.jobs
+def is_referenced(connection: Connection, tenant: str | None, sha256: str) -> bool:
+    """Whether a teacher, a published file or a checkpoint of a tenant is kept under this digest."""
+    jobs, files = tables.jobs, tables.artifacts
+    its = of_tenant(tenant)
     anywhere = or_(
-        exists().where(tables.teachers.c.id == sha256),
-        exists().where(tables.artifacts.c.sha256 == sha256),
-        exists().where(jobs.c.checkpoint_sha256 == sha256),
-        exists().where(jobs.c.previous_checkpoint_sha256 == sha256),
+        exists().where(tables.teachers.c.id == sha256, teachers.has_bytes(tenant)),
+        exists().where(files.c.sha256 == sha256, files.c.job_number == jobs.c.number, *its),
+        exists().where(jobs.c.checkpoint_sha256 == sha256, *its),
+        exists().where(jobs.c.previous_checkpoint_sha256 == sha256, *its),
     )
     return bool(connection.execute(select(anywhere)).scalar_one())
 

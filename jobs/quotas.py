@@ -17,6 +17,7 @@ from jobs.clock import elapsed_seconds, now, today
 from jobs.errors import Overtaken, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
 from jobs.schemas import JobState
+from jobs.teachers import is_live
 
 DAY_SECONDS = 86400.0
 WAITING = (JobState.QUEUED, JobState.PAUSED)
@@ -157,7 +158,7 @@ def may_run_more(
 
 def _holds(connection: Connection, tenant: str, teacher_id: str) -> bool:
     held = tables.tenant_teachers
-    mine = select(held.c.tenant).where(held.c.tenant == tenant, held.c.teacher_id == teacher_id)
+    mine = select(held.c.tenant).where(held.c.tenant == tenant, held.c.teacher_id == teacher_id, is_live())
     return connection.execute(mine).first() is not None
 
 
@@ -181,7 +182,7 @@ def _stored_bytes(connection: Connection, tenant: str) -> int:
 def _teachers_of(tenant: str) -> Select[Any]:
     held, teachers = tables.tenant_teachers, tables.teachers
     sent = select(teachers.c.id.label("sha256"), teachers.c.bytes)
-    return sent.join(held, held.c.teacher_id == teachers.c.id).where(held.c.tenant == tenant)
+    return sent.join(held, held.c.teacher_id == teachers.c.id).where(held.c.tenant == tenant, is_live())
 
 
 def _files_of(tenant: str) -> Select[Any]:

@@ -9,7 +9,7 @@ Keys are a tenant's: another tenant's key of the same text is another key.
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 KEPT_SECONDS = 86400.0
 """How long an answer is kept."""
+_BATCH = 500  # values in one statement; SQLite allows some thousands
 
 _requests = tables.requests
 
@@ -74,7 +75,7 @@ def hold(transaction: Transaction, held: Held, *, lease_seconds: float) -> Answe
         return Answer(fingerprint=row.fingerprint, text=row.answer)
     if row.answer is None and row.left_seconds > 0 and row.token != held.token:
         raise RequestInProgress(row.left_seconds)
-    values = _new(held, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None}
+    values = _new(held, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None, "about": None}
     connection.execute(update(_requests).where(_requests.c.key == held.key).values(values))
     return None
 
@@ -85,12 +86,15 @@ def renew(transaction: Transaction, held: Held, *, lease_seconds: float) -> bool
     return transaction.connection.execute(statement).rowcount == 1
 
 
-def settle(transaction: Transaction, receipt: Receipt[T], outcome: T) -> None:
-    """Tell the outcome, and keep what is told. RequestInProgress, which undoes it all, where the key was lost."""
+def settle(transaction: Transaction, receipt: Receipt[T], outcome: T, *, about: str) -> None:
+    """Tell the outcome, and keep what is told until `about`, the job or teacher, is deleted.
+
+    RequestInProgress, which undoes it all, where the key was lost.
+    """
     text = receipt.answer(outcome)
     if receipt.held is None:
         return
-    values = {"fingerprint": receipt.fingerprint, "answer": text, "expires_at": now(KEPT_SECONDS)}
+    values = {"fingerprint": receipt.fingerprint, "answer": text, "about": about, "expires_at": now(KEPT_SECONDS)}
     statement = update(_requests).where(*_ours(receipt.held)).values(values)
     if transaction.connection.execute(statement).rowcount == 0:
         raise RequestInProgress(1.0)
@@ -107,12 +111,21 @@ def forget_old(transaction: Transaction) -> int:
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
 
 
+def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) -> int:
+    """Remove the answers to a tenant's requests that tell of these jobs and teachers; how many there were."""
+    gone = 0
+    for start in range(0, len(about), _BATCH):
+        batch = _requests.c.about.in_(about[start : start + _BATCH])
+        gone += transaction.connection.execute(delete(_requests).where(batch, _of_tenant(tenant))).rowcount
+    return gone
+
+
 def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: Receipt[Standing] | None) -> Job:
     """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
     job = queries.job_with_id(transaction.connection, tenant, job_id)
     if receipt is not None:
         position = queries.position(transaction.connection, tenant, job_id)
-        settle(transaction, receipt, Standing(job, position))
+        settle(transaction, receipt, Standing(job, position), about=job_id)
     return job
 
 
@@ -147,6 +160,13 @@ class Keys:
 def _name(tenant: str, key: str) -> str:
     """What a key is called in the table, where keys of older services stand as they are. No key has a space in it."""
     return key if tenant == DEFAULT_TENANT else f"{tenant} {hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _of_tenant(tenant: str) -> ColumnElement[bool]:
+    """The keys that `_name` gives to this tenant."""
+    if tenant == DEFAULT_TENANT:
+        return ~_requests.c.key.contains(" ")
+    return _requests.c.key.startswith(f"{tenant} ", autoescape=True)
 
 
 def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:

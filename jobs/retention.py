@@ -15,6 +15,7 @@ from jobs.database import Transaction
 from jobs.queries import locked_row
 from jobs.rows import change
 from jobs.schemas import TERMINAL
+from jobs.teachers import has_bytes
 
 BATCH = 500
 
@@ -54,12 +55,12 @@ def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> N
 def references(connection: Connection) -> set[str]:
     """Every digest that a teacher, a published file or a checkpoint is kept under."""
     columns = (
-        tables.teachers.c.id,
         _artifacts.c.sha256,
         _jobs.c.checkpoint_sha256,
         _jobs.c.previous_checkpoint_sha256,
     )
-    found = connection.execute(union(*(select(column).where(column.is_not(None)) for column in columns)))
+    kept = [select(column).where(column.is_not(None)) for column in columns]
+    found = connection.execute(union(select(tables.teachers.c.id).where(has_bytes(None)), *kept))
     return set(found.scalars())
 
 

@@ -38,17 +38,19 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest version of specs that this one belongs to; see SPEC_VERSION."""
-        return 1 if self.device is None else 2
+        return 1 if self.device is None and not self.export.samples else 2
 
     def text(self) -> str:
-        """As it is stored: a version that does not know `device` reads what does not ask for one."""
-        return self.model_dump_json(exclude={"device"} if self.device is None else None)
+        """As it is stored: a version that knows neither `device` nor `samples` reads what asks for neither."""
+        return self.model_dump_json(
+            exclude={"device": self.device is None, "export": {"samples": not self.export.samples}}
+        )
 
 
 SPEC_VERSION = 2
 """The highest version of stored specs that this release reads; a worker leaves jobs of a higher one to newer workers.
 It rises with the first change after a release that makes specs which that release cannot read. Each job is stored under
-the lowest version that can read its spec: 2 where it asks for a device."""
+the lowest version that can read its spec: 2 where it asks for a device or for samples."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):
@@ -134,7 +136,7 @@ class JobWarning(Value):
 class ArtifactRef(Value):
     """One file of a job, kept under the digest of its bytes."""
 
-    name: str = Field(description="student.onnx, student.safetensors or report.json.")
+    name: str = Field(description="student.onnx, student.safetensors, report.json or samples.png.")
     sha256: Sha256 = Field(description="Digest of the bytes; also the ETag.")
     bytes: int = Field(ge=0, description="Size.")
     media_type: str = Field(description="What the bytes are.")
@@ -224,3 +226,30 @@ class Worker(Value):
     device: str = Field(description="cpu, cuda or cuda:N.")
     started_at: datetime = Field(description="When it was first seen.")
     seen_at: datetime = Field(description="When it was last seen.")
+
+
+class PurgedFile(Value):
+    """A file that is the tenant's no longer."""
+
+    sha256: Sha256 = Field(description="Digest of its bytes; they are removed unless others have them, too.")
+    bytes: int = Field(ge=0, description="How many there were.")
+    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+
+
+class Kept(Value):
+    """Something that belonged to what was deleted, and stays."""
+
+    sha256: Sha256 = Field(description="Digest of the file.")
+    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+    because: str = Field(description="Why it stays.")
+
+
+class PurgeReceipt(Value):
+    """What a deletion removed, and what of it stays."""
+
+    kind: Literal["job", "teacher"] = Field(description="What was deleted.")
+    id: str = Field(description="Its id.")
+    deleted_at: datetime = Field(description="When its rows went, by the clock of the database.")
+    rows: dict[str, int] = Field(description="Rows that were deleted or emptied, by table.")
+    files: list[PurgedFile] = Field(description="Files that are the tenant's no longer.")
+    kept: list[Kept] = Field(description="Files that stay, and why.")

@@ -86,7 +86,7 @@ class Store(Belongings):
 
     def referenced(self, sha256: str) -> bool:
         """Whether a teacher, a published file or a checkpoint is kept under this digest."""
-        return self._database.read(lambda connection: queries.is_referenced(connection, sha256))
+        return self._database.read(lambda connection: queries.is_referenced(connection, None, sha256))
 
     def references(self) -> set[str]:
         """Every digest for which that is so."""

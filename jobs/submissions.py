@@ -12,14 +12,18 @@ from jobs.database import Transaction
 from jobs.origins import Origin
 from jobs.quotas import Quotas
 from jobs.schemas import JobSpec, JobWarning, TeacherRef
+from jobs.teachers import Lifetime
 
 
 def take_teacher(
     transaction: Transaction, ref: TeacherRef, *, caller: Caller, defaults: Quotas
 ) -> tuple[TeacherRef, bool]:
-    """Note that a tenant has a teacher → what is kept, with database time, and whether it is new. QuotaExceeded."""
+    """Keep a teacher for a tenant until it deletes it → what is kept, with database time, and whether it is new.
+
+    QuotaExceeded.
+    """
     quotas.submit_alone(transaction.connection, caller.tenant, defaults)
-    return _keep(transaction, ref, caller, defaults)
+    return _keep(transaction, ref, Lifetime.OWN, caller, defaults)
 
 
 def take_job(
@@ -36,12 +40,13 @@ def take_job(
 ) -> None:
     """Put a job into the queue; QuotaExceeded, and what `queries.insert_job` raises.
 
-    `teacher`: the id of one that is kept, or one that is to be kept with the job or not at all.
+    `teacher`: the id of one that is kept, or one that came along: it is kept for as long as jobs
+    of its tenant use it, or not at all where the job is refused.
     """
     quotas.submit_alone(transaction.connection, caller.tenant, defaults)
     quotas.check_job(transaction.connection, caller.tenant, defaults)
     if isinstance(teacher, TeacherRef):
-        _keep(transaction, teacher, caller, defaults)
+        _keep(transaction, teacher, Lifetime.JOBS, caller, defaults)
     teacher_id = teacher.id if isinstance(teacher, TeacherRef) else teacher
     queries.insert_job(
         transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
@@ -50,9 +55,11 @@ def take_job(
     audit.note(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
 
 
-def _keep(transaction: Transaction, ref: TeacherRef, caller: Caller, defaults: Quotas) -> tuple[TeacherRef, bool]:
+def _keep(
+    transaction: Transaction, ref: TeacherRef, lifetime: Lifetime, caller: Caller, defaults: Quotas
+) -> tuple[TeacherRef, bool]:
     connection = transaction.connection
     quotas.check_upload(connection, caller.tenant, defaults, num_bytes=ref.bytes, teacher_id=ref.id)
-    kept, new = teachers.put(transaction, caller.tenant, ref)
+    kept, new = teachers.put(transaction, caller.tenant, ref, lifetime)
     audit.note(transaction, caller, Act.UPLOADED, ref.id, outcome=Outcome.DONE if new else Outcome.UNCHANGED)
     return kept, new

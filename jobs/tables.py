@@ -48,6 +48,7 @@ tenant_teachers = Table(
     Column("teacher_id", ForeignKey("teachers.id"), primary_key=True, index=True),
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
+    Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.teachers
 )
 
 jobs = Table(
@@ -169,6 +170,7 @@ requests = Table(
     Column("fingerprint", String(64)),
     Column("answer", Text),
     Column("expires_at", UtcTime, nullable=False, index=True),
+    Column("about", String(64), index=True),  # the job or teacher of which the answer tells
     CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
 )
 

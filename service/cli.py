@@ -21,7 +21,7 @@ from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.janitor import DAY_SECONDS, clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
-from service import display, key_commands, ledger_commands, tenant_commands
+from service import display, key_commands, ledger_commands, purge_commands, teacher_commands, tenant_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.teacher_options import told_of_teacher
 from service.views import JobList, JobView, StudentsFor, StudentView
@@ -52,6 +52,8 @@ app.add_typer(ledger_commands.app, name="db")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(tenant_commands.app, name="tenants")
 app.command()(tenant_commands.audit)
+app.command()(purge_commands.delete)
+app.command()(teacher_commands.export_teacher)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 

@@ -28,6 +28,7 @@ import httpx
 
 from service.credentials import bearer
 from service.outgoing import CHUNK_BYTES, chunks, framed, multipart_frame
+from service.purges import PurgeView
 from service.views import (
     ArtifactList,
     ArtifactView,
@@ -223,9 +224,13 @@ class DfkdClient:
         content = json.dumps(changes).encode
         return self._view(JobView, self._post(f"/jobs/{_part(job_id)}/continue", content=content, headers=headers))
 
-    def delete(self, job_id: str) -> None:
-        """Delete a terminal job and its files."""
-        _checked(self._http_call("DELETE", f"/jobs/{_part(job_id)}"))
+    def delete(self, job_id: str) -> PurgeView:
+        """Delete a terminal job and its files → what went, and what stays and why."""
+        return self._view(PurgeView, _checked(self._http_call("DELETE", f"/jobs/{_part(job_id)}")))
+
+    def delete_teacher(self, teacher_id: str) -> PurgeView:
+        """Delete a teacher that no live job uses → what went, and what stays and why."""
+        return self._view(PurgeView, _checked(self._http_call("DELETE", f"/teachers/{_part(teacher_id)}")))
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
         """What can be downloaded; empty until the job has succeeded."""
@@ -262,8 +267,7 @@ class DfkdClient:
 
     def ready(self) -> Readiness:
         """What works and what does not; asks once."""
-        response = self._http_call("GET", "/readyz")
-        return Readiness.model_validate(_json(response))
+        return Readiness.model_validate(_json(self._http_call("GET", "/readyz")))
 
     def _download(self, artifact: ArtifactView, directory: Path) -> Path:
         """Into a temporary file beside the target, verified, then renamed."""

@@ -16,7 +16,7 @@ from service.specs import validate
 Json = dict[str, Any]  # Any: JSON
 
 BUDGET = "/distillation/budget"
-_FREE = {BUDGET, "/name", "/labels", "/device"}
+_FREE = {BUDGET, "/name", "/labels", "/device", "/export/samples"}
 
 
 def readable_spec(job: Job) -> JobSpec:
@@ -30,7 +30,10 @@ def readable_spec(job: Job) -> JobSpec:
 
 
 def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
-    """The spec of `job` with what `text` changes in it: a larger budget, name, labels and device. ValidationFailed."""
+    """The spec of `job` with what `text` changes in it: a larger budget, name, labels, device, samples.
+
+    ValidationFailed.
+    """
     old = readable_spec(job)
     before = old.model_dump(mode="json")
     spec = validate(JobSpec, _merged(before, read_json_object(text, max_bytes=max_bytes), pointer=""))
@@ -39,7 +42,8 @@ def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
         raise ValidationFailed(
             "A job that is continued computes what it computed before, only longer.",
             errors=[FieldError(pointer, "cannot change when a job is continued") for pointer in changed],
-            hint="Only distillation.budget, name, labels and device can change; POST /jobs takes any other spec.",
+            hint="Only distillation.budget, name, labels, device and export.samples can change; POST /jobs takes any "
+            "other spec.",
         )
     _check_budget(old.distillation.budget, spec.distillation.budget, steps_done=job.progress.step)
     return spec

@@ -225,6 +225,26 @@ TEACHER_CREATED: Document = {
     "content": {"application/json": {"examples": {"onnx": {"value": "TEACHER"}}}},
 }
 
+PURGE: Document = {
+    "kind": "job",
+    "id": JOB_ID,
+    "deleted_at": "2026-01-31T13:00:00Z",
+    "rows": {"requests": 1, "artifacts": 3, "labels": 1, "events": 14, "jobs": 1},
+    "files": [{"sha256": STUDENT_ID, "bytes": 96211, "was": ["student.onnx"]}],
+    "kept": [
+        {
+            "sha256": TEACHER_ID,
+            "was": ["teacher"],
+            "because": "it was uploaded by itself, and is deleted by itself",
+        }
+    ],
+}
+
+PURGED: Document = {
+    "description": "What went, and what stays.",
+    "content": {"application/json": {"examples": {"receipt": {"value": "PURGE"}}}},
+}
+
 EVENT: Document = {
     "seq": 3,
     "kind": "published",
@@ -255,12 +275,16 @@ DOWNLOAD: dict[int | str, Document] = {
     200: {
         "description": "The whole file.",
         "headers": _DOWNLOAD_HEADERS,
-        "content": {"application/octet-stream": _FILE, "application/json": {"schema": {"type": "object"}}},
+        "content": {
+            "application/octet-stream": _FILE,
+            "application/json": {"schema": {"type": "object"}},
+            "image/png": {"schema": {"type": "string", "contentMediaType": "image/png"}},
+        },
     },
     206: {
         "description": "One range of it.",
         "headers": {**_DOWNLOAD_HEADERS, "Content-Range": _header("bytes first-last/size")},
-        "content": {"application/octet-stream": _FILE},
+        "content": {"application/octet-stream": _FILE, "image/png": _FILE},
     },
     304: {"description": "The file has the ETag in If-None-Match."},
 }
@@ -274,6 +298,7 @@ HEAD: dict[int | str, Document] = {
 NAMED: dict[str, Document] = {
     "CONTINUATION": CONTINUATION,
     "EVENT_PAGE": EVENT_PAGE,
+    "PURGE": PURGE,
     "QUEUED_JOB": QUEUED_JOB,
     "REQUEST": REQUEST,
     "RUNNING_JOB": RUNNING_JOB,

@@ -105,6 +105,13 @@ TABLE: tuple[Row, ...] = (
         (ledger.InvalidTransition,),
     ),
     Row(
+        "teacher-in-use",
+        _S.CONFLICT,
+        "Teacher in use",
+        "Jobs that have not finished use the teacher; cancel them or wait for their end, then delete it.",
+        (ledger.TeacherInUse,),
+    ),
+    Row(
         "artifact-not-ready",
         _S.CONFLICT,
         "Artifact not ready",

@@ -85,7 +85,7 @@ class TeacherView(View):
 class ArtifactView(View):
     """One file of a finished job."""
 
-    name: str = Field(description="student.onnx, student.safetensors or report.json.")
+    name: str = Field(description="student.onnx, student.safetensors, report.json or samples.png.")
     sha256: str = Field(description="Digest of the bytes; the ETag of the download.")
     bytes: int = Field(description="Size.")
     media_type: str = Field(description="What the bytes are.")

@@ -1,8 +1,15 @@
 """Small values that many tests need."""
 
+import getpass
+import os
+import re
+import socket
+import sys
+import tempfile
 import uuid
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -71,3 +78,12 @@ def onnx_teacher(*, channels: int = 1, side: int = 32, num_classes: int = 10, se
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     serialized: bytes = model.SerializeToString()
     return serialized
+
+
+def traces_in(content: bytes, *places: Path) -> list[str]:
+    """What `content` tells of these places, this host, its user and its Python; short names only as whole words."""
+    words = {socket.gethostname(), getpass.getuser(), "site-packages", sys.prefix, tempfile.gettempdir(), os.getcwd()}
+    words |= {str(Path.home()), *map(str, places)}
+    return sorted(
+        word for word in words if re.search(rb"(?<![\w.-])" + re.escape(word.encode()) + rb"(?![\w.-])", content)
+    )

@@ -21,7 +21,7 @@ from typing import TypeVar
 from jobs.artifacts import ArtifactStore
 from jobs.claims import MAX_BACKOFF_SECONDS, Claim
 from jobs.errors import LedgerUnavailable, StorageFull
-from jobs.schemas import ArtifactRef, BestStudent, JobError
+from jobs.schemas import ArtifactRef, BestStudent, JobError, JobSpec
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Ending, Reason
@@ -39,8 +39,9 @@ MEDIA_TYPES = {
     "student.onnx": "application/octet-stream",
     "student.safetensors": "application/octet-stream",
     "report.json": "application/json",
+    "samples.png": "image/png",
 }
-"""The files of a job, all of them."""
+"""The files of a job, all of them; samples only where the spec asks for them."""
 
 OUT_OF_MEMORY = "out-of-memory"
 _RETRY_SECONDS = 0.2
@@ -176,8 +177,11 @@ class Conclusion:
         note_ending(Class.CANCELLED if ended else Class.FENCED_OUT)
 
     def _publish(self, done: DoneMessage, best: BestStudent | None) -> tuple[bool, Sequence[ArtifactRef]]:
-        if done.artifacts.keys() != MEDIA_TYPES.keys():
-            raise FilesRefused(f"{sorted(done.artifacts)} instead of {sorted(MEDIA_TYPES)}")
+        spec = self._claim.job.spec
+        asked = isinstance(spec, JobSpec) and spec.export.samples
+        wanted = {name for name in MEDIA_TYPES if asked or name != "samples.png"}
+        if done.artifacts.keys() != wanted:
+            raise FilesRefused(f"{sorted(done.artifacts)} instead of {sorted(wanted)}")
         with self._artifacts.keeping():
             refs = [self._put(name, produced) for name, produced in done.artifacts.items()]
             best = done.best or best

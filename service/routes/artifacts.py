@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/jobs/{job_id}/artifacts", tags=["artifacts"])
 
-NAMES = ("student.onnx", "student.safetensors", "report.json")
+NAMES = ("student.onnx", "student.safetensors", "report.json", "samples.png")
 CHUNK_BYTES = 256 * 1024
 
 

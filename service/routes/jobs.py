@@ -10,6 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
+from jobs.purges import removed
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
 from service import bodies, examples
@@ -20,6 +21,7 @@ from service.errors import FieldError, ValidationFailed
 from service.idempotency import Exchange, OurExchange
 from service.intake import accept_request, accept_submission
 from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.purges import PurgeView, purge_view
 from service.replies import job_accepted, job_reply, job_response, json_response
 from service.specs import read_request
 from service.tracing import traceparent_of
@@ -177,12 +179,16 @@ def cancel_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
 
 @router.delete(
     "/{job_id}",
-    status_code=204,
     operation_id="delete_job",
     summary="Delete a finished job and its files",
-    responses=problems("job-not-found", "invalid-transition", "unavailable"),
+    response_model=PurgeView,
+    responses={200: examples.PURGED, **problems("job-not-found", "invalid-transition", "unavailable")},
 )
 def delete_job(desk: OurDesk, job_id: JobId) -> Response:
-    """Removes the job, its history, its artifacts and its checkpoints, unless another job has the same bytes."""
-    desk.artifacts.remove_unreferenced(desk.store.delete(job_id), desk.ledger.referenced)
-    return Response(status_code=204)
+    """Removes the job, its history, its artifacts, its checkpoints and the answers that are kept for requests that
+    were sent again; also its teacher, where that came along with it and no other job uses it.
+
+    The receipt says what went, and what stays and why. It is told once.
+    """
+    forgotten = desk.store.delete(job_id)
+    return json_response(purge_view(removed(forgotten, desk.artifacts, desk.ledger.referenced)))

@@ -5,6 +5,7 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from jobs.purges import removed
 from jobs.schemas import TeacherRef
 from service import examples
 from service.admission import admit
@@ -12,6 +13,7 @@ from service.dependencies import OurDesk, TeacherId
 from service.idempotency import OurExchange
 from service.intake import accept_teacher
 from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.purges import PurgeView, purge_view
 from service.replies import json_response
 from service.uploads import receive_octets
 from service.views import TeacherView, teacher_view
@@ -67,3 +69,18 @@ def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
 def get_teacher(desk: OurDesk, teacher_id: TeacherId) -> Response:
     """What the structural inspection found when the file arrived."""
     return json_response(teacher_view(desk.store.get_teacher(teacher_id)))
+
+
+@router.delete(
+    "/{teacher_id}",
+    operation_id="delete_teacher",
+    summary="Delete a teacher",
+    response_model=PurgeView,
+    responses={200: examples.PURGED, **problems("teacher-not-found", "teacher-in-use", "unavailable")},
+)
+def delete_teacher(desk: OurDesk, teacher_id: TeacherId) -> Response:
+    """Removes the file, what was found in it, and the checkpoints of the finished jobs that used it. Those jobs stay,
+    with their students; they can neither be retried nor continued. What others have sent stays theirs.
+    """
+    forgotten = desk.store.delete_teacher(teacher_id)
+    return json_response(purge_view(removed(forgotten, desk.artifacts, desk.ledger.referenced)))

@@ -1,6 +1,5 @@
 """What the report says of a student, against plain NumPy, SciPy and real ONNX Runtime sessions."""
 
-import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ from dfkd_core.evaluate import (
     clopper_pearson,
     cpu_name,
     evaluate,
-    file_facts,
     kl_divergence,
     latency,
     versions,
@@ -133,13 +131,6 @@ def test_latency_is_measured_and_says_how(tmp_path: Path) -> None:
 def test_latency_follows_the_graph_in_type_and_fixed_batch(tmp_path: Path, dtype: int) -> None:
     path = a_graph(tmp_path / "net.onnx", batch=2, dtype=dtype)
     assert latency(path, (1, 4, 4), batch=1, repeats=5).batch == 2
-
-
-def test_file_facts_are_those_of_the_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"student")
-    facts = file_facts(path)
-    assert (facts.sha256, facts.bytes) == (hashlib.sha256(b"student").hexdigest(), 7)
 
 
 @pytest.mark.parametrize(("name", "module"), [("torch", torch), ("onnx", onnx)])

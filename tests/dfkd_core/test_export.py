@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dfkd_core.build import Network, build_network
 from dfkd_core.errors import ExportMismatch, StudentError
-from dfkd_core.evaluate import file_facts
 from dfkd_core.export import (
     PARITY_BATCHES,
     TOLERANCE,
@@ -25,6 +24,7 @@ from dfkd_core.export import (
     save_weights,
 )
 from dfkd_core.layers import NetworkDescription
+from dfkd_core.provenance import file_facts
 from dfkd_core.students import ARCHITECTURES, describe
 
 
@@ -185,7 +185,7 @@ FRESH_PROCESS = """
 import sys, torch
 from pathlib import Path
 from dfkd_core.build import build_network
-from dfkd_core.evaluate import file_facts
+from dfkd_core.provenance import file_facts
 from dfkd_core.export import export_onnx, save_weights
 from dfkd_core.students import describe
 folder = Path(sys.argv[1])

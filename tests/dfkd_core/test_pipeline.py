@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -16,8 +17,9 @@ from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
 from dfkd_core.pipeline import Outcome, compress
 from dfkd_core.process import TUNED
 from dfkd_core.progress import Update
+from dfkd_core.provenance import main as check_report
 from dfkd_core.report import Report
-from tests.builders import onnx_teacher
+from tests.builders import onnx_teacher, traces_in
 
 STEPS = 24
 
@@ -107,6 +109,57 @@ def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Outcome, 
     again = run(teacher, tmp_path, lambda u: bool(u.kind == "progress" and steps.append(u.step)), resume_from=final)
     assert steps == []
     assert digest(again.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_samples_are_written_when_asked_for_and_change_nothing_else(
+    outcome: Outcome, teacher: Path, tmp_path: Path
+) -> None:
+    assert sorted(outcome.artifacts) == ["report.json", "student.onnx", "student.safetensors"]
+    assert outcome.report.samples is None
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    spec = a_spec(export={"samples": True})
+    first, second = (run(teacher, tmp_path / name, spec=spec, resume_from=final) for name in ("first", "second"))
+    assert digest(first.artifacts["samples.png"]) == digest(second.artifacts["samples.png"])
+    assert first.report.samples is not None
+    assert first.report.samples.sha256 == digest(first.artifacts["samples.png"])
+    assert digest(first.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_a_report_lists_everything_that_went_in(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+    report = outcome.report
+    assert [one.name for one in report.inputs] == ["teacher", "spec", "code"]
+    assert report.inputs[0].sha256 == digest(teacher) == report.teacher.file.sha256
+    assert check_report([str(outcome.artifacts["report.json"]), "--teacher", str(teacher)]) == 0
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    resumed = run(teacher, tmp_path, resume_from=final).report
+    assert [one.name for one in resumed.inputs] == ["teacher", "spec", "code", "checkpoint"]
+    assert resumed.inputs[3].sha256 == digest(final)
+
+
+def test_what_is_published_says_nothing_of_where_it_was_made(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    files = run(teacher, tmp_path, spec=a_spec(export={"samples": True}), resume_from=final).artifacts
+    for name, content in {name: path.read_bytes() for name, path in files.items()}.items():
+        assert traces_in(content, tmp_path, teacher) == [], name
+    model = onnx.load(files["student.onnx"])
+    assert (list(model.metadata_props), model.doc_string, model.graph.doc_string) == ([], "", "")
+    assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
+    assert traces_in(f"made at {tmp_path} by hand".encode(), tmp_path) == [str(tmp_path)]  # it can be seen
+
+
+def test_a_narrowed_teacher_carries_nothing_of_the_files_own_notes(teacher: Path, tmp_path: Path) -> None:
+    model = onnx.load(teacher)
+    model.doc_string = model.graph.doc_string = "a-canary of somebody"
+    model.metadata_props.add(key="a-canary", value="/home-of/somebody")
+    for node in model.graph.node:
+        node.doc_string = node.name = f"a-canary {node.op_type}"
+        node.metadata_props.add(key="stack_trace", value="a-canary")
+    noted = tmp_path / "noted.onnx"
+    noted.write_bytes(model.SerializeToString())
+    spec = a_spec(student={"architecture": "teacher", "width": 0.5})
+    outcome = run(noted, tmp_path / "made", spec=spec)
+    for name, path in outcome.artifacts.items():
+        assert b"a-canary" not in path.read_bytes(), name
 
 
 def _stopping_at(step: int) -> Callable[[Update], bool]:

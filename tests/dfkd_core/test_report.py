@@ -14,6 +14,7 @@ from dfkd_core.report import (
     Agreement,
     ClassAgreement,
     FileFacts,
+    InputFacts,
     Latency,
     Parity,
     Report,
@@ -73,7 +74,8 @@ def a_student(**changes: Any) -> StudentFacts:
 def a_report(**changes: Any) -> Report:
     one = ClassAgreement(class_index=0, count=4, agreement=0.75)
     facts: dict[str, Any] = {
-        "versions": Versions(dfkd="0.1.0", python="3.11", torch="2.13", onnx="1.23", onnxruntime="1.31"),
+        "versions": Versions(dfkd="0.1.0", python="3.11", torch="2.13", onnx="1.23", onnxruntime="1.31", packages={}),
+        "inputs": [InputFacts(name="teacher", **a_file(4000).model_dump())],
         "spec": {"student": {"architecture": "resnet8", "width": 0.5}},
         "seed": 0,
         "threads": 1,

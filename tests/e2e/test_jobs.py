@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from service.client import Refused
+from tests.builders import traces_in
 from tests.e2e.service import PROFILE, Followed, Service, gone, spec, until
 from tests.e2e.teacher import INPUT_SHAPE, NUM_CLASSES
 
@@ -23,6 +24,11 @@ def test_a_student_is_downloaded_and_works(reference: Path) -> None:
     assert report["seed"] == 7
     assert report["threads"] == int(PROFILE["DFKD_WORKER_THREADS"])
     assert (reference / "student.safetensors").stat().st_size > 1000
+
+
+def test_the_files_say_nothing_of_where_they_were_made(service: Service, reference: Path) -> None:
+    for path in reference.iterdir():
+        assert traces_in(path.read_bytes(), service.data_dir, reference) == [], path.name
 
 
 def test_progress_rises_and_history_tells_the_stages(service: Service, uninterrupted: Followed) -> None:

@@ -103,7 +103,7 @@ def cancel_one(store: Store) -> object:
 
 
 def delete_one(store: Store) -> object:
-    return store.delete(store.list(1).jobs[0].id) == []
+    return store.delete(store.list(1).jobs[0].id).files == {}
 
 
 STEPS: list[tuple[Callable[[Store], object], list[str]]] = [

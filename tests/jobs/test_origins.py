@@ -52,10 +52,10 @@ def test_a_continuing_job_begins_with_the_checkpoints_and_threads_of_the_old_one
 def test_the_checkpoint_outlives_the_old_job_while_the_new_one_needs_it(store: Store) -> None:
     old = finished(store)
     new = again(store, old, continues=True)
-    assert digest("last") not in store.delete(old.id)
+    assert digest("last") not in store.delete(old.id).files
     assert store.referenced(digest("last"))
     store.request_cancel(new.id)
-    assert digest("last") in store.delete(new.id)
+    assert digest("last") in store.delete(new.id).files
 
 
 def test_a_failed_and_a_cancelled_job_have_their_last_checkpoint_too(store: Store) -> None:

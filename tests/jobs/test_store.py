@@ -255,11 +255,11 @@ def test_deleting_a_job_names_only_the_files_that_nobody_else_needs(store: Store
         files.append(ArtifactRef(name="x", sha256=first.teacher.id, bytes=1, media_type="x"))
         assert store.succeed(job.id, 1, artifacts=files)
     own = {digest(f"checkpoint of {first.id}"), digest(f"report of {first.id}")}
-    assert set(store.delete(first.id)) == own
+    assert set(store.delete(first.id).files) == own
     assert not any(map(store.referenced, own))
     shared = {digest("shared checkpoint"), digest("shared student")}
     assert all(map(store.referenced, {*shared, first.teacher.id}))
-    assert shared < set(store.delete(second.id))
+    assert shared < set(store.delete(second.id).files)
     assert store.referenced(first.teacher.id)
     assert not any(map(store.referenced, shared))
 

@@ -47,6 +47,7 @@ EXPECTED = {
     ("HEAD", "/jobs/{job_id}/artifacts/{name}"): "jobs:read",
     ("POST", "/teachers"): "jobs:write",
     ("GET", "/teachers/{teacher_id}"): "jobs:read",
+    ("DELETE", "/teachers/{teacher_id}"): "jobs:write",
 }
 """Every operation there is. A new route fails the first test until it stands here, and so was thought about."""
 

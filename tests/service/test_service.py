@@ -19,6 +19,7 @@ from jobs.schemas import JobSpec
 from service import examples
 from service.errors import FrontDeskError
 from service.problems import BY_CODE, TABLE, row_for
+from service.purges import PurgeView
 from service.specs import JobRequest
 from service.views import EventPage, JobView, Menu, TeacherView
 from tests.service.conftest import SPEC, claim
@@ -94,7 +95,7 @@ def test_the_same_service_stands_on_postgresql(postgres_url: str, tmp_path: Path
         assert service.http.get("/jobs?label=on=postgresql&state=queued").json()["jobs"][0]["name"] == "détecteur 7"
         assert service.http.post(f"{path}/cancel").json()["state"] == "cancelled"
         assert len(service.http.get(f"{path}/events").json()["events"]) == 2
-        assert service.http.delete(path).status_code == 204
+        assert service.http.delete(path).status_code == 200
         assert problem_of(service.http.get(path))["code"] == "job-not-found"
         assert service.http.get("/readyz").json()["checks"]["database"] == "ok"
 
@@ -247,6 +248,7 @@ def test_every_reference_in_the_document_leads_somewhere(http: httpx.Client) -> 
         (JobView, examples.QUEUED_JOB),
         (TeacherView, examples.TEACHER),
         (EventPage, examples.EVENT_PAGE),
+        (PurgeView, examples.PURGE),
     ],
 )
 def test_the_examples_are_what_the_schemas_say(kind: Any, value: Any) -> None:

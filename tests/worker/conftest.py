@@ -67,12 +67,12 @@ class Bench:
         self.spawner = ThreadPoolExecutor(1)
         self.threads: list[threading.Thread] = []
 
-    def submit(self, *, device: str | None = None) -> Job:
+    def submit(self, *, device: str | None = None, **asked: object) -> Job:
         upload = self.artifacts.receive([b"teacher"], 100)
         sha256, num_bytes = upload.commit()
         ref = TeacherRef(**{**teacher_ref().model_dump(), "id": sha256, "bytes": num_bytes})
         self.store.put_teacher(ref)
-        spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device})
+        spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device, **asked})
         return self.store.create(str(uuid.uuid4()), spec, sha256)
 
     def claim(self, owner: str = "tester") -> Claim:

@@ -78,6 +78,8 @@ def checkpoint(task: Task, on_step: OnStep, step: int) -> None:
 
 def files(task: Task, *, student: str = "student", report: str = "{}") -> dict[str, Path]:
     contents = {"student.onnx": student, "student.safetensors": "weights", "report.json": report}
+    if task.spec.export.samples:
+        contents["samples.png"] = "samples"
     for name, text in contents.items():
         (task.workspace / name).write_text(text)
     return {name: task.workspace / name for name in contents}
@@ -198,6 +200,12 @@ def incomplete(task: Task, on_step: OnStep) -> dict[str, Path]:
     return {"student.onnx": files(task)["student.onnx"]}
 
 
+def generous(task: Task, on_step: OnStep) -> dict[str, Path]:
+    """Deliver synthetic images that nobody asked for."""
+    (task.workspace / "samples.png").write_text("samples")
+    return {**files(task), "samples.png": task.workspace / "samples.png"}
+
+
 def liar(task: Task, on_step: OnStep) -> dict[str, Path]:
     """Change a file between the taking of its digest and the message that announces it."""
     produced = files(task)
@@ -259,6 +267,7 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
     "garbage": garbage,
     "flood": flood,
     "thief": thief,
+    "generous": generous,
     "incomplete": incomplete,
     "liar": liar,
     "parent": parent,

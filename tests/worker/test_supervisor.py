@@ -315,7 +315,14 @@ def test_a_file_outside_the_workspace_is_neither_published_nor_kept(bench: Bench
     assert bench.told(job, "checkpoint") == []
 
 
-@pytest.mark.parametrize("act", ["incomplete", "liar"])
+def test_samples_are_published_when_the_spec_asks_for_them(bench: Bench) -> None:
+    bench.submit(export={"samples": True})
+    job = bench.attempt("done")
+    (samples,) = (ref for ref in job.artifacts if ref.name == "samples.png")
+    assert (samples.media_type, bench.artifact(job, "samples.png")) == ("image/png", b"samples")
+
+
+@pytest.mark.parametrize("act", ["incomplete", "liar", "generous"])
 def test_files_that_are_not_what_was_agreed_are_not_published(bench: Bench, act: str) -> None:
     bench.submit()
     job = bench.attempt(act)

@@ -1,0 +1,266 @@
+"""A teacher's file from a network or from weights: written, read back, compared, and inspected as the service would.
+
+What fails a check is not left behind.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.config import InputSpec, TeacherSpec
+from dfkd_core.errors import DfkdError, ParityError, TeacherInvalid, TeacherMismatch
+from dfkd_core.export import strip_documentation
+from dfkd_core.exporting.code import Logits, load_into, network_from
+from dfkd_core.exporting.request import Exported, ExportRequest
+from dfkd_core.exporting.weights import read_weights
+from dfkd_core.inspection import inspect_file
+from dfkd_core.named_teacher import describe_teacher
+from dfkd_core.provenance import file_facts
+from dfkd_core.report import TeacherDepth
+from dfkd_core.safetensors_header import TensorInfo, read_header, read_tensors
+from dfkd_core.students import ARCHITECTURES
+from dfkd_core.teachers import load_teacher
+from dfkd_core.teachers.depth import BATCHES, TOLERANCE, check_depth
+
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
+_STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def export_teacher(request: ExportRequest) -> Exported:
+    """Do a request, running the code that its `source` names. Raises TeacherError, or whatever that code raises."""
+    if not request.runs_code:
+        return export_weights(
+            Path(request.source),
+            request.output,
+            pick=request.pick,
+            architecture=request.architecture,
+            width=request.width,
+            input_shape=request.input_shape,
+            num_classes=request.num_classes,
+        )
+    network, told = network_from(request.source, request.arguments), [f"ran {request.source} on this machine"]
+    if request.weights is not None:
+        weights, more = read_weights(request.weights, pick=request.pick)
+        load_into(network, weights)
+        told += more
+    if request.input_shape is None:
+        raise TeacherMismatch("the shape of one image is not known", hint="Say it: --input 3,32,32.")
+    return export_module(
+        network,
+        request.output,
+        input_shape=request.input_shape,
+        opset=request.opset,
+        batch=request.batch,
+        architecture=request.architecture,
+        width=request.width,
+        told=told,
+    )
+
+
+def export_module(
+    network: nn.Module,
+    output: Path,
+    *,
+    input_shape: Sequence[int],
+    opset: int = 18,
+    batch: int | None = None,
+    architecture: str | None = None,
+    width: float | None = None,
+    told: Sequence[str] = (),
+) -> Exported:
+    """Write a trained network as ONNX with its BatchNorm kept, or as safetensors where it is one of our architectures.
+
+    The network is left as it is. `input_shape`: (C, H, W). A `batch` is only fixed where the network needs that.
+    """
+    twin, said = Logits(copy.deepcopy(network)).eval().cpu().float(), list(told)
+    spec = TeacherSpec(architecture=architecture, width=width, input=InputSpec(shape=list(input_shape)))
+    with _replacing(output) as path:
+        if architecture is not None:
+            _write_weights(twin.network.state_dict(), path, spec)
+        else:
+            said.append(_write_onnx(twin, path, input_shape=input_shape, opset=opset, batch=batch))
+        difference = _compared(twin, path, spec, batch=batch)
+        found = _checked(path, spec, said, max_abs_diff=difference)
+    norms = sum(isinstance(module, _STATISTICS) and module.track_running_stats for module in twin.modules())
+    if norms > found.inspection.batchnorm.present:
+        said.append(f"of {norms} BatchNorm layers the service will find {found.inspection.batchnorm.present}")
+    return found.model_copy(update={"path": output, "told": said})
+
+
+def export_weights(
+    source: Path | Mapping[str, Tensor],
+    output: Path,
+    *,
+    pick: str | None = None,
+    architecture: str | None = None,
+    width: float | None = None,
+    input_shape: Sequence[int] | None = None,
+    num_classes: int | None = None,
+) -> Exported:
+    """Write the weights in a checkpoint, or a state dict, as safetensors, checked against the architecture if named."""
+    weights, told = read_weights(source, pick=pick) if isinstance(source, Path) else (dict(source), [])
+    shape = None if input_shape is None else InputSpec(shape=list(input_shape))
+    spec = TeacherSpec(architecture=architecture, width=width, input=shape, num_classes=num_classes)
+    with _replacing(output) as path:
+        _write_weights(weights, path, spec)
+        found = _checked(path, spec, told, max_abs_diff=None)
+    if architecture is None:
+        fitting = _fitting(weights, spec)
+        known = f": {', '.join(fitting)} has exactly these" if fitting else ""
+        told.append(f"name teacher.architecture in the spec{known}")
+    return found.model_copy(update={"path": output, "told": told})
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `output` when all went well."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        yield path
+        path.replace(output)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_onnx(network: nn.Module, path: Path, *, input_shape: Sequence[int], opset: int, batch: int | None) -> str:
+    """Write one ONNX file with BatchNormalization as it is; which exporter did it.
+
+    The legacy exporter goes first: it keeps all statistics. What it cannot trace, the newer one may.
+    """
+    import onnx
+
+    images = torch.randn(batch or 2, *input_shape, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporters, about themselves and about constants in traces
+        network(images)  # what is wrong with the network itself is said by itself
+        try:
+            _export_legacy(network, images, path, opset=opset, fixed=batch is not None)
+            how = f"exported by the legacy exporter, opset {opset}"
+        except Exception as error:  # its exceptions share no base class
+            _export_dynamo(network, images, path, opset=max(opset, 18), fixed=batch is not None)
+            how = f"exported by the newer exporter: the legacy one refused ({type(error).__name__})"
+    model = onnx.load(path)
+    strip_documentation(model)  # traces hold paths of this machine
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return how
+
+
+def _export_legacy(network: nn.Module, images: Tensor, path: Path, *, opset: int, fixed: bool) -> None:
+    torch.onnx.export(
+        network,
+        (images,),
+        str(path),
+        dynamo=False,
+        training=torch.onnx.TrainingMode.PRESERVE,
+        do_constant_folding=False,
+        opset_version=opset,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_axes=None if fixed else {"images": {0: "batch"}, "logits": {0: "batch"}},
+    )
+
+
+def _export_dynamo(network: nn.Module, images: Tensor, path: Path, *, opset: int, fixed: bool) -> None:
+    torch.onnx.export(
+        network,
+        (images,),
+        str(path),
+        dynamo=True,
+        optimize=False,
+        external_data=False,
+        verbose=False,
+        opset_version=opset,
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=None if fixed else ({0: torch.export.Dim("batch")},),
+    )
+
+
+def _write_weights(weights: Mapping[str, Tensor], path: Path, spec: TeacherSpec) -> None:
+    """Check names and shapes against the architecture, write, and read back; TeacherMismatch."""
+    from safetensors.torch import save
+
+    if spec.architecture is not None:
+        try:
+            describe_teacher(spec, _header(weights))
+        except TeacherMismatch as error:
+            fitting = _fitting(weights, spec)
+            hint = f"These weights are those of {', '.join(fitting)}." if fitting else error.hint
+            raise TeacherMismatch(error.detail, hint=hint, pointer=error.pointer) from error
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in weights.items()}
+    path.write_bytes(save(state))
+    for name, array in read_tensors(path, read_header(path)):
+        if not torch.equal(torch.from_numpy(array.copy()), state[name].to(torch.from_numpy(array.copy()).dtype)):
+            raise ParityError(f"tensor {name} is not read back as it was written")
+
+
+def _header(weights: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
+    """As the header of their file would be; the bytes do not matter."""
+    unknown = [name for name, tensor in weights.items() if tensor.dtype not in _DTYPES]
+    if unknown:
+        raise TeacherInvalid(f"tensor {unknown[0]} has a type that teachers do not have", hint="Use model.float().")
+    return {name: TensorInfo(_DTYPES[one.dtype], tuple(one.shape), 0, 0) for name, one in weights.items()}
+
+
+def _fitting(weights: Mapping[str, Tensor], spec: TeacherSpec) -> list[str]:
+    """Architectures of the catalogue, at the width that was named, of which these are the weights."""
+    found: list[str] = []
+    for name in ARCHITECTURES if spec.input is not None else ():
+        try:
+            describe_teacher(spec.model_copy(update={"architecture": name}), _header(weights))
+        except DfkdError:
+            continue
+        found.append(name)
+    return found
+
+
+@torch.no_grad()
+def _compared(network: nn.Module, path: Path, spec: TeacherSpec, *, batch: int | None) -> float:
+    """Largest difference of logits between the network and what the service makes of the file; ParityError."""
+    teacher, generator = load_teacher(path, spec), torch.Generator().manual_seed(0)
+    assert spec.input is not None
+    worst = 0.0
+    for count in BATCHES if batch is None else (batch,):
+        images = torch.randn(count, *spec.input.shape, generator=generator)
+        expected, found = network(images), teacher.label(images)
+        if expected.shape != found.shape:
+            raise ParityError(f"the network returns {tuple(expected.shape)}, the file {tuple(found.shape)}")
+        difference = (expected - found).abs().max().item()
+        if not difference <= TOLERANCE * max(1.0, expected.abs().max().item()):  # NaN fails too
+            raise ParityError(
+                f"the file and the network differ by {difference:.3g} on random images",
+                hint="Names and shapes fit, what is computed does not: is it another variant of the architecture?"
+                if spec.architecture
+                else "Does the network draw at random, or depend on more than its images, in eval mode?",
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def _checked(path: Path, spec: TeacherSpec, told: list[str], *, max_abs_diff: float | None) -> Exported:
+    """What the service will see of the file before a job, and what the job will see first; raises as they do."""
+    inspection = inspect_file(path, spec)
+    depth = None
+    if inspection.format == "onnx" or spec.architecture is not None:
+        found: dict[str, Any] = asdict(
+            check_depth(load_teacher(path, spec), path, generator=torch.Generator().manual_seed(0))
+        )
+        depth = TeacherDepth.model_validate({**found, "batches": list(found["batches"])})
+    return Exported(
+        path=path,
+        file=file_facts(path),
+        told=told,
+        max_abs_diff=max_abs_diff,
+        inspection=inspection,
+        depth=depth,
+        teacher=spec,
+    )

@@ -1,0 +1,71 @@
+"""samples.png: a grid of the synthetic images of a job, one row for each class. Written only when it is asked for.
+
+The bytes depend on the images and the build only; the file says in itself what these images are.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+MOST_ROWS, MOST_COLUMNS = 16, 10
+MOST_PIXELS = 1280  # of either side of the grid, as long as one image is smaller
+GAP = 2  # pixels between images
+NOTE = "Synthetic images, made by dfkd without any data. They may resemble what the teacher was trained on."
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def samples_png(images: Tensor, teacher_logits: Tensor, *, low: Tensor, high: Tensor) -> bytes:
+    """A PNG of images (N, C, H, W) by the teacher's class, the surest first; `low` and `high` are (1, C, 1, 1)."""
+    shades = (images.float() - low) / (high - low)
+    pixels = (shades.clamp(0, 1) * 255).round().byte().cpu().numpy()
+    if pixels.shape[1] not in {1, 3}:  # no colours that a screen knows: their mean
+        pixels = pixels.mean(axis=1, keepdims=True).round().astype(np.uint8)
+    return _png(_grid(pixels, _rows(teacher_logits.float(), side=max(pixels.shape[2:]))))
+
+
+def _rows(logits: Tensor, *, side: int) -> list[list[int]]:
+    """Indices of the images in each row; classes of which there is none have no row."""
+    fitting = max(1, MOST_PIXELS // (side + GAP))
+    classes, certainty = logits.argmax(1), logits.softmax(1).amax(1)
+    found = []
+    for label in sorted(set(classes.tolist()))[: min(MOST_ROWS, fitting)]:
+        members = (classes == label).nonzero().flatten()
+        surest = certainty[members].argsort(descending=True, stable=True)
+        found.append(members[surest][: min(MOST_COLUMNS, fitting)].tolist())
+    return found
+
+
+def _grid(pixels: Pixels, rows: list[list[int]]) -> Pixels:
+    """(height, width, channels), white where there is no image."""
+    _, channels, height, width = pixels.shape
+    columns = max(map(len, rows))
+    canvas = np.full((len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, dtype=np.uint8)
+    for row, indices in enumerate(rows):
+        for column, index in enumerate(indices):
+            top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
+            canvas[top : top + height, left : left + width] = pixels[index].transpose(1, 2, 0)
+    return canvas
+
+
+def _png(canvas: Pixels) -> bytes:
+    """An 8-bit image, grey or RGB (PNG, third edition, W3C 2025), without a time."""
+    height, width, channels = canvas.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
+    lines = b"".join(b"\0" + canvas[row].tobytes() for row in range(height))  # filter 0: none
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunks(header, lines))
+
+
+def _chunks(header: bytes, lines: bytes) -> Iterator[bytes]:
+    parts = {
+        b"IHDR": header,
+        b"tEXt": b"Description\0" + NOTE.encode("latin-1"),
+        b"IDAT": zlib.compress(lines, 9),
+        b"IEND": b"",
+    }
+    for kind, content in parts.items():
+        yield struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))

@@ -1,0 +1,194 @@
+"""Purges: a finished job, or a teacher, is deleted with all that belongs to it, and a receipt says what that was.
+
+Rows go first, in one transaction; then the files that no row refers to any more. A file that cannot be removed at
+once has no row left: the janitor removes it.
+
+A receipt tells a tenant of what is its own. Of bytes that others have too it says what it says of any: they are the
+tenant's no longer. So it is the same whether there are such others or not.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, delete, exists, select, update
+
+from jobs import audit, queries, requests, tables, teachers
+from jobs.artifacts import ArtifactStore
+from jobs.audit import Act
+from jobs.callers import Caller
+from jobs.clock import now
+from jobs.database import Database, Transaction
+from jobs.errors import (
+    ArtifactNotFound,
+    InvalidTransition,
+    JobNotFound,
+    LedgerUnavailable,
+    TeacherInUse,
+    TeacherNotFound,
+)
+from jobs.schemas import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
+from jobs.teachers import Lifetime
+
+TEACHER, CHECKPOINT = "teacher", "checkpoint"
+OTHERS_USE_IT = "other jobs of yours use it"
+ON_ITS_OWN = "it was uploaded by itself, and is deleted by itself"
+SAME_BYTES = "a teacher or another job of yours has the same bytes"
+LATER = "the store could not remove it now; no row refers to it, so the janitor will"
+
+_jobs, _artifacts = tables.jobs, tables.artifacts
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What one transaction deleted."""
+
+    kind: Literal["job", "teacher"]
+    id: str
+    deleted_at: datetime
+    rows: dict[str, int] = field(default_factory=dict)
+    files: dict[str, list[str]] = field(default_factory=dict)  # digests that are the tenant's no longer; what they were
+    kept: list[Kept] = field(default_factory=list)
+
+    def count(self, table: str, rows: int) -> None:
+        """Note rows that are gone."""
+        if rows:
+            self.rows[table] = self.rows.get(table, 0) + rows
+
+    def let_go(self, connection: Connection, tenant: str, files: dict[str, list[str]]) -> None:
+        """Note files that the rows spoke of, by whether another row of the tenant does."""
+        for sha256, was in sorted(files.items()):
+            if queries.is_referenced(connection, tenant, sha256):
+                self.kept.append(Kept(sha256=sha256, was=was, because=SAME_BYTES))
+            else:
+                self.files[sha256] = was
+
+
+def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job_id: str) -> Forgotten:
+    """Delete a terminal job with all that hangs on it; JobNotFound, InvalidTransition."""
+    connection = transaction.connection
+    teachers.lock(connection, queries.teacher_id_of(connection, tenant, job_id))
+    row = queries.locked_row(connection, tenant, job_id)
+    if row.state not in TERMINAL:
+        raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
+    forgotten = Forgotten("job", job_id, _time(connection))
+    files = _files(connection, row)
+    forgotten.count("requests", requests.forget_about(transaction, row.tenant, [job_id]))
+    for table in (_artifacts, tables.labels, tables.events):
+        gone = connection.execute(delete(table).where(table.c.job_number == row.number)).rowcount
+        forgotten.count(table.name, gone)
+    forgotten.count("jobs", connection.execute(delete(_jobs).where(_jobs.c.number == row.number)).rowcount)
+    audit.note(transaction, caller, Act.DELETED, job_id)
+    if _forget_teacher_of(transaction, row, forgotten):
+        files.setdefault(row.teacher_id, []).append(TEACHER)
+        audit.note(transaction, caller, Act.DELETED, row.teacher_id, detail=job_id)
+    forgotten.let_go(connection, row.tenant, files)
+    return forgotten
+
+
+def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) -> Forgotten:
+    """Delete a teacher, and the checkpoints of the finished jobs that used it: without it they are of no use.
+
+    The jobs stay, with their students. TeacherNotFound; TeacherInUse.
+    """
+    connection, tenant = transaction.connection, caller.tenant
+    teachers.lock(connection, teacher_id)
+    teachers.teacher_with_id(connection, tenant, teacher_id)
+    its_jobs = (_jobs.c.tenant == tenant, _jobs.c.teacher_id == teacher_id)
+    used = connection.execute(select(_jobs).where(*its_jobs)).all()
+    live = sum(row.state not in TERMINAL for row in used)
+    if live:
+        raise TeacherInUse(live)
+    forgotten = Forgotten("teacher", teacher_id, _time(connection))
+    files: dict[str, list[str]] = {teacher_id: [TEACHER]}
+    for sha256 in _checkpoints(used):
+        files.setdefault(sha256, []).append(CHECKPOINT)
+    nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
+    connection.execute(update(_jobs).where(*its_jobs).values(nothing))
+    answers = requests.forget_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
+    forgotten.count("requests", answers)
+    teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=bool(used))
+    forgotten.count("teachers", 1)
+    audit.note(transaction, caller, Act.DELETED, teacher_id)
+    forgotten.let_go(connection, tenant, files)
+    return forgotten
+
+
+def once(database: Database, forget: Callable[[Transaction], Forgotten]) -> Forgotten:
+    """Forget in one transaction; where the reply to its commit was lost, that is what the first try found."""
+    first: Forgotten | None = None
+
+    def work(transaction: Transaction) -> Forgotten:
+        nonlocal first
+        try:
+            first = forget(transaction)
+        except (JobNotFound, TeacherNotFound):
+            if first is None:
+                raise
+        return first
+
+    return database.write(work)
+
+
+def removed(forgotten: Forgotten, artifacts: ArtifactStore, referenced: Callable[[str], bool]) -> PurgeReceipt:
+    """Remove the files of what was forgotten, where nobody has them → the receipt."""
+    files, kept = [], list(forgotten.kept)
+    for sha256, was in forgotten.files.items():
+        try:
+            size = artifacts.size(sha256)
+            gone = bool(artifacts.remove_unreferenced([sha256], referenced)) or referenced(sha256)
+        except ArtifactNotFound:  # lost before: there is nothing to remove
+            continue
+        except LedgerUnavailable:
+            gone = False
+        if gone:
+            files.append(PurgedFile(sha256=sha256, bytes=size, was=was))
+        else:
+            kept.append(Kept(sha256=sha256, was=was, because=LATER))
+    return PurgeReceipt(
+        kind=forgotten.kind,
+        id=forgotten.id,
+        deleted_at=forgotten.deleted_at,
+        rows=forgotten.rows,
+        files=files,
+        kept=kept,
+    )
+
+
+def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Forgotten) -> bool:
+    """A teacher that came along with jobs goes with the last of them; whether this was the last, and there was one."""
+    connection, tenant, teacher_id = transaction.connection, row.tenant, row.teacher_id
+    lifetime = teachers.lifetime_of(connection, tenant, teacher_id)
+    others = exists().where(_jobs.c.tenant == tenant, _jobs.c.teacher_id == teacher_id)
+    used = bool(connection.execute(select(others)).scalar_one())
+    if lifetime is None or (used and lifetime is Lifetime.DELETED):
+        return False
+    if used or lifetime is Lifetime.OWN:
+        because = ON_ITS_OWN if lifetime is Lifetime.OWN else OTHERS_USE_IT
+        forgotten.kept.append(Kept(sha256=teacher_id, was=[TEACHER], because=because))
+        return False
+    forgotten.count("requests", requests.forget_about(transaction, tenant, [teacher_id]))
+    teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=False)
+    forgotten.count("teachers", 1)
+    return lifetime is not Lifetime.DELETED
+
+
+def _files(connection: Connection, row: Row[Any]) -> dict[str, list[str]]:
+    """What the row of a job refers to, by digest."""
+    found: dict[str, list[str]] = {}
+    published = select(_artifacts).where(_artifacts.c.job_number == row.number).order_by(_artifacts.c.name)
+    for artifact in connection.execute(published):
+        found.setdefault(artifact.sha256, []).append(artifact.name)
+    for sha256 in _checkpoints([row]):
+        found.setdefault(sha256, []).append(CHECKPOINT)
+    return found
+
+
+def _checkpoints(rows: Sequence[Row[Any]]) -> list[str]:
+    kept = {row.checkpoint_sha256 for row in rows} | {row.previous_checkpoint_sha256 for row in rows}
+    return sorted(sha256 for sha256 in kept if sha256 is not None)
+
+
+def _time(connection: Connection) -> datetime:
+    return connection.execute(select(now())).scalar_one()

@@ -1,0 +1,174 @@
+"""`dfkd export-teacher`: a trained network, or its weights, becomes a file for the service, on the user's own machine.
+
+The work is done by a child, `python -m dfkd_core.exporting`: PyTorch and the user's code stay out of this process.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from dfkd_core import overrides
+from dfkd_core.exporting.request import Exported, ExportRequest
+from dfkd_core.inspection import Inspection
+from service import display
+
+EXPORT_REFUSED = 4
+WORKER_EXTRA = "pip install 'dfkd[worker]', or install torch, onnxruntime and onnxscript beside it."
+
+out = display.console(stderr=False)
+err = display.console(stderr=True)
+
+
+def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="package.module:name of a module, or of a function that returns one; or a file of weights."
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; teacher.onnx or teacher.safetensors.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights for the network of SOURCE.", exists=True, dir_okay=False)
+    ] = None,
+    pick: Annotated[str | None, typer.Option(help="Part of the file of weights, such as ema.")] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--set", help="name=value: an argument of the function; repeat for more.")
+    ] = None,
+    input_: Annotated[str | None, typer.Option("--input", help="channels,height,width of one image.")] = None,
+    architecture: Annotated[
+        str | None, typer.Option(help="One of `dfkd students`: check against it, and write safetensors.")
+    ] = None,
+    width: Annotated[float | None, typer.Option(help="Width multiplier of the architecture.", min=0.001)] = None,
+    classes: Annotated[int | None, typer.Option(help="Classes; read from the weights by default.", min=2)] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set.", min=11, max=22)] = 18,
+    batch: Annotated[int | None, typer.Option(help="Fixed batch size; any by default.", min=1)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+) -> None:
+    """Write a teacher's file from your network or its weights, check it, and say what the service will see.
+
+    Code that SOURCE names is imported and run, here, on your machine. Files of weights are opened without running
+    anything in them. Nothing is sent anywhere.
+    """
+    arguments: dict[str, object] = {}
+    overrides.apply(arguments, assign or [])
+    request = _request(
+        source=source,
+        output=output or Path("teacher.onnx"),
+        weights=weights,
+        pick=pick,
+        arguments=arguments,
+        input_shape=None if input_ is None else list(overrides.shape(input_)),
+        architecture=architecture,
+        width=width,
+        num_classes=classes,
+        opset=opset,
+        batch=batch,
+    )
+    if output is None and (architecture is not None or not request.runs_code):
+        request = request.model_copy(update={"output": Path("teacher.safetensors")})
+    if request.runs_code:
+        err.print(f"importing and running {source}: your code, on this machine")
+    elif not Path(source).is_file():
+        raise overrides.BadOption(f"there is no file {source!r}, and it is not package.module:name")
+    _check_installed()
+    exported = _exported(request)
+    if as_json:
+        out.print(exported.model_dump_json(indent=2))
+    else:
+        show_exported(out, exported)
+
+
+def _request(**values: object) -> ExportRequest:
+    try:
+        return ExportRequest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise overrides.BadOption(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _check_installed() -> None:
+    for name in ("torch", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            _complain_missing(name)
+
+
+def _complain_missing(name: str) -> None:
+    display.show_complaint(err, "error", "torch-missing", f"this command needs {name}", hint=WORKER_EXTRA)
+    raise typer.Exit(2)
+
+
+def _exported(request: ExportRequest) -> Exported:
+    """Have a child do it; what that prints appears on standard error."""
+    child = subprocess.run(
+        [sys.executable, "-P", "-m", "dfkd_core.exporting"],
+        input=request.model_dump_json(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    try:
+        outcome = json.loads(child.stdout)
+    except ValueError:
+        display.show_complaint(err, "error", "export-failed", f"the export ended with status {child.returncode}")
+        raise typer.Exit(EXPORT_REFUSED) from None
+    if "missing" in outcome:
+        _complain_missing(outcome["missing"])
+    if "error" in outcome:
+        error = outcome["error"]
+        display.show_complaint(err, "error", error["code"], error["detail"], hint=error["hint"])
+        for node in error.get("nodes", []):
+            err.print(f"  {node}")
+        raise typer.Exit(EXPORT_REFUSED)
+    return Exported.model_validate_json(json.dumps(outcome["exported"]))
+
+
+def show_exported(to: Console, exported: Exported) -> None:
+    """What was done, what the service will see, and how to submit it."""
+    for line in exported.told:
+        to.print(line)
+    to.print(f"wrote {exported.path}: {exported.file.bytes} bytes, sha256 {exported.file.sha256}")
+    _show_inspection(to, exported.inspection)
+    if exported.max_abs_diff is not None:
+        to.print(f"  file against network   logits differ by {exported.max_abs_diff:.2g} at most")
+    if exported.depth is not None:
+        if exported.depth.max_abs_diff is not None:
+            to.print(f"  our reading            differs from ONNX Runtime by {exported.depth.max_abs_diff:.2g} at most")
+        to.print(f"  gradient               relative error {exported.depth.gradient_error:.2g}")
+    to.print(f"submit it with: dfkd submit {exported.path} --student NAME{_assignments(exported)}")
+
+
+def _show_inspection(to: Console, found: Inspection) -> None:
+    to.print("the service will see:")
+    shape = "not told" if found.input_shape is None else " × ".join(map(str, found.input_shape))
+    told = {
+        "format": found.format if found.opset is None else f"{found.format}, opset {found.opset}, {found.batch} batch",
+        "parameters": f"{found.parameters}",
+        "multiply-adds": "unknown" if found.macs is None else f"{found.macs}",
+        "images": shape,
+        "classes": "not told" if found.num_classes is None else f"{found.num_classes}",
+        "BatchNorm": f"{found.batchnorm.status}, {found.batchnorm.present} layers with statistics",
+        "offers to methods": ", ".join(found.offers) or "nothing",
+    }
+    for name, text in told.items():
+        to.print(f"  {name:<22} {text}")
+    for warning in found.warnings:
+        display.show_complaint(to, "warning", warning["code"], warning["detail"], hint=warning.get("hint"))
+
+
+def _assignments(exported: Exported) -> str:
+    """What the spec has to say of this file."""
+    spec = exported.teacher
+    told = {"architecture": spec.architecture, "width": spec.width}
+    if exported.inspection.format == "safetensors" and spec.input is not None:
+        told["input.shape"] = json.dumps(spec.input.shape, separators=(",", ":"))
+    given = "".join(f" --set teacher.{name}={value}" for name, value in told.items() if value is not None)
+    return given + " --set teacher.input.mean=[…] --set teacher.input.std=[…]"

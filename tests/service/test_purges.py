@@ -1,0 +1,91 @@
+"""DELETE over HTTP: the service holds what it held before, and the receipt says what went and what stays."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from service.client import DfkdClient, Refused
+from tests.builders import onnx_teacher
+from tests.service.conftest import SPEC, claim
+from tests.service.harness import Service, holdings, problem_of, running_service
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of which nobody else asks anything."""
+    with running_service(tmp_path_factory.mktemp("purges") / "data", DFKD_SWEEP_SECONDS="3600") as running:
+        with running.artifacts.keeping():
+            pass  # its lock is a file that stays
+        yield running
+
+
+@pytest.fixture
+def client(alone: Service) -> Iterator[DfkdClient]:
+    with DfkdClient(alone.url) as client:
+        yield client
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A teacher's file."""
+    (tmp_path / "teacher.onnx").write_bytes(onnx_teacher(seed=5))
+    return tmp_path / "teacher.onnx"
+
+
+def with_a_checkpoint(service: Service, job_id: str) -> None:
+    """Run a job for a while, and cancel it."""
+    fence = claim(service, job_id)
+    sha256, _ = service.artifacts.receive([b"checkpoint of ", job_id.encode()], 1000).commit()
+    assert service.store.record_checkpoint(job_id, fence, step=1, sha256=sha256)
+    service.store.request_cancel(job_id)
+    assert service.store.cancelled(job_id, fence)
+
+
+def test_after_a_job_came_and_went_the_service_holds_what_it_held(
+    alone: Service, client: DfkdClient, file: Path
+) -> None:
+    before = holdings(alone)
+    job = client.submit(file, {**SPEC, "name": "secret", "labels": {"of": "somebody"}}, key="a-key")
+    with_a_checkpoint(alone, job.id)
+    events = len(list(client.events(job.id)))
+    assert holdings(alone) != before
+    receipt = client.delete(job.id)
+    assert holdings(alone) == before
+    assert (receipt.kind, receipt.id, receipt.kept) == ("job", job.id, [])
+    assert receipt.rows == {"jobs": 1, "events": events, "labels": 1, "teachers": 1, "requests": 1}
+    teacher = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert {file.was[0]: file.sha256 for file in receipt.files}["teacher"] == teacher
+    assert receipt.deleted_at >= job.created_at
+    with pytest.raises(Refused, match="job-not-found"):
+        client.delete(job.id)
+
+
+def test_a_key_is_free_when_what_it_told_of_is_deleted(alone: Service, client: DfkdClient, file: Path) -> None:
+    first = client.submit(file, SPEC, key="again")
+    assert client.submit(file, SPEC, key="again").id == first.id
+    with_a_checkpoint(alone, first.id)
+    client.delete(first.id)
+    second = client.submit(file, SPEC, key="again")
+    assert second.id != first.id
+    with_a_checkpoint(alone, second.id)
+    client.delete(second.id)
+
+
+def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: DfkdClient, file: Path) -> None:
+    before = holdings(alone)
+    teacher = client.upload(file)
+    job = client.submit(teacher.id, SPEC)
+    refused = problem_of(alone.http.delete(f"/teachers/{teacher.id}"))
+    assert (refused["status"], refused["code"]) == (409, "teacher-in-use")
+    assert alone.artifacts.exists(teacher.id)
+    with_a_checkpoint(alone, job.id)
+    receipt = client.delete_teacher(teacher.id)
+    assert sorted(file.was for file in receipt.files) == [["checkpoint"], ["teacher"]]
+    assert problem_of(alone.http.get(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
+    assert problem_of(alone.http.delete(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
+    assert problem_of(alone.http.post(f"/jobs/{job.id}/retry"))["code"] == "teacher-not-found"
+    assert client.job(job.id).teacher.inspection == {}
+    assert client.delete(job.id).kept == []
+    assert holdings(alone) == before

@@ -1,0 +1,125 @@
+"""`dfkd export-teacher` as people run it, and what the service makes of its files."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.harness import ROOT, post_parts, spec_text
+
+NET = """
+import torch
+from torch import nn
+
+print("said by somebody's code")
+
+
+def build(classes: int = 10) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 96, 5), nn.BatchNorm2d(96), nn.ReLU(), nn.AdaptiveAvgPool2d(6), nn.Flatten(),
+        nn.Linear(96 * 36, 64), nn.ReLU(), nn.Linear(64, classes),
+    )
+
+
+def broken() -> nn.Module:
+    raise RuntimeError("of somebody's own making")
+"""
+NO_TORCH = """
+import sys
+from importlib.abc import MetaPathFinder
+
+
+class Absent(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with somebody's code."""
+    directory = tmp_path_factory.mktemp("somebody")
+    (directory / "somebodys.py").write_text(NET)
+    return directory
+
+
+def dfkd(place: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    """`dfkd export-teacher` in that directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "service.cli", "export-teacher", *arguments],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, str(ROOT)]))},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(place: Path) -> subprocess.CompletedProcess[str]:
+    """The net as ONNX, said in JSON."""
+    done = dfkd(place, "somebodys:build", "--input", "1,32,32", "--json")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_it_says_that_it_runs_code_and_keeps_that_codes_words_off_the_output(
+    exported: subprocess.CompletedProcess[str], place: Path
+) -> None:
+    assert "importing and running somebodys:build: your code, on this machine" in exported.stderr
+    assert "said by somebody's code" in exported.stderr
+    told = json.loads(exported.stdout)
+    assert Path(told["path"]) == Path("teacher.onnx")
+    assert told["file"]["bytes"] == (place / "teacher.onnx").stat().st_size
+
+
+def test_the_service_sees_what_was_told_and_takes_the_job(
+    exported: subprocess.CompletedProcess[str], place: Path, http: httpx.Client
+) -> None:
+    body = [
+        ("spec", spec_text({"student": {"architecture": "lenet5_half"}})),
+        ("teacher", (place / "teacher.onnx").read_bytes()),
+    ]
+    response = post_parts(http, body)
+    assert response.status_code == 202, response.text
+    inspection = response.json()["teacher"]["inspection"]
+    assert inspection["batchnorm"] == {"status": "present", "present": 1}
+    told = json.loads(exported.stdout)["inspection"]
+    assert {name: told[name] for name in ("format", "opset", "parameters", "input_shape", "num_classes")} == {
+        name: inspection[name] for name in ("format", "opset", "parameters", "input_shape", "num_classes")
+    }
+    http.post(f"/jobs/{response.json()['id']}/cancel")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere.pt"], "there is no file 'nowhere.pt', and it is not package.module:name"),
+        (["somebodys:build"], "the shape of one image is not known"),
+        (["somebodys:broken", "--input", "1,32,32"], "RuntimeError: of somebody's own making"),
+        (["somebodys.py", "--input", "1,32,32"], "no checkpoint that PyTorch can read"),
+    ],
+)
+def test_what_is_wrong_is_said(place: Path, arguments: list[str], words: str) -> None:
+    done = dfkd(place, *arguments, "-o", "never")
+    assert done.returncode in {2, 4}
+    assert words in " ".join(done.stderr.split())
+    assert not (place / "never").exists()
+
+
+def test_without_torch_it_says_what_to_install(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_TORCH)
+    done = dfkd(place, "somebodys:build", "--input", "1,32,32", path=str(tmp_path))
+    assert done.returncode == 2
+    assert "this command needs torch" in done.stderr
+    assert "dfkd[worker]" in done.stderr
