@@ -15,7 +15,6 @@ from jobs.schemas import JobState
 from tests.builders import digest
 from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, gone, processes_with, until
-from tests.worker.scripted_runner import DEPTH
 from worker.attempt import Ending
 from worker.ending import Conclusion
 from worker.heartbeat import Heartbeat
@@ -32,19 +31,6 @@ def test_a_job_that_is_done_is_published(roaming_bench: Bench) -> None:
     assert [warning.code for warning in job.warnings] == ["slow-day"]
     assert [event.data["step"] for event in roaming_bench.told(job, "checkpoint")] == [5, 10, 15, 20]
     assert roaming_bench.workspaces() == []
-
-
-def test_what_running_a_teacher_showed_is_kept_with_it(bench: Bench) -> None:
-    bench.submit()
-    job = bench.attempt("done")
-    assert bench.store.get_teacher(job.teacher.id).inspection == {"depth": DEPTH}
-
-
-def test_a_runner_cannot_say_of_a_teacher_what_none_can_be(bench: Bench) -> None:
-    bench.submit()
-    job = bench.attempt("nonsense")
-    assert job.state is JobState.SUCCEEDED
-    assert "depth" not in bench.store.get_teacher(job.teacher.id).inspection
 
 
 def test_best_and_progress_show_the_same_newest_score_of_the_published_student(bench: Bench) -> None:
@@ -313,13 +299,6 @@ def test_a_file_outside_the_workspace_is_neither_published_nor_kept(bench: Bench
     assert job.state is JobState.QUEUED
     assert "not in the workspace" in bench.told(job, "released")[0].data["reason"]
     assert bench.told(job, "checkpoint") == []
-
-
-def test_samples_are_published_when_the_spec_asks_for_them(bench: Bench) -> None:
-    bench.submit(export={"samples": True})
-    job = bench.attempt("done")
-    (samples,) = (ref for ref in job.artifacts if ref.name == "samples.png")
-    assert (samples.media_type, bench.artifact(job, "samples.png")) == ("image/png", b"samples")
 
 
 @pytest.mark.parametrize("act", ["incomplete", "liar", "generous"])
