@@ -90,7 +90,7 @@ def delete_teacher(store: Store, artifacts: ArtifactStore, teacher: TeacherRef, 
 def test_a_deleted_job_leaves_nothing_at_all(store: Store, artifacts: ArtifactStore, tmp_path: Path) -> None:
     before = everything(store, artifacts, tmp_path)
     teacher = teacher_of(artifacts, "a teacher")
-    job = finished(store, artifacts, submitted(store, teacher, key="a key"), student="a student")
+    job = finished(store, artifacts, submitted(store, teacher, key="a-key"), student="a student")
     assert everything(store, artifacts, tmp_path) != before
     receipt = delete(store, artifacts, job)
     assert everything(store, artifacts, tmp_path) == before
@@ -152,7 +152,7 @@ def test_a_deleted_teacher_takes_the_checkpoints_and_leaves_the_students(
 ) -> None:
     before = everything(store, artifacts, tmp_path)
     teacher = teacher_of(artifacts, "a teacher").model_copy(update={"inspection": {"input_name": "of a client"}})
-    job = finished(store, artifacts, submitted(store, teacher, key="a key"), student="a student")
+    job = finished(store, artifacts, submitted(store, teacher, key="a-key"), student="a student")
     receipt = delete_teacher(store, artifacts, teacher)
     assert sorted(file.was for file in receipt.files) == [["checkpoint"], ["checkpoint"], ["teacher"]]
     assert set(artifacts.digests()) == {job.artifacts[0].sha256}
@@ -262,7 +262,7 @@ def test_the_receipt_of_a_job_is_the_same_whoever_else_has_its_teacher(store: St
         teacher = teacher_of(artifacts, "a teacher")
         if shared:
             other = submitted(store.of(UMBRELLA), teacher)
-        job = submitted(store.of(ACME), teacher, key="the same text")
+        job = submitted(store.of(ACME), teacher, key="the-same-text")
         store.request_cancel(job.id)
         receipts.append(told_alike(delete(store, artifacts, job, ACME), teacher))
     assert receipts[0] == receipts[1]
