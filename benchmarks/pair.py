@@ -244,7 +244,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     pair = Pair(arguments.teacher, arguments.student, arguments.set, arguments.folded)
     if arguments.single is None:
-        output = arguments.output or RESULTS / f"{pair.teacher}_{pair.student}.json"
+        name = f"{pair.teacher}_{pair.student}{'_folded' if pair.folded else ''}.json"
+        output = arguments.output or RESULTS / name
         run_pair(pair, arguments.seeds, threads=arguments.threads, output=output, at_once=arguments.at_once)
     else:
         arguments.output.write_text(json.dumps(measure_seed(pair, arguments.single)))
