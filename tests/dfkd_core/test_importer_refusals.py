@@ -371,12 +371,16 @@ def test_attributes_that_hold_graphs_are_seen_whatever_their_type_says(tmp_path:
 
 
 def test_a_graph_that_only_a_larger_computer_could_run_is_refused(tmp_path: Path) -> None:
-    chain = [node("Exp", ["images" if at == 0 else f"e{at - 1}"], [f"e{at}"]) for at in range(9)]
-    pooled = [node("GlobalAveragePool", ["e8"], ["p"]), node("Flatten", ["p"], ["logits"])]
-    wide = model([*chain, *pooled], shape=["batch", 4, 4096, 4096])
+    chain = [node("Exp", ["images" if at == 0 else f"e{at - 1}"], [f"e{at}"]) for at in range(17)]
+    pooled = [node("GlobalAveragePool", ["e16"], ["p"]), node("Flatten", ["p"], ["logits"])]
+    wide = model([*chain, *pooled], shape=["batch", 2, 4096, 4096])
     assert "too large" in refused(wide, tmp_path / "wide.onnx").detail
-    busy = [node("Transpose", ["images"], ["t"], perm=[0, 1, 3, 2]), node("MatMul", ["images", "t"], ["e8"]), *pooled]
-    assert "multiply-adds" in refused(model(busy, shape=["batch", 7, 4096, 4096]), tmp_path / "busy.onnx").detail
+    factors = ["t", *(f"m{at}" for at in range(8))]
+    products = [
+        node("MatMul", [factor, "t"], [made]) for factor, made in zip(factors, [*factors[1:], "e16"], strict=True)
+    ]
+    busy = [node("Transpose", ["images"], ["t"], perm=[0, 1, 3, 2]), *products, *pooled]
+    assert "multiply-adds" in refused(model(busy, shape=["batch", 2, 4096, 4096]), tmp_path / "busy.onnx").detail
 
 
 def test_constants_that_are_computed_have_a_limit_together(tmp_path: Path) -> None:

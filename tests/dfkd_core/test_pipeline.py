@@ -144,15 +144,15 @@ def test_what_is_published_says_nothing_of_where_it_was_made(outcome: Outcome, t
     model = onnx.load(files["student.onnx"])
     assert (list(model.metadata_props), model.doc_string, model.graph.doc_string) == ([], "", "")
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
-    assert traces_in(f"made at {tmp_path} by hand".encode(), tmp_path) == [str(tmp_path)]  # it can be seen
+    assert str(tmp_path) in traces_in(f"made at {tmp_path} by hand".encode(), tmp_path)  # it can be seen
 
 
 def test_a_narrowed_teacher_carries_nothing_of_the_files_own_notes(teacher: Path, tmp_path: Path) -> None:
     model = onnx.load(teacher)
     model.doc_string = model.graph.doc_string = "a-canary of somebody"
     model.metadata_props.add(key="a-canary", value="/home-of/somebody")
-    for node in model.graph.node:
-        node.doc_string = node.name = f"a-canary {node.op_type}"
+    for number, node in enumerate(model.graph.node):
+        node.doc_string = node.name = f"a-canary {number}"
         node.metadata_props.add(key="stack_trace", value="a-canary")
     noted = tmp_path / "noted.onnx"
     noted.write_bytes(model.SerializeToString())

@@ -86,7 +86,7 @@ def test_residual_networks_take_any_size(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_catalogue() -> None:
-    with pytest.raises(StudentError, match="alexnet") as refusal:
+    with pytest.raises(StudentError, match="no architecture of this name") as refusal:
         describe("alexnet", input_shape=(3, 32, 32), num_classes=10)
     assert refusal.value.pointer == "/student/architecture"
     assert all(name in (refusal.value.hint or "") for name in ARCHITECTURES)

@@ -167,6 +167,12 @@ INPUTS = [
             "a Transpose": stored(
                 flattened([node("Transpose", ["images"], perm=[0, 1, 3, 2])], shape=["batch", 4, 4096, 4096])
             ),
+            "outer product of constants": lambda: asks_for_much(
+                node("Add", ["a", "b"], ["c"]),
+                node("Add", ["images", "c"]),
+                a=np.zeros((2**18, 1), np.float32),
+                b=np.zeros((1, 2**18), np.float32),
+            ),
         },
         OPERATOR,
         hint=True,
@@ -174,12 +180,6 @@ INPUTS = [
     *bad(
         "B-113",
         {
-            "outer product of constants": lambda: asks_for_much(
-                node("Add", ["a", "b"], ["c"]),
-                node("Add", ["images", "c"]),
-                a=np.zeros((2**18, 1), np.float32),
-                b=np.zeros((1, 2**18), np.float32),
-            ),
             "64 values of 30 million": stored(
                 flattened(
                     [
