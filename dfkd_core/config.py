@@ -233,8 +233,8 @@ class Training(Frozen):
     )
     renormalise: bool = Field(
         True,
-        description="Where no layer of the student normalises, train it with BatchNorms behind its convolutions, which "
-        "are folded into them before it leaves; published: false.",
+        description="Where the student is deep and no layer of it normalises, train it with BatchNorms behind its "
+        "convolutions, which are folded into them before it leaves; published: false.",
     )
     gradient_clip: Positive | None = 5.0
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")

@@ -1,14 +1,28 @@
 """Forwards with something around them: eval mode for a while, what one layer reads, in which order layers run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dfkd_core.engine import widened
 
 COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+Wanted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Mean and variance of each channel, (channels,) both, from those of what reaches a BatchNorm."""
+
+
+@contextmanager
+def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Hooks that are gone afterwards."""
+    kept = list(handles)
+    try:
+        yield
+    finally:
+        for handle in kept:
+            handle.remove()
 
 
 @contextmanager
@@ -25,26 +39,41 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """What the network says of images (N, C, H, W), and what its `layer` reads for that: (N, F), at least float32."""
     seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    try:
+    with hooked([layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))]):
         outputs: Tensor = network(images)
-    finally:
-        hook.remove()
     return outputs, widened(seen[0]).flatten(1)
 
 
 def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
     """The layers with weights by name, in the order in which they run; empty where one runs twice."""
     order: list[str] = []
-    handles = [
+    handles = (
         module.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
         for name, module in network.named_modules()
         if isinstance(module, COMPUTING)
-    ]
-    try:
-        with torch.no_grad(), evaluating(network):
-            network(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    )
+    with hooked(handles), torch.no_grad(), evaluating(network):
+        network(images)
     return {name: network.get_submodule(name) for name in order} if len(set(order)) == len(order) else {}
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, wanted: Mapping[nn.BatchNorm2d, Wanted], images: Tensor) -> None:
+    """Let BatchNorms take their statistics from `images` (N, C, H, W), in the order in which they run.
+
+    Each gets the scale and the shift that give its channels the moments that are `wanted` of it in eval mode.
+    """
+
+    def settle(norm: nn.BatchNorm2d, maps: Tensor) -> None:
+        variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        wanted_mean, wanted_variance = wanted[norm](mean, variance)
+        norm.weight.copy_((wanted_variance + norm.eps).sqrt())
+        norm.bias.copy_(wanted_mean)
+
+    handles = (norm.register_forward_pre_hook(lambda norm, inputs: settle(norm, inputs[0])) for norm in wanted)
+    with hooked(handles), evaluating(network):
+        network(images)

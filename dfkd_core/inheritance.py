@@ -4,10 +4,12 @@ The two networks fit when they run the same kinds of layers in the same order an
 as wide. Then the teacher is narrowed to the student's channel counts, and weights and statistics are copied.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.forward import evaluating, layers_in_order
+from dfkd_core.forward import calibrate, layers_in_order
 from dfkd_core.narrowing import Narrowed, Original, narrow
 
 Kind = tuple[object, ...]
@@ -66,26 +68,16 @@ def _copy(source: nn.Module, target: nn.Module) -> Tensor | None:
     return bias
 
 
-@torch.no_grad()
 def _settle(student: nn.Module, ours: list[nn.Module], biases: dict[int, Tensor | None], images: Tensor) -> None:
     """Let every BatchNorm add the bias that its convolution lost and otherwise pass `images` on as they are."""
-    before = dict(zip(map(id, ours[1:]), ours, strict=False))
 
-    def settle(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        bias = biases.get(id(before.get(id(norm))))
-        variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        norm.weight.copy_((variance + norm.eps).sqrt())
-        norm.bias.copy_(mean if bias is None else mean + bias)
+    def with_bias(mean: Tensor, variance: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        return mean if bias is None else mean + bias, variance
 
-    handles = [layer.register_forward_pre_hook(settle) for layer in ours if isinstance(layer, nn.BatchNorm2d)]
-    try:
-        with evaluating(student):
-            student(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    before = zip([None, *ours], ours, strict=False)
+    wanted = {
+        layer: partial(with_bias, bias=biases.get(id(last)))
+        for last, layer in before
+        if isinstance(layer, nn.BatchNorm2d)
+    }
+    calibrate(student, wanted, images)

@@ -7,17 +7,18 @@ teacher's channel has (Jordan et al.: *REPAIR: REnormalizing Permuted Activation
 https://arxiv.org/abs/2211.08403), and learns on.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from dfkd_core.forward import evaluating, layers_in_order
+from dfkd_core.forward import Wanted, calibrate, evaluating, hooked, layers_in_order
 
 NORMALISING = (_NormBase, nn.GroupNorm, nn.LayerNorm)
+MIN_DEPTH = 5
+"""Convolutions: fewer pass the signal on well enough, and BatchNorms cost short runs accuracy."""
 
 
 class NormalisedConv2d(nn.Sequential):
@@ -49,6 +50,11 @@ def is_normalised(network: nn.Module) -> bool:
     return any(isinstance(module, NORMALISING) for module in network.modules())
 
 
+def is_deep(network: nn.Module) -> bool:
+    """Whether its signal passes so many convolutions that something has to set it right."""
+    return sum(isinstance(module, nn.Conv2d) for module in network.modules()) >= MIN_DEPTH
+
+
 def renormalise(student: nn.Module) -> None:
     """Put a BatchNorm, as PyTorch starts it, behind every convolution."""
     for name, module in list(student.named_modules()):
@@ -73,39 +79,18 @@ def repair(student: nn.Module, teacher: nn.Module, images: Tensor) -> None:
     theirs = _channels(teacher, images)
     ours = [layer for layer in layers_in_order(student, images[:1]).values() if isinstance(layer, nn.Conv2d)]
     of_layer = dict(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else {}
-    norms = [module for module in student.modules() if isinstance(module, NormalisedConv2d)]
-    with _calibrating(norms, of_layer), torch.no_grad(), evaluating(student):
-        student(images)
+    wanted: dict[nn.BatchNorm2d, Wanted] = {}
+    for module in student.modules():
+        if isinstance(module, NormalisedConv2d):
+            convolution, norm = module
+            assert isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, nn.BatchNorm2d)
+            wanted[norm] = partial(_moments, channels=_cut_out(of_layer.get(convolution), convolution))
+    calibrate(student, wanted, images)
 
 
-@contextmanager
-def _calibrating(norms: list[NormalisedConv2d], of_layer: Mapping[nn.Conv2d, Channels]) -> Iterator[None]:
-    """While open, each BatchNorm takes its statistics from what reaches it; in the order in which they run."""
-
-    def calibrate(convolution: nn.Conv2d, norm: nn.BatchNorm2d, maps: Tensor) -> None:
-        variance, mean = torch.var_mean(maps, dim=(0, 2, 3), correction=0)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.running_mean.copy_(mean)
-        norm.running_var.copy_(variance)
-        wanted = _cut_out(of_layer.get(convolution), convolution)
-        wanted_mean, wanted_variance = (mean, variance) if wanted is None else wanted
-        norm.weight.copy_((wanted_variance + norm.eps).sqrt())
-        norm.bias.copy_(wanted_mean)
-
-    handles = []
-    for module in norms:
-        convolution, norm = module
-        handles.append(
-            norm.register_forward_pre_hook(
-                lambda norm, inputs, convolution=convolution: calibrate(convolution, norm, inputs[0])
-            )
-        )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _moments(mean: Tensor, variance: Tensor, *, channels: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    return (mean, variance) if channels is None else channels
 
 
 def _cut_out(channels: Channels | None, convolution: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
@@ -130,11 +115,6 @@ def _channels(teacher: nn.Module, images: Tensor) -> list[Channels]:
         bias = layer.bias if isinstance(layer.bias, Tensor) else None
         found.append(Channels(mean, variance, bias))
 
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        with evaluating(teacher):
-            teacher(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with hooked(layer.register_forward_hook(note) for layer in layers), evaluating(teacher):
+        teacher(images)
     return found

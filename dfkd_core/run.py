@@ -14,6 +14,7 @@ from dfkd_core.batch import Batch
 from dfkd_core.collapse import CollapseGuard
 from dfkd_core.config import DistillConfig, Training
 from dfkd_core.engine import Engine
+from dfkd_core.forward import hooked
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.probe import Probe
@@ -223,9 +224,5 @@ def counting_teacher_images(run: Run) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         run.counters.teacher_images += len(inputs[0])
 
-    handles = [teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.examiner}]
-    try:
+    with hooked(teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.examiner}):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -14,7 +14,7 @@ from dfkd_core.inheritance import inherit
 from dfkd_core.layers import Initialiser, NetworkDescription
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.procedural import procedural_images
-from dfkd_core.renormalise import is_normalised, renormalise, repair
+from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 
@@ -54,15 +54,16 @@ def prepare_student(
 ) -> Student:
     """The student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
 
-    `description` is None for a narrowed teacher. `normalised`: where no layer of it normalises, BatchNorms are put
-    behind its convolutions, which `renormalise.fold` takes away again; its parameters are counted without them.
+    `description` is None for a narrowed teacher. `normalised`: where it is deep and no layer of it normalises,
+    BatchNorms are put behind its convolutions, which `renormalise.fold` takes away again; its parameters are counted
+    without them.
     Raises StudentError or StudentNotSmaller.
     """
     if description is None:
         found = _narrowed(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
     else:
         found = _named(spec, description, teacher, streams=streams)
-    if normalised and not is_normalised(found.network):
+    if normalised and is_deep(found.network) and not is_normalised(found.network):
         renormalise(found.network)
         if found.init == "teacher":
             repair(found.network, teacher.network, _images(teacher, streams))

@@ -19,7 +19,7 @@ from dfkd_core import losses
 from dfkd_core.config import Training
 from dfkd_core.engine import widened
 from dfkd_core.errors import RequirementError
-from dfkd_core.forward import evaluating, layers_in_order
+from dfkd_core.forward import evaluating, hooked, layers_in_order
 from dfkd_core.teachers.teacher import Teacher
 
 Size = tuple[int, int]  # height, width
@@ -120,11 +120,8 @@ def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iter
     leaves = [module for module in network.modules() if not any(module.children())] if maps else []
     handles = [leaf.register_forward_hook(keep_map) for leaf in leaves]
     handles += [] if layer is None else [layer.register_forward_hook(keep_features)]
-    try:
+    with hooked(handles):
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _feature_layers(student: nn.Module, teacher: Teacher) -> tuple[nn.Module, nn.Module] | None:

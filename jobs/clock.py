@@ -12,6 +12,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+DAY_SECONDS = 86400.0
+
 
 class UtcTime(TypeDecorator[datetime]):
     """An aware UTC datetime on both databases, to the millisecond on SQLite."""

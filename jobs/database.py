@@ -51,6 +51,7 @@ class Database:
         self._writer = self._engine.execution_options(dfkd_writes=True)
         snapshot = {} if self.dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
         self._reader = self._engine.execution_options(**snapshot)
+        self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
 
     def upgrade(self, revisions: Revisions) -> None:
         """Bring the tables to the newest revision; any number of processes may do this at once. SchemaRefused."""
@@ -77,6 +78,20 @@ class Database:
                 _raise_unless_transient(error, attempt)
         raise AssertionError("unreachable")
 
+    def glance(self, work: Callable[[Connection], T]) -> T | None:
+        """Run `work`, which reads a few rows by their keys, on one snapshot; None where that would mean to wait.
+
+        For an event loop: with SQLite a thread costs more than what it would do. A database elsewhere always makes one
+        wait. Failures are for `read` to deal with.
+        """
+        if self._glancer is None:
+            return None
+        try:
+            with self._glancer.connect() as connection:
+                return work(connection)
+        except (DBAPIError, PoolTimeout):
+            return None
+
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in one write transaction.
 
@@ -101,6 +116,8 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self._engine.dispose()
+        if self._glancer is not None:
+            self._glancer.dispose()
 
     def _alone(self, connection: Connection) -> AbstractContextManager[None]:
         """Nobody else changes the tables; on SQLite a write transaction is alone anyway."""
@@ -176,6 +193,19 @@ def _sqlite_engine(url: str, path: str | None) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _impatient_engine(url: str) -> Engine:
+    """One connection that reads, and neither waits for a lock nor for its turn."""
+    engine = create_engine(url, connect_args={"timeout": 0.0}, pool_size=1, max_overflow=0, pool_timeout=0)
+    event.listen(engine, "connect", _prepare_glances)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_glances(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA query_only=ON").close()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

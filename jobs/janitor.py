@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.artifacts import ArtifactStore
+from jobs.clock import DAY_SECONDS
 from jobs.errors import ArtifactNotFound
 from jobs.metrics import JANITOR_BYTES
 from jobs.store import Store
 
 log = logging.getLogger(__name__)
 
-DAY_SECONDS = 86400.0
 
 Verb = Literal["expire", "quarantine", "discharge", "delete", "lost"]
 

@@ -45,7 +45,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 def postgres_engine(url: str) -> Engine:
     """An engine whose connections give up soon."""
     limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS}
-    engine = create_engine(url, pool_size=10, max_overflow=10, pool_timeout=3, connect_args=limits)
+    engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=3, connect_args=limits)
     event.listen(engine, "do_connect", _connect)
     return engine
 

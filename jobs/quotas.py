@@ -13,13 +13,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, or_, select, union
 
 from jobs import tables, usage
-from jobs.clock import elapsed_seconds, now, today
+from jobs.clock import DAY_SECONDS, elapsed_seconds, now, today
 from jobs.errors import Overtaken, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
 from jobs.schemas import JobState
 from jobs.teachers import is_live
 
-DAY_SECONDS = 86400.0
 WAITING = (JobState.QUEUED, JobState.PAUSED)
 """What counts as queued: otherwise a tenant could pause, submit more, and resume."""
 
@@ -75,8 +74,9 @@ def merged(row: Row[Any], defaults: Quotas) -> Quotas:
     return Quotas(**asdict(defaults) | own)
 
 
-def standing(connection: Connection, tenant: str, limits: Quotas) -> dict[Quota, Use]:
+def standing(connection: Connection, tenant: str, defaults: Quotas) -> dict[Quota, Use]:
     """Every quota of a tenant, and what it has used of it."""
+    limits = of_tenant(connection, tenant, defaults)
     used = {
         Quota.QUEUED_JOBS: _num_jobs(connection, tenant, *WAITING),
         Quota.RUNNING_JOBS: _num_jobs(connection, tenant, JobState.RUNNING),

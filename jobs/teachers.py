@@ -11,7 +11,6 @@ Whoever changes who has a teacher, or relies on it, locks its row first, before 
 """
 
 import json
-import re
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +31,7 @@ from sqlalchemy import (
 )
 
 from jobs import tables
+from jobs.blobs import is_digest
 from jobs.callers import DEFAULT_TENANT
 from jobs.clock import now
 from jobs.database import Transaction, dialect_insert
@@ -39,7 +39,6 @@ from jobs.errors import TeacherNotFound
 from jobs.rows import json_text, teacher_from_row
 from jobs.schemas import DEPTH, TERMINAL, TeacherRef
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NOTHING = "{}"
 
 _teachers, _held = tables.teachers, tables.tenant_teachers
@@ -67,7 +66,7 @@ _ONE_TEACHER: Select[Any] = (
 
 def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> TeacherRef:
     """One teacher of a tenant; TeacherNotFound."""
-    if not _SHA256.fullmatch(teacher_id):
+    if not is_digest(teacher_id):
         raise TeacherNotFound(teacher_id)
     row = connection.execute(_ONE_TEACHER, {"tenant": tenant, "id": teacher_id}).one_or_none()
     if row is None:
@@ -104,7 +103,7 @@ def use(connection: Connection, tenant: str, teacher_id: str) -> None:
 
 def lock(connection: Connection, teacher_id: str, *, alone: bool = True) -> None:
     """Until the transaction ends, nobody comes to have a teacher or ceases to; not `alone`: nobody ceases to."""
-    if _SHA256.fullmatch(teacher_id):
+    if is_digest(teacher_id):
         row = select(_teachers.c.id).where(_teachers.c.id == teacher_id)
         connection.execute(row.with_for_update(read=not alone)).one_or_none()
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, select, union
+from sqlalchemy import select, union
 
 from jobs import quotas, tables
 from jobs.database import Database, Transaction, dialect_insert
@@ -20,11 +20,7 @@ class Tenants:
 
     def standing(self, tenant: str) -> dict[Quota, Use]:
         """Every quota of a tenant, and what it has used of it; of one that nobody has heard of, too."""
-
-        def work(connection: Connection) -> dict[Quota, Use]:
-            return quotas.standing(connection, tenant, quotas.of_tenant(connection, tenant, self._defaults))
-
-        return self._database.read(work)
+        return self._database.read(lambda connection: quotas.standing(connection, tenant, self._defaults))
 
     def names(self) -> list[str]:
         """Tenants that have jobs, or limits of their own."""

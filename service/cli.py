@@ -5,7 +5,6 @@ cancelled · 4 the service refused · 5 the service cannot be reached · 6 the t
 damaged or could not be written · 130 interrupted; the job goes on.
 """
 
-import re
 import sys
 from enum import IntEnum
 from pathlib import Path
@@ -17,12 +16,15 @@ from pydantic import TypeAdapter
 from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
 from jobs.artifacts import open_artifacts
+from jobs.blobs import is_digest
+from jobs.clock import DAY_SECONDS
 from jobs.errors import LedgerError, LedgerUnavailable
-from jobs.janitor import DAY_SECONDS, clean
+from jobs.janitor import clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import display, key_commands, ledger_commands, purge_commands, teacher_commands, tenant_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from service.command_options import DEFAULT_URL, AsJson, Url
 from service.teacher_options import told_of_teacher
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -57,15 +59,12 @@ app.command()(teacher_commands.export_teacher)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
-Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Where the service is.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the files; created if absent.")]
 Timeout = Annotated[float | None, typer.Option("--timeout", help="Give up waiting after so many seconds.", min=0)]
 Key = Annotated[
     str | None, typer.Option("--idempotency-key", help="The same command under the same key makes one job, for a day.")
 ]
-DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -381,7 +380,7 @@ def _teacher(text: str) -> Path | str:
     path = Path(text)
     if path.is_file():
         return path
-    if re.fullmatch(r"[0-9a-f]{64}", text):
+    if is_digest(text):
         return text
     raise overrides.BadOption(f"there is no file {text!r}, and it is not the id of a teacher")
 

@@ -14,6 +14,7 @@ from fastapi import Depends, Path, Request
 
 from jobs.artifacts import ArtifactStore
 from jobs.belongings import Belongings
+from jobs.blobs import is_digest
 from jobs.callers import Caller
 from jobs.errors import JobNotFound, TeacherNotFound
 from jobs.settings import Settings
@@ -21,7 +22,6 @@ from jobs.store import Store
 from service.keyring import KeyRing
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_INSPECTIONS = 2  # at once: each child may use `inspection_memory_bytes`
 
@@ -63,7 +63,7 @@ async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /j
 
 async def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
     """A teacher id that may be shown to a database; anything else is no teacher of ours."""
-    if not _SHA256.fullmatch(teacher_id):
+    if not is_digest(teacher_id):
         raise TeacherNotFound(teacher_id)
     return teacher_id
 

@@ -20,8 +20,7 @@ from jobs.settings import Settings
 from service.bodies import check_headers
 from service.errors import FrontDeskError, InsufficientScope, Unauthenticated
 from service.keyring import KeyRing
-from service.problem_json import problem_response
-from service.problems import row_for
+from service.problem_json import answered
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -59,7 +58,6 @@ class Gate:
             caller = await self._admitted(request)
             check_headers(request, self._settings)
         except (FrontDeskError, LedgerError) as error:
-            state["problem"] = row_for(error).code  # for `service.metrics`
             await turn_away(error, request, receive, send)
             return
         state["caller"] = caller
@@ -113,6 +111,6 @@ def _own_address(request: Request) -> str:
 
 async def turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
     """Answer before the body is read, and close; `service.unread` sees to it that the answer arrives."""
-    response = problem_response(error, request_id=str(request.state.request_id))
+    response = answered(request, error)
     response.headers["Connection"] = "close"
     await response(request.scope, receive, send)

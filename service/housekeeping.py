@@ -6,8 +6,9 @@ import time
 import anyio
 from anyio import to_thread
 
+from jobs.clock import DAY_SECONDS
 from jobs.errors import LedgerError
-from jobs.janitor import DAY_SECONDS, clean
+from jobs.janitor import clean
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.queue import ring
 from service.dependencies import Desk

@@ -1,31 +1,24 @@
 """`dfkd keys`: make, list and revoke API keys. Runs where the database can be reached, and asks for no key itself."""
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dfkd_core.overrides import BadOption
-from jobs.api_keys import ApiKey, ApiKeys
-from jobs.callers import DEFAULT_TENANT, TENANT, Caller, Scope
-from jobs.settings import settings_from_environment
-from jobs.store import open_store
+from jobs.api_keys import ApiKey
+from jobs.callers import DEFAULT_TENANT, Caller, Scope
+from jobs.clock import DAY_SECONDS
 from service import display
+from service.command_options import AsJson, DataDir, check_tenant, opened_ledger
 
-DAY_SECONDS = 86400.0
 MAX_NAME_CHARACTERS = 64
 
 app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
-
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; DFKD_DATABASE_URL goes first.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
 @app.command()
@@ -40,13 +33,13 @@ def create(  # noqa: PLR0917 - every option of a command is a parameter
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it. It is shown this once: only its digest is kept."""
-    if not TENANT.fullmatch(tenant):
-        raise BadOption("a tenant is 1 to 64 letters, digits, '_', '.' and '-', the first one a letter or digit")
+    check_tenant(tenant)
     if name is not None and not (name.isprintable() and 0 < len(name) <= MAX_NAME_CHARACTERS):
         raise BadOption(f"a name has 1 to {MAX_NAME_CHARACTERS} printable characters")
     caller = Caller(tenant, priority, frozenset(scope or (Scope.JOBS_READ, Scope.JOBS_WRITE)))
-    with _keys(data_dir) as keys:
-        made, key = keys.create(caller, name=name, valid_seconds=None if days is None else days * DAY_SECONDS)
+    with opened_ledger(data_dir) as ledger:
+        valid_seconds = None if days is None else days * DAY_SECONDS
+        made, key = ledger.api_keys.create(caller, name=name, valid_seconds=valid_seconds)
     err.print(f"key {made.id} of {made.tenant} ({', '.join(sorted(made.scopes))}); it is not shown again:")
     out.print(key)
 
@@ -54,8 +47,8 @@ def create(  # noqa: PLR0917 - every option of a command is a parameter
 @app.command("list")
 def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List all keys, the revoked ones too."""
-    with _keys(data_dir) as keys:
-        found = keys.list()
+    with opened_ledger(data_dir) as ledger:
+        found = ledger.api_keys.list()
     if as_json:
         out.print(json.dumps([_as_json(key) for key in found], indent=2))
     else:
@@ -65,17 +58,11 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key.")], data_dir: DataDir = None) -> None:
     """Refuse a key from now on. Services obey within seconds."""
-    with _keys(data_dir) as keys:
-        revoked = keys.revoke(key_id)
+    with opened_ledger(data_dir) as ledger:
+        revoked = ledger.api_keys.revoke(key_id)
     if revoked is None:
         raise BadOption(f"there is no key {key_id!r}; `dfkd keys list` shows what there is")
     out.print(f"{revoked.id} {display.key_state(revoked)}")
-
-
-@contextmanager
-def _keys(data_dir: Path | None) -> Iterator[ApiKeys]:
-    with closing(open_store(settings_from_environment(data_dir))) as store:
-        yield store.api_keys
 
 
 def _as_json(key: ApiKey) -> dict[str, object]:

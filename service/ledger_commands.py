@@ -1,19 +1,16 @@
 """`dfkd db`: the revision of the ledger's tables, and the way to the newest. Runs where the database can be reached."""
 
 from contextlib import closing
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from jobs.settings import settings_from_environment
 from service import display
+from service.command_options import DataDir
 
 app = typer.Typer(help="The tables of the ledger: their revision, and the way to the newest.", no_args_is_help=True)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
-
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; DFKD_DATABASE_URL goes first.")]
 
 
 @app.command()

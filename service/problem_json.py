@@ -40,9 +40,9 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Everything that a route or the framework raises goes through the table."""
-    app.add_exception_handler(FrontDeskError, _handle)
-    app.add_exception_handler(LedgerError, _handle)
-    app.add_exception_handler(DfkdError, _handle)
+    app.add_exception_handler(FrontDeskError, answered)
+    app.add_exception_handler(LedgerError, answered)
+    app.add_exception_handler(DfkdError, answered)
     app.add_exception_handler(RequestValidationError, _handle_validation)
     app.add_exception_handler(HTTPException, _handle_http)
 
@@ -52,7 +52,8 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def _handle(request: Request, error: Exception) -> Response:
+def answered(request: Request, error: Exception) -> Response:
+    """The reply to this request, which ended in `error`."""
     request.state.problem = row_for(error).code  # for `service.metrics`
     return problem_response(error, request_id=request_id_of(request))
 
@@ -63,7 +64,7 @@ def _handle_validation(request: Request, error: Exception) -> Response:
     errors = [
         FieldError("", str(entry["msg"]), parameter=_parameter(entry["loc"])) for entry in error.errors()[:MAX_ERRORS]
     ]
-    return _handle(request, ValidationFailed("A parameter is not valid.", errors=errors))
+    return answered(request, ValidationFailed("A parameter is not valid.", errors=errors))
 
 
 def _parameter(location: tuple[str | int, ...]) -> str:
@@ -76,10 +77,10 @@ def _handle_http(request: Request, error: Exception) -> Response:
     """What routing raises: 404, 405 and whatever Starlette refuses by itself."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _handle(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
+        return answered(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
     if error.status_code == 405:
         allow = ", ".join(allowed_methods(request))
-        return _handle(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
+        return answered(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
     row = BY_CODE["bad-request"] if error.status_code < 500 else BY_CODE["internal"]
     return _response(row, error.status_code, request_id=request_id_of(request), members={"detail": row.meaning})
 

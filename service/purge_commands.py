@@ -1,28 +1,25 @@
 """`dfkd delete`: forget a finished job, or a teacher, and print the receipt."""
 
-import re
 from typing import Annotated
 
 import typer
 
+from jobs.blobs import is_digest
 from service import display
 from service.client import DfkdClient
+from service.command_options import DEFAULT_URL, AsJson, Url
 
 out = display.console(stderr=False)
-
-_TEACHER_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def delete(
     what: Annotated[str, typer.Argument(metavar="ID", help="A finished job, or a teacher that no live job uses.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
-    url: Annotated[
-        str, typer.Option("--url", envvar="DFKD_URL", help="Where the service is.")
-    ] = "http://127.0.0.1:8000",
+    as_json: AsJson = False,
+    url: Url = DEFAULT_URL,
 ) -> None:
     """Delete a finished job, or a teacher, with all that belongs to it. Prints what went, and what stays and why."""
     with DfkdClient(url) as client:
-        receipt = client.delete_teacher(what) if _TEACHER_ID.fullmatch(what) else client.delete(what)
+        receipt = client.delete_teacher(what) if is_digest(what) else client.delete(what)
     if as_json:
         out.print(receipt.model_dump_json(indent=2))
         return

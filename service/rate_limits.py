@@ -31,7 +31,6 @@ from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
 from jobs.settings import Settings
 from service.errors import RateLimited
 from service.gate import turn_away
-from service.problems import row_for
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +87,7 @@ class RateLimits:
             await self.app(scope, receive, send_with_limits)
             return
         RATE_LIMITED.labels(policy.name).inc()
-        error = _refusal(policy, left_seconds)
-        scope["state"]["problem"] = row_for(error).code
-        await turn_away(error, Request(scope), receive, send_with_limits)
+        await turn_away(_refusal(policy, left_seconds), Request(scope), receive, send_with_limits)
 
 
 class Counters:

@@ -3,11 +3,11 @@
 import re
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import BadRequest, FrontDeskError, HeadersTooLarge
-from service.problem_json import problem_response
-from service.problems import row_for
+from service.problem_json import answered
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024  # names and values together
@@ -26,9 +26,7 @@ class RequestLines:
         if error is None:
             await self.app(scope, receive, send)
             return
-        state = scope["state"]
-        state["problem"] = row_for(error).code
-        await problem_response(error, request_id=state["request_id"])(scope, receive, send)
+        await answered(Request(scope), error)(scope, receive, send)
 
 
 def refusal(scope: Scope) -> FrontDeskError | None:

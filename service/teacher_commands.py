@@ -18,6 +18,7 @@ from dfkd_core import overrides
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.inspection import Inspection
 from service import display
+from service.command_options import AsJson
 
 EXPORT_REFUSED = 4
 WORKER_EXTRA = "pip install 'dfkd[worker]', or install torch, onnxruntime and onnxscript beside it."
@@ -51,7 +52,7 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     classes: Annotated[int | None, typer.Option(help="Classes; read from the weights by default.", min=2)] = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.", min=11, max=22)] = 18,
     batch: Annotated[int | None, typer.Option(help="Fixed batch size; any by default.", min=1)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a teacher's file from your network or its weights, check it, and say what the service will see.
 

@@ -4,7 +4,9 @@ import re
 
 from onnx import ModelProto
 
-DYNAMO, LEGACY = "pytorch-dynamo", "pytorch-legacy"
+from dfkd_core.reexport import DYNAMO
+
+LEGACY = "pytorch-legacy"
 KNOWN = {"pytorch", "tf2onnx", "keras2onnx", "skl2onnx", "paddle", "onnxsim", "onnx.quantize", "dfkd"}
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
+from jobs.belongings import Belongings
 from jobs.purges import removed
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
@@ -141,11 +142,13 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
     response_model=JobView,
     responses={200: examples.JOB, 304: examples.NOT_MODIFIED, **problems("job-not-found", "unavailable")},
 )
-def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
+async def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
     """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
-    job = desk.store.get(job_id)
-    position = desk.store.queue_position(job_id) if job.state is JobState.QUEUED else None
-    response = job_response(job, queue_position=position)
+    job = desk.store.glance(job_id)
+    if job is None or job.state is JobState.QUEUED:
+        response = await to_thread.run_sync(_shown, desk.store, job_id)
+    else:
+        response = job_response(job)
     if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):
         kept = {
             name: response.headers[name]
@@ -154,6 +157,11 @@ def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
         }
         return Response(status_code=304, headers=kept)
     return response
+
+
+def _shown(store: Belongings, job_id: str) -> Response:
+    job = store.get(job_id)
+    return job_response(job, queue_position=store.queue_position(job_id) if job.state is JobState.QUEUED else None)
 
 
 @router.post(

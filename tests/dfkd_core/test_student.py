@@ -13,7 +13,7 @@ from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Original
-from dfkd_core.renormalise import NormalisedConv2d, fold
+from dfkd_core.renormalise import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.streams import Streams
 from dfkd_core.student import Student, forget, prepare_student
 from dfkd_core.students import describe
@@ -115,17 +115,22 @@ def test_folded_statistics_are_replaced_by_ones_that_change_nothing() -> None:
     assert torch.allclose(student.eval()(images), folded(images), atol=1e-3)
 
 
-@pytest.mark.parametrize("student", [{"architecture": "lenet5_half"}, {"architecture": "teacher"}])
-def test_a_student_without_normalisation_is_trained_with_batchnorms(student: dict[str, Any]) -> None:
-    teacher = teacher_of("lenet5")
-    plain, found = prepare(teacher, **student), prepare(teacher, normalised=True, **student)
-    assert sum(isinstance(module, NormalisedConv2d) for module in found.network.modules()) == 3
+def test_a_deep_student_without_normalisation_is_trained_with_batchnorms() -> None:
+    teacher = fold_batchnorms(teacher_of("resnet8"))
+    plain, found = prepare(teacher, architecture="teacher"), prepare(teacher, normalised=True, architecture="teacher")
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in plain.network.modules())
+    assert convolutions >= MIN_DEPTH
+    assert sum(isinstance(module, NormalisedConv2d) for module in found.network.modules()) == convolutions
     assert (found.parameters, found.init) == (plain.parameters, "teacher")
     assert fold(found.network).state_dict().keys() == plain.network.state_dict().keys()
 
 
-def test_one_that_normalises_stays_as_it_is() -> None:
-    found = prepare(teacher_of("resnet8"), normalised=True, architecture="teacher")
+@pytest.mark.parametrize(
+    ("teacher", "student"),
+    [("lenet5", "lenet5_half"), ("lenet5", "teacher"), ("resnet8", "teacher")],
+)
+def test_one_that_is_shallow_or_normalises_stays_as_it_is(teacher: str, student: str) -> None:
+    found = prepare(teacher_of(teacher), normalised=True, architecture=student)
     assert not any(isinstance(module, NormalisedConv2d) for module in found.network.modules())
 
 

@@ -201,21 +201,16 @@ INPUTS = [
         pointer="/student/architecture",
         hint=True,
     ),
-    Input(
-        "B-056",
-        "the teacher at width 1",
-        spec(student={"architecture": "teacher", "width": 1.0}),
-        *NOT_SMALLER,
-        pointer="/student/width",
-        hint=True,
-    ),
-    Input(
-        "B-056",
-        "the teacher at width 2",
-        spec(student={"architecture": "teacher", "width": 2.0}),
-        *NOT_SMALLER,
-        pointer="/student/width",
-        hint=True,
+    *(
+        Input(
+            "B-056",
+            f"the teacher at width {width}",
+            spec(student={"architecture": "teacher", "width": float(width)}),
+            *NOT_SMALLER,
+            pointer="/student/width",
+            hint=True,
+        )
+        for width in (1, 2)
     ),
     *wrong("B-056", "student.width", 0, -1, 17, code=INVALID),
     *(

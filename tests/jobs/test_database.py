@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from jobs import tables
 from jobs.database import Transaction
-from jobs.errors import LedgerUnavailable
+from jobs.errors import JobNotFound, LedgerUnavailable
 from jobs.schemas import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
@@ -190,6 +190,28 @@ def test_a_lock_on_sqlite_is_waited_for(sqlite_url: str) -> None:
         thread.join()
     assert len(store.list(10).jobs) == 1
     store.close()
+
+
+def test_a_glance_waits_for_nobody(sqlite_url: str) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    with closing(open_store(Settings(database_url=sqlite_url))) as store:
+        job = submit(store)
+        with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+            writer.execute("BEGIN IMMEDIATE")
+            assert store.glance(job.id) == job == store.get(job.id)
+        with pytest.raises(JobNotFound):
+            store.glance("nobody")
+        store.close()  # or nobody could lock readers out
+        with closing(sqlite3.connect(path, isolation_level=None)) as owner:
+            owner.execute("PRAGMA locking_mode=EXCLUSIVE")
+            owner.execute("BEGIN EXCLUSIVE")
+            assert store.glance(job.id) is None
+        assert store.glance(job.id) == job
+
+
+def test_a_glance_at_a_server_far_away_would_be_a_wait(postgres_url: str) -> None:
+    with closing(open_store(Settings(database_url=postgres_url))) as store:
+        assert store.glance(submit(store).id) is None
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://dfkd@/postgres?host=/nonexistent", "sqlite:////dev/null/x/y"])

@@ -9,7 +9,8 @@ from typing import TypeVar
 import pytest
 
 from jobs.artifacts import ArtifactStore, open_artifacts
-from jobs.janitor import DAY_SECONDS, Act, clean
+from jobs.clock import DAY_SECONDS
+from jobs.janitor import Act, clean
 from jobs.schemas import ArtifactRef, Job, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
