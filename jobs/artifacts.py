@@ -73,10 +73,14 @@ class ArtifactStore:
         return upload
 
     def put_file(self, path: Path) -> tuple[str, int]:
-        """Keep a copy of a file of our own; return its sha256 and size. StorageFull, StorageUnavailable."""
+        """`put` for a file of our own."""
         with open(path, "rb") as source:
-            size = os.fstat(source.fileno()).st_size
-            return self.receive(iter(lambda: source.read(CHUNK_BYTES), b""), size).commit()
+            return self.put(source)
+
+    def put(self, source: BinaryIO) -> tuple[str, int]:
+        """Keep a copy of an open file; return its sha256 and size. StorageFull, StorageUnavailable."""
+        size = os.fstat(source.fileno()).st_size
+        return self.receive(iter(lambda: source.read(CHUNK_BYTES), b""), size).commit()
 
     # Out
 

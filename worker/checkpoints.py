@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import BinaryIO
 
 from jobs.artifacts import ArtifactStore
 from jobs.claims import Claim
@@ -33,10 +34,10 @@ class Checkpoints:
                 log.error("checkpoint lost", extra={"job_id": self._claim.job.id, "reason": str(error)})
         return None
 
-    def keep(self, path: Path, *, step: int) -> bool:
+    def keep(self, file: BinaryIO, *, step: int) -> bool:
         """Resume from this file from now on; drop what is older than the one before. False: fenced out."""
         with self._artifacts.keeping():
-            sha256, _ = self._artifacts.put_file(path)
+            sha256, _ = self._artifacts.put(file)
             held = self._store.record_checkpoint(self._claim.job.id, self._claim.fence, step=step, sha256=sha256)
         if not held:
             self._artifacts.remove_unreferenced([sha256], self._store.referenced)

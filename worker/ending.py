@@ -26,9 +26,9 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Ending, Reason
 from worker.heartbeat import Heartbeat
-from worker.listener import own_file
 from worker.messages import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
 from worker.metrics import Class, note_ending
+from worker.produced import NotOwnFile, open_produced
 from worker.switch import LEASE_OVER
 
 T = TypeVar("T")
@@ -188,10 +188,11 @@ class Conclusion:
             return self._store.succeed(self._job_id, self._claim.fence, artifacts=refs, best=best), refs
 
     def _put(self, name: str, produced: ProducedFile) -> ArtifactRef:
-        path = own_file(self._workspace, produced.path)
-        if path is None:
-            raise FilesRefused(f"{name} is not in the workspace")
-        sha256, num_bytes = self._artifacts.put_file(path)
+        try:
+            with open_produced(self._workspace, produced.path) as file:
+                sha256, num_bytes = self._artifacts.put(file)
+        except (FileNotFoundError, NotOwnFile) as error:
+            raise FilesRefused(f"{name} is not in the workspace") from error
         if (sha256, num_bytes) != (produced.sha256, produced.bytes):
             raise FilesRefused(f"{name} is not the file that was announced")
         return ArtifactRef(name=name, sha256=sha256, bytes=num_bytes, media_type=MEDIA_TYPES[name])

@@ -16,16 +16,11 @@ from jobs.errors import LedgerError
 from worker.checkpoints import Checkpoints
 from worker.journal import Journal
 from worker.messages import Message, MessageReader, UpdateMessage
+from worker.produced import NotOwnFile, open_produced
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-
-
-def own_file(workspace: Path, path: Path) -> Path | None:
-    """The file that a runner names, if it lies in its workspace: it may name no other of this host."""
-    resolved = path.resolve()
-    return resolved if resolved.is_file() and resolved.is_relative_to(workspace.resolve()) else None
 
 
 class Listener:
@@ -84,20 +79,18 @@ class Listener:
         self._journal.take(message)
 
     def _keep_checkpoint(self, path: Path, *, step: int) -> None:
-        own = own_file(self._workspace, path)
-        if own is not None:
-            self._guarded(lambda: self._checkpoints.keep(own, step=step))
-        elif path.exists():
-            log.warning("checkpoint refused", extra={"path": str(path)[:200]})
-        else:
+        try:
+            with open_produced(self._workspace, path) as file:
+                self._guarded(lambda: self._checkpoints.keep(file, step=step))
+        except FileNotFoundError:
             log.debug("checkpoint was replaced before it was taken")
+        except NotOwnFile as error:
+            log.warning("checkpoint refused", extra={"reason": str(error)[:200]})
 
     def _guarded(self, write: Callable[[], bool]) -> None:
         """A fenced write in mid-run: False ends the attempt, trouble with the ledger or the disk does not."""
         try:
             if not write():
                 self.fenced_out = True
-        except FileNotFoundError:
-            log.debug("checkpoint was replaced while it was taken")
         except LedgerError as error:
             log.warning("ledger write failed", extra={"reason": str(error)})

@@ -39,12 +39,13 @@ def finished(store: Store, *, tenant: str) -> Job:
 
 
 def ask(belongings: Belongings, name: str, job_id: str) -> Any:
-    return getattr(belongings, name)(job_id)
+    found = getattr(belongings, name)(job_id)
+    return belongings.get(job_id) if name == "glance" and found is None else found  # as the service does
 
 
 def test_the_questions_about_one_job_are_these() -> None:
     assert WITH_A_JOB_ID == [
-        "delete", "events", "get", "last_checkpoint", "queue_position", "request_cancel", "request_pause",
+        "delete", "events", "get", "glance", "last_checkpoint", "queue_position", "request_cancel", "request_pause",
         "request_resume",
     ]  # fmt: skip
 
