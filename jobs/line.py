@@ -12,9 +12,23 @@ Tenants that have all the running jobs or all the device-seconds of the day that
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Connection, FromClause, Row, Select, case, func, select, true, tuple_
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Row,
+    Select,
+    bindparam,
+    case,
+    func,
+    select,
+    true,
+    tuple_,
+)
 
 from jobs import quotas, schemas, tables, usage
 from jobs.clock import now
@@ -22,6 +36,7 @@ from jobs.devices import DeviceClass, served_by
 from jobs.quotas import UNLIMITED, Quotas
 from jobs.schemas import JobState
 
+KEPT = 32  # statements of each kind: to build one takes longer than to run it
 SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone
 
 Condition = Callable[[FromClause], list[ColumnElement[bool]]]
@@ -30,6 +45,7 @@ _jobs = tables.jobs
 _GROUP = ("device_class", "spec_version", "priority", "tenant")
 
 
+@lru_cache(maxsize=KEPT)
 def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED) -> Select[Any]:
     """The job that a worker of this class claims now, locked; others that are locked are passed over.
 
@@ -43,6 +59,7 @@ def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMIT
     return _first(dialect, 1, ours, _due, defaults)
 
 
+@lru_cache(maxsize=KEPT)
 def bells(dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED) -> Select[Any]:
     """Jobs that ask for this class, are due and were not rung for lately, as `next_job`."""
 
@@ -54,7 +71,7 @@ def bells(dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas 
 
 def place(connection: Connection, row: Row[Any]) -> int:
     """1 for the queued job that is claimed next; jobs that ask for another device than this one are left out."""
-    groups = connection.execute(_waiting(row)).all()
+    groups = connection.execute(_waiting(DeviceClass(row.device_class)), {"own_number": row.number}).all()
     higher: dict[str, int] = dict.fromkeys((group.tenant for group in groups), 0)
     for group in groups:
         higher[group.tenant] += group.num if group.priority > row.priority else 0
@@ -76,13 +93,14 @@ def _comes_first(group: Row[Any], own: Row[Any]) -> bool:
     return own.served is not None and (group.served is None or group.served < own.served)
 
 
-def _waiting(row: Row[Any]) -> Select[Any]:
-    """Queued jobs by tenant and priority: how many, how many of them older than that of `row`, and the oldest."""
-    older = func.sum(case((_jobs.c.number < row.number, 1), else_=0)).label("older")
+@lru_cache(maxsize=KEPT)
+def _waiting(device_class: DeviceClass) -> Select[Any]:
+    """Queued jobs by tenant and priority: how many, how many of them older than job `own_number`, and the oldest."""
+    older = func.sum(case((_jobs.c.number < bindparam("own_number"), 1), else_=0)).label("older")
     columns = (func.count().label("num"), older, func.min(_jobs.c.number).label("oldest"))
     counted = select(_jobs.c.tenant, _jobs.c.priority, *columns).where(_jobs.c.state == JobState.QUEUED)
-    if row.device_class != DeviceClass.ANY:
-        counted = counted.where(_jobs.c.device_class.in_(served_by(DeviceClass(row.device_class))))
+    if device_class is not DeviceClass.ANY:
+        counted = counted.where(_jobs.c.device_class.in_(served_by(device_class)))
     groups = counted.group_by(_jobs.c.tenant, _jobs.c.priority).cte("waiting")
     tenants = _tenants(groups)
     columns_of_tenants = (tenants.c.running, tenants.c.served)
