@@ -1,9 +1,11 @@
 """Every system by name on one pair, with the same budget of student updates: accuracy, steadiness, seconds, memory.
 
 python -m benchmarks.systems [--only dafl ...]     writes results/systems.json, prints the table of docs/methods.md
+python -m benchmarks.systems --teacher mnist-resnet14 --student teacher --only ddad ...     another pair
 
-LeNet-5 to half LeNet-5 on MNIST from random weights, each method with its own default memory, and no procedural images:
-a system stands for itself here, and nothing of the service's other sources of images hides what it does.
+By default LeNet-5 to half LeNet-5 on MNIST, from random weights. Each method has its own default memory, and there are
+no procedural images: a system stands for itself, and nothing of the service's other sources of images hides what it
+does.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import torch
 from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
 from benchmarks.steadiness import STUDENT, TEACHER
+from benchmarks.teachers import RECIPES
 from dfkd_core.options import MethodName
 from dfkd_core.process import ensure_tuned
 
@@ -25,8 +28,8 @@ COMMON = [
     "distillation.budget.steps=600",
     "distillation.steadiness.evaluations=30",
 ]
-NEED_BATCHNORM = ("ddad",)
-SYSTEMS = {name: [f"distillation.method={name}"] for name in get_args(MethodName) if name not in NEED_BATCHNORM}
+NEED_BATCHNORM = ("ddad",)  # the LeNet has none
+SYSTEMS = get_args(MethodName)
 
 
 def row(name: str, record: dict[str, Any]) -> list[str]:
@@ -56,7 +59,10 @@ def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--only", nargs="+", choices=list(SYSTEMS), default=list(SYSTEMS))
+    parser.add_argument("--teacher", choices=list(RECIPES), default=TEACHER)
+    parser.add_argument("--student", default=STUDENT)
+    alone = [name for name in SYSTEMS if name not in NEED_BATCHNORM]
+    parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=alone)
     parser.add_argument("--output", type=Path, default=RESULTS / "systems.json")
     arguments = parser.parse_args()
     ensure_tuned(arguments.threads)
@@ -64,7 +70,8 @@ def main() -> None:
     records: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
     for name in arguments.only:
         print(f"== {name}", flush=True)
-        pair = Pair(TEACHER, STUDENT, [*COMMON, *SYSTEMS[name], *arguments.set])
+        changes = [*COMMON, f"distillation.method={name}", *arguments.set]
+        pair = Pair(arguments.teacher, arguments.student, changes)
         single = arguments.output.with_suffix(".part.json")
         records[name] = run_pair(
             pair, arguments.seeds, threads=arguments.threads, output=single, at_once=arguments.at_once
