@@ -54,10 +54,10 @@ def test_f01_kill_9_of_the_worker(pair: Deployment, run: Run) -> None:
 
 @fault("F02", short=True, share=0.8)
 def test_f02_kill_9_of_the_runner(single: Deployment, run: Run) -> None:
-    job_id = single.accepted()
+    job_id = single.accepted(steps=2 * STEPS)  # or it may have ended before it is killed
     worker = psutil.Process(single.workers[0].pid)
     with watching(single.client, [job_id]):
-        single.until_step(job_id, run.random.randint(1, STEPS - 15))
+        single.until_step(job_id, run.random.randint(1, STEPS))
         single.runner_of().kill()
         seconds = seconds_until(lambda: "released" in [kind for kind, _ in single.events(job_id)], seconds=10.0)
         single.succeed(job_id)
