@@ -179,7 +179,7 @@ def _note(call: Call, response: httpx.Response) -> None:
         call.etag = response.headers["etag"].strip('"')
     elif call.verb == "upload":
         call.sha256 = response.json()["id"]
-    elif response.content:
+    elif call.verb != "delete" and response.content:  # what is deleted is answered by a receipt
         _note_job(call, response.json())
 
 

@@ -22,7 +22,7 @@ def table(result: dict[str, Any]) -> str:
         f"{hardware['cores_visible']} cores of a machine that did other work besides ({hardware['cpu']}, "
         f"{hardware['memory_gib']} GiB; Python {hardware['python']}, {versions['postgresql']}, "
         f"Redis {versions['redis-server'].split('v=')[-1].split()[0]}, torch {versions['torch']}, Celery "
-        f"{versions['celery']}; seed {result['seed']}, COUNT={result['count']}).",
+        f"{versions['celery']}; seed {result['seed']}).",
         "",
         "| row | fault | planned | run | passed | worst |",
         "|---|---|---|---|---|---|",
