@@ -86,5 +86,5 @@ def broadcast(*shapes: Sequence[int]) -> Shape:
     """The shape that the given ones broadcast to."""
     try:
         return np.broadcast_shapes(*map(tuple, shapes))
-    except ValueError:
+    except (ValueError, RuntimeError):  # the latter: more dimensions than NumPy knows
         raise Unsupported(f"shapes {', '.join(map(str, shapes))} do not fit together") from None

@@ -67,11 +67,18 @@ def _never_measured(node: NodeProto, graph: GraphProto) -> bool:
     """Means of 0 and variances of 1 throughout: what exporters write where there are no statistics."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     constants = {
-        n.output[0]: n.attribute[0].t for n in graph.node if n.op_type == "Constant" and n.attribute[0].HasField("t")
+        name: attribute.t
+        for other in graph.node
+        if other.op_type == "Constant"
+        for name in other.output
+        for attribute in other.attribute
+        if attribute.HasField("t")
     }
-    mean, variance = ((stored | constants).get(name) for name in node.input[3:5])
-    if mean is None or variance is None:
+    values = stored | constants
+    moments = [values[name] for name in node.input[3:5] if name in values]
+    if len(moments) < 2:
         return True
+    mean, variance = moments
     return bool(np.all(array_of(mean) == 0) and np.all(array_of(variance) == 1))
 
 
@@ -101,7 +108,7 @@ def _cut_softmax(graph: GraphProto) -> list[str]:
                 nodes=[line],
                 hint="Export the network without its last sigmoid.",
             )
-        if node.op_type not in PASSING or uses.count(name) > 0:
+        if node.op_type not in PASSING or uses.count(name) > 0 or not node.input:
             return []
         name = node.input[0]
     return []

@@ -15,7 +15,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
 from dfkd_core.graph import attention, elementwise, layers, layout, sampling
 from dfkd_core.graph.batching import gather_rows, rewrite, rewrite_constant
-from dfkd_core.graph.calls import Call, Rule, Unsupported
+from dfkd_core.graph.calls import Call, Rule, Unsupported, front
 from dfkd_core.graph.folding import FOLDS
 from dfkd_core.graph.model import array_of, opset_of, readable
 from dfkd_core.graph.plan import PASSING, Plan, Shape, Step
@@ -34,6 +34,7 @@ ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
 MAX_MACS = 10**12  # for one image; a ViT-L on 384 pixels takes 2e11
 MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
+MAX_PARTS = 4096  # of one split
 MAX_FOLDED = 2**28  # elements of all constants that are computed from others
 MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
@@ -143,18 +144,26 @@ def _constant(walk: Walk, name: str, attributes: dict[str, Any]) -> None:
 
 def _sequence(walk: Walk, node: NodeProto, attributes: dict[str, Any]) -> None:
     """SplitToSequence followed by SequenceAt, the unoptimised form of a chunk, becomes Split."""
+    if not node.input or not node.input[0] or not node.output:
+        raise Unsupported("an input or its output is missing")
     value = walk.values[node.input[0]]
     known = walk.values[node.input[1]].constant if len(node.input) > 1 and node.input[1] else None
+    if known is None or known.dtype.kind not in "iu":
+        raise Unsupported("its index or its sizes are no constants")
     if node.op_type == "SequenceAt":
-        if known is None or not value.parts or not -len(value.parts) <= int(known) < len(value.parts):
-            raise Unsupported("its index is not a constant of the sequence")
-        walk.values[node.output[0]] = walk.values[value.parts[int(known)]]
-        walk.steps.append(Step("Identity", node.name, (value.parts[int(known)],), (node.output[0],), {}))
+        if not value.parts or known.size != 1 or not -len(value.parts) <= known.item() < len(value.parts):
+            raise Unsupported("its index is none of the sequence")
+        part = value.parts[known.item()]
+        walk.values[node.output[0]] = walk.values[part]
+        walk.steps.append(Step("Identity", node.name, (part,), (node.output[0],), {}))
         return
-    if known is None or value.parts or not attributes.get("keepdims", 1):
+    if value.parts or not attributes.get("keepdims", 1):
         raise Unsupported("a split that is not of constant sizes")
-    size = value.shapes[0][int(attributes.get("axis", 0))]
-    sizes = known.tolist() if known.ndim else [min(int(known), size - at) for at in range(0, size, max(1, int(known)))]
+    size = value.shapes[0][front(int(attributes.get("axis", 0)), len(value.shapes[0]))]
+    each = max(1, known.item()) if known.ndim == 0 else 1
+    if (size / each if known.ndim == 0 else known.size) > MAX_PARTS:
+        raise Unsupported(f"a split into more than {MAX_PARTS} parts")
+    sizes = known.tolist() if known.ndim else [min(each, size - at) for at in range(0, size, each)]
     parts = tuple(f"{node.output[0]}/{index}" for index in range(len(sizes)))
     split = NodeProto(op_type="Split", name=node.name, input=[node.input[0], ""], output=parts)
     lengths = np.asarray(sizes, np.int64)
