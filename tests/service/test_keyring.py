@@ -1,6 +1,7 @@
 """What a process knows of the keys: seldom read, soon out of date, and nobody let in on the strength of old news."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -147,6 +148,8 @@ def test_a_key_expires_without_another_look(ledger: Store) -> None:
 def test_without_the_ledger_what_was_known_counts_for_a_while(
     ledger: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger=keyring.log.name)  # whatever other tests' libraries have done to logging
+    monkeypatch.setattr(keyring.log, "disabled", False)
     _, key = ledger.api_keys.create(Caller())
 
     async def act() -> None:
