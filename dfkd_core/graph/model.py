@@ -20,7 +20,7 @@ from dfkd_core.graph.wire import check_wire
 MIN_OPSET, MAX_OPSET = 9, 24
 MAX_IR_VERSION = 13
 MAX_RANK = 8
-MAX_ELEMENTS = 2**40
+MAX_EXTENT = 2**40  # product of all sides of a tensor, those of length 0 left out
 MAX_NAME = 512
 MAX_FILE_BYTES = 2**31 - 1
 
@@ -135,7 +135,7 @@ def check_tensor(tensor: TensorProto) -> None:
             f"tensor {name} has an unsupported data type ({tensor.data_type})", hint="Store float32 weights."
         )
     sizes = [max(1, dim) for dim in tensor.dims]  # an empty tensor may have huge sides, too huge for any array
-    if len(sizes) > MAX_RANK or any(dim < 0 for dim in tensor.dims) or math.prod(sizes) > MAX_ELEMENTS:
+    if len(sizes) > MAX_RANK or any(dim < 0 for dim in tensor.dims) or math.prod(sizes) > MAX_EXTENT:
         raise TeacherInvalid(f"tensor {name} has an invalid shape")
     element, field = stored
     count = math.prod(tensor.dims)

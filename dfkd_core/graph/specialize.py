@@ -160,10 +160,10 @@ def _sequence(walk: Walk, node: NodeProto, attributes: dict[str, Any]) -> None:
     if value.parts or not attributes.get("keepdims", 1):
         raise Unsupported("a split that is not of constant sizes")
     size = value.shapes[0][front(int(attributes.get("axis", 0)), len(value.shapes[0]))]
-    each = max(1, known.item()) if known.ndim == 0 else 1
-    if (size / each if known.ndim == 0 else known.size) > MAX_PARTS:
+    starts = range(0, size, 1 if known.ndim else max(1, known.item()))
+    if (known.size if known.ndim else len(starts)) > MAX_PARTS:
         raise Unsupported(f"a split into more than {MAX_PARTS} parts")
-    sizes = known.tolist() if known.ndim else [min(each, size - at) for at in range(0, size, each)]
+    sizes = known.tolist() if known.ndim else [min(known.item(), size - at) for at in starts]
     parts = tuple(f"{node.output[0]}/{index}" for index in range(len(sizes)))
     split = NodeProto(op_type="Split", name=node.name, input=[node.input[0], ""], output=parts)
     lengths = np.asarray(sizes, np.int64)

@@ -22,7 +22,7 @@ def test_kill_9_of_the_worker(service: Service, teacher: Path, reference: Path, 
     until(lambda: gone(runner), seconds=2.0)  # the runner dies with its worker
     job = service.finish(job)
     assert identical(service, job, reference, tmp_path)
-    assert job.attempt >= 2  # more where an overloaded machine costs the next worker its lease
+    assert job.attempt == 2
     assert service.worker().pid != worker.pid
 
 
