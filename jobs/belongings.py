@@ -18,7 +18,7 @@ from jobs.errors import InvalidTransition
 from jobs.origins import Origin, checkpoint_of
 from jobs.purges import Forgotten
 from jobs.quotas import Quota, Quotas, Use
-from jobs.requests import Keys, Receipt, Standing
+from jobs.requests import Keys, Receipt
 from jobs.rows import event_from_row
 from jobs.schemas import (
     CANCELLING,
@@ -28,6 +28,7 @@ from jobs.schemas import (
     JobSpec,
     JobState,
     JobWarning,
+    Standing,
     TeacherRef,
 )
 
@@ -204,9 +205,9 @@ class Belongings:
         """
         return purges.once(self._database, lambda t: purges.forget_job(t, self._caller, self._tenant, job_id))
 
-    def queue_position(self, job_id: str) -> int | None:
-        """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
-        return self._database.read(lambda connection: queries.position(connection, self._tenant, job_id))
+    def standing_of(self, job_id: str) -> Standing:
+        """One job with its place in the queue; JobNotFound."""
+        return self._database.read(lambda connection: queries.standing(connection, self._tenant, job_id))
 
     def note_download(self, job_id: str, name: str) -> None:
         """Write down that a file of a job is handed out."""

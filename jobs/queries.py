@@ -7,7 +7,7 @@ there. An id that cannot be one is answered without asking the database, which w
 import base64
 import binascii
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
@@ -18,8 +18,8 @@ from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound
 from jobs.origins import Origin, inherited
-from jobs.rows import WARNINGS, append_events, read_jobs, select_jobs
-from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning
+from jobs.rows import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
+from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, Standing
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -28,6 +28,8 @@ _CURSOR = re.compile(r"n([0-9]{1,18})")
 # Built once: building costs more than asking.
 _ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))
 _JOB_OF_TENANT = _ONE_JOB.where(tables.jobs.c.tenant == bindparam("tenant"))
+_SEVERAL_JOBS = select_jobs().where(tables.jobs.c.id.in_(bindparam("ids", expanding=True)))
+_SEVERAL_OF_TENANT = _SEVERAL_JOBS.where(tables.jobs.c.tenant == bindparam("tenant"))
 
 
 def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
@@ -40,6 +42,25 @@ def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
     if not found:
         raise JobNotFound(job_id)
     return found[0]
+
+
+def standings(connection: Connection, tenant: str | None, job_ids: Collection[str]) -> dict[str, Standing]:
+    """Jobs with their places in the queue, by id; those that are not there are left out."""
+    values: dict[str, Any] = {"ids": [job_id for job_id in job_ids if _JOB_ID.fullmatch(job_id)]}
+    statement = _SEVERAL_JOBS if tenant is None else _SEVERAL_OF_TENANT
+    rows = connection.execute(statement, values if tenant is None else values | {"tenant": tenant}).all()
+    return {
+        row.id: Standing(job, line.place(connection, row) if job.state is JobState.QUEUED else None)
+        for row, job in zip(rows, jobs_from_rows(connection, rows), strict=True)
+    }
+
+
+def standing(connection: Connection, tenant: str | None, job_id: str) -> Standing:
+    """One job with its place in the queue; JobNotFound."""
+    found = standings(connection, tenant, [job_id])
+    if job_id not in found:
+        raise JobNotFound(job_id)
+    return found[job_id]
 
 
 def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
@@ -192,9 +213,3 @@ def count_by_state(connection: Connection) -> dict[JobState, int]:
     counted = select(tables.jobs.c.state, func.count()).group_by(tables.jobs.c.state)
     found = {JobState(state): count for state, count in connection.execute(counted).all()}
     return {state: found.get(state, 0) for state in JobState}
-
-
-def position(connection: Connection, tenant: str | None, job_id: str) -> int | None:
-    """1 for the job that is claimed next; None unless it is queued; JobNotFound."""
-    row = _row(connection, select(tables.jobs), tenant, job_id)
-    return line.place(connection, row) if row.state == JobState.QUEUED else None

@@ -11,7 +11,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
@@ -20,7 +20,7 @@ from jobs.callers import DEFAULT_TENANT
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Database, Transaction, dialect_insert
 from jobs.errors import RequestInProgress
-from jobs.schemas import Job
+from jobs.schemas import Job, Standing
 
 T = TypeVar("T")
 
@@ -45,13 +45,6 @@ class Answer:
 
     fingerprint: str
     text: str
-
-
-class Standing(NamedTuple):
-    """A job and its place in the queue, as one transaction sees them."""
-
-    job: Job
-    queue_position: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +115,11 @@ def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) ->
 
 def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: Receipt[Standing] | None) -> Job:
     """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
-    job = queries.job_with_id(transaction.connection, tenant, job_id)
-    if receipt is not None:
-        position = queries.position(transaction.connection, tenant, job_id)
-        settle(transaction, receipt, Standing(job, position), about=job_id)
-    return job
+    if receipt is None:
+        return queries.job_with_id(transaction.connection, tenant, job_id)
+    standing = queries.standing(transaction.connection, tenant, job_id)
+    settle(transaction, receipt, standing, about=job_id)
+    return standing.job
 
 
 class Keys:

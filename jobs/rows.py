@@ -92,7 +92,11 @@ def select_jobs() -> Select[Any]:
 
 def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:
     """The jobs that a select_jobs() statement finds, each with its artifacts."""
-    rows = connection.execute(statement, values).all()
+    return jobs_from_rows(connection, connection.execute(statement, values).all())
+
+
+def jobs_from_rows(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
+    """The jobs of such rows, each with its artifacts."""
     finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
     files: dict[int, list[ArtifactRef]] = {}
     if finished:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
@@ -208,6 +208,13 @@ class Event(Value):
     fence: int = Field(description="Fencing number of the claim under which it was written; 0 outside claims.")
     at: datetime = Field(description="Database time.")
     data: dict[str, Any] = Field(default_factory=dict, description="What the kind brings along.")
+
+
+class Standing(NamedTuple):
+    """A job and its place in the queue, as one transaction sees them."""
+
+    job: Job
+    queue_position: int | None  # 1 for the job that is claimed next; None unless it is queued
 
 
 class JobPage(Value):

@@ -6,11 +6,11 @@ raise LedgerUnavailable. Times are the database's. What a caller may do is in `b
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from jobs import claims, queries, retention, tables, takeover, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
@@ -26,11 +26,14 @@ from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.quotas import Quotas
 from jobs.retention import Expiry
 from jobs.revisions import Revisions
-from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Worker
+from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.settings import Settings
 from jobs.tenants import Tenants
 
 log = logging.getLogger(__name__)
+
+Wanted = tuple[str | None, str]
+"""Tenant, None for whosever, and id of a job."""
 
 
 def open_store(settings: Settings) -> "Store":
@@ -67,6 +70,26 @@ class Store(Belongings):
     def ping(self) -> None:
         """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
         self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
+
+    # Jobs
+
+    def standings(self, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+        """Jobs by tenant (None: whosever) and id, with their places in the queue; what is not there is left out.
+
+        All in one transaction, one query a tenant.
+        """
+
+        def work(connection: Connection) -> dict[Wanted, Standing]:
+            ids: dict[str | None, list[str]] = {}
+            for tenant, job_id in wanted:
+                ids.setdefault(tenant, []).append(job_id)
+            return {
+                (tenant, job_id): standing
+                for tenant, job_ids in ids.items()
+                for job_id, standing in queries.standings(connection, tenant, job_ids).items()
+            }
+
+        return self._database.read(work)
 
     # Teachers
 

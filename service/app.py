@@ -24,6 +24,7 @@ from service.request_ids import RequestIds
 from service.request_lines import RequestLines
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.stopping import told_of_stop
+from service.together import Together
 from service.unread import Unread
 
 DESCRIPTION = """
@@ -67,7 +68,8 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
         store = open_store(settings)
         try:
             keyring = KeyRing(store.api_keys)
-            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings), keyring)
+            together = Together(store)
+            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings), keyring, together)
             gc.freeze()  # what was imported stays; to walk it again and again would hold up answers by 0.1 s
             helpers = [asyncio.create_task(work) for work in (keep_house(app.state.desk), watch_loop())]
             try:

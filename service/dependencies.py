@@ -17,9 +17,11 @@ from jobs.belongings import Belongings
 from jobs.blobs import is_digest
 from jobs.callers import Caller
 from jobs.errors import JobNotFound, TeacherNotFound
+from jobs.schemas import Standing
 from jobs.settings import Settings
 from jobs.store import Store
 from service.keyring import KeyRing
+from service.together import Together
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -35,6 +37,7 @@ class Desk:
     artifacts: ArtifactStore
     celery: Celery
     keyring: KeyRing
+    together: Together
     caller: Caller | None = None  # of the request; nobody has to say who asks for what is public
     stopping: threading.Event = field(default_factory=threading.Event)  # set when the server is about to stop
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
@@ -44,6 +47,11 @@ class Desk:
         """What the caller of this request has in the ledger."""
         assert self.caller is not None  # a public route has no business with anybody's jobs
         return self.ledger.of(self.caller)
+
+    async def standing(self, job_id: str) -> Standing:
+        """A job of the caller with its place in the queue. JobNotFound; LedgerUnavailable."""
+        assert self.caller is not None
+        return await self.together.standing(self.caller.tenant, job_id)
 
 
 async def desk_of(request: Request) -> Desk:

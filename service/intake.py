@@ -17,8 +17,8 @@ from dfkd_core.inspection import Inspection
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin
-from jobs.requests import Receipt, Standing
-from jobs.schemas import Job, JobSpec, JobWarning, TeacherRef
+from jobs.requests import Receipt
+from jobs.schemas import Job, JobSpec, JobWarning, Standing, TeacherRef
 from service.dependencies import Desk
 from service.inspections import Facts, cost_limits, facts, inspect, recalled
 from service.uploads import ReceivedTeacher, Submission

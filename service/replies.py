@@ -6,8 +6,7 @@ from datetime import UTC, datetime
 
 from fastapi import Response
 
-from jobs.requests import Standing
-from jobs.schemas import Job
+from jobs.schemas import Job, Standing
 from service.views import View, job_view
 
 _POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after
@@ -21,7 +20,7 @@ def json_response(view: View, *, status: int = 200, headers: Mapping[str, str] |
 
 
 def job_response(
-    job: Job, *, queue_position: int | None = None, status: int = 200, headers: Mapping[str, str] | None = None
+    job: Job, queue_position: int | None = None, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A job with its weak ETag, and Retry-After while it is live."""
     told = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
@@ -32,7 +31,7 @@ def job_response(
 
 def job_reply(standing: Standing, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that changed a job, or made it."""
-    return job_response(standing.job, queue_position=standing.queue_position, status=status, headers=headers)
+    return job_response(*standing, status=status, headers=headers)
 
 
 def job_accepted(standing: Standing) -> Response:

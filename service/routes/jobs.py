@@ -10,7 +10,6 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
-from jobs.belongings import Belongings
 from jobs.purges import removed
 from jobs.queue import ring
 from jobs.schemas import Job, JobState
@@ -146,7 +145,7 @@ async def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
     """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
     job = desk.store.glance(job_id)
     if job is None or job.state is JobState.QUEUED:
-        response = await to_thread.run_sync(_shown, desk.store, job_id, job)
+        response = job_response(*await desk.standing(job_id))
     else:
         response = job_response(job)
     if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):
@@ -157,12 +156,6 @@ async def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
         }
         return Response(status_code=304, headers=kept)
     return response
-
-
-def _shown(store: Belongings, job_id: str, seen: Job | None) -> Response:
-    """What takes a thread: the job, unless it was `seen` already, and its place in the line."""
-    job = seen or store.get(job_id)
-    return job_response(job, queue_position=store.queue_position(job_id) if job.state is JobState.QUEUED else None)
 
 
 @router.post(

@@ -126,11 +126,18 @@ def _kill(number: signal.Signals) -> Callable[[], None]:
     return lambda: os.kill(os.getpid(), number)
 
 
+def _cuda_out_of_memory() -> None:
+    """As PyTorch says it; on a machine without a GPU."""
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 def _diverge() -> None:
     raise DistillationDiverged(f"the loss is NaN at step {FATAL_STEP}", hint="lower the learning rate")
 
 
-NONE, POISON, SEGFAULT, ABORT, EXIT, SPIN, SLEEP, HOG, LIMITED, DIVERGE = range(10)
+NONE, POISON, SEGFAULT, ABORT, EXIT, SPIN, SLEEP, HOG, LIMITED, DIVERGE, CUDA = range(11)
 
 MISHAPS: dict[int, Callable[[Task, int], None]] = {
     NONE: _nothing,
@@ -143,6 +150,7 @@ MISHAPS: dict[int, Callable[[Task, int], None]] = {
     HOG: _always(_hog),
     LIMITED: _always(_hog_within_a_limit),
     DIVERGE: _always(_diverge),
+    CUDA: _always(_cuda_out_of_memory),
 }
 
 if __name__ == "__main__":

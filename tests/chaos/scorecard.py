@@ -113,8 +113,8 @@ def row_of(nodeid: str) -> str | None:
 
 def not_run(scores: Mapping[str, Score]) -> dict[str, str]:
     """Rows that were not run, and why."""
-    reasons = {name: "; ".join(sorted(score.skipped)) or TABLE[name].not_run for name, score in scores.items()}
-    return {name: reasons[name] or "not selected" for name, score in scores.items() if not score.runs}
+    skipped = {name: "; ".join(sorted(score.skipped)) for name, score in scores.items() if not score.runs}
+    return {name: reason or "not selected" for name, reason in skipped.items()}
 
 
 def lines(scores: Mapping[str, Score]) -> list[str]:

@@ -16,7 +16,6 @@ class Row:
     fault: str
     plan: int  # runs
     elsewhere: tuple[str, ...] = ()  # tests of other rooms that inject it
-    not_run: str | None = None  # why it is injected nowhere
 
 
 def _rows(group: str, *rows: tuple[str, str, int]) -> list[Row]:
@@ -40,10 +39,7 @@ TABLE: dict[str, Row] = {
             ("F08", "hung runner", 10),
             ("F09", "OOM killer in a control group", 10),
             ("F10", "MemoryError under RLIMIT_AS", 20),
-        ),
-        Row("F11", "processes", "CUDA out of memory", 10, not_run="needs a GPU"),
-        *_rows(
-            "processes",
+            ("F11", "CUDA out of memory, as it is raised", 10),
             ("F12", "the loss becomes NaN", 10),
             ("F13", "poison job that kills its runner every time", 10),
             ("F14", "supervisor killed, runner orphaned", 30),
@@ -57,7 +53,7 @@ TABLE: dict[str, Row] = {
             1,
             elsewhere=(f"{_JOBS}concurrency.py::test_an_expired_lease_is_taken_back_by_one_sweep_only",),
         ),
-        Row("F18", "processes", "rolling deploy", 10, not_run="there is no earlier release to install beside this one"),
+        *_rows("processes", ("F18", "rolling deploy under a worker of the release before", 10)),
         *_rows(
             "broker",
             ("F20", "Redis killed, comes back empty, jobs queued and running", 20),

@@ -22,7 +22,7 @@ from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.evidence import read_ledger
 from tests.chaos.fault import Run, fault
 from tests.chaos.history import Client, watching
-from tests.e2e.service import until
+from tests.e2e.service import gone, until
 
 UPLOAD_BYTES = 20 * 1024**2
 CHUNK_BYTES = 256 * 1024
@@ -102,7 +102,7 @@ def test_f62_the_api_is_killed_around_the_commit(desk: Deployment, run: Run) -> 
     with desk.history.fault():
         with traced(desk, inject, k) as api:
             call = desk.submit(steps=1)
-            until(lambda: not api.is_running() or api.status() == psutil.STATUS_ZOMBIE or call.outcome == "ok")
+            until(lambda: gone(api) or call.outcome == "ok")
         run.figure("killed", float(call.outcome == "unknown"))
         desk.kill_api()
         desk.start_api()
@@ -115,13 +115,13 @@ def test_f62_the_api_is_killed_around_the_commit(desk: Deployment, run: Run) -> 
 
 @contextmanager
 def traced(deployment: Deployment, call: str, k: int) -> Iterator[psutil.Process]:
-    """The API is killed at the k-th call of this kind from now on."""
+    """The API is killed at the k-th call of this kind from now on, which need not be one for a client."""
     assert deployment.api is not None
     api = psutil.Process(deployment.api.pid)
     command = ["strace", "-f", "-qq", "-o", os.devnull, "-p", str(api.pid), "-e", f"trace={call}"]
     tracer = subprocess.Popen([*command, "-e", f"inject={call}:signal=KILL:when={k}"], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: "TracerPid:\t0" not in Path(f"/proc/{api.pid}/status").read_text(), seconds=5.0)
+        until(lambda: gone(api) or "TracerPid:\t0" not in Path(f"/proc/{api.pid}/status").read_text(), seconds=30.0)
         yield api
     finally:
         tracer.kill()  # asked politely, it may wait for ever for what it has killed

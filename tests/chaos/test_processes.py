@@ -139,8 +139,8 @@ def test_f08_a_hung_runner_is_stopped(impatient: Deployment, run: Run) -> None:
 
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Deployment]:
-    """A runner without a step for two seconds is stopped; three crashes are poison."""
-    with deployed(workers=1, DFKD_STALL_SECONDS="2", DFKD_MAX_CRASHES="3") as deployment:
+    """A runner without a step for four seconds is stopped; three crashes are poison."""
+    with deployed(workers=1, DFKD_STALL_SECONDS="4", DFKD_MAX_CRASHES="3") as deployment:
         yield deployment
 
 
@@ -183,6 +183,16 @@ def test_f10_memory_error_under_a_limit(single: Deployment, run: Run) -> None:
     evidence = single.audit()
     assert (evidence.jobs[job_id].error, evidence.jobs[job_id].attempt) == ("out-of-memory", 2)
     assert evidence.jobs[healthy].state == "succeeded"
+
+
+@fault("F11")
+def test_f11_cuda_is_out_of_memory(single: Deployment, run: Run) -> None:
+    """What comes after has a process, and so a GPU's memory, of its own."""
+    job_id, healthy = single.accepted(seed=science.CUDA), single.accepted(steps=5)
+    single.finish(job_id, healthy)
+    evidence = single.audit()
+    assert (evidence.jobs[job_id].error, evidence.jobs[job_id].attempt) == ("out-of-memory", 2)
+    assert (evidence.jobs[healthy].state, evidence.jobs[healthy].attempt) == ("succeeded", 1)
 
 
 @fault("F12")

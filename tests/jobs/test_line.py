@@ -134,14 +134,15 @@ def test_a_place_in_the_line_is_that_of_the_next_claims(store: Store) -> None:
     told = (("a", 0), ("a", 0), ("b", 0), ("a", 1))
     jobs = [submit_for(store, tenant=tenant, priority=priority).id for tenant, priority in told]
     for_gpu = submit_for(store, "gpu", tenant="c").id
-    assert [store.queue_position(job_id) for job_id in jobs] == [4, 5, 2, 1]  # of what runs anywhere, all is counted
-    assert store.queue_position(for_gpu) == 3
+    places = [store.standing_of(job_id).queue_position for job_id in jobs]
+    assert places == [4, 5, 2, 1]  # of what runs anywhere, all is counted
+    assert store.standing_of(for_gpu).queue_position == 3
     assert [next_id(store, GPU) for _ in range(5)] == [jobs[3], jobs[2], for_gpu, jobs[0], jobs[1]]
 
 
 def test_a_place_counts_only_what_competes_for_the_same_workers(store: Store) -> None:
     for_gpu, for_cpu = submit_for(store, "gpu").id, submit_for(store, "cpu").id
-    assert [store.queue_position(job_id) for job_id in (for_gpu, for_cpu)] == [1, 1]
+    assert [store.standing_of(job_id).queue_position for job_id in (for_gpu, for_cpu)] == [1, 1]
 
 
 def test_classes_that_no_live_worker_serves_are_named(store: Store) -> None:

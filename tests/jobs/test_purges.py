@@ -16,8 +16,8 @@ from jobs.callers import EVERYBODY, Caller
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.purges import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
 from jobs.quotas import Quota
-from jobs.requests import Receipt, Standing
-from jobs.schemas import ArtifactRef, Job, PurgeReceipt, TeacherRef
+from jobs.requests import Receipt
+from jobs.schemas import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import job_spec, teacher_ref

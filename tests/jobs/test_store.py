@@ -50,7 +50,7 @@ def test_a_job_with_the_spec_of_another_version_is_shown_cancelled_and_deleted(s
     assert shown == job.model_copy(update={"spec": shown.spec})
     assert store.list(5).jobs == store.list(5, labels={"team": "vision"}).jobs == [shown]
     assert kinds(store, job) == ["created"]
-    assert store.queue_position(job.id) == 1
+    assert store.standing_of(job.id).queue_position == 1
     cancelled = store.request_cancel(job.id)
     assert (cancelled.state, cancelled.spec) == (JobState.CANCELLED, shown.spec)
     store.delete(job.id)
@@ -93,7 +93,7 @@ def test_the_same_teacher_is_kept_once(store: Store) -> None:
 
 def test_an_id_that_is_none_is_not_found(store: Store) -> None:
     for job_id in HOSTILE_IDS:
-        for ask in (store.get, store.request_cancel, store.delete, store.events, store.queue_position):
+        for ask in (store.get, store.request_cancel, store.delete, store.events, store.standing_of):
             with pytest.raises(JobNotFound):
                 ask(job_id)
         with pytest.raises(TeacherNotFound):
@@ -271,7 +271,7 @@ def test_the_queue_is_counted_by_state_and_position(store: Store) -> None:
     depth = store.queue_depth()
     assert {state: depth[state] for state in depth if depth[state]} == {"queued": 2, "running": 1, "cancelled": 1}
     assert set(depth) == set(JobState)
-    assert [store.queue_position(job.id) for job in jobs] == [None, None, 1, 2]
+    assert [store.standing_of(job.id).queue_position for job in jobs] == [None, None, 1, 2]
 
 
 def test_what_is_written_is_there_after_a_restart(ledger_settings: Settings, store: Store) -> None:

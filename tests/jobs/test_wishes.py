@@ -41,7 +41,7 @@ def test_a_queued_job_is_paused_at_once_and_nobody_claims_it(store: Store) -> No
     assert store.claim("me", 60, 1) is None
     end_pauses(store, job.id)
     assert not store.sweep().ring
-    assert store.queue_position(job.id) is None
+    assert store.standing_of(job.id).queue_position is None
     assert kinds(store, job) == ["created", "paused"]
 
 
@@ -49,8 +49,9 @@ def test_a_resumed_job_has_its_old_place(store: Store) -> None:
     first, second = submit(store), submit(store)
     store.request_pause(first.id)
     resumed = store.request_resume(first.id)
-    assert (resumed.state, resumed.progress.stage, store.queue_position(first.id)) == (JobState.QUEUED, "queued", 1)
-    assert store.queue_position(second.id) == 2
+    assert (resumed.state, resumed.progress.stage) == (JobState.QUEUED, "queued")
+    assert store.standing_of(first.id).queue_position == 1
+    assert store.standing_of(second.id).queue_position == 2
     assert list(store.sweep().ring) == [first.id, second.id]
 
 

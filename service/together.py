@@ -1,0 +1,67 @@
+"""Polls that wait for the ledger at the same time are answered by one read.
+
+In a thread, the way there and back costs more than the rows: event loop and thread hand the interpreter's lock to and
+fro. So whoever asks while a read is under way waits for the next, which is for all who came. Under a load that
+single reads could not bear, the reads grow longer instead of more.
+"""
+
+import asyncio
+
+from anyio import to_thread
+
+from jobs.errors import JobNotFound
+from jobs.schemas import Standing
+from jobs.store import Store, Wanted
+
+PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it
+
+
+class Together:
+    """Reads jobs for everyone who asks in one event loop."""
+
+    def __init__(self, ledger: Store) -> None:
+        self._ledger = ledger
+        self._waiting: dict[Wanted, asyncio.Future[Standing]] = {}
+        self._patience: asyncio.TimerHandle | None = None  # while it runs, who comes has to wait
+        self._reads: set[asyncio.Task[None]] = set()
+
+    async def standing(self, tenant: str | None, job_id: str) -> Standing:
+        """A job as it is at an instant after this was asked. JobNotFound; LedgerUnavailable."""
+        wanted = (tenant, job_id)
+        future = self._waiting.get(wanted)
+        if future is None:
+            future = self._waiting[wanted] = asyncio.get_running_loop().create_future()
+        if self._patience is None:
+            self._begin()
+        return await asyncio.shield(future)  # others may wait for it, too
+
+    def _begin(self) -> None:
+        """Read what is wanted by now."""
+        batch, self._waiting = self._waiting, {}
+        self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._go_on)
+        read = asyncio.create_task(self._read(batch, self._patience))
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+
+    def _go_on(self) -> None:
+        """The read has ended, or takes too long."""
+        self._patience = None
+        if self._waiting:
+            self._begin()
+
+    async def _read(self, batch: dict[Wanted, asyncio.Future[Standing]], patience: asyncio.TimerHandle) -> None:
+        try:
+            found = await to_thread.run_sync(self._ledger.standings, list(batch))
+        except Exception as error:  # each of them is told
+            for future in batch.values():
+                future.set_exception(error)
+        else:
+            for wanted, future in batch.items():
+                if wanted in found:
+                    future.set_result(found[wanted])
+                else:
+                    future.set_exception(JobNotFound(wanted[1]))
+        finally:
+            if self._patience is patience:
+                patience.cancel()
+                self._go_on()

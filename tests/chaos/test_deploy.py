@@ -1,0 +1,97 @@
+"""A rolling deploy: the API is replaced, and the tables with it, while a worker of the release before goes on."""
+
+import subprocess
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from jobs.schemas import SPEC_VERSION
+from tests.chaos.deployment import STEPS, Deployment, deployed
+from tests.chaos.fault import Run, fault
+
+ROOT = Path(__file__).parents[2]
+REVISIONS = "jobs/migrations/versions"
+LONG = 3 * STEPS
+
+
+@fault("F18")
+def test_f18_a_rolling_deploy(before: dict[str, str], run: Run) -> None:
+    with deployed(workers=0, **before) as deployment:
+        old = deployment.start_worker()
+        earlier = revision_of(deployment)
+        through = deployment.accepted(steps=LONG)  # taken by the old API, run by the old worker
+        deployment.until_step(through, run.random.randint(1, STEPS))
+        with deployment.history.fault():
+            deployment.kill_api()
+            for name in before:
+                del deployment.environment[name]
+            deployment.start_api()
+        assert revision_of(deployment) > earlier
+        later = deployment.accepted(steps=STEPS)  # taken by the new API, run by the old worker
+        deployment.until_job(through, lambda call: call.state == "succeeded")
+        deployment.until_step(later, run.random.randint(1, STEPS // 2))
+        too_new = deployment.accepted()
+        deployment.until_job(later, lambda call: call.step > STEPS // 2 or call.state == "succeeded")
+        set_spec_version(deployment, too_new, SPEC_VERSION + 1)
+        deployment.succeed(through, later)
+        last = deployment.accepted()
+        deployment.succeed(last)  # the old worker is not held up by what it cannot read
+        assert deployment.client.get(too_new).state == "queued"
+        set_spec_version(deployment, too_new, SPEC_VERSION)
+        deployment.start_worker()
+        assert deployment.stop_worker(old) == 0
+        deployment.succeed(too_new)
+        evidence = deployment.audit()
+        assert {evidence.jobs[job_id].attempt for job_id in (through, later, last)} == {1}
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which processes of the release before run."""
+    commit = release_before()
+    if commit is None:
+        pytest.skip("the history of git is not there")
+    tree = tmp_path_factory.mktemp("before")
+    with tarfile.open(fileobj=BytesIO(git("archive", commit))) as archive:
+        archive.extractall(tree, filter="data")
+    for directory in (tree, *tree.parents[:2]):
+        directory.chmod(0o755)  # runners have a user of their own
+    return {"PYTHONPATH": str(tree), "PYTHONSAFEPATH": "1", "UVICORN_APP_DIR": str(tree)}
+
+
+def release_before() -> str | None:
+    """The last commit of the main line whose tables were those of an earlier revision."""
+    newest = f"{REVISIONS}/{max(path.name for path in (ROOT / REVISIONS).glob('v*.py'))}"
+    for commit in git("rev-list", "--first-parent", "HEAD").decode().split():
+        names = git("ls-tree", "--name-only", commit, f"{REVISIONS}/").decode().split()
+        if names and newest not in names:
+            return commit
+    return None
+
+
+def git(*words: str) -> bytes:
+    """What git says of this repository; nothing where there is none."""
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return b""
+
+
+def revision_of(deployment: Deployment) -> str:
+    engine = create_engine(deployment.ledger_url)
+    with engine.connect() as connection:
+        (found,) = connection.execute(text("SELECT version_num FROM alembic_version")).one()
+    engine.dispose()
+    return str(found)
+
+
+def set_spec_version(deployment: Deployment, job_id: str, version: int) -> None:
+    """As if another release had written the job."""
+    engine = create_engine(deployment.ledger_url)
+    with engine.begin() as connection:
+        values = {"version": version, "id": job_id}
+        connection.execute(text("UPDATE jobs SET spec_version = :version WHERE id = :id"), values)
+    engine.dispose()
