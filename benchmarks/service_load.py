@@ -5,7 +5,8 @@
 
 polls        GET /jobs/{id}: 200 clients, once a second each, then as fast as they can; tables of 100 to 100 000 jobs
 faults       the same 200 polls a second beside 10 000 jobs while workers are killed, the broker is stopped, or both
-submissions  POST /jobs by the id of a known teacher and with the file; what was accepted is counted in the ledger
+submissions  POST /jobs by the id of a known teacher and with the file, as the table grows; what was accepted is counted
+             in the ledger
 upload       POST /teachers of a 268 MB file, beside the same bytes hashed, written and synced
 start        from POST /jobs until the first student update is done, as a polling client sees it
 overhead     a job through the service and through `python -m dfkd_core`, both from start to student
@@ -222,7 +223,7 @@ def _hanging_broker(broker: Redis, url: str, teacher: str, over: threading.Event
 
 
 def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Jobs accepted a second, and whether each of them is in the ledger."""
+    """For each size of the table: jobs accepted a second, and whether each of them is in the ledger."""
     found: dict[str, Any] = {}
     with bench.api() as url:
         with DfkdClient(url) as client:
@@ -230,13 +231,16 @@ def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
         known = spec() | {"teacher": {"id": teacher}}
         by_id = partial(Asked, "POST", "/jobs", json.dumps(known).encode())
         with_file = partial(Asked, "POST", "/jobs", *_multipart(bench.teacher.read_bytes(), spec()))
-        for name, request, clients in ("by id", by_id, 16), ("with the file", with_file, 4):
-            before = bench.count()
-            answers = ask(url, request, clients=clients, seconds=seconds)
-            accepted = answers.statuses.get(202, 0)
-            found[name] = answers.record() | {"accepted": accepted, "in the ledger": bench.count() - before}
-            told(f"submissions {name}", answers)
-            assert bench.count() - before == accepted, found[name]
+        for size in TABLES:
+            bench.fill(url, size)
+            for name, request, clients in ("by id", by_id, 16), ("with the file", with_file, 4):
+                before = bench.count()
+                answers = ask(url, request, clients=clients, seconds=seconds / 2)
+                accepted = answers.statuses.get(202, 0)
+                record = answers.record() | {"accepted": accepted, "in the ledger": bench.count() - before}
+                found.setdefault(str(size), {})[name] = record
+                told(f"{size} jobs, submissions {name}", answers)
+                assert record["in the ledger"] == accepted, record
     return found
 
 
