@@ -106,7 +106,7 @@ def test_f23_redis_is_absent_from_the_start(tmp_path: Path, run: Run) -> None:
         deployment.audit()
 
 
-@fault("F24", share=0.5)
+@fault("F24")
 def test_f24_connections_are_cut(bell_only: Deployment, run: Run) -> None:
     """By the bell alone: a worker that has become deaf would leave the job where it is."""
     server = RedisServer(Path(str(bell_only.redis_socket)).parent)

@@ -215,7 +215,7 @@ def test_f13_a_poison_job_stops_and_blocks_nobody(impatient: Deployment, run: Ru
     assert (row.error, row.attempt, row.fence) == ("poison", 3, 3)
 
 
-@fault("F14", share=0.8)
+@fault("F14")
 def test_f14_an_orphaned_runner_dies_with_its_supervisor(pair: Deployment, run: Run) -> None:
     job_id = pair.accepted()
     pair.until_step(job_id, run.random.randint(1, STEPS // 2))
@@ -283,7 +283,7 @@ def test_f03_a_crash_at_a_durable_step(run: Run) -> None:
         deployment.audit(get_seconds=None)
 
 
-@fault("F04", needs=("strace",), share=0.2)
+@fault("F04", needs=("strace",))
 def test_f04_a_kill_inside_the_writing_of_a_checkpoint(real: Deployment, run: Run, student: str) -> None:
     job_id = real.accepted(real=student, steps=REAL_STEPS, seed=7)
     runner = real.runner_of()
