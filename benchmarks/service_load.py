@@ -9,12 +9,13 @@ submissions  POST /jobs by the id of a known teacher and with the file, as the t
              in the ledger
 upload       POST /teachers of a 268 MB file, beside the same bytes hashed, written and synced
 start        from POST /jobs until the first student update is done, as a polling client sees it
-overhead     a job through the service and through `python -m dfkd_core`, both from start to student
+overhead     a job through the service and through `python -m dfkd_core`, both from start to student, side by side
 
 The load comes from this process. Where the machine has four cores, API and runners do not share a core with it.
 """
 
 import argparse
+import filecmp
 import hashlib
 import json
 import os
@@ -26,22 +27,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import httpx
-import numpy as np
-import onnx
 import psutil
-from onnx import TensorProto, helper, numpy_helper
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, func, insert, select
 
 from benchmarks.hardware import describe_hardware
+from benchmarks.large_teacher import large_teacher
 from benchmarks.load import Answers, Asked, ask, poll
 from jobs import tables
 from service.client import DfkdClient
@@ -54,7 +53,6 @@ CLIENTS = 200
 TABLES = (100, 1_000, 10_000, 100_000)
 BUSY_TABLE = 10_000
 EVENTS = 8  # in the history of every job that fills a table
-WIDE = 8192  # of the large teacher's layer: 4 × 8192² bytes
 
 
 class Bench:
@@ -262,7 +260,7 @@ def upload(bench: Bench, seconds: float) -> dict[str, Any]:
     runs = []
     with bench.api() as url:
         for seed in range(3):
-            path = _large_teacher(bench.directory / "large.onnx", seed)
+            path = large_teacher(bench.directory / "large.onnx", seed)
             size = path.stat().st_size
             written = _written(path, bench.directory / "copy")
             begun = time.monotonic()
@@ -300,29 +298,6 @@ def _written(source: Path, target: Path) -> float:
     return seconds
 
 
-def _large_teacher(path: Path, seed: int) -> Path:
-    generator = np.random.default_rng(seed)
-    sizes = [64, WIDE, WIDE, 4]
-    weights = [
-        numpy_helper.from_array(generator.normal(0, 0.05, (after, before)).astype(np.float32), f"w{number}")
-        for number, (before, after) in enumerate(pairwise(sizes))
-    ]
-    nodes, last = [helper.make_node("Flatten", ["images"], ["x0"])], "x0"
-    for number in range(len(weights)):
-        name = "logits" if number == len(weights) - 1 else f"x{number + 1}"
-        nodes.append(helper.make_node("Gemm", [last, f"w{number}"], [name], transB=1))
-        last = name
-    graph = helper.make_graph(
-        nodes,
-        "teacher",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 1, 8, 8])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])],
-        weights,
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
-    return path
-
-
 def start(bench: Bench, seconds: float) -> dict[str, Any]:
     """Seconds from POST to the first student update, a waiting worker at hand."""
     del seconds
@@ -341,22 +316,25 @@ def start(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def overhead(bench: Bench, steps: int) -> dict[str, Any]:
-    """The same job, of so many updates, through the service and without it."""
+    """The same job, of so many updates, through the service and without it, at once: the machine is the same."""
     document = spec(steps=steps)
     path = bench.directory / "spec.json"
     path.write_text(json.dumps(document))
     command = [sys.executable, "-m", "dfkd_core", str(bench.teacher), "--spec", str(path), "--threads", "1"]
-    begun = time.monotonic()
-    subprocess.run([*command, "-o", str(bench.directory / "student.onnx")], check=True, stderr=subprocess.DEVNULL)
-    alone = time.monotonic() - begun
-    with bench.api() as url, bench.worker(), DfkdClient(url) as client:
+
+    def run_alone() -> float:
         begun = time.monotonic()
-        job = client.wait(client.submit(bench.teacher, document).id, timeout_seconds=10 * alone + 600)
+        subprocess.run([*command, "-o", str(bench.directory / "student.onnx")], check=True, stderr=subprocess.DEVNULL)
+        return time.monotonic() - begun
+
+    with bench.api() as url, bench.worker(), DfkdClient(url) as client, ThreadPoolExecutor(1) as pool:
+        without = pool.submit(run_alone)
+        begun = time.monotonic()
+        job = client.wait(client.submit(bench.teacher, document).id, timeout_seconds=3 * 3600)
         served = time.monotonic() - begun
         client.download(job.id, bench.directory / "served")
-    equal = (bench.directory / "served" / "student.onnx").read_bytes() == (
-        bench.directory / "student.onnx"
-    ).read_bytes()
+        alone = without.result()
+    equal = filecmp.cmp(bench.directory / "served" / "student.onnx", bench.directory / "student.onnx", shallow=False)
     print(
         f"alone {alone:.1f} s, through the service {served:.1f} s: {100 * (served / alone - 1):+.1f} %; equal: {equal}"
     )
