@@ -52,9 +52,9 @@ class Belongings:
     def put_teacher(
         self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
-        """Keep a teacher until it is deleted. Return what is kept, with database time, and whether it is new here.
+        """Keep a teacher until it is deleted, or unused for long. QuotaExceeded.
 
-        QuotaExceeded.
+        Return what is kept, with database time, and whether it is new here.
         """
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:

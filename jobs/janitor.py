@@ -47,7 +47,7 @@ def clean(
     """
     acts = []
     janitor = _Janitor(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
-    for act in (*janitor.expire(), *janitor.blobs(), *janitor.uploads()):
+    for act in (*janitor.expire(), *janitor.expire_teachers(), *janitor.blobs(), *janitor.uploads()):
         log.log(
             logging.ERROR if act.verb == "lost" else logging.INFO, act.verb, extra={"what": act.what, "why": act.why}
         )
@@ -81,6 +81,13 @@ class _Janitor:
             what = "its files" if expiry.files else "its checkpoint before the last"
             why = f"finished {self._retention_seconds / DAY_SECONDS:g} days ago" if expiry.files else "finished"
             yield Act("expire", expiry.job_id, f"{why}: {what}")
+
+    def expire_teachers(self) -> Iterator[Act]:
+        """Tenants let go of teachers that they do not use; the bytes of one that no other has are then nobody's."""
+        for unused in self._store.unused_teachers(self._retention_seconds):
+            if self._dry_run or self._store.expire_teacher(unused, self._retention_seconds):
+                days = f"{self._retention_seconds / DAY_SECONDS:g} days"
+                yield Act("expire", unused.teacher_id, f"tenant {unused.tenant} has not used this teacher for {days}")
 
     def blobs(self) -> Iterator[Act]:
         """Quarantine what no row refers to, delete it a day later; name what rows refer to and is not there."""

@@ -88,12 +88,19 @@ def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job
 
 
 def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) -> Forgotten:
+    """Delete a teacher as its tenant asked; TeacherNotFound, TeacherInUse."""
+    teachers.lock(transaction.connection, teacher_id)
+    forgotten = forget_locked_teacher(transaction, caller.tenant, teacher_id)
+    audit.note(transaction, caller, Act.DELETED, teacher_id)
+    return forgotten
+
+
+def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str) -> Forgotten:
     """Delete a teacher, and the checkpoints of the finished jobs that used it: without it they are of no use.
 
     The jobs stay, with their students. TeacherNotFound; TeacherInUse.
     """
-    connection, tenant = transaction.connection, caller.tenant
-    teachers.lock(connection, teacher_id)
+    connection = transaction.connection
     teachers.teacher_with_id(connection, tenant, teacher_id)
     its_jobs = (_jobs.c.tenant == tenant, _jobs.c.teacher_id == teacher_id)
     used = connection.execute(select(_jobs).where(*its_jobs)).all()
@@ -110,7 +117,6 @@ def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) ->
     forgotten.count("requests", answers)
     teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=bool(used))
     forgotten.count("teachers", 1)
-    audit.note(transaction, caller, Act.DELETED, teacher_id)
     forgotten.let_go(connection, tenant, files)
     return forgotten
 
@@ -167,6 +173,7 @@ def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Forgo
     if used or lifetime is Lifetime.OWN:
         because = ON_ITS_OWN if lifetime is Lifetime.OWN else OTHERS_USE_IT
         forgotten.kept.append(Kept(sha256=teacher_id, was=[TEACHER], because=because))
+        teachers.note_use(connection, tenant, teacher_id, row.finished_at)
         return False
     forgotten.count("requests", requests.forget_about(transaction, tenant, [teacher_id]))
     teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=False)

@@ -1,25 +1,29 @@
-"""How long the ledger refers to the files of a finished job: the SQL behind `Store.expirable` and `Store.expire`.
+"""How long the ledger refers to files: those of finished jobs, and teachers that nobody uses. The SQL behind
+`Store.expirable` and `Store.expire`, `Store.unused_teachers` and `Store.expire_teacher`.
 
 Of a finished job only the last checkpoint is of use. That and the job's files are kept for the retention period; then
-the row forgets them. Downloads of a succeeded job without files answer 410. What no row refers to, the janitor removes.
+the row forgets them. Downloads of a succeeded job without files answer 410. A teacher is kept for the retention period
+after its tenant used it last; then it is forgotten as if the tenant had deleted it. What no row refers to, the janitor
+removes. An infinite retention period is never over.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, false, or_, select, union
 
-from jobs import tables
+from jobs import purges, tables, teachers
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.queries import locked_row
 from jobs.rows import change
 from jobs.schemas import TERMINAL
-from jobs.teachers import has_bytes
+from jobs.teachers import has_bytes, is_live
 
 BATCH = 500
 
-_jobs, _artifacts = tables.jobs, tables.artifacts
+_jobs, _artifacts, _held = tables.jobs, tables.artifacts, tables.tenant_teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,14 @@ class Expiry:
 
     job_id: str
     files: bool  # the last checkpoint too; otherwise only the checkpoint before the last
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A teacher that a tenant has, and has not used for the retention period."""
+
+    tenant: str
+    teacher_id: str
 
 
 def expirable(connection: Connection, retention_seconds: float) -> list[Expiry]:
@@ -50,6 +62,24 @@ def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> N
     names = _drop_files(transaction.connection, row)
     nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
     change(transaction, guard, nothing, [("expired", {"artifacts": names})])
+
+
+def unused_teachers(connection: Connection, retention_seconds: float) -> list[Unused]:
+    """Up to BATCH teachers of tenants that have not used them for the retention period, oldest first."""
+    found = select(_held.c.tenant, _held.c.teacher_id).where(_unused(retention_seconds))
+    oldest_first = found.order_by(_held.c.created_at, _held.c.tenant, _held.c.teacher_id)
+    return [Unused(row.tenant, row.teacher_id) for row in connection.execute(oldest_first.limit(BATCH))]
+
+
+def expire_teacher(transaction: Transaction, unused: Unused, retention_seconds: float) -> bool:
+    """Forget a teacher as if its tenant had deleted it; False where it is used again, or is gone already."""
+    teachers.lock(transaction.connection, unused.teacher_id)  # whoever uses it has done so, or finds it gone
+    one = (_held.c.tenant == unused.tenant, _held.c.teacher_id == unused.teacher_id)
+    still = select(_held.c.teacher_id).where(*one, _unused(retention_seconds))
+    if transaction.connection.execute(still).first() is None:
+        return False
+    purges.forget_locked_teacher(transaction, unused.tenant, unused.teacher_id)
+    return True
 
 
 def references(connection: Connection) -> set[str]:
@@ -80,4 +110,20 @@ def _superseded() -> ColumnElement[bool]:
 def _over(retention_seconds: float) -> ColumnElement[bool]:
     """The retention period is over, and there is something left of it."""
     held = exists().where(_artifacts.c.job_number == _jobs.c.number)
-    return and_(_jobs.c.finished_at < now(-retention_seconds), or_(_jobs.c.checkpoint_sha256.is_not(None), held))
+    over = _is_before(_jobs.c.finished_at, retention_seconds)
+    return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), held))
+
+
+def _unused(retention_seconds: float) -> ColumnElement[bool]:
+    """A tenant has not sent a teacher for so long, and no job of its with it is live or was then.
+
+    Only jobs with this teacher are looked at, by their index, and those of none that is gone already.
+    """
+    used = or_(_jobs.c.finished_at.is_(None), ~_is_before(_jobs.c.finished_at, retention_seconds))
+    users = select(_jobs.c.tenant).where(_jobs.c.teacher_id == _held.c.teacher_id, used)
+    return and_(is_live(), _is_before(_held.c.created_at, retention_seconds), _held.c.tenant.not_in(users))
+
+
+def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:
+    """The retention period is over that began at a moment."""
+    return false() if math.isinf(retention_seconds) else moment < now(-retention_seconds)

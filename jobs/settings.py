@@ -98,7 +98,11 @@ class Settings(BaseSettings):
     runner_memory_bytes: int | None = Field(None, gt=0, description="Data that a runner may hold in host memory.")
     worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
     worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
-    retention_days: float = Field(30.0, gt=0, description="How long files of a finished job are kept.")
+    retention_days: float = Field(
+        30.0,
+        gt=0,
+        description="How long files of finished jobs and unused teachers are kept; inf: until deleted.",
+    )
 
     @field_validator("worker_device")
     @classmethod

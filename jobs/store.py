@@ -24,7 +24,7 @@ from jobs.errors import Overtaken
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.quotas import Quotas
-from jobs.retention import Expiry
+from jobs.retention import Expiry, Unused
 from jobs.revisions import Revisions
 from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.settings import Settings
@@ -128,6 +128,14 @@ class Store(Belongings):
     def expire(self, job_id: str, retention_seconds: float) -> None:
         """Have a finished job let go of its files; what is not over yet stays. JobNotFound."""
         self._database.write(lambda t: retention.expire(t, job_id, retention_seconds))
+
+    def unused_teachers(self, retention_seconds: float) -> Sequence[Unused]:
+        """Teachers that their tenants have not used for so long; some of them, where there are many."""
+        return self._database.read(lambda connection: retention.unused_teachers(connection, retention_seconds))
+
+    def expire_teacher(self, unused: Unused, retention_seconds: float) -> bool:
+        """Forget a teacher as if its tenant had deleted it; False where that uses it again, or has it no longer."""
+        return self._database.write(lambda t: retention.expire_teacher(t, unused, retention_seconds))
 
     # Jobs, from the worker's side
 

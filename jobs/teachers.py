@@ -7,10 +7,14 @@ own      it was uploaded by itself: until it is deleted by itself
 jobs     it came along with a job: until the last job of the tenant that uses it is deleted
 deleted  the tenant has it no longer; the row stays for the finished jobs that tell of it, until the last is deleted
 
+One that the tenant has not used for the retention period is deleted by `retention`. Used is what is uploaded, again or
+for the first time, and what a live job needs, until that has ended; `created_at` is the last use of which no job tells.
+
 Whoever changes who has a teacher, or relies on it, locks its row first, before any row of a job.
 """
 
 import json
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -75,8 +79,8 @@ def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> Tea
 
 
 def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifetime) -> tuple[TeacherRef, bool]:
-    """Note that a tenant has a teacher, for the longer of two lifetimes → what is kept, with database time, and whether
-    it is new to this tenant. One that was deleted is new.
+    """Note that a tenant has a teacher from now on, for the longer of two lifetimes → what is kept, with database time,
+    and whether it is new to this tenant. One that was deleted is new.
     """
     connection = transaction.connection
     told = {"inspection": json_text(ref.inspection), "created_at": now()}
@@ -90,8 +94,10 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
         index_elements=[_held.c.tenant, _held.c.teacher_id], set_=values, where=_held.c.lifetime == Lifetime.DELETED
     )
     new = connection.execute(again.returning(_held.c.tenant)).first() is not None
+    if not new:
+        _change(connection, tenant, ref.id, {"created_at": now()})
     if not new and lifetime is Lifetime.OWN:
-        _change(connection, tenant, ref.id, lifetime=lifetime)
+        _change(connection, tenant, ref.id, {"lifetime": lifetime})
     return teacher_with_id(connection, tenant, ref.id), new
 
 
@@ -114,10 +120,16 @@ def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetim
     return None if found is None else Lifetime(found)
 
 
+def note_use(connection: Connection, tenant: str, teacher_id: str, until: datetime) -> None:
+    """A tenant has used a locked teacher until then, and no job will tell."""
+    earlier = _held.c.created_at < until
+    connection.execute(update(_held).where(*_holding(tenant, teacher_id), earlier).values(created_at=until))
+
+
 def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of_it: bool) -> None:
     """A tenant has a locked teacher no longer; what nobody has and no job tells of is no teacher any more."""
     if jobs_tell_of_it:
-        _change(connection, tenant, teacher_id, lifetime=Lifetime.DELETED, inspection=_NOTHING)
+        _change(connection, tenant, teacher_id, {"lifetime": Lifetime.DELETED, "inspection": _NOTHING})
     else:
         connection.execute(delete(_held).where(*_holding(tenant, teacher_id)))
     left = or_(exists().where(_held.c.teacher_id == teacher_id), exists().where(tables.jobs.c.teacher_id == teacher_id))
@@ -147,7 +159,7 @@ def keep_depth(connection: Connection, job_id: str, found: dict[str, Any]) -> No
     row = connection.execute(select(_held).join(of_job, and_(*holding)).with_for_update(of=_held)).one_or_none()
     if row is not None:
         kept = json_text({**json.loads(row.inspection), DEPTH: found})
-        _change(connection, row.tenant, row.teacher_id, inspection=kept)
+        _change(connection, row.tenant, row.teacher_id, {"inspection": kept})
 
 
 def adopt(transaction: Transaction) -> int:
@@ -163,5 +175,5 @@ def _holding(tenant: str, teacher_id: str) -> list[ColumnElement[bool]]:
     return [_held.c.tenant == tenant, _held.c.teacher_id == teacher_id]
 
 
-def _change(connection: Connection, tenant: str, teacher_id: str, **values: str) -> None:
+def _change(connection: Connection, tenant: str, teacher_id: str, values: dict[str, Any]) -> None:
     connection.execute(update(_held).where(*_holding(tenant, teacher_id)).values(values))

@@ -73,7 +73,7 @@ TABLE: tuple[Row, ...] = (
         "teacher-not-found",
         _S.NOT_FOUND,
         "No such teacher",
-        "No teacher with this id was uploaded.",
+        "No teacher with this id was uploaded, or it is kept no longer.",
         (ledger.TeacherNotFound,),
     ),
     Row(

@@ -1,4 +1,4 @@
-"""Makes database time pass for one job, without waiting; and makes its spec one of another version."""
+"""Makes database time pass for one job or teacher, without waiting; and makes a spec one of another version."""
 
 from sqlalchemy import insert, update
 
@@ -41,6 +41,19 @@ def age_claim(store: Store, job_id: str, seconds: float) -> None:
     values = {"claimed_at": now(-seconds), "heartbeat_at": now()}
     statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(values)
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def age_end(store: Store, job_id: str, seconds: float) -> None:
+    """As if a finished job had finished so long ago."""
+    statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(finished_at=now(-seconds))
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def age_teacher(store: Store, teacher_id: str, seconds: float, *, tenant: str = "default") -> None:
+    """As if a tenant had sent a teacher so long ago."""
+    held = tables.tenant_teachers
+    one = update(held).where(held.c.teacher_id == teacher_id, held.c.tenant == tenant)
+    store._database.write(lambda t: t.connection.execute(one.values(created_at=now(-seconds))).close())
 
 
 def use_up(store: Store, tenant: str, seconds: float) -> None:

@@ -15,6 +15,7 @@ from jobs.schemas import ArtifactRef, Job, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import digest, submit
+from tests.jobs.clockwork import age_end
 from tests.stored import content
 
 T = TypeVar("T")
@@ -100,7 +101,8 @@ def test_a_finished_job_keeps_its_last_checkpoint_and_its_files_for_the_retentio
     tidy(store, artifacts, hours=24)
     assert store.references() == {digest(word) for word in ("teacher", "student", "student 3")}
     assert store.get(job.id).artifacts == job.artifacts
-    clean(store, artifacts, retention_seconds=0.0)
+    age_end(store, job.id, MONTH_SECONDS)
+    tidy(store, artifacts, hours=24)
     assert store.references() == {digest("teacher")}
     assert (store.get(job.id).state, store.get(job.id).artifacts) == (JobState.SUCCEEDED, [])
     assert store.events(job.id)[-1].kind == "expired"

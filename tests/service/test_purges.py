@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs.janitor import clean
 from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
@@ -93,6 +94,27 @@ def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: D
     assert problem_of(alone.http.get(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
     assert problem_of(alone.http.delete(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
     assert problem_of(alone.http.post(f"/jobs/{job.id}/retry"))["code"] == "teacher-not-found"
+    assert client.job(job.id).teacher.inspection == {}
+    assert client.delete(job.id).kept == []
+    assert belongings(alone) == before
+
+
+def test_a_teacher_that_nobody_used_for_long_is_gone_as_if_it_had_been_deleted(
+    alone: Service, client: DfkdClient, file: Path
+) -> None:
+    before = belongings(alone)
+    teacher = client.upload(file)
+    job = client.submit(teacher.id, SPEC)
+    with_a_checkpoint(alone, job.id)
+    for act in ("expire", "delete"):  # its file waits in quarantine for the time that it is given, here none
+        acts = clean(alone.store, alone.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
+        assert (act, teacher.id) in {(act.verb, act.what) for act in acts}
+    assert not alone.artifacts.exists(teacher.id)
+    spec = {**SPEC, "teacher": {"id": teacher.id}}
+    refused = [alone.http.post("/jobs", json=spec), alone.http.get(f"/teachers/{teacher.id}")]
+    refused += [alone.http.post(f"/jobs/{job.id}/{act}", json={}) for act in ("retry", "continue")]
+    codes = [(answer.status_code, problem_of(answer)["code"]) for answer in refused]
+    assert codes == [(404, "teacher-not-found")] * 3 + [(410, "checkpoint-expired")]
     assert client.job(job.id).teacher.inspection == {}
     assert client.delete(job.id).kept == []
     assert belongings(alone) == before
