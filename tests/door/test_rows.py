@@ -82,6 +82,7 @@ def assert_problem(reply: Reply, entry: Input) -> None:
     row = BY_CODE[problem["code"]]
     assert (problem["status"], problem["title"], problem["type"]) == (reply.status, row.title, row.type)
     assert problem["request_id"] == reply.headers["x-request-id"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
     assert problem["detail"]
     errors = problem.get("errors", [])
     assert len(errors) <= MAX_ERRORS
