@@ -161,7 +161,8 @@ def test_what_was_repaired_for_security_is_required() -> None:
 
 
 def version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+    parts = [int(part) for part in text.split(".")]
+    return tuple(parts + [0] * (3 - len(parts)))
 
 
 def test_the_continuous_check_is_the_readmes_command() -> None:
