@@ -9,7 +9,8 @@ from tests.door.guarded import guarded_door
 
 def a_subject(low: float, high: float, *, alike: bool = True) -> dict[str, Any]:
     pair = {"of": ["foreign", "absent"], "ms": (low + high) / 2, "interval_ms": [low, high]}
-    return {"asked": "GET /jobs/ID", "mean_ms": {"foreign": 2.0, "absent": 1.0}, "differences": [pair], "alike": alike}
+    times = {"foreign": 2.0, "absent": 1.0}
+    return {"asked": "GET /jobs/ID", "mean_ms": times, "median_ms": times, "differences": [pair], "alike": alike}
 
 
 def test_every_question_gets_the_same_words(tmp_path: Path) -> None:
@@ -22,8 +23,10 @@ def test_every_question_gets_the_same_words(tmp_path: Path) -> None:
 
 def test_a_whole_interval_has_to_be_below_the_limit() -> None:
     assert timing.verdict([a_subject(-4.9, 4.9)]) == []
-    assert timing.verdict([a_subject(1.0, 5.1)]) == ["GET /jobs/ID: foreign and absent differ by 3.05 ms"]
-    assert timing.verdict([a_subject(-9.0, 1.0)]) == ["GET /jobs/ID: foreign and absent differ by -4.0 ms"]
+    assert timing.verdict([a_subject(5.0, 6.0)]) == ["GET /jobs/ID: foreign and absent differ by 5.5 ms"]
+    assert timing.verdict([a_subject(-9.0, 1.0)]) == [
+        "GET /jobs/ID: foreign and absent may differ, undecided at -4.0 ms"
+    ]
     assert timing.verdict([a_subject(0.0, 0.1, alike=False)]) == ["GET /jobs/ID: the answers differ"]
 
 
@@ -38,4 +41,4 @@ def test_the_page_names_the_pair_that_is_furthest_apart() -> None:
     found = {"samples": 2, "seed": 1, "date": "2026-01-31", "load": 1.0, "hardware": hardware, "broken": ["x"]}
     text = "\n".join(page.timing_lines({**found, "subjects": [a_subject(0.5, 1.5)]}))
     assert "| foreign and absent | +1.00 ms (+0.50 to +1.50) | yes |" in text
-    assert text.endswith("Broken: x.")
+    assert text.endswith("Not kept, or not shown: x.")
