@@ -3,6 +3,9 @@
 Every chunk costs the event loop microseconds, so three megabytes of single bytes hold up everybody for twenty seconds.
 """
 
+import asyncio
+import socket
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -40,6 +43,15 @@ class Protocol(H11Protocol):
         super().__init__(config, *arguments, **options)
         size = config.h11_max_incomplete_event_size
         self.conn = Connection(h11.SERVER) if size is None else Connection(h11.SERVER, size)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Have small answers sent at once: asyncio does so only where a socket says that it is TCP.
+
+        One that was handed over as a descriptor does not, and every answer on a kept connection would take 40 ms more.
+        """
+        with suppress(OSError):  # it is none
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().connection_made(transport)
 
     def send_400_response(self, msg: str) -> None:
         """Answer, then close; where an answer is out already there is nothing to add to it."""

@@ -65,6 +65,17 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     assert dead == []
 
 
+def test_every_test_that_the_pages_name_exists() -> None:
+    files = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = [
+        f"{page.relative_to(ROOT)} -> {file}::{test}"
+        for page in PAGES
+        for file, test in re.findall(r"`([\w/]*test_\w+\.py)(?:::(\w+))?", page.read_text())
+        if not any(path.match(file) and f"def {test}" in text for path, text in files.items())
+    ]
+    assert missing == []
+
+
 def test_every_make_target_in_the_pages_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))

@@ -34,6 +34,9 @@ WITHOUT_IMPORT = {
     "types-boto3": "stubs", "types-boto3-s3": "stubs",
 }  # fmt: skip
 
+FLOORS = {"torch": "2.10", "onnx": "1.21", "starlette": "1.3.1", "kombu": "5.7.0", "python-multipart": "0.0.22"}
+"""Versions below have known holes in what reads strangers' bytes."""
+
 STUBS = {"types-boto3-s3"}  # imported for the type checker alone
 
 
@@ -145,6 +148,21 @@ def test_every_requirement_is_pinned_exactly_once_and_without_a_local_build() ->
     pins = [canonical(line.partition("==")[0]) for line in lines]
     assert len(pins) == len(set(pins))
     assert set().union(*requirements().values()) - set(pins) == set()
+
+
+def test_what_was_repaired_for_security_is_required() -> None:
+    table, pins = str(project()), (ROOT / "constraints.txt").read_text()
+    for name, floor in FLOORS.items():
+        lowest = re.search(rf"'{name}>=([\d.]+)", table)
+        assert lowest is not None, name
+        assert version(lowest[1]) >= version(floor), name
+        pinned = re.search(rf"^{name}==([\d.]+)", pins, re.M)
+        assert pinned is None or version(pinned[1]) >= version(floor), name
+
+
+def version(text: str) -> tuple[int, ...]:
+    parts = [int(part) for part in text.split(".")]
+    return tuple(parts + [0] * (3 - len(parts)))
 
 
 def test_the_continuous_check_is_the_readmes_command() -> None:

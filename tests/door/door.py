@@ -252,6 +252,7 @@ class Input:
     hint: bool = False
     secrets: tuple[str, ...] = ()  # what the answer must not repeat
     slow: bool = False
+    guarded: bool = False  # sent to a service that has keys, which is a door of its own
 
     @property
     def refused(self) -> bool:

@@ -41,7 +41,13 @@ def mixed(seed: int, groups: set[str]) -> Iterator[Input]:
     chance = random.Random(seed)
     rows: dict[str, list[Input]] = {}
     for entry in INPUTS:
-        if entry.refused and not entry.slow and entry.row not in UNFIT and TABLE[entry.row].group in groups:
+        if (
+            entry.refused
+            and not entry.slow
+            and not entry.guarded
+            and entry.row not in UNFIT
+            and TABLE[entry.row].group in groups
+        ):
             rows.setdefault(entry.row, []).append(entry)
     while True:
         for entries in rows.values():

@@ -40,6 +40,8 @@ def table(result: dict[str, Any]) -> str:
     written += [f"- {verdict}: `{name}`" for name, verdict in result["others"].items()]
     if "flood" in result:
         written += ["", *flood_lines(result["flood"])]
+    if "timing" in result:
+        written += ["", *timing_lines(result["timing"])]
     return "\n".join(["", *written, ""])
 
 
@@ -56,6 +58,30 @@ def flood_lines(flood: dict[str, Any]) -> list[str]:
     ]
 
 
+def timing_lines(timing: dict[str, Any]) -> list[str]:
+    """What the time of an answer tells: a table of means, and the pair that is furthest apart."""
+    hardware = timing["hardware"]
+    lines = [
+        f"The time of an answer, {timing['samples']} samples of each question in random order (seed {timing['seed']}), "
+        f"on {timing['date']}, {hardware['cores_visible']} cores at a load of {timing['load']} ({hardware['cpu']}). "
+        "Promised: no pair of one line differs by 5 ms in the mean, its 95 % interval included, and all say the same.",
+        "",
+        "| asked | means (medians) | furthest apart | difference (95 %) | same words |",
+        "|---|---|---|---|---|",
+    ]
+    for subject in timing["subjects"]:
+        pair = max(subject["differences"], key=lambda pair: abs(pair["ms"]))
+        medians = subject["median_ms"]
+        means = ", ".join(f"{kind} {mean:.2f} ms ({medians[kind]:.2f})" for kind, mean in subject["mean_ms"].items())
+        low, high = pair["interval_ms"]
+        lines.append(
+            f"| `{subject['asked']}` | {means} | {' and '.join(pair['of'])} | {pair['ms']:+.2f} ms "
+            f"({low:+.2f} to {high:+.2f}) | {'yes' if subject['alike'] else 'no'} |"
+        )
+    broken = "; ".join(timing["broken"])
+    return [*lines, "", f"Not kept, or not shown: {broken}." if broken else "The promise was kept."]
+
+
 def with_table(text: str, result: dict[str, Any]) -> str:
     """The page with the table in its place."""
     head, _, rest = text.partition(BEGIN)
@@ -67,6 +93,14 @@ def write(result: dict[str, Any]) -> None:
     before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     answers = {(found["row"], found["what"]): found for found in (*before.get("answers", []), *result["answers"])}
     sent = [answers[entry.row, entry.what] for entry in INPUTS if (entry.row, entry.what) in answers]
-    result = {**before, **result, "answers": sent, "others": {**before.get("others", {}), **result["others"]}}
+    if before and len(result["answers"]) < len(INPUTS):  # a few rows were sent: the figures of the whole run stay
+        result = {**result, **{name: before[name] for name in ("date", "seconds", "hardware")}}
+    keep({**result, "answers": sent, "others": {**before.get("others", {}), **result["others"]}})
+
+
+def keep(found: dict[str, Any]) -> None:
+    """Keep this, and what was found before of everything else."""
+    before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result = {**before, **found}
     RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(with_table(PAGE.read_text(), result))

@@ -34,7 +34,8 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize("entry", PARAMETERS)
-def test_row(door: Door, entry: Input, record_property: Callable[[str, object], None]) -> None:
+def test_row(request: pytest.FixtureRequest, entry: Input, record_property: Callable[[str, object], None]) -> None:
+    door: Door = request.getfixturevalue("guarded_door" if entry.guarded else "door")
     record_property("row", entry.row)
     record_property("what", entry.what)
     door.renew()
@@ -81,6 +82,7 @@ def assert_problem(reply: Reply, entry: Input) -> None:
     row = BY_CODE[problem["code"]]
     assert (problem["status"], problem["title"], problem["type"]) == (reply.status, row.title, row.type)
     assert problem["request_id"] == reply.headers["x-request-id"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
     assert problem["detail"]
     errors = problem.get("errors", [])
     assert len(errors) <= MAX_ERRORS
@@ -101,6 +103,8 @@ def forget_jobs(door: Door) -> None:
             assert door.service.http.post(f"/jobs/{job['id']}/cancel").status_code == 202
 
 
-def test_a_good_request_succeeds_after_all_this(door: Door) -> None:
+@pytest.mark.parametrize("name", ["door", "guarded_door"])
+def test_a_good_request_succeeds_after_all_this(request: pytest.FixtureRequest, name: str) -> None:
+    door: Door = request.getfixturevalue(name)
     door.renew()
     door.good()

@@ -144,6 +144,7 @@ def test_the_settings_are_those_of_a_doorbell() -> None:
     assert (conf.task_serializer, list(conf.accept_content)) == ("json", ["json"])
     assert conf.worker_prefetch_multiplier == 1
     assert not conf.worker_enable_remote_control
+    assert not conf.worker_send_task_events
     assert conf.broker_connection_retry_on_startup
     options = conf.broker_transport_options
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (5.0, 1.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -11,6 +12,7 @@ from jobs.callers import Caller, Scope
 from tests.service.harness import Service, running_service
 
 READ, WRITE = frozenset({Scope.JOBS_READ}), frozenset({Scope.JOBS_WRITE})
+VARYING = {"date", "x-request-id"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +38,10 @@ def guarded_service(data_dir: Path, **environment: str) -> Iterator[Guarded]:
             for allows, scopes in {"read": READ, "write": WRITE, "both": READ | WRITE}.items()
         }
         yield Guarded(service, keys)
+
+
+def told(response: httpx.Response) -> tuple[int, dict[str, str], dict[str, Any]]:
+    """All that differs between two refusals, if anything does."""
+    headers = {name: value for name, value in response.headers.items() if name not in VARYING}
+    body = {name: value for name, value in response.json().items() if name not in {"instance", "request_id"}}
+    return response.status_code, headers, body

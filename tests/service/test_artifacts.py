@@ -44,6 +44,7 @@ def test_a_file_comes_as_it_was_kept_with_its_digest(http: httpx.Client, finishe
         assert response.headers["content-length"] == str(len(content)) == str(artifact["bytes"])
         assert response.headers["content-type"] == artifact["media_type"]
         assert response.headers["content-disposition"] == f'attachment; filename="{artifact["name"]}"'
+        assert response.headers["x-content-type-options"] == "nosniff"
         assert response.headers["accept-ranges"] == "bytes"
 
 

@@ -14,9 +14,9 @@ from jobs.schemas import ArtifactRef, BestStudent
 from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
-from tests.service.guarded import Guarded
-from tests.service.harness import multipart, post_parts, problem_of, spec_text
-from tests.service.test_gate import EXPECTED, told
+from tests.service.guarded import Guarded, told
+from tests.service.harness import post_parts, problem_of, spec_text
+from tests.service.test_gate import EXPECTED
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 OBJECTS = ("own", "foreign", "absent", "deleted")
@@ -161,21 +161,6 @@ def test_what_one_tenant_says_of_its_file_the_other_is_not_told(estate: Estate) 
         seen = theirs.post("/teachers", content=teacher, headers=OCTETS).json()
     assert job["teacher"]["inspection"]["told_shape"] == [1, 32, 32]
     assert seen["inspection"]["told_shape"] is None
-
-
-def test_another_tenants_idempotency_key_is_another_key(estate: Estate) -> None:
-    key = {"Idempotency-Key": "the-same-text"}
-    body = multipart([("spec", spec_text(SPEC)), ("teacher", onnx_teacher(seed=1002))])
-    headers = {"Content-Type": "multipart/form-data; boundary=a-boundary-of-ours", **key}
-    with estate.guarded.http("acme") as ours, estate.guarded.http("umbrella") as theirs:
-        first, second = (http.post("/jobs", content=body, headers=headers) for http in (ours, theirs))
-        again = ours.post("/jobs", content=body, headers=headers)
-        assert (first.status_code, second.status_code) == (202, 202)
-        assert "idempotency-replayed" not in second.headers
-        assert first.json()["id"] != second.json()["id"]
-        assert (again.json()["id"], again.headers["idempotency-replayed"]) == (first.json()["id"], "true")
-        for http, job in ((ours, first), (theirs, second)):
-            http.post(f"/jobs/{job.json()['id']}/cancel")
 
 
 def test_a_tenant_cannot_be_said_in_the_request(estate: Estate) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
-import psutil
 import pytest
 from fastapi import FastAPI
 
@@ -17,7 +15,7 @@ from jobs.settings import Settings
 from service.app import create_app
 from service.gate import is_loopback, scope_for
 from tests.service.guarded import Guarded
-from tests.service.harness import eventually, log_of, problem_of, running_service
+from tests.service.harness import eventually, problem_of, running_service
 
 PUBLIC = None
 EXPECTED = {
@@ -50,8 +48,6 @@ EXPECTED = {
     ("DELETE", "/teachers/{teacher_id}"): "jobs:write",
 }
 """Every operation there is. A new route fails the first test until it stands here, and so was thought about."""
-
-VARYING = {"date", "x-request-id"}
 
 
 def operations(app: FastAPI) -> set[tuple[str, str]]:
@@ -118,63 +114,9 @@ def test_no_host_header_makes_a_path_public(guarded: Guarded, host: str) -> None
     assert answer.split()[1] in {b"400", b"401"}
 
 
-def told(response: httpx.Response) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """All that differs between two refusals, if anything does."""
-    headers = {name: value for name, value in response.headers.items() if name not in VARYING}
-    body = {name: value for name, value in response.json().items() if name not in {"instance", "request_id"}}
-    return response.status_code, headers, body
-
-
-def test_every_wrong_key_gets_the_same_answer(guarded: Guarded) -> None:
-    keys = guarded.service.store.api_keys
-    good = guarded.keys["acme", "both"]
-    _, expired = keys.create(Caller("acme"), valid_seconds=0.0)
-    revoked, gone = keys.create(Caller("acme"))
-    keys.revoke(revoked.id)
-    public, secret = good.rsplit("_", 1)
-    other = guarded.keys["umbrella", "both"].rsplit("_", 1)[1]
-    wrong = [
-        "x", "k" * 10_000, good[:-1], good + "0", good.upper(), f"{good} {good}", secret, expired, gone,
-        f"{public}_{other}", f"{public}_{secret[::-1]}", f"dfkd_{'0' * 16}_{secret}",
-    ]  # fmt: skip
-    headers: list[Any] = [[("Authorization", f"Bearer {key}")] for key in wrong]
-    headers += [[("Authorization", f"Basic {good}")], [("Authorization", good)], [("X-Api-Key", good)]]
-    headers += [[("Authorization", f"Bearer {good}")] * 2, [(b"Authorization", f"Bearer {good}é".encode())], []]
-    http = guarded.service.http
-    answers = [http.get("/jobs", headers=given) for given in headers]
-    answers.append(http.get("/jobs", params={"access_token": good, "key": good}))
-    first = told(answers[0])
-    assert first[0] == 401
-    assert first[1]["connection"] == "close"
-    assert [told(answer) for answer in answers] == [first] * len(answers)
-
-
-def test_a_control_character_in_a_key_is_a_refusal_of_the_server(guarded: Guarded) -> None:
-    host, port = guarded.service.url.removeprefix("http://").split(":")
-    for key in (b"dfkd\x00", b"\x01", b"a\x7f"):
-        answer = sent(host, int(port), b"GET /jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + b"\r\n\r\n")
-        assert answer.split()[1] in {b"400", b"401"}
-
-
 def test_the_scheme_is_not_case_sensitive(guarded: Guarded) -> None:
     headers = {"Authorization": f"bEARER  {guarded.keys['acme', 'read']}"}
     assert guarded.service.http.get("/jobs", headers=headers).status_code == 200
-
-
-def test_a_key_without_the_scope_is_told_which_one_it_lacks(guarded: Guarded) -> None:
-    for allows, method, path, scope in [
-        ("read", "POST", "/jobs", "jobs:write"),
-        ("read", "DELETE", "/jobs/none", "jobs:write"),
-        ("write", "GET", "/jobs", "jobs:read"),
-        ("write", "GET", "/menu", "jobs:read"),
-        ("both", "GET", "/metrics", "metrics"),
-    ]:
-        with guarded.http("acme", allows) as http:
-            response = http.request(method, path)
-        assert response.status_code == 403
-        assert problem_of(response)["code"] == "insufficient-scope"
-        assert f'error="insufficient_scope", scope="{scope}"' in response.headers["www-authenticate"]
-        assert response.headers["connection"] == "close"
 
 
 def test_metrics_are_for_a_key_of_their_own(guarded: Guarded) -> None:
@@ -219,40 +161,6 @@ def received(connection: socket.socket) -> bytes:
     return answer
 
 
-@pytest.mark.parametrize("framing", ["Content-Length: 1000000000", "Transfer-Encoding: chunked"])
-def test_an_upload_without_a_key_is_cut_off_and_answered(guarded: Guarded, framing: str) -> None:
-    host, port = guarded.service.url.removeprefix("http://").split(":")
-    read_before = psutil.Process(guarded.service.pid).io_counters().read_chars  # type: ignore[attr-defined]
-    head = f"POST /teachers HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n{framing}\r\n\r\n"
-    piece = b"10000\r\n" + bytes(65536) + b"\r\n" if "chunked" in framing else bytes(65536)
-    count = 0
-    with connect(host, int(port)) as connection:
-        connection.sendall(head.encode())
-        try:
-            while count < 1_000_000_000:
-                count += connection.send(piece)
-        except OSError:
-            pass
-        answer = connection.recv(65536)
-    assert answer.startswith(b"HTTP/1.1 401 ")
-    assert b"\r\nconnection: close\r\n" in answer.lower()
-    assert b'"code":"unauthenticated"' in answer
-    assert count < 1_000_000_000
-    read = psutil.Process(guarded.service.pid).io_counters().read_chars - read_before  # type: ignore[attr-defined]
-    assert read <= 4_000_000
-    assert list((guarded.service.settings.data_dir / "artifacts" / "temporary").iterdir()) == []
-
-
-def test_who_waits_to_be_asked_for_the_body_is_refused_instead(guarded: Guarded) -> None:
-    host, port = guarded.service.url.removeprefix("http://").split(":")
-    head = "POST /jobs HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
-    with connect(host, int(port)) as connection:
-        connection.sendall(head.encode())
-        answer = received(connection)
-    assert answer.startswith(b"HTTP/1.1 401 ")
-    assert b"100 Continue" not in answer
-
-
 @pytest.mark.parametrize(("path", "limit"), [("/teachers", 1_000_000), ("/jobs/x/cancel", 65_536)])
 def test_a_declared_size_above_the_limit_is_refused_before_the_body(guarded: Guarded, path: str, limit: int) -> None:
     host, port = guarded.service.url.removeprefix("http://").split(":")
@@ -269,18 +177,6 @@ def test_a_declared_size_above_the_limit_is_refused_before_the_body(guarded: Gua
     assert b"connection: close" in answer.lower()
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["max_bytes"] == limit
     assert time.monotonic() - begun < 15
-
-
-def test_no_key_is_in_the_log_or_the_ledger(guarded: Guarded) -> None:
-    for (tenant, allows), key in guarded.keys.items():
-        with guarded.http(tenant, allows) as http:
-            http.get(f"/jobs?access_token={key}")
-            http.get(f"/nothing/{key[:8]}")
-    kept = b"".join(path.read_bytes() for path in guarded.service.settings.data_dir.glob("ledger.sqlite3*"))
-    for key in guarded.keys.values():
-        secret = key.rsplit("_", 1)[1]
-        assert secret not in log_of(guarded.service)
-        assert secret.encode() not in kept
 
 
 def test_on_loopback_nobody_is_asked_until_there_is_a_key(tmp_path: Path) -> None:
