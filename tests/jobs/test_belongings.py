@@ -45,8 +45,8 @@ def ask(belongings: Belongings, name: str, job_id: str) -> Any:
 
 def test_the_questions_about_one_job_are_these() -> None:
     assert WITH_A_JOB_ID == [
-        "delete", "events", "get", "glance", "last_checkpoint", "queue_position", "request_cancel", "request_pause",
-        "request_resume",
+        "delete", "events", "get", "glance", "last_checkpoint", "request_cancel", "request_pause", "request_resume",
+        "standing_of",
     ]  # fmt: skip
 
 
