@@ -1,8 +1,9 @@
 """What a caller has in the ledger: jobs with their history and files, teachers, answers kept under its keys.
 
 Every question and every change is about the jobs and teachers of one tenant; what another has is as if it were not
-there. A method is one transaction. Methods may be called from any thread; they block for at most a few seconds and then
-raise LedgerUnavailable. Times are the database's.
+there. Each query says so and, on PostgreSQL, each transaction (`jobs.row_security`). A method is one transaction.
+Methods may be called from any thread; they block for at most a few seconds and then raise LedgerUnavailable. Times are
+the database's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,11 +42,11 @@ class Belongings:
 
     def __init__(self, database: Database, caller: Caller | None, defaults: Quotas) -> None:
         """`defaults`: quotas of the tenants that have none of their own."""
-        self._database = database
         self._defaults = defaults
         self._caller = caller or EVERYBODY
         self._tenant = None if caller is None else caller.tenant
-        self.keys = Keys(database, self._caller.tenant)
+        self._database = database.of(self._tenant)
+        self.keys = Keys(self._database, self._caller.tenant)
 
     # Teachers
 

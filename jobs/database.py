@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from jobs.errors import LedgerUnavailable, StorageFull
 from jobs.revisions import Revisions, current
+from jobs.row_security import narrow
 from jobs.tables import events
 
 T = TypeVar("T")
@@ -49,9 +51,15 @@ class Database:
         self._engine = _engine(url)
         self.dialect = self._engine.dialect.name
         self._writer = self._engine.execution_options(dfkd_writes=True)
-        snapshot = {} if self.dialect == "sqlite" else {"isolation_level": "REPEATABLE READ"}
-        self._reader = self._engine.execution_options(**snapshot)
+        self._reader = self._engine.execution_options(dfkd_snapshot=True)
         self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
+        self._tenant: str | None = None
+
+    def of(self, tenant: str | None) -> "Database":
+        """The same database, for work that concerns one tenant: PostgreSQL hides and refuses the rows of others."""
+        theirs = copy(self)
+        theirs._tenant = tenant
+        return theirs
 
     def upgrade(self, revisions: Revisions) -> None:
         """Bring the tables to the newest revision; any number of processes may do this at once. SchemaRefused."""
@@ -73,7 +81,10 @@ class Database:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._reader.connect() as connection:
-                    return work(connection)
+                    narrow(connection, self._tenant)
+                    found = work(connection)
+                    connection.commit()  # after a rollback psycopg would forget what it has prepared
+                    return found
             except (DBAPIError, PoolTimeout) as error:
                 _raise_unless_transient(error, attempt)
         raise AssertionError("unreachable")
@@ -102,6 +113,7 @@ class Database:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._writer.connect() as connection:
+                    narrow(connection, self._tenant)
                     if doubtful is not None and _took_place(connection, doubtful[0]):
                         return doubtful[1]
                     transaction = Transaction(connection)

@@ -144,7 +144,9 @@ def _groups() -> CTE:
     """The oldest queued job of every group: from each, one step through the index to the next."""
     first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
     groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
-    here = [func.coalesce(value, value) for value in _group(last)]  # with bare columns SQLite uses the first one only
+    # With bare columns SQLite uses the first one only. PostgreSQL takes COALESCE, unlike CASE, for something that could
+    # tell of rows behind the wall of `jobs.row_security`, and would compare row by row instead of using the index.
+    here = [case((true(), value)) for value in _group(last)]
     further = _oldest(after, tuple_(*_group(after)) > tuple_(*here)).correlate(last).scalar_subquery()
     return groups.union_all(select(further).join_from(groups, last, last.c.number == groups.c.number))
 

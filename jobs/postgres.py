@@ -2,6 +2,8 @@
 
 The server ends a statement or a wait for a lock that takes too long. A server that hangs ends nothing, so the driver's
 own wait has a limit too: a supervisor that waits for a heartbeat's answer for ever could not give up its lease.
+
+We say BEGIN ourselves, so that the tenant who is asking goes with it in one message.
 """
 
 import time
@@ -12,6 +14,8 @@ from typing import Any
 import psycopg
 from psycopg import errors
 from sqlalchemy import Connection, Engine, create_engine, event
+
+from jobs.row_security import UNPREPARED, setting, tenant_of
 
 ANSWER_SECONDS = 2.5
 CHANGE_SECONDS = 600  # for a change of the tables, and for waiting until another process has made it
@@ -44,9 +48,11 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 def postgres_engine(url: str) -> Engine:
     """An engine whose connections give up soon."""
-    limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS}
+    limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS, "autocommit": True}
     engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=3, connect_args=limits)
     event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "begin", _begin)
+    event.listen(engine, "do_execute_no_params", _execute_unprepared)
     return engine
 
 
@@ -71,3 +77,18 @@ def changing_tables(connection: Connection) -> Iterator[None]:
 
 def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[str, Any]) -> psycopg.Connection[Any]:
     return ImpatientConnection.connect(*arguments, **keywords)
+
+
+def _begin(connection: Connection) -> None:
+    """A snapshot for who only reads; the tenant where there is one."""
+    snapshot = connection.get_execution_options().get("dfkd_snapshot", False)
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if snapshot else "BEGIN"
+    tenant = tenant_of(connection)
+    message = begin if tenant is None else f"{begin}; {setting(tenant)}"
+    connection.exec_driver_sql(message, execution_options=UNPREPARED)
+
+
+def _execute_unprepared(cursor: psycopg.Cursor[Any], statement: str, _context: Any) -> bool:
+    """Several statements in one message cannot be prepared, which the driver does with what it sends often."""
+    cursor.execute(statement.encode(), prepare=False)
+    return True

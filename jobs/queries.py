@@ -7,7 +7,7 @@ there. An id that cannot be one is answered without asking the database, which w
 import base64
 import binascii
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
@@ -18,8 +18,12 @@ from jobs.clock import now
 from jobs.database import Transaction
 from jobs.errors import BadCursor, JobNotFound
 from jobs.origins import Origin, inherited
+from jobs.row_security import narrow, tenant_of
 from jobs.rows import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
 from jobs.schemas import Job, JobPage, JobSpec, JobState, JobWarning, Standing
+
+Wanted = tuple[str | None, str]
+"""Tenant, None for whosever, and id of a job."""
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -44,23 +48,42 @@ def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
     return found[0]
 
 
-def standings(connection: Connection, tenant: str | None, job_ids: Collection[str]) -> dict[str, Standing]:
-    """Jobs with their places in the queue, by id; those that are not there are left out."""
+def standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+    """Jobs by tenant and id, with their places in the queue; what is not there is left out. One query a tenant.
+
+    PostgreSQL shows each tenant's own jobs alone, and everybody's only once all are read: from then on.
+    """
+    ids: dict[str | None, list[str]] = {}
+    for tenant, job_id in wanted:
+        ids.setdefault(tenant, []).append(job_id)
+    found: dict[Wanted, tuple[Row[Any], Job]] = {}
+    for tenant in sorted(ids, key=lambda tenant: tenant is not None):  # None: behind the wall that there is
+        if tenant is not None:
+            narrow(connection, tenant)
+        found |= {(tenant, job.id): (row, job) for row, job in _several(connection, tenant, ids[tenant])}
+    if any(job.state is JobState.QUEUED for _, job in found.values()):
+        narrow(connection, None)  # a place in the line counts the jobs of others; of them a number is told, no more
+    return {
+        key: Standing(job, line.place(connection, row) if job.state is JobState.QUEUED else None)
+        for key, (row, job) in found.items()
+    }
+
+
+def _several(connection: Connection, tenant: str | None, job_ids: Collection[str]) -> Iterable[tuple[Row[Any], Job]]:
     values: dict[str, Any] = {"ids": [job_id for job_id in job_ids if _JOB_ID.fullmatch(job_id)]}
     statement = _SEVERAL_JOBS if tenant is None else _SEVERAL_OF_TENANT
     rows = connection.execute(statement, values if tenant is None else values | {"tenant": tenant}).all()
-    return {
-        row.id: Standing(job, line.place(connection, row) if job.state is JobState.QUEUED else None)
-        for row, job in zip(rows, jobs_from_rows(connection, rows), strict=True)
-    }
+    return zip(rows, jobs_from_rows(connection, rows), strict=True)
 
 
 def standing(connection: Connection, tenant: str | None, job_id: str) -> Standing:
     """One job with its place in the queue; JobNotFound."""
-    found = standings(connection, tenant, [job_id])
-    if job_id not in found:
+    asking = tenant_of(connection)
+    found = standings(connection, [(tenant, job_id)])
+    narrow(connection, asking)
+    if (tenant, job_id) not in found:
         raise JobNotFound(job_id)
-    return found[job_id]
+    return found[tenant, job_id]
 
 
 def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:

@@ -1,8 +1,9 @@
 """The revisions of the tables: which one a database has, whether this version may work on it, the way to the newest.
 
 A revision is called RELEASE_STEP, such as `1_2`: the second change of the first release that changed the tables. A
-change adds columns (nullable or with a default), tables and indices, and takes nothing away before the release after
-the next; so a version works on tables of its own release and of the next one, and workers may be replaced one by one.
+change adds columns (nullable or with a default), tables, indices, and policies that do not concern older versions, and
+takes nothing away before the release after the next; so a version works on tables of its own release and of the next
+one, and workers may be replaced one by one.
 """
 
 import logging

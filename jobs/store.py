@@ -10,9 +10,9 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
-from jobs import claims, queries, retention, tables, takeover, teachers, wishes, workers
+from jobs import claims, queries, retention, row_security, tables, takeover, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
 from jobs.belongings import Belongings
@@ -23,6 +23,7 @@ from jobs.devices import DeviceClass
 from jobs.errors import Overtaken
 from jobs.figures import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.queries import Wanted
 from jobs.quotas import Quotas
 from jobs.retention import Expiry, Unused
 from jobs.revisions import Revisions
@@ -31,9 +32,6 @@ from jobs.settings import Settings
 from jobs.tenants import Tenants
 
 log = logging.getLogger(__name__)
-
-Wanted = tuple[str | None, str]
-"""Tenant, None for whosever, and id of a job."""
 
 
 def open_store(settings: Settings) -> "Store":
@@ -71,6 +69,10 @@ class Store(Belongings):
         """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
         self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
 
+    def unbound_role(self) -> str | None:
+        """The PostgreSQL role of this ledger where row-level security does not bind it."""
+        return self._database.read(row_security.unbound_role)
+
     # Jobs
 
     def standings(self, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
@@ -78,18 +80,7 @@ class Store(Belongings):
 
         All in one transaction, one query a tenant.
         """
-
-        def work(connection: Connection) -> dict[Wanted, Standing]:
-            ids: dict[str | None, list[str]] = {}
-            for tenant, job_id in wanted:
-                ids.setdefault(tenant, []).append(job_id)
-            return {
-                (tenant, job_id): standing
-                for tenant, job_ids in ids.items()
-                for job_id, standing in queries.standings(connection, tenant, job_ids).items()
-            }
-
-        return self._database.read(work)
+        return self._database.read(lambda connection: queries.standings(connection, wanted))
 
     # Teachers
 

@@ -40,6 +40,7 @@ from jobs.callers import DEFAULT_TENANT
 from jobs.clock import now
 from jobs.database import Transaction, dialect_insert
 from jobs.errors import TeacherNotFound
+from jobs.row_security import everybodys
 from jobs.rows import json_text, teacher_from_row
 from jobs.schemas import DEPTH, TERMINAL, TeacherRef
 
@@ -87,7 +88,8 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     kept = {"id": ref.id, "bytes": ref.bytes, "format": ref.format, **told}
     there = dialect_insert(connection, _teachers).values(kept)
     locked = there.on_conflict_do_update(index_elements=[_teachers.c.id], set_={"format": ref.format}, where=false())
-    connection.execute(locked)  # where it is there already: unchanged, and nobody deletes it now
+    with everybodys(connection):  # another tenant may have brought it
+        connection.execute(locked)  # where it is there already: unchanged, and nobody deletes it now
     values = {**told, "lifetime": lifetime}
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
     again = holds.on_conflict_do_update(
@@ -134,10 +136,11 @@ def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of
         connection.execute(delete(_held).where(*_holding(tenant, teacher_id)))
     left = or_(exists().where(_held.c.teacher_id == teacher_id), exists().where(tables.jobs.c.teacher_id == teacher_id))
     one = _teachers.c.id == teacher_id
-    if connection.execute(select(left)).scalar_one():
-        connection.execute(update(_teachers).where(one).values(inspection=_NOTHING))  # it may have been this tenant's
-    else:
-        connection.execute(delete(_teachers).where(one))
+    with everybodys(connection):  # another tenant may have it
+        if connection.execute(select(left)).scalar_one():
+            connection.execute(update(_teachers).where(one).values(inspection=_NOTHING))  # perhaps this tenant's
+        else:
+            connection.execute(delete(_teachers).where(one))
 
 
 def has_bytes(tenant: str | None) -> ColumnElement[bool]:

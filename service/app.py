@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -12,7 +13,7 @@ import dfkd_core
 from jobs.artifacts import open_artifacts
 from jobs.queue import make_celery
 from jobs.settings import Settings
-from jobs.store import open_store
+from jobs.store import Store, open_store
 from service import openapi, problem_json
 from service.dependencies import Desk
 from service.gate import Gate
@@ -26,6 +27,8 @@ from service.routes import artifacts, events, health, jobs, menu, metrics, pause
 from service.stopping import told_of_stop
 from service.together import Together
 from service.unread import Unread
+
+log = logging.getLogger(__name__)
 
 DESCRIPTION = """
 Send a trained image classifier, get a small ONNX student back. None of the data that the teacher was trained on is
@@ -67,6 +70,7 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
         """Everything that is opened here is closed here."""
         store = open_store(settings)
         try:
+            _tell_of_missing_wall(store)
             keyring = KeyRing(store.api_keys)
             together = Together(store)
             app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings), keyring, together)
@@ -84,6 +88,16 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
             store.close()
 
     return lifespan
+
+
+def _tell_of_missing_wall(store: Store) -> None:
+    role = store.unbound_role()
+    if role is not None:
+        log.warning(
+            "row-level security does not bind this role: a superuser or BYPASSRLS. See Keys and tenants in "
+            "docs/operations.md",
+            extra={"role": role},
+        )
 
 
 async def _to_docs() -> RedirectResponse:

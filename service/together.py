@@ -10,8 +10,9 @@ import asyncio
 from anyio import to_thread
 
 from jobs.errors import JobNotFound
+from jobs.queries import Wanted
 from jobs.schemas import Standing
-from jobs.store import Store, Wanted
+from jobs.store import Store
 
 PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it
 

@@ -13,6 +13,7 @@ from jobs.store import Store, open_store
 from tests.boxes import settle
 from tests.servers import (
     BUCKET,
+    OWNER,
     ObjectStore,
     Postgres,
     Redis,
@@ -38,10 +39,11 @@ def postgres_url(postgres_server: Postgres) -> str:
     """A PostgreSQL database without any table."""
     with postgres_server.connect() as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'dfkd' AND pid <> pg_backend_pid()"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+            "AND pid <> pg_backend_pid()"
         )
         connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
+        connection.execute(f"CREATE SCHEMA public AUTHORIZATION {OWNER}")
     return postgres_server.url()
 
 

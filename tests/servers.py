@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 START_SECONDS = 20.0
+SUPERUSER = "postgres"
+OWNER = "dfkd"  # an ordinary role: policies bind it, as they should bind the service's
 BUCKET = "artifacts"
 
 # Becomes the server: as another user where one is named, and signalled when the process that started it dies.
@@ -49,11 +51,11 @@ class Postgres:
 
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy URL of a database."""
-        return f"postgresql+psycopg://dfkd@/{database}?host={self.directory}"
+        return f"postgresql+psycopg://{OWNER}@/{database}?host={self.directory}"
 
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
         """A superuser's connection of one's own, in autocommit mode."""
-        return psycopg.connect(host=str(self.directory), user="dfkd", dbname="postgres", autocommit=True)
+        return psycopg.connect(host=str(self.directory), user=SUPERUSER, dbname="postgres", autocommit=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,19 @@ def running_postgres() -> Iterator[Postgres]:
 
 
 def new_cluster(directory: Path) -> tuple[Path, pwd.struct_passwd | None]:
-    """An empty cluster in `directory`/data; the programs for it, and the user who may run them."""
+    """An empty cluster in `directory`/data, its database `postgres` OWNER's; the programs, and who may run them."""
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
     if user is not None:
         os.chown(directory, user.pw_uid, user.pw_gid)
     binaries = postgres_binaries(directory, user)
-    words = ["-D", directory / "data", "-U", "dfkd", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    words = ["-D", directory / "data", "-U", SUPERUSER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     command = become(user, [binaries / "initdb", *words], signal.SIGKILL)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=directory)
+    roles = f"CREATE ROLE {OWNER} LOGIN\nALTER DATABASE postgres OWNER TO {OWNER}\n".encode()
+    command = become(
+        user, [binaries / "postgres", "--single", "-F", "-D", directory / "data", "postgres"], signal.SIGKILL
+    )
+    subprocess.run(command, check=True, input=roles, capture_output=True, cwd=directory)
     return binaries, user
 
 

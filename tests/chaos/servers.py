@@ -17,7 +17,17 @@ import psutil
 import psycopg
 import redis
 
-from tests.servers import START_SECONDS, become, new_cluster, postgres_command, redis_binary, short_directory, wait_for
+from tests.servers import (
+    OWNER,
+    START_SECONDS,
+    SUPERUSER,
+    become,
+    new_cluster,
+    postgres_command,
+    redis_binary,
+    short_directory,
+    wait_for,
+)
 
 POSTGRES_SOCKET = ".s.PGSQL.5432"
 
@@ -89,7 +99,7 @@ class PostgresServer:
 
     def url(self, directory: Path | None = None) -> str:
         """SQLAlchemy URL, through a wire where its directory is given."""
-        return f"postgresql+psycopg://dfkd@/postgres?host={directory or self.directory}"
+        return f"postgresql+psycopg://{OWNER}@/postgres?host={directory or self.directory}"
 
     def start(self, *, wrapper: tuple[object, ...] = ()) -> None:
         """Until it answers; crash recovery included."""
@@ -126,7 +136,7 @@ class PostgresServer:
 
     def connect(self) -> "psycopg.Connection[tuple[object, ...]]":
         """A superuser's connection of one's own, in autocommit mode."""
-        return psycopg.connect(host=str(self.directory), user="dfkd", dbname="postgres", autocommit=True)
+        return psycopg.connect(host=str(self.directory), user=SUPERUSER, dbname="postgres", autocommit=True)
 
 
 @contextmanager

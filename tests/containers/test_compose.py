@@ -1,7 +1,10 @@
 """The container files without an engine: what the compose schema and hadolint cannot know."""
 
 import json
+import os
 import re
+import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 import yaml
 
 from jobs.settings import Settings
+from jobs.store import open_store
+from tests.servers import OWNER, SUPERUSER, postgres_binaries, running_postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -115,3 +120,23 @@ def test_the_seccomp_profile_leaves_what_a_box_is_made_of() -> None:
     needed = {"clone", "clone3", "unshare", "mount", "umount2", "pivot_root", "mount_setattr", "seccomp", "prctl"}
     assert needed.isdisjoint(refused["names"])
     assert {"ptrace", "bpf", "keyctl", "kexec_load", "open_by_handle_at", "process_vm_readv"} <= set(refused["names"])
+
+
+def test_the_service_uses_an_ordinary_role_that_owns_its_database() -> None:
+    script = ROOT / "deploy/postgres.sql"
+    assert f"./deploy/{script.name}:/docker-entrypoint-initdb.d/{script.name}:ro" in SERVICES["postgres"]["volumes"]
+    assert "POSTGRES_USER" not in SERVICES["postgres"]["environment"]
+    with running_postgres() as server, server.connect() as connection:
+        connection.execute(f"ALTER DATABASE postgres OWNER TO {SUPERUSER}")
+        connection.execute(f"DROP ROLE {OWNER}")  # as in a new volume
+        psql = postgres_binaries(server.directory, None) / "psql"
+        command = [psql, "-v", "ON_ERROR_STOP=1", "--no-psqlrc", "-h", server.directory, "-U", SUPERUSER, "-f", script]
+        environment = os.environ | {"POSTGRES_PASSWORD": "it's"}
+        subprocess.run([*command, "postgres"], check=True, capture_output=True, env=environment)
+        found = connection.execute(
+            "SELECT rolname, rolsuper, rolbypassrls, rolpassword LIKE 'SCRAM%' FROM pg_authid "
+            "WHERE rolcanlogin ORDER BY rolname"
+        ).fetchall()
+        assert found == [(OWNER, False, False, True), (SUPERUSER, True, True, None)]
+        with closing(open_store(Settings(database_url=server.url("dfkd")))) as store:
+            assert store.unbound_role() is None

@@ -1,0 +1,244 @@
+"""What PostgreSQL itself keeps from a tenant, whatever a query forgets to say; what workers and service still see."""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+from sqlalchemy.exc import ProgrammingError
+
+from jobs import line, queries, tables
+from jobs.callers import Caller
+from jobs.database import Transaction
+from jobs.devices import DeviceClass
+from jobs.errors import JobNotFound
+from jobs.quotas import Quota
+from jobs.requests import Receipt
+from jobs.row_security import everybodys, setting
+from jobs.schemas import Job, JobState
+from jobs.settings import Settings
+from jobs.store import Store, open_store
+from service.app import create_app
+from tests.builders import artifact_ref, digest, job_spec, submit_for, teacher_ref
+from tests.servers import OWNER, SUPERUSER, Postgres
+
+ACME, UMBRELLA = Caller("acme"), Caller("umbrella")
+SHARED = [tables.workers]  # nobody's
+WALLED = [table for table in tables.metadata.sorted_tables if table not in SHARED]
+
+
+@pytest.fixture
+def ledger(postgres_url: str) -> Iterator[Store]:
+    """A ledger on PostgreSQL in which acme and umbrella each have something in every table, and nobody else."""
+    store = open_store(Settings(database_url=postgres_url, backoff_seconds=0.0))
+    store.worker_seen("w", host="here", slots=1, device="cpu")
+    for caller in (ACME, UMBRELLA):
+        furnish(store, caller)
+    yield store
+    store.close()
+
+
+def furnish(store: Store, caller: Caller) -> Job:
+    """A succeeded job with label, file and history; a teacher, a key, an answer, limits, device-seconds, acts."""
+    ours = store.of(caller)
+    store.api_keys.create(caller)
+    store.tenants.limit(caller.tenant, {Quota.QUEUED_JOBS: 9})
+    teacher, _ = ours.put_teacher(teacher_ref(caller.tenant))
+    held = ours.keys.new_hold("k")
+    assert ours.keys.hold(held, 60) is None
+    receipt = Receipt(answer=lambda standing: standing.job.id, held=held, fingerprint="f")
+    job = ours.create(str(uuid.uuid4()), job_spec(team="vision"), teacher.id, receipt=receipt)
+    claim = store.claim("w", 60, 1)
+    assert claim is not None
+    assert store.succeed(job.id, claim.fence, artifacts=[artifact_ref()])
+    return job
+
+
+def rows(connection: Connection, table: Table) -> list[Row[Any]]:
+    """All that is there, without any condition."""
+    return list(connection.execute(select(table)).all())
+
+
+def everything(connection: Connection) -> dict[str, list[Row[Any]]]:
+    return {table.name: sorted(rows(connection, table), key=str) for table in WALLED}
+
+
+def of_umbrella(store: Store) -> dict[str, list[Row[Any]]]:
+    """What a transaction of umbrella's finds when it asks for everything."""
+    return store._database.of(UMBRELLA.tenant).read(everything)
+
+
+def test_every_table_with_things_of_tenants_has_a_policy_that_binds_its_owner(ledger: Store) -> None:
+    asked = "SELECT c.relname FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid"
+    forced = f"{asked} WHERE c.relrowsecurity AND c.relforcerowsecurity AND p.polcmd = '*' AND p.polpermissive"
+    found = ledger._database.read(lambda connection: connection.exec_driver_sql(forced).scalars().all())
+    assert sorted(found) == sorted(table.name for table in WALLED)
+    assert not any({"tenant", "job_number"} & set(table.c.keys()) for table in SHARED)
+
+
+def test_a_tenant_that_asks_for_everything_gets_its_own(ledger: Store) -> None:
+    both, own = ledger._database.read(everything), of_umbrella(ledger)
+    for name, found in both.items():
+        assert 2 * len(own[name]) == len(found) > 0, name
+        assert set(own[name]) < set(found)
+    assert {row.tenant for name in ("jobs", "usage", "audit", "tenants", "api_keys") for row in own[name]} == {
+        "umbrella"
+    }
+    assert [row.id for row in own["teachers"]] == [digest("umbrella")]
+    assert all(row.key.startswith("umbrella ") for row in own["requests"])
+
+
+def test_the_default_tenants_keys_of_requests_are_those_without_a_name(ledger: Store) -> None:
+    assert ledger.keys.hold(ledger.keys.new_hold("plain"), 60) is None
+    found = ledger._database.of("default").read(everything)
+    assert [row.key for row in found.pop("requests")] == ["plain"]
+    assert set(map(len, found.values())) == {0}
+
+
+def test_a_name_is_never_a_part_of_the_statement(ledger: Store) -> None:
+    assert setting("o'neil'; RESET ALL --") == "SET LOCAL dfkd.tenant = 'o''neil''; RESET ALL --'"
+    assert set(map(len, ledger._database.of("acme' OR ''='").read(everything).values())) == {0}
+
+
+@pytest.mark.parametrize("table", WALLED, ids=str)
+def test_foreign_rows_are_neither_changed_nor_deleted(ledger: Store, table: Table) -> None:
+    before = ledger._database.read(everything)
+    column = next(column for column in table.c if not column.primary_key)
+
+    def attempt(transaction: Transaction) -> None:
+        connection = transaction.connection
+        own = len(rows(connection, table))
+        assert connection.execute(update(table).values({column.name: column})).rowcount == own
+        connection.exec_driver_sql("SET LOCAL dfkd.tenant = 'nobody'")
+        assert connection.execute(update(table).values({column.name: column})).rowcount == 0
+        assert connection.execute(delete(table)).rowcount == 0
+        assert connection.execute(select(table).with_for_update()).all() == []
+
+    ledger._database.of(UMBRELLA.tenant).write(attempt)
+    assert ledger._database.read(everything) == before
+
+
+@pytest.mark.parametrize("table", WALLED, ids=str)
+def test_foreign_rows_are_not_added(ledger: Store, table: Table) -> None:
+    foreign = next(
+        row for row in ledger._database.read(everything)[table.name] if row not in of_umbrella(ledger)[table.name]
+    )
+    told = dict(foreign._mapping)
+    if "number" in told:
+        told["number"] += 1000  # a number of its own: it is the policy that refuses
+    if "id" in told:
+        told["id"] = told["id"][::-1]
+
+    def attempt(transaction: Transaction) -> None:
+        transaction.connection.execute(insert(table).values(told))
+
+    with pytest.raises(ProgrammingError, match="row-level security policy"):
+        ledger._database.of(UMBRELLA.tenant).write(attempt)
+
+
+def test_ones_own_are_not_given_away(ledger: Store) -> None:
+    with pytest.raises(ProgrammingError, match="row-level security policy"):
+        ledger._database.of("umbrella").write(lambda t: t.connection.execute(update(tables.jobs).values(tenant="acme")))
+
+
+def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(ledger: Store) -> None:
+    foreign = ledger._database.of("acme").read(lambda connection: rows(connection, tables.jobs))[0].id
+    ours, theirs = ledger._database.of("umbrella"), ledger._database.of("acme")
+    for forgetful in (
+        queries.job_with_id,
+        queries.standing,
+        queries.locked_row,
+        queries.number_of,
+        queries.teacher_id_of,
+    ):
+        assert theirs.write(lambda t, forgetful=forgetful: forgetful(t.connection, None, foreign))
+        with pytest.raises(JobNotFound):
+            ours.write(lambda t, forgetful=forgetful: forgetful(t.connection, None, foreign))
+    page = ours.read(lambda c: queries.page(c, None, limit=9, cursor=None, states=None, labels={"team": "vision"}))
+    assert [job.teacher.id for job in page.jobs] == [digest("umbrella")]
+    assert ours.read(queries.count_by_state)[JobState.SUCCEEDED] == 1
+
+
+def test_the_next_transaction_of_a_connection_is_nobodys(ledger: Store) -> None:
+    for _ in range(10):  # also when the driver has prepared the statement
+        assert len(ledger._database.of("acme").read(lambda c: rows(c, tables.jobs))) == 1
+        assert len(ledger._database.read(lambda c: rows(c, tables.jobs))) == 2
+    assert ledger._database._engine.pool.status().startswith("Pool size: 20  Connections in pool: 1 ")
+
+
+def test_a_place_in_the_line_counts_everybodys_jobs_and_then_the_wall_is_back(ledger: Store) -> None:
+    first, second = (submit_for(ledger, tenant=tenant) for tenant in ("acme", "umbrella"))
+    assert ledger.of(UMBRELLA).standing_of(second.id).queue_position == 2
+    found = ledger.standings([("acme", first.id), ("umbrella", second.id), ("umbrella", first.id)])
+    assert {key: told.queue_position for key, told in found.items()} == {
+        ("acme", first.id): 1,
+        ("umbrella", second.id): 2,
+    }
+
+    def told_and_after(transaction: Transaction) -> set[str]:
+        queries.standing(transaction.connection, "umbrella", second.id)
+        with everybodys(transaction.connection):
+            assert len(rows(transaction.connection, tables.tenants)) == 2
+        return {row.tenant for row in rows(transaction.connection, tables.jobs)}
+
+    assert ledger._database.of("umbrella").write(told_and_after) == {"umbrella"}
+
+
+def test_a_teacher_that_two_have_is_put_in_and_forgotten_as_if_each_were_alone(ledger: Store) -> None:
+    ref = teacher_ref("of both")
+    for caller in (ACME, UMBRELLA):
+        assert ledger.of(caller).put_teacher(ref)[1]
+    assert ledger.of(ACME).delete_teacher(ref.id).rows == {"teachers": 1}
+    assert ledger.of(UMBRELLA).get_teacher(ref.id).id == ref.id
+    assert ledger.referenced(ref.id)
+    ledger.of(UMBRELLA).delete_teacher(ref.id)
+    assert not ledger.referenced(ref.id)
+
+
+def test_the_first_to_bring_a_teacher_is_not_told_apart_by_its_row(ledger: Store) -> None:
+    ledger.of(ACME).put_teacher(teacher_ref("theirs"))
+    seen = of_umbrella(ledger)["teachers"]
+    assert digest("theirs") not in {row.id for row in seen}
+
+
+def test_workers_claim_whosever_jobs_by_the_index_of_the_line(ledger: Store) -> None:
+    ours, theirs = (submit_for(ledger, tenant=tenant) for tenant in ("acme", "umbrella"))
+    statement = line.next_job("postgresql", DeviceClass.CPU)
+    told = statement.compile(ledger._database._engine, compile_kwargs={"literal_binds": True})
+
+    def explained(connection: Connection) -> str:
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return "\n".join(connection.exec_driver_sql(f"EXPLAIN {told}".replace("%", "%%")).scalars())
+
+    plan = ledger._database.read(explained)
+    assert any("Index Cond" in step and "ROW(device_class, spec_version" in step for step in plan.splitlines())
+    assert "Seq Scan" not in plan
+    claims = [ledger.claim("w", 60, 1) for _ in range(2)]
+    assert {claim.job.id for claim in claims if claim is not None} == {ours.id, theirs.id}
+
+
+def test_a_role_that_no_policy_binds_is_told(
+    ledger: Store, postgres_server: Postgres, postgres_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert ledger.unbound_role() is None
+    as_superuser = postgres_url.replace(f"{OWNER}@", f"{SUPERUSER}@")
+    for url, expected in ((postgres_url, []), (as_superuser, [SUPERUSER])):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "service.app"):
+            asyncio.run(started_and_stopped(Settings(database_url=url)))
+        assert [vars(line)["role"] for line in caplog.records if "row-level" in line.message] == expected
+
+
+async def started_and_stopped(settings: Settings) -> None:
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        pass
+
+
+def test_sqlite_has_no_such_role(sqlite_url: str) -> None:
+    store = open_store(Settings(database_url=sqlite_url))
+    assert store.unbound_role() is None
+    store.close()
