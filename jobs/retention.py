@@ -19,7 +19,7 @@ from jobs.database import Transaction
 from jobs.queries import locked_row
 from jobs.rows import change
 from jobs.schemas import TERMINAL
-from jobs.teachers import has_bytes, is_live
+from jobs.teachers import has_bytes, is_live, last_use
 
 BATCH = 500
 
@@ -67,7 +67,7 @@ def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> N
 def unused_teachers(connection: Connection, retention_seconds: float) -> list[Unused]:
     """Up to BATCH teachers of tenants that have not used them for the retention period, oldest first."""
     found = select(_held.c.tenant, _held.c.teacher_id).where(_unused(retention_seconds))
-    oldest_first = found.order_by(_held.c.created_at, _held.c.tenant, _held.c.teacher_id)
+    oldest_first = found.order_by(last_use(), _held.c.tenant, _held.c.teacher_id)
     return [Unused(row.tenant, row.teacher_id) for row in connection.execute(oldest_first.limit(BATCH))]
 
 
@@ -121,7 +121,7 @@ def _unused(retention_seconds: float) -> ColumnElement[bool]:
     """
     used = or_(_jobs.c.finished_at.is_(None), ~_is_before(_jobs.c.finished_at, retention_seconds))
     users = select(_jobs.c.tenant).where(_jobs.c.teacher_id == _held.c.teacher_id, used)
-    return and_(is_live(), _is_before(_held.c.created_at, retention_seconds), _held.c.tenant.not_in(users))
+    return and_(is_live(), _is_before(last_use(), retention_seconds), _held.c.tenant.not_in(users))
 
 
 def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:

@@ -151,9 +151,7 @@ class TeacherRef(Value):
     id: Sha256 = Field(description="sha256 of the file.")
     bytes: int = Field(ge=0, description="Size.")
     format: str = Field(description="onnx or safetensors, told from the content.")
-    created_at: datetime = Field(
-        description="When it was last uploaded, or a job with it ended that is deleted by now."
-    )
+    created_at: datetime = Field(description="When it was first uploaded.")
     inspection: dict[str, Any] = Field(default_factory=dict, description="What the structural inspection found.")
 
 

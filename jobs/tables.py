@@ -49,6 +49,7 @@ tenant_teachers = Table(
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.teachers
+    Column("used_at", UtcTime),  # last, as far as no job tells; None: at created_at
 )
 
 jobs = Table(

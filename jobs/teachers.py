@@ -8,7 +8,7 @@ jobs     it came along with a job: until the last job of the tenant that uses it
 deleted  the tenant has it no longer; the row stays for the finished jobs that tell of it, until the last is deleted
 
 One that the tenant has not used for the retention period is deleted by `retention`. Used is what is uploaded, again or
-for the first time, and what a live job needs, until that has ended; `created_at` is the last use of which no job tells.
+for the first time, and what a live job needs, until that has ended; `used_at` is the last use of which no job tells.
 
 Whoever changes who has a teacher, or relies on it, locks its row first, before any row of a job.
 """
@@ -27,6 +27,7 @@ from sqlalchemy import (
     delete,
     exists,
     false,
+    func,
     insert,
     literal,
     or_,
@@ -90,14 +91,14 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     locked = there.on_conflict_do_update(index_elements=[_teachers.c.id], set_={"format": ref.format}, where=false())
     with everybodys(connection):  # another tenant may have brought it
         connection.execute(locked)  # where it is there already: unchanged, and nobody deletes it now
-    values = {**told, "lifetime": lifetime}
+    values = {**told, "lifetime": lifetime, "used_at": now()}
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
     again = holds.on_conflict_do_update(
         index_elements=[_held.c.tenant, _held.c.teacher_id], set_=values, where=_held.c.lifetime == Lifetime.DELETED
     )
     new = connection.execute(again.returning(_held.c.tenant)).first() is not None
     if not new:
-        _change(connection, tenant, ref.id, {"created_at": now()})
+        _change(connection, tenant, ref.id, {"used_at": now()})
     if not new and lifetime is Lifetime.OWN:
         _change(connection, tenant, ref.id, {"lifetime": lifetime})
     return teacher_with_id(connection, tenant, ref.id), new
@@ -124,8 +125,13 @@ def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetim
 
 def note_use(connection: Connection, tenant: str, teacher_id: str, until: datetime) -> None:
     """A tenant has used a locked teacher until then, and no job will tell."""
-    earlier = _held.c.created_at < until
-    connection.execute(update(_held).where(*_holding(tenant, teacher_id), earlier).values(created_at=until))
+    connection.execute(update(_held).where(*_holding(tenant, teacher_id), last_use() < until).values(used_at=until))
+
+
+def last_use() -> ColumnElement[datetime]:
+    """When a tenant used a teacher last, as far as no job tells."""
+    found: ColumnElement[datetime] = func.coalesce(_held.c.used_at, _held.c.created_at)
+    return found
 
 
 def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of_it: bool) -> None:

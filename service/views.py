@@ -70,9 +70,7 @@ class TeacherView(View):
     id: str = Field(description="sha256 of the file.")
     bytes: int = Field(description="Size.")
     format: str = Field(description="onnx or safetensors, told from the content.")
-    created_at: datetime = Field(
-        description="When it was last uploaded, or a job with it ended that is deleted by now."
-    )
+    created_at: datetime = Field(description="When it was first uploaded.")
     inspection: Json = Field(description="What the structural inspection found.")
     methods: Suitability | None = Field(
         None, description="Methods that it can serve, those that it cannot and why, and what auto would choose."

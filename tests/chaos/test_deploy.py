@@ -29,7 +29,7 @@ def test_f18_a_rolling_deploy(before: dict[str, str], run: Run) -> None:
             for name in before:
                 del deployment.environment[name]
             deployment.start_api()
-        assert revision_of(deployment) > earlier
+        assert revision_of(deployment) != earlier
         later = deployment.accepted(steps=LONG)  # taken by the new API, run by the old worker
         deployment.until_job(through, lambda call: call.state == "succeeded")
         deployment.until_step(later, 1)
@@ -63,7 +63,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def release_before() -> str | None:
     """The last commit of the main line whose tables were those of an earlier revision."""
-    newest = f"{REVISIONS}/{max(path.name for path in (ROOT / REVISIONS).glob('v*.py'))}"
+    paths = (ROOT / REVISIONS).glob("v*.py")
+    newest = f"{REVISIONS}/{max(paths, key=lambda path: int(path.name.split('_')[1])).name}"
     for commit in git("rev-list", "--first-parent", "HEAD").decode().split():
         names = git("ls-tree", "--name-only", commit, f"{REVISIONS}/").decode().split()
         if names and newest not in names:

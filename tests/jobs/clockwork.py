@@ -53,7 +53,8 @@ def age_teacher(store: Store, teacher_id: str, seconds: float, *, tenant: str = 
     """As if a tenant had sent a teacher so long ago."""
     held = tables.tenant_teachers
     one = update(held).where(held.c.teacher_id == teacher_id, held.c.tenant == tenant)
-    store._database.write(lambda t: t.connection.execute(one.values(created_at=now(-seconds))).close())
+    aged = one.values(created_at=now(-seconds), used_at=now(-seconds))
+    store._database.write(lambda transaction: transaction.connection.execute(aged).close())
 
 
 def use_up(store: Store, tenant: str, seconds: float) -> None:

@@ -6,7 +6,9 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import select
 
+from jobs import tables
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
 from jobs.belongings import Belongings
@@ -144,7 +146,9 @@ def test_a_job_that_was_deleted_counts_until_it_would_have(
     for one in (job, earlier):
         store.of(ACME).delete(one.id)
     assert tidy(store, artifacts) == []
-    assert store.of(ACME).get_teacher(teacher.id).created_at == job.finished_at
+    with store._database._engine.connect() as connection:
+        used_at = connection.execute(select(tables.tenant_teachers.c.used_at)).scalar_one()
+    assert used_at == job.finished_at
     age_teacher(store, teacher.id, LONGER, tenant="acme")
     assert [what for what, _ in tidy(store, artifacts)] == [teacher.id]
 
