@@ -1,7 +1,9 @@
 """Where we run: `Settings`, built once per entry point from the environment (DFKD_...) and handed down."""
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,7 +24,10 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("dfkd-data"), description="Everything kept on local disk lives below this directory.")
     database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite below data_dir when absent.")
-    broker_url: str | None = Field(None, description="Redis URL of the doorbell; absent: the table is polled.")
+    broker_url: str | None = Field(
+        None,
+        description="Redis URL of the doorbell, with a password where it is elsewhere; absent: the table is polled.",
+    )
     artifacts_url: str | None = Field(
         None, pattern=BUCKET_URL, description="Bucket of files, s3://bucket/prefix; below data_dir when absent."
     )
@@ -114,6 +119,19 @@ class Settings(BaseSettings):
             )
         return device
 
+    @field_validator("broker_url", "rate_limit_url")
+    @classmethod
+    def _who_comes_from_elsewhere_has_a_password(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        told = urlsplit(url)
+        if told.scheme in {"redis", "rediss"} and not told.password and not _is_this_machine(told.hostname):
+            raise ValueError(
+                "a Redis that is reached over a network can be emptied, stopped and rung by whoever reaches it; give "
+                "it a password (requirepass) and write that into the URL: redis://:PASSWORD@HOST:6379/0"
+            )
+        return url
+
     @property
     def quotas(self) -> Quotas:
         """Limits of the tenants that have none of their own."""
@@ -138,6 +156,16 @@ class Settings(BaseSettings):
     def sqlite_path(self) -> Path:
         """The ledger where there is no database URL."""
         return self.data_dir.resolve() / "ledger.sqlite3"
+
+
+def _is_this_machine(host: str | None) -> bool:
+    """Whether nobody else can be at that end: without a host Redis is looked for at localhost."""
+    if host is None or host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def settings_from_environment(data_dir: Path | None = None) -> Settings:

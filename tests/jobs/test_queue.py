@@ -14,9 +14,10 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
+from dfkd_core.overrides import BadOption
 from jobs.devices import DeviceClass
 from jobs.queue import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
-from jobs.settings import Settings
+from jobs.settings import Settings, settings_from_environment
 from tests.servers import Redis, running_redis
 
 JOB_ID = "3f2b8c1e-0000-4000-8000-000000000000"
@@ -163,3 +164,24 @@ def test_a_worker_hears_the_bell(redis_server: Redis) -> None:
         assert ring(celery, JOB_ID)
         assert rang.wait(10)
     assert heard == [JOB_ID]
+
+
+@pytest.mark.parametrize("name", ["broker_url", "rate_limit_url"])
+@pytest.mark.parametrize(
+    "url", ["redis://redis:6379/0", "rediss://10.0.0.7:6379/0", "redis://dfkd@redis/0", "redis://:@[fd00::1]/0"]
+)
+def test_a_broker_elsewhere_needs_a_password(name: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"DFKD_{name.upper()}", url)
+    with pytest.raises(BadOption, match=f"DFKD_{name.upper()}: .*requirepass"):
+        settings_from_environment()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0", "redis://[::1]:6379/0", "redis://localhost/1", "redis+socket:///run/r.sock",
+        "redis://:secret@redis:6379/0", "rediss://dfkd:secret@redis.example:6380/0",
+    ],
+)  # fmt: skip
+def test_one_that_is_here_or_has_a_password_is_taken(url: str) -> None:
+    assert Settings(broker_url=url).broker_url == url
