@@ -178,17 +178,18 @@ def control_group(limit_bytes: int) -> Iterator[Path]:
 
 @fault("F10")
 def test_f10_memory_error_under_a_limit(single: Deployment, run: Run) -> None:
-    job_id, healthy = single.accepted(seed=science.LIMITED), single.accepted(steps=5)
-    single.finish(job_id, healthy)
-    evidence = single.audit()
-    assert (evidence.jobs[job_id].error, evidence.jobs[job_id].attempt) == ("out-of-memory", 2)
-    assert evidence.jobs[healthy].state == "succeeded"
+    fails_for_want_of_memory(single, science.LIMITED)
 
 
 @fault("F11")
 def test_f11_cuda_is_out_of_memory(single: Deployment, run: Run) -> None:
     """What comes after has a process, and so a GPU's memory, of its own."""
-    job_id, healthy = single.accepted(seed=science.CUDA), single.accepted(steps=5)
+    fails_for_want_of_memory(single, science.CUDA)
+
+
+def fails_for_want_of_memory(single: Deployment, seed: int) -> None:
+    """At the second attempt, and the job behind it has all the memory there is."""
+    job_id, healthy = single.accepted(seed=seed), single.accepted(steps=5)
     single.finish(job_id, healthy)
     evidence = single.audit()
     assert (evidence.jobs[job_id].error, evidence.jobs[job_id].attempt) == ("out-of-memory", 2)
