@@ -52,6 +52,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 CLIENTS = 200
 TABLES = (100, 1_000, 10_000, 100_000)
 BUSY_TABLE = 10_000
+TURNS = 5
 EVENTS = 8  # in the history of every job that fills a table
 
 
@@ -60,6 +61,8 @@ class Bench:
 
     def __init__(self, directory: Path, stack: ExitStack, ledger: str) -> None:
         self.directory = directory
+        self.ledger = ledger
+        (directory / "data").mkdir(parents=True)
         self.teacher = write_teacher(directory / "teacher.onnx")
         self.broker = stack.enter_context(running_redis())
         self.environment = {
@@ -72,6 +75,10 @@ class Bench:
         if ledger == "postgresql":
             self.database_url = stack.enter_context(running_postgres()).url()
             self.environment["DFKD_DATABASE_URL"] = self.database_url
+
+    def another(self, name: str, stack: ExitStack) -> "Bench":
+        """One with a ledger of its own, below this one's directory."""
+        return Bench(self.directory / name, stack, self.ledger)
 
     @contextmanager
     def api(self, **environment: str) -> Iterator[str]:
@@ -154,18 +161,31 @@ def lag_of(url: str) -> dict[str, float]:
 
 
 def polls(bench: Bench, seconds: float) -> dict[str, Any]:
-    """For each size of the table: polls at a fixed rate, and as many as the API can answer."""
-    found = {}
-    with bench.api() as url:
+    """For each size of the table: polls at a fixed rate, and as many as the API can answer.
+
+    The latter in turns, a service for each size, because the speed of a machine may change within a minute.
+    """
+    found: dict[str, Any] = {}
+    with ExitStack() as stack:
+        services = {}
         for size in TABLES:
-            paths = [f"/jobs/{job_id}" for job_id in bench.fill(url, size)]
+            own = bench.another(str(size), stack)
+            url = stack.enter_context(own.api())
+            services[size] = (url, [f"/jobs/{job_id}" for job_id in own.fill(url, size)])
+        for size, (url, paths) in services.items():
             before = lag_of(url)
             paced = poll(url, paths, clients=CLIENTS, seconds=seconds, interval=1.0)
-            flat_out = poll(url, paths, clients=16, seconds=seconds, interval=0.0)
             lag = {bound: count - before[bound] for bound, count in lag_of(url).items()}
-            found[str(size)] = {"paced": paced.record(), "flat out": flat_out.record(), "event loop lag, s": lag}
+            found[str(size)] = {"paced": paced.record(), "event loop lag, s": lag, "flat out": []}
             told(f"{size} jobs, {CLIENTS} polls/s", paced)
-            told(f"{size} jobs, flat out", flat_out)
+        for _ in range(TURNS):
+            for size, (url, paths) in services.items():
+                flat_out = poll(url, paths, clients=16, seconds=seconds / TURNS, interval=0.0)
+                found[str(size)]["flat out"].append(flat_out.record())
+                told(f"{size} jobs, flat out", flat_out)
+    for size in TABLES:
+        rates = [turn["answers per second"] for turn in found[str(size)]["flat out"]]
+        print(f"{size} jobs, flat out: {fmean(rates):.0f} ± {stdev(rates):.0f} polls/s")
     return found
 
 
@@ -370,7 +390,6 @@ def main() -> None:
     for name in arguments.only:
         print(f"== {name}, {arguments.ledger}")
         with tempfile.TemporaryDirectory(prefix="dfkd-load-") as scratch, ExitStack() as stack:
-            Path(scratch, "data").mkdir()
             bench = Bench(Path(scratch), stack, arguments.ledger)
             measured = overhead(bench, arguments.steps) if name == "overhead" else PARTS[name](bench, arguments.seconds)
         records.setdefault(arguments.ledger, {})[name] = {"hardware": describe_hardware(), **measured}
