@@ -248,7 +248,7 @@ def test_an_upload_that_falls_silent_or_drips_is_ended(service: Service, drop: b
 def test_thousands_of_tiny_chunks_are_read_in_time(service: Service) -> None:
     body = multipart([("spec", b'{"student": 1}'), ("teacher", b"x" * 100_000)])
     started = time.monotonic()
-    response = post_multipart(service.http, (body[index : index + 1] for index in range(20_000)))
+    response = post_multipart(service.http, (body[index : index + 1] for index in range(4_000)))
     assert response.status_code == 422
     assert time.monotonic() - started < 5
 
