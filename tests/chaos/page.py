@@ -18,8 +18,8 @@ def table(result: dict[str, Any]) -> str:
     runs = sum(row["runs"] for row in result["rows"].values())
     passed = sum(row["passed"] for row in result["rows"].values())
     written = [
-        f"{passed} of {runs} runs passed on {result['date']}, in {result['seconds'] / 60:.0f} minutes on "
-        f"{hardware['cores_visible']} cores of a machine that did other work besides ({hardware['cpu']}, "
+        f"{passed} of {runs} runs passed on {result['date']}, in {result['seconds'] / 60:.0f} minutes (parts added up) "
+        f"on {hardware['cores_visible']} cores of a machine that did other work besides ({hardware['cpu']}, "
         f"{hardware['memory_gib']} GiB; Python {hardware['python']}, {versions['postgresql']}, "
         f"Redis {versions['redis-server'].split('v=')[-1].split()[0]}, torch {versions['torch']}, Celery "
         f"{versions['celery']}; seed {result['seed']}).",
@@ -32,8 +32,8 @@ def table(result: dict[str, Any]) -> str:
         written.append(
             f"| {name} | {TABLE[name].fault} | {row['planned']} | {row['runs']} | {row['passed']} | {worst} |"
         )
-    written += ["", "Not run:", ""]
-    written += [f"- {name}: {why}." for name, why in result["not_run"].items()]
+    if result["not_run"]:
+        written += ["", "Not run:", "", *(f"- {name}: {why}." for name, why in result["not_run"].items())]
     return "\n".join(["", *written, ""])
 
 
