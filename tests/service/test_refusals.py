@@ -257,7 +257,7 @@ def test_a_body_of_errors_is_answered_briefly_and_in_time(http: httpx.Client) ->
     text = json.dumps({**SPEC, "teacher": {"input": {"shape": ["x"] * 1500}}}).encode()
     started = time.monotonic()
     response = post_parts(http, [("spec", text), ("teacher", b"")])
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5
     assert len(problem_of(response)["errors"]) <= 20
     assert len(response.content) < 4000
 
