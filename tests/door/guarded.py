@@ -14,6 +14,7 @@ from tests.door.door import OCTETS, Door
 from tests.door.transport import IDLE_SECONDS, LIMIT
 from tests.jobs.clockwork import use_up
 from tests.service.guarded import Guarded, guarded_service
+from tests.service.harness import eventually
 
 PER_HOUR = 150  # requests of a tenant; acme sends two for every row
 TENANTS = ("umbrella", "hasty", "crowded", "full", "spent")
@@ -50,7 +51,9 @@ class GuardedDoor(Door):
     def _bring_to_limits(self) -> None:
         """Everybody has the teacher; then nothing more fits."""
         for client in self._clients.values():
-            assert client.post("/teachers", content=self.known, headers=OCTETS).status_code == 201
+            assert eventually(lambda client=client: client.get("/quota").status_code == 200)  # type: ignore[misc]
+            answer = client.post("/teachers", content=self.known, headers=OCTETS)
+            assert answer.status_code == 201, answer.text
         assert self.of("crowded").spec().status == 202
         use_up(self.service.store, "spent", 86400.0)
         limits = {"crowded": {Quota.QUEUED_JOBS: 1}, "full": {Quota.STORED_BYTES: len(self.known)}}
