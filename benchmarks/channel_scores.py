@@ -21,7 +21,7 @@ from benchmarks.pair import Pair, add_arguments, measure_seed
 from benchmarks.teachers import RECIPES, accuracy
 from dfkd_core.procedural import procedural_images
 from dfkd_core.process import ensure_tuned
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 
 Score = Callable[[tp.Group], Tensor]
 """Group of coupled channels → a value for each, (channels,); the lowest go."""

@@ -36,7 +36,7 @@ from dfkd_core.inspection import BatchNormFacts, Inspection
 from dfkd_core.layers import NetworkDescription
 from dfkd_core.narrowing import count_parameters
 from dfkd_core.process import ensure_tuned
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.students import describe
 from dfkd_core.teachers.teacher import Teacher

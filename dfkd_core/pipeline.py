@@ -39,8 +39,8 @@ from dfkd_core.report import (
     TeacherFacts,
     compression,
 )
+from dfkd_core.rng import Streams
 from dfkd_core.samples import samples_png
-from dfkd_core.streams import Streams
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report

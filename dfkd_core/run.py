@@ -21,8 +21,8 @@ from dfkd_core.probe import Probe
 from dfkd_core.procedural import ProceduralBank
 from dfkd_core.ratchet import Ratchet
 from dfkd_core.reservoir import PixelCodec
+from dfkd_core.rng import Streams
 from dfkd_core.schedule import Schedule
-from dfkd_core.streams import Streams
 from dfkd_core.teachers.teacher import Teacher
 from dfkd_core.transfer import Transfer
 

@@ -15,7 +15,7 @@ from dfkd_core.layers import Initialiser, NetworkDescription
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.procedural import procedural_images
 from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring

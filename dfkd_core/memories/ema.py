@@ -18,7 +18,7 @@ from dfkd_core.memories.memory import Memory
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks import ConditionalGenerator, Generator
 from dfkd_core.options import EmaOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dfkd_core.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.options import NoMemoryOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

@@ -13,7 +13,7 @@ from dfkd_core.losses import disagreement
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.options import PriorityOptions
 from dfkd_core.probe import answers
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 LEAST = 1e-3  # nats: nothing is forgotten for good

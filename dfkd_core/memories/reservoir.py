@@ -14,7 +14,7 @@ from dfkd_core.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.options import PriorityOptions, ReservoirOptions
 from dfkd_core.reservoir import ClassReservoir, PixelCodec
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 LEAST_AGREEMENT = 0.99  # of the teacher with itself after 8-bit storage; below that, 16-bit floats are kept

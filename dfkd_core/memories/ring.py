@@ -16,7 +16,7 @@ from dfkd_core.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.options import RingOptions
 from dfkd_core.reservoir import PixelCodec
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}

@@ -20,7 +20,7 @@ from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks import Encoder, Generator
 from dfkd_core.options import VaeOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (§2.5)

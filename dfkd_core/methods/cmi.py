@@ -17,7 +17,7 @@ from dfkd_core.batchnorm import ChannelMeans
 from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.options import CmiOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

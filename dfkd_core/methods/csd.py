@@ -18,7 +18,7 @@ from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.methods.penultimate import classifier_of, student_features
 from dfkd_core.options import CsdOptions
 from dfkd_core.reservoir import ClassReservoir, PixelCodec
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the probe

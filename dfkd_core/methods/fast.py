@@ -16,7 +16,7 @@ from dfkd_core.methods.canvas import Canvas, RedrawnCanvas, redrawn_generator
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.networks import Generator
 from dfkd_core.options import FastOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

@@ -15,7 +15,7 @@ from dfkd_core.forward import evaluating
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks import ConditionalGenerator, Generator
 from dfkd_core.options import GeneratorOptions, TermOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)

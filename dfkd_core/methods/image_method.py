@@ -17,7 +17,7 @@ from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.past_statistics import PastStatistics
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.options import ImageOptions, PixelOptions, RedrawnOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 OptionsT = TypeVar("OptionsT", bound=ImageOptions)

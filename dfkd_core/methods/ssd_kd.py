@@ -15,7 +15,7 @@ from torch import Tensor
 from dfkd_core import inversion_losses
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.options import SsdKdOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

@@ -17,7 +17,7 @@ from dfkd_core.errors import RequirementError
 from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.image_method import PixelMethod
 from dfkd_core.options import SttssOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
 

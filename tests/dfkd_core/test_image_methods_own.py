@@ -15,7 +15,7 @@ from dfkd_core.methods.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
 from dfkd_core.options import DeepInversionOptions
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from tests.dfkd_core.test_image_methods import CPU, draws, synthesizer, tiny_student
 from tests.dfkd_core.tiny import CLASSES, tiny_network, tiny_teacher
 

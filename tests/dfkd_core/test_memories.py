@@ -17,7 +17,7 @@ from dfkd_core.options import (
     ReservoirOptions,
     VaeOptions,
 )
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 

@@ -1,6 +1,6 @@
 import torch
 
-from dfkd_core.streams import Streams
+from dfkd_core.rng import Streams
 
 
 def test_a_stream_depends_on_seed_and_name_alone() -> None:
