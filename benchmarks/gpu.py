@@ -23,14 +23,14 @@ import torch
 from benchmarks.hardware import describe_hardware
 from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import build_network
 from dfkd_core.config import DistillConfig
 from dfkd_core.engine import Engine, engine_running
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.process import ensure_tuned
 from dfkd_core.rounds import play_round
 from dfkd_core.run import Run, build_run, seeded_global_draws
-from dfkd_core.students import describe
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -29,16 +29,16 @@ from benchmarks.hardware import describe_hardware, peak_memory_bytes
 from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
 from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, predict
 from dfkd_core import door, overrides
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.config import DistillSpec
 from dfkd_core.distill import distill
 from dfkd_core.forward import layers_in_order
 from dfkd_core.inspection import BatchNormFacts, Inspection
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.narrowing import count_parameters
 from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
 from dfkd_core.student import Student, prepare_student
-from dfkd_core.students import describe
 from dfkd_core.teachers.teacher import Teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dfkd_core import layers
-from dfkd_core.layers import Chain, Initialiser, Layer, NetworkDescription
+from dfkd_core.architectures import layers
+from dfkd_core.architectures.layers import Chain, Initialiser, Layer, NetworkDescription
 from dfkd_core.pooling import MaxPool2d
 
 

@@ -2,12 +2,12 @@
 
 from typing import Any, TypeVar
 
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.choice import chosen
 from dfkd_core.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection import Inspection
-from dfkd_core.layers import NetworkDescription
-from dfkd_core.students import describe
 from dfkd_core.suitability import lacking
 
 S = TypeVar("S", bound=DistillSpec)

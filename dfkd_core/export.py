@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import dfkd_core
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import NARROWED_TEACHER
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.evaluate import open_session
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.report import Parity
-from dfkd_core.students import describe
 
 if TYPE_CHECKING:
     import onnx

@@ -13,8 +13,8 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
+from dfkd_core.architectures.family import scaled
 from dfkd_core.errors import StudentError
-from dfkd_core.students.family import scaled
 
 Keep = Callable[[str, int], int]
 """Name of a layer and its number of output channels → how many of them stay."""

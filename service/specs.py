@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.errors import StudentError
 from dfkd_core.pointers import child_pointer
-from dfkd_core.students import ARCHITECTURES
 from jobs.schemas import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, read_json_object

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.errors import DfkdError, ParityError, TeacherInvalid, TeacherMismatch
 from dfkd_core.export import strip_documentation
@@ -26,7 +27,6 @@ from dfkd_core.named_teacher import describe_teacher
 from dfkd_core.provenance import file_facts
 from dfkd_core.report import TeacherDepth
 from dfkd_core.safetensors_header import TensorInfo, read_header, read_tensors
-from dfkd_core.students import ARCHITECTURES
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import BATCHES, TOLERANCE, check_depth
 

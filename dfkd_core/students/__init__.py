@@ -1,5 +1,1 @@
-"""Student families, one file each (torch-free): a name, a width and an input shape give a layer description."""
-
-from dfkd_core.students.menu import ARCHITECTURES, catalogue, describe
-
-__all__ = ["ARCHITECTURES", "catalogue", "describe"]
+"""Students as PyTorch networks: built, pruned from the teacher's graph, given the teacher's weights, prepared."""

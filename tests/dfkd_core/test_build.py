@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from dfkd_core.architectures import ARCHITECTURES, describe
+from dfkd_core.architectures.layers import AvgPool, Dropout, Flatten, Linear, NetworkDescription, ReLU
 from dfkd_core.build import CountedDropout, Network, build_network
-from dfkd_core.layers import AvgPool, Dropout, Flatten, Linear, NetworkDescription, ReLU
-from dfkd_core.students import ARCHITECTURES, describe
 
 COUNTERS = ("num_batches_tracked", "draws", "seed")
 

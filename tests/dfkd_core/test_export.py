@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.architectures import ARCHITECTURES, describe
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import Network, build_network
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.export import (
@@ -23,9 +25,7 @@ from dfkd_core.export import (
     load_student_weights,
     save_weights,
 )
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.provenance import file_facts
-from dfkd_core.students import ARCHITECTURES, describe
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -187,7 +187,7 @@ from pathlib import Path
 from dfkd_core.build import build_network
 from dfkd_core.provenance import file_facts
 from dfkd_core.export import export_onnx, save_weights
-from dfkd_core.students import describe
+from dfkd_core.architectures import describe
 folder = Path(sys.argv[1])
 description = describe("resnet8", input_shape=(1, 32, 32), num_classes=10, width=0.25)
 student = build_network(description, generator=torch.Generator().manual_seed(11))

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.architectures import describe
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import FormatUnsupported, ParityError, TeacherInvalid, TeacherMismatch
@@ -19,7 +20,6 @@ from dfkd_core.exporting.request import ExportRequest
 from dfkd_core.exporting.teacher import export_module, export_teacher, export_weights
 from dfkd_core.exporting.weights import read_weights
 from dfkd_core.inspection import inspect_file
-from dfkd_core.students import describe
 from dfkd_core.teachers import load_teacher
 
 SHAPE = [3, 16, 16]

@@ -2,8 +2,7 @@
 
 import pytest
 
-from dfkd_core.errors import StudentError
-from dfkd_core.layers import (
+from dfkd_core.architectures.layers import (
     AvgPool,
     BatchNorm,
     Conv,
@@ -16,6 +15,7 @@ from dfkd_core.layers import (
     Residual,
     Sequential,
 )
+from dfkd_core.errors import StudentError
 
 
 def test_a_convolution_counts_weights_and_positions() -> None:

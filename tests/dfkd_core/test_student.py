@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from benchmarks.pair import fold as fold_batchnorms
+from dfkd_core.architectures import describe
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
@@ -16,7 +17,6 @@ from dfkd_core.narrowing import Original
 from dfkd_core.renormalise import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.rng import Streams
 from dfkd_core.student import Student, forget, prepare_student
-from dfkd_core.students import describe
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 
 SHAPE = (1, 32, 32)

@@ -7,8 +7,8 @@ import tracemalloc
 
 import pytest
 
+from dfkd_core.architectures import ARCHITECTURES, catalogue, describe
 from dfkd_core.errors import StudentError
-from dfkd_core.students import ARCHITECTURES, catalogue, describe
 
 # (parameters, million multiply-adds) of one 32×32 image, of the papers' own code
 PUBLISHED = [
@@ -138,7 +138,7 @@ def test_the_catalogue_lists_sizes_and_refusals() -> None:
 
 def test_describing_needs_no_torch() -> None:
     code = (
-        "import sys; from dfkd_core.students import ARCHITECTURES, catalogue, describe\n"
+        "import sys; from dfkd_core.architectures import ARCHITECTURES, catalogue, describe\n"
         "assert len(catalogue((3, 32, 32), 10)) == len(ARCHITECTURES) == 14\n"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'safetensors', 'numpy', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"

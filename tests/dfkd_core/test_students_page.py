@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from dfkd_core.students import ARCHITECTURES
-from dfkd_core.students.__main__ import page
+from dfkd_core.architectures import ARCHITECTURES
+from dfkd_core.architectures.__main__ import page
 
 PAGE = Path(__file__).parents[2] / "docs" / "students.md"
 
 
 def test_the_page_is_what_the_command_writes() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "python -m dfkd_core.students > docs/students.md"
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m dfkd_core.architectures > docs/students.md"
 
 
 def test_the_page_has_every_student_and_its_size() -> None:

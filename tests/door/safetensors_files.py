@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dfkd_core.students import describe
+from dfkd_core.architectures import describe
 from tests.door.door import Door, Input, Octets, Reply, Send
 
 BROKEN = (422, "teacher-invalid")

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from dfkd_core.architectures.layers import Chain
 from dfkd_core.errors import StudentError
-from dfkd_core.layers import Chain
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ Parameters: conv1, conv2, conv3, fc1, fc2.
 
 from functools import partial
 
+from dfkd_core.architectures.family import Architecture, Fit
+from dfkd_core.architectures.layers import Chain, Conv, Flatten, Linear, MaxPool, ReLU
 from dfkd_core.errors import StudentError
-from dfkd_core.layers import Chain, Conv, Flatten, Linear, MaxPool, ReLU
-from dfkd_core.students.family import Architecture, Fit
 
 PAPER = "LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998"
 SIDE = 32

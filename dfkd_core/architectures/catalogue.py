@@ -4,11 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dfkd_core.architectures import lenet, mobilenetv2, resnet, vgg, wrn
+from dfkd_core.architectures.family import Architecture, Fit
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError
-from dfkd_core.layers import NetworkDescription
 from dfkd_core.pointers import child_pointer
-from dfkd_core.students import lenet, mobilenetv2, resnet, vgg, wrn
-from dfkd_core.students.family import Architecture, Fit
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture

@@ -4,7 +4,8 @@ Hidden channel counts are rounded to multiples of 8 as published, and the last o
 Parameters: features.0.{0, 1}, features.B.conv.…, features.18.{0, 1}, classifier (elsewhere often classifier.1).
 """
 
-from dfkd_core.layers import (
+from dfkd_core.architectures.family import Architecture, Fit, Option
+from dfkd_core.architectures.layers import (
     BatchNorm,
     Chain,
     Conv,
@@ -18,7 +19,6 @@ from dfkd_core.layers import (
     Residual,
     Sequential,
 )
-from dfkd_core.students.family import Architecture, Fit, Option
 
 PAPER = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018, arXiv:1801.04381"
 OPTIONS = {"dropout": Option(0.2, 0.0, 1.0, "Probability of dropping a feature in front of the classifier.")}

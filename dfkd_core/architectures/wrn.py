@@ -8,7 +8,8 @@ Parameters: conv1, blockG.layer.B.{bn1, conv1, bn2, conv2, convShortcut}, bn1, f
 
 from functools import partial
 
-from dfkd_core.layers import (
+from dfkd_core.architectures.family import Architecture, Fit, Option
+from dfkd_core.architectures.layers import (
     BatchNorm,
     Chain,
     Conv,
@@ -22,7 +23,6 @@ from dfkd_core.layers import (
     Residual,
     Sequential,
 )
-from dfkd_core.students.family import Architecture, Fit, Option
 
 PAPER = "Zagoruyko & Komodakis, Wide Residual Networks, BMVC 2016, arXiv:1605.07146"
 HE = Initialiser.HE_NORMAL

@@ -7,8 +7,8 @@ Parameters: features.N (convolutions and batch normalisations, counted through),
 
 from functools import partial
 
-from dfkd_core.errors import StudentError
-from dfkd_core.layers import (
+from dfkd_core.architectures.family import Architecture, Fit
+from dfkd_core.architectures.layers import (
     BatchNorm,
     Chain,
     Conv,
@@ -21,7 +21,7 @@ from dfkd_core.layers import (
     ReLU,
     Sequential,
 )
-from dfkd_core.students.family import Architecture, Fit
+from dfkd_core.errors import StudentError
 
 PAPER = "Simonyan & Zisserman, Very Deep Convolutional Networks, ICLR 2015, arXiv:1409.1556"
 CHANNELS = (64, 128, 256, 512, 512)

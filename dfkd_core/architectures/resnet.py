@@ -8,7 +8,8 @@ Parameters: conv1, bn1, layerS.B.{conv1, bn1, conv2, bn2, shortcut.0, shortcut.1
 from dataclasses import dataclass
 from functools import partial
 
-from dfkd_core.layers import (
+from dfkd_core.architectures.family import Architecture, Fit
+from dfkd_core.architectures.layers import (
     BatchNorm,
     Chain,
     Conv,
@@ -21,7 +22,6 @@ from dfkd_core.layers import (
     Residual,
     Sequential,
 )
-from dfkd_core.students.family import Architecture, Fit
 
 PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385"
 
