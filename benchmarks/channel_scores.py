@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.datasets import load_images
 from benchmarks.pair import Pair, add_arguments, measure_seed
 from benchmarks.teachers import RECIPES, accuracy
-from dfkd_core.procedural import procedural_images
+from dfkd_core.images.procedural import procedural_images
 from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
 

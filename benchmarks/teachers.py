@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from benchmarks.datasets import NORMALISATIONS, SIDE, LabelledImages, load_images
 from dfkd_core.architectures import describe
-from dfkd_core.augment import augment
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import Augmentation, InputSpec
+from dfkd_core.images.augment import augment
 from dfkd_core.process import ensure_tuned
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 

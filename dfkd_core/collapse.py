@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 
 FORGET = 0.999  # per check, of the healthy diversity
 PATIENCE = 3  # checks in a row that must look collapsed

@@ -22,11 +22,11 @@ from typing import Any
 
 from torch import nn
 
-from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
 from dfkd_core.config import Budget, DistillConfig
 from dfkd_core.engine import Engine, engine_running
 from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
+from dfkd_core.images.batch import Batch
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.renormalise import fold
 from dfkd_core.rounds import complete_audit, play_round

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd_core.augment import augment
-from dfkd_core.batch import Batch
+from dfkd_core.images.augment import augment
+from dfkd_core.images.batch import Batch
 from dfkd_core.run import Run
 
 

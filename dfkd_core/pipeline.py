@@ -17,13 +17,14 @@ from torch import Tensor
 
 import dfkd_core
 from dfkd_core import door
-from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
 from dfkd_core.evaluate import evaluate, latency, versions
 from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.preview_png import samples_png
 from dfkd_core.inspection import Inspection, inspect_file
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.provenance import file_facts, inputs
@@ -40,7 +41,6 @@ from dfkd_core.report import (
     compression,
 )
 from dfkd_core.rng import Streams
-from dfkd_core.samples import samples_png
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report

@@ -7,14 +7,12 @@ the newest held-out images. The audit set is a second one, with its own draws, t
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dfkd_core.batch import Batch
-from dfkd_core.forward import evaluating
-from dfkd_core.reservoir import ClassReservoir, PixelCodec
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 
 RECENT_SHARE = 4  # one image in so many of a full probe is a recent one
-CHUNK = 512
 
 
 class Probe:
@@ -55,14 +53,6 @@ class Probe:
         self._history.restore(state["history"])
         self._recent_images = state["recent"]["images"].clone()
         self._recent_logits = state["recent"]["logits"].clone()
-
-
-@torch.no_grad()
-def answers(student: nn.Module, batch: Batch) -> Tensor:
-    """The student's logits (N, num_classes) in eval mode, on the CPU. The mode is put back."""
-    device = next(student.parameters()).device
-    with evaluating(student):
-        return torch.cat([student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)])
 
 
 def agrees(student_logits: Tensor, batch: Batch) -> Tensor:

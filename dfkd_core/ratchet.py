@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dfkd_core.batch import Batch
-from dfkd_core.probe import agrees, answers, overlap
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.student_answers import answers
+from dfkd_core.probe import agrees, overlap
 
 
 @dataclass(frozen=True, slots=True)

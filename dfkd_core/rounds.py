@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core import losses
-from dfkd_core.batch import Batch
 from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.mixture import Pools, as_seen, mixed, num_featured
-from dfkd_core.procedural import ProceduralBank
 from dfkd_core.run import Run
 
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit

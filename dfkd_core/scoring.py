@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from dfkd_core.batchnorm import has_batchnorm, reestimate
+from dfkd_core.images.student_answers import answers
 from dfkd_core.mixture import Pools, as_seen, mixed
-from dfkd_core.probe import agrees, answers
+from dfkd_core.probe import agrees
 from dfkd_core.run import Run
 
 BATCHNORM_BATCHES = 8

@@ -11,9 +11,9 @@ from dfkd_core.architectures.layers import Initialiser, NetworkDescription
 from dfkd_core.build import build_network, draw_weights
 from dfkd_core.config import NARROWED_TEACHER, StudentSpec
 from dfkd_core.errors import StudentError
+from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
-from dfkd_core.procedural import procedural_images
 from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher

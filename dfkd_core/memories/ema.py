@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks import ConditionalGenerator, Generator

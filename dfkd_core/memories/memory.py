@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 from dfkd_core.methods.synthesizer import Synthesizer
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.options import NoMemoryOptions
 from dfkd_core.rng import Streams

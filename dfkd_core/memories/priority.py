@@ -8,11 +8,11 @@ An image is replayed with a probability that grows with the divergence of teache
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.student_answers import answers
 from dfkd_core.losses import disagreement
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.options import PriorityOptions
-from dfkd_core.probe import answers
 from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.options import PriorityOptions, ReservoirOptions
-from dfkd_core.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dfkd_core import losses
-from dfkd_core.batch import Batch
 from dfkd_core.batchnorm import BatchNormStatistics
+from dfkd_core.images.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks import Encoder, Generator

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core import inversion_losses
-from dfkd_core.batch import Batch
 from dfkd_core.forward import evaluating
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.methods.penultimate import classifier_of, student_features
 from dfkd_core.options import CsdOptions
-from dfkd_core.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from dfkd_core.batch import Batch
 from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
 from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.student_answers import answers
 from dfkd_core.memories.ema import EmaMemory
-from dfkd_core.probe import agrees, answers
+from dfkd_core.probe import agrees
 from dfkd_core.progress import Update
 from dfkd_core.rounds import play_round
 from dfkd_core.run import build_run

@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 from scipy.stats import binomtest, entropy
 from torch import Tensor, nn
 
-from dfkd_core.batch import Batch
 from dfkd_core.evaluate import (
     agreement,
     clopper_pearson,
@@ -23,6 +22,7 @@ from dfkd_core.evaluate import (
     versions,
     worst_class,
 )
+from dfkd_core.images.batch import Batch
 from dfkd_core.report import ClassAgreement
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core import losses
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.none import NoMemory
 from dfkd_core.memories.priority import PriorityMemory, priorities

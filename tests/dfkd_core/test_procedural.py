@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 import torch
 
-from dfkd_core import procedural
-from dfkd_core.batch import Batch
 from dfkd_core.config import Procedural
-from dfkd_core.procedural import ProceduralBank, procedural_images
+from dfkd_core.images import procedural
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.procedural import ProceduralBank, procedural_images
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import torch
 
 from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.config import Refinement
-from dfkd_core.procedural import procedural_images
-from dfkd_core.refinement import refine, soft_labels
+from dfkd_core.images.procedural import procedural_images
+from dfkd_core.images.refinement import refine, soft_labels
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
 

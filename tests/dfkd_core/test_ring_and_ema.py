@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.ring import RingMemory
 from dfkd_core.methods.deepinversion import DeepInversion

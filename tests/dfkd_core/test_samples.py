@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dfkd_core.samples import GAP, NOTE, samples_png
+from dfkd_core.images.preview_png import GAP, NOTE, samples_png
 
 LOW, HIGH = torch.tensor([[[[-1.0]], [[-2.0]], [[0.0]]]]), torch.tensor([[[[1.0]], [[2.0]], [[4.0]]]])
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.batch import Batch
+from dfkd_core.images.batch import Batch
 
 LEVELS = 255
 

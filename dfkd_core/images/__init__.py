@@ -1,0 +1,1 @@
+"""Images of a run: batches, images drawn by rule, their refinement, augmentation, reservoirs and previews."""

@@ -1,0 +1,17 @@
+"""A student's logits on a batch of images, computed in chunks."""
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.forward import evaluating
+from dfkd_core.images.batch import Batch
+
+CHUNK = 512
+
+
+@torch.no_grad()
+def answers(student: nn.Module, batch: Batch) -> Tensor:
+    """The student's logits (N, num_classes) in eval mode, on the CPU. The mode is put back."""
+    device = next(student.parameters()).device
+    with evaluating(student):
+        return torch.cat([student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)])
