@@ -28,13 +28,14 @@ from benchmarks.datasets import load_images
 from benchmarks.hardware import describe_hardware, peak_memory_bytes
 from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
 from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, predict
-from dfkd_core import door, overrides
+from dfkd_core import overrides
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.config import DistillSpec
 from dfkd_core.distill import distill
 from dfkd_core.forward import layers_in_order
-from dfkd_core.inspection import BatchNormFacts, Inspection
+from dfkd_core.inspection import resolve
+from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.narrowing import count_parameters
 from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
@@ -79,7 +80,7 @@ class Pair:
         document = self.spec(seed).model_dump(mode="json", exclude_unset=True)
         architecture = RECIPES[self.teacher].architecture
         document["teacher"] = {"architecture": architecture}
-        spec, description, _ = door.resolve(DistillSpec.model_validate(document), facts_of(teacher, architecture))
+        spec, description, _ = resolve.resolve(DistillSpec.model_validate(document), facts_of(teacher, architecture))
         return spec, description
 
     def load(self) -> Teacher:

@@ -21,7 +21,7 @@ from dfkd_core.box.plan import Limits, Plan
 from dfkd_core.box.probe import find_box
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.inspection import inspect_in_child
+from dfkd_core.inspection.inspection import inspect_in_child
 from tests.e2e.teacher import write_teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 import dfkd_core
-from dfkd_core import door
 from dfkd_core.checkpoint import CheckpointWriter
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.distill import Distilled, distill
@@ -25,7 +24,8 @@ from dfkd_core.evaluate import evaluate, latency, versions
 from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
-from dfkd_core.inspection import Inspection, inspect_file
+from dfkd_core.inspection import resolve
+from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.provenance import file_facts, inputs
 from dfkd_core.report import (
@@ -163,7 +163,7 @@ class _Case:
 def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: torch.device) -> _Case:
     with stages.stage("load"):
         inspection = inspect_file(teacher_path, spec.teacher)
-        spec, description, warnings = door.resolve(spec, inspection)
+        spec, description, warnings = resolve.resolve(spec, inspection)
         streams = Streams(spec.distillation.seed)
         teacher = load_teacher(teacher_path, spec.teacher)
         student = prepare_student(

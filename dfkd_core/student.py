@@ -6,13 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dfkd_core import door
 from dfkd_core.architectures.layers import Initialiser, NetworkDescription
 from dfkd_core.build import build_network, draw_weights
 from dfkd_core.config import NARROWED_TEACHER, StudentSpec
 from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inheritance import inherit
+from dfkd_core.inspection import resolve
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.rng import Streams
@@ -105,7 +105,7 @@ def _narrowed(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, s
     else:
         found, width = narrow_to(original, limit)
     parameters = count_parameters(found.network)
-    door.check_smaller(NARROWED_TEACHER, parameters, teacher_parameters)
+    resolve.check_smaller(NARROWED_TEACHER, parameters, teacher_parameters)
     if spec.init == "random":
         forget(found.network, generator=streams["student-weights"])
     found.network.__dict__["classifier"] = found.network.get_submodule(original.classifier)

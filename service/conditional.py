@@ -1,4 +1,4 @@
-"""Conditional and range requests (RFC 9110 §13, §14): entity tags and single byte ranges."""
+"""Conditional and range requests (RFC 9110 13, 14): entity tags and single byte ranges."""
 
 import re
 

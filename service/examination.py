@@ -16,9 +16,9 @@ from rich.console import Console
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import TeacherError
-from dfkd_core.inspection import Inspection, inspect_file
+from dfkd_core.inspection.inspection import Inspection, inspect_file
+from dfkd_core.inspection.suitability import Suitability, suitability
 from dfkd_core.report import TeacherDepth
-from dfkd_core.suitability import Suitability, suitability
 from service.display import show_complaint, size
 
 NEEDED = ("torch", "onnxruntime")

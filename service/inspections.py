@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 import dfkd_core
 from dfkd_core.config import TeacherSpec
-from dfkd_core.cost import CostLimits
-from dfkd_core.inspection import Inspection, inspect_in_child
+from dfkd_core.inspection.inspection import Inspection, inspect_in_child
+from dfkd_core.inspection.limits import CostLimits
 from jobs.schemas import DEPTH, TeacherRef
 from jobs.settings import Settings
 

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dfkd_core.config import TeacherSpec
-from dfkd_core.cost import check_cost
-from dfkd_core.door import resolve
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.limits import check_cost
+from dfkd_core.inspection.resolve import resolve
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin

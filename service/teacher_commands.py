@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dfkd_core import overrides
 from dfkd_core.exporting.request import Exported, ExportRequest
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.inspection import Inspection
 from service import display
 from service.command_options import AsJson
 

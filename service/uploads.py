@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from jobs.artifacts import ArtifactStore
 from jobs.schemas import JobSpec
 from jobs.settings import Settings

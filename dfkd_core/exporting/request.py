@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from dfkd_core.config import TeacherSpec
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.report import FileFacts, TeacherDepth
 from dfkd_core.values import Frozen
 

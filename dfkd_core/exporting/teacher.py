@@ -22,11 +22,11 @@ from dfkd_core.export import strip_documentation
 from dfkd_core.exporting.code import Logits, load_into, network_from
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.exporting.weights import read_weights
-from dfkd_core.inspection import inspect_file
-from dfkd_core.named_teacher import describe_teacher
+from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.named_teacher import describe_teacher
+from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.provenance import file_facts
 from dfkd_core.report import TeacherDepth
-from dfkd_core.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import BATCHES, TOLERANCE, check_depth
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.errors import FormatUnsupported, TeacherInvalid
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 
 PARTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),

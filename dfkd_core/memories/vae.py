@@ -23,7 +23,7 @@ from dfkd_core.options import VaeOptions
 from dfkd_core.rng import Streams
 from dfkd_core.teachers.teacher import Teacher
 
-BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (§2.5)
+BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (2.5)
 AGREEMENT_MEMORY = 0.9  # per update, of the running reconstruction agreement
 
 
@@ -79,7 +79,7 @@ class VaeMemory(Memory):
         return self._decoded(count, self._draws) if self._updates and count else None
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:
-        """One Adam step of encoder and decoder (methods-replay §2.4)."""
+        """One Adam step of encoder and decoder (methods-replay 2.4)."""
         self.encoder.train()
         self.decoder.train()
         terms = self.terms(batch)
@@ -156,7 +156,7 @@ class VaeMemory(Memory):
         return self._prior.sample(count, generator=generator).to(self._device)
 
     def balanced(self, z: Tensor) -> Tensor:
-        """Codes (N, latent_dim) after a few Adam steps towards confident, class-balanced images (§2.5)."""
+        """Codes (N, latent_dim) after a few Adam steps towards confident, class-balanced images (2.5)."""
         if not self._options.inference_steps or len(z) < 2:
             return z
         z = z.clone().requires_grad_()

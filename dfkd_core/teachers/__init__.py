@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.safetensors import load_safetensors
 from dfkd_core.teachers.teacher import InputSpace, Teacher

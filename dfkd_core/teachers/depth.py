@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.graph.reader import read_plan
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.report import TeacherDepth
 from dfkd_core.teachers.teacher import Teacher
 

@@ -19,7 +19,7 @@ from dfkd_core.errors import FormatUnsupported, ParityError, TeacherInvalid, Tea
 from dfkd_core.exporting.request import ExportRequest
 from dfkd_core.exporting.teacher import export_module, export_teacher, export_weights
 from dfkd_core.exporting.weights import read_weights
-from dfkd_core.inspection import inspect_file
+from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.teachers import load_teacher
 
 SHAPE = [3, 16, 16]

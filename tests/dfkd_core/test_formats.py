@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 
 from dfkd_core.errors import FormatUnsupported, TeacherError, TeacherInvalid
-from dfkd_core.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from tests.dfkd_core.onnx_models import classifier
 
 

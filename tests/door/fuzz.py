@@ -16,13 +16,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=False):
-    from dfkd_core import inspection, safetensors_header
     from dfkd_core.config import InputSpec, TeacherSpec
     from dfkd_core.errors import DfkdError
-    from dfkd_core.formats import SNIFF_BYTES, sniff
     from dfkd_core.graph import wire
     from dfkd_core.graph.reader import read_plan
     from dfkd_core.graph.specialize import ACCEPTED
+    from dfkd_core.inspection import inspection, safetensors_header
+    from dfkd_core.inspection.formats import SNIFF_BYTES, sniff
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto

@@ -21,7 +21,7 @@ from dfkd_core.box import seccomp
 from dfkd_core.box.launch import Box, Kind, exit_status
 from dfkd_core.box.plan import Limits, Plan
 from dfkd_core.config import DistillSpec
-from dfkd_core.inspection import MAX_PROCESSES, child_plan
+from dfkd_core.inspection.inspection import MAX_PROCESSES, child_plan
 from tests.boxes import KINDS, box_or_skip
 from tests.worker.conftest import until
 from worker.child import runner_plan

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkd_core.config import AUTO, DistillConfig
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options import MethodName
 from dfkd_core.options.published import merged
 

@@ -4,7 +4,7 @@ import re
 
 from onnx import ModelProto
 
-from dfkd_core.reexport import DYNAMO
+from dfkd_core.inspection.reexport import DYNAMO
 
 LEGACY = "pytorch-legacy"
 KNOWN = {"pytorch", "tf2onnx", "keras2onnx", "skl2onnx", "paddle", "onnxsim", "onnx.quantize", "dfkd"}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.formats import FROM_TENSORFLOW
+from dfkd_core.inspection.formats import FROM_TENSORFLOW
 
 DYNAMO = "pytorch-dynamo"
 

@@ -1,6 +1,6 @@
 """Inspection (torch-free): what a teacher file is, found without PyTorch and, in the service, in a throw-away child.
 
-`python -m dfkd_core.inspection` is that child: in its box it reads one request from standard input.
+`python -m dfkd_core.inspection.inspection` is that child: in its box it reads one request from standard input.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ from dfkd_core.box.plan import Limits, Plan, python_path
 from dfkd_core.box.probe import Choice, find_box
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
-from dfkd_core.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
-from dfkd_core.reexport import ReExport, export_line, re_export
+from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.reexport import ReExport, export_line, re_export
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +103,9 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> dict[str, str]:
 
 
 def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
-    from dfkd_core.graph.exporter import exporter_of
     from dfkd_core.graph.reader import read_plan
     from dfkd_core.graph.statistics import batchnorm_of
+    from dfkd_core.inspection.producer import exporter_of
 
     if spec.architecture is not None:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
@@ -157,8 +157,8 @@ def _inspect_unsized(path: Path) -> Inspection:
 
 def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
     """Without a named architecture only the file itself is checked; `door.resolve` then asks for the name."""
-    from dfkd_core.named_teacher import COUNTERS, describe_teacher
-    from dfkd_core.safetensors_header import read_header, read_tensors
+    from dfkd_core.inspection.named_teacher import COUNTERS, describe_teacher
+    from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 
     header = read_header(path)
     known = spec.architecture is not None and spec.input is not None
@@ -199,7 +199,7 @@ def inspect_in_child(
     request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
     plan = child_plan(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
     with find_box(sandbox).start(
-        [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection"],
+        [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection.inspection"],
         plan,
         directory=Path("/"),
         stdin=subprocess.PIPE,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from dfkd_core.config import DistillSpec
 from dfkd_core.errors import TeacherInvalid
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.inspection import Inspection
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.choice import choose
-from dfkd_core.inspection import Inspection
+from dfkd_core.inspection.auto_method import choose
+from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options import METHODS
 
 _STATISTICS = {
