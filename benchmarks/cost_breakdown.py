@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.pair import RESULTS, Pair
-from dfkd_core.distill import distill
+from dfkd_core.loop.distill import distill
 from dfkd_core.options import MethodName
 from dfkd_core.process import ensure_tuned
 

@@ -28,9 +28,9 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import build_network
 from dfkd_core.config import DistillConfig
 from dfkd_core.engine import Engine, engine_running
+from dfkd_core.loop.round import play_round
+from dfkd_core.loop.state import Run, build_run, seeded_global_draws
 from dfkd_core.process import ensure_tuned
-from dfkd_core.rounds import play_round
-from dfkd_core.run import Run, build_run, seeded_global_draws
 from dfkd_core.teachers.teacher import InputSpace, Teacher
 
 SETTINGS: dict[str, dict[str, Any]] = {

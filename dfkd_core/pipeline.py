@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 
 import dfkd_core
-from dfkd_core.checkpoint import CheckpointWriter
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
-from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
 from dfkd_core.evaluate import evaluate, latency, versions
 from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
@@ -26,6 +24,8 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import Inspection, inspect_file
+from dfkd_core.loop.checkpoint import CheckpointWriter
+from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.provenance import file_facts, inputs
 from dfkd_core.report import (

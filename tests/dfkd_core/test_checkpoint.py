@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoint, write_checkpoint, written
 from dfkd_core.errors import CheckpointMismatch
+from dfkd_core.loop.checkpoint import CheckpointWriter, fingerprint_of, read_checkpoint, write_checkpoint, written
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from dfkd_core.collapse import PATIENCE, CollapseGuard, class_entropy, diversity
 from dfkd_core.images.batch import Batch
+from dfkd_core.loop.collapse_guard import PATIENCE, CollapseGuard, class_entropy, diversity
 
 
 def batch(*, spread: float, classes: int = 10) -> Batch:

@@ -10,17 +10,17 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
-from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.student_answers import answers
+from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.loop.probe import agrees
+from dfkd_core.loop.round import play_round
+from dfkd_core.loop.state import build_run
 from dfkd_core.memories.ema import EmaMemory
-from dfkd_core.probe import agrees
 from dfkd_core.progress import Update
-from dfkd_core.rounds import play_round
-from dfkd_core.run import build_run
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.test_method_contract import GENERATORS
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher

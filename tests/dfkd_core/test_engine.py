@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from dfkd_core import engine as engines
 from dfkd_core.batchnorm import BatchNormStatistics
-from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import Compute
-from dfkd_core.distill import Distilled
 from dfkd_core.engine import Engine, check_compiler, engine_running, is_watched
 from dfkd_core.errors import CheckpointMismatch, CompileUnavailable, Stopped
 from dfkd_core.forward import evaluating
-from dfkd_core.rounds import play_round
-from dfkd_core.run import build_run
+from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.distill import Distilled
+from dfkd_core.loop.round import play_round
+from dfkd_core.loop.state import build_run
 from tests.dfkd_core.test_distill import content, run, stopping_at
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 

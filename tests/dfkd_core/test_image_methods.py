@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.checkpoint import CheckpointWriter, written
 from dfkd_core.config import DistillConfig
-from dfkd_core.distill import Distilled, distill
 from dfkd_core.errors import Stopped
+from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.loop.round import play_round
+from dfkd_core.loop.state import build_run
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.progress import Update
 from dfkd_core.rng import Streams
-from dfkd_core.rounds import play_round
-from dfkd_core.run import build_run
 from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.images.student_answers import answers
-from dfkd_core.probe import Probe, agrees, overlap
-from dfkd_core.ratchet import Ratchet, beats
+from dfkd_core.loop.best_student import Ratchet, beats
+from dfkd_core.loop.probe import Probe, agrees, overlap
 
 LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1)
 

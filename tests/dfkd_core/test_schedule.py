@@ -1,6 +1,6 @@
 import pytest
 
-from dfkd_core.schedule import Schedule
+from dfkd_core.loop.schedule import Schedule
 from tests.dfkd_core.tiny import tiny_config
 
 

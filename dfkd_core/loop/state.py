@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.average import AveragedStudent
-from dfkd_core.collapse import CollapseGuard
 from dfkd_core.config import DistillConfig, Training
 from dfkd_core.engine import Engine
 from dfkd_core.forward import hooked
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.images.reservoir import PixelCodec
+from dfkd_core.loop.best_student import Ratchet
+from dfkd_core.loop.collapse_guard import CollapseGuard
+from dfkd_core.loop.ema import AveragedStudent
+from dfkd_core.loop.probe import Probe
+from dfkd_core.loop.schedule import Schedule
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
-from dfkd_core.probe import Probe
-from dfkd_core.ratchet import Ratchet
 from dfkd_core.rng import Streams
-from dfkd_core.schedule import Schedule
 from dfkd_core.teachers.teacher import Teacher
 from dfkd_core.transfer import Transfer
 

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dfkd_core.batchnorm import has_batchnorm, reestimate
 from dfkd_core.images.student_answers import answers
-from dfkd_core.mixture import Pools, as_seen, mixed
-from dfkd_core.probe import agrees
-from dfkd_core.run import Run
+from dfkd_core.loop.probe import agrees
+from dfkd_core.loop.state import Run
+from dfkd_core.loop.student_batches import Pools, as_seen, mixed
 
 BATCHNORM_BATCHES = 8
 BATCHNORM_BATCH_SIZE = 128

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dfkd_core.images.augment import augment
 from dfkd_core.images.batch import Batch
-from dfkd_core.run import Run
+from dfkd_core.loop.state import Run
 
 
 @dataclass(frozen=True, slots=True)

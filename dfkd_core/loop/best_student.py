@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.student_answers import answers
-from dfkd_core.probe import agrees, overlap
+from dfkd_core.loop.probe import agrees, overlap
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The distillation loop: rounds, schedule, checkpoints, the probe and the published student."""
