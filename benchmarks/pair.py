@@ -32,15 +32,15 @@ from dfkd_core import overrides
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.config import DistillSpec
-from dfkd_core.forward import layers_in_order
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
 from dfkd_core.narrowing import count_parameters
+from dfkd_core.networks.hooks import layers_in_order
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
 from dfkd_core.student import Student, prepare_student
-from dfkd_core.teachers.teacher import Teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dfkd_core.architectures import layers
 from dfkd_core.architectures.layers import Chain, Initialiser, Layer, NetworkDescription
-from dfkd_core.pooling import MaxPool2d
+from dfkd_core.networks.pooling import MaxPool2d
 
 
 class Network(nn.Sequential):

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import dfkd_core
-from dfkd_core.forward import evaluating
 from dfkd_core.images.batch import Batch
+from dfkd_core.networks.hooks import evaluating
 from dfkd_core.provenance import packages
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 

@@ -26,6 +26,7 @@ from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.provenance import file_facts, inputs
 from dfkd_core.report import (
@@ -44,7 +45,6 @@ from dfkd_core.rng import Streams
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report
-from dfkd_core.teachers.teacher import Teacher
 
 STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, "verify": 0.03}
 """Share of the whole job that each stage is; distillation is nearly all of it."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from dfkd_core.forward import Wanted, calibrate, evaluating, hooked, layers_in_order
+from dfkd_core.networks.hooks import Wanted, calibrate, evaluating, hooked, layers_in_order
 
 NORMALISING = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 MIN_DEPTH = 5

@@ -14,9 +14,9 @@ from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inheritance import inherit
 from dfkd_core.inspection import resolve
 from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.config import Augmentation
-from dfkd_core.engine import sent
+from dfkd_core.networks.precision import sent
 
 
 def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:

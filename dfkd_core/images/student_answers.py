@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.forward import evaluating
 from dfkd_core.images.batch import Batch
+from dfkd_core.networks.hooks import evaluating
 
 CHUNK = 512
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor
 
-from dfkd_core.batchnorm import has_batchnorm, reestimate
 from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.probe import agrees
 from dfkd_core.loop.state import Run
 from dfkd_core.loop.student_batches import Pools, as_seen, mixed
+from dfkd_core.networks.batchnorm import has_batchnorm, reestimate
 
 BATCHNORM_BATCHES = 8
 BATCHNORM_BATCH_SIZE = 128

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core import losses
 from dfkd_core.errors import DistillationDiverged, GeneratorCollapsed
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.loop.state import Run
 from dfkd_core.loop.student_batches import Pools, as_seen, mixed, num_featured
+from dfkd_core.networks import losses
 
 HELD_OUT_SHARE = 1 / 8  # of a round's fresh images: two thirds for the probe, one for the audit
 PROCEDURAL_CHUNK = 512  # images drawn, labelled and stored at a time

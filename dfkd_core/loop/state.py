@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.config import DistillConfig, Training
-from dfkd_core.engine import Engine
-from dfkd_core.forward import hooked
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.images.reservoir import PixelCodec
@@ -22,9 +20,11 @@ from dfkd_core.loop.probe import Probe
 from dfkd_core.loop.schedule import Schedule
 from dfkd_core.memories import Memory, build_memory
 from dfkd_core.methods import Synthesizer, build_synthesizer
+from dfkd_core.networks.feature_distillation import Transfer
+from dfkd_core.networks.hooks import hooked
+from dfkd_core.networks.precision import Engine
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
-from dfkd_core.transfer import Transfer
 
 AVERAGE_SPAN = 0.05  # of the run, at most: the average must be able to follow the decay of the learning rate
 

@@ -10,9 +10,9 @@ from dfkd_core.memories.priority import PriorityMemory
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.ring import RingMemory
 from dfkd_core.memories.vae import VaeMemory
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import EmaOptions, NoMemoryOptions, PriorityOptions, ReservoirOptions, RingOptions, VaeOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 __all__ = ["Memory", "build_memory"]
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.student_answers import answers
-from dfkd_core.losses import disagreement
 from dfkd_core.memories.reservoir import ReservoirMemory
+from dfkd_core.networks.losses import disagreement
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import PriorityOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 LEAST = 1e-3  # nats: nothing is forgotten for good
 

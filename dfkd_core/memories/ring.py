@@ -15,9 +15,9 @@ from torch import Tensor
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.memories.memory import Memory
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import RingOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core import losses
-from dfkd_core.batchnorm import BatchNormStatistics
 from dfkd_core.images.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.memory import Memory
-from dfkd_core.networks import Encoder, Generator
+from dfkd_core.networks import losses
+from dfkd_core.networks.batchnorm import BatchNormStatistics
+from dfkd_core.networks.generators import Encoder, Generator
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import VaeOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (2.5)
 AGREEMENT_MEMORY = 0.9  # per update, of the running reconstruction agreement

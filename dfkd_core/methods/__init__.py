@@ -21,8 +21,8 @@ from dfkd_core.methods.rdskd import Rdskd
 from dfkd_core.methods.ssd_kd import SsdKd
 from dfkd_core.methods.sttss import Sttss
 from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 __all__ = ["METHODS", "Synthesizer", "build_synthesizer"]
 

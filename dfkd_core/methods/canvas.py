@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.engine import Engine
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.networks import Generator
+from dfkd_core.networks.generators import Generator
+from dfkd_core.networks.precision import Engine
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.options import PixelOptions, RedrawnOptions
-from dfkd_core.teachers.teacher import InputSpace
 
 
 class Canvas(ABC):

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core import inversion_losses
-from dfkd_core.batchnorm import ChannelMeans
 from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.networks import inversion_losses
+from dfkd_core.networks.batchnorm import ChannelMeans
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import CmiOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 
 class Cmi(RedrawnMethod[CmiOptions]):

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core import inversion_losses
-from dfkd_core.forward import evaluating
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.methods.image_method import RedrawnMethod
 from dfkd_core.methods.penultimate import classifier_of, student_features
+from dfkd_core.networks import inversion_losses
+from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import CsdOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the probe
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from dfkd_core.methods.canvas import Canvas, RedrawnCanvas, redrawn_generator
 from dfkd_core.methods.image_method import RedrawnMethod
-from dfkd_core.networks import Generator
+from dfkd_core.networks.generators import Generator
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import FastOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 
 class Fast(RedrawnMethod[FastOptions]):

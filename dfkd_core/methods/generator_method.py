@@ -9,14 +9,14 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core import losses
-from dfkd_core.batchnorm import BatchNormStatistics
-from dfkd_core.forward import evaluating
 from dfkd_core.methods.synthesizer import Synthesizer
-from dfkd_core.networks import ConditionalGenerator, Generator
+from dfkd_core.networks import losses
+from dfkd_core.networks.batchnorm import BatchNormStatistics
+from dfkd_core.networks.generators import ConditionalGenerator, Generator
+from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import GeneratorOptions, TermOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)
 TermOptionsT = TypeVar("TermOptionsT", bound=TermOptions)

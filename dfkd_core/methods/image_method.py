@@ -9,16 +9,16 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core import inversion_losses, losses
-from dfkd_core.batchnorm import BatchNormStatistics
-from dfkd_core.forward import evaluating
 from dfkd_core.methods.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
 from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.past_statistics import PastStatistics
 from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.networks import inversion_losses, losses
+from dfkd_core.networks.batchnorm import BatchNormStatistics
+from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import ImageOptions, PixelOptions, RedrawnOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 OptionsT = TypeVar("OptionsT", bound=ImageOptions)
 PixelT = TypeVar("PixelT", bound=PixelOptions)

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.engine import Engine
 from dfkd_core.methods.canvas import Canvas, redrawn_generator
 from dfkd_core.methods.image_method import RedrawnMethod
-from dfkd_core.networks import Generator
+from dfkd_core.networks.generators import Generator
+from dfkd_core.networks.precision import Engine
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import NayerOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 
 class Nayer(RedrawnMethod[NayerOptions]):

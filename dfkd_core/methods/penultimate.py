@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from dfkd_core.errors import RequirementError
-from dfkd_core.forward import forward_with_input_of
+from dfkd_core.networks.hooks import forward_with_input_of
 
 
 def classifier_of(student: nn.Module) -> nn.Linear:

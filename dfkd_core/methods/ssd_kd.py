@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core import inversion_losses
 from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.networks import inversion_losses
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import SsdKdOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 
 class SsdKd(RedrawnMethod[SsdKdOptions]):

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core import inversion_losses, losses
 from dfkd_core.errors import RequirementError
 from dfkd_core.methods.generator_method import Terms
 from dfkd_core.methods.image_method import PixelMethod
+from dfkd_core.networks import inversion_losses, losses
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import SttssOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 
 
 class Sttss(PixelMethod[SttssOptions]):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.networks import ConditionalGenerator, Generator
+from dfkd_core.networks.generators import ConditionalGenerator, Generator
 
 
 class Synthesizer(ABC):

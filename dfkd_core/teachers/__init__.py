@@ -5,9 +5,9 @@ from pathlib import Path
 from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.safetensors import load_safetensors
-from dfkd_core.teachers.teacher import InputSpace, Teacher
 
 __all__ = ["InputSpace", "Teacher", "load_teacher"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.graph.reader import read_plan
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.report import TeacherDepth
-from dfkd_core.teachers.teacher import Teacher
 
 BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4  # of the largest logit, or of 1 if that is less

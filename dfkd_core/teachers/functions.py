@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.pooling import max_pool2d
+from dfkd_core.networks.pooling import max_pool2d
 from dfkd_core.teachers.attention import attention, einsum, rms_norm
 from dfkd_core.teachers.sampling import (
     affine_grid,

@@ -8,8 +8,8 @@ from dfkd_core.build import build_network
 from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import read_header, read_tensors
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.teachers.space import space_of, warnings_of
-from dfkd_core.teachers.teacher import Teacher
 
 
 def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from dfkd_core.config import InputSpec
-from dfkd_core.teachers.teacher import InputSpace
+from dfkd_core.networks.teacher import InputSpace
 
 
 def space_of(spec: InputSpec | None, shape: Sequence[int]) -> InputSpace:

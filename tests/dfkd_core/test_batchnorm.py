@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.batchnorm import BatchNormStatistics, ChannelMeans, channel_moments, has_batchnorm, reestimate
+from dfkd_core.networks.batchnorm import BatchNormStatistics, ChannelMeans, channel_moments, has_batchnorm, reestimate
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 

@@ -20,8 +20,8 @@ from dfkd_core.loop.probe import agrees
 from dfkd_core.loop.round import play_round
 from dfkd_core.loop.state import build_run
 from dfkd_core.memories.ema import EmaMemory
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import Update
-from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.test_method_contract import GENERATORS
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 

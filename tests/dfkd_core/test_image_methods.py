@@ -15,9 +15,9 @@ from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.loop.round import play_round
 from dfkd_core.loop.state import build_run
 from dfkd_core.methods import Synthesizer, build_synthesizer
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import Update
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")

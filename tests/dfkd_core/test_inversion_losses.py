@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core import inversion_losses
+from dfkd_core.networks import inversion_losses
 from tests.dfkd_core.test_losses import draw, softmax
 
 

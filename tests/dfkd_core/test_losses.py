@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core import losses
+from dfkd_core.networks import losses
 
 T = np.ndarray
 

@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core import losses
 from dfkd_core.images.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.none import NoMemory
 from dfkd_core.memories.priority import PriorityMemory, priorities
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.vae import VaeMemory
+from dfkd_core.networks import losses
+from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.options import (
     NoMemoryOptions,
     PriorityOptions,
@@ -18,7 +19,6 @@ from dfkd_core.options import (
     VaeOptions,
 )
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import InputSpace, Teacher
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.networks import Encoder, Generator, Output
-from dfkd_core.teachers.teacher import InputSpace
+from dfkd_core.networks.generators import Encoder, Generator, Output
+from dfkd_core.networks.teacher import InputSpace
 
 
 def count(network: nn.Module) -> int:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd_core.pooling import MaxPool2d, max_pool2d
+from dfkd_core.networks.pooling import MaxPool2d, max_pool2d
 
 SHAPES = [(3, 2, 8, 6), (1, 1, 2, 2), (2, 3, 7, 8), (2, 3, 8, 7), (0, 3, 4, 4), (2, 5, 6)]
 

@@ -11,9 +11,9 @@ from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.ring import RingMemory
 from dfkd_core.methods.deepinversion import DeepInversion
 from dfkd_core.methods.mad import Mad
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import DeepInversionOptions, EmaOptions, MadOptions, RingOptions
 from dfkd_core.rng import Streams
-from dfkd_core.teachers.teacher import Teacher
 from tests.dfkd_core.test_memories import draws, fresh
 from tests.dfkd_core.tiny import tiny_teacher
 

@@ -14,10 +14,10 @@ from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Original
+from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.renormalise import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.rng import Streams
 from dfkd_core.student import Student, forget, prepare_student
-from dfkd_core.teachers.teacher import InputSpace, Teacher
 
 SHAPE = (1, 32, 32)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dfkd_core.config import DistillConfig
-from dfkd_core.teachers.teacher import InputSpace, Teacher
+from dfkd_core.networks.teacher import InputSpace, Teacher
 
 SHAPE = (1, 8, 8)
 CLASSES = 4

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfkd_core.engine import widened
+from dfkd_core.networks.precision import widened
 
 COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 Wanted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core import losses
+from dfkd_core.networks import losses
 
 
 def soft_cross_entropy(teacher_logits: Tensor, targets: Tensor, *, temperature: float = 1.0) -> Tensor:

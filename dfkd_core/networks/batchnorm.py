@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from dfkd_core import losses
-from dfkd_core.engine import widened
-from dfkd_core.forward import evaluating
+from dfkd_core.networks import losses
+from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.precision import widened
 
 
 class _Reader(ABC):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as add_spectral_norm
 
-from dfkd_core.teachers.teacher import InputSpace
+from dfkd_core.networks.teacher import InputSpace
 
 Output = Literal["bounded", "standardised"]
 

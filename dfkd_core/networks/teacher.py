@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.engine import Engine
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.forward import forward_with_input_of
+from dfkd_core.networks.hooks import forward_with_input_of
+from dfkd_core.networks.precision import Engine
 
 
 @dataclass(frozen=True, slots=True)
