@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from dfkd_core.errors import FormatUnsupported, TeacherInvalid
-from dfkd_core.graph.wire import looks_like_onnx
+from dfkd_core.onnx_import.ir.protobuf_scan import looks_like_onnx
 
 SNIFF_BYTES = 4096
 

@@ -103,9 +103,9 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> dict[str, str]:
 
 
 def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
-    from dfkd_core.graph.reader import read_plan
-    from dfkd_core.graph.statistics import batchnorm_of
     from dfkd_core.inspection.producer import exporter_of
+    from dfkd_core.onnx_import.batchnorm import batchnorm_of
+    from dfkd_core.onnx_import.reader import read_plan
 
     if spec.architecture is not None:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
@@ -143,7 +143,7 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
 
 def _inspect_unsized(path: Path) -> Inspection:
     """An ONNX graph that takes images of any size: only the file is checked; `door.resolve` then asks for the size."""
-    from dfkd_core.graph.model import opset_of, read_model
+    from dfkd_core.onnx_import.ir.parse import opset_of, read_model
 
     model = read_model(path)
     return Inspection(

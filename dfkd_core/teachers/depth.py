@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
-from dfkd_core.graph.reader import read_plan
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.onnx_import.reader import read_plan
 from dfkd_core.report import TeacherDepth
 
 BATCHES = (1, 2, 7)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.graph.plan import Array, Plan, Step
+from dfkd_core.onnx_import.ir.plan import Array, Plan, Step
 
 
 def tensor_of(array: Array) -> Tensor:

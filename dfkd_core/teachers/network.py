@@ -10,8 +10,8 @@ import torch
 from torch import fx, nn
 
 from dfkd_core.errors import OperatorUnsupported
-from dfkd_core.graph.model import readable
-from dfkd_core.graph.plan import PASSING, Array, Plan, Scaled, Step
+from dfkd_core.onnx_import.ir.parse import readable
+from dfkd_core.onnx_import.ir.plan import PASSING, Array, Plan, Scaled, Step
 from dfkd_core.teachers import functions
 from dfkd_core.teachers.functions import FUNCTIONS
 from dfkd_core.teachers.modules import module_of, tensor_of

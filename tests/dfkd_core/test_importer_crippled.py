@@ -6,7 +6,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 from dfkd_core.errors import TeacherError, TeacherInvalid
-from dfkd_core.graph.reader import read_plan
+from dfkd_core.onnx_import.reader import read_plan
 from tests.dfkd_core.onnx_models import classifier
 
 NORM = helper.make_node("BatchNormalization", ["images", "a", "b", "c", "c"], ["logits"], training_mode=1)

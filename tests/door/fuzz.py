@@ -18,11 +18,11 @@ import atheris
 with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=False):
     from dfkd_core.config import InputSpec, TeacherSpec
     from dfkd_core.errors import DfkdError
-    from dfkd_core.graph import wire
-    from dfkd_core.graph.reader import read_plan
-    from dfkd_core.graph.specialize import ACCEPTED
     from dfkd_core.inspection import inspection, safetensors_header
     from dfkd_core.inspection.formats import SNIFF_BYTES, sniff
+    from dfkd_core.onnx_import.ir import protobuf_scan
+    from dfkd_core.onnx_import.reader import read_plan
+    from dfkd_core.onnx_import.specialize import ACCEPTED
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto
@@ -47,7 +47,7 @@ def onnx_wire(data: bytes, _path: Path) -> None:
     """The wire pre-pass, and telling formats apart."""
     with suppress(DfkdError):
         sniff(data[:SNIFF_BYTES])
-    wire.check_wire(data)
+    protobuf_scan.check_wire(data)
 
 
 def importer(data: bytes, path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from onnx import TensorProto, ValueInfoProto
 
 from dfkd_core.errors import TeacherInvalid, TeacherMismatch
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.plan import Shape
 
 _ELEMENTS: dict[int, str] = {
     TensorProto.FLOAT: "float32",

@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast, front
-from dfkd_core.graph.layout import bear
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast, front
+from dfkd_core.onnx_import.ir.plan import Shape
+from dfkd_core.onnx_import.ops.layout import bear
 
 REDUCTIONS = [
     f"Reduce{how}" for how in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")

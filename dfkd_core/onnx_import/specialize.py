@@ -13,20 +13,20 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.graph import attention, elementwise, layers, layout, sampling
-from dfkd_core.graph.batching import gather_rows, rewrite, rewrite_constant
-from dfkd_core.graph.calls import Call, Rule, Unsupported, front
-from dfkd_core.graph.folding import FOLDS
-from dfkd_core.graph.model import array_of, opset_of, readable
-from dfkd_core.graph.plan import PASSING, Plan, Shape, Step
-from dfkd_core.graph.signature import Signature, read_signature
-from dfkd_core.graph.walk import Value, Walk, is_padding, merge, operand
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, front
+from dfkd_core.onnx_import.ir.parse import array_of, opset_of, readable
+from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Shape, Step
+from dfkd_core.onnx_import.ir.state import Value, Walk, is_padding, merge, operand
+from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
+from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, rewrite, rewrite_constant
+from dfkd_core.onnx_import.ops.constant_folding import FOLDS
+from dfkd_core.onnx_import.signature import Signature, read_signature
 
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **layout.RULES,
     **layers.RULES,
-    **sampling.RULES,
+    **resize.RULES,
     **attention.RULES,
 }
 SEQUENCES = ("SplitToSequence", "SequenceAt")

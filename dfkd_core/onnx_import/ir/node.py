@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dfkd_core.graph.plan import Array, Shape
+from dfkd_core.onnx_import.ir.plan import Array, Shape
 
 MAX_ELEMENTS = 2**27  # of one value: 512 MiB of float32
 

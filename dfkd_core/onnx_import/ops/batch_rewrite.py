@@ -5,10 +5,10 @@ import math
 import numpy as np
 from onnx import NodeProto
 
-from dfkd_core.graph.calls import Call, Unsupported
-from dfkd_core.graph.layout import RULES
-from dfkd_core.graph.plan import Array, Scaled, Shape, Step
-from dfkd_core.graph.walk import Value, Walk, merge
+from dfkd_core.onnx_import.ir.node import Call, Unsupported
+from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
+from dfkd_core.onnx_import.ir.state import Value, Walk, merge
+from dfkd_core.onnx_import.ops.layout import RULES
 
 
 def rewrite_constant(

@@ -2,9 +2,9 @@
 
 import math
 
-from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast
-from dfkd_core.graph.layout import bear
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast
+from dfkd_core.onnx_import.ir.plan import Shape
+from dfkd_core.onnx_import.ops.layout import bear
 
 MAX_EQUATION = 128
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

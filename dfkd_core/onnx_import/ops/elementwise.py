@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from dfkd_core.graph.calls import Call, Rule, Unsupported, broadcast
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast
+from dfkd_core.onnx_import.ir.plan import Shape
 
 FLOAT, BOOL, FLOAT16, DOUBLE, BFLOAT16 = 1, 9, 10, 11, 16
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from dfkd_core.graph.plan import Plan, Step
+from dfkd_core.onnx_import.ir.plan import Plan, Step
 
 BatchNormStatus = Literal["present", "partial", "folded", "none", "unknown"]
 

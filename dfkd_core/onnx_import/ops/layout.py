@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from dfkd_core.graph.calls import MAX_ELEMENTS, Call, Rule, Unsupported, broadcast, front
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.node import MAX_ELEMENTS, Call, Rule, Unsupported, broadcast, front
+from dfkd_core.onnx_import.ir.plan import Shape
 
 
 def reshaped(shape: Shape, target: tuple[int, ...], *, allow_zero: bool) -> Shape:

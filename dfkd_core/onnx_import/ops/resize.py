@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dfkd_core.graph.calls import Call, Rule, Unsupported
-from dfkd_core.graph.layout import bear
-from dfkd_core.graph.plan import Shape
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported
+from dfkd_core.onnx_import.ir.plan import Shape
+from dfkd_core.onnx_import.ops.layout import bear
 
 F = np.float32  # ONNX Runtime's precision: in a wider one, halves would round elsewhere
 Coordinate = Callable[[np.float32, np.float32, int, int], np.float32]

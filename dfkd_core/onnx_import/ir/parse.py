@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.graph.wire import check_wire
+from dfkd_core.onnx_import.ir.protobuf_scan import check_wire
 
 MIN_OPSET, MAX_OPSET = 9, 24
 MAX_IR_VERSION = 13

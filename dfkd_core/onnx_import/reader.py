@@ -4,10 +4,10 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from dfkd_core.graph.model import read_model
-from dfkd_core.graph.normal import check_signature, normalize
-from dfkd_core.graph.plan import Plan, Shape
-from dfkd_core.graph.specialize import specialize
+from dfkd_core.onnx_import.canonicalize import check_signature, normalize
+from dfkd_core.onnx_import.ir.parse import read_model
+from dfkd_core.onnx_import.ir.plan import Plan, Shape
+from dfkd_core.onnx_import.specialize import specialize
 
 
 def read_plan(path: Path, *, input_shape: Shape | None = None) -> tuple[Plan, ModelProto]:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from dfkd_core.graph.calls import Unsupported
-from dfkd_core.graph.plan import Array, Scaled, Shape, Step
+from dfkd_core.onnx_import.ir.node import Unsupported
+from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
 
 
 @dataclass(slots=True)

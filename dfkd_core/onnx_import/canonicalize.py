@@ -7,7 +7,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.graph.model import array_of, readable
+from dfkd_core.onnx_import.ir.parse import array_of, readable
 
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
 EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.TrainingMode.PRESERVE or EVAL."
