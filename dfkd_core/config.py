@@ -18,8 +18,8 @@ from dfkd_core.options import (
     PresetName,
     VaeOptions,
 )
+from dfkd_core.options.field_types import FiniteFloat, Fraction, Frozen, Positive, Weight
 from dfkd_core.presets import over_preset
-from dfkd_core.values import FiniteFloat, Fraction, Frozen, Positive, Weight
 
 MAX_SEED = 2**63 - 1
 AUTO = "auto"  # as a method

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
-from dfkd_core.values import Fraction, Frozen
+from dfkd_core.options.field_types import Fraction, Frozen
 
 SCHEMA_VERSION: Final = 1
 AUDIT_SOURCE = "audit set: synthetic, never used to choose"

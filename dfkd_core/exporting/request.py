@@ -8,8 +8,8 @@ from pydantic import Field
 
 from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.options.field_types import Frozen
 from dfkd_core.report import FileFacts, TeacherDepth
-from dfkd_core.values import Frozen
 
 SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """How code is named: package.module:name."""

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
 from dfkd_core.options.published import merged
-from dfkd_core.values import Positive, Weight
 
 
 class CsdOptions(RedrawnOptions):

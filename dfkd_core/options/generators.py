@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.values import Fraction, Frozen, Positive, Weight
+from dfkd_core.options.field_types import Fraction, Frozen, Positive, Weight
 
 LearningRate = Annotated[Positive, Field(description="Of Adam.")]
 OnehotWeight = Annotated[Weight, Field(description="Weight of the teacher's confidence, CE(t, argmax t).")]

@@ -4,9 +4,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.field_types import Weight
 from dfkd_core.options.generators import AdvLimit, AdvWeight, BalanceWeight, ConditionalOptions
 from dfkd_core.options.published import published
-from dfkd_core.values import Weight
 
 
 class MadOptions(ConditionalOptions):

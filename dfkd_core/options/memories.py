@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.values import Fraction, Frozen, Positive, Weight
+from dfkd_core.options.field_types import Fraction, Frozen, Positive, Weight
 
 
 class AnyMemoryOptions(Frozen):

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.field_types import Fraction, Positive
 from dfkd_core.options.generators import (
     ActivationWeight,
     AdvWeight,
@@ -14,7 +15,6 @@ from dfkd_core.options.generators import (
     TermOptions,
 )
 from dfkd_core.options.published import published
-from dfkd_core.values import Fraction, Positive
 
 
 class PreDfkdOptions(TermOptions):

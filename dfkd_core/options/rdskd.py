@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dfkd_core.options.field_types import Weight
 from dfkd_core.options.generators import BalanceWeight, GeneratorOptions, OnehotWeight
 from dfkd_core.options.published import published
-from dfkd_core.values import Weight
 
 
 class RdskdOptions(GeneratorOptions):
