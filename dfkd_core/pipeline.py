@@ -18,8 +18,6 @@ from torch import Tensor
 import dfkd_core
 from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
-from dfkd_core.evaluate import evaluate, latency, versions
-from dfkd_core.export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
 from dfkd_core.inspection import resolve
@@ -27,8 +25,10 @@ from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.output.evaluate import evaluate, latency, versions
+from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
+from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.progress import OnStep, Update
-from dfkd_core.provenance import file_facts, inputs
 from dfkd_core.report import (
     Agreement,
     FileFacts,

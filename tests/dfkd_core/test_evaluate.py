@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from scipy.stats import binomtest, entropy
 from torch import Tensor, nn
 
-from dfkd_core.evaluate import (
+from dfkd_core.images.batch import Batch
+from dfkd_core.output.evaluate import (
     agreement,
     clopper_pearson,
     cpu_name,
@@ -22,7 +23,6 @@ from dfkd_core.evaluate import (
     versions,
     worst_class,
 )
-from dfkd_core.images.batch import Batch
 from dfkd_core.report import ClassAgreement
 
 

@@ -17,7 +17,7 @@ from dfkd_core.architectures import ARCHITECTURES, describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import Network, build_network
 from dfkd_core.errors import ExportMismatch, StudentError
-from dfkd_core.export import (
+from dfkd_core.output.onnx_export import (
     PARITY_BATCHES,
     TOLERANCE,
     check_parity,
@@ -25,7 +25,7 @@ from dfkd_core.export import (
     load_student_weights,
     save_weights,
 )
-from dfkd_core.provenance import file_facts
+from dfkd_core.output.provenance import file_facts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,8 +185,8 @@ FRESH_PROCESS = """
 import sys, torch
 from pathlib import Path
 from dfkd_core.build import build_network
-from dfkd_core.provenance import file_facts
-from dfkd_core.export import export_onnx, save_weights
+from dfkd_core.output.provenance import file_facts
+from dfkd_core.output.onnx_export import export_onnx, save_weights
 from dfkd_core.architectures import describe
 folder = Path(sys.argv[1])
 description = describe("resnet8", input_shape=(1, 32, 32), num_classes=10, width=0.25)

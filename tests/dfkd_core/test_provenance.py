@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dfkd_core
-from dfkd_core.provenance import code_facts, file_facts, inputs, main, spec_facts
+from dfkd_core.output.provenance import code_facts, file_facts, inputs, main, spec_facts
 
 SPEC = {"student": {"architecture": "lenet5_half"}, "name": "Käfer", "rate": 1e-05}
 
@@ -50,7 +50,7 @@ def test_the_digest_of_the_code_is_that_of_its_files_by_shell(tmp_path: Path) ->
     copy = tmp_path / "dfkd_core"
     shutil.copytree(sources, copy, ignore=shutil.ignore_patterns("__pycache__"))
     (copy / "losses.py").write_text("# another\n")
-    program = "from dfkd_core.provenance import code_facts; print(code_facts().sha256)"
+    program = "from dfkd_core.output.provenance import code_facts; print(code_facts().sha256)"
     other = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env={}, capture_output=True, text=True, check=True
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import dfkd_core
 from dfkd_core.images.batch import Batch
 from dfkd_core.networks.hooks import evaluating
-from dfkd_core.provenance import packages
+from dfkd_core.output.provenance import packages
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
 CONFIDENCE = 0.95

@@ -21,7 +21,7 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.build import Network, build_network
 from dfkd_core.config import NARROWED_TEACHER
 from dfkd_core.errors import ExportMismatch, StudentError
-from dfkd_core.evaluate import open_session
+from dfkd_core.output.evaluate import open_session
 from dfkd_core.report import Parity
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Provenance (torch-free): the digest of everything that goes into a student, and how anybody computes it again.
 
-    python -m dfkd_core.provenance report.json --teacher teacher.onnx
+    python -m dfkd_core.output.provenance report.json --teacher teacher.onnx
 
 says for each input of a report whether what lies here has the digest that the report states.
 """
@@ -66,7 +66,7 @@ def packages() -> dict[str, str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Check a report against what lies here; the exit status is 1 where something differs."""
-    parser = argparse.ArgumentParser(prog="python -m dfkd_core.provenance", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dfkd_core.output.provenance", description=main.__doc__)
     parser.add_argument("report", type=Path, help="report.json of a job")
     parser.add_argument("--teacher", type=Path, help="the file that was uploaded")
     options = parser.parse_args(arguments)

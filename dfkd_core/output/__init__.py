@@ -1,0 +1,1 @@
+"""What a run delivers: the ONNX student, its evaluation, and the provenance of both."""
