@@ -20,8 +20,8 @@ from benchmarks.datasets import load_images
 from benchmarks.pair import Pair, add_arguments, measure_seed
 from benchmarks.teachers import RECIPES, accuracy
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 Score = Callable[[tp.Group], Tensor]
 """Group of coupled channels → a value for each, (channels,); the lowest go."""

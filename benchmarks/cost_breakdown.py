@@ -20,7 +20,7 @@ from benchmarks.hardware import describe_hardware
 from benchmarks.pair import RESULTS, Pair
 from dfkd_core.loop.distill import distill
 from dfkd_core.options import MethodName
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 PARTS = {
     "procedural images": ("rounds.py", "_draw_procedural"),

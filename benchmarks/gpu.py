@@ -31,7 +31,7 @@ from dfkd_core.loop.round import play_round
 from dfkd_core.loop.state import Run, build_run, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import InputSpace, Teacher
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ from dfkd_core.loop.distill import distill
 from dfkd_core.narrowing import count_parameters
 from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.process import ensure_tuned
 from dfkd_core.rng import Streams
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.student import Student, prepare_student
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 TEACHER, STUDENT = "mnist-lenet5", "lenet5_half"
 COMMON = [

@@ -20,7 +20,7 @@ from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
 from benchmarks.steadiness import STUDENT, TEACHER
 from benchmarks.teachers import RECIPES
 from dfkd_core.options import MethodName
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 COMMON = [
     "student.init=random",

@@ -19,7 +19,7 @@ from dfkd_core.build import Network, build_network
 from dfkd_core.config import Augmentation, InputSpec
 from dfkd_core.images.augment import augment
 from dfkd_core.networks.teacher import InputSpace, Teacher
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 CACHE = Path(__file__).resolve().parent / ".cache"
 SEED = 0

@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dfkd_core.output.evaluate import latency, open_session
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 from service.client import DfkdClient, Unreachable
 from service.display import Follower, show_outcome
 

@@ -66,7 +66,7 @@ class Child:
         """Through a launcher that ties it to this process; in a session of its own, out of reach of Ctrl-C."""
         if self._appears is not None:
             self._appears.unlink(missing_ok=True)
-        launcher = [sys.executable, "-P", "-m", "dfkd_core.process", str(os.getpid())]
+        launcher = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid())]
         self._process = subprocess.Popen(
             [*launcher, *self._command], env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
         )

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import uvicorn
 
-from dfkd_core.box.probe import ADVICE, find_box
 from dfkd_core.errors import SandboxUnavailable
+from dfkd_core.sandbox.detect import ADVICE, find_box
 from jobs.logs import log_to_stderr
 from jobs.settings import Settings
 from service import credentials

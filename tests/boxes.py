@@ -6,9 +6,9 @@ from functools import cache
 
 import pytest
 
-from dfkd_core.box.launch import Box, Kind
-from dfkd_core.box.probe import find_box
 from dfkd_core.errors import SandboxUnavailable
+from dfkd_core.sandbox.detect import find_box
+from dfkd_core.sandbox.launch import Box, Kind
 
 VARIABLE = "DFKD_SANDBOX"
 KINDS = (Kind.BUBBLEWRAP, Kind.NAMESPACES)

@@ -4,9 +4,9 @@ import logging
 import os
 import sys
 
-from dfkd_core.box.probe import ADVICE
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.overrides import BadOption
+from dfkd_core.sandbox.detect import ADVICE
 from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
 from jobs.settings import settings_from_environment

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dfkd_core.box.launch import Box
+from dfkd_core.sandbox.launch import Box
 from jobs.claims import Claim
 from jobs.settings import Settings
 from worker import child

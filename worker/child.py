@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from dfkd_core.box.launch import Box, exit_status
-from dfkd_core.box.plan import Limits, Plan, python_path
-from dfkd_core.process import tuned_environment
+from dfkd_core.sandbox.launch import Box, exit_status
+from dfkd_core.sandbox.policy import Limits, Plan, python_path
+from dfkd_core.sandbox.process_tuning import tuned_environment
 from worker.messages import MessageReader, Task
 
 RUNNER_COMMAND = (sys.executable, "-P", "-m", "worker.runner")

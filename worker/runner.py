@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_core.errors import DfkdError, Stopped
-from dfkd_core.process import die_with_parent
 from dfkd_core.progress import OnStep, Update
+from dfkd_core.sandbox.process_tuning import die_with_parent
 from worker.messages import Task, line_from_message
 from worker.switch import DeadMansSwitch
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
-from dfkd_core.box.launch import Kind
-from dfkd_core.box.probe import find_box
 from dfkd_core.errors import SandboxUnavailable
+from dfkd_core.sandbox.detect import find_box
+from dfkd_core.sandbox.launch import Kind
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
 from jobs.queue import broker_answers

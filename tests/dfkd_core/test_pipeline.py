@@ -16,9 +16,9 @@ from dfkd_core.config import DistillSpec
 from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
 from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Outcome, compress
-from dfkd_core.process import TUNED
 from dfkd_core.progress import Update
 from dfkd_core.report import Report
+from dfkd_core.sandbox.process_tuning import TUNED
 from tests.builders import onnx_teacher, traces_in
 
 STEPS = 24

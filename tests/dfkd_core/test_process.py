@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 
-from dfkd_core.process import TUNED, tuned_environment
+from dfkd_core.sandbox.process_tuning import TUNED, tuned_environment
 
 TUNE_ONCE = """
 import os, sys
-from dfkd_core.process import ensure_tuned
+from dfkd_core.sandbox.process_tuning import ensure_tuned
 ensure_tuned(3)
 names = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED", "STARTS")
 sys.stdout.write(" ".join(os.environ.get(name, "-") for name in names) + " " + " ".join(sys.argv[1:]))

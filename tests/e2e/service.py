@@ -94,7 +94,11 @@ class Service:
             with suppress(psutil.Error):
                 found = process.cmdline()
                 line = " ".join([*found, ""])
-                if " ".join([*words, ""]) in line and "dfkd_core.process" not in line and not holds_a_box(found):
+                if (
+                    " ".join([*words, ""]) in line
+                    and "dfkd_core.sandbox.process_tuning" not in line
+                    and not holds_a_box(found)
+                ):
                     return process
         return None
 

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from dfkd_core.box import seccomp
-from dfkd_core.box.launch import Box, Kind, exit_status
-from dfkd_core.box.plan import Limits, Plan
 from dfkd_core.config import DistillSpec
 from dfkd_core.inspection.inspection import MAX_PROCESSES, child_plan
+from dfkd_core.sandbox import seccomp
+from dfkd_core.sandbox.launch import Box, Kind, exit_status
+from dfkd_core.sandbox.policy import Limits, Plan
 from tests.boxes import KINDS, box_or_skip
 from tests.worker.conftest import until
 from worker.child import runner_plan
@@ -237,8 +237,8 @@ def test_the_environment_is_the_allow_list(box: Box, outside: Outside, monkeypat
 def test_a_box_dies_with_the_process_that_started_it(box: Box, tmp_path: Path) -> None:
     word = f"600.{time.monotonic_ns()}"
     code = (
-        "import sys, time; from pathlib import Path; from dfkd_core.box.launch import Box, Kind; "
-        "from dfkd_core.box.plan import Limits, Plan; "
+        "import sys, time; from pathlib import Path; from dfkd_core.sandbox.launch import Box, Kind; "
+        "from dfkd_core.sandbox.policy import Limits, Plan; "
         "box = Box(Kind(sys.argv[1]), own_proc=sys.argv[2] == 'True'); "
         "box.start(['/bin/sleep', sys.argv[3]], Plan(limits=Limits()), directory=Path('/')); time.sleep(600)"
     )

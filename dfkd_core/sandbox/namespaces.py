@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from dfkd_core.box import calls, inside
+from dfkd_core.sandbox import entrypoint, syscalls
 
 _NEWNS, _NEWCGROUP, _NEWUTS, _NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
 _NEWUSER, _NEWPID, _NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -25,16 +25,16 @@ def main() -> None:
     mapped, count, *rest = sys.argv[1:]
     end = 3 * int(count)
     steps = list(zip(rest[0:end:3], rest[1:end:3], rest[2:end:3], strict=True))
-    calls.die_with_parent()
+    syscalls.die_with_parent()
     _unshare(mapped)
     _wait_for(lambda: _first_process(steps, rest[end:]))
 
 
 def _first_process(steps: list[tuple[str, str, str]], words: list[str]) -> None:
-    calls.die_with_parent()
-    calls.set_host_name(calls.HOST_NAME)
+    syscalls.die_with_parent()
+    syscalls.set_host_name(syscalls.HOST_NAME)
     _furnish(steps)
-    _wait_for(lambda: inside.become(words))
+    _wait_for(lambda: entrypoint.become(words))
 
 
 def _wait_for(act: Callable[[], None]) -> None:
@@ -56,10 +56,10 @@ def _wait_for(act: Callable[[], None]) -> None:
 def _unshare(mapped: str) -> None:
     flags = _NEWNS | _NEWCGROUP | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
     if mapped == "-":
-        calls.unshare(flags)
+        syscalls.unshare(flags)
         return
     user, group = mapped.split(":")
-    calls.unshare(flags | _NEWUSER)
+    syscalls.unshare(flags | _NEWUSER)
     for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(text)
@@ -67,20 +67,20 @@ def _unshare(mapped: str) -> None:
 
 def _furnish(steps: list[tuple[str, str, str]]) -> None:
     """Build the new root beside the old one, then leave the old one behind."""
-    calls.mount(None, "/", None, _REC | _SLAVE)
-    calls.mount("box", _BASE, "tmpfs", _NOSUID | _NODEV)
+    syscalls.mount(None, "/", None, _REC | _SLAVE)
+    syscalls.mount("box", _BASE, "tmpfs", _NOSUID | _NODEV)
     for name in (_OLD, _NEW):
         os.mkdir(_BASE + name)
-    calls.mount("box", _BASE + _NEW, "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
-    calls.pivot_root(_BASE, _BASE + _OLD)
+    syscalls.mount("box", _BASE + _NEW, "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
+    syscalls.pivot_root(_BASE, _BASE + _OLD)
     os.chdir("/")
     os.umask(0)
     for kind, path, source in steps:
         _step(kind, _NEW if path == "/" else _NEW + path, source)
     os.umask(0o022)
     os.chdir(_NEW)
-    calls.pivot_root(".", ".")
-    calls.detach(".")
+    syscalls.pivot_root(".", ".")
+    syscalls.detach(".")
     os.chdir("/")
 
 
@@ -91,14 +91,14 @@ def _step(kind: str, path: str, source: str) -> None:
     elif kind == "directory":
         _make_directory(path)
     elif kind == "seal":
-        calls.set_mount_attributes(path, _RDONLY, recursive=False)
+        syscalls.set_mount_attributes(path, _RDONLY, recursive=False)
     elif kind == "proc":
         _make_directory(path)
-        calls.mount("proc", path, "proc", _NOSUID | _NODEV | _NOEXEC)
+        syscalls.mount("proc", path, "proc", _NOSUID | _NODEV | _NOEXEC)
     elif kind in ("tmpfs", "anybodys"):
         _make_directory(path)
         mode = "755" if kind == "tmpfs" else "1777"
-        calls.mount("box", path, "tmpfs", _NOSUID | _NODEV, f"size={source},mode={mode}")
+        syscalls.mount("box", path, "tmpfs", _NOSUID | _NODEV, f"size={source},mode={mode}")
     else:
         _bind(kind, _OLD + source, path)
 
@@ -110,8 +110,8 @@ def _bind(kind: str, source: str, path: str) -> None:
     elif not os.path.exists(path):
         _make_directory(os.path.dirname(path))
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o644))
-    calls.mount(source, path, None, _BIND | _REC)
-    calls.set_mount_attributes(path, _ATTRIBUTES[kind], recursive=True)
+    syscalls.mount(source, path, None, _BIND | _REC)
+    syscalls.set_mount_attributes(path, _ATTRIBUTES[kind], recursive=True)
 
 
 def _make_directory(path: str) -> None:

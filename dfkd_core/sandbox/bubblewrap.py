@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from dfkd_core.box.calls import HOST_NAME
-from dfkd_core.box.plan import Mount
+from dfkd_core.sandbox.policy import Mount
+from dfkd_core.sandbox.syscalls import HOST_NAME
 
 _RIGHTS = ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")  # of root, and only until it has become somebody else
 

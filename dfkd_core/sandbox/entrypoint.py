@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 
-from dfkd_core.box import calls
+from dfkd_core.sandbox import syscalls
 
 _SECCOMP, _CAPBSET_DROP, _NO_NEW_PRIVS, _CAP_AMBIENT = 22, 24, 38, 47
 _SECCOMP_FILTER, _AMBIENT_CLEAR_ALL = 2, 4
@@ -33,12 +33,12 @@ def become(words: list[str]) -> None:
         name, value = limit.split("=")
         _limit(getattr(resource, f"RLIMIT_{name}"), int(value))
     if user != "keep":
-        calls.unblock_signals()
+        syscalls.unblock_signals()
         _drop_privileges(None if user == "-" else int(user))
     os.chdir(directory)
     if sys.platform == "linux":
-        calls.prctl(_NO_NEW_PRIVS, 1)
-        calls.die_with_parent()
+        syscalls.prctl(_NO_NEW_PRIVS, 1)
+        syscalls.die_with_parent()
     if os.getppid() != int(parent):
         os._exit(1)
     if program != "-":
@@ -56,16 +56,16 @@ def _drop_privileges(user: int | None) -> None:
     """No capability is left, none can come back; with `user`, no file of ours belongs to us either."""
     try:
         for capability in range(_LAST_CAPABILITY + 1):
-            calls.prctl(_CAPBSET_DROP, capability)
+            syscalls.prctl(_CAPBSET_DROP, capability)
     except OSError:  # the last one is passed, or we may not: then there is nothing to drop
         pass
-    calls.prctl(_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
+    syscalls.prctl(_CAP_AMBIENT, _AMBIENT_CLEAR_ALL)
     if user is not None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
     header = _CAPABILITY_VERSION.to_bytes(4, "little") + bytes(4)
-    calls.capset(header, bytes(24))
+    syscalls.capset(header, bytes(24))
 
 
 def _filter(program: bytes) -> None:
@@ -73,4 +73,4 @@ def _filter(program: bytes) -> None:
         _fields_ = (("length", ctypes.c_ushort), ("codes", ctypes.c_char_p))
 
     told = Program(len(program) // 8, program)
-    calls.prctl(_SECCOMP, _SECCOMP_FILTER, ctypes.byref(told))
+    syscalls.prctl(_SECCOMP, _SECCOMP_FILTER, ctypes.byref(told))

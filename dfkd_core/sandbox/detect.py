@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from dfkd_core.box import bubblewrap
-from dfkd_core.box.launch import Box, Kind, exit_status, minimal_environment
-from dfkd_core.box.plan import Limits, Plan
 from dfkd_core.errors import SandboxUnavailable
+from dfkd_core.sandbox import bubblewrap
+from dfkd_core.sandbox.launch import Box, Kind, exit_status, minimal_environment
+from dfkd_core.sandbox.policy import Limits, Plan
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dfkd_core.box import bubblewrap, seccomp
-from dfkd_core.box.plan import ROOT, Limits, Plan
+from dfkd_core.sandbox import bubblewrap, seccomp
+from dfkd_core.sandbox.policy import ROOT, Limits, Plan
 
 _SYS_ADMIN = 1 << 21
 _OWN_COUNT = (5, 14)  # from this kernel on a user namespace has a count of processes of its own
@@ -101,7 +101,7 @@ def _inside(box: Box, limits: Limits, user: int | None, directory: Path) -> list
 
 def _program(name: str) -> list[str]:
     """An interpreter that loads one module of ours and what that needs, and looks nowhere for more."""
-    code = f"import sys; sys.path.append({str(ROOT)!r}); from dfkd_core.box.{name} import main; main()"
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from dfkd_core.sandbox.{name} import main; main()"
     return [sys.executable, "-I", "-S", "-c", code]
 
 
