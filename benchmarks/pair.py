@@ -28,10 +28,8 @@ from benchmarks.datasets import load_images
 from benchmarks.hardware import describe_hardware, peak_memory_bytes
 from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
 from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, predict
-from dfkd_core import overrides
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.config import DistillSpec
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
@@ -40,6 +38,8 @@ from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.sandbox.process_tuning import ensure_tuned
+from dfkd_core.spec import overrides
+from dfkd_core.spec.config import DistillSpec
 from dfkd_core.student import Student, prepare_student
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.hardware import describe_hardware
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.inspection.inspection import inspect_in_child
 from dfkd_core.sandbox.detect import find_box
 from dfkd_core.sandbox.launch import Box, Kind
 from dfkd_core.sandbox.policy import Limits, Plan
+from dfkd_core.spec.config import TeacherSpec
 from tests.e2e.teacher import write_teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

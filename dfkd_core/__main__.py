@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from dfkd_core import overrides
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import DfkdError
 from dfkd_core.progress import Update
 from dfkd_core.sandbox.process_tuning import ensure_tuned
+from dfkd_core.spec import overrides
+from dfkd_core.spec.config import DistillSpec
 
 if TYPE_CHECKING:
     from dfkd_core.pipeline import Outcome

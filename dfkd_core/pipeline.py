@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 import dfkd_core
-from dfkd_core.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
@@ -42,6 +41,7 @@ from dfkd_core.report import (
     compression,
 )
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.student import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from dfkd_core.architectures.layers import Initialiser, NetworkDescription
 from dfkd_core.build import build_network, draw_weights
-from dfkd_core.config import NARROWED_TEACHER, StudentSpec
 from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inheritance import inherit
@@ -17,6 +16,7 @@ from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by,
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import NARROWED_TEACHER, StudentSpec
 
 SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring
 

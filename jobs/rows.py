@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, select, update
 
-from dfkd_core.config import Budget
+from dfkd_core.spec.config import Budget
 from jobs import tables
 from jobs.clock import now
 from jobs.database import Transaction

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from dfkd_core.config import Budget, DistillSpec
+from dfkd_core.spec.config import Budget, DistillSpec
 from jobs.devices import DeviceClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

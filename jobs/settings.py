@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dfkd_core.overrides import BadOption
 from dfkd_core.sandbox.detect import Choice
+from dfkd_core.spec.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
 from jobs.quotas import Quotas
 

@@ -5,7 +5,7 @@ import sys
 
 import uvicorn
 
-from dfkd_core.overrides import BadOption
+from dfkd_core.spec.overrides import BadOption
 from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
 from jobs.settings import settings_from_environment

@@ -13,8 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import TypeAdapter
 
-from dfkd_core import overrides
 from dfkd_core.errors import DfkdError
+from dfkd_core.spec import overrides
 from jobs.artifacts import open_artifacts
 from jobs.blobs import is_digest
 from jobs.clock import DAY_SECONDS

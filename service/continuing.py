@@ -6,8 +6,8 @@ The checkpoint from which it goes on was computed by the old spec, so nothing th
 from collections.abc import Iterator
 from typing import Any
 
-from dfkd_core.config import Budget
-from dfkd_core.pointers import child_pointer
+from dfkd_core.spec.config import Budget
+from dfkd_core.spec.json_pointer import child_pointer
 from jobs.schemas import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, read_json_object

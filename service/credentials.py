@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from dfkd_core.overrides import BadOption
+from dfkd_core.spec.overrides import BadOption
 
 VARIABLES = VARIABLE, FILE_VARIABLE = "DFKD_API_KEY", "DFKD_API_KEY_FILE"
 _KEY = re.compile(r"[\x21-\x7e]{1,1024}")

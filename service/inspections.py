@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 import dfkd_core
-from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.inspection import Inspection, inspect_in_child
 from dfkd_core.inspection.limits import CostLimits
+from dfkd_core.spec.config import TeacherSpec
 from jobs.schemas import DEPTH, TeacherRef
 from jobs.settings import Settings
 

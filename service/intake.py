@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.logs import about
 from jobs.origins import Origin

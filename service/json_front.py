@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from dfkd_core.pointers import child_pointer
+from dfkd_core.spec.json_pointer import child_pointer
 from service.errors import FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_DEPTH = 16

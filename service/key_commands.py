@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfkd_core.overrides import BadOption
+from dfkd_core.spec.overrides import BadOption
 from jobs.api_keys import ApiKey
 from jobs.callers import DEFAULT_TENANT, Caller, Scope
 from jobs.clock import DAY_SECONDS

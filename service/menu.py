@@ -1,7 +1,7 @@
 """The menu, read off the menu classes: what is added there appears here, in the API and in the command line."""
 
 from dfkd_core.architectures import catalogue
-from dfkd_core.config import StudentSpec
+from dfkd_core.spec.config import StudentSpec
 from service.schemas import MEMORIES, METHODS, options_schema, spec_schema
 from service.views import Menu, StudentsFor, StudentView
 

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import compile_path
 
 from dfkd_core.errors import DfkdError, OperatorUnsupported
-from dfkd_core.pointers import child_pointer
+from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quotas import Quota
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed

@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dfkd_core.architectures import ARCHITECTURES
-from dfkd_core.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.errors import StudentError
-from dfkd_core.pointers import child_pointer
+from dfkd_core.spec.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
+from dfkd_core.spec.json_pointer import child_pointer
 from jobs.schemas import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, read_json_object

@@ -14,9 +14,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from dfkd_core import overrides
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.spec import overrides
 from service import display
 from service.command_options import AsJson
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dfkd_core import overrides
-from dfkd_core.config import TeacherSpec
+from dfkd_core.spec import overrides
+from dfkd_core.spec.config import TeacherSpec
 
 
 def told_of_teacher(architecture: str | None, shape: str | None, assignments: list[str]) -> TeacherSpec:

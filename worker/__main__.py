@@ -5,8 +5,8 @@ import os
 import sys
 
 from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.overrides import BadOption
 from dfkd_core.sandbox.detect import ADVICE
+from dfkd_core.spec.overrides import BadOption
 from jobs.errors import LedgerError
 from jobs.logs import log_to_stderr
 from jobs.settings import settings_from_environment

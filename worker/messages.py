@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dfkd_core.config import Budget, DistillSpec
 from dfkd_core.progress import UpdateKind
 from dfkd_core.report import TeacherDepth
+from dfkd_core.spec.config import Budget, DistillSpec
 from jobs.schemas import BestStudent, Sha256, Value
 
 LINE_BYTES = 64 * 1024

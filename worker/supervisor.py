@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.sandbox.detect import find_box
+from dfkd_core.spec.config import DistillSpec
 from jobs.artifacts import ArtifactStore
 from jobs.claims import Claim
 from jobs.devices import class_of, served_by

@@ -8,7 +8,7 @@ from dfkd_core.architectures import lenet, mobilenetv2, resnet, vgg, wrn
 from dfkd_core.architectures.family import Architecture, Fit
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError
-from dfkd_core.pointers import child_pointer
+from dfkd_core.spec.json_pointer import child_pointer
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture

@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options.field_types import Frozen
 from dfkd_core.report import FileFacts, TeacherDepth
+from dfkd_core.spec.config import TeacherSpec
 
 SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """How code is named: package.module:name."""

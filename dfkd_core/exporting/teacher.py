@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.architectures import ARCHITECTURES
-from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.errors import DfkdError, ParityError, TeacherInvalid, TeacherMismatch
 from dfkd_core.exporting.code import Logits, load_into, network_from
 from dfkd_core.exporting.request import Exported, ExportRequest
@@ -27,6 +26,7 @@ from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, rea
 from dfkd_core.output.onnx_export import strip_documentation
 from dfkd_core.output.provenance import file_facts
 from dfkd_core.report import TeacherDepth
+from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import BATCHES, TOLERANCE, check_depth
 

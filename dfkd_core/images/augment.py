@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.config import Augmentation
 from dfkd_core.networks.precision import sent
+from dfkd_core.spec.config import Augmentation
 
 
 def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:

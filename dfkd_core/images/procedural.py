@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.config import Procedural
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.refinement import refine
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import sent
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.spec.config import Procedural
 
 BANK_BYTES = 128 * 2**20  # of images and logits at most, whatever `capacity` says; one image at least
 

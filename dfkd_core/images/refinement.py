@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.config import Refinement
 from dfkd_core.networks import losses
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.spec.config import Refinement
 
 TALLEST = 12.0  # logits: one class of a soft label stands out by at most that much
 SHIFT = 0.0625  # of the side: the largest move before the teacher looks, so that no single pixel matters

@@ -19,13 +19,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core import errors
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.inspection.reexport import ReExport, export_line, re_export
 from dfkd_core.sandbox.detect import Choice, find_box
 from dfkd_core.sandbox.launch import exit_status, minimal_environment
 from dfkd_core.sandbox.policy import Limits, Plan, python_path
+from dfkd_core.spec.config import TeacherSpec
 
 log = logging.getLogger(__name__)
 

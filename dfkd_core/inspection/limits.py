@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import TeacherInvalid
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.spec.config import DistillSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import StudentError, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.safetensors_header import TensorInfo
+from dfkd_core.spec.config import TeacherSpec
 
 COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # whole numbers that training keeps; a teacher needs none
 SHOWN = 20

@@ -4,11 +4,11 @@ from typing import Any, TypeVar
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.auto_method import chosen
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.suitability import lacking
+from dfkd_core.spec.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 
 S = TypeVar("S", bound=DistillSpec)
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.errors import CheckpointMismatch
+from dfkd_core.spec.config import DistillConfig
 
 FORMAT = "dfkd-checkpoint-1"
 HEADER = "dfkd"

@@ -22,7 +22,6 @@ from typing import Any
 
 from torch import nn
 
-from dfkd_core.config import Budget, DistillConfig
 from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
@@ -33,6 +32,7 @@ from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.renormalise import fold
+from dfkd_core.spec.config import Budget, DistillConfig
 
 PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over,
 GOOD = 0.9  # unless that student agrees with its teacher on so much of the probe: a plateau is where good runs end

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dfkd_core.config import DistillConfig
+from dfkd_core.spec.config import DistillConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import DistillConfig, Training
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.images.reservoir import PixelCodec
@@ -25,6 +24,7 @@ from dfkd_core.networks.hooks import hooked
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig, Training
 
 AVERAGE_SPAN = 0.05  # of the run, at most: the average must be able to follow the decay of the learning rate
 

@@ -2,7 +2,6 @@
 
 import torch
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.memories.memory import Memory
 from dfkd_core.memories.none import NoMemory
@@ -13,6 +12,7 @@ from dfkd_core.memories.vae import VaeMemory
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import EmaOptions, NoMemoryOptions, PriorityOptions, ReservoirOptions, RingOptions, VaeOptions
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 
 __all__ = ["Memory", "build_memory"]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.methods.cgdd import Cgdd
 from dfkd_core.methods.cmi import Cmi
 from dfkd_core.methods.csd import Csd
@@ -23,6 +22,7 @@ from dfkd_core.methods.sttss import Sttss
 from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 
 __all__ = ["METHODS", "Synthesizer", "build_synthesizer"]
 

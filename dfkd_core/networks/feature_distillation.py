@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import Training
 from dfkd_core.errors import RequirementError
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import evaluating, hooked, layers_in_order
 from dfkd_core.networks.precision import widened
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.spec.config import Training
 
 Size = tuple[int, int]  # height, width
 

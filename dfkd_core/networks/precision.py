@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import Compute
 from dfkd_core.errors import CompileUnavailable
+from dfkd_core.spec.config import Compute
 
 BACKEND = "inductor"
 MOST_GRAPHS = 128  # compiled from one call: each network, mode and kind of gradient needs its own

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.networks.teacher import InputSpace, Teacher
+from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.safetensors import load_safetensors
 

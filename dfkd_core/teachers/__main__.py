@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dfkd_core.config import TeacherSpec
 from dfkd_core.errors import DfkdError
+from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from dfkd_core.config import TeacherSpec
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.batchnorm import batchnorm_of
 from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers.network import classifier_of, network_from_plan
 from dfkd_core.teachers.space import space_of, warnings_of
 

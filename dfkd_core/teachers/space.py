@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from dfkd_core.config import InputSpec
 from dfkd_core.networks.teacher import InputSpace
+from dfkd_core.spec.config import InputSpec
 
 
 def space_of(spec: InputSpec | None, shape: Sequence[int]) -> InputSpace:

@@ -3,8 +3,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.config import Augmentation
 from dfkd_core.images.augment import augment
+from dfkd_core.spec.config import Augmentation
 
 LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([1.0]).view(1, 1, 1, 1)
 

@@ -8,8 +8,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from dfkd_core.config import DistillConfig, DistillSpec
 from dfkd_core.options import MemoryName, MethodName, RingOptions
+from dfkd_core.spec.config import DistillConfig, DistillSpec
 
 
 def refusals(**distillation: Any) -> set[tuple[str, tuple[int | str, ...]]]:

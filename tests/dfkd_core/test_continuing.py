@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from dfkd_core.config import Budget
 from dfkd_core.errors import CheckpointMismatch, Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled
+from dfkd_core.spec.config import Budget
 from tests.dfkd_core.test_distill import content, run, stopping_at
 from tests.dfkd_core.tiny import tiny_config
 

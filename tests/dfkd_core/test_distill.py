@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, GeneratorCollapsed, Stopped
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.student_answers import answers
@@ -22,6 +21,7 @@ from dfkd_core.loop.state import build_run
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import Update
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.test_method_contract import GENERATORS
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 

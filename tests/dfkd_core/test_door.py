@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import DfkdError, RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection, folded_warning
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.spec.config import DistillSpec
 
 
 def inspection(**changes: Any) -> Inspection:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import Compute
 from dfkd_core.errors import CheckpointMismatch, CompileUnavailable, Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled
@@ -20,6 +19,7 @@ from dfkd_core.networks import precision as engines
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.precision import Engine, check_compiler, engine_running, is_watched
+from dfkd_core.spec.config import Compute
 from tests.dfkd_core.test_distill import content, run, stopping_at
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dfkd_core.config import DistillConfig, DistillSpec
 from dfkd_core.errors import GeneratorCollapsed, Stopped
 from dfkd_core.inspection.auto_method import COSTLY_MACS, DEEP_MACS
 from dfkd_core.inspection.resolve import resolve
@@ -14,6 +13,7 @@ from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled
 from dfkd_core.loop.state import Run, build_run
 from dfkd_core.progress import Update
+from dfkd_core.spec.config import DistillConfig, DistillSpec
 from tests.dfkd_core.test_distill import content, run, stopping_at, written
 from tests.dfkd_core.test_door import inspection
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.methods import build_synthesizer
 from dfkd_core.methods.generator_method import GeneratorMethod
 from dfkd_core.networks import losses
 from dfkd_core.networks.generators import ConditionalGenerator
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 

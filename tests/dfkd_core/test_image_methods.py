@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.errors import Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled, distill
@@ -18,6 +17,7 @@ from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import Update
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")

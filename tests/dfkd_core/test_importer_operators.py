@@ -8,8 +8,8 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.onnx_import.specialize import ACCEPTED
+from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth
 from tests.dfkd_core.onnx_models import flattened, node, save

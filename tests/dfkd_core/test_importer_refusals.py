@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
-from dfkd_core.config import InputSpec, TeacherSpec
 from dfkd_core.errors import OperatorUnsupported, TeacherError, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.onnx_import.ir.protobuf_scan import MAX_NODES, MAX_TENSORS
 from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from tests.dfkd_core.onnx_models import classifier, flattened, model, node, save
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.teacher_zoo import judge
-from dfkd_core.config import TeacherSpec
 from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth
 from tests.dfkd_core import zoo

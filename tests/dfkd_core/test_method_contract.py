@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.memories import build_memory
 from dfkd_core.methods import METHODS, Synthesizer, build_synthesizer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import MEMORY_PRESETS, PRESETS, MemoryName, MethodName, PresetName
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 
 CPU = torch.device("cpu")

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.methods.pre_dfkd import PreDfkd
 from dfkd_core.networks import losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import PreDfkdOptions
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 
 PRE_DFKD_PAPER = DistillConfig.model_validate({"preset": "paper"})

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.loop.evaluation import evaluate_on_probe
 from dfkd_core.loop.round import play_round
 from dfkd_core.loop.state import Run, build_run
 from dfkd_core.loop.student_batches import Pools, mixed, num_featured
+from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 

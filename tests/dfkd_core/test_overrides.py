@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd_core import overrides
+from dfkd_core.spec import overrides
 
 
 def test_a_path_reaches_any_depth_and_a_value_is_json_where_it_is_json() -> None:

@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 
 from dfkd_core.__main__ import main
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
 from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Outcome, compress
 from dfkd_core.progress import Update
 from dfkd_core.report import Report
 from dfkd_core.sandbox.process_tuning import TUNED
+from dfkd_core.spec.config import DistillSpec
 from tests.builders import onnx_teacher, traces_in
 
 STEPS = 24

@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 import torch
 
-from dfkd_core.config import Procedural
 from dfkd_core.images import procedural
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank, procedural_images
+from dfkd_core.spec.config import Procedural
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
 CPU = torch.device("cpu")

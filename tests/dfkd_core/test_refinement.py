@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 import torch
 
-from dfkd_core.config import Refinement
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.images.refinement import refine, soft_labels
 from dfkd_core.networks.batchnorm import BatchNormStatistics
+from dfkd_core.spec.config import Refinement
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
 

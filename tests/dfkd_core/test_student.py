@@ -10,13 +10,13 @@ from torch import nn
 from benchmarks.pair import fold as fold_batchnorms
 from dfkd_core.architectures import describe
 from dfkd_core.build import Network, build_network
-from dfkd_core.config import StudentSpec
 from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inheritance import inherit
 from dfkd_core.narrowing import Original
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.renormalise import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.rng import Streams
+from dfkd_core.spec.config import StudentSpec
 from dfkd_core.student import Student, forget, prepare_student
 
 SHAPE = (1, 32, 32)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.errors import RequirementError, TeacherInvalid
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.inspection.limits import CostLimits, check_cost
@@ -12,6 +11,7 @@ from dfkd_core.inspection.reexport import export_line, re_export
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.suitability import suitability
 from dfkd_core.options import METHODS
+from dfkd_core.spec.config import DistillSpec
 
 
 def inspection(*offers: str, status: Any = "none", **changes: Any) -> Inspection:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.config import Training
 from dfkd_core.errors import RequirementError
 from dfkd_core.networks.feature_distillation import Transfer
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.spec.config import Training
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 
 

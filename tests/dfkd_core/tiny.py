@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dfkd_core.config import DistillConfig
 from dfkd_core.networks.teacher import InputSpace, Teacher
+from dfkd_core.spec.config import DistillConfig
 
 SHAPE = (1, 8, 8)
 CLASSES = 4

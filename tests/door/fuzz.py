@@ -16,13 +16,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=False):
-    from dfkd_core.config import InputSpec, TeacherSpec
     from dfkd_core.errors import DfkdError
     from dfkd_core.inspection import inspection, safetensors_header
     from dfkd_core.inspection.formats import SNIFF_BYTES, sniff
     from dfkd_core.onnx_import.ir import protobuf_scan
     from dfkd_core.onnx_import.reader import read_plan
     from dfkd_core.onnx_import.specialize import ACCEPTED
+    from dfkd_core.spec.config import InputSpec, TeacherSpec
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from dfkd_core.config import Budget
+from dfkd_core.spec.config import Budget
 from jobs.errors import CheckpointExpired, InvalidTransition, JobNotFound
 from jobs.origins import Origin
 from jobs.schemas import Job, JobError, JobSpec

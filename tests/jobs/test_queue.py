@@ -14,7 +14,7 @@ import pytest
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
-from dfkd_core.overrides import BadOption
+from dfkd_core.spec.overrides import BadOption
 from jobs.devices import DeviceClass
 from jobs.queue import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
 from jobs.settings import Settings, settings_from_environment

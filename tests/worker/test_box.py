@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.inspection.inspection import MAX_PROCESSES, child_plan
 from dfkd_core.sandbox import seccomp
 from dfkd_core.sandbox.launch import Box, Kind, exit_status
 from dfkd_core.sandbox.policy import Limits, Plan
+from dfkd_core.spec.config import DistillSpec
 from tests.boxes import KINDS, box_or_skip
 from tests.worker.conftest import until
 from worker.child import runner_plan

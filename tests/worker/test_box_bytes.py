@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dfkd_core.config import DistillSpec
 from dfkd_core.sandbox.launch import Box, Kind
+from dfkd_core.spec.config import DistillSpec
 from tests.boxes import KINDS, box_or_skip
 from tests.e2e.service import spec
 from tests.e2e.teacher import write_teacher

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dfkd_core.config import DistillSpec
+from dfkd_core.spec.config import DistillSpec
 from tests.worker.conftest import script, until
 from worker.messages import Task
 from worker.switch import LEASE_OVER, ORPHANED

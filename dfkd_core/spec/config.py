@@ -19,7 +19,7 @@ from dfkd_core.options import (
     VaeOptions,
 )
 from dfkd_core.options.field_types import FiniteFloat, Fraction, Frozen, Positive, Weight
-from dfkd_core.presets import over_preset
+from dfkd_core.spec.presets import over_preset
 
 MAX_SEED = 2**63 - 1
 AUTO = "auto"  # as a method

@@ -1,0 +1,1 @@
+"""The job's specification (torch-free): its models, presets, overrides and pointers into its JSON."""
