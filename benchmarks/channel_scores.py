@@ -33,7 +33,7 @@ READS = (tp.function.prune_conv_in_channels, tp.function.prune_linear_in_channel
 
 
 def magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator) -> Score:
-    """The mean norm of all weights in and out, as in dfkd_core/narrowing.py."""
+    """The mean norm of all weights in and out, as in dfkd_core/students/pruning.py."""
     score: Score = tp.importance.GroupMagnitudeImportance(p=2)
     return score
 

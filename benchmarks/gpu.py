@@ -25,13 +25,13 @@ from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.build import build_network
 from dfkd_core.loop.round import play_round
 from dfkd_core.loop.state import Run, build_run, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.spec.config import DistillConfig
+from dfkd_core.students.build import build_network
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {},

@@ -33,14 +33,14 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
-from dfkd_core.narrowing import count_parameters
 from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
-from dfkd_core.student import Student, prepare_student
+from dfkd_core.students.prepare import Student, prepare_student
+from dfkd_core.students.pruning import count_parameters
 
 RESULTS = Path(__file__).resolve().parent / "results"
 

@@ -42,7 +42,7 @@ from dfkd_core.report import (
 )
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Budget, DistillSpec, TeacherSpec
-from dfkd_core.student import Student, prepare_student
+from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.depth import check_depth, depth_report
 

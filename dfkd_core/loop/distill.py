@@ -31,8 +31,8 @@ from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import OnStep, Update, UpdateKind
-from dfkd_core.renormalise import fold
 from dfkd_core.spec.config import Budget, DistillConfig
+from dfkd_core.students.temporary_batchnorm import fold
 
 PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over,
 GOOD = 0.9  # unless that student agrees with its teacher on so much of the probe: a plateau is where good runs end

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 import dfkd_core
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.build import Network, build_network
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.output.evaluate import open_session
 from dfkd_core.report import Parity
 from dfkd_core.spec.config import NARROWED_TEACHER
+from dfkd_core.students.build import Network, build_network
 
 if TYPE_CHECKING:
     import onnx

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from dfkd_core.build import build_network
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.students.build import build_network
 from dfkd_core.teachers.space import space_of, warnings_of
 
 

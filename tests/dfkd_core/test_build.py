@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dfkd_core.architectures import ARCHITECTURES, describe
 from dfkd_core.architectures.layers import AvgPool, Dropout, Flatten, Linear, NetworkDescription, ReLU
-from dfkd_core.build import CountedDropout, Network, build_network
+from dfkd_core.students.build import CountedDropout, Network, build_network
 
 COUNTERS = ("num_batches_tracked", "draws", "seed")
 

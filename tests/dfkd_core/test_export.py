@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dfkd_core.architectures import ARCHITECTURES, describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.build import Network, build_network
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.output.onnx_export import (
     PARITY_BATCHES,
@@ -26,6 +25,7 @@ from dfkd_core.output.onnx_export import (
     save_weights,
 )
 from dfkd_core.output.provenance import file_facts
+from dfkd_core.students.build import Network, build_network
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -184,7 +184,7 @@ def test_differences_are_scaled_by_the_size_of_the_logits(tie: tuple[nn.Linear, 
 FRESH_PROCESS = """
 import sys, torch
 from pathlib import Path
-from dfkd_core.build import build_network
+from dfkd_core.students.build import build_network
 from dfkd_core.output.provenance import file_facts
 from dfkd_core.output.onnx_export import export_onnx, save_weights
 from dfkd_core.architectures import describe

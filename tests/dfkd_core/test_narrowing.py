@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dfkd_core.errors import StudentError
-from dfkd_core.narrowing import Original, count_parameters, narrow, narrow_by, narrow_to, scaled
+from dfkd_core.students.pruning import Original, count_parameters, narrow, narrow_by, narrow_to, scaled
 from tests.dfkd_core import zoo
 from tests.dfkd_core.tiny import SHAPE, tiny_network
 

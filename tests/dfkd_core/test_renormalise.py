@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.narrowing import Original, narrow_by
-from dfkd_core.renormalise import NormalisedConv2d, fold, is_normalised, renormalise, repair
+from dfkd_core.students.pruning import Original, narrow_by
+from dfkd_core.students.temporary_batchnorm import NormalisedConv2d, fold, is_normalised, renormalise, repair
 from tests.dfkd_core import zoo
 
 if TYPE_CHECKING:

@@ -9,15 +9,15 @@ from torch import nn
 
 from benchmarks.pair import fold as fold_batchnorms
 from dfkd_core.architectures import describe
-from dfkd_core.build import Network, build_network
 from dfkd_core.errors import StudentError, StudentNotSmaller
-from dfkd_core.inheritance import inherit
-from dfkd_core.narrowing import Original
 from dfkd_core.networks.teacher import InputSpace, Teacher
-from dfkd_core.renormalise import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import StudentSpec
-from dfkd_core.student import Student, forget, prepare_student
+from dfkd_core.students.build import Network, build_network
+from dfkd_core.students.prepare import Student, forget, prepare_student
+from dfkd_core.students.pruning import Original
+from dfkd_core.students.temporary_batchnorm import MIN_DEPTH, NormalisedConv2d, fold
+from dfkd_core.students.weight_inheritance import inherit
 
 SHAPE = (1, 32, 32)
 

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.architectures.layers import Initialiser, NetworkDescription
-from dfkd_core.build import build_network, draw_weights
 from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.inheritance import inherit
 from dfkd_core.inspection import resolve
-from dfkd_core.narrowing import Narrowed, Original, count_parameters, narrow_by, narrow_to
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.renormalise import is_deep, is_normalised, renormalise, repair
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import NARROWED_TEACHER, StudentSpec
+from dfkd_core.students.build import build_network, draw_weights
+from dfkd_core.students.pruning import Narrowed, Original, count_parameters, narrow_by, narrow_to
+from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, renormalise, repair
+from dfkd_core.students.weight_inheritance import inherit
 
 SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring
 

@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.narrowing import Narrowed, Original, narrow
 from dfkd_core.networks.hooks import calibrate, layers_in_order
+from dfkd_core.students.pruning import Narrowed, Original, narrow
 
 Kind = tuple[object, ...]
 
