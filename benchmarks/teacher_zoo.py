@@ -29,7 +29,7 @@ from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
-from dfkd_core.teachers.depth import check_depth
+from dfkd_core.teachers.verification import check_depth
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import WAYS, exported
 

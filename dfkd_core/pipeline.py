@@ -44,7 +44,7 @@ from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth, depth_report
+from dfkd_core.teachers.verification import check_depth, depth_report
 
 STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, "verify": 0.03}
 """Share of the whole job that each stage is; distillation is nearly all of it."""

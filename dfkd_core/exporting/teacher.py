@@ -28,7 +28,7 @@ from dfkd_core.output.provenance import file_facts
 from dfkd_core.report import TeacherDepth
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import BATCHES, TOLERANCE, check_depth
+from dfkd_core.teachers.verification import BATCHES, TOLERANCE, check_depth
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
 _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)

@@ -14,7 +14,7 @@ import torch
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth, depth_report
+from dfkd_core.teachers.verification import check_depth, depth_report
 
 SEED = 0
 

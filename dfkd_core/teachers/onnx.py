@@ -6,8 +6,8 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.batchnorm import batchnorm_of
 from dfkd_core.onnx_import.reader import read_plan
 from dfkd_core.spec.config import TeacherSpec
-from dfkd_core.teachers.network import classifier_of, network_from_plan
-from dfkd_core.teachers.space import space_of, warnings_of
+from dfkd_core.teachers.fx_builder import classifier_of, network_from_plan
+from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
 def load_onnx(path: Path, spec: TeacherSpec) -> Teacher:

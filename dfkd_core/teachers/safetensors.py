@@ -9,7 +9,7 @@ from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.students.build import build_network
-from dfkd_core.teachers.space import space_of, warnings_of
+from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
 def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:

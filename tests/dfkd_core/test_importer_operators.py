@@ -11,7 +11,7 @@ from onnx import ModelProto
 from dfkd_core.onnx_import.specialize import ACCEPTED
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth
+from dfkd_core.teachers.verification import check_depth
 from tests.dfkd_core.onnx_models import flattened, node, save
 
 RNG = np.random.default_rng(1)

@@ -13,7 +13,7 @@ from benchmarks.teacher_zoo import judge
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth
+from dfkd_core.teachers.verification import check_depth
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import WAYS, exported
 

@@ -10,7 +10,7 @@ from onnx import ModelProto, helper, numpy_helper
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
-from dfkd_core.teachers.depth import Depth, check_depth, draw_images
+from dfkd_core.teachers.verification import Depth, check_depth, draw_images
 from tests.dfkd_core.onnx_models import classifier, flattened, node, save
 
 

@@ -19,7 +19,7 @@ from dfkd_core.inspection.safetensors_header import MAX_HEADER_BYTES, MAX_TENSOR
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.students.build import build_network
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.depth import check_depth
+from dfkd_core.teachers.verification import check_depth
 
 SPEC = {"architecture": "resnet8", "width": 0.25, "input": {"shape": [3, 16, 16]}}
 
