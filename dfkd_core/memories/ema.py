@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.memories.memory import Memory
-from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import EmaOptions

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
-from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.methods.parts.synthesizer import Synthesizer
 
 
 class Memory(ABC):

@@ -15,11 +15,11 @@ from dfkd_core.methods.dfq import Dfq
 from dfkd_core.methods.fast import Fast
 from dfkd_core.methods.mad import Mad
 from dfkd_core.methods.nayer import Nayer
+from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.methods.pre_dfkd import PreDfkd
 from dfkd_core.methods.rdskd import Rdskd
 from dfkd_core.methods.ssd_kd import SsdKd
 from dfkd_core.methods.sttss import Sttss
-from dfkd_core.methods.synthesizer import Synthesizer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig

@@ -5,7 +5,7 @@ The generator is told a class and learns to make what the teacher takes for that
 answers and, with `training.hard_weight`, its classes.
 """
 
-from dfkd_core.methods.conditional_method import ConditionalMethod
+from dfkd_core.methods.parts.conditional_method import ConditionalMethod
 from dfkd_core.options import CgddOptions
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.generator_method import Terms
-from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.methods.parts.generator_method import Terms
+from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.batchnorm import ChannelMeans
 from dfkd_core.networks.teacher import Teacher

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
-from dfkd_core.methods.image_method import RedrawnMethod
-from dfkd_core.methods.penultimate import classifier_of, student_features
+from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.penultimate import classifier_of, student_features
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.teacher import Teacher

@@ -5,7 +5,7 @@ A generator learns to make images that the teacher is sure of, that are balanced
 features. It never hears of the student.
 """
 
-from dfkd_core.methods.generator_method import TermMethod
+from dfkd_core.methods.parts.generator_method import TermMethod
 from dfkd_core.options import DaflOptions
 
 

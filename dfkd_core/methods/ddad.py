@@ -5,7 +5,7 @@ The teacher's BatchNorm statistics judge whether images look like those it was t
 says which of them it still has to learn.
 """
 
-from dfkd_core.methods.generator_method import TermMethod
+from dfkd_core.methods.parts.generator_method import TermMethod
 from dfkd_core.options import DdadOptions
 
 

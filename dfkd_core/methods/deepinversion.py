@@ -8,7 +8,7 @@ training. With `adv_weight` it is the adaptive form: images on which the student
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.methods.image_method import PixelMethod
+from dfkd_core.methods.parts.image_method import PixelMethod
 from dfkd_core.networks import inversion_losses
 from dfkd_core.options import DeepInversionOptions
 

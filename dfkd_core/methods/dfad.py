@@ -5,7 +5,7 @@ A generator learns to make images on which the student's logits are far from the
 times for each of its updates.
 """
 
-from dfkd_core.methods.generator_method import TermMethod
+from dfkd_core.methods.parts.generator_method import TermMethod
 from dfkd_core.options import DfadOptions
 
 

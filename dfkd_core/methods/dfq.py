@@ -5,7 +5,7 @@ DAFL's confidence and balance with BatchNorm statistics in place of activation, 
 is quantised here.
 """
 
-from dfkd_core.methods.generator_method import TermMethod
+from dfkd_core.methods.parts.generator_method import TermMethod
 from dfkd_core.options import DfqOptions
 
 

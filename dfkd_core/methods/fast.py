@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.methods.canvas import Canvas, RedrawnCanvas, redrawn_generator
-from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.methods.parts.canvas import Canvas, RedrawnCanvas, redrawn_generator
+from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import FastOptions

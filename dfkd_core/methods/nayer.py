@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.canvas import Canvas, redrawn_generator
-from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.methods.parts.canvas import Canvas, redrawn_generator
+from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.methods.generator_method import GeneratorMethod, Terms
+from dfkd_core.methods.parts.generator_method import GeneratorMethod, Terms
 from dfkd_core.networks import losses
 from dfkd_core.options import RdskdOptions
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.methods.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import SsdKdOptions

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core.errors import RequirementError
-from dfkd_core.methods.generator_method import Terms
-from dfkd_core.methods.image_method import PixelMethod
+from dfkd_core.methods.parts.generator_method import Terms
+from dfkd_core.methods.parts.image_method import PixelMethod
 from dfkd_core.networks import inversion_losses, losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import SttssOptions

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.methods import build_synthesizer
-from dfkd_core.methods.generator_method import GeneratorMethod
+from dfkd_core.methods.parts.generator_method import GeneratorMethod
 from dfkd_core.networks import losses
 from dfkd_core.networks.generators import ConditionalGenerator
 from dfkd_core.networks.teacher import Teacher

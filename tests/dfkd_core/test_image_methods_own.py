@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from dfkd_core.errors import RequirementError
-from dfkd_core.methods.canvas import PixelCanvas, shifted, smooth_noise
 from dfkd_core.methods.cmi import cropped
 from dfkd_core.methods.csd import num_transforms, transformed
 from dfkd_core.methods.fast import Fast
 from dfkd_core.methods.nayer import Nayer
-from dfkd_core.methods.past_statistics import PastStatistics
+from dfkd_core.methods.parts.canvas import PixelCanvas, shifted, smooth_noise
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
 from dfkd_core.options import DeepInversionOptions

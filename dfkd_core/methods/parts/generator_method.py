@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import losses
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.generators import ConditionalGenerator, Generator

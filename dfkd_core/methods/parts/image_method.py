@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.methods.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
-from dfkd_core.methods.generator_method import Terms
-from dfkd_core.methods.past_statistics import PastStatistics
-from dfkd_core.methods.synthesizer import Synthesizer
+from dfkd_core.methods.parts.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
+from dfkd_core.methods.parts.generator_method import Terms
+from dfkd_core.methods.parts.past_statistics import PastStatistics
+from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import inversion_losses, losses
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.hooks import evaluating

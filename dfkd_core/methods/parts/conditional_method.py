@@ -5,7 +5,7 @@ from typing import TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.generator_method import Answers, TermMethod, Terms
+from dfkd_core.methods.parts.generator_method import Answers, TermMethod, Terms
 from dfkd_core.networks import losses
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
 from dfkd_core.options import ConditionalOptions
