@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.blobs import Blobs, is_digest
+from jobs.blobs import Blobs
+from jobs.digests import is_digest
 from jobs.directory import Directory
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, LedgerUnavailable, StorageUnavailable
 from jobs.settings import Settings

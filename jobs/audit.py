@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import Row, Select, delete, insert, select
 
 from jobs import tables
-from jobs.callers import Caller
 from jobs.clock import now
 from jobs.database import Database, Transaction
+from jobs.identity import Caller
 
 PAGE = 500
 

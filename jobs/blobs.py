@@ -3,18 +3,10 @@
 Every digest that comes in here is one: sixty-four hexadecimal digits.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Protocol
-
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-def is_digest(text: str) -> bool:
-    """Whether this can be the name of a blob."""
-    return _SHA256.fullmatch(text) is not None
 
 
 class Blobs(Protocol):

@@ -26,7 +26,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from jobs.blobs import is_digest
+from jobs.digests import is_digest
 from jobs.errors import ArtifactNotFound, StorageFull, StorageUnavailable
 from jobs.staging import full_disk_told
 

@@ -17,9 +17,9 @@ from jobs.attempts import end_attempt
 from jobs.clock import now
 from jobs.database import Transaction
 from jobs.devices import DeviceClass
-from jobs.quotas import Quotas
+from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.quota_limits import Quotas
 from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
-from jobs.schemas import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
 
 UNCHARGED_CAP = 50

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.blobs import is_digest
+from jobs.digests import is_digest
 from jobs.errors import ArtifactNotFound, StorageUnavailable
 
 

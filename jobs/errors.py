@@ -21,7 +21,7 @@ LedgerError
 
 from collections.abc import Sequence
 
-from jobs.schemas import JobState
+from jobs.models import JobState
 
 
 class LedgerError(Exception):

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 from jobs import tables
 from jobs.clock import elapsed_seconds, now
 from jobs.devices import DeviceClass
+from jobs.models import SPEC_VERSION, JobState
 from jobs.queries import count_by_state
-from jobs.schemas import SPEC_VERSION, JobState
 
 
 @dataclass(frozen=True, slots=True)

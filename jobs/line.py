@@ -30,11 +30,11 @@ from sqlalchemy import (
     tuple_,
 )
 
-from jobs import quotas, schemas, tables, usage
+from jobs import models, quotas, tables, usage
 from jobs.clock import now
 from jobs.devices import DeviceClass, served_by
-from jobs.quotas import UNLIMITED, Quotas
-from jobs.schemas import JobState
+from jobs.models import JobState
+from jobs.quota_limits import UNLIMITED, Quotas
 
 KEPT = 32  # statements of each kind: to build one takes longer than to run it
 SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone
@@ -53,7 +53,7 @@ def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMIT
     """
 
     def ours(job: FromClause) -> list[ColumnElement[bool]]:
-        readable = job.c.spec_version <= schemas.SPEC_VERSION
+        readable = job.c.spec_version <= models.SPEC_VERSION
         return [job.c.device_class.in_(served_by(device_class)), readable]
 
     return _first(dialect, 1, ours, _due, defaults)

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Row
 
 from jobs.errors import CheckpointExpired, InvalidTransition
+from jobs.models import TERMINAL, JobSpec, JobState
 from jobs.rows import spec_from_text
-from jobs.schemas import TERMINAL, JobSpec, JobState
 
 
 @dataclass(frozen=True, slots=True)

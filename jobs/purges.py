@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Row, delete, exists, select, update
 from jobs import audit, queries, requests, tables, teachers
 from jobs.artifacts import ArtifactStore
 from jobs.audit import Act
-from jobs.callers import Caller
 from jobs.clock import now
 from jobs.database import Database, Transaction
 from jobs.errors import (
@@ -28,7 +27,8 @@ from jobs.errors import (
     TeacherInUse,
     TeacherNotFound,
 )
-from jobs.schemas import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
+from jobs.identity import Caller
+from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
 from jobs.teachers import Lifetime
 
 TEACHER, CHECKPOINT = "teacher", "checkpoint"

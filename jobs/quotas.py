@@ -7,7 +7,7 @@ claim. What was accepted is never refused later: a job that comes back to the qu
 """
 
 from dataclasses import asdict, dataclass
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, or_, select, union
@@ -16,35 +16,14 @@ from jobs import tables, usage
 from jobs.clock import DAY_SECONDS, elapsed_seconds, now, today
 from jobs.errors import Overtaken, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
-from jobs.schemas import JobState
+from jobs.models import JobState
+from jobs.quota_limits import UNLIMITED, Quota, Quotas
 from jobs.teachers import is_live
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
 """What counts as queued: otherwise a tenant could pause, submit more, and resume."""
 
 _jobs, _tenants = tables.jobs, tables.tenants
-
-
-class Quota(StrEnum):
-    """What is limited."""
-
-    QUEUED_JOBS = "queued_jobs"
-    RUNNING_JOBS = "running_jobs"
-    STORED_BYTES = "stored_bytes"
-    DEVICE_SECONDS = "device_seconds_per_day"
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """The limits of a tenant; 0: none."""
-
-    queued_jobs: int = 0
-    running_jobs: int = 0
-    stored_bytes: int = 0
-    device_seconds_per_day: int = 0
-
-
-UNLIMITED = Quotas()
 
 
 @dataclass(frozen=True, slots=True)

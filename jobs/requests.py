@@ -16,11 +16,11 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
 from jobs import queries, tables
-from jobs.callers import DEFAULT_TENANT
 from jobs.clock import elapsed_seconds, now
 from jobs.database import Database, Transaction, dialect_insert
 from jobs.errors import RequestInProgress
-from jobs.schemas import Job, Standing
+from jobs.identity import DEFAULT_TENANT
+from jobs.models import Job, Standing
 
 T = TypeVar("T")
 

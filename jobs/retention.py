@@ -16,9 +16,9 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, fal
 from jobs import purges, tables, teachers
 from jobs.clock import now
 from jobs.database import Transaction
+from jobs.models import TERMINAL
 from jobs.queries import locked_row
 from jobs.rows import change
-from jobs.schemas import TERMINAL
 from jobs.teachers import has_bytes, is_live, last_use
 
 BATCH = 500

@@ -13,7 +13,7 @@ from dfkd_core.spec.config import Budget
 from jobs import tables
 from jobs.clock import now
 from jobs.database import Transaction
-from jobs.schemas import (
+from jobs.models import (
     ArtifactRef,
     BestStudent,
     Event,

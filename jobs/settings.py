@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from dfkd_core.sandbox.detect import Choice
 from dfkd_core.spec.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
-from jobs.quotas import Quotas
+from jobs.quota_limits import Quotas
 
 RATE = r"^([1-9][0-9]{0,8}/([1-9][0-9]{0,4} )?(second|minute|hour|day))?$"
 BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"

@@ -15,20 +15,20 @@ from sqlalchemy import select
 from jobs import claims, queries, retention, row_security, tables, takeover, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
-from jobs.belongings import Belongings
-from jobs.callers import Caller
 from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.database import Database
 from jobs.devices import DeviceClass
 from jobs.errors import Overtaken
 from jobs.figures import Figures, figures
+from jobs.identity import Caller
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
+from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.queries import Wanted
-from jobs.quotas import Quotas
+from jobs.quota_limits import Quotas
 from jobs.retention import Expiry, Unused
 from jobs.revisions import Revisions
-from jobs.schemas import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.settings import Settings
+from jobs.tenant_store import Belongings
 from jobs.tenants import Tenants
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from jobs import audit, queries, quotas, teachers
 from jobs.audit import Act, Outcome
-from jobs.callers import Caller
 from jobs.database import Transaction
+from jobs.identity import Caller
+from jobs.models import JobSpec, JobWarning, TeacherRef
 from jobs.origins import Origin
-from jobs.quotas import Quotas
-from jobs.schemas import JobSpec, JobWarning, TeacherRef
+from jobs.quota_limits import Quotas
 from jobs.teachers import Lifetime
 
 

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from jobs.clock import UtcTime
-from jobs.schemas import JobState
+from jobs.models import JobState
 
 metadata = MetaData()
 

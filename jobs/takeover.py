@@ -6,8 +6,8 @@ from sqlalchemy import ColumnElement, Connection, Row, select
 
 from jobs import tables
 from jobs.clock import elapsed_seconds, now
+from jobs.models import JobState
 from jobs.rows import event_from_row
-from jobs.schemas import JobState
 
 LEASE_EXPIRED = "lease-expired"
 """Reason of a release by a sweep: the worker was lost."""

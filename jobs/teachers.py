@@ -36,14 +36,14 @@ from sqlalchemy import (
 )
 
 from jobs import tables
-from jobs.blobs import is_digest
-from jobs.callers import DEFAULT_TENANT
 from jobs.clock import now
 from jobs.database import Transaction, dialect_insert
+from jobs.digests import is_digest
 from jobs.errors import TeacherNotFound
+from jobs.identity import DEFAULT_TENANT
+from jobs.models import DEPTH, TERMINAL, TeacherRef
 from jobs.row_security import everybodys
 from jobs.rows import json_text, teacher_from_row
-from jobs.schemas import DEPTH, TERMINAL, TeacherRef
 
 _NOTHING = "{}"
 

@@ -6,7 +6,8 @@ from sqlalchemy import select, union
 
 from jobs import quotas, tables
 from jobs.database import Database, Transaction, dialect_insert
-from jobs.quotas import Quota, Quotas, Use
+from jobs.quota_limits import Quota, Quotas
+from jobs.quotas import Use
 
 _tenants = tables.tenants
 

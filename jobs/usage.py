@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Row, case, func, l
 from jobs import tables
 from jobs.clock import UtcTime, elapsed_seconds, now, today
 from jobs.database import Transaction, dialect_insert
-from jobs.schemas import JobState
+from jobs.models import JobState
 
 _usage = tables.usage
 

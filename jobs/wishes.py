@@ -14,8 +14,8 @@ from jobs.attempts import end_attempt
 from jobs.claims import end_cancelled, locked, paused_values
 from jobs.clock import now
 from jobs.database import Transaction
+from jobs.models import JobState
 from jobs.rows import change
-from jobs.schemas import JobState
 from jobs.takeover import held
 
 _jobs = tables.jobs

@@ -8,8 +8,8 @@ from jobs import tables
 from jobs.clock import now
 from jobs.database import Transaction, dialect_insert
 from jobs.devices import DeviceClass, class_of, served_by
+from jobs.models import JobState, Worker
 from jobs.rows import worker_from_row
-from jobs.schemas import JobState, Worker
 
 ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 

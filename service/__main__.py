@@ -7,7 +7,7 @@ import uvicorn
 
 from dfkd_core.spec.overrides import BadOption
 from jobs.errors import LedgerError
-from jobs.logs import log_to_stderr
+from jobs.log_context import log_to_stderr
 from jobs.settings import settings_from_environment
 from service.app import create_app
 from service.exposure import CannotStart, check_address

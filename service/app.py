@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse
 
 import dfkd_core
 from jobs.artifacts import open_artifacts
-from jobs.queue import make_celery
+from jobs.broker import make_celery
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import openapi, problem_json

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
 from jobs.artifacts import open_artifacts
-from jobs.blobs import is_digest
 from jobs.clock import DAY_SECONDS
+from jobs.digests import is_digest
 from jobs.errors import LedgerError, LedgerUnavailable
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import display, key_commands, ledger_commands, purge_commands, teacher_commands, tenant_commands

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dfkd_core.spec.overrides import BadOption
-from jobs.callers import TENANT
+from jobs.identity import TENANT
 from jobs.settings import settings_from_environment
 from jobs.store import Store, open_store
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from dfkd_core.spec.config import Budget
 from dfkd_core.spec.json_pointer import child_pointer
-from jobs.schemas import Job, JobSpec
+from jobs.models import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, read_json_object
 from service.specs import validate

@@ -13,13 +13,13 @@ from celery import Celery
 from fastapi import Depends, Path, Request
 
 from jobs.artifacts import ArtifactStore
-from jobs.belongings import Belongings
-from jobs.blobs import is_digest
-from jobs.callers import Caller
+from jobs.digests import is_digest
 from jobs.errors import JobNotFound, TeacherNotFound
-from jobs.schemas import Standing
+from jobs.identity import Caller
+from jobs.models import Standing
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.tenant_store import Belongings
 from service.keyring import KeyRing
 from service.together import Together
 

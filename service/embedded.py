@@ -20,7 +20,7 @@ import uvicorn
 
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import ADVICE, find_box
-from jobs.logs import log_to_stderr
+from jobs.log_context import log_to_stderr
 from jobs.settings import Settings
 from service import credentials
 from service.app import create_app

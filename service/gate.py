@@ -12,10 +12,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from jobs.callers import EVERYBODY, Caller
-from jobs.callers import Scope as KeyScope
 from jobs.errors import LedgerError
-from jobs.logs import about
+from jobs.identity import EVERYBODY, Caller
+from jobs.identity import Scope as KeyScope
+from jobs.log_context import about
 from jobs.settings import Settings
 from service.bodies import check_headers
 from service.errors import FrontDeskError, InsufficientScope, Unauthenticated

@@ -6,11 +6,11 @@ import time
 import anyio
 from anyio import to_thread
 
+from jobs.broker import ring
 from jobs.clock import DAY_SECONDS
 from jobs.errors import LedgerError
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from jobs.metrics import DOORBELLS_RERUNG
-from jobs.queue import ring
 from service.dependencies import Desk
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import typer
 
 from dfkd_core.spec.overrides import BadOption
 from jobs.api_keys import ApiKey
-from jobs.callers import DEFAULT_TENANT, Caller, Scope
 from jobs.clock import DAY_SECONDS
+from jobs.identity import DEFAULT_TENANT, Caller, Scope
 from service import display
 from service.command_options import AsJson, DataDir, check_tenant, opened_ledger
 

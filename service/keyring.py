@@ -13,7 +13,7 @@ import time
 from anyio import CapacityLimiter, to_thread
 
 from jobs.api_keys import TOKEN, ApiKeys, Credential, Usable, digest_of
-from jobs.callers import Caller
+from jobs.identity import Caller
 
 log = logging.getLogger(__name__)
 

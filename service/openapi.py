@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
-from jobs.callers import Scope
-from jobs.schemas import JobSpec
+from jobs.identity import Scope
+from jobs.models import JobSpec
 from service.examples import NAMED
 from service.gate import scope_for
 from service.problem_json import MEDIA_TYPE

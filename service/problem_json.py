@@ -13,7 +13,7 @@ from starlette.routing import compile_path
 from dfkd_core.errors import DfkdError, OperatorUnsupported
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
-from jobs.quotas import Quota
+from jobs.quota_limits import Quota
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
 from service.json_front import MAX_ERRORS
 from service.problems import BY_CODE, Row, row_for

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.blobs import is_digest
+from jobs.digests import is_digest
 from service import display
 from service.client import DfkdClient
 from service.command_options import DEFAULT_URL, AsJson, Url

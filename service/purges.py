@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from jobs.schemas import PurgeReceipt
+from jobs.models import PurgeReceipt
 from service.views import View
 
 

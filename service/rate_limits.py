@@ -26,7 +26,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobs.callers import Caller
+from jobs.identity import Caller
 from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
 from jobs.settings import Settings
 from service.errors import RateLimited

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from fastapi import Response
 
-from jobs.schemas import Job, Standing
+from jobs.models import Job, Standing
 from service.views import View, job_view
 
 _POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jobs.logs import about
+from jobs.log_context import about
 from service.problem_json import problem_response
 from service.problems import row_for
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dfkd_core import options
-from jobs.schemas import JobSpec
+from jobs.models import JobSpec
 
 Schema = dict[str, Any]  # Any: JSON
 

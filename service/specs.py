@@ -11,7 +11,7 @@ from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.errors import StudentError
 from dfkd_core.spec.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.spec.json_pointer import child_pointer
-from jobs.schemas import JobSpec, Sha256
+from jobs.models import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
 from service.json_front import MAX_ERRORS, read_json_object
 

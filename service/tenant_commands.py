@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dfkd_core.spec.overrides import BadOption
-from jobs.quotas import Quota
+from jobs.quota_limits import Quota
 from service import display
 from service.command_options import DataDir, check_tenant, opened_ledger
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from jobs.artifacts import ArtifactStore
-from jobs.schemas import JobSpec
+from jobs.models import JobSpec
 from jobs.settings import Settings
 from jobs.staging import Upload
 from service import bodies

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.inspection.suitability import Suitability, suitability
-from jobs.schemas import DEPTH, ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
+from jobs.models import DEPTH, ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
 from service.inspections import inspection_of
 from service.problems import TABLE
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from jobs.callers import Caller
-from jobs.schemas import ArtifactRef, Job, JobSpec, TeacherRef
+from jobs.identity import Caller
+from jobs.models import ArtifactRef, Job, JobSpec, TeacherRef
 from jobs.store import Store
 
 

@@ -8,7 +8,7 @@ from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import ADVICE
 from dfkd_core.spec.overrides import BadOption
 from jobs.errors import LedgerError
-from jobs.logs import log_to_stderr
+from jobs.log_context import log_to_stderr
 from jobs.settings import settings_from_environment
 from worker.app import work
 

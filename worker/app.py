@@ -7,7 +7,7 @@ import threading
 from functools import partial
 
 from jobs.artifacts import open_artifacts
-from jobs.queue import make_celery, ring
+from jobs.broker import make_celery, ring
 from jobs.settings import Settings
 from jobs.store import open_store
 from worker.bell import BellListener

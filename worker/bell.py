@@ -7,8 +7,8 @@ from collections.abc import Callable
 from celery import Celery
 from celery.worker import WorkController, state
 
+from jobs.broker import queue_of
 from jobs.devices import DeviceClass, served_by
-from jobs.queue import queue_of
 from worker.tasks import answer_with
 
 log = logging.getLogger(__name__)

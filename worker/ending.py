@@ -21,7 +21,7 @@ from typing import TypeVar
 from jobs.artifacts import ArtifactStore
 from jobs.claims import MAX_BACKOFF_SECONDS, Claim
 from jobs.errors import LedgerUnavailable, StorageFull
-from jobs.schemas import ArtifactRef, BestStudent, JobError, JobSpec
+from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Ending, Reason

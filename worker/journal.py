@@ -7,7 +7,7 @@ import time
 from pydantic import ValidationError
 
 from jobs.claims import Claim
-from jobs.schemas import BestStudent, JobWarning, Progress
+from jobs.models import BestStudent, JobWarning, Progress
 from jobs.store import Store
 from worker.messages import DepthFinding, UpdateMessage
 

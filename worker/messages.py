@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dfkd_core.progress import UpdateKind
 from dfkd_core.report import TeacherDepth
 from dfkd_core.spec.config import Budget, DistillSpec
-from jobs.schemas import BestStudent, Sha256, Value
+from jobs.models import BestStudent, Sha256, Value
 
 LINE_BYTES = 64 * 1024
 _QUEUED_MESSAGES = 1000

@@ -15,7 +15,7 @@ from jobs.artifacts import ArtifactStore
 from jobs.claims import Claim
 from jobs.devices import class_of, served_by
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
-from jobs.schemas import Job, JobError, JobState
+from jobs.models import Job, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Attempt, Ending

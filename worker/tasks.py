@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from jobs.queue import TASK
+from jobs.broker import TASK
 
 
 def answer_with(celery: Celery, look: Callable[[], None]) -> None:

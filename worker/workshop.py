@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from jobs.artifacts import ArtifactStore
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError
-from jobs.logs import about
+from jobs.log_context import about
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store

@@ -9,7 +9,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from jobs.errors import ArtifactLost, ArtifactNotFound
-from jobs.schemas import ArtifactRef, Job, JobState
+from jobs.models import ArtifactRef, Job, JobState
 from service import examples
 from service.conditional import byte_range, etag_matches
 from service.dependencies import Desk, JobId, OurDesk

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import find_box
 from dfkd_core.sandbox.launch import Kind
+from jobs.broker import broker_answers
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
-from jobs.queue import broker_answers
 from service.dependencies import Desk, OurDesk
 from service.replies import json_response
 from service.views import Health, Readiness

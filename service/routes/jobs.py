@@ -10,9 +10,9 @@ from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
+from jobs.broker import ring
+from jobs.models import Job, JobState
 from jobs.purges import removed
-from jobs.queue import ring
-from jobs.schemas import Job, JobState
 from service import bodies, examples
 from service.admission import admit
 from service.conditional import etag_matches

@@ -4,7 +4,7 @@ from functools import partial
 
 from fastapi import APIRouter, BackgroundTasks, Response
 
-from jobs.queue import ring
+from jobs.broker import ring
 from service.dependencies import JobId, OurDesk
 from service.idempotency import OurExchange
 from service.openapi import KEY_REFUSALS, problems

@@ -3,10 +3,10 @@
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 
+from jobs.broker import ring
 from jobs.errors import CheckpointExpired
+from jobs.models import Job
 from jobs.origins import Origin
-from jobs.queue import ring
-from jobs.schemas import Job
 from service import bodies, examples
 from service.continuing import continued_spec, readable_spec
 from service.dependencies import Desk, JobId, OurDesk

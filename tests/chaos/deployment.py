@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from jobs.artifacts import open_artifacts
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from jobs.settings import Settings
 from jobs.store import open_store
 from tests.boxes import holds_a_box

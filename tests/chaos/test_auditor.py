@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import open_artifacts
-from jobs.schemas import ArtifactRef, TeacherRef
+from jobs.models import ArtifactRef, TeacherRef
 from jobs.settings import Settings
 from jobs.store import open_store
 from tests.builders import job_spec, teacher_ref

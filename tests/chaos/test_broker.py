@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from jobs.queue import make_celery, ring
+from jobs.broker import make_celery, ring
 from jobs.settings import Settings
 from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run, fault

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from jobs.schemas import SPEC_VERSION
+from jobs.models import SPEC_VERSION
 from tests.chaos.deployment import STEPS, Deployment, deployed
 from tests.chaos.fault import Run, fault
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
-from jobs.schemas import ArtifactRef, BestStudent
+from jobs.models import ArtifactRef, BestStudent
 from tests.builders import onnx_teacher
 from tests.service.harness import BOUNDARY, Service, eventually, multipart, row_counts
 

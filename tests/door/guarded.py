@@ -8,8 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from jobs.callers import Caller
-from jobs.quotas import Quota
+from jobs.identity import Caller
+from jobs.quota_limits import Quota
 from tests.door.door import OCTETS, Door
 from tests.door.transport import IDLE_SECONDS, LIMIT
 from tests.jobs.clockwork import use_up

@@ -20,7 +20,7 @@ from tests.e2e.teacher import write_teacher
 
 TALKATIVE = """
 import logging, runpy, sys
-from jobs.logs import log_to_stderr
+from jobs.log_context import log_to_stderr
 log_to_stderr("json")
 logging.getLogger().setLevel(logging.DEBUG)
 for name in logging.root.manager.loggerDict:

@@ -4,7 +4,7 @@ from sqlalchemy import insert, update
 
 from jobs import tables
 from jobs.clock import now, today
-from jobs.schemas import SPEC_VERSION
+from jobs.models import SPEC_VERSION
 from jobs.store import Store
 
 

@@ -5,7 +5,7 @@ import re
 from sqlalchemy import text
 
 from jobs.api_keys import TOKEN, digest_of
-from jobs.callers import Caller, Scope
+from jobs.identity import Caller, Scope
 from jobs.store import Store
 
 READER = Caller("acme", 3, frozenset({Scope.JOBS_READ}))

@@ -7,8 +7,8 @@ import pytest
 
 from jobs import audit
 from jobs.audit import Line
-from jobs.callers import Caller
 from jobs.errors import InvalidTransition
+from jobs.identity import Caller
 from jobs.origins import Origin
 from jobs.store import Store
 from tests.builders import job_spec, teacher_ref

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from jobs.belongings import Belongings
-from jobs.callers import Caller
 from jobs.errors import JobNotFound, RequestInProgress, TeacherNotFound
+from jobs.identity import Caller
+from jobs.models import Job, JobState
 from jobs.origins import Origin
-from jobs.schemas import Job, JobState
 from jobs.store import Store
+from jobs.tenant_store import Belongings
 from tests.builders import artifact_ref, digest, job_spec, submit, submit_for, teacher_ref
 
 ACME, UMBRELLA = Caller("acme"), Caller("umbrella")

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from jobs.claims import REFUSALS, UNCHARGED_CAP, Claim
-from jobs.schemas import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import age_spec, end_pauses, expire_lease

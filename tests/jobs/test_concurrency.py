@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from jobs.schemas import JobState
+from jobs.models import JobState
 from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import artifact_ref, submit

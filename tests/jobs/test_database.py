@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from jobs import tables
 from jobs.database import Transaction
 from jobs.errors import JobNotFound, LedgerUnavailable
-from jobs.schemas import JobState
+from jobs.models import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, submit

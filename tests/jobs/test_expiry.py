@@ -11,16 +11,16 @@ from sqlalchemy import select
 from jobs import tables
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
-from jobs.belongings import Belongings
-from jobs.callers import Caller
 from jobs.clock import DAY_SECONDS
 from jobs.errors import CheckpointExpired, TeacherNotFound
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
+from jobs.identity import Caller
+from jobs.models import ArtifactRef, Job, TeacherRef
 from jobs.origins import Origin
 from jobs.retention import Unused
-from jobs.schemas import ArtifactRef, Job, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.tenant_store import Belongings
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_end, age_teacher
 from tests.jobs.test_belongings import explained

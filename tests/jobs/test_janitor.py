@@ -10,8 +10,8 @@ import pytest
 
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.clock import DAY_SECONDS
-from jobs.janitor import Act, clean
-from jobs.schemas import ArtifactRef, Job, JobState
+from jobs.garbage_collector import Act, clean
+from jobs.models import ArtifactRef, Job, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import digest, submit

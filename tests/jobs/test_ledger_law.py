@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from jobs.errors import InvalidTransition, JobNotFound
-from jobs.schemas import JobError, JobState, Progress
+from jobs.models import JobError, JobState, Progress
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, submit

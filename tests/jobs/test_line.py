@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from jobs import line
 from jobs.devices import DeviceClass, class_of, served_by
-from jobs.schemas import SPEC_VERSION, JobSpec, JobState
+from jobs.models import SPEC_VERSION, JobSpec, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import submit, submit_for

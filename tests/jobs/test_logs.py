@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from jobs.logs import AboutFilter, JsonFormatter, LineFormatter, about
+from jobs.log_context import AboutFilter, JsonFormatter, LineFormatter, about
 
 
 class Lines:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import ArtifactStore
+from jobs.broker import make_celery, ring
 from jobs.devices import DeviceClass
 from jobs.directory import Directory
 from jobs.figures import Queue
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from jobs.metrics import REGISTRY
-from jobs.queue import make_celery, ring
-from jobs.schemas import SPEC_VERSION, JobError, JobState
+from jobs.models import SPEC_VERSION, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import submit, submit_for

@@ -11,15 +11,15 @@ from sqlalchemy import delete as delete_rows
 from jobs import tables
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
-from jobs.belongings import Belongings
-from jobs.callers import EVERYBODY, Caller
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
+from jobs.identity import EVERYBODY, Caller
+from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
 from jobs.purges import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
-from jobs.quotas import Quota
+from jobs.quota_limits import Quota
 from jobs.requests import Receipt
-from jobs.schemas import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.tenant_store import Belongings
 from tests.builders import job_spec, teacher_ref
 
 

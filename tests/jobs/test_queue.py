@@ -15,8 +15,8 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from dfkd_core.spec.overrides import BadOption
+from jobs.broker import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
 from jobs.devices import DeviceClass
-from jobs.queue import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
 from jobs.settings import Settings, settings_from_environment
 from tests.servers import Redis, running_redis
 
@@ -79,7 +79,7 @@ def test_an_absent_redis_is_noticed_at_once(url: str, tmp_path: Path, caplog: py
     rung, seconds = timed_ring(celery_at(url.format(here=tmp_path)))
     assert not rung
     assert seconds < 0.7
-    (line,) = [record for record in caplog.records if record.name == "jobs.queue"]
+    (line,) = [record for record in caplog.records if record.name == "jobs.broker"]
     assert (line.levelno, line.__dict__["job_id"]) == (logging.WARNING, JOB_ID)
 
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from jobs.callers import Caller
 from jobs.errors import JobNotFound, QuotaExceeded
+from jobs.identity import Caller
+from jobs.models import JobError, JobState
 from jobs.origins import Origin
-from jobs.quotas import Quota, Quotas, Use
-from jobs.schemas import JobError, JobState
+from jobs.quota_limits import Quota, Quotas
+from jobs.quotas import Use
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
@@ -219,7 +220,7 @@ def test_a_tenant_without_limits_of_its_own_has_those_of_the_settings(ledger_set
 
 RACER = """
 import json, sys, uuid
-from jobs.callers import Caller
+from jobs.identity import Caller
 from jobs.errors import QuotaExceeded
 from jobs.settings import Settings
 from jobs.store import open_store

@@ -17,8 +17,8 @@ from sqlalchemy import Connection, inspect
 from jobs import tables
 from jobs.database import Database
 from jobs.errors import SchemaRefused
+from jobs.models import JobState
 from jobs.revisions import BASELINE, VERSIONS, Revisions, current
-from jobs.schemas import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, submit

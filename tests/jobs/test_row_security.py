@@ -11,14 +11,14 @@ from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 from sqlalchemy.exc import ProgrammingError
 
 from jobs import line, queries, tables
-from jobs.callers import Caller
 from jobs.database import Transaction
 from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
-from jobs.quotas import Quota
+from jobs.identity import Caller
+from jobs.models import Job, JobState
+from jobs.quota_limits import Quota
 from jobs.requests import Receipt
 from jobs.row_security import everybodys, setting
-from jobs.schemas import Job, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service.app import create_app

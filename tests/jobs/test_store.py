@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from jobs.errors import BadCursor, InvalidTransition, JobNotFound, TeacherNotFound
-from jobs.schemas import ArtifactRef, Event, Job, JobError, JobSpec, JobState, JobWarning, UnreadableSpec
+from jobs.models import ArtifactRef, Event, Job, JobError, JobSpec, JobState, JobWarning, UnreadableSpec
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, job_spec, submit, teacher_ref

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from jobs import tables
 from jobs.claims import Claim
 from jobs.errors import InvalidTransition
-from jobs.schemas import Job, JobError, JobState
+from jobs.models import Job, JobError, JobState
 from jobs.store import Store
 from tests.builders import digest, submit
 from tests.jobs.clockwork import end_pauses, expire_lease

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.schemas import ArtifactRef, BestStudent, Progress
+from jobs.models import ArtifactRef, BestStudent, Progress
 from tests.builders import onnx_teacher
 from tests.service.guarded import Guarded, guarded_service
 from tests.service.harness import Finished, Service, post_parts, running_service, spec_text

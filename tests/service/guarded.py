@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from jobs.callers import Caller, Scope
+from jobs.identity import Caller, Scope
 from tests.service.harness import Service, running_service
 
 READ, WRITE = frozenset({Scope.JOBS_READ}), frozenset({Scope.JOBS_WRITE})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from service.client import DfkdClient, Refused
 from tests.servers import BUCKET
 from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.callers import Caller
-from jobs.schemas import ArtifactRef, BestStudent
+from jobs.identity import Caller
+from jobs.models import ArtifactRef, BestStudent
 from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim

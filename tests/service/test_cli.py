@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs.schemas import ArtifactRef, BestStudent, JobError, JobSpec, Progress
+from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
 from service import cli, examples
 from service.cli import Exit
 from service.display import Follower, duration, size

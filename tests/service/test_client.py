@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.quotas import Quota
-from jobs.schemas import Progress
+from jobs.models import Progress
+from jobs.quota_limits import Quota
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobView
 from tests.service.conftest import SPEC, claim

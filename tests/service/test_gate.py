@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from jobs.callers import Caller, Scope
+from jobs.identity import Caller, Scope
 from jobs.settings import Settings
 from service.app import create_app
 from service.gate import is_loopback, scope_for

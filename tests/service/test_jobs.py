@@ -7,7 +7,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from jobs.schemas import BestStudent, JobError, JobWarning, Progress
+from jobs.models import BestStudent, JobError, JobWarning, Progress
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, post_parts, problem_of, spec_text

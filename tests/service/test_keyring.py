@@ -9,8 +9,8 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import event, text
 
-from jobs.callers import Caller
 from jobs.errors import LedgerUnavailable
+from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import keyring

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.janitor import clean
+from jobs.garbage_collector import clean
 from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim

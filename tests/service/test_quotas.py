@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.quotas import Quota
+from jobs.quota_limits import Quota
 from tests.builders import onnx_teacher
 from tests.jobs.clockwork import use_up
 from tests.service.conftest import SPEC

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from jobs.callers import Caller
+from jobs.identity import Caller
 from service.rate_limits import whose
 from tests.servers import running_redis
 from tests.service.harness import Service, problem_of, running_service

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from jobs.schemas import Progress
+from jobs.models import Progress
 from service.client import DfkdClient
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from dfkd_core.errors import DfkdError
 from dfkd_core.options import MemoryName, MethodName
 from jobs.errors import LedgerError
-from jobs.schemas import JobSpec
+from jobs.models import JobSpec
 from service import examples
 from service.errors import FrontDeskError
 from service.problems import BY_CODE, TABLE, row_for

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dfkd_core.errors import StudentError
-from jobs.schemas import JobSpec
+from jobs.models import JobSpec
 from service.errors import ValidationFailed
 from service.json_front import MAX_ERRORS
 from service.specs import read_request, read_spec

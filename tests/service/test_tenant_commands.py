@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.callers import Caller
+from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import cli

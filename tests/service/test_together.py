@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import ProgrammingError
 
-from jobs.callers import DEFAULT_TENANT
 from jobs.errors import JobNotFound, LedgerUnavailable
-from jobs.schemas import Standing
+from jobs.identity import DEFAULT_TENANT
+from jobs.models import Standing
 from jobs.store import Store
 from service.together import Together
 from tests.builders import submit, submit_for

@@ -15,7 +15,7 @@ import pytest
 
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.claims import Claim
-from jobs.schemas import Event, Job, JobSpec, TeacherRef
+from jobs.models import Event, Job, JobSpec, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import job_spec, teacher_ref

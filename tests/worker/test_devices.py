@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from jobs.broker import make_celery, queue_of, ring
 from jobs.devices import DeviceClass
-from jobs.queue import make_celery, queue_of, ring
-from jobs.schemas import JobState
+from jobs.models import JobState
 from jobs.settings import Settings
 from tests.servers import Redis
 from tests.worker.conftest import Bench, script, until
@@ -48,7 +48,7 @@ def test_a_sweep_rings_the_bell_of_the_class(bench: Bench) -> None:
 LISTENER = """
 import sys
 from jobs.devices import DeviceClass
-from jobs.queue import make_celery
+from jobs.broker import make_celery
 from jobs.settings import Settings
 from worker.bell import BellListener
 

@@ -1,6 +1,6 @@
 """What a runner may leave beside student and report: what running the teacher showed, and samples."""
 
-from jobs.schemas import JobState
+from jobs.models import JobState
 from tests.worker.conftest import Bench
 from tests.worker.scripted_runner import DEPTH
 

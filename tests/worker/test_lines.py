@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from jobs.logs import AboutFilter
-from jobs.schemas import Job, JobState
+from jobs.log_context import AboutFilter
+from jobs.models import Job, JobState
 from tests.builders import job_spec
 from tests.worker.conftest import Bench, until
 from tests.worker.test_workshop import open_workshop

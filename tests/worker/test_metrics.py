@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from jobs.metrics import REGISTRY
-from jobs.schemas import JobState, Progress
+from jobs.models import JobState, Progress
 from jobs.settings import Settings
 from tests.jobs.clockwork import expire_lease
 from tests.worker.conftest import Bench, until

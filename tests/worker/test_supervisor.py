@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs.artifacts import open_artifacts
-from jobs.schemas import JobState
+from jobs.models import JobState
 from tests.builders import digest
 from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, gone, processes_with, until

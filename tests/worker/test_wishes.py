@@ -4,9 +4,9 @@ import uuid
 
 import pytest
 
+from jobs.models import JobState
 from jobs.origins import Origin
-from jobs.quotas import Quota
-from jobs.schemas import JobState
+from jobs.quota_limits import Quota
 from tests.builders import job_spec
 from tests.jobs.clockwork import end_day, use_up
 from tests.worker.conftest import Bench, gone

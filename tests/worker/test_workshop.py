@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jobs.schemas import JobState
+from jobs.models import JobState
 from tests.worker.conftest import Bench, script, until
 from worker.workshop import Workshop
 

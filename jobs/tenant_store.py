@@ -13,15 +13,10 @@ from sqlalchemy import Connection, Row, select
 
 from jobs import audit, purges, queries, quotas, requests, submissions, tables, teachers, wishes
 from jobs.audit import Act, Outcome
-from jobs.callers import EVERYBODY, Caller
 from jobs.database import Database, Transaction
 from jobs.errors import InvalidTransition
-from jobs.origins import Origin, checkpoint_of
-from jobs.purges import Forgotten
-from jobs.quotas import Quota, Quotas, Use
-from jobs.requests import Keys, Receipt
-from jobs.rows import event_from_row
-from jobs.schemas import (
+from jobs.identity import EVERYBODY, Caller
+from jobs.models import (
     CANCELLING,
     Event,
     Job,
@@ -32,6 +27,12 @@ from jobs.schemas import (
     Standing,
     TeacherRef,
 )
+from jobs.origins import Origin, checkpoint_of
+from jobs.purges import Forgotten
+from jobs.quota_limits import Quota, Quotas
+from jobs.quotas import Use
+from jobs.requests import Keys, Receipt
+from jobs.rows import event_from_row
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
