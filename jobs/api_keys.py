@@ -15,9 +15,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, insert, or_, select, update
 
-from jobs import tables
-from jobs.clock import elapsed_seconds, now
-from jobs.database import Database
+from jobs.db import tables
+from jobs.db.database import Database
+from jobs.db.db_time import elapsed_seconds, now
 from jobs.identity import Caller, Scope
 
 TOKEN = re.compile(rb"dfkd_([0-9a-f]{16})_([0-9a-f]{64})")

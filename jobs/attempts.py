@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Row, literal
 
-from jobs import tables
-from jobs.clock import UtcTime, elapsed_seconds, now
-from jobs.database import Transaction
-from jobs.rows import Occurrence, change
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.db_time import UtcTime, elapsed_seconds, now
+from jobs.db.mapping import Occurrence, change
 from jobs.takeover import held
 from jobs.usage import charge
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy import Row, Select, delete, insert, select
 
-from jobs import tables
-from jobs.clock import now
-from jobs.database import Database, Transaction
+from jobs.db import tables
+from jobs.db.database import Database, Transaction
+from jobs.db.db_time import now
 from jobs.identity import Caller
 
 PAGE = 500

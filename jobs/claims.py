@@ -12,14 +12,15 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import line, quotas, tables
+from jobs import line, quotas
 from jobs.attempts import end_attempt
-from jobs.clock import now
-from jobs.database import Transaction
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.db_time import now
+from jobs.db.mapping import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.devices import DeviceClass
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.quota_limits import Quotas
-from jobs.rows import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
 
 UNCHARGED_CAP = 50

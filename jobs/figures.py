@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from jobs import tables
-from jobs.clock import elapsed_seconds, now
+from jobs.db import tables
+from jobs.db.db_time import elapsed_seconds, now
 from jobs.devices import DeviceClass
 from jobs.models import SPEC_VERSION, JobState
 from jobs.queries import count_by_state

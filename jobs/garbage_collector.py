@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from jobs.artifacts import ArtifactStore
-from jobs.clock import DAY_SECONDS
+from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import ArtifactNotFound
 from jobs.metrics import JANITOR_BYTES
 from jobs.store import Store

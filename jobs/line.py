@@ -30,8 +30,9 @@ from sqlalchemy import (
     tuple_,
 )
 
-from jobs import models, quotas, tables, usage
-from jobs.clock import now
+from jobs import models, quotas, usage
+from jobs.db import tables
+from jobs.db.db_time import now
 from jobs.devices import DeviceClass, served_by
 from jobs.models import JobState
 from jobs.quota_limits import UNLIMITED, Quotas
@@ -145,7 +146,7 @@ def _groups() -> CTE:
     first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
     groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
     # With bare columns SQLite uses the first one only. PostgreSQL takes COALESCE, unlike CASE, for something that could
-    # tell of rows behind the wall of `jobs.row_security`, and would compare row by row instead of using the index.
+    # tell of rows behind the wall of `jobs.db.row_security`, and would compare row by row instead of using the index.
     here = [case((true(), value)) for value in _group(last)]
     further = _oldest(after, tuple_(*_group(after)) > tuple_(*here)).correlate(last).scalar_subquery()
     return groups.union_all(select(further).join_from(groups, last, last.c.number == groups.c.number))

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from jobs.db.mapping import spec_from_text
 from jobs.errors import CheckpointExpired, InvalidTransition
 from jobs.models import TERMINAL, JobSpec, JobState
-from jobs.rows import spec_from_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
-from jobs import audit, queries, requests, tables, teachers
+from jobs import audit, queries, requests, teachers
 from jobs.artifacts import ArtifactStore
 from jobs.audit import Act
-from jobs.clock import now
-from jobs.database import Database, Transaction
+from jobs.db import tables
+from jobs.db.database import Database, Transaction
+from jobs.db.db_time import now
 from jobs.errors import (
     ArtifactNotFound,
     InvalidTransition,

@@ -12,15 +12,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
-from jobs import line, tables, teachers
-from jobs.clock import now
-from jobs.database import Transaction
+from jobs import line, teachers
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.db_time import now
+from jobs.db.mapping import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
+from jobs.db.row_security import narrow, tenant_of
 from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, Standing
 from jobs.origins import Origin, inherited
-from jobs.row_security import narrow, tenant_of
-from jobs.rows import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
 
 Wanted = tuple[str | None, str]
 """Tenant, None for whosever, and id of a job."""

@@ -12,8 +12,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, or_, select, union
 
-from jobs import tables, usage
-from jobs.clock import DAY_SECONDS, elapsed_seconds, now, today
+from jobs import usage
+from jobs.db import tables
+from jobs.db.db_time import DAY_SECONDS, elapsed_seconds, now, today
 from jobs.errors import Overtaken, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
 from jobs.models import JobState

@@ -15,9 +15,10 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
-from jobs import queries, tables
-from jobs.clock import elapsed_seconds, now
-from jobs.database import Database, Transaction, dialect_insert
+from jobs import queries
+from jobs.db import tables
+from jobs.db.database import Database, Transaction, dialect_insert
+from jobs.db.db_time import elapsed_seconds, now
 from jobs.errors import RequestInProgress
 from jobs.identity import DEFAULT_TENANT
 from jobs.models import Job, Standing

@@ -13,12 +13,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, false, or_, select, union
 
-from jobs import purges, tables, teachers
-from jobs.clock import now
-from jobs.database import Transaction
+from jobs import purges, teachers
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.db_time import now
+from jobs.db.mapping import change
 from jobs.models import TERMINAL
 from jobs.queries import locked_row
-from jobs.rows import change
 from jobs.teachers import has_bytes, is_live, last_use
 
 BATCH = 500

@@ -12,11 +12,13 @@ from typing import Any
 
 from sqlalchemy import select
 
-from jobs import claims, queries, retention, row_security, tables, takeover, teachers, wishes, workers
+from jobs import claims, queries, retention, takeover, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
 from jobs.claims import Claim, Lease, Limits, Sweep
-from jobs.database import Database
+from jobs.db import row_security, tables
+from jobs.db.database import Database
+from jobs.db.schema_versions import Revisions
 from jobs.devices import DeviceClass
 from jobs.errors import Overtaken
 from jobs.figures import Figures, figures
@@ -26,7 +28,6 @@ from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning
 from jobs.queries import Wanted
 from jobs.quota_limits import Quotas
 from jobs.retention import Expiry, Unused
-from jobs.revisions import Revisions
 from jobs.settings import Settings
 from jobs.tenant_store import Belongings
 from jobs.tenants import Tenants

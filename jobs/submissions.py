@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jobs import audit, queries, quotas, teachers
 from jobs.audit import Act, Outcome
-from jobs.database import Transaction
+from jobs.db.database import Transaction
 from jobs.identity import Caller
 from jobs.models import JobSpec, JobWarning, TeacherRef
 from jobs.origins import Origin

@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
-from jobs import tables
-from jobs.clock import elapsed_seconds, now
+from jobs.db import tables
+from jobs.db.db_time import elapsed_seconds, now
+from jobs.db.mapping import event_from_row
 from jobs.models import JobState
-from jobs.rows import event_from_row
 
 LEASE_EXPIRED = "lease-expired"
 """Reason of a release by a sweep: the worker was lost."""

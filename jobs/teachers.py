@@ -35,15 +35,15 @@ from sqlalchemy import (
     update,
 )
 
-from jobs import tables
-from jobs.clock import now
-from jobs.database import Transaction, dialect_insert
+from jobs.db import tables
+from jobs.db.database import Transaction, dialect_insert
+from jobs.db.db_time import now
+from jobs.db.mapping import json_text, teacher_from_row
+from jobs.db.row_security import everybodys
 from jobs.digests import is_digest
 from jobs.errors import TeacherNotFound
 from jobs.identity import DEFAULT_TENANT
 from jobs.models import DEPTH, TERMINAL, TeacherRef
-from jobs.row_security import everybodys
-from jobs.rows import json_text, teacher_from_row
 
 _NOTHING = "{}"
 

@@ -1,7 +1,7 @@
 """What a caller has in the ledger: jobs with their history and files, teachers, answers kept under its keys.
 
 Every question and every change is about the jobs and teachers of one tenant; what another has is as if it were not
-there. Each query says so and, on PostgreSQL, each transaction (`jobs.row_security`). A method is one transaction.
+there. Each query says so and, on PostgreSQL, each transaction (`jobs.db.row_security`). A method is one transaction.
 Methods may be called from any thread; they block for at most a few seconds and then raise LedgerUnavailable. Times are
 the database's.
 """
@@ -11,9 +11,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import audit, purges, queries, quotas, requests, submissions, tables, teachers, wishes
+from jobs import audit, purges, queries, quotas, requests, submissions, teachers, wishes
 from jobs.audit import Act, Outcome
-from jobs.database import Database, Transaction
+from jobs.db import tables
+from jobs.db.database import Database, Transaction
+from jobs.db.mapping import event_from_row
 from jobs.errors import InvalidTransition
 from jobs.identity import EVERYBODY, Caller
 from jobs.models import (
@@ -32,7 +34,6 @@ from jobs.purges import Forgotten
 from jobs.quota_limits import Quota, Quotas
 from jobs.quotas import Use
 from jobs.requests import Keys, Receipt
-from jobs.rows import event_from_row
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)

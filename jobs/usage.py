@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, case, func, literal, select
 
-from jobs import tables
-from jobs.clock import UtcTime, elapsed_seconds, now, today
-from jobs.database import Transaction, dialect_insert
+from jobs.db import tables
+from jobs.db.database import Transaction, dialect_insert
+from jobs.db.db_time import UtcTime, elapsed_seconds, now, today
 from jobs.models import JobState
 
 _usage = tables.usage

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, delete, exists, select
 
-from jobs import tables
-from jobs.clock import now
-from jobs.database import Transaction, dialect_insert
+from jobs.db import tables
+from jobs.db.database import Transaction, dialect_insert
+from jobs.db.db_time import now
+from jobs.db.mapping import worker_from_row
 from jobs.devices import DeviceClass, class_of, served_by
 from jobs.models import JobState, Worker
-from jobs.rows import worker_from_row
 
 ROW_SECONDS = 86400.0  # rows of workers that vanished without a word
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
 from jobs.artifacts import open_artifacts
-from jobs.clock import DAY_SECONDS
+from jobs.db.db_time import DAY_SECONDS
 from jobs.digests import is_digest
 from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.garbage_collector import clean

@@ -7,7 +7,7 @@ import anyio
 from anyio import to_thread
 
 from jobs.broker import ring
-from jobs.clock import DAY_SECONDS
+from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import LedgerError
 from jobs.garbage_collector import clean
 from jobs.metrics import DOORBELLS_RERUNG

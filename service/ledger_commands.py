@@ -16,8 +16,8 @@ err = display.console(stderr=True)
 @app.command()
 def current(data_dir: DataDir = None) -> None:
     """Print the revision of the tables, and on standard error whether this version needs another."""
-    from jobs.database import Database
-    from jobs.revisions import Revisions
+    from jobs.db.database import Database
+    from jobs.db.schema_versions import Revisions
 
     with closing(Database(settings_from_environment(data_dir).resolved_database_url)) as database:
         found, revisions = database.revision(), Revisions()
@@ -32,8 +32,8 @@ def current(data_dir: DataDir = None) -> None:
 @app.command()
 def upgrade(data_dir: DataDir = None) -> None:
     """Bring the tables to the newest revision. API and worker do the same when they start."""
-    from jobs.database import Database
-    from jobs.revisions import Revisions
+    from jobs.db.database import Database
+    from jobs.db.schema_versions import Revisions
 
     with closing(Database(settings_from_environment(data_dir).resolved_database_url)) as database:
         before = database.revision()

@@ -8,7 +8,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from jobs.postgres import CHANGE_SECONDS
+from jobs.db.postgres import CHANGE_SECONDS
 from jobs.settings import Settings
 from tests.containers.test_compose import DOCKERFILE, SERVICES
 

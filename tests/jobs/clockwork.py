@@ -2,8 +2,8 @@
 
 from sqlalchemy import insert, update
 
-from jobs import tables
-from jobs.clock import now, today
+from jobs.db import tables
+from jobs.db.db_time import now, today
 from jobs.models import SPEC_VERSION
 from jobs.store import Store
 

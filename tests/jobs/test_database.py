@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import IntegrityError
 
-from jobs import tables
-from jobs.database import Transaction
+from jobs.db import tables
+from jobs.db.database import Transaction
 from jobs.errors import JobNotFound, LedgerUnavailable
 from jobs.models import JobState
 from jobs.settings import Settings

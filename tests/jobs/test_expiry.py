@@ -8,10 +8,10 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select
 
-from jobs import tables
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
-from jobs.clock import DAY_SECONDS
+from jobs.db import tables
+from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import CheckpointExpired, TeacherNotFound
 from jobs.garbage_collector import clean
 from jobs.identity import Caller

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy import delete as delete_rows
 
-from jobs import tables
 from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
+from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.identity import EVERYBODY, Caller
 from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef

@@ -14,11 +14,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect
 
-from jobs import tables
-from jobs.database import Database
+from jobs.db import tables
+from jobs.db.database import Database
+from jobs.db.schema_versions import BASELINE, VERSIONS, Revisions, current
 from jobs.errors import SchemaRefused
 from jobs.models import JobState
-from jobs.revisions import BASELINE, VERSIONS, Revisions, current
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, submit

@@ -10,15 +10,16 @@ import pytest
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 from sqlalchemy.exc import ProgrammingError
 
-from jobs import line, queries, tables
-from jobs.database import Transaction
+from jobs import line, queries
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.row_security import everybodys, setting
 from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
 from jobs.identity import Caller
 from jobs.models import Job, JobState
 from jobs.quota_limits import Quota
 from jobs.requests import Receipt
-from jobs.row_security import everybodys, setting
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service.app import create_app

@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import select
 
-from jobs import tables
 from jobs.claims import Claim
+from jobs.db import tables
 from jobs.errors import InvalidTransition
 from jobs.models import Job, JobError, JobState
 from jobs.store import Store

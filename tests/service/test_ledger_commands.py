@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.database import Database
-from jobs.revisions import BASELINE, Revisions
+from jobs.db.database import Database
+from jobs.db.schema_versions import BASELINE, Revisions
 from service import cli
 from service.cli import Exit
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from jobs.clock import UtcTime
+from jobs.db.db_time import UtcTime
 
 revision = "1_10"
 down_revision = "1_9"

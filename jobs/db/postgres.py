@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from jobs.row_security import UNPREPARED, setting, tenant_of
+from jobs.db.row_security import UNPREPARED, setting, tenant_of
 
 ANSWER_SECONDS = 2.5
 CHANGE_SECONDS = 600  # for a change of the tables, and for waiting until another process has made it

@@ -3,7 +3,7 @@
 They are alike on SQLite and PostgreSQL.
 
 JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
-`jobs/migrations/versions`; see `jobs.revisions`.
+`jobs/migrations/versions`; see `jobs.db.schema_versions`.
 """
 
 from sqlalchemy import (
@@ -21,7 +21,7 @@ from sqlalchemy import (
     Text,
 )
 
-from jobs.clock import UtcTime
+from jobs.db.db_time import UtcTime
 from jobs.models import JobState
 
 metadata = MetaData()

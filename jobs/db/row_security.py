@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection
 
 UNPREPARED = {"no_parameters": True}
-"""Execution options of a message that PostgreSQL is not asked to prepare: `jobs.postgres`."""
+"""Execution options of a message that PostgreSQL is not asked to prepare: `jobs.db.postgres`."""
 
 _TENANT = "dfkd_tenant"  # execution option of a connection: whose rows its transaction has just now
 

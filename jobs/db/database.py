@@ -21,10 +21,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from jobs.db.row_security import narrow
+from jobs.db.schema_versions import Revisions, current
+from jobs.db.tables import events
 from jobs.errors import LedgerUnavailable, StorageFull
-from jobs.revisions import Revisions, current
-from jobs.row_security import narrow
-from jobs.tables import events
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class Database:
         """Nobody else changes the tables; on SQLite a write transaction is alone anyway."""
         if self.dialect == "sqlite":
             return nullcontext()
-        from jobs.postgres import changing_tables
+        from jobs.db.postgres import changing_tables
 
         return changing_tables(connection)
 
@@ -192,7 +192,7 @@ def _engine(url: str) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(url, parsed.database)
-    from jobs.postgres import postgres_engine
+    from jobs.db.postgres import postgres_engine
 
     return postgres_engine(url)
 

@@ -10,9 +10,9 @@ from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, select, update
 
 from dfkd_core.spec.config import Budget
-from jobs import tables
-from jobs.clock import now
-from jobs.database import Transaction
+from jobs.db import tables
+from jobs.db.database import Transaction
+from jobs.db.db_time import now
 from jobs.models import (
     ArtifactRef,
     BestStudent,

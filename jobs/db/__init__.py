@@ -1,0 +1,1 @@
+"""The database: connections, tables, dialects, time, row security and schema versions."""
