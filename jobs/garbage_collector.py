@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.artifacts import ArtifactStore
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import ArtifactNotFound
+from jobs.files.artifacts import ArtifactStore
 from jobs.metrics import JANITOR_BYTES
 from jobs.store import Store
 

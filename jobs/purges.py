@@ -15,7 +15,6 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
 from jobs import audit, queries, requests, teachers
-from jobs.artifacts import ArtifactStore
 from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
@@ -28,6 +27,7 @@ from jobs.errors import (
     TeacherInUse,
     TeacherNotFound,
 )
+from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
 from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
 from jobs.teachers import Lifetime

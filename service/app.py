@@ -10,8 +10,8 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
 import dfkd_core
-from jobs.artifacts import open_artifacts
 from jobs.broker import make_celery
+from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import openapi, problem_json

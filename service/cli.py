@@ -15,10 +15,10 @@ from pydantic import TypeAdapter
 
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
-from jobs.artifacts import open_artifacts
 from jobs.db.db_time import DAY_SECONDS
 from jobs.digests import is_digest
 from jobs.errors import LedgerError, LedgerUnavailable
+from jobs.files.artifacts import open_artifacts
 from jobs.garbage_collector import clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store

@@ -12,9 +12,9 @@ from anyio import CapacityLimiter
 from celery import Celery
 from fastapi import Depends, Path, Request
 
-from jobs.artifacts import ArtifactStore
 from jobs.digests import is_digest
 from jobs.errors import JobNotFound, TeacherNotFound
+from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
 from jobs.models import Standing
 from jobs.settings import Settings

@@ -10,10 +10,10 @@ from typing import Any
 from starlette.requests import Request
 
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
-from jobs.artifacts import ArtifactStore
+from jobs.files.artifacts import ArtifactStore
+from jobs.files.upload import Upload
 from jobs.models import JobSpec
 from jobs.settings import Settings
-from jobs.staging import Upload
 from service import bodies
 from service.errors import (
     DigestMismatch,

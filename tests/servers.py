@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import redis
 
-from jobs.bucket import make_client
+from jobs.files.s3 import make_client
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

@@ -1,8 +1,8 @@
 """What may befall files in an artifact store, wherever they are."""
 
-from jobs.artifacts import ArtifactStore
-from jobs.bucket import Bucket
-from jobs.directory import Directory
+from jobs.files.artifacts import ArtifactStore
+from jobs.files.local import Directory
+from jobs.files.s3 import Bucket
 
 
 def overwrite(artifacts: ArtifactStore, sha256: str, content: bytes) -> None:

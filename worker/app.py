@@ -6,8 +6,8 @@ import signal
 import threading
 from functools import partial
 
-from jobs.artifacts import open_artifacts
 from jobs.broker import make_celery, ring
+from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import open_store
 from worker.bell import BellListener

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
-from jobs.artifacts import ArtifactStore
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError
+from jobs.files.artifacts import ArtifactStore
 from jobs.log_context import about
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.garbage_collector import clean
 from jobs.settings import Settings
 from jobs.store import open_store

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.models import ArtifactRef, TeacherRef
 from jobs.settings import Settings
 from jobs.store import open_store

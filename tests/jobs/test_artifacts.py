@@ -15,10 +15,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, StorageFull, UploadTooLarge
+from jobs.files.artifacts import ArtifactStore, open_artifacts
+from jobs.files.upload import FIRST_BYTES
 from jobs.settings import Settings
-from jobs.staging import FIRST_BYTES
 from tests.stored import content, overwrite
 
 PAYLOAD = b"a trained teacher, " * 1000
@@ -115,7 +115,7 @@ def test_changed_bytes_are_never_handed_out_and_heal_when_kept_again(
     for take in (artifacts.open, lambda sha256: artifacts.fetch(sha256, tmp_path / "copy")):
         with pytest.raises(ArtifactCorrupt):
             take(sha256)
-    assert [record.levelname for record in caplog.records if record.name == "jobs.artifacts"] == ["CRITICAL"] * 2
+    assert [record.levelname for record in caplog.records if record.name == "jobs.files.artifacts"] == ["CRITICAL"] * 2
     assert not (tmp_path / "copy").exists()
     kept(artifacts)
     assert content(artifacts, sha256) == PAYLOAD
@@ -153,7 +153,7 @@ def test_a_download_outlives_the_deletion(artifacts: ArtifactStore) -> None:
 
 FULL_DISK = """
 import resource, sys
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.errors import StorageFull
 from jobs.settings import Settings
 artifacts = open_artifacts(Settings(data_dir=sys.argv[1]))
@@ -188,7 +188,7 @@ def test_no_space_is_storage_full_whatever_the_system_calls_it(artifacts: Artifa
 
 WRITER = """
 import sys
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 artifacts = open_artifacts(Settings(data_dir=sys.argv[1]))
 print("ready", flush=True)
@@ -220,7 +220,7 @@ def test_a_killed_writer_leaves_whole_files_and_sweepable_rests(tmp_path: Path) 
 
 CRASHES = """
 import itertools, os, sys
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 
 def die_at(point):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from jobs import bucket as bucket_module
-from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.errors import ArtifactNotFound, StorageUnavailable
+from jobs.files import s3 as bucket_module
+from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.settings import Settings
 from tests.builders import digest
 from tests.servers import BUCKET, ObjectStore

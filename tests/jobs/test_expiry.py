@@ -8,11 +8,11 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select
 
-from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import CheckpointExpired, TeacherNotFound
+from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.garbage_collector import clean
 from jobs.identity import Caller
 from jobs.models import ArtifactRef, Job, TeacherRef

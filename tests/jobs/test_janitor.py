@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import pytest
 
-from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.db.db_time import DAY_SECONDS
+from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.garbage_collector import Act, clean
 from jobs.models import ArtifactRef, Job, JobState
 from jobs.settings import Settings

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.artifacts import ArtifactStore
 from jobs.broker import make_celery, ring
 from jobs.devices import DeviceClass
-from jobs.directory import Directory
 from jobs.figures import Queue
+from jobs.files.artifacts import ArtifactStore
+from jobs.files.local import Directory
 from jobs.garbage_collector import clean
 from jobs.metrics import REGISTRY
 from jobs.models import SPEC_VERSION, JobError, JobState

@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy import delete as delete_rows
 
-from jobs.artifacts import ArtifactStore, open_artifacts
 from jobs.audit import Act
 from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
+from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.identity import EVERYBODY, Caller
 from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
 from jobs.purges import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed

@@ -17,7 +17,7 @@ import httpx
 import psutil
 from sqlalchemy import create_engine, text
 
-from jobs.artifacts import ArtifactStore, open_artifacts
+from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.artifacts import open_artifacts
+from jobs.files.artifacts import open_artifacts
 from jobs.models import JobState
 from tests.builders import digest
 from tests.stored import content, overwrite

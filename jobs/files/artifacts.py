@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.blobs import Blobs
 from jobs.digests import is_digest
-from jobs.directory import Directory
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, LedgerUnavailable, StorageUnavailable
+from jobs.files.backend import Blobs
+from jobs.files.local import Directory
+from jobs.files.upload import Upload, full_disk_told
 from jobs.settings import Settings
-from jobs.staging import Upload, full_disk_told
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def open_artifacts(settings: Settings) -> "ArtifactStore":
     if settings.artifacts_url is None:
         return ArtifactStore(Directory(root), temporary=root / "temporary")
     try:
-        from jobs.bucket import Bucket
+        from jobs.files.s3 import Bucket
     except ModuleNotFoundError as error:  # an extra: hosts without a bucket need no boto3
         raise StorageUnavailable("files in a bucket need boto3: install dfkd[s3]") from error
     scratch = root / "temporary"

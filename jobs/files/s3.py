@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.digests import is_digest
 from jobs.errors import ArtifactNotFound, StorageFull, StorageUnavailable
-from jobs.staging import full_disk_told
+from jobs.files.upload import full_disk_told
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
