@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
 from jobs import line, quotas
-from jobs.attempts import end_attempt
+from jobs.attempts import LEASE_EXPIRED, end_attempt, held, silent_seconds
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -21,7 +21,6 @@ from jobs.db.mapping import WARNINGS, Occurrence, change, json_text, read_jobs, 
 from jobs.devices import DeviceClass
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.quota_limits import Quotas
-from jobs.takeover import LEASE_EXPIRED, held, silent_seconds
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from jobs import claims, queries, retention, takeover, teachers, wishes, workers
+from jobs import attempts, claims, queries, retention, teachers, wishes, workers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
 from jobs.claims import Claim, Lease, Limits, Sweep
@@ -243,7 +243,7 @@ class Store(Belongings):
 
     def _holds(self, job_id: str, fence: int) -> bool:
         """Whether a refused write was refused for another reason than a lost job."""
-        return self._database.read(lambda connection: takeover.holds(connection, job_id, fence))
+        return self._database.read(lambda connection: attempts.holds(connection, job_id, fence))
 
     # Workers
 
