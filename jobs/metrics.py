@@ -1,7 +1,7 @@
 """What this process counts for Prometheus, and what service and worker both count.
 
 A counter here is of one process and starts at nothing with it: sum over the processes. What holds for the whole
-deployment is asked of the ledger instead; see `jobs.figures`.
+deployment is asked of the ledger instead; see `jobs.ledger.statistics`.
 """
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, disable_created_metrics, generate_latest

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
-from jobs import audit, queries, requests, teachers
+from jobs import audit, requests, teachers
 from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
@@ -29,6 +29,7 @@ from jobs.errors import (
 )
 from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
+from jobs.ledger import queries
 from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
 from jobs.teachers import Lifetime
 

@@ -15,12 +15,12 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
-from jobs import queries
 from jobs.db import tables
 from jobs.db.database import Database, Transaction, dialect_insert
 from jobs.db.db_time import elapsed_seconds, now
 from jobs.errors import RequestInProgress
 from jobs.identity import DEFAULT_TENANT
+from jobs.ledger import queries
 from jobs.models import Job, Standing
 
 T = TypeVar("T")

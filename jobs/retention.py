@@ -18,8 +18,8 @@ from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
+from jobs.ledger.queries import locked_row
 from jobs.models import TERMINAL
-from jobs.queries import locked_row
 from jobs.teachers import has_bytes, is_live, last_use
 
 BATCH = 500

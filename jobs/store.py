@@ -12,20 +12,21 @@ from typing import Any
 
 from sqlalchemy import select
 
-from jobs import attempts, claims, queries, retention, teachers, wishes, workers
+from jobs import retention, teachers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
-from jobs.claims import Claim, Lease, Limits, Sweep
 from jobs.db import row_security, tables
 from jobs.db.database import Database
 from jobs.db.schema_versions import Revisions
 from jobs.devices import DeviceClass
 from jobs.errors import Overtaken
-from jobs.figures import Figures, figures
 from jobs.identity import Caller
+from jobs.ledger import attempt_end, cancel_pause, leases, queries, workers
+from jobs.ledger.leases import Claim, Lease, Limits, Sweep
+from jobs.ledger.queries import Wanted
+from jobs.ledger.statistics import Figures, figures
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
-from jobs.queries import Wanted
 from jobs.quota_limits import Quotas
 from jobs.retention import Expiry, Unused
 from jobs.settings import Settings
@@ -136,17 +137,17 @@ class Store(Belongings):
     ) -> Claim | None:
         """Take the first job in line that is due and that a worker of this class serves, for `lease_seconds`.
 
-        None when there is none. The line: `jobs.line`.
+        None when there is none. The line: `jobs.ledger.scheduling`.
         """
         told: dict[str, Any] = {"lease_seconds": lease_seconds, "threads": threads, "device_class": device_class}
         while True:
             with suppress(Overtaken):
-                return self._database.write(lambda t: claims.claim(t, owner, defaults=self._defaults, **told))
+                return self._database.write(lambda t: leases.claim(t, owner, defaults=self._defaults, **told))
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
         """Renew a lease; None means fenced out: stop the runner now."""
         lease = self._database.write(
-            lambda t: claims.heartbeat(t, job_id, fence, lease_seconds=lease_seconds, defaults=self._defaults)
+            lambda t: leases.heartbeat(t, job_id, fence, lease_seconds=lease_seconds, defaults=self._defaults)
         )
         _counted("heartbeat", held=lease is not None)
         return lease
@@ -163,7 +164,7 @@ class Store(Belongings):
     ) -> bool:
         """Write what a runner reports; False means fenced out. The fraction never falls."""
         held = self._database.write(
-            lambda t: claims.record(
+            lambda t: leases.record(
                 t, job_id, fence, progress=progress, best=best, occurrences=events, warnings=warnings
             )
         )
@@ -171,30 +172,30 @@ class Store(Belongings):
 
     def record_checkpoint(self, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
         """Resume from this checkpoint from now on, keep the one before; False means fenced out."""
-        held = self._database.write(lambda t: claims.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
+        held = self._database.write(lambda t: leases.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
         return _counted("checkpoint", held=held)
 
     def succeed(
         self, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None = None
     ) -> bool:
         """Publish files that are in the artifact store already; False when fenced out or cancelled meanwhile."""
-        published = self._database.write(lambda t: claims.succeed(t, job_id, fence, artifacts=artifacts, best=best))
+        published = self._database.write(lambda t: leases.succeed(t, job_id, fence, artifacts=artifacts, best=best))
         _counted("succeed", held=published or self._holds(job_id, fence))
         return published
 
     def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
         """End a job for good (as cancelled where a cancel is under way); False means fenced out."""
-        return _counted("fail", held=self._database.write(lambda t: claims.fail(t, job_id, fence, error=error)))
+        return _counted("fail", held=self._database.write(lambda t: leases.fail(t, job_id, fence, error=error)))
 
     def cancelled(self, job_id: str, fence: int) -> bool:
         """The runner has stopped as asked; False means fenced out, or that nobody asked."""
-        ended = self._database.write(lambda t: claims.cancelled(t, job_id, fence))
+        ended = self._database.write(lambda t: leases.cancelled(t, job_id, fence))
         _counted("cancelled", held=ended or self._holds(job_id, fence))
         return ended
 
     def paused(self, job_id: str, fence: int) -> bool:
         """The runner has stopped as asked; False means fenced out, or that the job was resumed meanwhile."""
-        obeyed = self._database.write(lambda t: wishes.paused(t, job_id, fence))
+        obeyed = self._database.write(lambda t: cancel_pause.paused(t, job_id, fence))
         _counted("paused", held=obeyed or self._holds(job_id, fence))
         return obeyed
 
@@ -205,7 +206,7 @@ class Store(Belongings):
         attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.
         """
         held = self._database.write(
-            lambda t: claims.release(
+            lambda t: leases.release(
                 t,
                 job_id,
                 fence,
@@ -228,7 +229,7 @@ class Store(Belongings):
 
         Idempotent: any process may call this at any time.
         """
-        if not self._database.read(claims.something_to_sweep):
+        if not self._database.read(leases.something_to_sweep):
             return Sweep()
         limits = Limits(
             max_attempts=self._limits.max_attempts if max_attempts is None else max_attempts,
@@ -236,14 +237,14 @@ class Store(Belongings):
         )
         backoff = self._backoff_seconds if backoff_seconds is None else backoff_seconds
         found = self._database.write(
-            lambda t: claims.sweep(t, limits=limits, backoff_seconds=backoff, defaults=self._defaults)
+            lambda t: leases.sweep(t, limits=limits, backoff_seconds=backoff, defaults=self._defaults)
         )
         _tell(found)
         return found
 
     def _holds(self, job_id: str, fence: int) -> bool:
         """Whether a refused write was refused for another reason than a lost job."""
-        return self._database.read(lambda connection: attempts.holds(connection, job_id, fence))
+        return self._database.read(lambda connection: attempt_end.holds(connection, job_id, fence))
 
     # Workers
 

@@ -11,13 +11,15 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import audit, purges, queries, quotas, requests, submissions, teachers, wishes
+from jobs import audit, purges, quotas, requests, teachers
 from jobs.audit import Act, Outcome
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
 from jobs.errors import InvalidTransition
 from jobs.identity import EVERYBODY, Caller
+from jobs.ledger import cancel_pause, queries, submissions
+from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.models import (
     CANCELLING,
     Event,
@@ -29,7 +31,6 @@ from jobs.models import (
     Standing,
     TeacherRef,
 )
-from jobs.origins import Origin, checkpoint_of
 from jobs.purges import Forgotten
 from jobs.quota_limits import Quota, Quotas
 from jobs.quotas import Use
@@ -161,7 +162,7 @@ class Belongings:
             if row.state not in CANCELLABLE:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
-                wishes.request_cancel(transaction, row)
+                cancel_pause.request_cancel(transaction, row)
             return self._told(transaction, row, Act.CANCELLED, receipt)
 
         return self._database.write(work)
@@ -171,11 +172,11 @@ class Belongings:
 
         JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
         """
-        return self._change_pause(job_id, wishes.request_pause, Act.PAUSED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_pause, Act.PAUSED, receipt)
 
     def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
         """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
-        return self._change_pause(job_id, wishes.request_resume, Act.RESUMED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_resume, Act.RESUMED, receipt)
 
     def _change_pause(
         self,

@@ -15,9 +15,9 @@ from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
+from jobs.ledger.lineage import Origin
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWarning, Standing, TeacherRef
-from jobs.origins import Origin
 from jobs.requests import Receipt
 from service.dependencies import Desk
 from service.inspections import Facts, cost_limits, facts, inspect, recalled

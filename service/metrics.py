@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs import metrics
 from jobs.errors import LedgerError
-from jobs.figures import Figures
+from jobs.ledger.statistics import Figures
 from jobs.metrics import REGISTRY
 from jobs.store import Store
 

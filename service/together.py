@@ -10,8 +10,8 @@ import asyncio
 from anyio import to_thread
 
 from jobs.errors import JobNotFound
+from jobs.ledger.queries import Wanted
 from jobs.models import Standing
-from jobs.queries import Wanted
 from jobs.store import Store
 
 PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dfkd_core.sandbox.launch import Box
-from jobs.claims import Claim
+from jobs.ledger.leases import Claim
 from jobs.settings import Settings
 from worker import child
 from worker.checkpoints import Checkpoints

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 from typing import BinaryIO
 
-from jobs.claims import Claim
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound
 from jobs.files.artifacts import ArtifactStore
+from jobs.ledger.leases import Claim
 from jobs.store import Store
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from jobs.claims import MAX_BACKOFF_SECONDS, Claim
 from jobs.errors import LedgerUnavailable, StorageFull
 from jobs.files.artifacts import ArtifactStore
+from jobs.ledger.leases import MAX_BACKOFF_SECONDS, Claim
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec
 from jobs.settings import Settings
 from jobs.store import Store

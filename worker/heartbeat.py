@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from contextvars import copy_context
 
-from jobs.claims import Claim
 from jobs.errors import LedgerError
+from jobs.ledger.leases import Claim
 from jobs.settings import Settings
 from jobs.store import Store
 

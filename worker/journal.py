@@ -6,7 +6,7 @@ import time
 
 from pydantic import ValidationError
 
-from jobs.claims import Claim
+from jobs.ledger.leases import Claim
 from jobs.models import BestStudent, JobWarning, Progress
 from jobs.store import Store
 from worker.messages import DepthFinding, UpdateMessage

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from prometheus_client import Counter, Histogram, start_http_server
 
-from jobs.claims import Claim
+from jobs.ledger.leases import Claim
 from jobs.metrics import REGISTRY
 from jobs.settings import Settings
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.sandbox.detect import find_box
 from dfkd_core.spec.config import DistillSpec
-from jobs.claims import Claim
 from jobs.devices import class_of, served_by
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
 from jobs.files.artifacts import ArtifactStore
+from jobs.ledger.leases import Claim
 from jobs.models import Job, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store

@@ -5,8 +5,8 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from jobs.broker import ring
 from jobs.errors import CheckpointExpired
+from jobs.ledger.lineage import Origin
 from jobs.models import Job
-from jobs.origins import Origin
 from service import bodies, examples
 from service.continuing import continued_spec, readable_spec
 from service.dependencies import Desk, JobId, OurDesk

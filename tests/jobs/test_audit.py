@@ -9,7 +9,7 @@ from jobs import audit
 from jobs.audit import Line
 from jobs.errors import InvalidTransition
 from jobs.identity import Caller
-from jobs.origins import Origin
+from jobs.ledger.lineage import Origin
 from jobs.store import Store
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_audit

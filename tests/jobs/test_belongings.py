@@ -11,8 +11,8 @@ from sqlalchemy import event, text
 
 from jobs.errors import JobNotFound, RequestInProgress, TeacherNotFound
 from jobs.identity import Caller
+from jobs.ledger.lineage import Origin
 from jobs.models import Job, JobState
-from jobs.origins import Origin
 from jobs.store import Store
 from jobs.tenant_store import Belongings
 from tests.builders import artifact_ref, digest, job_spec, submit, submit_for, teacher_ref

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.claims import REFUSALS, UNCHARGED_CAP, Claim
+from jobs.ledger.leases import REFUSALS, UNCHARGED_CAP, Claim
 from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit

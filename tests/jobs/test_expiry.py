@@ -15,8 +15,8 @@ from jobs.errors import CheckpointExpired, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.garbage_collector import clean
 from jobs.identity import Caller
+from jobs.ledger.lineage import Origin
 from jobs.models import ArtifactRef, Job, TeacherRef
-from jobs.origins import Origin
 from jobs.retention import Unused
 from jobs.settings import Settings
 from jobs.store import Store

@@ -10,8 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from jobs import line
 from jobs.devices import DeviceClass, class_of, served_by
+from jobs.ledger import scheduling
 from jobs.models import SPEC_VERSION, JobSpec, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
@@ -82,7 +82,7 @@ def test_what_another_holds_is_passed_over(postgres_url: str) -> None:
     store = open_store(Settings(database_url=postgres_url))
     first, second = submit(store), submit(store)
     with store._database._writer.connect() as held:
-        assert held.execute(line.next_job("postgresql", CPU)).one().id == first.id
+        assert held.execute(scheduling.next_job("postgresql", CPU)).one().id == first.id
         assert next_id(store) == second.id
         assert next_id(store) is None
     assert next_id(store) == first.id
@@ -161,7 +161,7 @@ def test_jobs_that_know_no_tenant_are_the_one_tenants_and_run_anywhere(store: St
     submit_for(store, "gpu", tenant="a", priority=3)
     new = ("tenant", "priority", "device_class")
     with store._database._writer.connect() as connection:
-        names = [column.name for column in line._jobs.c if column.name not in (*new, "number", "id")]
+        names = [column.name for column in scheduling._jobs.c if column.name not in (*new, "number", "id")]
         told = ", ".join(names)
         connection.exec_driver_sql(f"INSERT INTO jobs (id, {told}) SELECT 'old', {told} FROM jobs")
         connection.commit()
@@ -174,7 +174,9 @@ def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store)
     """The plan goes by the index, group by group: nowhere is a whole table or a whole state read."""
     dialect = store._database.dialect
     with store._database._engine.connect() as connection:
-        statement = line.next_job(dialect, CPU).compile(store._database._engine, compile_kwargs={"literal_binds": True})
+        statement = scheduling.next_job(dialect, CPU).compile(
+            store._database._engine, compile_kwargs={"literal_binds": True}
+        )
         if dialect == "postgresql":
             connection.exec_driver_sql("SET enable_seqscan = off")  # the tables are empty
         explain = "EXPLAIN QUERY PLAN " if dialect == "sqlite" else "EXPLAIN "
@@ -191,7 +193,7 @@ def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store)
 def pages_read(store: Store) -> int:
     """Pages that PostgreSQL looks at for the next claim."""
     with store._database._engine.connect() as connection:
-        statement = line.next_job("postgresql", CPU).compile(
+        statement = scheduling.next_job("postgresql", CPU).compile(
             store._database._engine, compile_kwargs={"literal_binds": True}
         )
         told = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) " + str(statement)
@@ -209,7 +211,7 @@ def test_a_claim_reads_as_much_of_a_long_queue_as_of_a_short_one(
     with postgres_server.connect() as connection:
         connection.execute("ANALYZE")
         short = pages_read(store)
-        columns = ", ".join(column.name for column in line._jobs.c if column.name not in ("number", "id"))
+        columns = ", ".join(column.name for column in scheduling._jobs.c if column.name not in ("number", "id"))
         copies = f"SELECT gen_random_uuid(), {columns} FROM jobs, generate_series(1, 100)"
         connection.execute(f"INSERT INTO jobs (id, {columns}) {copies}")
         connection.execute("UPDATE jobs SET state = 'succeeded', finished_at = now() WHERE number > 120")

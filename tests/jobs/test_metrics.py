@@ -8,10 +8,10 @@ import pytest
 
 from jobs.broker import make_celery, ring
 from jobs.devices import DeviceClass
-from jobs.figures import Queue
 from jobs.files.artifacts import ArtifactStore
 from jobs.files.local import Directory
 from jobs.garbage_collector import clean
+from jobs.ledger.statistics import Queue
 from jobs.metrics import REGISTRY
 from jobs.models import SPEC_VERSION, JobError, JobState
 from jobs.settings import Settings

@@ -6,8 +6,8 @@ import pytest
 
 from dfkd_core.spec.config import Budget
 from jobs.errors import CheckpointExpired, InvalidTransition, JobNotFound
+from jobs.ledger.lineage import Origin
 from jobs.models import Job, JobError, JobSpec
-from jobs.origins import Origin
 from jobs.store import Store
 from tests.builders import digest, submit
 

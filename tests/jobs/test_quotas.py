@@ -10,8 +10,8 @@ import pytest
 
 from jobs.errors import JobNotFound, QuotaExceeded
 from jobs.identity import Caller
+from jobs.ledger.lineage import Origin
 from jobs.models import JobError, JobState
-from jobs.origins import Origin
 from jobs.quota_limits import Quota, Quotas
 from jobs.quotas import Use
 from jobs.settings import Settings

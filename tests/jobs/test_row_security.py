@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 from sqlalchemy.exc import ProgrammingError
 
-from jobs import line, queries
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.row_security import everybodys, setting
 from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
 from jobs.identity import Caller
+from jobs.ledger import queries, scheduling
 from jobs.models import Job, JobState
 from jobs.quota_limits import Quota
 from jobs.requests import Receipt
@@ -207,7 +207,7 @@ def test_the_first_to_bring_a_teacher_is_not_told_apart_by_its_row(ledger: Store
 
 def test_workers_claim_whosever_jobs_by_the_index_of_the_line(ledger: Store) -> None:
     ours, theirs = (submit_for(ledger, tenant=tenant) for tenant in ("acme", "umbrella"))
-    statement = line.next_job("postgresql", DeviceClass.CPU)
+    statement = scheduling.next_job("postgresql", DeviceClass.CPU)
     told = statement.compile(ledger._database._engine, compile_kwargs={"literal_binds": True})
 
     def explained(connection: Connection) -> str:

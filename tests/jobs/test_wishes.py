@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import select
 
-from jobs.claims import Claim
 from jobs.db import tables
 from jobs.errors import InvalidTransition
+from jobs.ledger.leases import Claim
 from jobs.models import Job, JobError, JobState
 from jobs.store import Store
 from tests.builders import digest, submit

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from jobs.claims import Claim
 from jobs.files.artifacts import ArtifactStore, open_artifacts
+from jobs.ledger.leases import Claim
 from jobs.models import Event, Job, JobSpec, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store, open_store

@@ -4,8 +4,8 @@ import uuid
 
 import pytest
 
+from jobs.ledger.lineage import Origin
 from jobs.models import JobState
-from jobs.origins import Origin
 from jobs.quota_limits import Quota
 from tests.builders import job_spec
 from tests.jobs.clockwork import end_day, use_up

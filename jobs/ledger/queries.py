@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
-from jobs import line, teachers
+from jobs import teachers
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -20,8 +20,9 @@ from jobs.db.mapping import WARNINGS, append_events, jobs_from_rows, read_jobs, 
 from jobs.db.row_security import narrow, tenant_of
 from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
+from jobs.ledger import scheduling
+from jobs.ledger.lineage import Origin, inherited
 from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, Standing
-from jobs.origins import Origin, inherited
 
 Wanted = tuple[str | None, str]
 """Tenant, None for whosever, and id of a job."""
@@ -65,7 +66,7 @@ def standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted
     if any(job.state is JobState.QUEUED for _, job in found.values()):
         narrow(connection, None)  # a place in the line counts the jobs of others; of them a number is told, no more
     return {
-        key: Standing(job, line.place(connection, row) if job.state is JobState.QUEUED else None)
+        key: Standing(job, scheduling.place(connection, row) if job.state is JobState.QUEUED else None)
         for key, (row, job) in found.items()
     }
 

@@ -5,12 +5,13 @@ Functions over an open write transaction; within it, no other submission of the 
 
 from collections.abc import Sequence
 
-from jobs import audit, queries, quotas, teachers
+from jobs import audit, quotas, teachers
 from jobs.audit import Act, Outcome
 from jobs.db.database import Transaction
 from jobs.identity import Caller
+from jobs.ledger import queries
+from jobs.ledger.lineage import Origin
 from jobs.models import JobSpec, JobWarning, TeacherRef
-from jobs.origins import Origin
 from jobs.quota_limits import Quotas
 from jobs.teachers import Lifetime
 

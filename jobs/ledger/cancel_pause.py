@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from jobs.attempts import end_attempt, held
-from jobs.claims import end_cancelled, locked, paused_values
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
+from jobs.ledger.attempt_end import end_attempt, held
+from jobs.ledger.leases import end_cancelled, locked, paused_values
 from jobs.models import JobState
 
 _jobs = tables.jobs

@@ -12,13 +12,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import line, quotas
-from jobs.attempts import LEASE_EXPIRED, end_attempt, held, silent_seconds
+from jobs import quotas
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.devices import DeviceClass
+from jobs.ledger import scheduling
+from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, held, silent_seconds
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.quota_limits import Quotas
 
@@ -93,7 +94,7 @@ def claim(
     """
     dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
-        row = transaction.connection.execute(line.next_job(dialect, device_class, defaults)).one_or_none()
+        row = transaction.connection.execute(scheduling.next_job(dialect, device_class, defaults)).one_or_none()
         if row is None:
             return None
         spec = spec_from_text(row.spec)
@@ -303,7 +304,9 @@ def _take_bells(connection: Connection, defaults: Quotas) -> dict[str, DeviceCla
     Without that pause every sweep of every process would ring again, and the broker would fill up for as long as all
     slots are busy.
     """
-    statements = [line.bells(connection.dialect.name, device_class, BELLS, defaults) for device_class in DeviceClass]
+    statements = [
+        scheduling.bells(connection.dialect.name, device_class, BELLS, defaults) for device_class in DeviceClass
+    ]
     rows = [row for statement in statements for row in connection.execute(statement)]
     for row in rows:
         pause_seconds = min(2.0 * 2.0 ** min(row.rings, 10), MAX_RING_SECONDS)

@@ -8,8 +8,8 @@ from sqlalchemy import Connection, func, select
 from jobs.db import tables
 from jobs.db.db_time import elapsed_seconds, now
 from jobs.devices import DeviceClass
+from jobs.ledger.queries import count_by_state
 from jobs.models import SPEC_VERSION, JobState
-from jobs.queries import count_by_state
 
 
 @dataclass(frozen=True, slots=True)
