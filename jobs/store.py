@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from jobs import retention, teachers
+from jobs import teachers
 from jobs.api_keys import ApiKeys
 from jobs.audit import Trail
 from jobs.db import row_security, tables
@@ -25,10 +25,11 @@ from jobs.ledger import attempt_end, cancel_pause, leases, queries, workers
 from jobs.ledger.leases import Claim, Lease, Limits, Sweep
 from jobs.ledger.queries import Wanted
 from jobs.ledger.statistics import Figures, figures
+from jobs.lifecycle import retention
+from jobs.lifecycle.retention import Expiry, Unused
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.quota_limits import Quotas
-from jobs.retention import Expiry, Unused
 from jobs.settings import Settings
 from jobs.tenant_store import Belongings
 from jobs.tenants import Tenants

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import audit, purges, quotas, requests, teachers
+from jobs import audit, quotas, teachers
 from jobs.audit import Act, Outcome
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
@@ -20,6 +20,9 @@ from jobs.errors import InvalidTransition
 from jobs.identity import EVERYBODY, Caller
 from jobs.ledger import cancel_pause, queries, submissions
 from jobs.ledger.lineage import Origin, checkpoint_of
+from jobs.lifecycle import deletion, idempotency
+from jobs.lifecycle.deletion import Forgotten
+from jobs.lifecycle.idempotency import Keys, Receipt
 from jobs.models import (
     CANCELLING,
     Event,
@@ -31,10 +34,8 @@ from jobs.models import (
     Standing,
     TeacherRef,
 )
-from jobs.purges import Forgotten
 from jobs.quota_limits import Quota, Quotas
 from jobs.quotas import Use
-from jobs.requests import Keys, Receipt
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
@@ -64,7 +65,7 @@ class Belongings:
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
             kept = submissions.take_teacher(transaction, ref, caller=self._caller, defaults=self._defaults)
             if receipt is not None:
-                requests.settle(transaction, receipt, kept, about=ref.id)
+                idempotency.settle(transaction, receipt, kept, about=ref.id)
             return kept
 
         return self._database.write(work)
@@ -77,7 +78,7 @@ class Belongings:
 
     def delete_teacher(self, teacher_id: str) -> Forgotten:
         """Forget a teacher, and the checkpoints of the jobs that used it. TeacherNotFound; TeacherInUse."""
-        return purges.once(self._database, lambda t: purges.forget_teacher(t, self._caller, teacher_id))
+        return deletion.once(self._database, lambda t: deletion.forget_teacher(t, self._caller, teacher_id))
 
     # Jobs
 
@@ -110,7 +111,7 @@ class Belongings:
                 traceparent=traceparent,
                 origin=origin,
             )
-            return requests.told(transaction, self._tenant, job_id, receipt)
+            return idempotency.told(transaction, self._tenant, job_id, receipt)
 
         return self._database.write(work)
 
@@ -198,7 +199,7 @@ class Belongings:
 
     def _told(self, transaction: Transaction, before: Row[Any], act: Act, receipt: Receipt[Standing] | None) -> Job:
         """The job as it is now, told and written down."""
-        job = requests.told(transaction, self._tenant, before.id, receipt)
+        job = idempotency.told(transaction, self._tenant, before.id, receipt)
         outcome = Outcome.UNCHANGED if job.revision == before.revision else Outcome.DONE
         audit.note(transaction, self._caller, act, job.id, outcome=outcome)
         return job
@@ -207,7 +208,7 @@ class Belongings:
         """Forget a terminal job with its history, and with its teacher where that came along with it and no other job
         uses it. JobNotFound; InvalidTransition where the job is not terminal.
         """
-        return purges.once(self._database, lambda t: purges.forget_job(t, self._caller, self._tenant, job_id))
+        return deletion.once(self._database, lambda t: deletion.forget_job(t, self._caller, self._tenant, job_id))
 
     def standing_of(self, job_id: str) -> Standing:
         """One job with its place in the queue; JobNotFound."""

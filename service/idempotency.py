@@ -17,7 +17,7 @@ from anyio import to_thread
 from fastapi import Depends, Header, Request, Response
 
 from jobs.errors import LedgerError
-from jobs.requests import Answer, Held, Receipt
+from jobs.lifecycle.idempotency import Answer, Held, Receipt
 from service.dependencies import Desk, OurDesk
 from service.errors import FieldError, IdempotencyKeyReused, ValidationFailed
 

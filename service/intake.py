@@ -16,9 +16,9 @@ from dfkd_core.inspection.resolve import resolve
 from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
+from jobs.lifecycle.idempotency import Receipt
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWarning, Standing, TeacherRef
-from jobs.requests import Receipt
 from service.dependencies import Desk
 from service.inspections import Facts, cost_limits, facts, inspect, recalled
 from service.uploads import ReceivedTeacher, Submission

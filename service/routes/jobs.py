@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
 from jobs.broker import ring
+from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
-from jobs.purges import removed
 from service import bodies, examples
 from service.admission import admit
 from service.conditional import etag_matches

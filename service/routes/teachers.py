@@ -5,8 +5,8 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from jobs.lifecycle.deletion import removed
 from jobs.models import TeacherRef
-from jobs.purges import removed
 from service import examples
 from service.admission import admit
 from service.dependencies import OurDesk, TeacherId

@@ -16,8 +16,8 @@ from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.garbage_collector import clean
 from jobs.identity import Caller
 from jobs.ledger.lineage import Origin
+from jobs.lifecycle.retention import Unused
 from jobs.models import ArtifactRef, Job, TeacherRef
-from jobs.retention import Unused
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.tenant_store import Belongings

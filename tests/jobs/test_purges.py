@@ -13,10 +13,10 @@ from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.identity import EVERYBODY, Caller
+from jobs.lifecycle.deletion import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
+from jobs.lifecycle.idempotency import Receipt
 from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
-from jobs.purges import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
 from jobs.quota_limits import Quota
-from jobs.requests import Receipt
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.tenant_store import Belongings

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.errors import JobNotFound, RequestInProgress
+from jobs.lifecycle.idempotency import Answer, Held, Receipt
 from jobs.models import JobState, Standing
-from jobs.requests import Answer, Held, Receipt
 from jobs.store import Store
 from tests.builders import digest, job_spec, submit, teacher_ref
 from tests.jobs.clockwork import age_request

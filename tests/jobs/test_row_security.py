@@ -17,9 +17,9 @@ from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import queries, scheduling
+from jobs.lifecycle.idempotency import Receipt
 from jobs.models import Job, JobState
 from jobs.quota_limits import Quota
-from jobs.requests import Receipt
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service.app import create_app

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
-from jobs import audit, requests, teachers
+from jobs import audit, teachers
 from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
@@ -30,6 +30,7 @@ from jobs.errors import (
 from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
 from jobs.ledger import queries
+from jobs.lifecycle import idempotency
 from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
 from jobs.teachers import Lifetime
 
@@ -76,7 +77,7 @@ def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job
         raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
     forgotten = Forgotten("job", job_id, _time(connection))
     files = _files(connection, row)
-    forgotten.count("requests", requests.forget_about(transaction, row.tenant, [job_id]))
+    forgotten.count("requests", idempotency.forget_about(transaction, row.tenant, [job_id]))
     for table in (_artifacts, tables.labels, tables.events):
         gone = connection.execute(delete(table).where(table.c.job_number == row.number)).rowcount
         forgotten.count(table.name, gone)
@@ -115,7 +116,7 @@ def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
         files.setdefault(sha256, []).append(CHECKPOINT)
     nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
     connection.execute(update(_jobs).where(*its_jobs).values(nothing))
-    answers = requests.forget_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
+    answers = idempotency.forget_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
     forgotten.count("requests", answers)
     teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=bool(used))
     forgotten.count("teachers", 1)
@@ -177,7 +178,7 @@ def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Forgo
         forgotten.kept.append(Kept(sha256=teacher_id, was=[TEACHER], because=because))
         teachers.note_use(connection, tenant, teacher_id, row.finished_at)
         return False
-    forgotten.count("requests", requests.forget_about(transaction, tenant, [teacher_id]))
+    forgotten.count("requests", idempotency.forget_about(transaction, tenant, [teacher_id]))
     teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=False)
     forgotten.count("teachers", 1)
     return lifetime is not Lifetime.DELETED

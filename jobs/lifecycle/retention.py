@@ -13,12 +13,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, false, or_, select, union
 
-from jobs import purges, teachers
+from jobs import teachers
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
 from jobs.ledger.queries import locked_row
+from jobs.lifecycle import deletion
 from jobs.models import TERMINAL
 from jobs.teachers import has_bytes, is_live, last_use
 
@@ -79,7 +80,7 @@ def expire_teacher(transaction: Transaction, unused: Unused, retention_seconds: 
     still = select(_held.c.teacher_id).where(*one, _unused(retention_seconds))
     if transaction.connection.execute(still).first() is None:
         return False
-    purges.forget_locked_teacher(transaction, unused.tenant, unused.teacher_id)
+    deletion.forget_locked_teacher(transaction, unused.tenant, unused.teacher_id)
     return True
 
 

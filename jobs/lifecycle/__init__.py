@@ -1,0 +1,1 @@
+"""What ends: deletion with receipts, retention, and stored answers of idempotent requests."""
