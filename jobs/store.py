@@ -12,9 +12,6 @@ from typing import Any
 
 from sqlalchemy import select
 
-from jobs import teachers
-from jobs.api_keys import ApiKeys
-from jobs.audit import Trail
 from jobs.db import row_security, tables
 from jobs.db.database import Database
 from jobs.db.schema_versions import Revisions
@@ -31,8 +28,11 @@ from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
 from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
 from jobs.quota_limits import Quotas
 from jobs.settings import Settings
+from jobs.tenancy import teachers
+from jobs.tenancy.api_keys import ApiKeys
+from jobs.tenancy.audit_log import Trail
+from jobs.tenancy.tenants import Tenants
 from jobs.tenant_store import Belongings
-from jobs.tenants import Tenants
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from jobs import audit, quotas, teachers
-from jobs.audit import Act, Outcome
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
@@ -35,7 +33,9 @@ from jobs.models import (
     TeacherRef,
 )
 from jobs.quota_limits import Quota, Quotas
-from jobs.quotas import Use
+from jobs.tenancy import audit_log, quotas, teachers
+from jobs.tenancy.audit_log import Act, Outcome
+from jobs.tenancy.quotas import Use
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
@@ -201,7 +201,7 @@ class Belongings:
         """The job as it is now, told and written down."""
         job = idempotency.told(transaction, self._tenant, before.id, receipt)
         outcome = Outcome.UNCHANGED if job.revision == before.revision else Outcome.DONE
-        audit.note(transaction, self._caller, act, job.id, outcome=outcome)
+        audit_log.note(transaction, self._caller, act, job.id, outcome=outcome)
         return job
 
     def delete(self, job_id: str) -> Forgotten:
@@ -217,7 +217,7 @@ class Belongings:
     def note_download(self, job_id: str, name: str) -> None:
         """Write down that a file of a job is handed out."""
         told: dict[str, Any] = {"detail": name, "outcome": Outcome.BEGUN}
-        self._database.write(lambda t: audit.note(t, self._caller, Act.DOWNLOADED, job_id, **told))
+        self._database.write(lambda t: audit_log.note(t, self._caller, Act.DOWNLOADED, job_id, **told))
 
     # Quotas
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from jobs.api_keys import ApiKey
+from jobs.tenancy.api_keys import ApiKey
 from service.views import AgreementView, EventView, JobView, Problem, QuotaView, ReportView, StudentView, UseView
 
 PLAIN_SECONDS = 15.0

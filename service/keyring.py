@@ -12,8 +12,8 @@ import time
 
 from anyio import CapacityLimiter, to_thread
 
-from jobs.api_keys import TOKEN, ApiKeys, Credential, Usable, digest_of
 from jobs.identity import Caller
+from jobs.tenancy.api_keys import TOKEN, ApiKeys, Credential, Usable, digest_of
 
 log = logging.getLogger(__name__)
 

@@ -48,7 +48,7 @@ tenant_teachers = Table(
     Column("teacher_id", ForeignKey("teachers.id"), primary_key=True, index=True),
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
-    Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.teachers
+    Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.tenancy.teachers
     Column("used_at", UtcTime),  # last, as far as no job tells; None: at created_at
 )
 

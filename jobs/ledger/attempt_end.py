@@ -11,7 +11,7 @@ from jobs.db.database import Transaction
 from jobs.db.db_time import UtcTime, elapsed_seconds, now
 from jobs.db.mapping import Occurrence, change, event_from_row
 from jobs.models import JobState
-from jobs.usage import charge
+from jobs.tenancy.usage import charge
 
 LEASE_EXPIRED = "lease-expired"
 """Reason of a release by a sweep: the worker was lost."""

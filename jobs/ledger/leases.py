@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
-from jobs import quotas
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -22,6 +21,7 @@ from jobs.ledger import scheduling
 from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, held, silent_seconds
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.quota_limits import Quotas
+from jobs.tenancy import quotas
 
 UNCHARGED_CAP = 50
 """How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
-from jobs import teachers
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -23,6 +22,7 @@ from jobs.identity import Caller
 from jobs.ledger import scheduling
 from jobs.ledger.lineage import Origin, inherited
 from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, Standing
+from jobs.tenancy import teachers
 
 Wanted = tuple[str | None, str]
 """Tenant, None for whosever, and id of a job."""

@@ -30,12 +30,13 @@ from sqlalchemy import (
     tuple_,
 )
 
-from jobs import models, quotas, usage
+from jobs import models
 from jobs.db import tables
 from jobs.db.db_time import now
 from jobs.devices import DeviceClass, served_by
 from jobs.models import JobState
 from jobs.quota_limits import UNLIMITED, Quotas
+from jobs.tenancy import quotas, usage
 
 KEPT = 32  # statements of each kind: to build one takes longer than to run it
 SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone

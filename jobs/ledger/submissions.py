@@ -5,15 +5,15 @@ Functions over an open write transaction; within it, no other submission of the 
 
 from collections.abc import Sequence
 
-from jobs import audit, quotas, teachers
-from jobs.audit import Act, Outcome
 from jobs.db.database import Transaction
 from jobs.identity import Caller
 from jobs.ledger import queries
 from jobs.ledger.lineage import Origin
 from jobs.models import JobSpec, JobWarning, TeacherRef
 from jobs.quota_limits import Quotas
-from jobs.teachers import Lifetime
+from jobs.tenancy import audit_log, quotas, teachers
+from jobs.tenancy.audit_log import Act, Outcome
+from jobs.tenancy.teachers import Lifetime
 
 
 def take_teacher(
@@ -53,7 +53,7 @@ def take_job(
         transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
     )
     act = Act.SUBMITTED if origin is None else Act.CONTINUED if origin.continues else Act.RETRIED
-    audit.note(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
+    audit_log.note(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
 
 
 def _keep(
@@ -62,5 +62,5 @@ def _keep(
     connection = transaction.connection
     quotas.check_upload(connection, caller.tenant, defaults, num_bytes=ref.bytes, teacher_id=ref.id)
     kept, new = teachers.put(transaction, caller.tenant, ref, lifetime)
-    audit.note(transaction, caller, Act.UPLOADED, ref.id, outcome=Outcome.DONE if new else Outcome.UNCHANGED)
+    audit_log.note(transaction, caller, Act.UPLOADED, ref.id, outcome=Outcome.DONE if new else Outcome.UNCHANGED)
     return kept, new

@@ -14,8 +14,6 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
-from jobs import audit, teachers
-from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.db_time import now
@@ -32,7 +30,9 @@ from jobs.identity import Caller
 from jobs.ledger import queries
 from jobs.lifecycle import idempotency
 from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
-from jobs.teachers import Lifetime
+from jobs.tenancy import audit_log, teachers
+from jobs.tenancy.audit_log import Act
+from jobs.tenancy.teachers import Lifetime
 
 TEACHER, CHECKPOINT = "teacher", "checkpoint"
 OTHERS_USE_IT = "other jobs of yours use it"
@@ -82,10 +82,10 @@ def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job
         gone = connection.execute(delete(table).where(table.c.job_number == row.number)).rowcount
         forgotten.count(table.name, gone)
     forgotten.count("jobs", connection.execute(delete(_jobs).where(_jobs.c.number == row.number)).rowcount)
-    audit.note(transaction, caller, Act.DELETED, job_id)
+    audit_log.note(transaction, caller, Act.DELETED, job_id)
     if _forget_teacher_of(transaction, row, forgotten):
         files.setdefault(row.teacher_id, []).append(TEACHER)
-        audit.note(transaction, caller, Act.DELETED, row.teacher_id, detail=job_id)
+        audit_log.note(transaction, caller, Act.DELETED, row.teacher_id, detail=job_id)
     forgotten.let_go(connection, row.tenant, files)
     return forgotten
 
@@ -94,7 +94,7 @@ def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) ->
     """Delete a teacher as its tenant asked; TeacherNotFound, TeacherInUse."""
     teachers.lock(transaction.connection, teacher_id)
     forgotten = forget_locked_teacher(transaction, caller.tenant, teacher_id)
-    audit.note(transaction, caller, Act.DELETED, teacher_id)
+    audit_log.note(transaction, caller, Act.DELETED, teacher_id)
     return forgotten
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, false, or_, select, union
 
-from jobs import teachers
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -21,7 +20,8 @@ from jobs.db.mapping import change
 from jobs.ledger.queries import locked_row
 from jobs.lifecycle import deletion
 from jobs.models import TERMINAL
-from jobs.teachers import has_bytes, is_live, last_use
+from jobs.tenancy import teachers
+from jobs.tenancy.teachers import has_bytes, is_live, last_use
 
 BATCH = 500
 

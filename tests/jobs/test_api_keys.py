@@ -4,9 +4,9 @@ import re
 
 from sqlalchemy import text
 
-from jobs.api_keys import TOKEN, digest_of
 from jobs.identity import Caller, Scope
 from jobs.store import Store
+from jobs.tenancy.api_keys import TOKEN, digest_of
 
 READER = Caller("acme", 3, frozenset({Scope.JOBS_READ}))
 

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from jobs import audit
-from jobs.audit import Line
 from jobs.errors import InvalidTransition
 from jobs.identity import Caller
 from jobs.ledger.lineage import Origin
 from jobs.store import Store
+from jobs.tenancy import audit_log
+from jobs.tenancy.audit_log import Line
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_audit
 
@@ -65,7 +65,7 @@ def test_what_did_not_take_place_leaves_no_line(store: Store, monkeypatch: pytes
     before = list(store.trail.read())
     with pytest.raises(InvalidTransition):
         store.delete(job.id)
-    monkeypatch.setattr(audit, "insert", lambda _table: 1 / 0)  # neither the act without its line
+    monkeypatch.setattr(audit_log, "insert", lambda _table: 1 / 0)  # neither the act without its line
     with pytest.raises(ZeroDivisionError):
         store.request_cancel(job.id)
     monkeypatch.undo()
@@ -76,7 +76,7 @@ def test_what_did_not_take_place_leaves_no_line(store: Store, monkeypatch: pytes
 def test_lines_are_found_by_tenant_object_and_time_on_any_number_of_pages(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "PAGE", 2)
+    monkeypatch.setattr(audit_log, "PAGE", 2)
     for number in range(5):
         store.of(Caller("a" if number % 2 else "b")).note_download(f"job-{number}", "report.json")
     assert {told(line)[2:] for line in store.trail.read()} == {("report.json", "begun")}

@@ -8,7 +8,6 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select
 
-from jobs.audit import Act
 from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import CheckpointExpired, TeacherNotFound
@@ -20,6 +19,7 @@ from jobs.lifecycle.retention import Unused
 from jobs.models import ArtifactRef, Job, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.tenancy.audit_log import Act
 from jobs.tenant_store import Belongings
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_end, age_teacher

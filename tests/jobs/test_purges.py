@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import Connection, select
 from sqlalchemy import delete as delete_rows
 
-from jobs.audit import Act
 from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
@@ -19,6 +18,7 @@ from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
 from jobs.quota_limits import Quota
 from jobs.settings import Settings
 from jobs.store import Store
+from jobs.tenancy.audit_log import Act
 from jobs.tenant_store import Belongings
 from tests.builders import job_spec, teacher_ref
 

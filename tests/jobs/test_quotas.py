@@ -13,9 +13,9 @@ from jobs.identity import Caller
 from jobs.ledger.lineage import Origin
 from jobs.models import JobError, JobState
 from jobs.quota_limits import Quota, Quotas
-from jobs.quotas import Use
 from jobs.settings import Settings
 from jobs.store import Store, open_store
+from jobs.tenancy.quotas import Use
 from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
 from tests.jobs.clockwork import age_claim, end_day, expire_lease, use_up
 from tests.jobs.test_concurrency import together

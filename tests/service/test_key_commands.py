@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.api_keys import TOKEN
 from jobs.settings import Settings
 from jobs.store import open_store
+from jobs.tenancy.api_keys import TOKEN
 from service import cli
 from service.cli import Exit
 from service.client import DfkdClient

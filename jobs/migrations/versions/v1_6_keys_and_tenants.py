@@ -10,7 +10,7 @@ down_revision = "1_5"
 
 
 def upgrade() -> None:
-    """Teachers that are there already belong to the one tenant there was; `jobs.teachers` sees to those that an older
+    """Teachers that are there already belong to the one tenant there was; `jobs.tenancy.teachers` sees to those that an older
     service still puts in.
     """
     op.create_table(

@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_, func, or_, select, union
 
-from jobs import usage
 from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS, elapsed_seconds, now, today
 from jobs.errors import Overtaken, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
 from jobs.models import JobState
 from jobs.quota_limits import UNLIMITED, Quota, Quotas
-from jobs.teachers import is_live
+from jobs.tenancy import usage
+from jobs.tenancy.teachers import is_live
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
 """What counts as queued: otherwise a tenant could pause, submit more, and resume."""

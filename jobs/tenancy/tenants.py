@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from sqlalchemy import select, union
 
-from jobs import quotas
 from jobs.db import tables
 from jobs.db.database import Database, Transaction, dialect_insert
 from jobs.quota_limits import Quota, Quotas
-from jobs.quotas import Use
+from jobs.tenancy import quotas
+from jobs.tenancy.quotas import Use
 
 _tenants = tables.tenants
 

@@ -1,0 +1,1 @@
+"""Tenants: their keys, teachers, quotas, usage and the audit log."""
