@@ -17,15 +17,15 @@ from jobs.store import Store, open_store
 from service import openapi, problem_json
 from service.dependencies import Desk
 from service.gate import Gate
-from service.housekeeping import keep_house
-from service.keyring import KeyRing
+from service.key_cache import KeyRing
 from service.metrics import Measured, watch_loop
 from service.rate_limits import RateLimits
+from service.read_batcher import Together
 from service.request_ids import RequestIds
 from service.request_lines import RequestLines
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
-from service.stopping import told_of_stop
-from service.together import Together
+from service.shutdown import told_of_stop
+from service.sweeper import keep_house
 from service.unread import Unread
 
 log = logging.getLogger(__name__)

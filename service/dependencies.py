@@ -20,8 +20,8 @@ from jobs.models import Standing
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.tenant_store import Belongings
-from service.keyring import KeyRing
-from service.together import Together
+from service.key_cache import KeyRing
+from service.read_batcher import Together
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

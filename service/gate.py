@@ -19,7 +19,7 @@ from jobs.log_context import about
 from jobs.settings import Settings
 from service.bodies import check_headers
 from service.errors import FrontDeskError, InsufficientScope, Unauthenticated
-from service.keyring import KeyRing
+from service.key_cache import KeyRing
 from service.problem_json import answered
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")

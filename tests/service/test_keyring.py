@@ -13,8 +13,8 @@ from jobs.errors import LedgerUnavailable
 from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from service import keyring
-from service.keyring import KeyRing
+from service import key_cache
+from service.key_cache import KeyRing
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ def test_a_thousand_requests_cost_one_look_at_the_ledger(ledger: Store) -> None:
 
 
 def test_made_up_keys_cost_no_more(ledger: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "STRANGE_SECONDS", 60.0)
+    monkeypatch.setattr(key_cache, "STRANGE_SECONDS", 60.0)
     ledger.api_keys.create(Caller())
 
     async def act() -> None:
@@ -100,7 +100,7 @@ def test_many_at_once_share_one_look(ledger: Store) -> None:
 
 
 def test_a_key_that_was_made_just_now_is_looked_for(ledger: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyring, "STRANGE_SECONDS", 0.0)
+    monkeypatch.setattr(key_cache, "STRANGE_SECONDS", 0.0)
 
     async def act() -> None:
         ring = KeyRing(ledger.api_keys)
@@ -125,8 +125,8 @@ def test_a_revoked_key_is_refused_as_soon_as_the_ledger_is_asked_again(
         assert caller is not None
         ledger.api_keys.revoke(made.id)
         assert await ring.still_valid(caller)
-        monkeypatch.setattr(keyring, "FRESH_SECONDS", 0.0)
-        monkeypatch.setattr(keyring, "PATIENCE_SECONDS", 30.0)
+        monkeypatch.setattr(key_cache, "FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(key_cache, "PATIENCE_SECONDS", 30.0)
         assert await ring.caller(key.encode()) is None
         assert not await ring.still_valid(caller)
 
@@ -148,23 +148,23 @@ def test_a_key_expires_without_another_look(ledger: Store) -> None:
 def test_without_the_ledger_what_was_known_counts_for_a_while(
     ledger: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, logger=keyring.log.name)  # whatever other tests' libraries have done to logging
-    monkeypatch.setattr(keyring.log, "disabled", False)
+    caplog.set_level(logging.WARNING, logger=key_cache.log.name)  # whatever other tests' libraries have done to logging
+    monkeypatch.setattr(key_cache.log, "disabled", False)
     _, key = ledger.api_keys.create(Caller())
 
     async def act() -> None:
         ring = KeyRing(ledger.api_keys)
         assert await ring.caller(key.encode()) is not None
-        monkeypatch.setattr(keyring, "FRESH_SECONDS", 0.0)
+        monkeypatch.setattr(key_cache, "FRESH_SECONDS", 0.0)
         with away(ledger):
             assert await ring.caller(key.encode()) is not None
-            monkeypatch.setattr(keyring, "KEPT_SECONDS", 0.0)
+            monkeypatch.setattr(key_cache, "KEPT_SECONDS", 0.0)
             with pytest.raises(LedgerUnavailable):
                 await ring.caller(key.encode())
             with pytest.raises(LedgerUnavailable):
                 await KeyRing(ledger.api_keys).caller(key.encode())
-        monkeypatch.setattr(keyring, "KEPT_SECONDS", 45.0)
-        monkeypatch.setattr(keyring, "PATIENCE_SECONDS", 30.0)
+        monkeypatch.setattr(key_cache, "KEPT_SECONDS", 45.0)
+        monkeypatch.setattr(key_cache, "PATIENCE_SECONDS", 30.0)
         assert await ring.caller(key.encode()) is not None
 
     run(act)

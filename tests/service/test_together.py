@@ -14,7 +14,7 @@ from jobs.errors import JobNotFound, LedgerUnavailable
 from jobs.identity import DEFAULT_TENANT
 from jobs.models import Standing
 from jobs.store import Store
-from service.together import Together
+from service.read_batcher import Together
 from tests.builders import submit, submit_for
 
 
