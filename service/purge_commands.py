@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
+from dfkd.cli import display
+from dfkd.cli.options import DEFAULT_URL, AsJson, Url
 from jobs.digests import is_digest
-from service import display
 from service.client import DfkdClient
-from service.command_options import DEFAULT_URL, AsJson, Url
 
 out = display.console(stderr=False)
 

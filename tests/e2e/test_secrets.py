@@ -45,7 +45,7 @@ class Talkative:
 
     def dfkd(self, *words: str, **environment: str) -> str:
         """What a command prints; its log is kept apart from it."""
-        command = [sys.executable, "-c", TALKATIVE, "service.cli", *words]
+        command = [sys.executable, "-c", TALKATIVE, "dfkd.cli.main", *words]
         with self._log.open("ab") as log:
             ended = subprocess.run(
                 command, env={**self._environment, **environment}, stdout=subprocess.PIPE, stderr=log, check=True

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from dfkd.cli import main
+from dfkd.cli.display import Follower, duration, size
+from dfkd.cli.main import Exit
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
-from service import cli, examples
-from service.cli import Exit
-from service.display import Follower, duration, size
+from service import examples
 from service.views import JobView
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
@@ -46,7 +47,7 @@ def run(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         monkeypatch.setenv("DFKD_URL", url)
         monkeypatch.setattr(sys, "argv", ["dfkd", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return Ran(int(ended.value.code or 0), said.out, said.err)
 
@@ -317,7 +318,7 @@ def test_an_unknown_job_is_refused(run: Run) -> None:
 
 def test_ctrl_c_leaves_the_job_running(service: Service, queued: str) -> None:
     claim(service, queued)
-    command = [sys.executable, "-m", "service.cli", "wait", queued, "--url", service.url]
+    command = [sys.executable, "-m", "dfkd.cli.main", "wait", queued, "--url", service.url]
     # Jobs that a script starts in the background ignore Ctrl-C, and so do all their children.
     heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

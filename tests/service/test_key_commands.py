@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dfkd.cli import main
+from dfkd.cli.main import Exit
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.tenancy.api_keys import TOKEN
-from service import cli
-from service.cli import Exit
 from service.client import DfkdClient
 from service.exposure import CannotStart, check_address
 from tests.service.guarded import Guarded
@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         monkeypatch.setenv("DFKD_DATA_DIR", str(tmp_path / "data"))
         monkeypatch.setattr(sys, "argv", ["dfkd", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dfkd.cli import main
+from dfkd.cli.main import Exit
 from jobs.db.database import Database
 from jobs.db.schema_versions import BASELINE, Revisions
-from service import cli
-from service.cli import Exit
 
 Run = Callable[..., tuple[int, str, str]]
 HEAD = Revisions().head
@@ -24,7 +24,7 @@ def run(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         monkeypatch.setenv("DFKD_DATABASE_URL", database_url)
         monkeypatch.setattr(sys, "argv", ["dfkd", "db", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out, said.err
 
@@ -60,7 +60,7 @@ def test_a_database_that_does_not_answer_is_unreachable(monkeypatch: pytest.Monk
     monkeypatch.setenv("DFKD_DATABASE_URL", "postgresql+psycopg://dfkd@/postgres?host=/nonexistent")
     monkeypatch.setattr(sys, "argv", ["dfkd", "db", "current"])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == Exit.UNREACHABLE
 
 

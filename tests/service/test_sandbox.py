@@ -48,7 +48,7 @@ def test_the_kind_of_box_is_told(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "worker"], ["-m", "service.cli", "up", "--port", "0"]], ids=["worker", "up"]
+    "command", [["-m", "worker"], ["-m", "dfkd.cli.main", "up", "--port", "0"]], ids=["worker", "up"]
 )
 def test_nothing_that_reads_teachers_starts(command: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, **WITHOUT, "DFKD_DATA_DIR": str(tmp_path / "data")}

@@ -54,7 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dfkd(place: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
     """`dfkd export-teacher` in that directory."""
     return subprocess.run(
-        [sys.executable, "-m", "service.cli", "export-teacher", *arguments],
+        [sys.executable, "-m", "dfkd.cli.main", "export-teacher", *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [path, str(ROOT)]))},
         capture_output=True,

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from dfkd.cli import main
+from dfkd.cli.main import Exit
 from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from service import cli
-from service.cli import Exit
 from tests.builders import submit_for
 
 Run = Callable[..., tuple[int, list[Any], str]]
@@ -33,7 +33,7 @@ def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
     def run(*words: str) -> tuple[int, list[Any], str]:
         monkeypatch.setattr(sys, "argv", ["dfkd", *words, "--data-dir", str(tmp_path)])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         said = capsys.readouterr()
         return int(ended.value.code or 0), [json.loads(line) for line in said.out.splitlines()], said.err
 

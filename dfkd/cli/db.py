@@ -4,9 +4,9 @@ from contextlib import closing
 
 import typer
 
+from dfkd.cli import display
+from dfkd.cli.options import DataDir
 from jobs.settings import settings_from_environment
-from service import display
-from service.command_options import DataDir
 
 app = typer.Typer(help="The tables of the ledger: their revision, and the way to the newest.", no_args_is_help=True)
 out = display.console(stderr=False)

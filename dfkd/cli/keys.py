@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from dfkd.cli import display
+from dfkd.cli.options import AsJson, DataDir, check_tenant, opened_ledger
 from dfkd_core.spec.overrides import BadOption
 from jobs.db.db_time import DAY_SECONDS
 from jobs.identity import DEFAULT_TENANT, Caller, Scope
 from jobs.tenancy.api_keys import ApiKey
-from service import display
-from service.command_options import AsJson, DataDir, check_tenant, opened_ledger
 
 MAX_NAME_CHARACTERS = 64
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dfkd.cli import display
+from dfkd.cli.options import DataDir, check_tenant, opened_ledger
 from dfkd_core.spec.overrides import BadOption
 from jobs.quota_limits import Quota
-from service import display
-from service.command_options import DataDir, check_tenant, opened_ledger
 
 LARGEST_LIMIT = 2**53
 

@@ -13,6 +13,8 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import TypeAdapter
 
+from dfkd.cli import db, display, export_teacher, keys, tenants
+from dfkd.cli.options import DEFAULT_URL, AsJson, Url
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
 from jobs.db.db_time import DAY_SECONDS
@@ -22,9 +24,8 @@ from jobs.files.artifacts import open_artifacts
 from jobs.garbage_collector import clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
-from service import display, key_commands, ledger_commands, purge_commands, teacher_commands, tenant_commands
+from service import purge_commands
 from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
-from service.command_options import DEFAULT_URL, AsJson, Url
 from service.teacher_options import told_of_teacher
 from service.views import JobList, JobView, StudentsFor, StudentView
 
@@ -50,12 +51,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(ledger_commands.app, name="db")
-app.add_typer(key_commands.app, name="keys")
-app.add_typer(tenant_commands.app, name="tenants")
-app.command()(tenant_commands.audit)
+app.add_typer(db.app, name="db")
+app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.command()(tenants.audit)
 app.command()(purge_commands.delete)
-app.command()(teacher_commands.export_teacher)
+app.command()(export_teacher.export_teacher)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
@@ -286,7 +287,7 @@ def inspect(
 
     Needs no service. Exit code 4 where the teacher would be refused.
     """
-    from service.examination import examine, show_examination
+    from dfkd.cli.inspect_teacher import examine, show_examination
 
     found = examine(teacher, told_of_teacher(architecture, shape, assign or []))
     if as_json:

@@ -14,12 +14,12 @@ from typing import Any
 from pydantic import BaseModel, Field
 from rich.console import Console
 
+from dfkd.cli.display import show_complaint, size
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.inspection.suitability import Suitability, suitability
 from dfkd_core.report import TeacherDepth
 from dfkd_core.spec.config import TeacherSpec
-from service.display import show_complaint, size
 
 NEEDED = ("torch", "onnxruntime")
 

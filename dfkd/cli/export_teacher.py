@@ -14,11 +14,11 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from dfkd.cli import display
+from dfkd.cli.options import AsJson
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.spec import overrides
-from service import display
-from service.command_options import AsJson
 
 EXPORT_REFUSED = 4
 WORKER_EXTRA = "pip install 'dfkd[worker]', or install torch, onnxruntime and onnxscript beside it."
