@@ -42,8 +42,8 @@ from sqlalchemy import create_engine, func, insert, select
 from benchmarks.hardware import describe_hardware
 from benchmarks.large_teacher import large_teacher
 from benchmarks.load import Answers, Asked, ask, poll
+from dfkd.client import DfkdClient
 from jobs.db import tables
-from service.client import DfkdClient
 from tests.e2e.service import JOB_SECONDS, spec, stop
 from tests.e2e.teacher import write_teacher
 from tests.servers import Redis, running_postgres, running_redis

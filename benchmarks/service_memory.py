@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from benchmarks.datasets import NORMALISATIONS
 from benchmarks.hardware import describe_hardware
 from benchmarks.teachers import load_demonstration_teacher
-from service.client import DfkdClient, Unreachable
+from dfkd.client import DfkdClient, Unreachable
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SAMPLE_SECONDS = 0.1

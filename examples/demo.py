@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dfkd.cli.display import Follower, show_outcome
+from dfkd.client import DfkdClient, Unreachable
 from dfkd_core.output.evaluate import latency, open_session
 from dfkd_core.sandbox.process_tuning import ensure_tuned
-from service.client import DfkdClient, Unreachable
 
 LARGEST_LOSS = 0.03  # of accuracy, teacher to student
 LEAST_TEACHER = 0.97

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import uvicorn
 
+from dfkd import credentials
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import ADVICE, find_box
 from jobs.log_context import log_to_stderr
 from jobs.settings import Settings
-from service import credentials
 from service.app import create_app
 from service.children import Child, Children
 from service.exposure import CannotStart, check_address

@@ -6,8 +6,8 @@ import typer
 
 from dfkd.cli import display
 from dfkd.cli.options import DEFAULT_URL, AsJson, Url
+from dfkd.client import DfkdClient
 from jobs.digests import is_digest
-from service.client import DfkdClient
 
 out = display.console(stderr=False)
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 
 from dfkd.cli import db, display, export_teacher, keys, tenants
 from dfkd.cli.options import DEFAULT_URL, AsJson, Url
+from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
 from jobs.db.db_time import DAY_SECONDS
@@ -25,7 +26,6 @@ from jobs.garbage_collector import clean
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import purge_commands
-from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.teacher_options import told_of_teacher
 from service.views import JobList, JobView, StudentsFor, StudentView
 

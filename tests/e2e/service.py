@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from service.client import DfkdClient
+from dfkd.client import DfkdClient
 from service.views import JobView
 from tests.boxes import holds_a_box
 from tests.e2e.teacher import NUM_CLASSES
@@ -167,7 +167,7 @@ def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
         line = process.stdout.readline().decode()
         assert line.startswith("dfkd is ready at "), line
         service = Service([process], line.split()[4], data_dir)
-        with service.client:
+        with dfkd.client:
             yield service
     finally:
         stop(process)
@@ -192,8 +192,8 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
         url = f"http://127.0.0.1:{port.getsockname()[1]}"  # taken all the time: nobody else can get it before the API
     service = Service(processes, url, data_dir)
     try:
-        with service.client:
-            service.client.jobs()  # waits for the API
+        with dfkd.client:
+            dfkd.client.jobs()  # waits for the API
             yield service
     finally:
         for process in reversed(service.roots):

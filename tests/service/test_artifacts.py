@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from dfkd.client import DfkdClient, Refused
 from jobs.garbage_collector import clean
-from service.client import DfkdClient, Refused
 from tests.servers import BUCKET
 from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service
 from tests.stored import overwrite

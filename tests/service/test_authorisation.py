@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from dfkd.client import DfkdClient, Refused
 from jobs.identity import Caller
 from jobs.models import ArtifactRef, BestStudent
-from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
 from tests.service.guarded import Guarded, told

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from jobs.models import Progress
 from jobs.quota_limits import Quota
-from service.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from service.views import JobView
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, running_service

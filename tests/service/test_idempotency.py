@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.client import DfkdClient, Refused
+from dfkd.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC
 from tests.service.harness import (

@@ -12,10 +12,10 @@ import pytest
 
 from dfkd.cli import main
 from dfkd.cli.main import Exit
+from dfkd.client import DfkdClient
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.tenancy.api_keys import TOKEN
-from service.client import DfkdClient
 from service.exposure import CannotStart, check_address
 from tests.service.guarded import Guarded
 

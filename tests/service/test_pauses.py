@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from service.client import DfkdClient
+from dfkd.client import DfkdClient
 from tests.service.harness import Finished, Service, problem_of
 
 

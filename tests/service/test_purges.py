@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from dfkd.client import DfkdClient, Refused
 from jobs.garbage_collector import clean
-from service.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Holdings, Service, holdings, problem_of, running_service

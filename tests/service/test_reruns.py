@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
+from dfkd.client import DfkdClient
 from jobs.models import Progress
-from service.client import DfkdClient
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service, holdings, problem_of

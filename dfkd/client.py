@@ -26,8 +26,8 @@ from urllib.parse import quote
 
 import httpx
 
-from service.credentials import bearer
-from service.outgoing import CHUNK_BYTES, chunks, framed, multipart_frame
+from dfkd.credentials import bearer
+from dfkd.multipart_encoder import CHUNK_BYTES, chunks, framed, multipart_frame
 from service.purges import PurgeView
 from service.views import (
     ArtifactList,
