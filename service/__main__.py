@@ -10,7 +10,7 @@ from jobs.errors import LedgerError
 from jobs.log_context import log_to_stderr
 from jobs.settings import settings_from_environment
 from service.app import create_app
-from service.exposure import CannotStart, check_address
+from service.embedded.bind_check import CannotStart, check_address
 from service.http1 import Protocol
 
 CLOSE_SECONDS = 10

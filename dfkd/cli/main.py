@@ -75,9 +75,9 @@ def up(
     data_dir: Annotated[Path | None, typer.Option(help="Where everything is kept.")] = None,
 ) -> None:
     """Start the whole service: API, worker and a private Redis. Ctrl-C stops it."""
-    from service import embedded
+    from service.embedded import up
 
-    embedded.up(settings_from_environment(data_dir), host, port)
+    up.up(settings_from_environment(data_dir), host, port)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.embedded import redis_binary
+from service.embedded.up import redis_binary
 
 
 @pytest.mark.parametrize("name", ["redis-server", "valkey-server"])

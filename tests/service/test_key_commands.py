@@ -16,7 +16,7 @@ from dfkd.client import DfkdClient
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.tenancy.api_keys import TOKEN
-from service.exposure import CannotStart, check_address
+from service.embedded.bind_check import CannotStart, check_address
 from tests.service.guarded import Guarded
 
 Run = Callable[..., tuple[int, str, str]]

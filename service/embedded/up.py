@@ -24,8 +24,8 @@ from dfkd_core.sandbox.detect import ADVICE, find_box
 from jobs.log_context import log_to_stderr
 from jobs.settings import Settings
 from service.app import create_app
-from service.children import Child, Children
-from service.exposure import CannotStart, check_address
+from service.embedded.bind_check import CannotStart, check_address
+from service.embedded.process_supervisor import Child, Children
 from service.http1 import Protocol
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""`dfkd up`: API, worker and a private Redis of one machine, started and supervised by one command."""
