@@ -5,10 +5,10 @@ from functools import partial
 from anyio import to_thread
 from fastapi import Request
 
-from service.bodies import FRAMING_BYTES
 from service.dependencies import Desk
-from service.idempotency import Exchange
-from service.uploads import declared_sha256
+from service.intake.bodies import FRAMING_BYTES
+from service.intake.idempotency import Exchange
+from service.intake.uploads import declared_sha256
 
 
 async def admit(request: Request, desk: Desk, exchange: Exchange) -> None:

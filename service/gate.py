@@ -17,8 +17,8 @@ from jobs.identity import EVERYBODY, Caller
 from jobs.identity import Scope as KeyScope
 from jobs.log_context import about
 from jobs.settings import Settings
-from service.bodies import check_headers
 from service.errors import FrontDeskError, InsufficientScope, Unauthenticated
+from service.intake.bodies import check_headers
 from service.key_cache import KeyRing
 from service.problem_json import answered
 

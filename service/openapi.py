@@ -11,10 +11,10 @@ from jobs.identity import Scope
 from jobs.models import JobSpec
 from service.examples import NAMED
 from service.gate import scope_for
+from service.intake.spec_parsing import JobRequest
 from service.problem_json import MEDIA_TYPE
 from service.problems import BY_CODE, Row
 from service.schemas import untag
-from service.specs import JobRequest
 from service.views import Problem
 
 Document = dict[str, Any]  # Any: JSON

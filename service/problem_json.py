@@ -15,7 +15,7 @@ from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quota_limits import Quota
 from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
-from service.json_front import MAX_ERRORS
+from service.intake.strict_json import MAX_ERRORS
 from service.problems import BY_CODE, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"

@@ -6,7 +6,7 @@ from fastapi import APIRouter, BackgroundTasks, Response
 
 from jobs.broker import ring
 from service.dependencies import JobId, OurDesk
-from service.idempotency import OurExchange
+from service.intake.idempotency import OurExchange
 from service.openapi import KEY_REFUSALS, problems
 from service.replies import job_reply
 from service.views import JobView

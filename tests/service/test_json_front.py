@@ -5,7 +5,7 @@ import time
 import pytest
 
 from service.errors import FrontDeskError, MalformedJson, PayloadTooLarge, ValidationFailed
-from service.json_front import MAX_DEPTH, MAX_ERRORS, read_json_object
+from service.intake.strict_json import MAX_DEPTH, MAX_ERRORS, read_json_object
 
 MAX_BYTES = 64 * 1024
 

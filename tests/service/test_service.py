@@ -18,9 +18,9 @@ from jobs.errors import LedgerError
 from jobs.models import JobSpec
 from service import examples
 from service.errors import FrontDeskError
+from service.intake.spec_parsing import JobRequest
 from service.problems import BY_CODE, TABLE, row_for
 from service.purges import PurgeView
-from service.specs import JobRequest
 from service.views import EventPage, JobView, Menu, TeacherView
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Service, eventually, post_parts, problem_of, running_service, spec_text

@@ -8,8 +8,8 @@ import pytest
 from dfkd_core.errors import StudentError
 from jobs.models import JobSpec
 from service.errors import ValidationFailed
-from service.json_front import MAX_ERRORS
-from service.specs import read_request, read_spec
+from service.intake.spec_parsing import read_request, read_spec
+from service.intake.strict_json import MAX_ERRORS
 
 STUDENT = {"student": {"architecture": "lenet5_half"}}
 

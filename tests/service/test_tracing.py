@@ -11,7 +11,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from service.tracing import traceparent_of
+from service.intake.trace_context import traceparent_of
 from tests.service.conftest import SPEC
 from tests.service.harness import ROOT, eventually, multipart, post_parts, spec_text
 

@@ -13,7 +13,7 @@ from dfkd_core.spec.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import JobSpec, Sha256
 from service.errors import FieldError, ValidationFailed
-from service.json_front import MAX_ERRORS, read_json_object
+from service.intake.strict_json import MAX_ERRORS, read_json_object
 
 M = TypeVar("M", bound=BaseModel)
 

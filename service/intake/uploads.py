@@ -14,7 +14,6 @@ from jobs.files.artifacts import ArtifactStore
 from jobs.files.upload import Upload
 from jobs.models import JobSpec
 from jobs.settings import Settings
-from service import bodies
 from service.errors import (
     DigestMismatch,
     FieldError,
@@ -23,8 +22,9 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.multipart import MultipartReader, boundary_of
-from service.specs import read_spec
+from service.intake import bodies
+from service.intake.multipart import MultipartReader, boundary_of
+from service.intake.spec_parsing import read_spec
 
 
 @dataclass(slots=True)

@@ -20,8 +20,8 @@ from jobs.lifecycle.idempotency import Receipt
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWarning, Standing, TeacherRef
 from service.dependencies import Desk
-from service.inspections import Facts, cost_limits, facts, inspect, recalled
-from service.uploads import ReceivedTeacher, Submission
+from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
+from service.intake.uploads import ReceivedTeacher, Submission
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dfkd_core.spec.config import Budget
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import Job, JobSpec
 from service.errors import FieldError, ValidationFailed
-from service.json_front import MAX_ERRORS, read_json_object
-from service.specs import validate
+from service.intake.spec_parsing import validate
+from service.intake.strict_json import MAX_ERRORS, read_json_object
 
 Json = dict[str, Any]  # Any: JSON
 

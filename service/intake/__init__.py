@@ -1,0 +1,1 @@
+"""What comes in: bodies, uploads, strict JSON, the spec, inspection, idempotency and the submission of a job."""
