@@ -11,7 +11,7 @@ from jobs.log_context import log_to_stderr
 from jobs.settings import settings_from_environment
 from service.app import create_app
 from service.embedded.bind_check import CannotStart, check_address
-from service.http1 import Protocol
+from service.middleware.h11_protocol import Protocol
 
 CLOSE_SECONDS = 10
 

@@ -16,17 +16,17 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import openapi, problem_json
 from service.dependencies import Desk
-from service.gate import Gate
 from service.key_cache import KeyRing
-from service.metrics import Measured, watch_loop
-from service.rate_limits import RateLimits
+from service.middleware.authentication import Gate
+from service.middleware.early_response import Unread
+from service.middleware.header_checks import RequestLines
+from service.middleware.metrics import Measured, watch_loop
+from service.middleware.rate_limits import RateLimits
+from service.middleware.request_ids import RequestIds
 from service.read_batcher import Together
-from service.request_ids import RequestIds
-from service.request_lines import RequestLines
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.shutdown import told_of_stop
 from service.sweeper import keep_house
-from service.unread import Unread
 
 log = logging.getLogger(__name__)
 

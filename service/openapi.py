@@ -10,8 +10,8 @@ from pydantic.json_schema import models_json_schema
 from jobs.identity import Scope
 from jobs.models import JobSpec
 from service.examples import NAMED
-from service.gate import scope_for
 from service.intake.spec_parsing import JobRequest
+from service.middleware.authentication import scope_for
 from service.problem_json import MEDIA_TYPE
 from service.problems import BY_CODE, Row
 from service.schemas import untag

@@ -54,7 +54,7 @@ def request_id_of(request: Request) -> str:
 
 def answered(request: Request, error: Exception) -> Response:
     """The reply to this request, which ended in `error`."""
-    request.state.problem = row_for(error).code  # for `service.metrics`
+    request.state.problem = row_for(error).code  # for `service.middleware.metrics`
     return problem_response(error, request_id=request_id_of(request))
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from jobs.metrics import REGISTRY
 from jobs.settings import Settings
 from jobs.store import Store
-from service.metrics import LedgerCollector
+from service.middleware.metrics import LedgerCollector
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -7,7 +7,7 @@ from contextlib import closing
 from dfkd_core.errors import DfkdError
 from jobs.settings import Settings
 from jobs.store import open_store
-from service.gate import is_loopback
+from service.middleware.authentication import is_loopback
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from jobs.settings import Settings
 from service.app import create_app
 from service.embedded.bind_check import CannotStart, check_address
 from service.embedded.process_supervisor import Child, Children
-from service.http1 import Protocol
+from service.middleware.h11_protocol import Protocol
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def limit_for(request: Request, settings: Settings) -> int:
 
 
 def check_headers(request: Request, settings: Settings) -> None:
-    """Refuse by the headers alone, before a byte of the body is read. For `service.gate`."""
+    """Refuse by the headers alone, before a byte of the body is read. For `service.middleware.authentication`."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without a content encoding.")
     declared = request.headers.get("content-length", "0")

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Response
 from starlette.responses import PlainTextResponse
 
-from service import metrics
 from service.dependencies import OurDesk
+from service.middleware import metrics
 
 router = APIRouter(tags=["service"])
 

@@ -86,7 +86,7 @@ class Deployment:
         """Until it answers; the first start uploads the teacher."""
         descriptor = self._listener.fileno()
         command = [*wrapper, sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app"]
-        command += ["--http", "service.http1:Protocol"]
+        command += ["--http", "service.middleware.h11_protocol:Protocol"]
         command += ["--fd", str(descriptor), "--log-level", "warning", "--timeout-graceful-shutdown", "5"]
         with self.log_path.open("ab") as log:
             self.api = subprocess.Popen(

@@ -184,7 +184,7 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log, socket.create_server(("127.0.0.1", 0)) as port:
         api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(port.fileno())]
-        api += ["--http", "service.http1:Protocol"]
+        api += ["--http", "service.middleware.h11_protocol:Protocol"]
         processes = [
             subprocess.Popen(api, env=settings, stdout=log, stderr=log, pass_fds=[port.fileno()]),
             start_worker(worker_dir or data_dir, **environment),

@@ -83,7 +83,7 @@ def start_server(listener: socket.socket, data_dir: Path, variables: Mapping[str
             [
                 *command,
                 "--http",
-                "service.http1:Protocol",
+                "service.middleware.h11_protocol:Protocol",
                 "--log-level",
                 "warning",
                 "--timeout-graceful-shutdown",

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from jobs.identity import Caller, Scope
 from jobs.settings import Settings
 from service.app import create_app
-from service.gate import is_loopback, scope_for
+from service.middleware.authentication import is_loopback, scope_for
 from tests.service.guarded import Guarded
 from tests.service.harness import eventually, problem_of, running_service
 

@@ -6,7 +6,7 @@ import socket
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.http1 import Protocol
+from service.middleware.h11_protocol import Protocol
 
 
 def test_small_answers_are_sent_at_once_on_a_socket_that_was_handed_over() -> None:

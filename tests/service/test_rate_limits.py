@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from jobs.identity import Caller
-from service.rate_limits import whose
+from service.middleware.rate_limits import whose
 from tests.servers import running_redis
 from tests.service.harness import Service, problem_of, running_service
 from tests.service.test_metrics import scraped, value

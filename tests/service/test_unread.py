@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from service.unread import LINGER_BYTES
+from service.middleware.early_response import LINGER_BYTES
 from tests.service.harness import Service, eventually, holdings, running_service
 
 ENDLESS_BYTES = 500 * 10**6

@@ -30,7 +30,7 @@ from jobs.identity import Caller
 from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
 from jobs.settings import Settings
 from service.errors import RateLimited
-from service.gate import turn_away
+from service.middleware.authentication import turn_away
 
 log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ class Connection(h11.Connection):
 
 
 class Protocol(H11Protocol):
-    """For `uvicorn.run(http=Protocol)`, or `--http service.http1:Protocol`."""
+    """For `uvicorn.run(http=Protocol)`, or `--http service.middleware.h11_protocol:Protocol`."""
 
     def __init__(self, config: Any, *arguments: Any, **options: Any) -> None:  # Any: those of uvicorn
         super().__init__(config, *arguments, **options)
