@@ -14,7 +14,7 @@ from jobs.broker import make_celery
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from service import openapi, problem_json
+from service import openapi
 from service.dependencies import Desk
 from service.key_cache import KeyRing
 from service.middleware.authentication import Gate
@@ -23,6 +23,7 @@ from service.middleware.header_checks import RequestLines
 from service.middleware.metrics import Measured, watch_loop
 from service.middleware.rate_limits import RateLimits
 from service.middleware.request_ids import RequestIds
+from service.problems import handlers
 from service.read_batcher import Together
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.shutdown import told_of_stop
@@ -59,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(RequestIds)
     app.add_middleware(Measured)
     app.add_middleware(Unread)
-    problem_json.install(app)
+    handlers.install(app)
     openapi.install(app)
     return app
 

@@ -2,7 +2,7 @@
 
 import re
 
-from service.errors import RangeNotSatisfiable
+from service.problems.errors import RangeNotSatisfiable
 
 _TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.IGNORECASE)

@@ -12,8 +12,8 @@ from jobs.models import JobSpec
 from service.examples import NAMED
 from service.intake.spec_parsing import JobRequest
 from service.middleware.authentication import scope_for
-from service.problem_json import MEDIA_TYPE
-from service.problems import BY_CODE, Row
+from service.problems.handlers import MEDIA_TYPE
+from service.problems.table import BY_CODE, Row
 from service.schemas import untag
 from service.views import Problem
 

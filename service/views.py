@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dfkd_core.inspection.suitability import Suitability, suitability
 from jobs.models import DEPTH, ArtifactRef, BestStudent, Event, Job, JobError, JobState, JobWarning, TeacherRef
 from service.intake.inspection_cache import inspection_of
-from service.problems import TABLE
+from service.problems.table import TABLE
 
 Json = dict[str, Any]  # Any: JSON values
 

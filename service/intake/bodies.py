@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 
 from jobs.settings import Settings
-from service.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
+from service.problems.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
 
 FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
 LEAST_BYTES = 1024  # in `idle_seconds`: a byte now and then would hold a connection for ever

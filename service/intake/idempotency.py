@@ -19,7 +19,7 @@ from fastapi import Depends, Header, Request, Response
 from jobs.errors import LedgerError
 from jobs.lifecycle.idempotency import Answer, Held, Receipt
 from service.dependencies import Desk, OurDesk
-from service.errors import FieldError, IdempotencyKeyReused, ValidationFailed
+from service.problems.errors import FieldError, IdempotencyKeyReused, ValidationFailed
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from service.errors import MalformedMultipart, UnsupportedMediaType
+from service.problems.errors import MalformedMultipart, UnsupportedMediaType
 
 MAX_PARTS = 8
 MAX_PART_HEADERS = 8

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfkd_core.spec.json_pointer import child_pointer
-from service.errors import FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
+from service.problems.errors import FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 32

@@ -14,7 +14,10 @@ from jobs.files.artifacts import ArtifactStore
 from jobs.files.upload import Upload
 from jobs.models import JobSpec
 from jobs.settings import Settings
-from service.errors import (
+from service.intake import bodies
+from service.intake.multipart import MultipartReader, boundary_of
+from service.intake.spec_parsing import read_spec
+from service.problems.errors import (
     DigestMismatch,
     FieldError,
     MissingPart,
@@ -22,9 +25,6 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.intake import bodies
-from service.intake.multipart import MultipartReader, boundary_of
-from service.intake.spec_parsing import read_spec
 
 
 @dataclass(slots=True)

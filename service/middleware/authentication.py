@@ -17,10 +17,10 @@ from jobs.identity import EVERYBODY, Caller
 from jobs.identity import Scope as KeyScope
 from jobs.log_context import about
 from jobs.settings import Settings
-from service.errors import FrontDeskError, InsufficientScope, Unauthenticated
 from service.intake.bodies import check_headers
 from service.key_cache import KeyRing
-from service.problem_json import answered
+from service.problems.errors import FrontDeskError, InsufficientScope, Unauthenticated
+from service.problems.handlers import answered
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}

@@ -6,8 +6,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.errors import BadRequest, FrontDeskError, HeadersTooLarge
-from service.problem_json import answered
+from service.problems.errors import BadRequest, FrontDeskError, HeadersTooLarge
+from service.problems.handlers import answered
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024  # names and values together

@@ -29,8 +29,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jobs.identity import Caller
 from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
 from jobs.settings import Settings
-from service.errors import RateLimited
 from service.middleware.authentication import turn_away
+from service.problems.errors import RateLimited
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs.log_context import about
-from service.problem_json import problem_response
-from service.problems import row_for
+from service.problems.handlers import problem_response
+from service.problems.table import row_for
 
 log = logging.getLogger(__name__)
 

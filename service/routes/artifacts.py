@@ -13,8 +13,8 @@ from jobs.models import ArtifactRef, Job, JobState
 from service import examples
 from service.conditional import byte_range, etag_matches
 from service.dependencies import Desk, JobId, OurDesk
-from service.errors import ArtifactExpired, ArtifactNotReady
 from service.openapi import problems
+from service.problems.errors import ArtifactExpired, ArtifactNotReady
 from service.replies import json_response, repr_digest, retry_after
 from service.views import ArtifactList, artifact_view
 

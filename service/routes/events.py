@@ -11,8 +11,8 @@ from starlette.responses import StreamingResponse
 
 from service import examples
 from service.dependencies import Desk, JobId, OurDesk
-from service.errors import FieldError, ValidationFailed
 from service.openapi import problems
+from service.problems.errors import FieldError, ValidationFailed
 from service.replies import json_response
 from service.views import EventPage, event_view
 

@@ -17,7 +17,6 @@ from service import examples
 from service.admission import admit
 from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
-from service.errors import FieldError, ValidationFailed
 from service.intake import bodies
 from service.intake.idempotency import Exchange, OurExchange
 from service.intake.spec_parsing import read_request
@@ -25,6 +24,7 @@ from service.intake.submit import accept_request, accept_submission
 from service.intake.trace_context import traceparent_of
 from service.intake.uploads import receive_submission
 from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.problems.errors import FieldError, ValidationFailed
 from service.purges import PurgeView, purge_view
 from service.replies import job_accepted, job_reply, job_response, json_response
 from service.views import JobList, JobView, job_view

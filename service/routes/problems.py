@@ -2,9 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from service.errors import NotFound
 from service.openapi import problems
-from service.problems import BY_CODE
+from service.problems.errors import NotFound
+from service.problems.table import BY_CODE
 from service.replies import json_response
 from service.views import ProblemKind
 

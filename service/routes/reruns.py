@@ -9,13 +9,13 @@ from jobs.ledger.lineage import Origin
 from jobs.models import Job
 from service import examples
 from service.dependencies import Desk, JobId, OurDesk
-from service.errors import UnsupportedMediaType
 from service.intake import bodies
 from service.intake.continuation import continued_spec, readable_spec
 from service.intake.idempotency import Exchange, OurExchange
 from service.intake.submit import accept_request
 from service.intake.trace_context import traceparent_of
 from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.problems.errors import UnsupportedMediaType
 from service.replies import job_accepted
 from service.views import JobView
 

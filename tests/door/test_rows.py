@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from service.problems import BY_CODE
+from service.problems.table import BY_CODE
 from tests.door.door import Door, Input, Reply
 from tests.door.inputs import INPUTS
 

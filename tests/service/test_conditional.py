@@ -3,7 +3,7 @@
 import pytest
 
 from service.conditional import byte_range, etag_matches
-from service.errors import RangeNotSatisfiable
+from service.problems.errors import RangeNotSatisfiable
 
 ETAG = '"abc"'
 

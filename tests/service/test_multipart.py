@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import FrontDeskError, MalformedMultipart, UnsupportedMediaType
 from service.intake.multipart import MAX_PART_HEADERS, MAX_PARTS, MultipartReader, boundary_of
+from service.problems.errors import FrontDeskError, MalformedMultipart, UnsupportedMediaType
 from tests.service.harness import BOUNDARY, multipart
 
 PARTS = [("spec", b'{"a": 1}'), ("teacher", b"\r\n--a-boundary-of-our\r\n--" + bytes(range(256)) * 3), ("empty", b"")]

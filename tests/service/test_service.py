@@ -17,9 +17,9 @@ from dfkd_core.options import MemoryName, MethodName
 from jobs.errors import LedgerError
 from jobs.models import JobSpec
 from service import examples
-from service.errors import FrontDeskError
 from service.intake.spec_parsing import JobRequest
-from service.problems import BY_CODE, TABLE, row_for
+from service.problems.errors import FrontDeskError
+from service.problems.table import BY_CODE, TABLE, row_for
 from service.purges import PurgeView
 from service.views import EventPage, JobView, Menu, TeacherView
 from tests.service.conftest import SPEC, claim

@@ -7,9 +7,9 @@ import pytest
 
 from dfkd_core.errors import StudentError
 from jobs.models import JobSpec
-from service.errors import ValidationFailed
 from service.intake.spec_parsing import read_request, read_spec
 from service.intake.strict_json import MAX_ERRORS
+from service.problems.errors import ValidationFailed
 
 STUDENT = {"student": {"architecture": "lenet5_half"}}
 

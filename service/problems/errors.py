@@ -1,4 +1,4 @@
-"""What can go wrong at the front desk. The codes and statuses are in `service.problems`, in one table.
+"""What can go wrong at the front desk. The codes and statuses are in `service.problems.table`, in one table.
 
 FrontDeskError
 ├── Unauthenticated        no key, or none that is valid

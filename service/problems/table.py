@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from dfkd_core.errors import DfkdError
 from jobs import errors as ledger
-from service import errors as desk
+from service.problems import errors as desk
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dfkd_core.errors import DfkdError, OperatorUnsupported
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quota_limits import Quota
-from service.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
 from service.intake.strict_json import MAX_ERRORS
-from service.problems import BY_CODE, Row, row_for
+from service.problems.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
+from service.problems.table import BY_CODE, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
