@@ -14,7 +14,6 @@ from jobs.broker import make_celery
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from service import openapi
 from service.dependencies import Desk
 from service.key_cache import KeyRing
 from service.middleware.authentication import Gate
@@ -25,6 +24,7 @@ from service.middleware.rate_limits import RateLimits
 from service.middleware.request_ids import RequestIds
 from service.problems import handlers
 from service.read_batcher import Together
+from service.representation import openapi
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
 from service.shutdown import told_of_stop
 from service.sweeper import keep_house

@@ -261,7 +261,7 @@ def students(
     as_json: AsJson = False,
 ) -> None:
     """List the students with their parameters and multiply-adds for one input. Needs no service."""
-    from service.menu import students as sized
+    from service.representation.menu import students as sized
 
     channels, height, columns = overrides.shape(input_)
     entries = sized(

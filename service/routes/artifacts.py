@@ -10,12 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from jobs.errors import ArtifactLost, ArtifactNotFound
 from jobs.models import ArtifactRef, Job, JobState
-from service import examples
-from service.conditional import byte_range, etag_matches
 from service.dependencies import Desk, JobId, OurDesk
-from service.openapi import problems
 from service.problems.errors import ArtifactExpired, ArtifactNotReady
-from service.replies import json_response, repr_digest, retry_after
+from service.representation import examples
+from service.representation.http_conditional import byte_range, etag_matches
+from service.representation.openapi import problems
+from service.representation.responses import json_response, repr_digest, retry_after
 from service.views import ArtifactList, artifact_view
 
 log = logging.getLogger(__name__)

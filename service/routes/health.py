@@ -13,7 +13,7 @@ from jobs.broker import broker_answers
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
 from service.dependencies import Desk, OurDesk
-from service.replies import json_response
+from service.representation.responses import json_response
 from service.views import Health, Readiness
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,7 @@ from starlette.datastructures import URL
 from jobs.broker import ring
 from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
-from service import examples
 from service.admission import admit
-from service.conditional import etag_matches
 from service.dependencies import Desk, JobId, OurDesk
 from service.intake import bodies
 from service.intake.idempotency import Exchange, OurExchange
@@ -23,10 +21,12 @@ from service.intake.spec_parsing import read_request
 from service.intake.submit import accept_request, accept_submission
 from service.intake.trace_context import traceparent_of
 from service.intake.uploads import receive_submission
-from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.problems.errors import FieldError, ValidationFailed
 from service.purges import PurgeView, purge_view
-from service.replies import job_accepted, job_reply, job_response, json_response
+from service.representation import examples
+from service.representation.http_conditional import etag_matches
+from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.representation.responses import job_accepted, job_reply, job_response, json_response
 from service.views import JobList, JobView, job_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])

@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.menu import DEFAULT_CLASSES, DEFAULT_SHAPE, menu
-from service.openapi import problems
-from service.replies import json_response
+from service.representation.menu import DEFAULT_CLASSES, DEFAULT_SHAPE, menu
+from service.representation.openapi import problems
+from service.representation.responses import json_response
 from service.views import Menu, StudentsFor
 
 router = APIRouter(prefix="/menu", tags=["menu"])

@@ -7,8 +7,8 @@ from fastapi import APIRouter, BackgroundTasks, Response
 from jobs.broker import ring
 from service.dependencies import JobId, OurDesk
 from service.intake.idempotency import OurExchange
-from service.openapi import KEY_REFUSALS, problems
-from service.replies import job_reply
+from service.representation.openapi import KEY_REFUSALS, problems
+from service.representation.responses import job_reply
 from service.views import JobView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])

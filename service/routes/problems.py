@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Response
 
-from service.openapi import problems
 from service.problems.errors import NotFound
 from service.problems.table import BY_CODE
-from service.replies import json_response
+from service.representation.openapi import problems
+from service.representation.responses import json_response
 from service.views import ProblemKind
 
 router = APIRouter(prefix="/problems", tags=["service"])

@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Response
 
 from service.dependencies import OurDesk
-from service.openapi import problems
-from service.replies import json_response
+from service.representation.openapi import problems
+from service.representation.responses import json_response
 from service.views import QuotaView, UseView
 
 router = APIRouter(prefix="/quota", tags=["service"])

@@ -7,16 +7,16 @@ from jobs.broker import ring
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
 from jobs.models import Job
-from service import examples
 from service.dependencies import Desk, JobId, OurDesk
 from service.intake import bodies
 from service.intake.continuation import continued_spec, readable_spec
 from service.intake.idempotency import Exchange, OurExchange
 from service.intake.submit import accept_request
 from service.intake.trace_context import traceparent_of
-from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.problems.errors import UnsupportedMediaType
-from service.replies import job_accepted
+from service.representation import examples
+from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.representation.responses import job_accepted
 from service.views import JobView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])

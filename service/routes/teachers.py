@@ -7,15 +7,15 @@ from fastapi import APIRouter, Request, Response
 
 from jobs.lifecycle.deletion import removed
 from jobs.models import TeacherRef
-from service import examples
 from service.admission import admit
 from service.dependencies import OurDesk, TeacherId
 from service.intake.idempotency import OurExchange
 from service.intake.submit import accept_teacher
 from service.intake.uploads import receive_octets
-from service.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.purges import PurgeView, purge_view
-from service.replies import json_response
+from service.representation import examples
+from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
+from service.representation.responses import json_response
 from service.views import TeacherView, teacher_view
 
 router = APIRouter(prefix="/teachers", tags=["teachers"])

@@ -18,7 +18,7 @@ from dfkd.cli import main
 from dfkd.cli.display import Follower, duration, size
 from dfkd.cli.main import Exit
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
-from service import examples
+from service.representation import examples
 from service.views import JobView
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim

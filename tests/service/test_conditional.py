@@ -2,8 +2,8 @@
 
 import pytest
 
-from service.conditional import byte_range, etag_matches
 from service.problems.errors import RangeNotSatisfiable
+from service.representation.http_conditional import byte_range, etag_matches
 
 ETAG = '"abc"'
 

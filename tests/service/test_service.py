@@ -16,11 +16,11 @@ from dfkd_core.errors import DfkdError
 from dfkd_core.options import MemoryName, MethodName
 from jobs.errors import LedgerError
 from jobs.models import JobSpec
-from service import examples
 from service.intake.spec_parsing import JobRequest
 from service.problems.errors import FrontDeskError
 from service.problems.table import BY_CODE, TABLE, row_for
 from service.purges import PurgeView
+from service.representation import examples
 from service.views import EventPage, JobView, Menu, TeacherView
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Service, eventually, post_parts, problem_of, running_service, spec_text

@@ -9,12 +9,12 @@ from pydantic.json_schema import models_json_schema
 
 from jobs.identity import Scope
 from jobs.models import JobSpec
-from service.examples import NAMED
 from service.intake.spec_parsing import JobRequest
 from service.middleware.authentication import scope_for
 from service.problems.handlers import MEDIA_TYPE
 from service.problems.table import BY_CODE, Row
-from service.schemas import untag
+from service.representation.examples import NAMED
+from service.representation.json_schemas import untag
 from service.views import Problem
 
 Document = dict[str, Any]  # Any: JSON

@@ -2,7 +2,7 @@
 
 from dfkd_core.architectures import catalogue
 from dfkd_core.spec.config import StudentSpec
-from service.schemas import MEMORIES, METHODS, options_schema, spec_schema
+from service.representation.json_schemas import MEMORIES, METHODS, options_schema, spec_schema
 from service.views import Menu, StudentsFor, StudentView
 
 DEFAULT_SHAPE = (3, 32, 32)
