@@ -10,9 +10,9 @@ from jobs.broker import make_celery, ring
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import open_store
-from worker.bell import BellListener
+from worker.doorbell import BellListener
 from worker.metrics import serve
-from worker.workshop import Workshop
+from worker.slots import Workshop
 
 log = logging.getLogger(__name__)
 

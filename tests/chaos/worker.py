@@ -6,7 +6,7 @@ from pathlib import Path
 
 import worker.app
 from worker.__main__ import main
-from worker.workshop import Workshop
+from worker.slots import Workshop
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("science.py")))
 

@@ -13,7 +13,7 @@ from jobs.models import JobState
 from jobs.settings import Settings
 from tests.servers import Redis
 from tests.worker.conftest import Bench, script, until
-from worker.workshop import Workshop
+from worker.slots import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,7 +50,7 @@ import sys
 from jobs.devices import DeviceClass
 from jobs.broker import make_celery
 from jobs.settings import Settings
-from worker.bell import BellListener
+from worker.doorbell import BellListener
 
 celery = make_celery(Settings(broker_url=sys.argv[1]))
 look = lambda: print("heard", flush=True)

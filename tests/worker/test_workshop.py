@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from jobs.models import JobState
 from tests.worker.conftest import Bench, script, until
-from worker.workshop import Workshop
+from worker.slots import Workshop
 
 
 @contextmanager
