@@ -35,7 +35,7 @@ def role_of(process: psutil.Process, api: int) -> str:
     command = " ".join(process.cmdline())
     if process.pid == api:
         return "API"
-    names = {"worker.runner": "runner", "inspection": "inspection", "redis": "Redis", "valkey": "Redis"}
+    names = {"worker.runner.main": "runner", "inspection": "inspection", "redis": "Redis", "valkey": "Redis"}
     return next((role for sign, role in names.items() if sign in command), "worker")
 
 

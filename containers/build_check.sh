@@ -86,7 +86,7 @@ took "service image answers /healthz, holds no torch, stops on SIGTERM"
 
 build_target worker
 run_in dfkd-worker "$healthy
-python -c 'import torch, worker.app, worker.runner; print(\"torch\", torch.__version__)'
+python -c 'import torch, worker.app, worker.runner.main; print(\"torch\", torch.__version__)'
 if python -m worker; then exit 1; fi  # in a chroot nobody may make the namespaces of a sandbox; without one it refuses
 export DFKD_SANDBOX=off
 start_and_stop /opt/health/worker_health.py python -m worker"

@@ -11,12 +11,12 @@ from enum import StrEnum
 from dfkd_core.sandbox.launch import Box
 from jobs.ledger.leases import Claim
 from jobs.settings import Settings
-from worker import child
 from worker.checkpoints import Checkpoints
 from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.listener import Listener
-from worker.messages import Message, Task
+from worker.runner import process
+from worker.runner.protocol import Message, Task
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Attempt:
         self, heartbeat: Heartbeat, *, command: Sequence[str], base: Mapping[str, str], spawner: Executor, box: Box
     ) -> Ending:
         """Run the task to its end, whichever that is. OSError where this host fails."""
-        runner = child.start(
+        runner = process.start(
             self._task,
             command=command,
             base=base,
@@ -132,7 +132,7 @@ class Attempt:
         running_seconds = self._claim.job.running_seconds + time.monotonic() - self._started_at
         return Reason.TIME_LIMIT if running_seconds > self._settings.max_running_seconds else None
 
-    def _enforce(self, runner: child.Child, listener: Listener) -> None:
+    def _enforce(self, runner: process.Child, listener: Listener) -> None:
         now = time.monotonic()
         if self._reason in _AT_ONCE or listener.broken or (self._kill_at is not None and now > self._kill_at):
             runner.kill()

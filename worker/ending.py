@@ -26,10 +26,10 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Ending, Reason
 from worker.heartbeat import Heartbeat
-from worker.messages import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
 from worker.metrics import Class, note_ending
 from worker.produced import NotOwnFile, open_produced
-from worker.switch import LEASE_OVER
+from worker.runner.lease_watchdog import LEASE_OVER
+from worker.runner.protocol import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from jobs.ledger.leases import Claim
 from jobs.models import BestStudent, JobWarning, Progress
 from jobs.store import Store
-from worker.messages import DepthFinding, UpdateMessage
+from worker.runner.protocol import DepthFinding, UpdateMessage
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Self
 from jobs.errors import LedgerError
 from worker.checkpoints import Checkpoints
 from worker.journal import Journal
-from worker.messages import Message, MessageReader, UpdateMessage
 from worker.produced import NotOwnFile, open_produced
+from worker.runner.protocol import Message, MessageReader, UpdateMessage
 
 log = logging.getLogger(__name__)
 

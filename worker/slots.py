@@ -18,8 +18,8 @@ from jobs.log_context import about
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.child import RUNNER_COMMAND
 from worker.metrics import note_claim
+from worker.runner.process import RUNNER_COMMAND
 from worker.supervisor import Supervisor, remove_stale_workspaces
 
 log = logging.getLogger(__name__)

@@ -20,13 +20,13 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.attempt import Attempt, Ending
 from worker.checkpoints import Checkpoints
-from worker.child import RUNNER_COMMAND
 from worker.ending import Conclusion
 from worker.heartbeat import Heartbeat
 from worker.journal import Journal
 from worker.memory import num_oom_kills
-from worker.messages import ErrorMessage, Task
 from worker.metrics import WASTED_STEPS, Class, note_ending
+from worker.runner.process import RUNNER_COMMAND
+from worker.runner.protocol import ErrorMessage, Task
 
 log = logging.getLogger(__name__)
 

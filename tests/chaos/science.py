@@ -18,8 +18,8 @@ from pathlib import Path
 
 from dfkd_core.errors import DistillationDiverged, Stopped
 from dfkd_core.progress import OnStep, Update
-from worker import runner
-from worker.messages import Task
+from worker.runner import main
+from worker.runner.protocol import Task
 
 STEP_SECONDS = 0.05
 CHECKPOINT_STEPS = 5
@@ -155,4 +155,4 @@ MISHAPS: dict[int, Callable[[Task, int], None]] = {
 
 if __name__ == "__main__":
     task = Task.model_validate_json(Path(sys.argv[1]).read_bytes())
-    sys.exit(runner.run(task, distil))
+    sys.exit(main.run(task, distil))

@@ -116,7 +116,7 @@ class Service:
         return process
 
     def runner(self) -> psutil.Process:
-        process = until(lambda: self.find("-m", "worker.runner"))
+        process = until(lambda: self.find("-m", "worker.runner.main"))
         assert isinstance(process, psutil.Process)
         return process
 

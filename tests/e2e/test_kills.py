@@ -78,7 +78,7 @@ def test_kills_at_random_instants(service: Service, teacher: Path, reference: Pa
     job = dfkd.client.submit(teacher, spec())
     for _ in range(instants.randint(1, 3)):
         time.sleep(instants.uniform(0.0, 5.0))
-        victim = service.find("-m", "worker.runner") if instants.random() < 0.5 else service.find("-m", "worker")
+        victim = service.find("-m", "worker.runner.main") if instants.random() < 0.5 else service.find("-m", "worker")
         if victim is not None:
             victim.kill()
     assert identical(service, service.finish(job), reference, tmp_path)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from dfkd_core.errors import CheckpointMismatch, DistillationDiverged, Stopped
 from dfkd_core.progress import OnStep, Update
-from worker import runner
-from worker.messages import Task
+from worker.runner import main
+from worker.runner.protocol import Task
 
 STEPS = 20
 STEP_SECONDS = 0.02
@@ -277,4 +277,4 @@ ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {
 
 if __name__ == "__main__":
     task = Task.model_validate_json(Path(sys.argv[2]).read_bytes())
-    sys.exit(runner.run(task, ACTS[sys.argv[1]]))
+    sys.exit(main.run(task, ACTS[sys.argv[1]]))

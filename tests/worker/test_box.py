@@ -24,8 +24,8 @@ from dfkd_core.sandbox.policy import Limits, Plan
 from dfkd_core.spec.config import DistillSpec
 from tests.boxes import KINDS, box_or_skip
 from tests.worker.conftest import until
-from worker.child import runner_plan
-from worker.messages import Task
+from worker.runner.process import runner_plan
+from worker.runner.protocol import Task
 
 CANARIES = Path(__file__).with_name("canaries.py")
 NO_ROUTE = ("169.254.169.254", 80)

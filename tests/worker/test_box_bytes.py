@@ -14,8 +14,8 @@ from tests.boxes import KINDS, box_or_skip
 from tests.e2e.service import spec
 from tests.e2e.teacher import write_teacher
 from tests.worker.conftest import until
-from worker import child
-from worker.messages import DoneMessage, Task
+from worker.runner import process
+from worker.runner.protocol import DoneMessage, Task
 
 BOXES = [Box(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
 
@@ -44,8 +44,8 @@ def student_of(box: Box, data_dir: Path) -> str:
         lease_until=time.monotonic() + 300.0,
     )
     with ThreadPoolExecutor(1) as spawner:
-        runner = child.start(
-            task, command=child.RUNNER_COMMAND, base=os.environ, spawner=spawner, box=box, hidden=data_dir
+        runner = process.start(
+            task, command=process.RUNNER_COMMAND, base=os.environ, spawner=spawner, box=box, hidden=data_dir
         )
         messages = []
         while not (runner.exited and runner.reader.exhausted):

@@ -14,8 +14,8 @@ import pytest
 
 from dfkd_core.spec.config import DistillSpec
 from tests.worker.conftest import script, until
-from worker.messages import Task
-from worker.switch import LEASE_OVER, ORPHANED
+from worker.runner.lease_watchdog import LEASE_OVER, ORPHANED
+from worker.runner.protocol import Task
 
 
 class Started:

@@ -1,6 +1,6 @@
 """The runner: one attempt at one job in a fresh process. Paths and pipes, no database and no credentials.
 
-`python -m worker.runner TASK.json`
+`python -m worker.runner.main TASK.json`
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from typing import Any
 from dfkd_core.errors import DfkdError, Stopped
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.sandbox.process_tuning import die_with_parent
-from worker.messages import Task, line_from_message
-from worker.switch import DeadMansSwitch
+from worker.runner.lease_watchdog import DeadMansSwitch
+from worker.runner.protocol import Task, line_from_message
 
 Compress = Callable[[Task, OnStep], dict[str, Path]]
 """Does the task, reports through the seam, returns the files by name."""

@@ -13,9 +13,9 @@ from typing import IO
 from dfkd_core.sandbox.launch import Box, exit_status
 from dfkd_core.sandbox.policy import Limits, Plan, python_path
 from dfkd_core.sandbox.process_tuning import tuned_environment
-from worker.messages import MessageReader, Task
+from worker.runner.protocol import MessageReader, Task
 
-RUNNER_COMMAND = (sys.executable, "-P", "-m", "worker.runner")
+RUNNER_COMMAND = (sys.executable, "-P", "-m", "worker.runner.main")
 
 LOG_BYTES = 4 * 1024**2
 _LOG_TAIL_BYTES = 4000
