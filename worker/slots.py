@@ -20,7 +20,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from worker.metrics import note_claim
 from worker.runner.process import RUNNER_COMMAND
-from worker.supervisor import Supervisor, remove_stale_workspaces
+from worker.supervision.supervisor import Supervisor, remove_stale_workspaces
 
 log = logging.getLogger(__name__)
 

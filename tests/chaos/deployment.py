@@ -37,7 +37,7 @@ from tests.chaos.science import state_after
 from tests.e2e.service import PROFILE, gone, spec, until
 from tests.e2e.teacher import write_teacher
 from tests.servers import short_directory
-from worker.supervisor import remove_stale_workspaces
+from worker.supervision.supervisor import remove_stale_workspaces
 
 LEASE_SECONDS, SWEEP_SECONDS = 3.0, 0.5
 TEST_PROFILE = {

@@ -19,7 +19,7 @@ from jobs.models import Event, Job, JobSpec, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import job_spec, teacher_ref
-from worker.supervisor import Supervisor
+from worker.supervision.supervisor import Supervisor
 
 SCRIPT = Path(__file__).with_name("scripted_runner.py")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.produced import NotOwnFile, open_produced
+from worker.supervision.safe_open import NotOwnFile, open_produced
 
 
 @pytest.fixture

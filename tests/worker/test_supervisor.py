@@ -15,10 +15,10 @@ from jobs.models import JobState
 from tests.builders import digest
 from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, gone, processes_with, until
-from worker.attempt import Ending
-from worker.ending import Conclusion
-from worker.heartbeat import Heartbeat
-from worker.supervisor import remove_stale_workspaces
+from worker.supervision.attempt import Ending
+from worker.supervision.heartbeat import Heartbeat
+from worker.supervision.outcome import Conclusion
+from worker.supervision.supervisor import remove_stale_workspaces
 
 
 def test_a_job_that_is_done_is_published(roaming_bench: Bench) -> None:

@@ -11,12 +11,12 @@ from enum import StrEnum
 from dfkd_core.sandbox.launch import Box
 from jobs.ledger.leases import Claim
 from jobs.settings import Settings
-from worker.checkpoints import Checkpoints
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
-from worker.listener import Listener
 from worker.runner import process
 from worker.runner.protocol import Message, Task
+from worker.supervision.checkpoints import Checkpoints
+from worker.supervision.heartbeat import Heartbeat
+from worker.supervision.message_consumer import Listener
+from worker.supervision.progress_writer import Journal
 
 log = logging.getLogger(__name__)
 

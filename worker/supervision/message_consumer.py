@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Self
 
 from jobs.errors import LedgerError
-from worker.checkpoints import Checkpoints
-from worker.journal import Journal
-from worker.produced import NotOwnFile, open_produced
 from worker.runner.protocol import Message, MessageReader, UpdateMessage
+from worker.supervision.checkpoints import Checkpoints
+from worker.supervision.progress_writer import Journal
+from worker.supervision.safe_open import NotOwnFile, open_produced
 
 log = logging.getLogger(__name__)
 

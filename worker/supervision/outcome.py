@@ -24,12 +24,12 @@ from jobs.ledger.leases import MAX_BACKOFF_SECONDS, Claim
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.attempt import Ending, Reason
-from worker.heartbeat import Heartbeat
 from worker.metrics import Class, note_ending
-from worker.produced import NotOwnFile, open_produced
 from worker.runner.lease_watchdog import LEASE_OVER
 from worker.runner.protocol import DoneMessage, ErrorMessage, ProducedFile, StoppedMessage
+from worker.supervision.attempt import Ending, Reason
+from worker.supervision.heartbeat import Heartbeat
+from worker.supervision.safe_open import NotOwnFile, open_produced
 
 T = TypeVar("T")
 

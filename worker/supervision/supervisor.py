@@ -18,15 +18,15 @@ from jobs.ledger.leases import Claim
 from jobs.models import Job, JobError, JobState
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.attempt import Attempt, Ending
-from worker.checkpoints import Checkpoints
-from worker.ending import Conclusion
-from worker.heartbeat import Heartbeat
-from worker.journal import Journal
-from worker.memory import num_oom_kills
 from worker.metrics import WASTED_STEPS, Class, note_ending
 from worker.runner.process import RUNNER_COMMAND
 from worker.runner.protocol import ErrorMessage, Task
+from worker.supervision.attempt import Attempt, Ending
+from worker.supervision.checkpoints import Checkpoints
+from worker.supervision.heartbeat import Heartbeat
+from worker.supervision.oom import num_oom_kills
+from worker.supervision.outcome import Conclusion
+from worker.supervision.progress_writer import Journal
 
 log = logging.getLogger(__name__)
 
