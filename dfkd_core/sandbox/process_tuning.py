@@ -3,7 +3,8 @@
 OpenMP's and malloc's settings are read once, when a process starts; setting them later changes nothing. So the
 supervisor gives them to its runner, and a command line that trains in its own process executes itself again.
 
-`python -m dfkd_core.sandbox.process_tuning PARENT PROGRAM ARGUMENT...` becomes PROGRAM, which then dies together with PARENT.
+`python -m dfkd_core.sandbox.process_tuning PARENT PROGRAM ARGUMENT...` becomes PROGRAM, which then dies together with
+PARENT.
 """
 
 import ctypes

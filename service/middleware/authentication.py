@@ -110,7 +110,7 @@ def _own_address(request: Request) -> str:
 
 
 async def turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
-    """Answer before the body is read, and close; `service.middleware.early_response` sees to it that the answer arrives."""
+    """Answer before the body is read, and close. `service.middleware.early_response` makes the answer arrive."""
     response = answered(request, error)
     response.headers["Connection"] = "close"
     await response(request.scope, receive, send)

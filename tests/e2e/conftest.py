@@ -33,8 +33,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def uninterrupted(service: Service, teacher: Path) -> Followed:
     """A job that nothing interrupted, and how it went."""
     fractions: list[float] = []
-    job = dfkd.client.submit(teacher, spec())
-    job = dfkd.client.wait(
+    job = service.client.submit(teacher, spec())
+    job = service.client.wait(
         job.id, timeout_seconds=JOB_SECONDS, on_update=lambda now: fractions.append(now.progress.fraction)
     )
     assert job.state == "succeeded", job.error
@@ -45,5 +45,5 @@ def uninterrupted(service: Service, teacher: Path) -> Followed:
 def reference(service: Service, uninterrupted: Followed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with its files."""
     directory = tmp_path_factory.mktemp("reference")
-    dfkd.client.download(uninterrupted.job.id, directory)
+    service.client.download(uninterrupted.job.id, directory)
     return directory

@@ -167,7 +167,7 @@ def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
         line = process.stdout.readline().decode()
         assert line.startswith("dfkd is ready at "), line
         service = Service([process], line.split()[4], data_dir)
-        with dfkd.client:
+        with service.client:
             yield service
     finally:
         stop(process)
@@ -192,8 +192,8 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
         url = f"http://127.0.0.1:{port.getsockname()[1]}"  # taken all the time: nobody else can get it before the API
     service = Service(processes, url, data_dir)
     try:
-        with dfkd.client:
-            dfkd.client.jobs()  # waits for the API
+        with service.client:
+            service.client.jobs()  # waits for the API
             yield service
     finally:
         for process in reversed(service.roots):

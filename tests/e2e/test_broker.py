@@ -10,15 +10,15 @@ from tests.servers import Redis
 
 @pytest.mark.slow
 def test_redis_killed_in_mid_job_comes_back_and_the_jobs_go_on(service: Service, teacher: Path) -> None:
-    job = dfkd.client.submit(teacher, spec())
+    job = service.client.submit(teacher, spec())
     service.in_the_middle(job)
     redis = until(service.redis)
     redis.kill()
     until(lambda: gone(redis))
-    waiting = dfkd.client.submit(teacher, spec(steps=1_000_000))
+    waiting = service.client.submit(teacher, spec(steps=1_000_000))
     service.succeed(job)
-    until(lambda: dfkd.client.job(waiting.id).state == "running")
-    until(lambda: dfkd.client.ready().status == "ok")
+    until(lambda: service.client.job(waiting.id).state == "running")
+    until(lambda: service.client.ready().status == "ok")
     service.cancel(waiting)
 
 

@@ -35,7 +35,7 @@ def test_progress_rises_and_history_tells_the_stages(service: Service, uninterru
     job, fractions = uninterrupted
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    events = list(dfkd.client.events(job.id))
+    events = list(service.client.events(job.id))
     kinds = [event.kind for event in events]
     assert (kinds[0], kinds[1], kinds[-1]) == ("created", "claimed", "succeeded")
     stages = [event.data["stage"] for event in events if event.kind == "stage"]
@@ -44,29 +44,29 @@ def test_progress_rises_and_history_tells_the_stages(service: Service, uninterru
 
 
 def test_jobs_are_cancelled_in_every_state_and_deleted_when_they_have_ended(service: Service, teacher: Path) -> None:
-    running = dfkd.client.submit(teacher, spec(steps=1_000_000))
-    queued = dfkd.client.submit(teacher, spec())
+    running = service.client.submit(teacher, spec(steps=1_000_000))
+    queued = service.client.submit(teacher, spec())
     service.in_the_middle(running)
-    assert dfkd.client.cancel(queued.id).state == "cancelled"
+    assert service.client.cancel(queued.id).state == "cancelled"
     with pytest.raises(Refused, match="invalid-transition"):
-        dfkd.client.delete(running.id)
+        service.client.delete(running.id)
     runner = service.runner()
-    assert dfkd.client.cancel(running.id).state in {"cancelling", "cancelled"}
+    assert service.client.cancel(running.id).state in {"cancelling", "cancelled"}
     job = service.finish(running)
-    assert (job.state, dfkd.client.artifacts(job.id)) == ("cancelled", [])
+    assert (job.state, service.client.artifacts(job.id)) == ("cancelled", [])
     until(lambda: gone(runner))
     until(lambda: not list((service.data_dir / "work").glob("*/*")))
     blobs = service.data_dir / "artifacts" / "blobs"
     before = set(blobs.glob("??/*"))
-    dfkd.client.delete(job.id)
+    service.client.delete(job.id)
     with pytest.raises(Refused, match=r"not-found"):
-        dfkd.client.job(job.id)
+        service.client.job(job.id)
     assert len(before - set(blobs.glob("??/*"))) == 2  # its checkpoints; the teacher stays
 
 
 def test_a_teacher_that_does_not_fit_is_refused_before_there_is_a_job(service: Service, teacher: Path) -> None:
-    before = len(dfkd.client.jobs(limit=100).jobs)
+    before = len(service.client.jobs(limit=100).jobs)
     with pytest.raises(Refused) as refused:
-        dfkd.client.submit(teacher, {**spec(), "student": {"architecture": "lenet5"}})
+        service.client.submit(teacher, {**spec(), "student": {"architecture": "lenet5"}})
     assert refused.value.problem.status == 422
-    assert len(dfkd.client.jobs(limit=100).jobs) == before
+    assert len(service.client.jobs(limit=100).jobs) == before

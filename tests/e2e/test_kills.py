@@ -16,7 +16,7 @@ def identical(service: Service, job: JobView, reference: Path, directory: Path) 
 
 
 def test_kill_9_of_the_worker(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
-    job = service.in_the_middle(dfkd.client.submit(teacher, spec()))
+    job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
     worker.kill()
     until(lambda: gone(runner), seconds=2.0)  # the runner dies with its worker
@@ -28,10 +28,10 @@ def test_kill_9_of_the_worker(service: Service, teacher: Path, reference: Path, 
 
 @pytest.mark.slow
 def test_kill_9_of_the_runner(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
-    job = service.in_the_middle(dfkd.client.submit(teacher, spec()))
+    job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
     runner.kill()
-    until(lambda: any(event.kind == "released" for event in dfkd.client.events(job.id)), seconds=2.0)
+    until(lambda: any(event.kind == "released" for event in service.client.events(job.id)), seconds=2.0)
     job = service.finish(job)
     assert identical(service, job, reference, tmp_path)
     assert (job.attempt, service.worker().pid) == (2, worker.pid)
@@ -39,11 +39,11 @@ def test_kill_9_of_the_runner(service: Service, teacher: Path, reference: Path, 
 
 @pytest.mark.slow
 def test_sigterm_of_the_worker_is_not_charged(service: Service, teacher: Path, reference: Path, tmp_path: Path) -> None:
-    job = service.in_the_middle(dfkd.client.submit(teacher, spec()))
+    job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
     worker.terminate()
     until(lambda: gone(worker) and gone(runner), seconds=10.0)
-    released = [event for event in dfkd.client.events(job.id) if event.kind == "released"]
+    released = [event for event in service.client.events(job.id) if event.kind == "released"]
     assert [event.data["reason"] for event in released] == ["drained"]
     job = service.finish(job)
     assert identical(service, job, reference, tmp_path)
@@ -55,19 +55,19 @@ def test_a_paused_worker_loses_its_job_and_publishes_nothing(
     service: Service, teacher: Path, reference: Path, tmp_path: Path
 ) -> None:
     """A zombie: SIGSTOP for longer than its lease. Its runner ends by itself when the lease does."""
-    job = service.in_the_middle(dfkd.client.submit(teacher, spec()))
+    job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
     worker.suspend()
     paused_at = time.monotonic()
     try:
         until(lambda: runner.status() == "zombie" or not runner.is_running(), seconds=8.0)
         assert time.monotonic() - paused_at < float(PROFILE["DFKD_LEASE_SECONDS"]) + 0.5
-        until(lambda: dfkd.client.job(job.id).state == "queued", seconds=10.0)
+        until(lambda: service.client.job(job.id).state == "queued", seconds=10.0)
     finally:
         worker.resume()
     job = service.finish(job)
     assert identical(service, job, reference, tmp_path)
-    published = [event for event in dfkd.client.events(job.id) if event.kind == "succeeded"]
+    published = [event for event in service.client.events(job.id) if event.kind == "succeeded"]
     assert len(published) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_paused_worker_loses_its_job_and_publishes_nothing(
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_at_random_instants(service: Service, teacher: Path, reference: Path, tmp_path: Path, seed: int) -> None:
     instants = random.Random(seed)
-    job = dfkd.client.submit(teacher, spec())
+    job = service.client.submit(teacher, spec())
     for _ in range(instants.randint(1, 3)):
         time.sleep(instants.uniform(0.0, 5.0))
         victim = service.find("-m", "worker.runner.main") if instants.random() < 0.5 else service.find("-m", "worker")

@@ -31,7 +31,7 @@ def unboxed(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Path) -> None:
     with running_up(tmp_path / "data") as service:
-        job = service.in_the_middle(dfkd.client.submit(teacher, spec(steps=1_000_000)))
+        job = service.in_the_middle(service.client.submit(teacher, spec(steps=1_000_000)))
         runner, everything = service.runner(), service.processes()
         assert {runner.pid, service.worker().pid} < {process.pid for process in everything}
         assert len(unboxed(everything)) == 4  # API, Redis, worker, runner
@@ -53,7 +53,7 @@ def test_ctrl_c_stops_it_and_a_deep_data_directory_is_no_trouble_for_redis(tmp_p
     data_dir = tmp_path / ("a-rather-long-name-" * 5) / "data"
     data_dir.parent.mkdir()
     with running_up(data_dir) as service:
-        until(lambda: dfkd.client.ready().checks["broker"] == "ok")
+        until(lambda: service.client.ready().checks["broker"] == "ok")
         words = [word for process in service.processes() for word in process.cmdline()]
         (path,) = (Path(word.rpartition(":")[2]) for word in words if word.endswith("redis.sock"))
         assert len(bytes(path)) < 100
@@ -68,7 +68,7 @@ def test_ctrl_c_stops_it_and_a_deep_data_directory_is_no_trouble_for_redis(tmp_p
 def test_a_second_one_on_the_same_data_is_refused(service: Service) -> None:
     said = refusal("--port", "0", "--data-dir", str(service.data_dir))
     assert f"process {service.roots[0].pid} serves" in said
-    assert dfkd.client.ready().checks["broker"] == "ok"
+    assert service.client.ready().checks["broker"] == "ok"
 
 
 def test_a_port_in_use_is_named_and_nothing_is_started(service: Service, tmp_path: Path) -> None:

@@ -136,7 +136,8 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     """A parent that starts `sleep` through the launcher and is then killed."""
     program = (
         "import os, subprocess, sys, time\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'dfkd_core.sandbox.process_tuning', str(os.getpid()), 'sleep', '600'])\n"
+        "command = [sys.executable, '-m', 'dfkd_core.sandbox.process_tuning', str(os.getpid()), 'sleep', '600']\n"
+        "child = subprocess.Popen(command)\n"
         "print(child.pid, flush=True); time.sleep(600)"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=tmp_path)

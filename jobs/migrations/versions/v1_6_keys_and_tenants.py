@@ -10,8 +10,9 @@ down_revision = "1_5"
 
 
 def upgrade() -> None:
-    """Teachers that are there already belong to the one tenant there was; `jobs.tenancy.teachers` sees to those that an older
-    service still puts in.
+    """Teachers that are there already belong to the one tenant there was.
+
+    `jobs.tenancy.teachers` sees to those that an older service still puts in.
     """
     op.create_table(
         "api_keys",

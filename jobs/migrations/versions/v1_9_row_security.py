@@ -1,4 +1,4 @@
-"""PostgreSQL tells tenants apart by itself: row-level security, for queries that forget to. See jobs.db.row_security."""
+"""Row-level security: PostgreSQL separates tenants even where a query forgets to. See `jobs.db.row_security`."""
 
 from alembic import op
 
