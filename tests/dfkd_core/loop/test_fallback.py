@@ -14,8 +14,8 @@ from dfkd_core.loop.distill import Distilled
 from dfkd_core.loop.state import Run, build_run
 from dfkd_core.progress import Update
 from dfkd_core.spec.config import DistillConfig, DistillSpec
-from tests.dfkd_core.test_distill import content, run, stopping_at, written
-from tests.dfkd_core.test_door import inspection
+from tests.dfkd_core.inspection.test_resolve import inspection
+from tests.dfkd_core.loop.test_distill import content, run, stopping_at, written
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 COLLAPSING = {"min_class_entropy": 1.0, "max_rollbacks": 1, "evaluations": 4}  # no batch is ever good enough

@@ -16,7 +16,7 @@ from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
 from dfkd_core.options import DeepInversionOptions
 from dfkd_core.rng import Streams
-from tests.dfkd_core.test_image_methods import CPU, draws, synthesizer, tiny_student
+from tests.dfkd_core.methods.test_image_methods import CPU, draws, synthesizer, tiny_student
 from tests.dfkd_core.tiny import CLASSES, tiny_network, tiny_teacher
 
 

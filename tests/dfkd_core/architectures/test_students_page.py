@@ -5,7 +5,7 @@ from pathlib import Path
 from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.architectures.__main__ import page
 
-PAGE = Path(__file__).parents[2] / "docs" / "students.md"
+PAGE = Path(__file__).parents[3] / "docs" / "students.md"
 
 
 def test_the_page_is_what_the_command_writes() -> None:

@@ -9,7 +9,7 @@ from dfkd_core.errors import CheckpointMismatch, Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled
 from dfkd_core.spec.config import Budget
-from tests.dfkd_core.test_distill import content, run, stopping_at
+from tests.dfkd_core.loop.test_distill import content, run, stopping_at
 from tests.dfkd_core.tiny import tiny_config
 
 SHORT, LONG = Budget(steps=24), Budget(steps=48)

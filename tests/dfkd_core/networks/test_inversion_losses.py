@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.networks import inversion_losses
-from tests.dfkd_core.test_losses import draw, softmax
+from tests.dfkd_core.networks.test_losses import draw, softmax
 
 
 @pytest.fixture

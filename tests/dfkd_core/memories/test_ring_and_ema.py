@@ -14,7 +14,7 @@ from dfkd_core.methods.mad import Mad
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options import DeepInversionOptions, EmaOptions, MadOptions, RingOptions
 from dfkd_core.rng import Streams
-from tests.dfkd_core.test_memories import draws, fresh
+from tests.dfkd_core.memories.test_memories import draws, fresh
 from tests.dfkd_core.tiny import tiny_teacher
 
 CPU = torch.device("cpu")

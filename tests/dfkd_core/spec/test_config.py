@@ -102,7 +102,7 @@ def test_the_command_line_names_the_fields_that_are_wrong() -> None:
     wrong = ["memory_options.name=none", "memory_options.nonsense=1", "method_options.name=x", "seed=-1"]
     words = [word for field in wrong for word in ("--set", f"distillation.{field}")]
     command = [sys.executable, "-m", "dfkd_core", "teacher.onnx", "--student", "lenet5", *words]
-    ran = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    ran = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert {line.partition(": ")[0] for line in ran.stderr.splitlines()} == {
         "/distillation/memory_options/name",

@@ -22,7 +22,7 @@ from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.progress import Update
 from dfkd_core.spec.config import DistillConfig
-from tests.dfkd_core.test_method_contract import GENERATORS
+from tests.dfkd_core.methods.test_method_contract import GENERATORS
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 
 MEMORIES = ["ema", "none", "reservoir", "ring", "vae"]
