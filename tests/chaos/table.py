@@ -119,7 +119,7 @@ TABLE: dict[str, Row] = {
             "cancel",
             "janitor, running jobs and the same bytes again",
             1,
-            elsewhere=("tests/jobs/test_artifacts.py::test_nothing_is_removed_between_a_file_and_its_row",),
+            elsewhere=("tests/jobs/files/test_artifacts.py::test_nothing_is_removed_between_a_file_and_its_row",),
         ),
         *_rows("cancel", ("F73", "fifty submissions at once, room for ten, and one may run", 100)),
         Row(

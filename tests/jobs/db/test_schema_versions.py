@@ -23,7 +23,7 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, submit
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"compare_type": True, "compare_server_default": True}
 
 

@@ -18,7 +18,7 @@ from jobs.store import Store, open_store
 from jobs.tenancy.quotas import Use
 from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
 from tests.jobs.clockwork import age_claim, end_day, expire_lease, use_up
-from tests.jobs.test_concurrency import together
+from tests.jobs.ledger.test_concurrency import together
 
 A = Caller("a")
 DAY = 86400

@@ -23,8 +23,8 @@ from jobs.tenancy.audit_log import Act
 from jobs.tenant_store import Belongings
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_end, age_teacher
-from tests.jobs.test_belongings import explained
-from tests.jobs.test_concurrency import together
+from tests.jobs.ledger.test_concurrency import together
+from tests.jobs.test_tenant_store import explained
 
 ACME, UMBRELLA = Caller("acme"), Caller("umbrella")
 MONTH_SECONDS = 30 * DAY_SECONDS

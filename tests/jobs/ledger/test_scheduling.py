@@ -17,7 +17,7 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import submit, submit_for
 from tests.jobs.clockwork import age_spec
-from tests.jobs.test_concurrency import together
+from tests.jobs.ledger.test_concurrency import together
 from tests.servers import Postgres
 
 CPU, GPU = DeviceClass.CPU, DeviceClass.GPU
