@@ -7,7 +7,7 @@ I4  what a client reads never goes back from an end, and progress never falls
 I5  every download had the bytes that the ledger and its ETag announced
 I6  the disk holds what rows refer to, and no half uploads, workspaces or runners; Redis holds nothing but bells
 I7  every student has the bytes of an undisturbed run
-I8  (tenants: the faults know only one, so nothing to judge; see tests/service/test_authorisation.py)
+I8  (tenants: the faults know only one, so nothing to judge; see tests/service/middleware/test_authorisation.py)
 I9  a lost worker's job is taken over within the lease and a sweep, and goes on from its last checkpoint
 I10 a refused request leaves nothing (judged by `Footprint`, where a test takes one before and one after)
 I11 5xx only as 503 and 507 with Retry-After, and only while there is a fault

@@ -16,7 +16,7 @@ from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
 from tests.service.guarded import Guarded, told
 from tests.service.harness import post_parts, problem_of, spec_text
-from tests.service.test_gate import EXPECTED
+from tests.service.middleware.test_authentication import EXPECTED
 
 OCTETS = {"Content-Type": "application/octet-stream"}
 OBJECTS = ("own", "foreign", "absent", "deleted")

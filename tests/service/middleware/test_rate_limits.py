@@ -14,7 +14,7 @@ from jobs.identity import Caller
 from service.middleware.rate_limits import whose
 from tests.servers import running_redis
 from tests.service.harness import Service, problem_of, running_service
-from tests.service.test_metrics import scraped, value
+from tests.service.middleware.test_metrics import scraped, value
 
 MANY = "1000/hour"
 MISSING = "/jobs/00000000-0000-0000-0000-000000000000"

@@ -14,7 +14,7 @@ from tests.builders import onnx_teacher
 from tests.jobs.clockwork import use_up
 from tests.service.conftest import SPEC
 from tests.service.harness import Service, holdings, post_parts, problem_of, running_service, spec_text
-from tests.service.test_metrics import scraped, value
+from tests.service.middleware.test_metrics import scraped, value
 
 LIMIT = 3
 OCTETS = {"Content-Type": "application/octet-stream"}

@@ -24,7 +24,7 @@ from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass(frozen=True, slots=True)
