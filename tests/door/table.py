@@ -18,7 +18,7 @@ def _rows(group: str, *rows: tuple[str, str]) -> list[Row]:
     return [Row(name, group, sent) for name, sent in rows]
 
 
-_LIMIT = "tests/worker/test_supervisor.py::test_too_long_a_run_fails_with_time_limit"
+_LIMIT = "tests/worker/supervision/test_supervisor.py::test_too_long_a_run_fails_with_time_limit"
 
 TABLE: dict[str, Row] = {
     row.name: row

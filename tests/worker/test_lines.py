@@ -12,7 +12,7 @@ from jobs.log_context import AboutFilter
 from jobs.models import Job, JobState
 from tests.builders import job_spec
 from tests.worker.conftest import Bench, until
-from tests.worker.test_workshop import open_workshop
+from tests.worker.test_slots import open_workshop
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_OF_A_JOB = {"round cut short: the ledger does not answer", "the tables were changed"}

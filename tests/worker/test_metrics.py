@@ -11,7 +11,7 @@ from jobs.models import JobState, Progress
 from jobs.settings import Settings
 from tests.jobs.clockwork import expire_lease
 from tests.worker.conftest import Bench, until
-from tests.worker.test_workshop import open_workshop
+from tests.worker.test_slots import open_workshop
 from worker.metrics import Class, serve
 
 

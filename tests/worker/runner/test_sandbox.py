@@ -133,12 +133,12 @@ def hostile(outside: Outside, *, processes: int) -> dict[str, list[Any]]:
         "/dev/kmsg",
         "/dev/vsock",
     ]
-    files += ["/proc/1/root/etc/shadow", f"/proc/{os.getpid()}/environ", str(here), str(here.parents[2] / ".git")]
+    files += ["/proc/1/root/etc/shadow", f"/proc/{os.getpid()}/environ", str(here), str(here.parents[3] / ".git")]
     files += [str(path) for path in (outside.ledger, outside.sibling, outside.sibling.parent, other)]
     files += [str(path) for path in (Path("/root"), Path("/home"), Path.home()) if not _leads_to_python(path)]
     files += [str(Path.home() / name) for name in (".bashrc", ".profile", ".ssh", ".config")]
     targets = ["/usr/canary", "/etc/ld.so.preload", "/canary", "/dev/canary", "/sys/devices/system/cpu/cpu0/online"]
-    targets += [f"{sys.prefix}/canary", str(here.parents[2] / "dfkd_core" / "canary.py"), str(CANARIES)]
+    targets += [f"{sys.prefix}/canary", str(here.parents[3] / "dfkd_core" / "canary.py"), str(CANARIES)]
     targets += ["/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"]
     targets += [str(outside.teacher)]
     addresses = [(socket.AF_INET, ["127.0.0.1", outside.port]), (socket.AF_INET, [*NO_ROUTE])]
@@ -172,7 +172,7 @@ def _leads_to_python(directory: Path) -> bool:
 
 def here_root() -> str:
     """Where our own packages are."""
-    return str(Path(__file__).resolve().parents[2])
+    return str(Path(__file__).resolve().parents[3])
 
 
 @pytest.mark.parametrize("child", ["inspection", "runner"])
