@@ -19,7 +19,7 @@ from dfkd_core.report import FileFacts, InputFacts, InputName
 PACKAGES = ("numpy", "safetensors", "onnxscript", "scipy", "torch-pruning")
 """What computes beside the packages that `Versions` names."""
 
-_SOURCES = Path(__file__).resolve().parent
+_SOURCES = Path(__file__).resolve().parents[1]
 
 
 def inputs(teacher: FileFacts, spec: Mapping[str, Any], checkpoint: FileFacts | None) -> list[InputFacts]:

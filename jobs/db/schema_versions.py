@@ -21,7 +21,7 @@ from jobs.errors import SchemaRefused
 log = logging.getLogger(__name__)
 
 BASELINE = "0_1"
-VERSIONS = Path(__file__).parent / "migrations" / "versions"
+VERSIONS = Path(__file__).parents[1] / "migrations" / "versions"
 _NAME = re.compile(r"(\d{1,6})_\d{1,6}")
 
 
