@@ -9,10 +9,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-ROOMS = ("dfkd_core", "jobs", "service", "worker")
+ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
 HEAVY = ("torch", "onnxruntime", "onnxscript", "onnx", "safetensors", "scipy")
 TORCH_FREE_CORE = (
-    "config", "errors", "formats", "progress", "layers", "students", "inspection", "door", "process", "report",
+    "spec.config", "errors", "inspection.formats", "progress", "architectures.layers", "architectures", "report",
+    "inspection.inspection", "inspection.resolve", "sandbox.process_tuning", "sandbox.launch",
 )  # fmt: skip
 
 
@@ -43,7 +44,7 @@ def test_the_import_contracts_hold() -> None:
 
 @pytest.mark.parametrize("room", ["jobs", "service", "worker"])
 def test_a_fresh_process_that_loads_a_whole_room_holds_no_heavy_library(room: str) -> None:
-    """Among them service.app, service.client, dfkd.cli.main and worker.app; only the runner child may hold torch."""
+    """Among them service.app, dfkd.client, dfkd.cli.main and worker.app; only the runner child may hold torch."""
     modules = [name for name in modules_of(room) if name != "worker.runner.main"]
     assert loaded_by(*modules).isdisjoint(HEAVY)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("dfkd_core", "jobs", "service", "worker")
+ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
 LONGEST_FILE = 400  # lines; past this a file is two nouns
 MACHINE_PATH = re.compile(r"(?<![\w.$~{}<>-])/(?:work|root|home|Users|mnt)/[\w.-]+")
 INDEX_HOST = re.compile(

@@ -73,13 +73,13 @@ class Box:
 
     def _shell(self, plan: Plan) -> list[str]:
         if self.kind is Kind.OFF:
-            return _program("inside")
+            return _program("entrypoint")
         mounts = plan.mounts(own_proc=self.own_proc)
         if self.kind is Kind.BUBBLEWRAP:
             program = bubblewrap.find()
             if program is None:
                 raise FileNotFoundError("bwrap")
-            return [*bubblewrap.command(program, mounts, privileged=_privileged()), *_program("inside")]
+            return [*bubblewrap.command(program, mounts, privileged=_privileged()), *_program("entrypoint")]
         mapped = "-" if _privileged() else f"{os.getuid()}:{os.getgid()}"
         return [*_program("namespaces"), mapped, str(len(mounts)), *(word for mount in mounts for word in mount)]
 

@@ -164,7 +164,7 @@ def test_every_exception_of_the_rooms_is_in_the_table() -> None:
 
 
 def test_every_code_of_the_workers_is_in_the_table() -> None:
-    sources = [*(ROOT / "worker").glob("*.py"), *(ROOT / "jobs").glob("*.py")]
+    sources = [*(ROOT / "worker").rglob("*.py"), *(ROOT / "jobs").rglob("*.py")]
     codes = {code for path in sources for code in re.findall(r'JobError\(\s*code="([a-z-]+)"', path.read_text())}
     assert codes
     assert codes - set(BY_CODE) == set()
