@@ -42,7 +42,7 @@ test-slow: install
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(COUNT) --cheap $(CHEAP) --seed $(SEED) --processes $(PROCESSES)
 
-# Sends every bad input of docs/door.md to a real server, fuzzes what reads files, floods it.
+# Sends every bad input of docs/security.md to a real server, fuzzes what reads files, floods it.
 door: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.door --processes $(PROCESSES)
 

@@ -3,7 +3,7 @@
 python -m benchmarks.channel_scores mnist-lenet5 lenet5_half --scores magnitude elimination --set KEY=VALUE
 
 The images of a score are procedural, from a stream of its own; real test images are only counted. Everything behind the
-choice is a normal distillation. docs/methods.md has the result.
+choice is a normal distillation. docs/measurements.md has the result.
 """
 
 import argparse

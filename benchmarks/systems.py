@@ -1,6 +1,6 @@
 """Every system by name on one pair, with the same budget of student updates: accuracy, steadiness, seconds, memory.
 
-python -m benchmarks.systems [--only dafl ...]     writes results/systems.json, prints the table of docs/methods.md
+python -m benchmarks.systems [--only dafl ...]     writes results/systems.json, prints the table of docs/measurements.md
 python -m benchmarks.systems --teacher mnist-resnet14 --student teacher --only ddad ...     another pair
 
 By default LeNet-5 to half LeNet-5 on MNIST, from random weights. Each method has its own default memory, and there are

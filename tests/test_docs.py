@@ -65,6 +65,22 @@ def test_every_link_between_the_pages_leads_somewhere() -> None:
     assert dead == []
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_anchor_between_the_pages_exists() -> None:
+    dead = [
+        f"{page.relative_to(ROOT)} -> {target}#{anchor}"
+        for page in PAGES
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text())
+        if anchor not in anchors((page.parent / target) if target else page)
+    ]
+    assert dead == []
+
+
 def test_every_test_that_the_pages_name_exists() -> None:
     files = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
     missing = [
@@ -84,7 +100,15 @@ def test_every_make_target_in_the_pages_exists() -> None:
 
 
 def test_a_decision_is_about_ten_lines() -> None:
-    decisions = sorted((ROOT / "docs/decisions").glob("*.md"))
+    decisions = sorted(page for page in (ROOT / "docs/decisions").glob("*.md") if page.name != "README.md")
     assert decisions
     assert [page.name for page in decisions if not re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", page.name)] == []
     assert [page.name for page in decisions if page.read_text().count("\n") > 20] == []
+
+
+def test_the_index_has_the_title_of_every_decision() -> None:
+    index = (ROOT / "docs/decisions/README.md").read_text()
+    decisions = [page for page in sorted((ROOT / "docs/decisions").glob("*.md")) if page.name != "README.md"]
+    titles = {page: page.read_text().partition("\n")[0].removeprefix("# ") for page in decisions}
+    expected = [f"| {page.name[:4]} | [{title}]({page.name}) | " for page, title in titles.items()]
+    assert [line for line in expected if line not in index] == []

@@ -38,7 +38,7 @@ def chosen(config: DistillConfig, inspection: Inspection) -> DistillConfig:
 
 
 def choose(inspection: Inspection) -> Choice:
-    """What is best known for such a teacher; docs/methods.md has the measurements."""
+    """What is best known for such a teacher; docs/measurements.md has the measurements."""
     statistics = "batchnorm" in inspection.offers
     if inspection.macs is not None and inspection.macs > COSTLY_MACS:
         because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"

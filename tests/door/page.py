@@ -1,4 +1,4 @@
-"""docs/door.md: the table of what `make door` found, written by `--update`."""
+"""docs/security.md: the table of what `make door` found, written by `--update`."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.door.scorecard import unsent
 from tests.door.table import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "door.md"
+PAGE = ROOT / "docs" / "security.md"
 RESULT = ROOT / "benchmarks" / "results" / "door.json"
 BEGIN, END = "<!-- results: written by `python -m tests.door --update` -->\n", "<!-- end of results -->"
 
