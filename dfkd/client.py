@@ -28,25 +28,19 @@ import httpx
 
 from dfkd.credentials import bearer
 from dfkd.multipart_encoder import CHUNK_BYTES, chunks, framed, multipart_frame
-from service.purges import PurgeView
-from service.views import (
-    ArtifactList,
-    ArtifactView,
-    EventPage,
-    EventView,
-    JobList,
-    JobView,
-    Menu,
-    Problem,
-    QuotaView,
-    Readiness,
-    StudentView,
-    TeacherView,
-    View,
-)
+from dfkd.wire.artifact import ArtifactList, ArtifactView
+from dfkd.wire.deletion import PurgeView
+from dfkd.wire.event import EventPage, EventView
+from dfkd.wire.health import Readiness
+from dfkd.wire.job import JobList, JobView
+from dfkd.wire.menu import Menu, StudentsFor, StudentView
+from dfkd.wire.model import Answer
+from dfkd.wire.problem import Problem
+from dfkd.wire.quota import QuotaView
+from dfkd.wire.teacher import TeacherView
 
 Json = Mapping[str, Any]  # Any: JSON
-V = TypeVar("V", bound=View)
+V = TypeVar("V", bound=Answer)
 
 PATIENCE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 5.0
@@ -251,9 +245,10 @@ class DfkdClient:
     def menu(self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0) -> Menu:
         """What can be asked for; students are sized for `input_shape` (C, H, W), the classes and the width."""
         channels, height, columns = input_shape
-        query: dict[str, float] = {"channels": channels, "height": height, "width": columns}
-        query |= {"num_classes": num_classes, "student_width": width}
-        return self._view(Menu, self._read("/menu", params=[(name, str(value)) for name, value in query.items()]))
+        sized_for = StudentsFor(
+            channels=channels, height=height, width=columns, num_classes=num_classes, student_width=width
+        )
+        return self._view(Menu, self._read("/menu", params=[(name, str(value)) for name, value in sized_for]))
 
     def students(
         self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0

@@ -27,6 +27,6 @@ def delete(
     out.print(f"deleted {receipt.kind} {receipt.id} at {receipt.deleted_at:%Y-%m-%d %H:%M:%S} UTC")
     out.print(f"  rows: {rows}")
     for file in receipt.files:
-        out.print(f"  file {file.sha256}: {', '.join(file.was)}, {file.bytes} bytes")
+        out.print(f"  file {file.sha256}: {', '.join(file.role)}, {file.bytes} bytes")
     for kept in receipt.kept:
-        out.print(f"  kept {kept.sha256}: {', '.join(kept.was)}, {kept.because}")
+        out.print(f"  kept {kept.sha256}: {', '.join(kept.role)}, {kept.reason}")

@@ -13,8 +13,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
+from dfkd.wire.event import EventView
+from dfkd.wire.job import JobView
+from dfkd.wire.menu import StudentView
+from dfkd.wire.problem import Problem
+from dfkd.wire.quota import QuotaView, UseView
+from dfkd.wire.report import AgreementView, ReportView
 from jobs.tenancy.api_keys import ApiKey
-from service.views import AgreementView, EventView, JobView, Problem, QuotaView, ReportView, StudentView, UseView
 
 PLAIN_SECONDS = 15.0
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}

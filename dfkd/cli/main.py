@@ -16,6 +16,8 @@ from pydantic import TypeAdapter
 from dfkd.cli import db, display, export_teacher, keys, tenants
 from dfkd.cli.options import DEFAULT_URL, AsJson, Url
 from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from dfkd.wire.job import JobList, JobView
+from dfkd.wire.menu import StudentsFor, StudentView
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec import overrides
 from jobs.db.db_time import DAY_SECONDS
@@ -27,7 +29,6 @@ from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import purge_commands
 from service.teacher_options import told_of_teacher
-from service.views import JobList, JobView, StudentsFor, StudentView
 
 
 class Exit(IntEnum):

@@ -1,12 +1,9 @@
 """The menu, read off the menu classes: what is added there appears here, in the API and in the command line."""
 
+from dfkd.wire.menu import Menu, StudentsFor, StudentView
 from dfkd_core.architectures import catalogue
 from dfkd_core.spec.config import StudentSpec
 from service.representation.json_schemas import MEMORIES, METHODS, options_schema, spec_schema
-from service.views import Menu, StudentsFor, StudentView
-
-DEFAULT_SHAPE = (3, 32, 32)
-DEFAULT_CLASSES = 10
 
 
 def menu(sized_for: StudentsFor) -> Menu:

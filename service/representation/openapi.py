@@ -7,15 +7,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from dfkd.wire.problem import Problem
 from jobs.identity import Scope
 from jobs.models import JobSpec
 from service.intake.spec_parsing import JobRequest
 from service.middleware.authentication import scope_for
 from service.problems.handlers import MEDIA_TYPE
-from service.problems.table import BY_CODE, Row
+from service.problems.table import BY_CODE, TABLE, Row
 from service.representation.examples import NAMED
 from service.representation.json_schemas import untag
-from service.views import Problem
 
 Document = dict[str, Any]  # Any: JSON
 _REF = "#/components/schemas/{model}"
@@ -68,6 +68,7 @@ def _document(app: FastAPI) -> Document:
     untag(schemas)
     for name in _FRAMEWORK_SCHEMAS:
         schemas.pop(name, None)
+    schemas["Problem"]["properties"]["code"]["enum"] = [row.code for row in TABLE if row.status]
     schemas["JobView"]["properties"]["spec"] |= {"$ref": _REF.format(model="JobSpec")}
     document["components"]["securitySchemes"] = {"key": KEY}
     for path, operations in document["paths"].items():

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 
 from fastapi import Response
 
+from dfkd.wire.model import Answer
 from jobs.models import Job, Standing
-from service.views import View, job_view
+from service.representation.views import job_view
 
 _POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after
 _POLL_SECONDS_LATER = 15
 
 
-def json_response(view: View, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """`view` as JSON that no cache keeps."""
     fixed = {"Cache-Control": "no-store", **(headers or {})}
     return Response(view.model_dump_json(), status_code=status, media_type="application/json", headers=fixed)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from dfkd.wire.artifact import ArtifactList
 from jobs.errors import ArtifactLost, ArtifactNotFound
 from jobs.models import ArtifactRef, Job, JobState
 from service.dependencies import Desk, JobId, OurDesk
@@ -16,7 +17,7 @@ from service.representation import examples
 from service.representation.http_conditional import byte_range, etag_matches
 from service.representation.openapi import problems
 from service.representation.responses import json_response, repr_digest, retry_after
-from service.views import ArtifactList, artifact_view
+from service.representation.views import artifact_view
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,13 @@ from anyio import sleep, to_thread
 from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from dfkd.wire.event import EventPage
 from service.dependencies import Desk, JobId, OurDesk
 from service.problems.errors import FieldError, ValidationFailed
 from service.representation import examples
 from service.representation.openapi import problems
 from service.representation.responses import json_response
-from service.views import EventPage, event_view
+from service.representation.views import event_view
 
 router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Response
 
+from dfkd.wire.health import Health, Readiness
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import find_box
 from dfkd_core.sandbox.launch import Kind
@@ -14,7 +15,6 @@ from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
 from service.dependencies import Desk, OurDesk
 from service.representation.responses import json_response
-from service.views import Health, Readiness
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import URL
 
+from dfkd.wire.deletion import PurgeView
+from dfkd.wire.job import JobList, JobView, ListQuery
 from jobs.broker import ring
 from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
@@ -22,12 +23,11 @@ from service.intake.submit import accept_request, accept_submission
 from service.intake.trace_context import traceparent_of
 from service.intake.uploads import receive_submission
 from service.problems.errors import FieldError, ValidationFailed
-from service.purges import PurgeView, purge_view
 from service.representation import examples
 from service.representation.http_conditional import etag_matches
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.representation.responses import job_accepted, job_reply, job_response, json_response
-from service.views import JobList, JobView, job_view
+from service.representation.views import job_view, purge_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -83,17 +83,6 @@ async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | Non
         accept = partial(accept_submission, desk, submission)
     told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
     return await to_thread.run_sync(told, limiter=desk.inspections)
-
-
-class ListQuery(BaseModel):
-    """How to choose and page jobs; an unknown parameter is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    limit: int = Field(20, ge=1, le=100, description="Jobs on a page.")
-    cursor: str | None = Field(None, max_length=200, description="`next_cursor` of the page before.")
-    state: list[str] = Field([], max_length=20, description="Only these states; repeat it or separate with commas.")
-    label: list[str] = Field([], max_length=32, description="Only jobs with this label, `key=value`; repeat for more.")
 
 
 @router.get(

@@ -3,26 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
 
-from service.representation.menu import DEFAULT_CLASSES, DEFAULT_SHAPE, menu
+from dfkd.wire.menu import Menu, MenuQuery, StudentsFor
+from service.representation.menu import menu
 from service.representation.openapi import problems
 from service.representation.responses import json_response
-from service.views import Menu, StudentsFor
 
 router = APIRouter(prefix="/menu", tags=["menu"])
-
-
-class MenuQuery(BaseModel):
-    """The input that the students are sized for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    channels: int = Field(DEFAULT_SHAPE[0], ge=1, le=4096, description="Channels of the teacher's input.")
-    height: int = Field(DEFAULT_SHAPE[1], ge=1, le=4096, description="Its height.")
-    width: int = Field(DEFAULT_SHAPE[2], ge=1, le=4096, description="Its width.")
-    num_classes: int = Field(DEFAULT_CLASSES, ge=2, le=100_000, description="Classes of the teacher.")
-    student_width: float = Field(1.0, gt=0, le=16, allow_inf_nan=False, description="Width multiplier of the students.")
 
 
 @router.get(

@@ -4,12 +4,12 @@ from functools import partial
 
 from fastapi import APIRouter, BackgroundTasks, Response
 
+from dfkd.wire.job import JobView
 from jobs.broker import ring
 from service.dependencies import JobId, OurDesk
 from service.intake.idempotency import OurExchange
 from service.representation.openapi import KEY_REFUSALS, problems
 from service.representation.responses import job_reply
-from service.views import JobView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 

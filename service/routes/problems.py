@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter, Response
 
+from dfkd.wire.problem import ProblemKind
 from service.problems.errors import NotFound
 from service.problems.table import BY_CODE
 from service.representation.openapi import problems
 from service.representation.responses import json_response
-from service.views import ProblemKind
 
 router = APIRouter(prefix="/problems", tags=["service"])
 

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter, Response
 
+from dfkd.wire.quota import QuotaView, UseView
 from service.dependencies import OurDesk
 from service.representation.openapi import problems
 from service.representation.responses import json_response
-from service.views import QuotaView, UseView
 
 router = APIRouter(prefix="/quota", tags=["service"])
 

@@ -3,6 +3,7 @@
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 
+from dfkd.wire.job import JobView
 from jobs.broker import ring
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
@@ -17,7 +18,6 @@ from service.problems.errors import UnsupportedMediaType
 from service.representation import examples
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.representation.responses import job_accepted
-from service.views import JobView
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 

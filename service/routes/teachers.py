@@ -5,6 +5,8 @@ from functools import partial
 from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 
+from dfkd.wire.deletion import PurgeView
+from dfkd.wire.teacher import TeacherView
 from jobs.lifecycle.deletion import removed
 from jobs.models import TeacherRef
 from service.admission import admit
@@ -12,11 +14,10 @@ from service.dependencies import OurDesk, TeacherId
 from service.intake.idempotency import OurExchange
 from service.intake.submit import accept_teacher
 from service.intake.uploads import receive_octets
-from service.purges import PurgeView, purge_view
 from service.representation import examples
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.representation.responses import json_response
-from service.views import TeacherView, teacher_view
+from service.representation.views import purge_view, teacher_view
 
 router = APIRouter(prefix="/teachers", tags=["teachers"])
 

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from dfkd.wire.job import JobView
 from jobs.models import Progress
 from jobs.quota_limits import Quota
-from service.views import JobView
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, running_service
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from dfkd.client import DfkdClient
-from service.views import JobView
+from dfkd.wire.job import JobView
 from tests.boxes import holds_a_box
 from tests.e2e.teacher import NUM_CLASSES
 

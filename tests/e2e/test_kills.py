@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.views import JobView
+from dfkd.wire.job import JobView
 from tests.e2e.service import PROFILE, Service, gone, spec, until
 
 

@@ -12,6 +12,11 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from dfkd.wire.deletion import PurgeView
+from dfkd.wire.event import EventPage
+from dfkd.wire.job import JobView
+from dfkd.wire.menu import Menu
+from dfkd.wire.teacher import TeacherView
 from dfkd_core.errors import DfkdError
 from dfkd_core.options import MemoryName, MethodName
 from jobs.errors import LedgerError
@@ -19,9 +24,7 @@ from jobs.models import JobSpec
 from service.intake.spec_parsing import JobRequest
 from service.problems.errors import FrontDeskError
 from service.problems.table import BY_CODE, TABLE, row_for
-from service.purges import PurgeView
 from service.representation import examples
-from service.views import EventPage, JobView, Menu, TeacherView
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Service, eventually, post_parts, problem_of, running_service, spec_text
 

@@ -17,9 +17,9 @@ from rich.console import Console
 from dfkd.cli import main
 from dfkd.cli.display import Follower, duration, size
 from dfkd.cli.main import Exit
+from dfkd.wire.job import JobView
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
 from service.representation import examples
-from service.views import JobView
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service

@@ -1,30 +1,29 @@
-"""What DELETE answers: the receipt of a deletion."""
+"""The receipt that DELETE answers with."""
 
 from datetime import datetime
 
 from pydantic import Field
 
-from jobs.models import PurgeReceipt
-from service.views import View
+from dfkd.wire.model import Answer
 
 
-class PurgedFileView(View):
+class PurgedFileView(Answer):
     """A file that is the tenant's no longer."""
 
     sha256: str = Field(description="Digest of its bytes; they are removed unless others have them, too.")
     bytes: int = Field(description="How many there were.")
-    was: list[str] = Field(description="teacher, checkpoint, or names of artifacts.")
+    role: list[str] = Field(alias="was", description="teacher, checkpoint, or names of artifacts.")
 
 
-class KeptView(View):
+class KeptView(Answer):
     """A file that belonged to what was deleted, and stays."""
 
     sha256: str = Field(description="Digest of the file.")
-    was: list[str] = Field(description="teacher, checkpoint, or names of artifacts.")
-    because: str = Field(description="Why it stays.")
+    role: list[str] = Field(alias="was", description="teacher, checkpoint, or names of artifacts.")
+    reason: str = Field(alias="because", description="Why it stays.")
 
 
-class PurgeView(View):
+class PurgeView(Answer):
     """What a deletion removed, and what stays. It is told once, and not kept."""
 
     kind: str = Field(description="job or teacher.")
@@ -33,7 +32,3 @@ class PurgeView(View):
     rows: dict[str, int] = Field(description="Rows that went, by table of the ledger.")
     files: list[PurgedFileView] = Field(description="Files that are yours no longer.")
     kept: list[KeptView] = Field(description="Files of yours that stay, and why; empty: nothing is left.")
-
-
-def purge_view(receipt: PurgeReceipt) -> PurgeView:
-    return PurgeView.model_validate(receipt.model_dump())
