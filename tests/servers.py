@@ -20,11 +20,11 @@ import psycopg
 import redis
 
 from jobs.files.s3 import make_client
+from tests.patience import PATIENCE
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-START_SECONDS = 20.0
 SUPERUSER = "postgres"
 OWNER = "dfkd"  # an ordinary role: policies bind it, as they should bind the service's
 BUCKET = "artifacts"
@@ -99,7 +99,7 @@ def running_postgres() -> Iterator[Postgres]:
             yield server
         finally:
             process.send_signal(signal.SIGQUIT)  # at once; nothing of it is needed any more
-            process.wait(START_SECONDS)
+            process.wait(PATIENCE)
 
 
 def new_cluster(directory: Path) -> tuple[Path, pwd.struct_passwd | None]:
@@ -158,7 +158,7 @@ def running_redis(*arguments: str) -> Iterator[Redis]:
             yield server
         finally:
             process.kill()  # also when it is stopped
-            process.wait(START_SECONDS)
+            process.wait(PATIENCE)
 
 
 def redis_binary() -> str:
@@ -183,7 +183,7 @@ def become(user: pwd.struct_passwd | None, command: list[object], death_signal: 
 
 
 def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], object], not_yet: type[Exception]) -> None:
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
             ready()
@@ -229,4 +229,4 @@ def running_object_store() -> Iterator[ObjectStore]:
             yield store
         finally:
             process.kill()
-            process.wait(START_SECONDS)
+            process.wait(PATIENCE)

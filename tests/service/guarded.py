@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from jobs.identity import Caller, Scope
+from tests.patience import PATIENCE
 from tests.service.harness import Service, running_service
 
 READ, WRITE = frozenset({Scope.JOBS_READ}), frozenset({Scope.JOBS_WRITE})
@@ -25,7 +26,7 @@ class Guarded:
     def http(self, tenant: str, allows: str = "both") -> httpx.Client:
         """A client with one of the keys; close it."""
         headers = {"Authorization": f"Bearer {self.keys[tenant, allows]}"}
-        return httpx.Client(base_url=self.service.url, timeout=60, headers=headers)
+        return httpx.Client(base_url=self.service.url, timeout=PATIENCE, headers=headers)
 
 
 @contextmanager

@@ -20,9 +20,9 @@ from sqlalchemy import create_engine, text
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
-START_SECONDS = 90.0
 BOUNDARY = "a-boundary-of-ours"
 
 Part = tuple[str, bytes]
@@ -66,12 +66,12 @@ def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Ite
     try:
         wait_for(url, process)
         store = open_store(settings)
-        with httpx.Client(base_url=url, timeout=60) as http:
+        with httpx.Client(base_url=url, timeout=PATIENCE) as http:
             yield Service(url, process.pid, settings, http, store, open_artifacts(settings))
         store.close()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(START_SECONDS)
+        process.wait(PATIENCE)
 
 
 def start_server(listener: socket.socket, data_dir: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -105,10 +105,10 @@ def log_of(service: Service) -> str:
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     """Until the service answers."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            httpx.get(f"{url}/healthz", timeout=5).raise_for_status()
+            httpx.get(f"{url}/healthz", timeout=PATIENCE).raise_for_status()
             return
         except httpx.TransportError:
             if process.poll() is not None or time.monotonic() > deadline:
@@ -187,7 +187,7 @@ def problem_of(response: httpx.Response) -> dict[str, Any]:
     return problem
 
 
-def eventually(claim: Callable[[], bool], *, seconds: float = 10.0) -> bool:
+def eventually(claim: Callable[[], bool], *, seconds: float = PATIENCE) -> bool:
     """Whether it becomes true in time."""
     deadline = time.monotonic() + seconds
     while not claim():

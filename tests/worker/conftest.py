@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from jobs.models import Event, Job, JobSpec, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import job_spec, teacher_ref
+from tests.patience import PATIENCE, scaled, until
 from worker.supervision.supervisor import Supervisor
 
 SCRIPT = Path(__file__).with_name("scripted_runner.py")
@@ -27,15 +28,6 @@ SCRIPT = Path(__file__).with_name("scripted_runner.py")
 def script(act: str) -> tuple[str, ...]:
     """The command of a runner that plays `act`."""
     return (sys.executable, "-P", str(SCRIPT), act)
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 20.0) -> Any:
-    """The first true answer of `condition`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-    return answer
 
 
 def gone(pid: int) -> bool:
@@ -56,6 +48,12 @@ def processes_with(word: str) -> list[int]:
     return sorted((pid for pid in found if not gone(pid)), key=lambda pid: len(psutil.Process(pid).parents()))
 
 
+def finished(thread: threading.Thread) -> None:
+    """Wait until a thread has ended."""
+    thread.join(PATIENCE)
+    assert not thread.is_alive(), "waited in vain"
+
+
 class Bench:
     """Everything a supervisor works with, and short words for it."""
 
@@ -74,6 +72,11 @@ class Bench:
         self.store.put_teacher(ref)
         spec = JobSpec.model_validate({**job_spec().model_dump(), "device": device, **asked})
         return self.store.create(str(uuid.uuid4()), spec, sha256)
+
+    def shorten_leases(self, seconds: float) -> float:
+        """Claims from now on last only so long, scaled for this machine. Returns the length in seconds."""
+        self.settings = self.settings.model_copy(update={"lease_seconds": scaled(seconds)})
+        return self.settings.lease_seconds
 
     def claim(self, owner: str = "tester") -> Claim:
         claim = self.store.claim(owner, self.settings.lease_seconds, self.settings.worker_threads)
@@ -138,7 +141,7 @@ def _command_line(path: Path) -> bytes:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    """The test profile: a lease of 3 s, a heartbeat every 0.75 s, no back-off."""
+    """The test profile: a lease that no test outlasts, frequent heartbeats, no back-off."""
     yield from _bench(tmp_path / "data")
 
 
@@ -151,19 +154,18 @@ def roaming_bench(tmp_path: Path, artifact_settings: dict[str, str]) -> Iterator
 def _bench(data_dir: Path, **artifact_settings: str) -> Iterator[Bench]:
     settings = Settings(
         data_dir=data_dir,
-        lease_seconds=3.0,
-        heartbeat_seconds=0.75,
+        lease_seconds=2 * PATIENCE,
+        heartbeat_seconds=0.25,
         sweep_seconds=0.2,
         backoff_seconds=0.0,
-        stop_grace_seconds=3.0,
-        stall_seconds=20.0,
+        stop_grace_seconds=PATIENCE,
+        stall_seconds=PATIENCE,
         **artifact_settings,
     )
     made = Bench(settings)
     yield made
     made.draining.set()
     for thread in made.threads:
-        thread.join(20.0)
-        assert not thread.is_alive()
+        finished(thread)
     made.spawner.shutdown()
     made.store.close()

@@ -11,8 +11,9 @@ from jobs.broker import make_celery, queue_of, ring
 from jobs.devices import DeviceClass
 from jobs.models import JobState
 from jobs.settings import Settings
+from tests.patience import PATIENCE, until
 from tests.servers import Redis
-from tests.worker.conftest import Bench, script, until
+from tests.worker.conftest import Bench, script
 from worker.slots import Workshop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,7 +86,7 @@ def test_a_gpu_serves_one_runner_at_a_time() -> None:
 def test_a_worker_that_is_told_otherwise_says_so_and_does_not_start(tmp_path: Path) -> None:
     told = {"DFKD_WORKER_SLOTS": "2", "DFKD_WORKER_DEVICE": "cuda", "DFKD_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "worker"]
-    ended = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode == 1
     assert ended.stderr.startswith("the worker cannot start: DFKD_WORKER_DEVICE:")
     assert "start one worker for each GPU" in ended.stderr

@@ -2,7 +2,6 @@
 
 import logging
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -11,7 +10,8 @@ import pytest
 from jobs.log_context import AboutFilter
 from jobs.models import Job, JobState
 from tests.builders import job_spec
-from tests.worker.conftest import Bench, until
+from tests.patience import until
+from tests.worker.conftest import Bench
 from tests.worker.test_slots import open_workshop
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -67,9 +67,8 @@ def test_a_ledger_that_does_not_answer(bench: Bench, kept: Kept) -> None:
     with open_workshop(bench, "endless"), closing(sqlite3.connect(bench.settings.data_dir / "ledger.sqlite3")) as file:
         until(lambda: bench.store.get(job.id).progress.step > 0)
         file.execute("ALTER TABLE jobs RENAME TO elsewhere")
-        time.sleep(1.2)
-        file.execute("ALTER TABLE elsewhere RENAME TO jobs")
         until(lambda: {"heartbeat failed", "ledger write failed"} <= {line.getMessage() for line in kept.records})
+        file.execute("ALTER TABLE elsewhere RENAME TO jobs")
     assert {(vars(line)["job_id"], vars(line)["attempt"]) for line in kept.about_jobs()} == {(job.id, 1)}
 
 

@@ -10,7 +10,8 @@ from jobs.metrics import REGISTRY
 from jobs.models import JobState, Progress
 from jobs.settings import Settings
 from tests.jobs.clockwork import expire_lease
-from tests.worker.conftest import Bench, until
+from tests.patience import PATIENCE, scaled, until
+from tests.worker.conftest import Bench, finished
 from tests.worker.test_slots import open_workshop
 from worker.metrics import Class, serve
 
@@ -50,9 +51,9 @@ def test_cancelled_drained_and_stalled_attempts_are_told_apart(bench: Bench) -> 
     job, thread = bench.start("endless")
     until(lambda: bench.store.get(job.id).progress.step > 0)
     bench.store.request_cancel(job.id)
-    thread.join(20)
+    finished(thread)
     bench.submit()
-    bench.attempt("hung", stall_seconds=0.5)
+    bench.attempt("hung", stall_seconds=scaled(0.5))
     bench.submit()
     bench.draining.set()
     bench.attempt("endless")
@@ -67,15 +68,16 @@ def test_an_attempt_that_lost_its_job_is_fenced_out(bench: Bench) -> None:
     until(lambda: bench.store.get(job.id).progress.step > 0)
     expire_lease(bench.store, job.id)
     bench.store.sweep()
-    thread.join(20)
+    finished(thread)
     assert endings()["fenced-out"] == before["fenced-out"] + 1
 
 
 def test_a_runner_without_a_confirmed_lease_is_self_fenced(bench: Bench) -> None:
     bench.submit()
     before, fenced = endings(), counted("dfkd_self_fenced_total")
-    job, thread = bench.start("endless", heartbeat_seconds=60.0)
-    thread.join(20)
+    bench.shorten_leases(3.0)
+    job, thread = bench.start("endless", heartbeat_seconds=PATIENCE)
+    finished(thread)
     assert bench.store.get(job.id).state is JobState.QUEUED
     assert endings()["self-fenced"] == before["self-fenced"] + 1
     assert counted("dfkd_self_fenced_total") == fenced + 1
@@ -100,7 +102,7 @@ def test_a_takeover_and_the_steps_that_it_lost_are_counted(bench: Bench, there: 
 def test_the_port_answers_on_loopback_only(bench: Bench) -> None:
     port = serve(Settings(worker_metrics_port=0))
     assert port is not None
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
         text = answer.read().decode()
     assert 'dfkd_attempt_endings_total{class="crash"}' in text
     assert "dfkd_process_resident_memory_bytes" in text

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from jobs.models import JobState
-from tests.worker.conftest import Bench, script, until
+from tests.patience import PATIENCE, until
+from tests.worker.conftest import Bench, script
 from worker.slots import Workshop
 
 
@@ -34,20 +35,20 @@ def test_jobs_are_found_without_a_bell_and_worked_off(bench: Bench) -> None:
     with open_workshop(bench, "done", slots=2) as workshop:
         jobs = [bench.submit() for _ in range(3)]
         until(lambda: all(bench.store.get(job.id).state is JobState.SUCCEEDED for job in jobs))
-        (worker,) = bench.store.live_workers(5.0)
+        (worker,) = bench.store.live_workers(PATIENCE)
         assert (worker.id, worker.slots, worker.device) == (workshop.worker_id, 2, "cpu")
-    assert bench.store.live_workers(5.0) == []
+    assert bench.store.live_workers(PATIENCE) == []
 
 
 def test_a_look_claims_at_once(bench: Bench) -> None:
     slow = bench.settings.model_copy(update={"sweep_seconds": 600.0})
     workshop = Workshop(slow, bench.store, bench.artifacts, ring=lambda *_bell: True, command=script("endless"))
     workshop.start()
-    until(lambda: bench.store.live_workers(60.0))
+    until(lambda: bench.store.live_workers(PATIENCE))
     time.sleep(0.3)  # the looks of the first round are over
     job = bench.submit()
     workshop.look()
-    until(lambda: bench.store.get(job.id).state is JobState.RUNNING, seconds=10.0)
+    until(lambda: bench.store.get(job.id).state is JobState.RUNNING)
     workshop.drain()
 
 

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from dfkd_core.spec.config import DistillSpec
-from tests.worker.conftest import script, until
+from tests.patience import PATIENCE, scaled, until
+from tests.worker.conftest import script
 from worker.runner.lease_watchdog import LEASE_OVER, ORPHANED
 from worker.runner.protocol import Task
 
@@ -68,68 +69,70 @@ def started() -> Iterator[list[Started]]:
 
 
 def test_a_runner_ends_at_the_end_of_its_lease(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=4.0)
+    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
-    runner.lease(seconds=0.5)
     renewed_at = time.monotonic()
-    assert runner.process.wait(5) == LEASE_OVER
-    assert 0.4 < time.monotonic() - renewed_at < 1.5
+    runner.lease(seconds=0.5)
+    assert runner.process.wait(PATIENCE / 2) == LEASE_OVER  # by the new lease, not by the first one
+    assert time.monotonic() - renewed_at >= 0.5
 
 
 def test_a_renewed_lease_keeps_the_runner(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=3.0)
+    lease_seconds = scaled(0.5)
+    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
-    for _ in range(4):
-        runner.lease(seconds=1.0)
-        time.sleep(0.5)
+    renewed_until = time.monotonic() + 2 * lease_seconds
+    while time.monotonic() < renewed_until:  # twice as long as any of its leases
+        runner.lease(lease_seconds)
+        time.sleep(0.05)
         assert runner.process.poll() is None
 
 
 def test_a_lease_that_ended_while_the_runner_was_paused_is_over(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=10.0)
+    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
     os.kill(runner.process.pid, signal.SIGSTOP)
     runner.lease(seconds=0.2)
     time.sleep(0.4)
     os.kill(runner.process.pid, signal.SIGCONT)
-    assert runner.process.wait(2) == LEASE_OVER
+    assert runner.process.wait(PATIENCE / 2) == LEASE_OVER
 
 
 def test_a_runner_ends_when_its_supervisor_closes_the_line(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=60.0)
+    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
     assert runner.process.stdin is not None
     runner.process.stdin.close()
-    assert runner.process.wait(2) == ORPHANED
+    assert runner.process.wait(PATIENCE / 2) == ORPHANED
 
 
 def test_a_runner_of_another_parent_does_not_start(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=60.0, parent=1)
+    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE, parent=1)
     started.append(runner)
-    assert runner.process.wait(10) == 1
+    assert runner.process.wait(PATIENCE) == 1
     assert runner.messages.read() == b""
 
 
 def test_sigterm_asks_for_a_checkpoint_and_a_stop(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("endless", tmp_path, lease_seconds=60.0)
+    runner = Started("endless", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
     runner.process.terminate()
-    assert runner.process.wait(5) == 0
+    assert runner.process.wait(PATIENCE / 2) == 0
     kinds = [message.get("kind", message["type"]) for message in map(json.loads, runner.messages)]
     assert kinds[-2:] == ["checkpoint", "stopped"]
 
 
 def test_sigterm_before_the_distillation_ends_the_runner_at_once(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("loading", tmp_path, lease_seconds=60.0)
+    runner = Started("loading", tmp_path, lease_seconds=PATIENCE)
     started.append(runner)
     runner.messages.readline()
     runner.process.terminate()
-    assert runner.process.wait(2) == -signal.SIGTERM
+    assert runner.process.wait(PATIENCE / 2) == -signal.SIGTERM
 
 
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
@@ -147,11 +150,11 @@ def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=2)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_a_full_disk_is_told_by_its_name_although_the_log_is_on_it(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("full_disk", tmp_path, lease_seconds=20.0, log=Path("/dev/full"))
+    runner = Started("full_disk", tmp_path, lease_seconds=PATIENCE, log=Path("/dev/full"))
     started.append(runner)
-    runner.process.wait(20)
+    runner.process.wait(PATIENCE)
     assert [json.loads(line)["code"] for line in runner.messages] == ["storage-full"]

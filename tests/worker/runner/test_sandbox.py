@@ -23,7 +23,7 @@ from dfkd_core.sandbox.launch import Box, Kind, exit_status
 from dfkd_core.sandbox.policy import Limits, Plan
 from dfkd_core.spec.config import DistillSpec
 from tests.boxes import KINDS, box_or_skip
-from tests.worker.conftest import until
+from tests.patience import PATIENCE, until
 from worker.runner.process import runner_plan
 from worker.runner.protocol import Task
 
@@ -84,7 +84,7 @@ def box(request: pytest.FixtureRequest) -> Box:
 def plan_of(child: str, outside: Outside) -> Plan:
     """Of an inspection or of a runner, with the readable canaries."""
     if child == "inspection":
-        plan = child_plan(outside.teacher, timeout_seconds=60.0, memory_bytes=2**30, hidden=(outside.data_dir,))
+        plan = child_plan(outside.teacher, timeout_seconds=PATIENCE, memory_bytes=2**30, hidden=(outside.data_dir,))
         return dataclasses.replace(plan, readable=(CANARIES,))
     task = Task(
         teacher_path=outside.teacher,
@@ -112,7 +112,7 @@ def ask(box: Box, plan: Plan, wishes: dict[str, list[Any]]) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    said, error = process.communicate(timeout=120)
+    said, error = process.communicate(timeout=PATIENCE)
     assert exit_status(process.returncode) == 0, error.decode()
     granted: list[str] = json.loads(said)
     return granted
@@ -225,7 +225,7 @@ def test_the_environment_is_the_allow_list(box: Box, outside: Outside, monkeypat
         process = box.start(
             [sys.executable, "-c", code], plan, directory=Path("/"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
         )
-        environment, host, user = json.loads(process.communicate(timeout=60)[0])
+        environment, host, user = json.loads(process.communicate(timeout=PATIENCE)[0])
         assert environment.items() - {("LC_CTYPE", "C.UTF-8"), ("PWD", "/")} == (plan.environment or {}).items()
         assert (
             set(environment) & {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "TRITON_CACHE_DIR", "DFKD_DATABASE_URL"} == set()
@@ -246,7 +246,7 @@ def test_a_box_dies_with_the_process_that_started_it(box: Box, tmp_path: Path) -
     until(lambda: sleepers(word))
     starter.kill()
     starter.wait()
-    until(lambda: not sleepers(word), seconds=5.0)
+    until(lambda: not sleepers(word))
 
 
 def test_a_killed_box_takes_everything_in_it_along(box: Box) -> None:
@@ -255,14 +255,14 @@ def test_a_killed_box_takes_everything_in_it_along(box: Box) -> None:
     process = box.start(["/bin/sh", "-c", script], Plan(limits=Limits()), directory=Path("/"))
     until(lambda: len(sleepers(word)) == 3)
     process.kill()
-    assert process.wait(10) == -signal.SIGKILL
-    until(lambda: not sleepers(word), seconds=5.0)
+    assert process.wait(PATIENCE) == -signal.SIGKILL
+    until(lambda: not sleepers(word))
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -SEGV $$", -signal.SIGSEGV), ("kill $$", -15)])
 def test_how_a_command_ends_is_told(box: Box, script: str, status: int) -> None:
     process = box.start(["/bin/sh", "-c", script], Plan(limits=Limits()), directory=Path("/"))
-    assert exit_status(process.wait(30)) == status
+    assert exit_status(process.wait(PATIENCE)) == status
 
 
 def test_a_signal_for_the_whole_service_does_not_end_a_box(box: Box) -> None:

@@ -13,7 +13,7 @@ from dfkd_core.spec.config import DistillSpec
 from tests.boxes import KINDS, box_or_skip
 from tests.e2e.service import spec
 from tests.e2e.teacher import write_teacher
-from tests.worker.conftest import until
+from tests.patience import PATIENCE, until
 from worker.runner import process
 from worker.runner.protocol import DoneMessage, Task
 
@@ -41,7 +41,7 @@ def student_of(box: Box, data_dir: Path) -> str:
         checkpoint_seconds=0.5,
         messages_fd=-1,
         parent=-1,
-        lease_until=time.monotonic() + 300.0,
+        lease_until=time.monotonic() + 2 * PATIENCE,
     )
     with ThreadPoolExecutor(1) as spawner:
         runner = process.start(
@@ -49,7 +49,7 @@ def student_of(box: Box, data_dir: Path) -> str:
         )
         messages = []
         while not (runner.exited and runner.reader.exhausted):
-            until(lambda: runner.exited or not runner.reader.messages.empty(), seconds=240.0)
+            until(lambda: runner.exited or not runner.reader.messages.empty())
             while not runner.reader.messages.empty():
                 messages.append(runner.reader.messages.get())
             time.sleep(0.01)

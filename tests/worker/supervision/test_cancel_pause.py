@@ -9,7 +9,8 @@ from jobs.models import JobState
 from jobs.quota_limits import Quota
 from tests.builders import job_spec
 from tests.jobs.clockwork import end_day, use_up
-from tests.worker.conftest import Bench, gone
+from tests.patience import PATIENCE
+from tests.worker.conftest import Bench, finished, gone
 
 
 def test_a_running_job_is_paused_with_a_checkpoint_and_goes_on_from_it(bench: Bench) -> None:
@@ -17,7 +18,7 @@ def test_a_running_job_is_paused_with_a_checkpoint_and_goes_on_from_it(bench: Be
     _, thread = bench.start("slow", heartbeat_seconds=0.05)
     pid = bench.runner_pid(job)
     bench.store.request_pause(job.id)
-    thread.join(10)
+    finished(thread)
     paused = bench.store.get(job.id)
     assert (paused.state, paused.attempt) == (JobState.PAUSED, 0)
     assert gone(pid)
@@ -43,7 +44,7 @@ def test_a_pause_that_is_taken_back_while_the_runner_stops_puts_the_job_back_in_
     _, thread = bench.start("endless")
     bench.runner_pid(job)
     bench.store.request_pause(job.id)
-    thread.join(10)
+    finished(thread)
     resumed = bench.store.get(job.id)
     assert (resumed.state, resumed.attempt) == (JobState.QUEUED, 0)
     assert bench.claim().checkpoint_sha256 is not None
@@ -51,10 +52,10 @@ def test_a_pause_that_is_taken_back_while_the_runner_stops_puts_the_job_back_in_
 
 def test_a_runner_that_is_done_while_it_is_asked_to_pause_is_published(bench: Bench) -> None:
     job = bench.submit()
-    _, thread = bench.start("slow", heartbeat_seconds=20.0, lease_seconds=60.0)
+    _, thread = bench.start("slow", heartbeat_seconds=PATIENCE)
     bench.runner_pid(job)
     bench.store.request_pause(job.id)  # the next heartbeat comes too late
-    thread.join(20)
+    finished(thread)
     assert bench.store.get(job.id).state is JobState.SUCCEEDED
 
 
@@ -63,7 +64,7 @@ def test_a_deaf_runner_is_paused_without_a_checkpoint(bench: Bench) -> None:
     _, thread = bench.start("deaf", stop_grace_seconds=0.5)
     pid = bench.runner_pid(job)
     bench.store.request_pause(job.id)
-    thread.join(10)
+    finished(thread)
     assert bench.store.get(job.id).state is JobState.PAUSED
     assert gone(pid)
 
@@ -84,7 +85,7 @@ def test_a_job_of_a_tenant_that_has_had_its_day_is_given_back_and_goes_on_from_i
     bench.runner_pid(job)
     bench.store.tenants.limit("default", {Quota.DEVICE_SECONDS: 86400})
     use_up(bench.store, "default", 86400.0)
-    thread.join(10)
+    finished(thread)
     waiting = bench.store.get(job.id)
     assert (waiting.state, waiting.attempt) == (JobState.QUEUED, 0)
     assert bench.told(job, "released")[-1].data["reason"] == "over-quota"

@@ -13,8 +13,9 @@ import pytest
 from jobs.files.artifacts import open_artifacts
 from jobs.models import JobState
 from tests.builders import digest
+from tests.patience import PATIENCE, scaled, until
 from tests.stored import content, overwrite
-from tests.worker.conftest import Bench, gone, processes_with, until
+from tests.worker.conftest import Bench, finished, gone, processes_with
 from worker.supervision.attempt import Ending
 from worker.supervision.heartbeat import Heartbeat
 from worker.supervision.outcome import Conclusion
@@ -120,11 +121,9 @@ def test_a_running_job_is_cancelled_within_a_heartbeat(bench: Bench) -> None:
     job = bench.submit()
     _, thread = bench.start("endless")
     pid = bench.runner_pid(job)
-    asked_at = time.monotonic()
     bench.store.request_cancel(job.id)
-    thread.join(10)
+    finished(thread)  # long before the grace, the stall limit or the lease would have ended the runner
     assert bench.store.get(job.id).state is JobState.CANCELLED
-    assert time.monotonic() - asked_at < bench.settings.heartbeat_seconds + 2.0
     assert gone(pid)
     assert bench.workspaces() == []
 
@@ -134,7 +133,7 @@ def test_a_deaf_runner_is_killed_after_the_grace(bench: Bench) -> None:
     _, thread = bench.start("deaf", stop_grace_seconds=0.5)
     pid = bench.runner_pid(job)
     bench.store.request_cancel(job.id)
-    thread.join(10)
+    finished(thread)
     assert bench.store.get(job.id).state is JobState.CANCELLED
     assert gone(pid)
 
@@ -144,7 +143,7 @@ def test_a_job_is_drained_before_its_first_step_too(bench: Bench) -> None:
     _, thread = bench.start("loading")
     until(lambda: bench.store.get(job.id).progress.stage == "load")
     bench.draining.set()
-    thread.join(2)
+    finished(thread)
     drained = bench.store.get(job.id)
     assert (drained.state, drained.attempt) == (JobState.QUEUED, 0)
 
@@ -154,7 +153,7 @@ def test_a_drained_job_goes_back_uncharged_with_its_checkpoint(bench: Bench) -> 
     _, thread = bench.start("endless")
     bench.runner_pid(job)
     bench.draining.set()
-    thread.join(10)
+    finished(thread)
     drained = bench.store.get(job.id)
     assert (drained.state, drained.attempt) == (JobState.QUEUED, 0)
     assert len(bench.told(job, "checkpoint")) == 1
@@ -163,11 +162,9 @@ def test_a_drained_job_goes_back_uncharged_with_its_checkpoint(bench: Bench) -> 
 
 def test_a_runner_without_a_step_is_stopped(bench: Bench) -> None:
     bench.submit()
-    started_at = time.monotonic()
-    job = bench.attempt("hung", stall_seconds=2.0)
+    job = bench.attempt("hung", stall_seconds=scaled(2.0))
     assert (job.state, job.attempt) == (JobState.QUEUED, 1)
     assert bench.told(job, "released")[0].data["reason"] == "stalled"
-    assert time.monotonic() - started_at < 2.0 + 2.0
 
 
 def test_too_long_a_run_fails_with_time_limit(bench: Bench) -> None:
@@ -183,7 +180,7 @@ def test_a_fenced_out_supervisor_kills_its_runner_and_writes_nothing(bench: Benc
     pid = bench.runner_pid(job)
     assert bench.store.release(job.id, 1, reason="taken away", charged=False)
     successor = bench.claim("successor")
-    thread.join(5)
+    finished(thread)
     now = bench.store.get(job.id)
     assert (now.state, now.fence, successor.fence) == (JobState.RUNNING, 2, 2)
     assert gone(pid)
@@ -217,7 +214,7 @@ def test_a_stale_worker_never_publishes(roaming_bench: Bench) -> None:
     claim = roaming_bench.claim()
     assert roaming_bench.store.release(job.id, claim.fence, reason="taken away", charged=False)
     successor = roaming_bench.claim("successor")
-    roaming_bench.supervisor("done", heartbeat_seconds=60.0).supervise(claim, claimed_at=time.monotonic())
+    roaming_bench.supervisor("done", heartbeat_seconds=PATIENCE).supervise(claim, claimed_at=time.monotonic())
     assert roaming_bench.store.get(job.id).state is JobState.RUNNING
     assert roaming_bench.store.succeed(job.id, successor.fence, artifacts=[])
     assert list(roaming_bench.artifacts.digests()) == [job.teacher.id]
@@ -225,11 +222,12 @@ def test_a_stale_worker_never_publishes(roaming_bench: Bench) -> None:
 
 def test_a_supervisor_cut_off_from_the_ledger_stops_its_runner_before_the_lease_ends(bench: Bench) -> None:
     job = bench.submit()
-    _, thread = bench.start("endless", heartbeat_seconds=60.0)  # no heartbeat ever gets through
-    claimed_at = time.monotonic()
+    bench.shorten_leases(4.0)
+    _, thread = bench.start("endless", heartbeat_seconds=PATIENCE)  # no heartbeat ever gets through
     bench.runner_pid(job)
-    thread.join(10)
-    assert time.monotonic() - claimed_at < bench.settings.lease_seconds
+    while thread.is_alive():
+        assert bench.store.sweep().expired == []  # the lease has not ended yet
+        time.sleep(0.02)
     released = bench.store.get(job.id)
     assert (released.state, released.attempt) == (JobState.QUEUED, 0)
     assert bench.told(job, "released")[0].data["reason"] == "self-fenced"
@@ -237,15 +235,14 @@ def test_a_supervisor_cut_off_from_the_ledger_stops_its_runner_before_the_lease_
 
 def test_a_ledger_that_hangs_cannot_keep_a_runner_alive(bench: Bench) -> None:
     job = bench.submit()
+    lease_seconds = bench.shorten_leases(4.0)
     _, thread = bench.start("endless")
     pid = bench.runner_pid(job)
     with closing(sqlite3.connect(bench.settings.data_dir / "ledger.sqlite3", isolation_level=None)) as blocker:
         blocker.execute("BEGIN IMMEDIATE")
-        blocked_at = time.monotonic()
-        until(lambda: gone(pid), seconds=bench.settings.lease_seconds)
-        assert time.monotonic() - blocked_at < bench.settings.lease_seconds
+        until(lambda: gone(pid), seconds=lease_seconds)  # no heartbeat renews the lease from here on
         blocker.execute("ROLLBACK")
-    thread.join(15)
+    finished(thread)
     released = bench.store.get(job.id)
     assert (released.state, released.attempt) == (JobState.QUEUED, 0)
 
@@ -290,7 +287,7 @@ def test_a_flood_of_messages_becomes_a_few_writes(bench: Bench) -> None:
     job = bench.attempt("flood")
     assert job.state is JobState.SUCCEEDED
     assert len(bench.told(job, "published")) <= 200
-    assert job.revision < 60
+    assert job.revision < scaled(60)  # one write a second
 
 
 def test_a_file_outside_the_workspace_is_neither_published_nor_kept(bench: Bench) -> None:
@@ -313,7 +310,7 @@ def test_a_cancel_that_comes_with_the_last_message_wins(bench: Bench) -> None:
     job = bench.submit()
     claim = bench.claim()
     bench.store.request_cancel(job.id)
-    bench.supervisor("done", heartbeat_seconds=60.0, lease_seconds=200.0).supervise(claim, claimed_at=time.monotonic())
+    bench.supervisor("done", heartbeat_seconds=PATIENCE).supervise(claim, claimed_at=time.monotonic())
     assert bench.store.get(job.id).state is JobState.CANCELLED
     assert bench.store.get(job.id).artifacts == []
 
@@ -346,7 +343,7 @@ def test_what_a_runner_leaves_behind_dies_with_it(bench: Bench) -> None:
     bench.submit()
     job = bench.attempt("parent")
     assert job.state is JobState.SUCCEEDED
-    until(lambda: not processes_with(bench.report(job)["grandchild"]), seconds=2)
+    until(lambda: not processes_with(bench.report(job)["grandchild"]))
 
 
 def test_a_runner_knows_neither_database_nor_broker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +376,7 @@ def test_a_runner_killed_from_outside_is_noticed_at_once(bench: Bench) -> None:
     _, thread = bench.start("endless")
     pid = bench.runner_pid(job)
     os.kill(pid, signal.SIGKILL)
-    thread.join(2)
+    finished(thread)
     assert not thread.is_alive()
     assert (bench.store.get(job.id).state, bench.store.get(job.id).attempt) == (JobState.QUEUED, 1)
     until(lambda: gone(pid))
