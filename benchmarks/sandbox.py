@@ -1,8 +1,8 @@
-"""What a box costs: from the start of a process to its end, without a box and in each kind that works here.
+"""What a sandbox costs: from the start of a process to its end, without a sandbox and in each kind that works here.
 
     python -m benchmarks.sandbox --runs 50
 
-Two commands: an interpreter that does nothing, which is the box's own cost, and the inspection of a small ONNX teacher.
+Two commands: an interpreter that does nothing, which is the sandbox's own cost, and the inspection of a small teacher.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from pathlib import Path
 from benchmarks.hardware import describe_hardware
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.inspection.inspection import inspect_in_child
-from dfkd_core.sandbox.detect import find_box
-from dfkd_core.sandbox.launch import Box, Kind
-from dfkd_core.sandbox.policy import Limits, Plan
+from dfkd_core.sandbox.detect import find_sandbox
+from dfkd_core.sandbox.launch import Sandbox, SandboxKind
+from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy
 from dfkd_core.spec.config import TeacherSpec
 from tests.e2e.teacher import write_teacher
 
@@ -39,24 +39,24 @@ def milliseconds(act: Callable[[], object], runs: int) -> dict[str, float]:
     return {"mean": statistics.mean(taken), "sd": statistics.stdev(taken), "median": statistics.median(taken)}
 
 
-def start_nothing(box: Box) -> None:
-    """One interpreter in a box."""
-    process = box.start(NOTHING, Plan(limits=Limits()), directory=Path("/"))
+def start_nothing(sandbox: Sandbox) -> None:
+    """One interpreter in a sandbox."""
+    process = sandbox.start(NOTHING, SandboxPolicy(limits=ResourceLimits()), directory=Path("/"))
     if process.wait() != 0:
-        raise RuntimeError(f"the box ended with {process.returncode}")
+        raise RuntimeError(f"the sandbox ended with {process.returncode}")
 
 
 def measure(runs: int, teacher: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Kind of box -> command -> milliseconds."""
+    """Kind of sandbox -> command -> milliseconds."""
     found = {"none": {"interpreter": milliseconds(lambda: subprocess.run(NOTHING, check=True), runs)}}
-    for kind in (Kind.OFF, Kind.BUBBLEWRAP, Kind.NAMESPACES):
+    for kind in (SandboxKind.OFF, SandboxKind.BUBBLEWRAP, SandboxKind.NAMESPACES):
         try:
-            box = find_box(kind.value)
+            sandbox = find_sandbox(kind.value)
         except SandboxUnavailable as error:
             print(f"{kind.value}: {error.reasons}")
             continue
         found[kind.value] = {
-            "interpreter": milliseconds(lambda box=box: start_nothing(box), runs),  # type: ignore[misc]
+            "interpreter": milliseconds(lambda sandbox=sandbox: start_nothing(sandbox), runs),  # type: ignore[misc]
             "inspection": milliseconds(
                 lambda kind=kind: inspect_in_child(  # type: ignore[misc]
                     teacher, TeacherSpec(), timeout_seconds=60.0, memory_bytes=2**31, sandbox=kind.value

@@ -17,7 +17,7 @@ DfkdError
 ├── AgreementBelowTarget       the published student misses `accept.agreement.min` and `on_miss` says fail
 ├── ExportMismatch             ONNX Runtime and PyTorch disagree about the exported student
 ├── CheckpointMismatch         a checkpoint of another spec, build or thread count
-├── SandboxUnavailable         this host makes no box to read a stranger's file in
+├── SandboxUnavailable         this host makes no sandbox to read a stranger's file in
 └── Stopped                    on_step asked for a stop; the state is in the checkpoint named
 """
 
@@ -135,7 +135,7 @@ class CheckpointMismatch(DfkdError):
 
 
 class SandboxUnavailable(DfkdError):
-    """This host makes no box of the kind that was asked for, and without one no stranger's file is read."""
+    """This host makes no sandbox of the kind that was asked for, and without one no stranger's file is read."""
 
     code = "sandbox-unavailable"
 

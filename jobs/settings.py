@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from dfkd_core.sandbox.detect import Choice
+from dfkd_core.sandbox.detect import SandboxChoice
 from dfkd_core.spec.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
 from jobs.quota_limits import Quotas
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     max_activation_bytes: int = Field(
         64 * 1024**3, gt=0, description="Most that a teacher may compute for one batch, in bytes of float32."
     )
-    sandbox: Choice = Field(
+    sandbox: SandboxChoice = Field(
         "auto",
         description="Holds the processes that read teachers: bubblewrap, namespaces, auto (the first of the two that "
         "works here), off (limits only).",
@@ -134,7 +134,7 @@ class Settings(BaseSettings):
 
     @property
     def quotas(self) -> Quotas:
-        """Limits of the tenants that have none of their own."""
+        """ResourceLimits of the tenants that have none of their own."""
         return Quotas(
             queued_jobs=self.quota_queued_jobs,
             running_jobs=self.quota_running_jobs,

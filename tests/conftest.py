@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from tests.boxes import settle
+from tests.sandboxes import choose_sandbox
 from tests.servers import (
     BUCKET,
     OWNER,
@@ -22,7 +22,7 @@ from tests.servers import (
     running_redis,
 )
 
-settle()
+choose_sandbox()
 hypothesis_settings.register_profile("dfkd", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("dfkd")
 

@@ -1,6 +1,6 @@
 """Inspection (torch-free): what a teacher file is, found without PyTorch and, in the service, in a throw-away child.
 
-`python -m dfkd_core.inspection.inspection` is that child: in its box it reads one request from standard input.
+`python -m dfkd_core.inspection.inspection` is that child: in its sandbox it reads one request from standard input.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ from dfkd_core import errors
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.inspection.reexport import ReExport, export_line, re_export
-from dfkd_core.sandbox.detect import Choice, find_box
+from dfkd_core.sandbox.detect import SandboxChoice, find_sandbox
 from dfkd_core.sandbox.launch import exit_status, minimal_environment
-from dfkd_core.sandbox.policy import Limits, Plan, python_path
+from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy, python_path
 from dfkd_core.spec.config import TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -187,20 +187,20 @@ def inspect_in_child(
     *,
     timeout_seconds: float,
     memory_bytes: int,
-    sandbox: Choice = "auto",
+    sandbox: SandboxChoice = "auto",
     hidden: tuple[Path, ...] = (),
 ) -> Inspection:
-    """Inspect in a throw-away child: in a box, with hard limits on time, memory and files and an empty environment.
+    """Inspect in a throw-away child: in a sandbox, with hard limits on time, memory and files and an empty environment.
 
-    The box shows `path` and never what lies below `hidden`. Raises what the child raised; TeacherInvalid where it
+    The sandbox shows `path` and never what lies below `hidden`. Raises what the child raised; TeacherInvalid where it
     crashed, was too slow or needed too much memory; SandboxUnavailable.
     """
     path = path.resolve()
     request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
-    plan = child_plan(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
-    with find_box(sandbox).start(
+    policy = child_policy(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
+    with find_sandbox(sandbox).start(
         [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection.inspection"],
-        plan,
+        policy,
         directory=Path("/"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -223,16 +223,18 @@ def inspect_in_child(
     return _result(reply, code, late=late.is_set())
 
 
-def child_plan(path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()) -> Plan:
-    """What an inspection finds in its box: the file, and nothing to write to."""
-    limits = Limits(
+def child_policy(
+    path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()
+) -> SandboxPolicy:
+    """What an inspection finds in its sandbox: the file, and nothing to write to."""
+    limits = ResourceLimits(
         address_bytes=memory_bytes,
         cpu_seconds=math.ceil(timeout_seconds),
         file_bytes=0,
         processes=MAX_PROCESSES,
         open_files=MAX_FILES,
     )
-    return Plan(limits=limits, given=(path,), hidden=hidden, environment=_environment())
+    return SandboxPolicy(limits=limits, inputs=(path,), hidden=hidden, environment=_environment())
 
 
 def _environment() -> dict[str, str]:

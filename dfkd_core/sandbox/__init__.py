@@ -1,4 +1,5 @@
-"""The box (torch-free): where a process runs that reads a stranger's file. No network, no secrets, nothing to write to.
+"""The sandbox: where a process runs that reads an untrusted file. Torch-free.
 
-`plan` says what a process finds in it, `launch` starts it, `probe` finds out which kind works here.
+A sandboxed process has no network, no secrets, and at most one directory that it can write to. `policy` says what such
+a process finds, `detect` finds out which kind of sandbox works on this host, `launch` starts a command in one.
 """

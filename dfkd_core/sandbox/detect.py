@@ -1,4 +1,4 @@
-"""Which kind of box works here: found out by starting one."""
+"""Find out which kind of sandbox works on this host, by starting one."""
 
 import logging
 import os
@@ -11,16 +11,16 @@ from typing import Literal
 
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox import bubblewrap
-from dfkd_core.sandbox.launch import Box, Kind, exit_status, minimal_environment
-from dfkd_core.sandbox.policy import Limits, Plan
+from dfkd_core.sandbox.launch import Sandbox, SandboxKind, exit_status, minimal_environment
+from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy
 
 log = logging.getLogger(__name__)
 
-Choice = Literal["auto", "bubblewrap", "namespaces", "off"]
+SandboxChoice = Literal["auto", "bubblewrap", "namespaces", "off"]
 
 _SECONDS = 20.0
-_QUESTION = "import os; print(os.getpid(), *(name for name in ('/etc/shadow', '/var/log') if os.path.exists(name)))"
-_FIRST_NUMBERS = 10  # of processes, where they are counted anew
+_PROBE = "import os; print(os.getpid(), *(name for name in ('/etc/shadow', '/var/log') if os.path.exists(name)))"
+_LOW_PIDS = 10  # a PID namespace of its own counts from 1, so a process in it has a number below this one
 
 ADVICE = (
     "Install bubblewrap, or allow user namespaces (sysctl kernel.unprivileged_userns_clone or "
@@ -30,46 +30,54 @@ ADVICE = (
 
 
 @cache
-def find_box(choice: Choice) -> Box:
-    """The best box of that choice; SandboxUnavailable, which is not remembered."""
+def find_sandbox(choice: SandboxChoice) -> Sandbox:
+    """Return the best sandbox that `choice` allows and that works here. A failure is not cached.
+
+    Raises:
+        SandboxUnavailable: none works; the error lists why each kind does not.
+    """
     if choice == "off":
-        return Box(Kind.OFF)
+        return Sandbox(SandboxKind.OFF)
     reasons = []
-    for box in _candidates(choice):
-        reason = _trouble(box)
+    for sandbox in _candidates(choice):
+        reason = _failure(sandbox)
         if reason is None:
-            return box
-        reasons.append(f"{box.told}: {reason}")
+            return sandbox
+        reasons.append(f"{sandbox.label}: {reason}")
     log.error("no sandbox works on this host", extra={"reasons": reasons, "advice": ADVICE})
     raise SandboxUnavailable(reasons)
 
 
-def _candidates(choice: Choice) -> Iterator[Box]:
-    for kind in (Kind.BUBBLEWRAP, Kind.NAMESPACES):
+def _candidates(choice: SandboxChoice) -> Iterator[Sandbox]:
+    for kind in (SandboxKind.BUBBLEWRAP, SandboxKind.NAMESPACES):
         if choice in ("auto", kind.value):
-            yield from (Box(kind, own_proc=own_proc) for own_proc in (True, False))
+            yield from (Sandbox(kind, own_proc=own_proc) for own_proc in (True, False))
 
 
-def _trouble(box: Box) -> str | None:
-    """Why the box does not work; None: it does."""
-    if box.kind is Kind.BUBBLEWRAP and bubblewrap.find() is None:
+def _failure(sandbox: Sandbox) -> str | None:
+    """Start a probe in the sandbox. Return why the sandbox does not work, or None where it does."""
+    if sandbox.kind is SandboxKind.BUBBLEWRAP and bubblewrap.find() is None:
         return "not installed"
     if sys.platform != "linux":
         return "not Linux"
-    plan = Plan(limits=Limits(cpu_seconds=10, processes=8), environment=minimal_environment(os.environ))
-    command = [sys.executable, "-I", "-S", "-c", _QUESTION]
+    limits = ResourceLimits(cpu_seconds=10, processes=8)
     try:
-        with box.start(
-            command, plan, directory=Path("/"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as child:
+        with sandbox.start(
+            [sys.executable, "-I", "-S", "-c", _PROBE],
+            SandboxPolicy(limits=limits, environment=minimal_environment(os.environ)),
+            directory=Path("/"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
             try:
-                said, error = child.communicate(timeout=_SECONDS)
+                output, error = process.communicate(timeout=_SECONDS)
             except subprocess.TimeoutExpired:
-                child.kill()
+                process.kill()
                 return "it did not answer"
     except OSError as failure:
         return str(failure)
-    if exit_status(child.returncode) != 0:
-        return error.decode(errors="replace").strip().rpartition("\n")[2][:300] or f"exit status {child.returncode}"
-    number, *seen = said.split()
-    return None if int(number) < _FIRST_NUMBERS and not seen else "it does not separate"
+    if exit_status(process.returncode) != 0:
+        return error.decode(errors="replace").strip().rpartition("\n")[2][:300] or f"exit status {process.returncode}"
+    pid, *visible = output.split()
+    return None if int(pid) < _LOW_PIDS and not visible else "it does not separate"

@@ -1,4 +1,4 @@
-"""Starts a command in a box, of whichever kind."""
+"""Start a command in a sandbox of any kind."""
 
 import os
 import secrets
@@ -13,56 +13,63 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_core.sandbox import bubblewrap, seccomp
-from dfkd_core.sandbox.policy import ROOT, Limits, Plan
+from dfkd_core.sandbox.policy import ROOT, ResourceLimits, SandboxPolicy
 
-_SYS_ADMIN = 1 << 21
-_OWN_COUNT = (5, 14)  # from this kernel on a user namespace has a count of processes of its own
-_USERS, _FIRST_USER = 4000, 61184  # a range that systemd keeps for users that exist for one service only
-_GROUP_READ, _ENTER = 0o040, 0o010
+_CAP_SYS_ADMIN = 1 << 21
+_OWN_PROCESS_COUNT = (5, 14)  # from this kernel version on, a user namespace counts its processes separately
+_NUM_UIDS, _FIRST_UID = 4000, 61184  # the range that systemd reserves for users that live as long as one service
+_GROUP_READ, _GROUP_ENTER = 0o040, 0o010
 
 
-class Kind(StrEnum):
-    """Of what a box is made."""
+class SandboxKind(StrEnum):
+    """The mechanism that makes the sandbox."""
 
     BUBBLEWRAP = "bubblewrap"
     NAMESPACES = "namespaces"
-    OFF = "off"  # of nothing: limits only
+    OFF = "off"  # no isolation: resource limits only
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """How boxes are made on this host; `probe.find_box` finds out."""
+class Sandbox:
+    """How sandboxes are made on this host; `detect.find_sandbox` finds out."""
 
-    kind: Kind
+    kind: SandboxKind
     own_proc: bool = True
 
     @property
-    def told(self) -> str:
-        """For people."""
+    def label(self) -> str:
+        """The kind in words, for logs and /readyz."""
         return self.kind.value + ("" if self.own_proc else " without /proc")
 
-    def parent(self) -> int:
-        """The number that a boxed command sees as its parent's."""
-        return os.getpid() if self.kind is Kind.OFF else 1
-
     def start(
-        self, command: Sequence[str], plan: Plan, *, directory: Path, pass_fds: Sequence[int] = (), **streams: Any
+        self,
+        command: Sequence[str],
+        policy: SandboxPolicy,
+        *,
+        directory: Path,
+        pass_fds: Sequence[int] = (),
+        **streams: Any,
     ) -> "subprocess.Popen[bytes]":
-        """Start `command` (its first word a path); the process that is returned ends when the command has.
+        """Start `command`, whose first word is a path, with `policy.environment` as its whole environment.
 
-        Its exit status is for `exit_status`. Killing it, or the end of the thread that called this, ends everything in
-        the box. `plan.environment` is all that the command finds in its environment. OSError.
+        The process that is returned ends when the command has ended; `exit_status` translates its exit code. Everything
+        in the sandbox ends when that process is killed, or when the thread that called this ends.
+
+        Raises:
+            OSError: the host cannot start the process.
         """
-        user = _stranger() if self.kind is not Kind.OFF and _privileged() else None
-        if user is not None:
-            _hand_over(plan, user)
-        words = [*self._shell(plan), *_inside(self, plan.limits, user, directory), *command]
-        deaf = set() if self.kind is Kind.OFF else {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf)
-        try:  # a signal for all processes of the service is not for the box: who wants it to end, tells its command
+        uid = _ephemeral_uid() if self.kind is not SandboxKind.OFF and _privileged() else None
+        if uid is not None:
+            _grant_access(policy, uid)
+        words = [*self._outer_command(policy), *_entrypoint_words(self, policy.limits, uid, directory), *command]
+        # A service manager signals every process of the service. Such a signal must not end the sandbox: the
+        # supervisor tells the command itself to stop.
+        blocked = set() if self.kind is SandboxKind.OFF else {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
             return subprocess.Popen(
                 words,
-                env=dict(plan.environment or {}),
+                env=dict(policy.environment or {}),
                 cwd="/",
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
@@ -71,72 +78,77 @@ class Box:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _shell(self, plan: Plan) -> list[str]:
-        if self.kind is Kind.OFF:
-            return _program("entrypoint")
-        mounts = plan.mounts(own_proc=self.own_proc)
-        if self.kind is Kind.BUBBLEWRAP:
+    def _outer_command(self, policy: SandboxPolicy) -> list[str]:
+        """Return the command that builds the sandbox and then runs the entrypoint in it."""
+        if self.kind is SandboxKind.OFF:
+            return _isolated_python("entrypoint")
+        mounts = policy.mounts(own_proc=self.own_proc)
+        if self.kind is SandboxKind.BUBBLEWRAP:
             program = bubblewrap.find()
             if program is None:
                 raise FileNotFoundError("bwrap")
-            return [*bubblewrap.command(program, mounts, privileged=_privileged()), *_program("entrypoint")]
+            return [*bubblewrap.command(program, mounts, privileged=_privileged()), *_isolated_python("entrypoint")]
         mapped = "-" if _privileged() else f"{os.getuid()}:{os.getgid()}"
-        return [*_program("namespaces"), mapped, str(len(mounts)), *(word for mount in mounts for word in mount)]
+        words = [word for mount in mounts for word in mount]
+        return [*_isolated_python("namespaces"), mapped, str(len(mounts)), *words]
 
 
 def exit_status(code: int) -> int:
-    """A box's exit status as the command's: -n for signal n."""
+    """Translate a sandbox's exit code into that of its command: -n where signal n ended the command."""
     return 128 - code if code > 128 else code
 
 
-def _inside(box: Box, limits: Limits, user: int | None, directory: Path) -> list[str]:
-    told = limits.by_name()
-    if box.kind is Kind.OFF or (user is None and _kernel() < _OWN_COUNT):
-        told.pop("NPROC", None)  # it would count everything that this user runs
-    program = b"" if box.kind is Kind.OFF else seccomp.program()
-    become = "keep" if box.kind is Kind.OFF else "-" if user is None else str(user)
-    words = [str(box.parent()), become, str(directory), program.hex() or "-"]
-    return [*words, str(len(told)), *(f"{name}={value}" for name, value in told.items())]
+def minimal_environment(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `base` that any process needs and that reveal nothing about us."""
+    return {name: base[name] for name in ("PATH", "LANG") if name in base}
 
 
-def _program(name: str) -> list[str]:
-    """An interpreter that loads one module of ours and what that needs, and looks nowhere for more."""
-    code = f"import sys; sys.path.append({str(ROOT)!r}); from dfkd_core.sandbox.{name} import main; main()"
+def _entrypoint_words(sandbox: Sandbox, limits: ResourceLimits, uid: int | None, directory: Path) -> list[str]:
+    """Return the arguments of `entrypoint`, which that module describes, without the command."""
+    isolated = sandbox.kind is not SandboxKind.OFF
+    parent = 1 if isolated else os.getpid()  # in a sandbox the parent is the first process of its PID namespace
+    named = limits.by_name()
+    if not isolated or (uid is None and _kernel_version() < _OWN_PROCESS_COUNT):
+        named.pop("NPROC", None)  # it would count every process of this user
+    program = seccomp.program() if isolated else b""
+    user = "keep" if not isolated else "-" if uid is None else str(uid)
+    words = [str(parent), user, str(directory), program.hex() or "-"]
+    return [*words, str(len(named)), *(f"{name}={value}" for name, value in named.items())]
+
+
+def _isolated_python(module: str) -> list[str]:
+    """Return the command of an interpreter that runs one module of this folder and looks nowhere else for code."""
+    code = f"import sys; sys.path.append({str(ROOT)!r}); from dfkd_core.sandbox.{module} import main; main()"
     return [sys.executable, "-I", "-S", "-c", code]
 
 
 @cache
 def _privileged() -> bool:
-    """Whether we may furnish a box ourselves, and so should have somebody else live in it."""
+    """Whether this process is root with CAP_SYS_ADMIN, which can mount, and so must run commands as another user."""
     if os.getuid() != 0:
         return False
     status = Path("/proc/self/status").read_text()
     (capabilities,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
-    return bool(int(capabilities, 16) & _SYS_ADMIN)
+    return bool(int(capabilities, 16) & _CAP_SYS_ADMIN)
 
 
 @cache
-def _kernel() -> tuple[int, int]:
+def _kernel_version() -> tuple[int, int]:
     major, minor = os.uname().release.split(".")[:2]
     return int(major), int("".join(character for character in minor if character.isdigit()))
 
 
-def _stranger() -> int:
-    """A user and group that nobody else is, most likely: boxes beside each other share no count of processes."""
-    return _FIRST_USER + secrets.randbelow(_USERS)
+def _ephemeral_uid() -> int:
+    """Draw a user and group id for one sandbox. Sandboxes with different ids share no process count."""
+    return _FIRST_UID + secrets.randbelow(_NUM_UIDS)
 
 
-def _hand_over(plan: Plan, user: int) -> None:
-    """Let the stranger read what it is given, and own what it writes to; around both lie directories of ours."""
-    for top in plan.given:
+def _grant_access(policy: SandboxPolicy, uid: int) -> None:
+    """Let the ephemeral user read its inputs and own its writable directory. The directories above both stay ours."""
+    for top in policy.inputs:
         for path in (top, *top.rglob("*")) if top.is_dir() else (top,):
-            os.chown(path, -1, user)
-            path.chmod(path.stat().st_mode | _GROUP_READ | (_ENTER if path.is_dir() else 0))
-    if plan.writable is not None:
-        for path in (plan.writable, *plan.writable.rglob("*")):
-            os.chown(path, user, user, follow_symlinks=False)
-
-
-def minimal_environment(base: Mapping[str, str]) -> dict[str, str]:
-    """What any process needs, and nothing that says who we are."""
-    return {name: base[name] for name in ("PATH", "LANG") if name in base}
+            os.chown(path, -1, uid)
+            path.chmod(path.stat().st_mode | _GROUP_READ | (_GROUP_ENTER if path.is_dir() else 0))
+    if policy.writable is not None:
+        for path in (policy.writable, *policy.writable.rglob("*")):
+            os.chown(path, uid, uid, follow_symlinks=False)

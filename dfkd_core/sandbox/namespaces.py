@@ -1,9 +1,13 @@
-"""A box of the kernel's namespaces without another program, made by an interpreter that has loaded nothing else.
+"""A sandbox of kernel namespaces, made without another program by an interpreter that has loaded nothing else.
 
-Words: MAP (user:group, where a user namespace has to give the rights to furnish; - as root), the number of mounts,
-kind, path and source of each (`plan.Mount`), and what `inside` wants. The exit status is the command's, or 128 + n
-where signal n ended it. Beside the command two processes stay: this one, by whose death the kernel ends the box, and
-the first process of the box, which reaps; they hold none of its pipes.
+Arguments:
+    MAP          `uid:gid`, where only a user namespace gives the right to mount; `-` as root
+    COUNT        the number of mounts that follow, each as three words: kind, path and source (`policy.Mount`)
+    ARGUMENT...  the arguments of `entrypoint`
+
+The exit status is that of the command, or 128 + n where signal n ended it. Two processes stay beside the command and
+hold none of its pipes: this one, whose death makes the kernel end the sandbox, and the first process of the sandbox,
+which reaps orphans.
 """
 
 import os
@@ -19,32 +23,38 @@ _ATTRIBUTES = {"read": _RDONLY | _NOSUID | _NODEV, "write": _NOSUID | _NODEV, "d
 _BASE, _OLD, _NEW = "/tmp", "/old", "/new"  # noqa: S108
 _MAX_FILES = 65536
 
+Step = tuple[str, str, str]
+"""The kind, path and source of one mount."""
+
 
 def main() -> None:
-    """Make the namespaces, furnish the box in their first process, wait."""
+    """Make the namespaces, start the first process in them, and wait for its end."""
     mapped, count, *rest = sys.argv[1:]
     end = 3 * int(count)
     steps = list(zip(rest[0:end:3], rest[1:end:3], rest[2:end:3], strict=True))
     syscalls.die_with_parent()
     _unshare(mapped)
-    _wait_for(lambda: _first_process(steps, rest[end:]))
+    _run_in_child(lambda: _first_process(steps, rest[end:]))
 
 
-def _first_process(steps: list[tuple[str, str, str]], words: list[str]) -> None:
+def _first_process(steps: list[Step], arguments: list[str]) -> None:
     syscalls.die_with_parent()
     syscalls.set_host_name(syscalls.HOST_NAME)
-    _furnish(steps)
-    _wait_for(lambda: entrypoint.become(words))
+    _mount_root(steps)
+    _run_in_child(lambda: entrypoint.confine_and_execute(arguments))
 
 
-def _wait_for(act: Callable[[], None]) -> None:
-    """Do it in a child, and end as that does. Reaps whoever else ends; no pipe stays open on our account."""
+def _run_in_child(act: Callable[[], None]) -> None:
+    """Call `act` in a child process, reap every process that ends, and exit with the child's status.
+
+    The parent closes all its files, so that no pipe stays open on its account.
+    """
     child = os.fork()
     if child == 0:
         try:
             act()
-        except BaseException as error:  # never back into the parent's code
-            os.write(2, f"the box could not be made: {error}\n".encode())
+        except BaseException as error:  # the child must never return into the parent's code
+            os.write(2, f"the sandbox could not be made: {error}\n".encode())
         os._exit(1)
     os.closerange(0, _MAX_FILES)
     while True:
@@ -65,18 +75,18 @@ def _unshare(mapped: str) -> None:
             file.write(text)
 
 
-def _furnish(steps: list[tuple[str, str, str]]) -> None:
-    """Build the new root beside the old one, then leave the old one behind."""
+def _mount_root(steps: list[Step]) -> None:
+    """Build the new root file system beside the host's, then detach the host's."""
     syscalls.mount(None, "/", None, _REC | _SLAVE)
-    syscalls.mount("box", _BASE, "tmpfs", _NOSUID | _NODEV)
+    syscalls.mount("sandbox", _BASE, "tmpfs", _NOSUID | _NODEV)
     for name in (_OLD, _NEW):
         os.mkdir(_BASE + name)
-    syscalls.mount("box", _BASE + _NEW, "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
+    syscalls.mount("sandbox", _BASE + _NEW, "tmpfs", _NOSUID | _NODEV, "size=4m,mode=755")
     syscalls.pivot_root(_BASE, _BASE + _OLD)
     os.chdir("/")
     os.umask(0)
     for kind, path, source in steps:
-        _step(kind, _NEW if path == "/" else _NEW + path, source)
+        _mount(kind, _NEW if path == "/" else _NEW + path, source)
     os.umask(0o022)
     os.chdir(_NEW)
     syscalls.pivot_root(".", ".")
@@ -84,27 +94,27 @@ def _furnish(steps: list[tuple[str, str, str]]) -> None:
     os.chdir("/")
 
 
-def _step(kind: str, path: str, source: str) -> None:
+def _mount(kind: str, path: str, source: str) -> None:
     if kind == "link":
         _make_directory(os.path.dirname(path))
         os.symlink(source, path)
     elif kind == "directory":
         _make_directory(path)
-    elif kind == "seal":
+    elif kind == "read_only":
         syscalls.set_mount_attributes(path, _RDONLY, recursive=False)
     elif kind == "proc":
         _make_directory(path)
         syscalls.mount("proc", path, "proc", _NOSUID | _NODEV | _NOEXEC)
-    elif kind in ("tmpfs", "anybodys"):
+    elif kind in ("tmpfs", "world_writable"):
         _make_directory(path)
         mode = "755" if kind == "tmpfs" else "1777"
-        syscalls.mount("box", path, "tmpfs", _NOSUID | _NODEV, f"size={source},mode={mode}")
+        syscalls.mount("sandbox", path, "tmpfs", _NOSUID | _NODEV, f"size={source},mode={mode}")
     else:
         _bind(kind, _OLD + source, path)
 
 
 def _bind(kind: str, source: str, path: str) -> None:
-    """With everything mounted below it; what is seen of it cannot be changed unless it is to be written to."""
+    """Bind `source` with everything mounted below it to `path`; only the kind `write` can be changed through it."""
     if os.path.isdir(source):
         _make_directory(path)
     elif not os.path.exists(path):
@@ -115,7 +125,7 @@ def _bind(kind: str, source: str, path: str) -> None:
 
 
 def _make_directory(path: str) -> None:
-    """With those above it, for everybody to enter."""
+    """Make a directory and its parents, which every user can enter."""
     if not os.path.isdir(path):
         _make_directory(os.path.dirname(path))
         os.mkdir(path, 0o755)

@@ -1,4 +1,4 @@
-"""What a process finds in its box: which paths, which devices, which limits."""
+"""What a sandboxed process finds: which paths, which devices, which resource limits."""
 
 import os
 import site
@@ -9,41 +9,55 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Where the packages lie: a checkout, or site-packages."""
+"""The directory that holds our packages: a checkout, or site-packages."""
 
 PACKAGES = ("dfkd_core", "jobs", "worker")
-SHARED_BYTES = 64 * 2**20  # of /tmp and of /dev/shm
+TMPFS_BYTES = 64 * 2**20
+"""The size of /tmp and the size of /dev/shm in the sandbox."""
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store")
 _LINKER = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
-_TEMPORARY, _SHARED = "/tmp", "/dev/shm"  # noqa: S108
+_TEMPORARY, _SHARED_MEMORY = "/tmp", "/dev/shm"  # noqa: S108
 _PROCESSORS = "/sys/devices/system"
-_NODES = ("null", "zero", "full", "random", "urandom")
-_GPU_NODES = ("nvidia*", "dxg")
-_BARE_PROC = ("cpuinfo", "meminfo", "stat", "version")  # what libraries ask where no /proc of one's own can be had
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_GPU_DEVICES = ("nvidia*", "dxg")
+_PROC_FILES = (
+    "cpuinfo",
+    "meminfo",
+    "stat",
+    "version",
+)  # what libraries read, where the sandbox has no /proc of its own
+_EMPTY_TMPFS_BYTES = 2**20
 
 
 class Mount(NamedTuple):
-    """One step of furnishing a box. `source` is a path outside, a link's target, or a size in bytes."""
+    """One step of building the sandbox's file system.
 
-    kind: Literal["read", "write", "device", "tmpfs", "anybodys", "link", "directory", "proc", "seal"]
+    `source` is a path on the host, the target of a link, or the size of a tmpfs in bytes, according to `kind`. The kind
+    `read_only` makes what is mounted at `path` read-only once everything in it is in place.
+    """
+
+    kind: Literal["read", "write", "device", "tmpfs", "world_writable", "link", "directory", "proc", "read_only"]
     path: str
     source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a process may use; None: as much as we may."""
+class ResourceLimits:
+    """What a process may use. None leaves the limit of the process that starts it."""
 
     address_bytes: int | None = None  # RLIMIT_AS
-    data_bytes: int | None = None  # RLIMIT_DATA; a GPU's driver reserves far more addresses than it uses memory
+    data_bytes: int | None = None  # RLIMIT_DATA: a GPU driver reserves far more addresses than it uses memory
     cpu_seconds: int | None = None
     file_bytes: int | None = None
-    processes: int | None = None  # threads count; applied where the box has a count of its own
+    processes: int | None = None  # threads count; applied only where the sandbox has a process count of its own
     open_files: int | None = None
 
     def by_name(self) -> dict[str, int]:
-        """`resource.RLIMIT_…` without its prefix → value. No core files, ever: they would hold the teacher."""
+        """Map `resource.RLIMIT_…` names without their prefix to values. Core files are always off.
+
+        A core file would hold the teacher.
+        """
         names = {
             "address_bytes": "AS",
             "data_bytes": "DATA",
@@ -52,48 +66,53 @@ class Limits:
             "processes": "NPROC",
             "open_files": "NOFILE",
         }
-        told = {names[name]: value for name, value in asdict(self).items() if value is not None}
-        return {**told, "CORE": 0}
+        limits = {names[name]: value for name, value in asdict(self).items() if value is not None}
+        return {**limits, "CORE": 0}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What one process needs beside Python and its packages."""
+class SandboxPolicy:
+    """What one process needs besides Python and its packages."""
 
-    limits: Limits
-    given: tuple[Path, ...] = ()  # for it alone to read; belongs to it from now on
-    readable: tuple[Path, ...] = ()  # for everybody to read
-    writable: Path | None = None  # its one directory; None: it may write nowhere
-    hidden: tuple[Path, ...] = ()  # never to be seen, wherever it lies
+    limits: ResourceLimits
+    inputs: tuple[Path, ...] = ()  # readable by this process alone; the launcher changes their group
+    readable: tuple[Path, ...] = ()  # readable, with permissions left as they are
+    writable: Path | None = None  # the only directory the process may write to
+    hidden: tuple[Path, ...] = ()  # invisible, even below a path that is readable
     gpu: bool = False
-    environment: Mapping[str, str] | None = None  # all of it; library paths in it become readable
+    environment: Mapping[str, str] | None = None  # the whole environment; library paths in it become readable
 
     def mounts(self, *, own_proc: bool) -> list[Mount]:
-        """How the box is furnished, in order. `own_proc`: whether it has a /proc of its own, or only a few files."""
+        """Return the steps that build the sandbox's file system, in order.
+
+        `own_proc` says whether the sandbox has a /proc of its own; otherwise it gets a few files of the host's.
+        """
         steps = [*_system(), *_devices(gpu=self.gpu), *_proc(own=own_proc)]
-        steps.append(Mount("directory" if self.writable is None else "anybodys", _TEMPORARY, str(SHARED_BYTES)))
-        seen: list[Path] = [Path(step.path) for step in steps if step.kind == "read"]
+        steps.append(Mount("directory" if self.writable is None else "world_writable", _TEMPORARY, str(TMPFS_BYTES)))
+        visible: list[Path] = [Path(step.path) for step in steps if step.kind == "read"]
         for path in (*_python(), *_libraries(self.environment or {})):
             for name in dict.fromkeys((path, path.resolve())):
-                if not any(name.is_relative_to(known) for known in seen):
-                    seen.append(name)
+                if not any(name.is_relative_to(parent) for parent in visible):
+                    visible.append(name)
                     steps.append(Mount("read", str(name), str(path.resolve())))
-        hidden = [path.resolve() for path in self.hidden if any(path.resolve().is_relative_to(known) for known in seen)]
-        steps += [Mount("tmpfs", str(path), str(2**20)) for path in hidden]
-        steps += [Mount("read", str(path), str(path.resolve())) for path in (*self.readable, *self.given)]
+        resolved = [path.resolve() for path in self.hidden]
+        hidden = [path for path in resolved if any(path.is_relative_to(parent) for parent in visible)]
+        steps += [Mount("tmpfs", str(path), str(_EMPTY_TMPFS_BYTES)) for path in hidden]
+        steps += [Mount("read", str(path), str(path.resolve())) for path in (*self.readable, *self.inputs)]
         if self.writable is not None:
             steps.append(Mount("write", str(self.writable), str(self.writable.resolve())))
-        return [*steps, *(Mount("seal", str(path)) for path in (*hidden, "/dev", "/"))]
+        return [*steps, *(Mount("read_only", str(path)) for path in (*hidden, "/dev", "/"))]
 
 
 def python_path(environment: Mapping[str, str]) -> str:
-    """PYTHONPATH of a process that has no home: our packages first, then what is on ours."""
+    """Return the PYTHONPATH of a process without a home directory: our packages, then the entries of ours."""
     user = [site.getusersitepackages()] if site.ENABLE_USER_SITE else []
-    told = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if Path(entry).is_absolute()]
-    return os.pathsep.join(dict.fromkeys([str(ROOT), *told, *(entry for entry in user if Path(entry).is_dir())]))
+    inherited = [entry for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if Path(entry).is_absolute()]
+    return os.pathsep.join(dict.fromkeys([str(ROOT), *inherited, *(entry for entry in user if Path(entry).is_dir())]))
 
 
 def _system() -> Iterator[Mount]:
+    """Yield programs, shared libraries and the linker's configuration."""
     for name in _SYSTEM:
         path = Path(name)
         if path.is_symlink():
@@ -106,15 +125,15 @@ def _system() -> Iterator[Mount]:
 
 
 def _devices(*, gpu: bool) -> Iterator[Mount]:
-    yield Mount("tmpfs", "/dev", str(2**20))
-    nodes = [Path("/dev", name) for name in _NODES]
-    nodes += [node for pattern in _GPU_NODES for node in sorted(Path("/dev").glob(pattern))] if gpu else []
+    """Yield /dev with a few harmless devices, shared memory, and what /sys says about processors or GPUs."""
+    yield Mount("tmpfs", "/dev", str(_EMPTY_TMPFS_BYTES))
+    nodes = [Path("/dev", name) for name in _DEVICES]
+    nodes += [node for pattern in _GPU_DEVICES for node in sorted(Path("/dev").glob(pattern))] if gpu else []
     yield from (Mount("device", str(node), str(node)) for node in nodes if node.exists())
-    yield from (
-        Mount("link", f"/dev/{name}", f"/proc/self/fd/{n}") for n, name in enumerate(("stdin", "stdout", "stderr"))
-    )
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        yield Mount("link", f"/dev/{name}", f"/proc/self/fd/{number}")
     yield Mount("link", "/dev/fd", "/proc/self/fd")
-    yield Mount("anybodys", _SHARED, str(SHARED_BYTES))
+    yield Mount("world_writable", _SHARED_MEMORY, str(TMPFS_BYTES))
     tree = "/sys" if gpu else _PROCESSORS
     if Path(tree).is_dir():
         yield Mount("read", tree, tree)
@@ -125,18 +144,18 @@ def _proc(*, own: bool) -> Iterator[Mount]:
         yield Mount("proc", "/proc")
         return
     yield Mount("directory", "/proc")
-    yield from (Mount("read", f"/proc/{name}", f"/proc/{name}") for name in _BARE_PROC if Path("/proc", name).exists())
+    yield from (Mount("read", f"/proc/{name}", f"/proc/{name}") for name in _PROC_FILES if Path("/proc", name).exists())
 
 
 def _python() -> list[Path]:
-    """The interpreter, the libraries it finds, and our packages; nothing that merely lies beside them."""
+    """Return the interpreter, the libraries it finds and our packages, but not what else lies beside our packages."""
     sites = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
-    named = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sites]
-    named += [entry for entry in python_path(os.environ).split(os.pathsep) if Path(entry) != ROOT]
-    found = [Path(name) for name in dict.fromkeys(named) if Path(name).parent != Path(name)]
-    return [path for path in (*found, *(ROOT / name for name in PACKAGES)) if path.is_dir()]
+    names = [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *sites]
+    names += [entry for entry in python_path(os.environ).split(os.pathsep) if Path(entry) != ROOT]
+    paths = [Path(name) for name in dict.fromkeys(names) if Path(name).parent != Path(name)]
+    return [path for path in (*paths, *(ROOT / name for name in PACKAGES)) if path.is_dir()]
 
 
 def _libraries(environment: Mapping[str, str]) -> Iterable[Path]:
-    named = [*environment.get("LD_LIBRARY_PATH", "").split(os.pathsep), environment.get("CUDA_HOME", "")]
-    return [Path(name) for name in named if Path(name).is_absolute() and Path(name).is_dir() and name != "/"]
+    names = [*environment.get("LD_LIBRARY_PATH", "").split(os.pathsep), environment.get("CUDA_HOME", "")]
+    return [Path(name) for name in names if Path(name).is_absolute() and Path(name).is_dir() and name != "/"]

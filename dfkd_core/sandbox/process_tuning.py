@@ -1,21 +1,20 @@
-"""How a process that trains is set up before it starts (torch-free): waiting, memory, threads, and its parent.
+"""Set up a process that trains before it starts: how threads wait, memory, number of threads, and the parent's death.
 
-OpenMP's and malloc's settings are read once, when a process starts; setting them later changes nothing. So the
-supervisor gives them to its runner, and a command line that trains in its own process executes itself again.
+OpenMP and malloc read their settings once, when a process starts; changing them later has no effect. So the supervisor
+puts them into the environment of its runner, and a command line that trains in its own process executes itself again.
 
-`python -m dfkd_core.sandbox.process_tuning PARENT PROGRAM ARGUMENT...` becomes PROGRAM, which then dies together with
-PARENT.
+`python -m dfkd_core.sandbox.process_tuning PARENT PROGRAM ARGUMENT...` executes PROGRAM, which then dies together with
+the process PARENT. This module never imports torch.
 """
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Mapping
 
+from dfkd_core.sandbox import syscalls
+
 TUNED = "DFKD_TUNED_THREADS"
 _MALLOC_BYTES = 256 * 1024**2
-_PR_SET_PDEATHSIG = 1
 
 # Measured with a 32-filter generator, LeNet-5 and its half, batch 64, 2 threads on 2 shared cores: 0.39 steps a second
 # with nothing set, 1.03 with the two waiting settings, 1.34 with the two malloc settings as well (page faults of a step
@@ -30,17 +29,17 @@ _DEFAULTS = {
 
 
 def tuned_environment(base: Mapping[str, str], *, threads: int) -> dict[str, str]:
-    """`base` with everything that a training process needs to find at its start.
+    """Return `base` and the settings that a training process must find at its start.
 
-    What `base` says about waiting and memory stays; thread counts and the hash seed are part of what makes two runs
-    equal and are always set.
+    Settings of `base` about waiting and memory stay. Thread counts and the hash seed are always overwritten, because
+    two runs are equal only if these are.
     """
     fixed = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONHASHSEED": "0"}
     return {**_DEFAULTS, **base, **fixed, TUNED: str(threads)}
 
 
 def ensure_tuned(threads: int) -> None:
-    """Execute this interpreter again, once, with the tuned environment; return at once where it is in force already."""
+    """Execute this interpreter again with the tuned environment. Return at once if the environment is tuned already."""
     if os.environ.get(TUNED) == str(threads):
         return
     sys.stdout.flush()
@@ -49,22 +48,12 @@ def ensure_tuned(threads: int) -> None:
     os.execve(sys.executable, arguments, tuned_environment(os.environ, threads=threads))  # noqa: S606
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGKILL when the thread that started this process ends; exit now if `parent` is gone already.
-
-    The wish survives `exec`. Where there is no such call (not Linux) only the second half is done.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _become(arguments: list[str]) -> None:
-    parent, program, *rest = arguments
-    die_with_parent(int(parent))
-    os.execvp(program, [program, *rest])  # noqa: S606
+def main() -> None:
+    """Execute the program that the command line names, bound to the life of the parent that it names."""
+    parent, program, *arguments = sys.argv[1:]
+    syscalls.die_with(int(parent))
+    os.execvp(program, [program, *arguments])  # noqa: S606
 
 
 if __name__ == "__main__":
-    _become(sys.argv[1:])
+    main()

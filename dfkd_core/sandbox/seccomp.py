@@ -1,10 +1,11 @@
-"""A filter of system calls, as a program for the kernel: what no training needs, and what namespaces do not separate.
+"""A seccomp filter of system calls: it refuses what no training needs and what namespaces do not isolate.
 
-Refused with EPERM: new namespaces and mounts, tracing and reading other processes, loading code into the kernel, keys
-(which namespaces share), BPF, performance counters, io_uring, userfaultfd, files by handle. `clone3`, whose flags a
-filter cannot see, does not exist, so that libraries take `clone`. Sockets are of AF_UNIX or refused: AF_VSOCK, which
-leads to the hypervisor, is not a matter of network namespaces. Numbers: the kernel's syscall tables of x86-64 and of
-the generic table that AArch64 uses.
+These calls are refused with EPERM: new namespaces and mounts, tracing and reading other processes, loading code into
+the kernel, keys (namespaces share them), BPF, performance counters, io_uring, userfaultfd, files by handle. `clone3`
+gets ENOSYS, so that libraries fall back to `clone`: a filter cannot see the flags of `clone3`. Sockets other than
+AF_UNIX are refused: AF_VSOCK leads to the hypervisor, and network namespaces do not isolate it.
+
+The numbers are those of the kernel's syscall tables for x86-64 and of the generic table, which AArch64 uses.
 """
 
 import errno
@@ -45,7 +46,7 @@ _ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 def program(machine: str | None = None) -> bytes:
-    """The filter for a machine as `platform.machine()` names it, ours by default; empty for one that we do not know."""
+    """Return the BPF program for `platform.machine()` or the machine named; empty for an unknown machine."""
     known = _MACHINES.get(machine or platform.machine())
     if known is None:
         return b""
@@ -53,30 +54,32 @@ def program(machine: str | None = None) -> bytes:
     refused = [number for name, number in numbers.items() if name not in ("clone", "socket")]
     return b"".join(
         [
-            _code(_LOAD, _ARCHITECTURE),
-            _code(_EQUAL, architecture, 1, 0),
-            _code(_RETURN, _KILL),
-            _code(_LOAD, _NUMBER),
-            *_when(_AT_LEAST, _X32, errno.ENOSYS),
-            *_when(_EQUAL, _CLONE3, errno.ENOSYS),
-            *(code for number in (*refused, *_EVERYWHERE.values()) for code in _when(_EQUAL, number, errno.EPERM)),
-            _code(_EQUAL, numbers["socket"], 0, 4),
-            _code(_LOAD, _FIRST_ARGUMENT),
-            _code(_EQUAL, socket.AF_UNIX, 0, 1),
-            _code(_RETURN, _ALLOW),
-            _code(_RETURN, _ERRNO | errno.EAFNOSUPPORT),
-            _code(_EQUAL, numbers["clone"], 0, 3),
-            _code(_LOAD, _FIRST_ARGUMENT),
-            _code(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
-            _code(_RETURN, _ERRNO | errno.EPERM),
-            _code(_RETURN, _ALLOW),
+            _instruction(_LOAD, _ARCHITECTURE),
+            _instruction(_EQUAL, architecture, 1, 0),
+            _instruction(_RETURN, _KILL),
+            _instruction(_LOAD, _NUMBER),
+            *_return_if(_AT_LEAST, _X32, errno.ENOSYS),
+            *_return_if(_EQUAL, _CLONE3, errno.ENOSYS),
+            *(each for number in (*refused, *_EVERYWHERE.values()) for each in _return_if(_EQUAL, number, errno.EPERM)),
+            _instruction(_EQUAL, numbers["socket"], 0, 4),
+            _instruction(_LOAD, _FIRST_ARGUMENT),
+            _instruction(_EQUAL, socket.AF_UNIX, 0, 1),
+            _instruction(_RETURN, _ALLOW),
+            _instruction(_RETURN, _ERRNO | errno.EAFNOSUPPORT),
+            _instruction(_EQUAL, numbers["clone"], 0, 3),
+            _instruction(_LOAD, _FIRST_ARGUMENT),
+            _instruction(_ANY_BIT, _NEW_NAMESPACES, 0, 1),
+            _instruction(_RETURN, _ERRNO | errno.EPERM),
+            _instruction(_RETURN, _ALLOW),
         ]
     )
 
 
-def _when(test: int, value: int, error: int) -> tuple[bytes, bytes]:
-    return _code(test, value, 0, 1), _code(_RETURN, _ERRNO | error)
+def _return_if(test: int, value: int, error: int) -> tuple[bytes, bytes]:
+    """Return the two instructions that refuse a call with `error` where the test of the loaded word succeeds."""
+    return _instruction(test, value, 0, 1), _instruction(_RETURN, _ERRNO | error)
 
 
-def _code(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
-    return struct.pack("=HBBI", code, if_true, if_false, value)
+def _instruction(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    """Return one BPF instruction; `if_true` and `if_false` are how many instructions a jump skips."""
+    return struct.pack("=HBBI", operation, if_true, if_false, value)

@@ -20,7 +20,7 @@ import uvicorn
 
 from dfkd import credentials
 from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.sandbox.detect import ADVICE, find_box
+from dfkd_core.sandbox.detect import ADVICE, find_sandbox
 from jobs.log_context import log_to_stderr
 from jobs.settings import Settings
 from service.app import create_app
@@ -113,7 +113,7 @@ def _stopping(server: _Server) -> Iterator[None]:
 def _refuse_unboxed(settings: Settings) -> None:
     """Strangers' files are read in a sandbox, unless the operator says otherwise."""
     try:
-        find_box(settings.sandbox)
+        find_sandbox(settings.sandbox)
     except SandboxUnavailable as error:
         raise CannotStart(f"{error.detail} ({'; '.join(error.reasons)})", hint=ADVICE) from error
 

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Response
 
 from dfkd.wire.health import Health, Readiness
 from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.sandbox.detect import find_box
-from dfkd_core.sandbox.launch import Kind
+from dfkd_core.sandbox.detect import find_sandbox
+from dfkd_core.sandbox.launch import SandboxKind
 from jobs.broker import broker_answers
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
@@ -82,10 +82,10 @@ def _storage(desk: Desk) -> str:
 def _sandbox(desk: Desk) -> str:
     """What holds the inspections of this process."""
     try:
-        box = find_box(desk.settings.sandbox)
+        sandbox = find_sandbox(desk.settings.sandbox)
     except SandboxUnavailable:
         return "none works; no teacher is taken"
-    return "off: teachers are read without one" if box.kind is Kind.OFF else f"ok: {box.told}"
+    return "off: teachers are read without one" if sandbox.kind is SandboxKind.OFF else f"ok: {sandbox.label}"
 
 
 def _broker(desk: Desk) -> str:

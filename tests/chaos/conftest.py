@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.boxes import forget_settings
 from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run
 from tests.chaos.servers import PostgresServer, RedisServer, restartable_postgres, restartable_redis
+from tests.sandboxes import clear_settings
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """The machine's own settings are not part of a test."""
-    forget_settings()
+    clear_settings()
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from jobs.files.artifacts import open_artifacts
 from jobs.garbage_collector import clean
 from jobs.settings import Settings
 from jobs.store import open_store
-from tests.boxes import holds_a_box
 from tests.chaos.auditor import Footprint, Violation, audit
 from tests.chaos.evidence import (
     Evidence,
@@ -36,6 +35,7 @@ from tests.chaos.history import TERMINAL, Call, Client, History
 from tests.chaos.science import state_after
 from tests.e2e.service import PROFILE, gone, spec, until
 from tests.e2e.teacher import write_teacher
+from tests.sandboxes import is_sandbox_process
 from tests.servers import short_directory
 from worker.supervision.supervisor import remove_stale_workspaces
 
@@ -181,7 +181,7 @@ class Deployment:
             for parent in parents:
                 for child in _children(parent):
                     words = _words(child)
-                    if names_a_task(words, self.data_dir) and not holds_a_box(words) and not gone(child):
+                    if names_a_task(words, self.data_dir) and not is_sandbox_process(words) and not gone(child):
                         return child
             return None
 

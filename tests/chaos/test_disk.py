@@ -90,12 +90,14 @@ ERRORS = ("EIO", "EDQUOT", "EROFS")
 def test_f42_a_call_fails_in_the_worker(run: Run) -> None:
     call, error = CALLS[run.number % len(CALLS)], ERRORS[run.number // 2 % len(ERRORS)]
     k = 1 + run.random.randrange(12)
-    box = {"DFKD_SANDBOX": "off"} if call == "mkdir" else {}  # every box makes directories: none would ever be made
+    sandbox = (
+        {"DFKD_SANDBOX": "off"} if call == "mkdir" else {}
+    )  # every sandbox makes directories: none would ever be made
     with deployed(workers=0) as deployment:
         inject = f"inject={call}:error={error}:when={k}"
         deployment.start_worker(
             wrapper=("strace", "-f", "--seccomp-bpf", "-qq", "-o", os.devnull, "-e", f"trace={call}", "-e", inject),
-            **box,
+            **sandbox,
         )
         job_id = deployment.accepted(steps=20)
         deployment.succeed(job_id)

@@ -24,7 +24,7 @@ CGROUP = Path("/sys/fs/cgroup/memory")
 
 
 def worker_of(deployment: Deployment, runner: psutil.Process) -> psutil.Process:
-    """The worker that has started this; around the runner there may be processes that hold its box."""
+    """The worker that has started this; around the runner there may be processes that hold its sandbox."""
     above = {process.pid for process in runner.parents()}
     return next(psutil.Process(found.pid) for found in deployment.workers if found.pid in above)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.boxes import VARIABLE
 from tests.door.door import Door
 from tests.door.guarded import PER_HOUR, GuardedDoor, guarded_door
 from tests.door.transport import IDLE_SECONDS, LIMIT
+from tests.sandboxes import VARIABLE
 from tests.service.harness import running_service
 
 

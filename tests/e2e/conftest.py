@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import forget_settings
 from tests.e2e.service import JOB_SECONDS, Followed, Service, running_up, spec
 from tests.e2e.teacher import write_teacher
+from tests.sandboxes import clear_settings
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
     """The machine's own settings are not part of a test."""
-    forget_settings()
+    clear_settings()
 
 
 @pytest.fixture(scope="session")

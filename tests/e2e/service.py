@@ -15,8 +15,8 @@ import psutil
 
 from dfkd.client import DfkdClient
 from dfkd.wire.job import JobView
-from tests.boxes import holds_a_box
 from tests.e2e.teacher import NUM_CLASSES
+from tests.sandboxes import is_sandbox_process
 
 PROFILE = {
     "DFKD_LEASE_SECONDS": "4",
@@ -97,7 +97,7 @@ class Service:
                 if (
                     " ".join([*words, ""]) in line
                     and "dfkd_core.sandbox.process_tuning" not in line
-                    and not holds_a_box(found)
+                    and not is_sandbox_process(found)
                 ):
                     return process
         return None

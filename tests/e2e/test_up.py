@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.boxes import holds_a_box
 from tests.e2e.service import PROFILE, Service, gone, running_up, spec, until
+from tests.sandboxes import is_sandbox_process
 
 DFKD = str(Path(sys.executable).with_name("dfkd"))
 
@@ -24,9 +24,9 @@ def refusal(*arguments: str) -> str:
     return answer.stdout + answer.stderr
 
 
-def unboxed(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Without those that hold the box of another."""
-    return [process for process in processes if not holds_a_box(process.cmdline())]
+def without_sandbox(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Without those that hold the sandbox of another."""
+    return [process for process in processes if not is_sandbox_process(process.cmdline())]
 
 
 def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Pa
         job = service.in_the_middle(service.client.submit(teacher, spec(steps=1_000_000)))
         runner, everything = service.runner(), service.processes()
         assert {runner.pid, service.worker().pid} < {process.pid for process in everything}
-        assert len(unboxed(everything)) == 4  # API, Redis, worker, runner
+        assert len(without_sandbox(everything)) == 4  # API, Redis, worker, runner
         service.roots[0].send_signal(signal.SIGTERM)
         assert service.roots[0].wait(30) == 0
         assert [process for process in everything if not gone(process)] == []
@@ -44,7 +44,7 @@ def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Pa
         again.runner()
         assert again.client.job(job.id).attempt == 1
         everything = again.processes()
-        assert len(unboxed(everything)) == 4
+        assert len(without_sandbox(everything)) == 4
         again.roots[0].kill()
         until(lambda: all(gone(process) for process in everything), seconds=3.0)
 

@@ -9,31 +9,33 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.boxes import KINDS, VARIABLE, works
+from tests.sandboxes import KINDS, VARIABLE, works
 from tests.service.harness import Service, holdings, problem_of, running_service
 
-WITHOUT = {VARIABLE: "bubblewrap", "PATH": os.devnull}  # a kind of box, and no place where its program could be
+WITHOUT = {VARIABLE: "bubblewrap", "PATH": os.devnull}  # a kind of sandbox, and no place where its program could be
 
 
 @pytest.fixture(scope="module")
-def unboxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service on a host that makes no box."""
-    with running_service(tmp_path_factory.mktemp("unboxed") / "data", **WITHOUT) as running:
+def without_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service on a host that makes no sandbox."""
+    with running_service(tmp_path_factory.mktemp("without_sandbox") / "data", **WITHOUT) as running:
         yield running
 
 
-def test_no_teacher_is_taken_and_nothing_of_it_is_left(unboxed: Service, teacher: bytes) -> None:
-    before = holdings(unboxed)
-    answer = unboxed.http.post("/teachers", content=teacher, headers={"Content-Type": "application/octet-stream"})
+def test_no_teacher_is_taken_and_nothing_of_it_is_left(without_sandbox: Service, teacher: bytes) -> None:
+    before = holdings(without_sandbox)
+    answer = without_sandbox.http.post(
+        "/teachers", content=teacher, headers={"Content-Type": "application/octet-stream"}
+    )
     problem = problem_of(answer)
     assert (answer.status_code, problem["code"]) == (503, "sandbox-unavailable")
     assert problem["hint"]
     assert "bubblewrap" not in answer.text  # what is wrong with the host is for its operator
-    assert holdings(unboxed) == before
+    assert holdings(without_sandbox) == before
 
 
-def test_the_service_says_that_it_is_not_ready(unboxed: Service) -> None:
-    answer = unboxed.http.get("/readyz")
+def test_the_service_says_that_it_is_not_ready(without_sandbox: Service) -> None:
+    answer = without_sandbox.http.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
     assert "sandbox" in answer.json()["missing"]
 

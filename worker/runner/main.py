@@ -17,7 +17,6 @@ from typing import Any
 
 from dfkd_core.errors import DfkdError, Stopped
 from dfkd_core.progress import OnStep, Update
-from dfkd_core.sandbox.process_tuning import die_with_parent
 from worker.runner.lease_watchdog import DeadMansSwitch
 from worker.runner.protocol import Task, line_from_message
 
@@ -54,7 +53,6 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 def run(task: Task, work: Compress) -> int:
     """Do `work` under the supervisor's eyes; the exit status is 0 when the last message says how it ended."""
-    die_with_parent(task.parent)
     switch = DeadMansSwitch(sys.stdin.fileno(), task.lease_until)
     switch.start()
     reporter = Reporter(task.messages_fd, switch)

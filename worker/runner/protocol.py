@@ -42,7 +42,6 @@ class Task(Value):
     device: str
     checkpoint_seconds: float
     messages_fd: int
-    parent: int  # process id by which the runner knows its parent: the supervisor, or the first process of its box
     lease_until: float  # on the monotonic clock, which all processes of a host share
 
 

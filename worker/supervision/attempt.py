@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dfkd_core.sandbox.launch import Box
+from dfkd_core.sandbox.launch import Sandbox
 from jobs.ledger.leases import Claim
 from jobs.settings import Settings
 from worker.runner import process
@@ -74,7 +74,13 @@ class Attempt:
         self._started_at = time.monotonic()
 
     def run(
-        self, heartbeat: Heartbeat, *, command: Sequence[str], base: Mapping[str, str], spawner: Executor, box: Box
+        self,
+        heartbeat: Heartbeat,
+        *,
+        command: Sequence[str],
+        base: Mapping[str, str],
+        spawner: Executor,
+        sandbox: Sandbox,
     ) -> Ending:
         """Run the task to its end, whichever that is. OSError where this host fails."""
         runner = process.start(
@@ -82,7 +88,7 @@ class Attempt:
             command=command,
             base=base,
             spawner=spawner,
-            box=box,
+            sandbox=sandbox,
             hidden=self._settings.data_dir,
             memory_bytes=self._settings.runner_memory_bytes,
         )
@@ -132,7 +138,7 @@ class Attempt:
         running_seconds = self._claim.job.running_seconds + time.monotonic() - self._started_at
         return Reason.TIME_LIMIT if running_seconds > self._settings.max_running_seconds else None
 
-    def _enforce(self, runner: process.Child, listener: Listener) -> None:
+    def _enforce(self, runner: process.RunnerProcess, listener: Listener) -> None:
         now = time.monotonic()
         if self._reason in _AT_ONCE or listener.broken or (self._kill_at is not None and now > self._kill_at):
             runner.kill()

@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from pathlib import Path
 
 from dfkd_core.errors import CheckpointMismatch
-from dfkd_core.sandbox.detect import find_box
+from dfkd_core.sandbox.detect import find_sandbox
 from dfkd_core.spec.config import DistillSpec
 from jobs.devices import class_of, served_by
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
@@ -37,7 +37,7 @@ _LIVE_SWEEPS = 3  # a worker that was silent for so many sweeps does not count a
 class Supervisor:
     """Supervises attempts, one in each thread that calls `supervise`. Holds nothing of a job between attempts.
 
-    SandboxUnavailable where no box can be made for its runners.
+    SandboxUnavailable where no sandbox can be made for its runners.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Supervisor:
         self._spawner = spawner
         self._draining = draining
         self._command = command
-        self._box = find_box(settings.sandbox)
+        self._sandbox = find_sandbox(settings.sandbox)
         self._passed_on: set[str] = set()  # jobs whose checkpoint did not fit this host
 
     def supervise(self, claim: Claim, *, claimed_at: float) -> None:
@@ -96,7 +96,9 @@ class Supervisor:
                 checkpoints=checkpoints,
                 draining=self._draining,
             )
-            return watched.run(heartbeat, command=self._command, base=os.environ, spawner=self._spawner, box=self._box)
+            return watched.run(
+                heartbeat, command=self._command, base=os.environ, spawner=self._spawner, sandbox=self._sandbox
+            )
 
         oom_kills = num_oom_kills()
         try:
@@ -144,7 +146,6 @@ class Supervisor:
             device=self._settings.worker_device,
             checkpoint_seconds=self._settings.checkpoint_seconds,
             messages_fd=-1,
-            parent=-1,
             lease_until=heartbeat.lease_until,
         )
 

@@ -16,8 +16,8 @@ from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInva
 from dfkd_core.inspection import inspection
 from dfkd_core.inspection.inspection import inspect_file, inspect_in_child
 from dfkd_core.spec.config import InputSpec, TeacherSpec
-from tests.boxes import VARIABLE
 from tests.dfkd_core.onnx_models import classifier, node, save
+from tests.sandboxes import VARIABLE
 
 SANDBOX = os.environ.get(VARIABLE, "auto")
 GENEROUS = {"timeout_seconds": 60.0, "memory_bytes": 4 * 2**30, "sandbox": SANDBOX}

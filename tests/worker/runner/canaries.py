@@ -1,6 +1,6 @@
-"""Run inside a box with the hostile wishes of a teacher file that has got to run code: `canaries.py WISHES`.
+"""Run inside a sandbox with the hostile wishes of a teacher file that has got to run code: `canaries.py WISHES`.
 
-WISHES is JSON. Prints, as JSON, the names of the wishes that came true: a tight box prints an empty list.
+WISHES is JSON. Prints, as JSON, the names of the wishes that came true: a tight sandbox prints an empty list.
 """
 
 import ctypes
@@ -128,7 +128,7 @@ def fills(size: int) -> bool:
 
 
 def leaves(marker: str) -> bool:
-    """Whether what an earlier box left under a name is still there; leaves it."""
+    """Whether what an earlier sandbox left under a name is still there; leaves it."""
     found = False
     for directory in ("/tmp", "/dev/shm", "/var/tmp", "/dev/mqueue", str(Path.home())):
         path = Path(directory, marker)

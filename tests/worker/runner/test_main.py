@@ -22,9 +22,7 @@ from worker.runner.protocol import Task
 class Started:
     """A runner with this process for its supervisor."""
 
-    def __init__(
-        self, act: str, workspace: Path, *, lease_seconds: float, parent: int | None = None, log: Path | None = None
-    ) -> None:
+    def __init__(self, act: str, workspace: Path, *, lease_seconds: float, log: Path | None = None) -> None:
         read_end, write_end = os.pipe()
         task = Task(
             teacher_path=workspace / "teacher",
@@ -35,7 +33,6 @@ class Started:
             device="cpu",
             checkpoint_seconds=1.0,
             messages_fd=write_end,
-            parent=os.getpid() if parent is None else parent,
             lease_until=time.monotonic() + lease_seconds,
         )
         (workspace / "task.json").write_text(task.model_dump_json())
@@ -108,13 +105,6 @@ def test_a_runner_ends_when_its_supervisor_closes_the_line(tmp_path: Path, start
     assert runner.process.stdin is not None
     runner.process.stdin.close()
     assert runner.process.wait(PATIENCE / 2) == ORPHANED
-
-
-def test_a_runner_of_another_parent_does_not_start(tmp_path: Path, started: list[Started]) -> None:
-    runner = Started("deaf", tmp_path, lease_seconds=PATIENCE, parent=1)
-    started.append(runner)
-    assert runner.process.wait(PATIENCE) == 1
-    assert runner.messages.read() == b""
 
 
 def test_sigterm_asks_for_a_checkpoint_and_a_stop(tmp_path: Path, started: list[Started]) -> None:

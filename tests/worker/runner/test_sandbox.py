@@ -1,4 +1,4 @@
-"""The box from inside, with everything that a hostile file could wish for: nothing of it comes true."""
+"""The sandbox from inside, with everything that a hostile file could wish for: nothing of it comes true."""
 
 import dataclasses
 import json
@@ -17,25 +17,25 @@ from typing import Any
 import psutil
 import pytest
 
-from dfkd_core.inspection.inspection import MAX_PROCESSES, child_plan
+from dfkd_core.inspection.inspection import MAX_PROCESSES, child_policy
 from dfkd_core.sandbox import seccomp
-from dfkd_core.sandbox.launch import Box, Kind, exit_status
-from dfkd_core.sandbox.policy import Limits, Plan
+from dfkd_core.sandbox.launch import Sandbox, SandboxKind, exit_status
+from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy
 from dfkd_core.spec.config import DistillSpec
-from tests.boxes import KINDS, box_or_skip
 from tests.patience import PATIENCE, until
-from worker.runner.process import runner_plan
+from tests.sandboxes import KINDS, sandbox_or_skip
+from worker.runner.process import runner_policy
 from worker.runner.protocol import Task
 
 CANARIES = Path(__file__).with_name("canaries.py")
 NO_ROUTE = ("169.254.169.254", 80)
 PROCESSES = 24  # of a runner, here: its own limit would take minutes to reach
-BOXES = [Box(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
+SANDBOXES = [Sandbox(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What there is to be had outside a box, and a box's own places."""
+    """What there is to be had outside a sandbox, and a sandbox's own places."""
 
     data_dir: Path
     teacher: Path
@@ -73,19 +73,19 @@ def _listening(name: str) -> socket.socket:
     return line
 
 
-@pytest.fixture(params=BOXES, ids=lambda box: box.told.replace(" ", "-"))
-def box(request: pytest.FixtureRequest) -> Box:
-    """Every kind of box that works here, also the one that has to do without a /proc of its own."""
-    box_or_skip(request.param.kind)
-    found: Box = request.param
+@pytest.fixture(params=SANDBOXES, ids=lambda sandbox: sandbox.label.replace(" ", "-"))
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    """Every kind of sandbox that works here, also the one that has to do without a /proc of its own."""
+    sandbox_or_skip(request.param.kind)
+    found: Sandbox = request.param
     return found
 
 
-def plan_of(child: str, outside: Outside) -> Plan:
+def policy_of(child: str, outside: Outside) -> SandboxPolicy:
     """Of an inspection or of a runner, with the readable canaries."""
     if child == "inspection":
-        plan = child_plan(outside.teacher, timeout_seconds=PATIENCE, memory_bytes=2**30, hidden=(outside.data_dir,))
-        return dataclasses.replace(plan, readable=(CANARIES,))
+        policy = child_policy(outside.teacher, timeout_seconds=PATIENCE, memory_bytes=2**30, hidden=(outside.data_dir,))
+        return dataclasses.replace(policy, readable=(CANARIES,))
     task = Task(
         teacher_path=outside.teacher,
         spec=DistillSpec.model_validate({"student": {"architecture": "lenet5_half"}}),
@@ -95,19 +95,18 @@ def plan_of(child: str, outside: Outside) -> Plan:
         device="cpu",
         checkpoint_seconds=1.0,
         messages_fd=1,
-        parent=1,
         lease_until=0.0,
     )
-    plan = runner_plan(task, command=("python", str(CANARIES)), base=os.environ, hidden=outside.data_dir)
-    return dataclasses.replace(plan, limits=dataclasses.replace(plan.limits, processes=PROCESSES, data_bytes=2**30))
+    policy = runner_policy(task, command=("python", str(CANARIES)), base=os.environ, hidden=outside.data_dir)
+    return dataclasses.replace(policy, limits=dataclasses.replace(policy.limits, processes=PROCESSES, data_bytes=2**30))
 
 
-def ask(box: Box, plan: Plan, wishes: dict[str, list[Any]]) -> list[str]:
-    """Which of the wishes come true in a box."""
-    process = box.start(
+def ask(sandbox: Sandbox, policy: SandboxPolicy, wishes: dict[str, list[Any]]) -> list[str]:
+    """Which of the wishes come true in a sandbox."""
+    process = sandbox.start(
         [sys.executable, "-P", str(CANARIES), json.dumps(wishes)],
-        plan,
-        directory=plan.writable or Path("/"),
+        policy,
+        directory=policy.writable or Path("/"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -176,20 +175,24 @@ def here_root() -> str:
 
 
 @pytest.mark.parametrize("child", ["inspection", "runner"])
-def test_no_canary_comes_back(child: str, box: Box, outside: Outside) -> None:
+def test_no_canary_comes_back(child: str, sandbox: Sandbox, outside: Outside) -> None:
     wishes = hostile(outside, processes=MAX_PROCESSES if child == "inspection" else PROCESSES)
-    assert ask(box, plan_of(child, outside), wishes) == []
-    ask(box, plan_of(child, outside), {f"writes:{path}": [str(path)] for path in (outside.ledger, outside.sibling)})
+    assert ask(sandbox, policy_of(child, outside), wishes) == []
+    ask(
+        sandbox,
+        policy_of(child, outside),
+        {f"writes:{path}": [str(path)] for path in (outside.ledger, outside.sibling)},
+    )
     assert {path.read_bytes() for path in (outside.ledger, outside.sibling, outside.teacher)} == {b"a secret"}
 
 
 def test_the_canaries_can_sing(outside: Outside) -> None:
-    """Without a box the wishes that need no rights come true: what the test above finds is the box's doing."""
+    """Without a sandbox the wishes that need no rights come true: what the test above finds is the sandbox's doing."""
     unfounded = {"grows", "fills", "traces", "writes", "mounts", "new_namespace", "becomes_root", "resolves"}
     wishes = {
         name: wish for name, wish in hostile(outside, processes=1).items() if name.partition(":")[0] not in unfounded
     }
-    granted = ask(Box(Kind.OFF), plan_of("runner", outside), wishes)
+    granted = ask(Sandbox(SandboxKind.OFF), policy_of("runner", outside), wishes)
     expected = [f"reads:{path}" for path in ("/etc/passwd", "/var", str(outside.ledger), str(outside.sibling))]
     expected += [f"connects:AF_INET {['127.0.0.1', outside.port]}", f"connects:AF_UNIX {outside.unix}"]
     expected += [f"connects:AF_UNIX {outside.abstract}", "signals:supervisor"]
@@ -197,36 +200,36 @@ def test_the_canaries_can_sing(outside: Outside) -> None:
 
 
 @pytest.mark.parametrize("child", ["inspection", "runner"])
-def test_each_sees_what_it_needs(child: str, box: Box, outside: Outside) -> None:
+def test_each_sees_what_it_needs(child: str, sandbox: Sandbox, outside: Outside) -> None:
     own = outside.workspace / "student.onnx"
     wishes: dict[str, list[Any]] = {"reads": [str(outside.teacher)], "writes": [str(own)], "fills": [2**20]}
-    granted = ask(box, plan_of(child, outside), wishes)
+    granted = ask(sandbox, policy_of(child, outside), wishes)
     assert granted == (["reads", "fills"] if child == "inspection" else ["reads", "writes", "fills"])
     assert own.exists() is (child == "runner")
 
 
-def test_nothing_is_left_for_the_next_job(box: Box, outside: Outside) -> None:
-    plan, marker = plan_of("runner", outside), f"sitecustomize-{secrets.token_hex(4)}.py"
-    elsewhere = dataclasses.replace(plan, writable=outside.data_dir / "work" / "mine" / "2")
+def test_nothing_is_left_for_the_next_job(sandbox: Sandbox, outside: Outside) -> None:
+    policy, marker = policy_of("runner", outside), f"sitecustomize-{secrets.token_hex(4)}.py"
+    elsewhere = dataclasses.replace(policy, writable=outside.data_dir / "work" / "mine" / "2")
     assert elsewhere.writable is not None
     (elsewhere.writable / "tmp").mkdir(parents=True)
-    moved = {**(plan.environment or {}), "HOME": str(elsewhere.writable / "tmp")}
-    assert ask(box, plan, {"leaves": [marker]}) == []
-    assert ask(box, dataclasses.replace(elsewhere, environment=moved), {"leaves": [marker]}) == []
+    moved = {**(policy.environment or {}), "HOME": str(elsewhere.writable / "tmp")}
+    assert ask(sandbox, policy, {"leaves": [marker]}) == []
+    assert ask(sandbox, dataclasses.replace(elsewhere, environment=moved), {"leaves": [marker]}) == []
     assert not any(Path(directory, marker).exists() for directory in ("/tmp", "/dev/shm", "/var/tmp"))
 
 
-def test_the_environment_is_the_allow_list(box: Box, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_the_allow_list(sandbox: Sandbox, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "PYTHONSTARTUP", "TRITON_CACHE_DIR", "SSH_AUTH_SOCK"):
         monkeypatch.setenv(name, "")
     for child, most in (("inspection", 6), ("runner", 24)):
-        plan = plan_of(child, outside)
+        policy = policy_of(child, outside)
         code = "import json, os, socket; print(json.dumps([dict(os.environ), os.uname().nodename, os.getuid()]))"
-        process = box.start(
-            [sys.executable, "-c", code], plan, directory=Path("/"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        process = sandbox.start(
+            [sys.executable, "-c", code], policy, directory=Path("/"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
         )
         environment, host, user = json.loads(process.communicate(timeout=PATIENCE)[0])
-        assert environment.items() - {("LC_CTYPE", "C.UTF-8"), ("PWD", "/")} == (plan.environment or {}).items()
+        assert environment.items() - {("LC_CTYPE", "C.UTF-8"), ("PWD", "/")} == (policy.environment or {}).items()
         assert (
             set(environment) & {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "TRITON_CACHE_DIR", "DFKD_DATABASE_URL"} == set()
         )
@@ -234,25 +237,26 @@ def test_the_environment_is_the_allow_list(box: Box, outside: Outside, monkeypat
         assert (host, user != 0) == ("box", True)
 
 
-def test_a_box_dies_with_the_process_that_started_it(box: Box, tmp_path: Path) -> None:
+def test_a_box_dies_with_the_process_that_started_it(sandbox: Sandbox, tmp_path: Path) -> None:
     word = f"600.{time.monotonic_ns()}"
     code = (
-        "import sys, time; from pathlib import Path; from dfkd_core.sandbox.launch import Box, Kind; "
-        "from dfkd_core.sandbox.policy import Limits, Plan; "
-        "box = Box(Kind(sys.argv[1]), own_proc=sys.argv[2] == 'True'); "
-        "box.start(['/bin/sleep', sys.argv[3]], Plan(limits=Limits()), directory=Path('/')); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from dfkd_core.sandbox.launch import Sandbox, SandboxKind; "
+        "from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy; "
+        "sandbox = Sandbox(SandboxKind(sys.argv[1]), own_proc=sys.argv[2] == 'True'); "
+        "sandbox.start(['/bin/sleep', sys.argv[3]], SandboxPolicy(limits=ResourceLimits()), directory=Path('/')); "
+        "time.sleep(600)"
     )
-    starter = subprocess.Popen([sys.executable, "-c", code, box.kind.value, str(box.own_proc), word])
+    starter = subprocess.Popen([sys.executable, "-c", code, sandbox.kind.value, str(sandbox.own_proc), word])
     until(lambda: sleepers(word))
     starter.kill()
     starter.wait()
     until(lambda: not sleepers(word))
 
 
-def test_a_killed_box_takes_everything_in_it_along(box: Box) -> None:
+def test_a_killed_box_takes_everything_in_it_along(sandbox: Sandbox) -> None:
     word = f"600.{time.monotonic_ns()}"
     script = f"/bin/sleep {word} & setsid /bin/sleep {word} & exec /bin/sleep {word}"
-    process = box.start(["/bin/sh", "-c", script], Plan(limits=Limits()), directory=Path("/"))
+    process = sandbox.start(["/bin/sh", "-c", script], SandboxPolicy(limits=ResourceLimits()), directory=Path("/"))
     until(lambda: len(sleepers(word)) == 3)
     process.kill()
     assert process.wait(PATIENCE) == -signal.SIGKILL
@@ -260,15 +264,19 @@ def test_a_killed_box_takes_everything_in_it_along(box: Box) -> None:
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 3", 3), ("kill -SEGV $$", -signal.SIGSEGV), ("kill $$", -15)])
-def test_how_a_command_ends_is_told(box: Box, script: str, status: int) -> None:
-    process = box.start(["/bin/sh", "-c", script], Plan(limits=Limits()), directory=Path("/"))
+def test_how_a_command_ends_is_told(sandbox: Sandbox, script: str, status: int) -> None:
+    process = sandbox.start(["/bin/sh", "-c", script], SandboxPolicy(limits=ResourceLimits()), directory=Path("/"))
     assert exit_status(process.wait(PATIENCE)) == status
 
 
-def test_a_signal_for_the_whole_service_does_not_end_a_box(box: Box) -> None:
+def test_a_signal_for_the_whole_service_does_not_end_a_box(sandbox: Sandbox) -> None:
     """What a service manager sends to all processes of a service; the supervisor tells its runner by a pipe."""
-    process = box.start(
-        ["/bin/cat"], Plan(limits=Limits()), directory=Path("/"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    process = sandbox.start(
+        ["/bin/cat"],
+        SandboxPolicy(limits=ResourceLimits()),
+        directory=Path("/"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""The real runner in every kind of box: it gets all that it needs, and its student has the same bytes as without."""
+"""The real runner in every kind of sandbox: it finds all that it needs, and its student has the same bytes."""
 
 import hashlib
 import os
@@ -8,25 +8,25 @@ from pathlib import Path
 
 import pytest
 
-from dfkd_core.sandbox.launch import Box, Kind
+from dfkd_core.sandbox.launch import Sandbox, SandboxKind
 from dfkd_core.spec.config import DistillSpec
-from tests.boxes import KINDS, box_or_skip
 from tests.e2e.service import spec
 from tests.e2e.teacher import write_teacher
 from tests.patience import PATIENCE, until
+from tests.sandboxes import KINDS, sandbox_or_skip
 from worker.runner import process
 from worker.runner.protocol import DoneMessage, Task
 
-BOXES = [Box(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
+SANDBOXES = [Sandbox(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
 
 
 @pytest.fixture(scope="module")
-def unboxed(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of the student of a runner without a box."""
-    return student_of(Box(Kind.OFF), tmp_path_factory.mktemp("unboxed"))
+def without_sandbox(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of the student of a runner without a sandbox."""
+    return student_of(Sandbox(SandboxKind.OFF), tmp_path_factory.mktemp("without_sandbox"))
 
 
-def student_of(box: Box, data_dir: Path) -> str:
+def student_of(sandbox: Sandbox, data_dir: Path) -> str:
     """Run a small job to its end → digest of what it delivers."""
     desk = data_dir / "work" / "job" / "1"
     for directory in (desk / "given", desk / "own"):
@@ -40,12 +40,11 @@ def student_of(box: Box, data_dir: Path) -> str:
         device="cpu",
         checkpoint_seconds=0.5,
         messages_fd=-1,
-        parent=-1,
         lease_until=time.monotonic() + 2 * PATIENCE,
     )
     with ThreadPoolExecutor(1) as spawner:
         runner = process.start(
-            task, command=process.RUNNER_COMMAND, base=os.environ, spawner=spawner, box=box, hidden=data_dir
+            task, command=process.RUNNER_COMMAND, base=os.environ, spawner=spawner, sandbox=sandbox, hidden=data_dir
         )
         messages = []
         while not (runner.exited and runner.reader.exhausted):
@@ -64,7 +63,7 @@ def student_of(box: Box, data_dir: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("box", BOXES, ids=lambda box: box.told.replace(" ", "-"))
-def test_a_student_has_the_same_bytes_in_a_box(box: Box, unboxed: str, tmp_path: Path) -> None:
-    box_or_skip(box.kind)
-    assert student_of(box, tmp_path) == unboxed
+@pytest.mark.parametrize("sandbox", SANDBOXES, ids=lambda sandbox: sandbox.label.replace(" ", "-"))
+def test_a_student_has_the_same_bytes_in_a_box(sandbox: Sandbox, without_sandbox: str, tmp_path: Path) -> None:
+    sandbox_or_skip(sandbox.kind)
+    assert student_of(sandbox, tmp_path) == without_sandbox
