@@ -64,7 +64,7 @@ def test_after_a_job_came_and_went_the_service_holds_what_it_held(
     assert (receipt.kind, receipt.id, receipt.kept) == ("job", job.id, [])
     assert receipt.rows == {"jobs": 1, "events": events, "labels": 1, "teachers": 1, "requests": 1}
     teacher = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert {file.was[0]: file.sha256 for file in receipt.files}["teacher"] == teacher
+    assert {file.role[0]: file.sha256 for file in receipt.files}["teacher"] == teacher
     assert receipt.deleted_at >= job.created_at
     with pytest.raises(Refused, match="job-not-found"):
         client.delete(job.id)
@@ -90,7 +90,7 @@ def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: D
     assert alone.artifacts.exists(teacher.id)
     with_a_checkpoint(alone, job.id)
     receipt = client.delete_teacher(teacher.id)
-    assert sorted(file.was for file in receipt.files) == [["checkpoint"], ["teacher"]]
+    assert sorted(file.role for file in receipt.files) == [["checkpoint"], ["teacher"]]
     assert problem_of(alone.http.get(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
     assert problem_of(alone.http.delete(f"/teachers/{teacher.id}"))["code"] == "teacher-not-found"
     assert problem_of(alone.http.post(f"/jobs/{job.id}/retry"))["code"] == "teacher-not-found"
