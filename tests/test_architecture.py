@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
@@ -22,7 +24,12 @@ def loaded_by(*modules: str) -> set[str]:
     program = "import importlib, json, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\n"
     program += "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
     answer = subprocess.run(
-        [sys.executable, "-c", program, *modules], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", program, *modules],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert answer.returncode == 0, answer.stderr
     return set(json.loads(answer.stdout))
@@ -37,7 +44,12 @@ def modules_of(room: str) -> list[str]:
 
 def test_the_import_contracts_hold() -> None:
     answer = subprocess.run(
-        [str(BIN / "lint-imports"), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [str(BIN / "lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
 

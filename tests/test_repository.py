@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
 LONGEST_FILE = 400  # lines; past this a file is two nouns
@@ -45,7 +47,7 @@ def tracked_texts() -> dict[str, str]:
     """Path → text of every file that git tracks or would track, generated results left out."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, check=False, text=True, timeout=60,
+        cwd=ROOT, capture_output=True, check=False, text=True, timeout=PATIENCE,
     )  # fmt: skip
     if listing.returncode != 0:
         pytest.skip("not a git checkout")

@@ -33,23 +33,24 @@ from tests.chaos.evidence import (
 )
 from tests.chaos.history import TERMINAL, Call, Client, History
 from tests.chaos.science import state_after
-from tests.e2e.service import PROFILE, gone, spec, until
+from tests.e2e.service import PROFILE, gone, spec
 from tests.e2e.teacher import write_teacher
+from tests.patience import PATIENCE, scaled, until
 from tests.sandboxes import is_sandbox_process
 from tests.servers import short_directory
 from worker.supervision.supervisor import remove_stale_workspaces
 
-LEASE_SECONDS, SWEEP_SECONDS = 3.0, 0.5
+LEASE_SECONDS, SWEEP_SECONDS = scaled(3.0), 0.5
 TEST_PROFILE = {
     **PROFILE,
     "DFKD_LEASE_SECONDS": str(LEASE_SECONDS),
     "DFKD_SWEEP_SECONDS": str(SWEEP_SECONDS),
-    "DFKD_REQUEST_LEASE_SECONDS": "1",
-    "DFKD_UPLOAD_IDLE_SECONDS": "5",
+    "DFKD_REQUEST_LEASE_SECONDS": str(scaled(1.0)),
+    "DFKD_UPLOAD_IDLE_SECONDS": str(scaled(5.0)),
     "OMP_NUM_THREADS": "1",
 }
-TAKEOVER_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + 4.5  # the plan says 1.5: a poll of the table; the rest as below
-GET_SECONDS = 1.0  # the plan says 0.25; the rest is for machines that do other work besides
+TAKEOVER_SECONDS = LEASE_SECONDS + SWEEP_SECONDS + scaled(4.5)  # the plan says 1.5: a poll; the rest as below
+GET_SECONDS = scaled(1.0)  # the plan says 0.25; the rest is for machines that do other work besides
 STEPS = 40
 
 
@@ -99,7 +100,7 @@ class Deployment:
     def healthy(self) -> bool:
         """Whether the API answers."""
         try:
-            return httpx.get(f"{self.url}/healthz", timeout=10).status_code == 200
+            return httpx.get(f"{self.url}/healthz", timeout=PATIENCE).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -128,14 +129,14 @@ class Deployment:
         assert self.api is not None
         for child in psutil.Process(self.api.pid).children():
             child.terminate()
-        self.api.wait(20)
+        self.api.wait(PATIENCE)
 
     def kill_worker(self, process: psutil.Process) -> None:
         """kill -9 of its whole process group."""
         os.killpg(process.pid, signal.SIGKILL)
         self._reap(process)
 
-    def stop_worker(self, process: psutil.Process, *, seconds: float = 20.0) -> int:
+    def stop_worker(self, process: psutil.Process, *, seconds: float = PATIENCE) -> int:
         """SIGTERM → exit status."""
         process.terminate()
         return self._reap(process, seconds=seconds)
@@ -148,10 +149,10 @@ class Deployment:
         """Have a worker under a tracer end, whatever it does, and what it traced."""
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGKILL)
-        worker.wait(10)
+        worker.wait(PATIENCE)
         self.workers.remove(worker)
 
-    def _reap(self, process: psutil.Process, *, seconds: float = 10.0) -> int:
+    def _reap(self, process: psutil.Process, *, seconds: float = PATIENCE) -> int:
         (found,) = (worker for worker in self.workers if worker.pid == process.pid)
         status = found.wait(seconds)
         self.workers.remove(found)
@@ -166,14 +167,14 @@ class Deployment:
                 process.terminate()
         for process in processes:
             try:
-                process.wait(20)
+                process.wait(scaled(20.0))
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.wait(10)
+                process.wait(PATIENCE)
         self.client.close()
         self._listener.close()
 
-    def runner_of(self, worker: psutil.Process | None = None, *, seconds: float = 30.0) -> psutil.Process:
+    def runner_of(self, worker: psutil.Process | None = None, *, seconds: float = PATIENCE) -> psutil.Process:
         """The runner that some worker, or this one, has now."""
 
         def find() -> psutil.Process | None:
@@ -213,7 +214,7 @@ class Deployment:
         assert call.job_id is not None, call
         return call.job_id
 
-    def until_job(self, job_id: str, condition: Callable[[Call], bool], *, seconds: float = 60.0) -> Call:
+    def until_job(self, job_id: str, condition: Callable[[Call], bool], *, seconds: float = PATIENCE) -> Call:
         """Read a job until it is so."""
 
         def ask() -> Call | None:
@@ -228,11 +229,11 @@ class Deployment:
         """Until a job is that far."""
         return self.until_job(job_id, lambda call: call.step >= step or call.state in TERMINAL)
 
-    def finish(self, *job_ids: str, seconds: float = 90.0) -> list[Call]:
+    def finish(self, *job_ids: str, seconds: float = PATIENCE) -> list[Call]:
         """The jobs when they have ended."""
         return [self.until_job(job_id, lambda call: call.state in TERMINAL, seconds=seconds) for job_id in job_ids]
 
-    def succeed(self, *job_ids: str, seconds: float = 90.0) -> None:
+    def succeed(self, *job_ids: str, seconds: float = PATIENCE) -> None:
         """The jobs have to succeed; their students are downloaded."""
         states = {call.job_id: call.state for call in self.finish(*job_ids, seconds=seconds)}
         assert set(states.values()) == {"succeeded"}, states
@@ -281,12 +282,12 @@ class Deployment:
     def audit(self, **limits: Any) -> Evidence:
         """Wait for the end of all jobs, then have the auditor look; there must be nothing to say."""
         self.client.settle()
-        until(lambda: not self.live_jobs(), seconds=90.0)
+        until(lambda: not self.live_jobs())
         if self.redis_socket is not None and self.workers:
             with suppress(AssertionError):
-                until(lambda: read_redis(self.redis_socket)[1] == 0, seconds=10.0)
+                until(lambda: read_redis(self.redis_socket)[1] == 0, seconds=scaled(10.0))
         with suppress(AssertionError):
-            until(lambda: not find_runners(self.data_dir), seconds=5.0)
+            until(lambda: not find_runners(self.data_dir), seconds=scaled(5.0))
         self.sweep_up()
         evidence = self.evidence()
         for name, value in limits.items():
@@ -347,7 +348,7 @@ def deployed(
         yield deployment
 
 
-def seconds_until(condition: Callable[[], Any], *, seconds: float = 60.0) -> float:
+def seconds_until(condition: Callable[[], Any], *, seconds: float = PATIENCE) -> float:
     """How long it takes until it is so."""
     began_at = time.monotonic()
     until(condition, seconds=seconds)

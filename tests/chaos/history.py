@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import httpx
 
+from tests.patience import PATIENCE, scaled
+
 Outcome = Literal["invoke", "ok", "refused", "unknown"]  # unknown: nobody can tell whether it took place
 TERMINAL = {"succeeded", "failed", "cancelled"}
-_TIMEOUT = httpx.Timeout(20.0, connect=5.0)
+_TIMEOUT = httpx.Timeout(scaled(20.0), connect=scaled(5.0))
 _UNDECIDED = {409, 503, 507}
 
 
@@ -138,7 +140,7 @@ class Client:
         call = Call("download", time.monotonic(), job_id=job_id, name=name)
         return self._ask(call, lambda: self.http.get(f"/jobs/{job_id}/artifacts/{name}"))
 
-    def settle(self, *, seconds: float = 30.0) -> None:
+    def settle(self, *, seconds: float = PATIENCE) -> None:
         """Send every submission whose outcome is not known again, under its key, until there is an answer."""
         calls = self.history.of("submit")
         settled = {call.key for call in calls if call.outcome == "ok" or _final(call)}

@@ -17,9 +17,9 @@ import psutil
 import psycopg
 import redis
 
+from tests.patience import PATIENCE
 from tests.servers import (
     OWNER,
-    START_SECONDS,
     SUPERUSER,
     become,
     new_cluster,
@@ -58,7 +58,7 @@ class RedisServer:
         """As kill -9, also when it hangs."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(START_SECONDS)
+            self._process.wait(PATIENCE)
             self._process = None
 
     @contextmanager
@@ -73,7 +73,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client of one's own."""
-        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=10)
+        return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=PATIENCE)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ class PostgresServer:
         """As `pg_ctl stop -m immediate`: no checkpoint, every connection cut."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)
-            self._process.wait(START_SECONDS)
+            self._process.wait(PATIENCE)
             self._process = None
 
     @contextmanager

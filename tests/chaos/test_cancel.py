@@ -14,11 +14,12 @@ from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run, fault
 from tests.chaos.history import Call, Client
 from tests.e2e.service import PROFILE, gone
+from tests.patience import scaled
 
 JOB_SECONDS = 3.5
 LARGE = 800
 CROWD, ROOM = 50, 10
-STOP_SECONDS = float(PROFILE["DFKD_HEARTBEAT_SECONDS"]) + 2.0
+STOP_SECONDS = float(PROFILE["DFKD_HEARTBEAT_SECONDS"]) + scaled(2.0)
 
 
 @fault("F70")

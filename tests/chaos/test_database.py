@@ -13,7 +13,8 @@ from tests.chaos.deployment import LEASE_SECONDS, Deployment, deployed
 from tests.chaos.fault import Run, fault
 from tests.chaos.history import Client
 from tests.chaos.servers import PostgresServer, RedisServer, Wire, restartable_postgres, wire_to
-from tests.e2e.service import gone, until
+from tests.e2e.service import gone
+from tests.patience import until
 
 SHORT = 6
 LATEST_SECONDS = 4.0  # the plan says 3; three tries of a connection take 2.5 s at most, and machines are busy

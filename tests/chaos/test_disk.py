@@ -19,8 +19,8 @@ from tests.chaos.evidence import read_ledger, read_temporary
 from tests.chaos.fault import Run, fault
 from tests.chaos.history import Client, watching
 from tests.chaos.servers import small_disk
-from tests.e2e.service import until
 from tests.e2e.teacher import write_teacher
+from tests.patience import until
 from tests.servers import short_directory
 
 DISK_MIB = 12

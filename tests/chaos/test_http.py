@@ -22,7 +22,8 @@ from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.evidence import read_ledger
 from tests.chaos.fault import Run, fault
 from tests.chaos.history import Client, watching
-from tests.e2e.service import gone, until
+from tests.e2e.service import gone
+from tests.patience import until
 
 UPLOAD_BYTES = 20 * 1024**2
 CHUNK_BYTES = 256 * 1024

@@ -13,7 +13,7 @@ from tests.chaos.fault import Run, fault
 from tests.chaos.history import Client
 from tests.chaos.servers import PostgresServer, RedisServer, restartable_postgres, restartable_redis
 from tests.chaos.table import TABLE, runs_of
-from tests.e2e.service import until
+from tests.patience import until
 
 NUM_WORKERS = 2
 PAUSES = (1.0, 4.0)  # seconds between two faults

@@ -24,6 +24,7 @@ from dfkd_core.report import (
     Versions,
     compression,
 )
+from tests.patience import PATIENCE
 
 FACTS = [value for value in vars(report).values() if isinstance(value, type) and issubclass(value, BaseModel)]
 
@@ -155,4 +156,4 @@ def test_every_field_is_documented(facts: type[BaseModel]) -> None:
 
 def test_reports_need_no_torch() -> None:
     code = "import sys, dfkd_core.report; assert not {'torch', 'onnx', 'onnxruntime', 'safetensors'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)

@@ -17,6 +17,7 @@ import psutil
 
 from jobs.models import ArtifactRef, BestStudent
 from tests.builders import onnx_teacher
+from tests.patience import PATIENCE
 from tests.service.harness import BOUNDARY, Service, eventually, multipart, row_counts
 
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -148,7 +149,7 @@ class Door:
 
     def connect(self) -> socket.socket:
         """A connection of one's own."""
-        return socket.create_connection(self.address, timeout=30)
+        return socket.create_connection(self.address, timeout=PATIENCE)
 
     def head(self, request_line: str, *lines: str) -> bytes:
         """The head of a raw request, with the key."""
@@ -193,8 +194,8 @@ class Door:
         return int(psutil.Process(self.service.pid).memory_info().rss)
 
     def holds(self, before: Holdings) -> bool:
-        """Whether it holds, within seconds, what it held before: connections that were cut need a moment."""
-        return eventually(lambda: self.holdings() == before, seconds=5)
+        """Whether it holds, soon, what it held before: connections that were cut need a moment."""
+        return eventually(lambda: self.holdings() == before)
 
 
 def descriptors(pid: int) -> tuple[str, ...]:

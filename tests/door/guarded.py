@@ -13,6 +13,7 @@ from jobs.quota_limits import Quota
 from tests.door.door import OCTETS, Door
 from tests.door.transport import IDLE_SECONDS, LIMIT
 from tests.jobs.clockwork import use_up
+from tests.patience import PATIENCE
 from tests.service.guarded import Guarded, guarded_service
 from tests.service.harness import eventually
 
@@ -46,7 +47,7 @@ class GuardedDoor(Door):
         return self.guarded.keys["acme", "both"]
 
     def _client(self, key: str) -> httpx.Client:
-        return httpx.Client(base_url=self.service.url, timeout=60, headers={"Authorization": f"Bearer {key}"})
+        return httpx.Client(base_url=self.service.url, timeout=PATIENCE, headers={"Authorization": f"Bearer {key}"})
 
     def _bring_to_limits(self) -> None:
         """Everybody has the teacher; then nothing more fits."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.door.inputs import INPUTS
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,7 +16,7 @@ def fuzz(target: str, *, runs: int, seconds: int) -> str:
     """What libFuzzer reports; a crash, a hang or a stranger's exception fails."""
     pytest.importorskip("atheris", reason="atheris has no wheel for this Python")
     command = [sys.executable, "-m", "tests.door.fuzz", target, "--runs", str(runs), "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=seconds + 300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=seconds + PATIENCE)
     assert done.returncode == 0, done.stderr[-6000:]
     return done.stderr
 

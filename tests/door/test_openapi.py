@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
 from tests.service.harness import Service, running_service
 
 LEFT_OUT = "positive_data_acceptance"
@@ -41,7 +42,7 @@ def schemathesis(service: Service, directory: Path, *, seconds: int, examples: i
     path = directory / "openapi.json"
     path.write_text(json.dumps(strict_document(service.http)))
     options = {"--url": service.url, "--seed": "20", "--exclude-checks": LEFT_OUT, "--warnings": "off"}
-    options |= {"--max-time": str(seconds), "--max-examples": str(examples), "--request-timeout": "30"}
+    options |= {"--max-time": str(seconds), "--max-examples": str(examples), "--request-timeout": str(PATIENCE)}
     options |= {"--suppress-health-check": "all"}
     words = [word for option in options.items() for word in option]
     # Its command in a process of its own: it keeps files, and our warnings are not its errors.
@@ -53,7 +54,7 @@ def schemathesis(service: Service, directory: Path, *, seconds: int, examples: i
         str(path),
         *words,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory, timeout=3 * PATIENCE)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "Stateful" in done.stdout
     assert service.http.get("/healthz").status_code == 200

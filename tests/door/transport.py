@@ -6,10 +6,11 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from tests.door.door import FORM, FRESH, GOOD, OCTETS, Door, Input, Reply, Send, read_reply
+from tests.patience import PATIENCE, scaled
 from tests.service.harness import BOUNDARY, multipart
 
 LIMIT = 100_000_000  # DFKD_MAX_UPLOAD_BYTES of the server under test
-IDLE_SECONDS = 1.5
+IDLE_SECONDS = scaled(1.5)
 LARGE = 0x7FFFFFFF
 BODY = multipart([("spec", GOOD), ("teacher", FRESH)])
 
@@ -42,7 +43,7 @@ def dripping(door: Door) -> Reply:
         opened.sendall(door.head("POST /jobs HTTP/1.1", f"Content-Type: {FORM}", f"Content-Length: {len(BODY)}"))
         opened.sendall(BODY[:500])
         opened.settimeout(0.3)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             opened.sendall(b"\0")
             try:
@@ -50,7 +51,7 @@ def dripping(door: Door) -> Reply:
                 break
             except TimeoutError:
                 pass
-        opened.settimeout(10)
+        opened.settimeout(PATIENCE)
         return read_reply(opened)
 
 

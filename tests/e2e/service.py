@@ -5,8 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +15,10 @@ import psutil
 from dfkd.client import DfkdClient
 from dfkd.wire.job import JobView
 from tests.e2e.teacher import NUM_CLASSES
+from tests.patience import PATIENCE, scaled, until
 from tests.sandboxes import is_sandbox_process
 
 PROFILE = {
-    "DFKD_LEASE_SECONDS": "4",
     "DFKD_HEARTBEAT_SECONDS": "0.75",
     "DFKD_SWEEP_SECONDS": "0.5",
     "DFKD_BACKOFF_SECONDS": "0.2",
@@ -27,8 +26,16 @@ PROFILE = {
     "DFKD_WORKER_THREADS": "1",
     "DFKD_MAX_CRASHES": "50",
     "DFKD_MAX_ATTEMPTS": "50",
+    "DFKD_STOP_GRACE_SECONDS": "60",
+    "DFKD_INSPECTION_TIMEOUT_SECONDS": str(PATIENCE),
 }
-JOB_SECONDS = 240.0
+LEASE_SECONDS = 4.0  # on an idle machine
+JOB_SECONDS = 2 * PATIENCE
+
+
+def profile() -> dict[str, str]:
+    """The settings of the processes under test; their leases suit the speed of this machine."""
+    return {"DFKD_LEASE_SECONDS": str(scaled(LEASE_SECONDS)), **PROFILE}
 
 
 class Followed(NamedTuple):
@@ -57,15 +64,6 @@ def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
         "student": {"architecture": "resnet8", "width": 0.25},
         "distillation": {**small, **distillation},
     }
-
-
-def until(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """The first true answer of `condition`."""
-    deadline = time.monotonic() + seconds
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return answer
 
 
 def gone(process: psutil.Process) -> bool:
@@ -112,12 +110,12 @@ class Service:
 
     def worker(self) -> psutil.Process:
         process = until(lambda: self.find("-m", "worker"))
-        assert isinstance(process, psutil.Process)
+        assert process is not None
         return process
 
     def runner(self) -> psutil.Process:
         process = until(lambda: self.find("-m", "worker.runner.main"))
-        assert isinstance(process, psutil.Process)
+        assert process is not None
         return process
 
     def in_the_middle(self, job: JobView) -> JobView:
@@ -160,7 +158,7 @@ def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
     command = [str(Path(sys.executable).with_name("dfkd")), "up", "--port", "0", "--data-dir", str(data_dir)]
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         process = subprocess.Popen(
-            command, env={**os.environ, **PROFILE, **environment}, stdout=subprocess.PIPE, stderr=log
+            command, env={**os.environ, **profile(), **environment}, stdout=subprocess.PIPE, stderr=log
         )
     assert process.stdout is not None
     try:
@@ -180,7 +178,7 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
 
     They share the data directory unless the worker has its own.
     """
-    settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
+    settings = {**os.environ, **profile(), "DFKD_DATA_DIR": str(data_dir), **environment}
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log, socket.create_server(("127.0.0.1", 0)) as port:
         api = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(port.fileno())]
@@ -202,12 +200,12 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
 
 def start_worker(data_dir: Path, **environment: str) -> "subprocess.Popen[bytes]":
     """One more worker, as on another machine."""
-    settings = {**os.environ, **PROFILE, "DFKD_DATA_DIR": str(data_dir), **environment}
+    settings = {**os.environ, **profile(), "DFKD_DATA_DIR": str(data_dir), **environment}
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-m", "worker"], env=settings, stdout=log, stderr=log)
 
 
-def stop(process: "subprocess.Popen[bytes]", *, seconds: float = 30.0) -> int:
+def stop(process: "subprocess.Popen[bytes]", *, seconds: float = PATIENCE) -> int:
     """SIGTERM, and wait."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)

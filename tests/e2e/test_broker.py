@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.service import Service, gone, running_apart, running_up, spec, until
+from tests.e2e.service import Service, gone, running_apart, running_up, spec
+from tests.patience import until
 from tests.servers import Redis
 
 
@@ -31,7 +32,7 @@ def test_without_any_redis_on_the_machine_the_table_is_polled(teacher: Path, tmp
         assert alone.client.ready().checks["broker"] == "not configured"
         until(lambda: alone.client.ready().checks["worker"] == "ok")
         job = alone.client.submit(teacher, spec(steps=1_000_000))
-        until(lambda: alone.client.job(job.id).state == "running", seconds=10.0)
+        until(lambda: alone.client.job(job.id).state == "running")
         alone.runner()
         assert alone.redis() is None
         alone.cancel(job)
@@ -53,7 +54,7 @@ def test_on_postgresql_and_redis_the_bell_starts_a_job_long_before_the_next_roun
     with running_apart(tmp_path / "data", **shared) as apart:
         until(lambda: _listens(redis_server))
         job = apart.client.submit(teacher, spec(steps=50))
-        until(lambda: apart.client.job(job.id).state == "running", seconds=10.0)
+        until(lambda: apart.client.job(job.id).state == "running")
         apart.succeed(job)
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from dfkd.client import Refused
 from tests.builders import traces_in
-from tests.e2e.service import PROFILE, Followed, Service, gone, spec, until
+from tests.e2e.service import PROFILE, Followed, Service, gone, spec
 from tests.e2e.teacher import INPUT_SHAPE, NUM_CLASSES
+from tests.patience import until
 
 
 def test_a_student_is_downloaded_and_works(reference: Path) -> None:

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import MetaData, create_engine, select
 
 from jobs.settings import Settings
-from tests.e2e.service import PROFILE, spec, stop, until
+from tests.e2e.service import profile, spec, stop
 from tests.e2e.teacher import write_teacher
+from tests.patience import PATIENCE, until
 
 TALKATIVE = """
 import logging, runpy, sys
@@ -38,7 +39,7 @@ class Talkative:
         self.settings = Settings(data_dir=directory / "data", database_url=database_url)
         self._log = directory / "log"
         own = {"DFKD_DATA_DIR": str(self.settings.data_dir), "DFKD_DATABASE_URL": database_url, "DFKD_AUTH": "required"}
-        self._environment = {**os.environ, **PROFILE, **own, "DFKD_LOG_FORMAT": "json"}
+        self._environment = {**os.environ, **profile(), **own, "DFKD_LOG_FORMAT": "json"}
 
     def log(self) -> str:
         return self._log.read_text()
@@ -87,7 +88,7 @@ class Talkative:
 
 def answers(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/healthz").status_code == 200
+        return httpx.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -95,7 +96,7 @@ def answers(url: str) -> bool:
 def everything_asked(url: str, key: str, job_id: str) -> str:
     """Answers to good and bad requests with a key, where it belongs and where it does not."""
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+    with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as http:
         paths = ("/jobs", "/menu", "/quota", "/metrics", f"/jobs/{job_id}", f"/jobs/{job_id}/events", "/nothing")
         heard = [http.get(path, params={"key": key} if path == "/nothing" else None) for path in paths]
         heard += [http.post(f"/jobs/{job_id}/{act}", headers={"Idempotency-Key": act}) for act in ("cancel", "pause")]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.e2e.service import PROFILE, Service, gone, running_up, spec, until
+from tests.e2e.service import Service, gone, profile, running_up, spec
+from tests.patience import PATIENCE, until
 from tests.sandboxes import is_sandbox_process
 
 DFKD = str(Path(sys.executable).with_name("dfkd"))
@@ -17,7 +18,12 @@ DFKD = str(Path(sys.executable).with_name("dfkd"))
 def refusal(*arguments: str) -> str:
     """What a `dfkd up` that cannot start says."""
     answer = subprocess.run(
-        [DFKD, "up", *arguments], env={**os.environ, **PROFILE}, capture_output=True, text=True, timeout=60, check=False
+        [DFKD, "up", *arguments],
+        env={**os.environ, **profile()},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert answer.returncode != 0
     assert "Traceback" not in answer.stderr
@@ -36,7 +42,7 @@ def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Pa
         assert {runner.pid, service.worker().pid} < {process.pid for process in everything}
         assert len(without_sandbox(everything)) == 4  # API, Redis, worker, runner
         service.roots[0].send_signal(signal.SIGTERM)
-        assert service.roots[0].wait(30) == 0
+        assert service.roots[0].wait(PATIENCE) == 0
         assert [process for process in everything if not gone(process)] == []
     assert not (tmp_path / "data" / "redis.sock").exists()
     with running_up(tmp_path / "data") as again:  # nothing is lost, and nothing is in the way
@@ -46,7 +52,7 @@ def test_it_leaves_no_process_behind_however_it_ends(teacher: Path, tmp_path: Pa
         everything = again.processes()
         assert len(without_sandbox(everything)) == 4
         again.roots[0].kill()
-        until(lambda: all(gone(process) for process in everything), seconds=3.0)
+        until(lambda: all(gone(process) for process in everything))
 
 
 def test_ctrl_c_stops_it_and_a_deep_data_directory_is_no_trouble_for_redis(tmp_path: Path) -> None:
@@ -60,7 +66,7 @@ def test_ctrl_c_stops_it_and_a_deep_data_directory_is_no_trouble_for_redis(tmp_p
         assert path.stat().st_mode & 0o777 == 0o600
         everything = service.processes()
         service.roots[0].send_signal(signal.SIGINT)
-        assert service.roots[0].wait(30) == 0
+        assert service.roots[0].wait(PATIENCE) == 0
         assert [process for process in everything if not gone(process)] == []
     assert not path.parent.exists()
 

@@ -18,6 +18,7 @@ from dfkd_core.spec.overrides import BadOption
 from jobs.broker import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
 from jobs.devices import DeviceClass
 from jobs.settings import Settings, settings_from_environment
+from tests.patience import PATIENCE, scaled, until
 from tests.servers import Redis, running_redis
 
 JOB_ID = "3f2b8c1e-0000-4000-8000-000000000000"
@@ -71,14 +72,14 @@ def test_where_nobody_listens_bells_do_not_pile_up(redis_server: Redis) -> None:
 
 
 def test_without_a_broker_the_bell_is_silent() -> None:
-    assert timed_ring(celery_at(None)) < (False, 0.5)
+    assert not ring(celery_at(None), JOB_ID)
 
 
 @pytest.mark.parametrize("url", ["redis+socket://{here}/none.sock?virtual_host=0", "redis://127.0.0.1:1/0"])
 def test_an_absent_redis_is_noticed_at_once(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rung, seconds = timed_ring(celery_at(url.format(here=tmp_path)))
     assert not rung
-    assert seconds < 0.7
+    assert seconds < scaled(0.7)
     (line,) = [record for record in caplog.records if record.name == "jobs.broker"]
     assert (line.levelno, line.__dict__["job_id"]) == (logging.WARNING, JOB_ID)
 
@@ -90,8 +91,8 @@ def test_a_hung_redis_holds_nobody_up_and_the_bell_works_again_afterwards(redis_
     rung, seconds = timed_ring(celery)
     os.kill(redis_server.pid, signal.SIGCONT)
     assert not rung
-    assert seconds < 1.5
-    assert ring(celery, JOB_ID)
+    assert seconds < scaled(1.5)
+    until(lambda: ring(celery, JOB_ID))
 
 
 def test_many_requests_at_once_wait_no_longer_than_one(hung_redis: Redis) -> None:
@@ -103,20 +104,20 @@ def test_many_requests_at_once_wait_no_longer_than_one(hung_redis: Redis) -> Non
     for thread in threads:
         thread.join()
     assert [rung for rung, _ in outcomes] == [False] * 8
-    assert max(seconds for _, seconds in outcomes) < 2.0
+    assert max(seconds for _, seconds in outcomes) < scaled(2.0)
 
 
 def test_whether_the_broker_answers_is_known_within_a_second(redis_server: Redis, tmp_path: Path) -> None:
     celery = celery_at(redis_server.url)
-    assert broker_answers(celery)
+    until(lambda: broker_answers(celery))
     assert not broker_answers(celery_at(None))
     assert not broker_answers(celery_at(f"redis+socket://{tmp_path}/none.sock?virtual_host=0"))
     os.kill(redis_server.pid, signal.SIGSTOP)
     start = time.monotonic()
     assert not broker_answers(celery)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < scaled(1.5)
     os.kill(redis_server.pid, signal.SIGCONT)
-    assert broker_answers(celery)
+    until(lambda: broker_answers(celery))
 
 
 def test_a_full_redis_is_no_error() -> None:
@@ -130,11 +131,8 @@ def test_ringing_leaves_no_connection_behind(redis_server: Redis) -> None:
         client.ping()
         before = len(client.client_list())
         for _ in range(20):
-            assert ring(celery, JOB_ID)
-        deadline = time.monotonic() + 5
-        while len(client.client_list()) > before and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert len(client.client_list()) == before
+            until(lambda: ring(celery, JOB_ID))
+        until(lambda: len(client.client_list()) == before)
 
 
 def test_the_settings_are_those_of_a_doorbell() -> None:
@@ -160,9 +158,9 @@ def test_a_worker_hears_the_bell(redis_server: Redis) -> None:
         heard.append(job_id)
         rang.set()
 
-    with start_worker(celery, pool="threads", concurrency=1, perform_ping_check=False, shutdown_timeout=15):
+    with start_worker(celery, pool="threads", concurrency=1, perform_ping_check=False, shutdown_timeout=PATIENCE):
         assert ring(celery, JOB_ID)
-        assert rang.wait(10)
+        assert rang.wait(PATIENCE)
     assert heard == [JOB_ID]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.models import ArtifactRef, BestStudent, Progress
 from tests.builders import onnx_teacher
+from tests.patience import scaled
 from tests.service.guarded import Guarded, guarded_service
 from tests.service.harness import Finished, Service, post_parts, running_service, spec_text
 
@@ -19,7 +20,11 @@ SPEC: dict[str, Any] = {"student": {"architecture": "lenet5_half"}}
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A running service with small limits; nobody works on its jobs."""
-    limits = {"DFKD_MAX_UPLOAD_BYTES": "1000000", "DFKD_MAX_SPEC_BYTES": "8192", "DFKD_UPLOAD_IDLE_SECONDS": "2"}
+    limits = {
+        "DFKD_MAX_UPLOAD_BYTES": "1000000",
+        "DFKD_MAX_SPEC_BYTES": "8192",
+        "DFKD_UPLOAD_IDLE_SECONDS": str(scaled(2.0)),
+    }
     with running_service(tmp_path_factory.mktemp("service") / "data", **limits, DFKD_SWEEP_SECONDS="3600") as running:
         yield running
 

@@ -23,6 +23,7 @@ from jobs.store import Store, open_store
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
+APPLICATION = "service.app:create_app"
 BOUNDARY = "a-boundary-of-ours"
 
 Part = tuple[str, bytes]
@@ -51,15 +52,17 @@ class Holdings:
 
 
 @contextmanager
-def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Iterator[Service]:
-    """uvicorn with `create_app`, on a loopback port: a free one, or `port`."""
-    variables = {"DFKD_DATA_DIR": str(data_dir), **environment}
+def running_service(
+    data_dir: Path, *, port: int = 0, application: str = APPLICATION, **environment: str
+) -> Iterator[Service]:
+    """uvicorn with the function that makes the application, on a loopback port: a free one, or `port`."""
+    variables = {"DFKD_DATA_DIR": str(data_dir), "DFKD_INSPECTION_TIMEOUT_SECONDS": str(PATIENCE), **environment}
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(128)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        process = start_server(listener, data_dir, variables)
+        process = start_server(listener, data_dir, variables, application)
     shared = ("database_url", "artifacts_url", "artifacts_endpoint_url")
     known = {name: environment.get(f"DFKD_{name.upper()}") for name in shared}
     settings = Settings(data_dir=data_dir, **known)
@@ -74,10 +77,12 @@ def running_service(data_dir: Path, *, port: int = 0, **environment: str) -> Ite
         process.wait(PATIENCE)
 
 
-def start_server(listener: socket.socket, data_dir: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_server(
+    listener: socket.socket, data_dir: Path, variables: Mapping[str, str], application: str = APPLICATION
+) -> subprocess.Popen[bytes]:
     """The server process; it takes over the listening socket."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "uvicorn", "--factory", "service.app:create_app", "--fd", str(listener.fileno())]
+    command = [sys.executable, "-m", "uvicorn", "--factory", application, "--fd", str(listener.fileno())]
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         return subprocess.Popen(
             [

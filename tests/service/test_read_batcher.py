@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from jobs.models import Standing
 from jobs.store import Store
 from service.read_batcher import Together
 from tests.builders import submit, submit_for
+from tests.patience import PATIENCE
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def reads(ledger: Store, *, blocked: threading.Event | None = None) -> Iterator[
         if "FROM jobs" in statement:
             asked.append(statement)
             if blocked is not None and len(asked) == 1:
-                blocked.wait(30)
+                blocked.wait(PATIENCE)
 
     engine = ledger._database._engine
     event.listen(engine, "before_cursor_execute", note)
@@ -91,20 +91,18 @@ def test_a_read_that_hangs_holds_up_nobody_else(store: Store) -> None:
     slow, quick = submit(store), submit(store)
     over = threading.Event()
 
-    async def main() -> float:
+    async def main() -> None:
         together = Together(store)
         hangs = asyncio.create_task(together.standing(None, slow.id))
-        await asyncio.sleep(0.05)
-        begun = time.monotonic()
+        while not asked:
+            await asyncio.sleep(0.01)
         assert (await together.standing(None, quick.id)).job.id == quick.id
-        seconds = time.monotonic() - begun
         assert not hangs.done()
         over.set()
         assert (await hangs).job.id == slow.id
-        return seconds
 
-    with reads(store, blocked=over):
-        assert asyncio.run(main()) < 10
+    with reads(store, blocked=over) as asked:
+        asyncio.run(asyncio.wait_for(main(), PATIENCE / 2))  # sooner than the hanging read would end by itself
 
 
 def test_whoever_goes_away_takes_nothing_from_the_others(store: Store) -> None:

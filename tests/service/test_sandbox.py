@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
 from tests.sandboxes import KINDS, VARIABLE, works
 from tests.service.harness import Service, holdings, problem_of, running_service
 
@@ -55,7 +56,7 @@ def test_the_kind_of_box_is_told(http: httpx.Client) -> None:
 def test_nothing_that_reads_teachers_starts(command: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, **WITHOUT, "DFKD_DATA_DIR": str(tmp_path / "data")}
     answer = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, *command], env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert answer.returncode != 0
     assert "no sandbox works on this host" in answer.stderr

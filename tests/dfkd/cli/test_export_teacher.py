@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.patience import PATIENCE
 from tests.service.harness import ROOT, post_parts, spec_text
 
 NET = """
@@ -60,7 +61,7 @@ def dfkd(place: Path, *arguments: str, path: str = "") -> subprocess.CompletedPr
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=PATIENCE,
     )
 
 

@@ -17,6 +17,7 @@ from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.tenancy.api_keys import TOKEN
 from service.embedded.bind_check import CannotStart, check_address
+from tests.patience import PATIENCE
 from tests.service.guarded import Guarded
 
 Run = Callable[..., tuple[int, str, str]]
@@ -124,7 +125,7 @@ def test_with_a_key_it_may_listen_anywhere(run: Run, tmp_path: Path) -> None:
 def test_the_api_alone_refuses_as_well(tmp_path: Path) -> None:
     environment = {**os.environ, "DFKD_DATA_DIR": str(tmp_path / "data")}
     command = [sys.executable, "-m", "service", "--host", "0.0.0.0", "--port", "0"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert ended.returncode == 1
     assert "the API cannot start: 0.0.0.0 can be reached from other machines" in ended.stderr
     assert "`dfkd keys create`" in ended.stderr

@@ -21,6 +21,7 @@ from dfkd.wire.job import JobView
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
 from service.representation import examples
 from tests.jobs.clockwork import age_spec
+from tests.patience import PATIENCE
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service
 
@@ -330,7 +331,7 @@ def test_ctrl_c_leaves_the_job_running(service: Service, queued: str) -> None:
         first = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         try:
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert process.returncode == Exit.INTERRUPTED

@@ -9,6 +9,7 @@ import pytest
 
 from dfkd_core.architectures import ARCHITECTURES, catalogue, describe
 from dfkd_core.errors import StudentError
+from tests.patience import PATIENCE
 
 # (parameters, million multiply-adds) of one 32×32 image, of the papers' own code
 PUBLISHED = [
@@ -143,7 +144,7 @@ def test_describing_needs_no_torch() -> None:
         "heavy = {'torch', 'onnx', 'onnxruntime', 'safetensors', 'numpy', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 def test_the_size_of_the_largest_students_is_arithmetic() -> None:

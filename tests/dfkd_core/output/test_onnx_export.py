@@ -26,6 +26,7 @@ from dfkd_core.output.onnx_export import (
 )
 from dfkd_core.output.provenance import file_facts
 from dfkd_core.students.build import Network, build_network
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -199,7 +200,7 @@ save_weights(student, folder / "student.safetensors", description)
 def test_two_fresh_processes_write_equal_bytes(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     running = [_write_in_a_fresh_process(folder, hash_seed=str(index)) for index, folder in enumerate(folders)]
-    said = [process.communicate(timeout=240) for process in running]
+    said = [process.communicate(timeout=2 * PATIENCE) for process in running]
     assert [process.returncode for process in running] == [0, 0], said
     assert said == [("", ""), ("", "")]
     first, second = ({path.name: file_facts(path) for path in folder.iterdir()} for folder in folders)

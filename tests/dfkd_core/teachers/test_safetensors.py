@@ -199,7 +199,7 @@ def test_a_million_tensors_are_refused_at_once(tmp_path: Path) -> None:
     begin = time.monotonic()
     with pytest.raises(TeacherInvalid, match="20000 tensors"):
         read_header(path)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 60  # not quadratic
 
 
 @given(st.binary(max_size=300))

@@ -19,6 +19,7 @@ from jobs.models import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, submit
+from tests.patience import PATIENCE
 from tests.servers import Postgres, short_directory
 
 
@@ -152,7 +153,7 @@ def test_connections_that_the_server_cut_are_replaced(postgres_server: Postgres,
 def test_a_deadlock_is_tried_again(postgres_url: str) -> None:
     store = open_store(Settings(database_url=postgres_url))
     first, second = submit(store), submit(store)
-    both_hold_one = threading.Barrier(2, timeout=10)
+    both_hold_one = threading.Barrier(2, timeout=PATIENCE)
     tries: list[int] = []
 
     def cross(mine: str, other: str) -> None:
@@ -170,7 +171,7 @@ def test_a_deadlock_is_tried_again(postgres_url: str) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert len(tries) == 3
     assert [store.get(job.id).progress.step for job in (first, second)] == [2, 2]
     store.close()
@@ -186,7 +187,7 @@ def test_a_lock_on_sqlite_is_waited_for(sqlite_url: str) -> None:
         assert store.list(10).jobs == []  # readers are not held up
         assert not written.wait(0.3)
         blocker.execute("ROLLBACK").close()
-        assert written.wait(10)
+        assert written.wait(PATIENCE)
         thread.join()
     assert len(store.list(10).jobs) == 1
     store.close()
@@ -219,7 +220,7 @@ def test_an_unreachable_database_is_told_soon(url: str) -> None:
     start = time.monotonic()
     with pytest.raises((LedgerUnavailable, NotADirectoryError)):
         open_store(Settings(database_url=url))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 60  # the default of the operating system is minutes
 
 
 def test_a_database_in_memory_is_refused() -> None:
@@ -242,8 +243,8 @@ def test_postgres_statements_have_a_time_limit(postgres_url: str) -> None:
     store = open_store(Settings(database_url=postgres_url))
     start = time.monotonic()
     with pytest.raises(LedgerUnavailable, match="statement timeout"):
-        store._database.read(lambda connection: connection.execute(text("SELECT pg_sleep(30)")).all())
-    assert time.monotonic() - start < 4
+        store._database.read(lambda connection: connection.execute(text("SELECT pg_sleep(100)")).all())
+    assert time.monotonic() - start < 60
     store.close()
 
 
@@ -257,7 +258,7 @@ def test_a_hung_server_holds_nobody_up_and_works_again_afterwards(postgres_serve
             start = time.monotonic()
             with pytest.raises(LedgerUnavailable):
                 ask()
-            assert time.monotonic() - start < 4
+            assert time.monotonic() - start < 60
     assert store.heartbeat(job.id, claim.fence, 60) is not None
     store.close()
 
@@ -309,7 +310,7 @@ def test_an_error_inside_a_transaction_leaves_nothing(store: Store) -> None:
 
 
 def test_several_may_create_the_tables_at_once(database_url: str) -> None:
-    start = threading.Barrier(4, timeout=10)
+    start = threading.Barrier(4, timeout=PATIENCE)
     opened: list[Store] = []
 
     def open_one() -> None:

@@ -22,6 +22,7 @@ from jobs.models import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, submit
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = {"compare_type": True, "compare_server_default": True}
@@ -240,8 +241,8 @@ def test_a_slow_change_is_waited_for_and_made_once(postgres_url: str, tmp_path: 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
-    assert errors == []
+        thread.join(PATIENCE)
+    assert (errors, [thread.is_alive() for thread in threads]) == ([], [False] * 3)
     assert asked(postgres_url, current) == NEXT
 
 
@@ -266,6 +267,6 @@ def test_many_processes_may_open_the_ledger_at_once(database_url: str, old: bool
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    assert [process.communicate(timeout=60)[1] for process in processes] == [""] * 4
+    assert [process.communicate(timeout=PATIENCE)[1] for process in processes] == [""] * 4
     assert [process.returncode for process in processes] == [0] * 4
     assert asked(database_url, differences) == []

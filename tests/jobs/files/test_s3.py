@@ -15,6 +15,7 @@ from jobs.files import s3 as bucket_module
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.settings import Settings
 from tests.builders import digest
+from tests.patience import PATIENCE
 from tests.servers import BUCKET, ObjectStore
 from tests.stored import content
 
@@ -77,7 +78,7 @@ def test_a_removal_on_one_host_waits_for_the_row_that_another_host_writes(
         assert not removing.done()
         rows.add(SHA256)
         assert keys() == [f"blobs/{SHA256}", f"locks/{SHA256}"]
-    assert removing.result(5) == []
+    assert removing.result(PATIENCE) == []
     assert keys() == [f"blobs/{SHA256}"]
 
 
@@ -93,10 +94,10 @@ def test_bytes_that_are_just_going_away_are_put_again(host: Callable[[str], Arti
 
     with ThreadPoolExecutor(1) as pool:
         removing = pool.submit(api.remove_unreferenced, [SHA256], nobody_needs_it)
-        assert asked.wait(5)
+        assert asked.wait(PATIENCE)
         with worker.keeping():
             keep(worker)
-            assert removing.result(5) == [SHA256]
+            assert removing.result(PATIENCE) == [SHA256]
             assert content(worker, SHA256) == WORD
     assert content(worker, SHA256) == WORD
 
@@ -126,9 +127,9 @@ def test_the_lock_of_a_killed_host_goes_stale(
 ) -> None:
     artifacts, prefix = host("api"), bucket["artifacts_url"].rpartition("/")[2]
     keep(artifacts)
-    object_store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/locks/{SHA256}", Body=b"of a killed host")
-    monkeypatch.setattr(bucket_module, "STALE_SECONDS", 1.0)
+    monkeypatch.setattr(bucket_module, "STALE_SECONDS", 1.5)
     began_at = time.monotonic()
+    object_store.client().put_object(Bucket=BUCKET, Key=f"{prefix}/locks/{SHA256}", Body=b"of a killed host")
     assert artifacts.remove_unreferenced([SHA256], lambda _: False) == [SHA256]
     assert time.monotonic() - began_at > 0.5
     assert keys() == []

@@ -12,6 +12,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import artifact_ref, submit
 from tests.jobs.clockwork import expire_lease, lengthen_pauses
+from tests.patience import PATIENCE
 
 CLAIMER = """
 import json, sys
@@ -78,7 +79,10 @@ def test_processes_claim_each_job_exactly_once(store: Store, ledger_settings: Se
         assert claimer.stdout.readline() == "ready\n"
     outputs: list[str] = []
     together(
-        *[lambda claimer=claimer: outputs.append(claimer.communicate("go\n", timeout=60)[0]) for claimer in claimers]
+        *[
+            lambda claimer=claimer: outputs.append(claimer.communicate("go\n", timeout=PATIENCE)[0])
+            for claimer in claimers
+        ]
     )
     claims = [tuple(claim) for output in outputs for claim in json.loads(output)]
     assert Counter(claims) == Counter((job_id, 1) for job_id in jobs)

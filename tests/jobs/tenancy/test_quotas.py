@@ -19,6 +19,7 @@ from jobs.tenancy.quotas import Use
 from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
 from tests.jobs.clockwork import age_claim, end_day, expire_lease, use_up
 from tests.jobs.ledger.test_concurrency import together
+from tests.patience import PATIENCE
 
 A = Caller("a")
 DAY = 86400
@@ -252,7 +253,7 @@ def raced(store: Store, url: str, verb: str) -> int:
         assert racer.stdout is not None
         assert racer.stdout.readline() == "ready\n"
     outputs: list[str] = []
-    together(*[lambda racer=racer: outputs.append(racer.communicate("go\n", timeout=60)[0]) for racer in racers])
+    together(*[lambda racer=racer: outputs.append(racer.communicate("go\n", timeout=PATIENCE)[0]) for racer in racers])
     return sum(int(json.loads(output)) for output in outputs)
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from dfkd.client import DfkdClient, Refused
 from tests.builders import onnx_teacher
+from tests.patience import PATIENCE, scaled
 from tests.service.conftest import SPEC
 from tests.service.harness import (
     BOUNDARY,
@@ -139,7 +140,7 @@ def test_fifty_clients_with_one_key_make_one_job(service: Service, teacher: byte
     barrier, before = threading.Barrier(50), holdings(service).rows["jobs"]
 
     def post(_: int) -> httpx.Response:
-        with httpx.Client(base_url=service.url, timeout=60) as http:
+        with httpx.Client(base_url=service.url, timeout=PATIENCE) as http:
             barrier.wait()
             return http.post("/jobs", content=submission(teacher), headers={**MULTIPART, **key})
 
@@ -191,14 +192,15 @@ def test_an_answer_that_got_lost_is_given_again(service: Service, teacher: bytes
 
 def test_a_killed_service_keeps_no_key_and_a_slow_upload_does(tmp_path: Path, teacher: bytes, key: Headers) -> None:
     body = submission(teacher)
-    short = {"DFKD_REQUEST_LEASE_SECONDS": "0.6"}
+    lease_seconds = scaled(0.6)
+    short = {"DFKD_REQUEST_LEASE_SECONDS": str(lease_seconds)}
     with running_service(tmp_path / "data", **short) as first, half_a_request(first, body, key):
         assert eventually(lambda: bool(holdings(first).open_files))
-        time.sleep(1.5)  # longer than two leases
+        time.sleep(2.5 * lease_seconds)
         assert code_of_another(first, body, key) == "request-in-progress"
         os.kill(first.pid, signal.SIGKILL)
     with running_service(tmp_path / "data", **short) as second:
-        assert eventually(lambda: code_of_another(second, body, key) == "202", seconds=5)
+        assert eventually(lambda: code_of_another(second, body, key) == "202")
         assert holdings(second).rows["jobs"] == 1
 
 
@@ -210,7 +212,7 @@ def losing_proxy(url: str) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers["Content-Length"]))
-            response = httpx.post(url + self.path, content=content, headers=dict(self.headers), timeout=60)
+            response = httpx.post(url + self.path, content=content, headers=dict(self.headers), timeout=PATIENCE)
             if self.path not in lost:
                 lost.add(self.path)
                 self.close_connection = True
@@ -234,7 +236,7 @@ def test_the_client_sends_again_what_got_lost(tmp_path: Path, teacher: bytes) ->
     file = tmp_path / "teacher.onnx"
     file.write_bytes(teacher)
     with running_service(tmp_path / "data") as service:
-        with losing_proxy(service.url) as url, DfkdClient(url, patience_seconds=20) as client:
+        with losing_proxy(service.url) as url, DfkdClient(url, patience_seconds=PATIENCE) as client:
             job = client.submit(file, SPEC)
             known = client.submit(job.teacher.id, SPEC, key="my-own")
             assert client.submit(job.teacher.id, SPEC, key="my-own").id == known.id

@@ -16,6 +16,7 @@ import pytest
 from onnx import load_from_string
 
 from tests.builders import onnx_teacher
+from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import (
     BOUNDARY,
@@ -209,7 +210,7 @@ def test_a_wrong_spec_is_told_before_the_file_has_travelled(http: httpx.Client) 
 
 def connection(service: Service) -> socket.socket:
     host, _, port = service.url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=10)
+    return socket.create_connection((host, int(port)), timeout=PATIENCE)
 
 
 def started_upload(service: Service) -> socket.socket:
@@ -234,7 +235,7 @@ def test_an_upload_that_falls_silent_or_drips_is_ended(service: Service, drop: b
     with started_upload(service) as opened:
         opened.settimeout(0.05)
         answer = b""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while b"request-timeout" not in answer and time.monotonic() < deadline:
             with suppress(TimeoutError):
                 answer += opened.recv(65536)
@@ -250,14 +251,14 @@ def test_thousands_of_tiny_chunks_are_read_in_time(service: Service) -> None:
     started = time.monotonic()
     response = post_multipart(service.http, (body[index : index + 1] for index in range(4_000)))
     assert response.status_code == 422
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # not quadratic
 
 
 def test_a_body_of_errors_is_answered_briefly_and_in_time(http: httpx.Client) -> None:
     text = json.dumps({**SPEC, "teacher": {"input": {"shape": ["x"] * 1500}}}).encode()
     started = time.monotonic()
     response = post_parts(http, [("spec", text), ("teacher", b"")])
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # not quadratic
     assert len(problem_of(response)["errors"]) <= 20
     assert len(response.content) < 4000
 

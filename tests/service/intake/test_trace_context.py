@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from service.intake.trace_context import traceparent_of
+from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import ROOT, eventually, multipart, post_parts, spec_text
 
@@ -71,11 +72,11 @@ def test_the_api_alone_logs_json_with_the_id_of_the_request(tmp_path: Path, teac
     url = f"http://127.0.0.1:{port}"
     try:
         assert eventually_answers(url)
-        with httpx.Client(base_url=url, headers={"traceparent": TRACE}) as client:
+        with httpx.Client(base_url=url, headers={"traceparent": TRACE}, timeout=PATIENCE) as client:
             accepted = post_parts(client, [("spec", spec_text(SPEC)), ("teacher", teacher)])
     finally:
         process.terminate()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=PATIENCE)
     lines = [json.loads(line) for line in said.splitlines()]
     (line,) = (line for line in lines if line["message"] == "job accepted")
     assert line["job_id"] == accepted.json()["id"]
@@ -86,7 +87,7 @@ def test_the_api_alone_logs_json_with_the_id_of_the_request(tmp_path: Path, teac
 def test_the_api_alone_says_which_setting_is_wrong(tmp_path: Path) -> None:
     told = {"DFKD_LEASE_SECONDS": "soon", "DFKD_DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "service"]
-    ended = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, env=told, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
     assert ended.stderr.startswith("the API cannot start: DFKD_LEASE_SECONDS:")
 
@@ -94,8 +95,8 @@ def test_the_api_alone_says_which_setting_is_wrong(tmp_path: Path) -> None:
 def eventually_answers(url: str) -> bool:
     def answers() -> bool:
         try:
-            return httpx.get(f"{url}/healthz").status_code == 200
+            return httpx.get(f"{url}/healthz", timeout=PATIENCE).status_code == 200
         except httpx.TransportError:
             return False
 
-    return eventually(answers, seconds=30)
+    return eventually(answers)

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from jobs.identity import Caller, Scope
 from jobs.settings import Settings
 from service.app import create_app
 from service.middleware.authentication import is_loopback, scope_for
+from tests.patience import PATIENCE
 from tests.service.guarded import Guarded
 from tests.service.harness import eventually, problem_of, running_service
 
@@ -135,14 +135,14 @@ def test_a_new_key_works_and_a_revoked_one_no_longer_does(guarded: Guarded) -> N
     def status() -> int:
         return guarded.service.http.get("/jobs", headers=headers).status_code
 
-    assert eventually(lambda: status() == 200, seconds=5)
+    assert eventually(lambda: status() == 200)
     assert eventually(lambda: {key.id: key.last_used_at for key in keys.list()}[made.id] is not None)
     keys.revoke(made.id)
-    assert eventually(lambda: status() == 401, seconds=20)
+    assert eventually(lambda: status() == 401)
 
 
 def connect(host: str, port: int) -> socket.socket:
-    connection = socket.create_connection((host, port), timeout=20)
+    connection = socket.create_connection((host, port), timeout=PATIENCE)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     return connection
 
@@ -171,12 +171,10 @@ def test_a_declared_size_above_the_limit_is_refused_before_the_body(guarded: Gua
     )
     with connect(host, int(port)) as connection:
         connection.sendall(head.encode())
-        begun = time.monotonic()
         answer = received(connection)  # nothing of the body was sent
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"connection: close" in answer.lower()
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["max_bytes"] == limit
-    assert time.monotonic() - begun < 15
 
 
 def test_on_loopback_nobody_is_asked_until_there_is_a_key(tmp_path: Path) -> None:
@@ -186,7 +184,7 @@ def test_on_loopback_nobody_is_asked_until_there_is_a_key(tmp_path: Path) -> Non
         assert service.http.get("/jobs", headers={"Authorization": "Bearer whatever"}).status_code == 200
         made, _ = service.store.api_keys.create(Caller("default"))
         service.store.api_keys.revoke(made.id)  # that there was one is enough
-        assert eventually(lambda: service.http.get("/jobs").status_code == 401, seconds=20)
+        assert eventually(lambda: service.http.get("/jobs").status_code == 401)
 
 
 def test_only_this_machine_is_on_loopback() -> None:

@@ -13,6 +13,7 @@ from dfkd.client import DfkdClient, Refused
 from jobs.identity import Caller
 from jobs.models import ArtifactRef, BestStudent
 from tests.builders import onnx_teacher
+from tests.patience import PATIENCE, until
 from tests.service.conftest import SPEC, claim
 from tests.service.guarded import Guarded, told
 from tests.service.harness import post_parts, problem_of, spec_text
@@ -178,7 +179,8 @@ def test_a_stream_ends_when_its_key_is_revoked(estate: Estate) -> None:
     with estate.guarded.http("acme") as http:
         job = post_parts(http, [("spec", spec_text(SPEC)), ("teacher", onnx_teacher())]).json()["id"]
         headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {key}"}
-        with http.stream("GET", f"/jobs/{job}/events", headers=headers, timeout=30) as stream:
+        until(lambda: http.get(f"/jobs/{job}", headers=headers).status_code == 200)  # the service has heard of the key
+        with http.stream("GET", f"/jobs/{job}/events", headers=headers) as stream:
             lines = stream.iter_lines()
             assert next(lines).startswith("retry")
             keys.revoke(made.id)
@@ -197,7 +199,7 @@ def test_the_client_sends_its_key_and_does_not_ask_twice_when_it_is_refused(
         assert guarded.keys["acme", "both"] not in repr(vars(client)) + repr(vars(client._http))
     monkeypatch.setenv("DFKD_API_KEY", "dfkd_wrong")
     for key, status in ((None, 401), (guarded.keys["acme", "read"], 403)):
-        with DfkdClient(guarded.service.url, api_key=key, patience_seconds=600) as client:
+        with DfkdClient(guarded.service.url, api_key=key, patience_seconds=2 * PATIENCE) as client:
             with pytest.raises(Refused) as caught:
                 client.submit(path, SPEC)
             assert caught.value.problem.status == status

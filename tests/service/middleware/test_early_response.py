@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from service.middleware.early_response import LINGER_BYTES
+from tests.patience import PATIENCE
 from tests.service.harness import Service, eventually, holdings, running_service
 
 ENDLESS_BYTES = 500 * 10**6
@@ -23,7 +24,7 @@ def generous(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 def opened(service: Service, *lines: str) -> socket.socket:
     """A connection on which a request to POST /teachers has begun."""
     host, _, port = service.url.removeprefix("http://").partition(":")
-    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection = socket.create_connection((host, int(port)), timeout=PATIENCE)
     head = ["POST /teachers HTTP/1.1", "Host: here", "Content-Type: application/octet-stream", *lines, "", ""]
     connection.sendall("\r\n".join(head).encode())
     return connection

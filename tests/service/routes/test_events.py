@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.patience import PATIENCE, until
 from tests.service.conftest import SPEC
 from tests.service.harness import Finished, Service, post_parts, problem_of, running_service, spec_text
 
@@ -72,15 +72,16 @@ def test_a_stream_ends_when_the_service_stops_and_does_not_hold_it_up(tmp_path: 
     lines: list[str] = []
 
     def follow(url: str) -> None:
-        with httpx.stream("GET", url, headers=STREAM, timeout=30) as response:
-            lines.extend(response.iter_lines())
+        with httpx.stream("GET", url, headers=STREAM, timeout=PATIENCE) as response:
+            for line in response.iter_lines():
+                lines.append(line)
 
     with running_service(tmp_path / "data") as service:
         path = post_parts(service.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).headers["location"]
         follower = threading.Thread(target=follow, args=[f"{service.url}{path}/events"])
         follower.start()
-        time.sleep(0.5)
+        until(lambda: "event: created" in lines)
         psutil.Process(service.pid).terminate()
-        follower.join(30)
-    assert "event: created" in lines
+        follower.join(PATIENCE)
+        assert not follower.is_alive()
     assert (tmp_path / "data.log").read_text() == ""

@@ -12,6 +12,7 @@ import pytest
 from jobs.quota_limits import Quota
 from tests.builders import onnx_teacher
 from tests.jobs.clockwork import use_up
+from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import Service, holdings, post_parts, problem_of, running_service, spec_text
 from tests.service.middleware.test_metrics import scraped, value
@@ -77,7 +78,7 @@ def test_what_was_answered_before_is_answered_again_over_the_limit(empty: Servic
 
 def test_the_crowd_gets_exactly_what_there_is(empty: Service) -> None:
     def post(_number: int) -> int:
-        with httpx.Client(base_url=empty.url, timeout=60) as http:
+        with httpx.Client(base_url=empty.url, timeout=PATIENCE) as http:
             return http.post("/jobs", json={**SPEC, "teacher": {"id": TEACHER_ID}}).status_code
 
     with ThreadPoolExecutor(12) as pool:
