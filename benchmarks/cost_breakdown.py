@@ -32,7 +32,7 @@ PARTS = {
     "  student batch put together": ("mixture.py", "mixed"),
     "  average of the student": ("average.py", "update"),
     "memory learns": ("rounds.py", "_remember"),
-    "probe and ratchet": ("distill.py", "_evaluate"),
+    "probe and publishing": ("distill.py", "_evaluate"),
 }
 
 
