@@ -22,7 +22,7 @@ def _rows(group: str, *rows: tuple[str, str, int]) -> list[Row]:
     return [Row(name, group, fault, plan) for name, fault, plan in rows]
 
 
-_JOBS = "tests/jobs/test_"
+_JOBS = "tests/jobs"
 
 TABLE: dict[str, Row] = {
     row.name: row
@@ -51,7 +51,7 @@ TABLE: dict[str, Row] = {
             "processes",
             "many sweepers at once",
             1,
-            elsewhere=(f"{_JOBS}concurrency.py::test_an_expired_lease_is_taken_back_by_one_sweep_only",),
+            elsewhere=(f"{_JOBS}/ledger/test_concurrency.py::test_an_expired_lease_is_taken_back_by_one_sweep_only",),
         ),
         *_rows("processes", ("F18", "rolling deploy under a worker of the release before", 10)),
         *_rows(
@@ -62,9 +62,9 @@ TABLE: dict[str, Row] = {
             ("F23", "Redis absent at the start", 10),
             ("F24", "broker connections cut again and again", 100),
             ("F25", "Redis at its memory limit", 20),
-            ("F26", "the same bell a hundred times", 20),
+            ("F26", "the same message a hundred times", 20),
             ("F27", "hostile messages in the queue, fifty in a run", 20),
-            ("F28", "every bell lost", 20),
+            ("F28", "every message lost", 20),
             ("F29", "worker sees neither database nor broker", 30),
         ),
         *_rows(
@@ -74,13 +74,19 @@ TABLE: dict[str, Row] = {
             ("F32", "connections exhausted", 10),
             ("F33", "reply to a COMMIT lost", 50),
         ),
-        Row("F34", "database", "deadlock", 1, elsewhere=(f"{_JOBS}database.py::test_a_deadlock_is_tried_again",)),
+        Row(
+            "F34",
+            "database",
+            "deadlock",
+            1,
+            elsewhere=(f"{_JOBS}/db/test_database.py::test_a_deadlock_is_tried_again",),
+        ),
         Row(
             "F35",
             "database",
             "database restored from an older backup than the disk",
             1,
-            elsewhere=(f"{_JOBS}janitor.py::test_a_database_restored_from_a_backup_costs_no_file",),
+            elsewhere=(f"{_JOBS}/test_garbage_collector.py::test_a_database_restored_from_a_backup_costs_no_file",),
         ),
         *_rows(
             "disk",
@@ -117,7 +123,7 @@ TABLE: dict[str, Row] = {
         Row(
             "F72",
             "cancel",
-            "janitor, running jobs and the same bytes again",
+            "garbage collector, running jobs and the same bytes again",
             1,
             elsewhere=("tests/jobs/files/test_artifacts.py::test_nothing_is_removed_between_a_file_and_its_row",),
         ),
@@ -127,7 +133,9 @@ TABLE: dict[str, Row] = {
             "cancel",
             "a tenant's hundred jobs before another's first",
             1,
-            elsewhere=(f"{_JOBS}line.py::test_a_hundred_jobs_of_one_tenant_hold_up_nobody_for_more_than_two_slots",),
+            elsewhere=(
+                f"{_JOBS}/ledger/test_scheduling.py::test_a_hundred_jobs_of_one_tenant_hold_up_nobody_for_more_than_two_slots",
+            ),
         ),
         *_rows("cancel", ("F75", "delete while downloading", 30)),
         *_rows("everything", ("F80", "soak: one of the faults above every few seconds; planned in jobs", 300)),
@@ -136,7 +144,7 @@ TABLE: dict[str, Row] = {
             "everything",
             "model of the state machine against the SQL",
             1,
-            elsewhere=(f"{_JOBS}ledger_law.py",),
+            elsewhere=(f"{_JOBS}/ledger/test_ledger_law.py",),
         ),
     ]
 }
