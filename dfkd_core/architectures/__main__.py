@@ -44,8 +44,8 @@ INITIALISATION = """\
 ## How weights start
 
 All random numbers come from the job's seed. `uniform`: weight and bias in ±1/√fan_in (LeNet-5, ResNet-18/34, every
-ResNet's linear layer). `he-normal`: N(0, 2/(k²·out)) (ResNet-8/14/20, WRN, VGG and MobileNetV2 convolutions; biases 0). The
-linear layer of WRN is uniform with bias 0; those of VGG and MobileNetV2 are N(0, 0.01²) with bias 0. Batch
+ResNet's linear layer). `he-normal`: N(0, 2/(k²·out)) (ResNet-8/14/20, WRN, VGG and MobileNetV2 convolutions; biases 0).
+The linear layer of WRN is uniform with bias 0; those of VGG and MobileNetV2 are N(0, 0.01²) with bias 0. Batch
 normalisations start as the identity.
 """
 
