@@ -216,6 +216,8 @@ def inspect_in_child(
         timer.start()
         try:
             reply = _converse(child, json.dumps(request).encode())
+            if len(reply) < MAX_REPLY_BYTES:
+                child.wait()  # It closed its output, so it ends by itself, and the timer ends one that does not.
         finally:
             timer.cancel()
             _kill(child)
