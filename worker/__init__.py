@@ -1,1 +1,1 @@
-"""The workshop: answers the doorbell and runs one distillation per slot in a child process."""
+"""The worker: claims queued jobs and runs one distillation per slot in a child process."""

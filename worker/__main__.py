@@ -1,4 +1,4 @@
-"""`python -m worker`: one worker process with the settings of the environment."""
+"""`python -m worker`: one worker process with the settings of its environment."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Work until told to stop."""
+    """Run the worker until it is told to stop."""
     try:
         settings = settings_from_environment()
     except BadOption as error:
@@ -30,7 +30,7 @@ def main() -> None:
         log.critical("the worker cannot start", extra={"reason": str(error)})
         sys.exit(1)
     logging.shutdown()
-    os._exit(0)  # a consumer thread that hangs on its broker must not keep the process
+    os._exit(0)  # a consumer thread that hangs on its broker must not keep the process alive
 
 
 if __name__ == "__main__":

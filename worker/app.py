@@ -1,4 +1,4 @@
-"""The worker process: the workshop, the bell, and the signals. Imports no torch; only the runner child does."""
+"""The worker process: slots, queue consumer and signals. It imports no torch; only the runner child does."""
 
 import logging
 import os
@@ -10,39 +10,38 @@ from jobs.broker import make_celery, ring
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import open_store
-from worker.doorbell import BellListener
+from worker.doorbell import NotificationConsumer
 from worker.metrics import serve
-from worker.slots import Workshop
+from worker.slots import WorkerPool
 
 log = logging.getLogger(__name__)
 
 
 def work(settings: Settings) -> None:
-    """Run a worker until SIGTERM or SIGINT; a second signal ends it on the spot (its runners die with it)."""
+    """Run a worker until SIGTERM or SIGINT. A second signal ends it at once, and its runners die with it."""
     stop = _stop_on_signal()
     store = open_store(settings)
     celery = make_celery(settings) if settings.broker_url else None
-    workshop = Workshop(
-        settings, store, open_artifacts(settings), ring=None if celery is None else partial(ring, celery)
-    )
-    bell = None
+    notify = None if celery is None else partial(ring, celery)
+    pool = WorkerPool(settings, store, open_artifacts(settings), notify=notify)
+    consumer = None
     if celery is not None:
-        bell = BellListener(
+        consumer = NotificationConsumer(
             celery,
-            workshop.look,
+            pool.wake,
             device_class=settings.worker_device_class,
             slots=settings.worker_slots,
-            name=workshop.worker_id,
+            name=pool.worker_id,
         )
-        bell.start()
+        consumer.start()
     serve(settings)
-    workshop.start()
-    log.info("worker ready", extra={"worker_id": workshop.worker_id, "slots": settings.worker_slots})
+    pool.start()
+    log.info("worker ready", extra={"worker_id": pool.worker_id, "slots": settings.worker_slots})
     stop.wait()
-    log.info("worker draining", extra={"worker_id": workshop.worker_id})
-    workshop.drain()
-    if bell is not None:
-        bell.stop()
+    log.info("worker draining", extra={"worker_id": pool.worker_id})
+    pool.drain()
+    if consumer is not None:
+        consumer.stop()
     store.close()
 
 

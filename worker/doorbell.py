@@ -1,4 +1,7 @@
-"""The Celery worker, in a thread of its own: nothing that happens to the broker can stop, delay or kill a job."""
+"""Queue messages wake a slot. A message only says "look at the jobs table"; which job it names does not matter.
+
+The Celery worker runs in a thread of its own, so that nothing that happens to the broker can stop, delay or kill a job.
+"""
 
 import logging
 import threading
@@ -7,38 +10,37 @@ from collections.abc import Callable
 from celery import Celery
 from celery.worker import WorkController, state
 
-from jobs.broker import queue_of
+from jobs.broker import TASK, queue_of
 from jobs.devices import DeviceClass, served_by
-from worker.tasks import answer_with
 
 log = logging.getLogger(__name__)
 
-_RESTART_SECONDS = 0.2  # Celery gives up on every message that it cannot read; a broker that is away it retries itself
+_RESTART_SECONDS = 0.2  # Celery stops at any message that it cannot read; it waits for a broker that is away by itself
 _STOP_SECONDS = 3.0
 
 
-class BellListener(threading.Thread):
-    """Consumes the bells of what a class of device serves until stopped; a consumer that gave up is started again."""
+class NotificationConsumer(threading.Thread):
+    """Consumes the queues that a class of device serves, until stopped. A consumer that gave up is started again."""
 
     def __init__(
-        self, celery: Celery, look: Callable[[], None], *, device_class: DeviceClass, slots: int, name: str
+        self, celery: Celery, wake: Callable[[], None], *, device_class: DeviceClass, slots: int, name: str
     ) -> None:
-        super().__init__(name="bell", daemon=True)
+        super().__init__(name="notifications", daemon=True)
         self._celery = celery
         self._queues = [queue_of(served) for served in served_by(device_class)]
         self._slots = slots
         self._node = f"dfkd-{name}"
         self._stopping = threading.Event()
-        answer_with(celery, look)
+        _register_task(celery, wake)
 
     def stop(self) -> None:
-        """Stop listening; a broker that hangs is not waited for."""
+        """Stop consuming. A broker that hangs is not waited for."""
         self._stopping.set()
         state.should_stop = 0
         self.join(_STOP_SECONDS)
 
     def run(self) -> None:
-        """Until stopped."""
+        """Consume messages until stopped."""
         while not self._stopping.is_set():
             consumer = WorkController(
                 app=self._celery,
@@ -53,3 +55,11 @@ class BellListener(threading.Thread):
             consumer.start()
             if not self._stopping.wait(_RESTART_SECONDS):
                 log.error("the bell's consumer gave up and is started again")
+
+
+def _register_task(celery: Celery, wake: Callable[[], None]) -> None:
+    """Register the only task. `wake` must return at once: it wakes a slot, which claims and supervises a job."""
+
+    @celery.task(name=TASK, ignore_result=True)  # type: ignore[untyped-decorator]
+    def on_message(_job_id: str) -> None:
+        wake()

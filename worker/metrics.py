@@ -1,4 +1,4 @@
-"""What a worker counts, and where it tells: an HTTP port of its own, on loopback unless the settings say otherwise."""
+"""What a worker counts, and its HTTP port for Prometheus, which is on loopback unless the settings say otherwise."""
 
 import logging
 from enum import StrEnum
@@ -12,8 +12,8 @@ from jobs.settings import Settings
 log = logging.getLogger(__name__)
 
 
-class Class(StrEnum):
-    """How attempts end."""
+class AttemptOutcome(StrEnum):
+    """How attempts end: the label `class` of `dfkd_attempt_endings_total`."""
 
     PUBLISHED = "published"
     CANCELLED = "cancelled"
@@ -35,7 +35,9 @@ class Class(StrEnum):
     ABANDONED = "abandoned"
 
 
-ENDINGS = Counter("dfkd_attempt_endings", "Attempts of this worker, by how they ended.", ["class"], registry=REGISTRY)
+ATTEMPT_OUTCOMES = Counter(
+    "dfkd_attempt_endings", "Attempts of this worker, by how they ended.", ["class"], registry=REGISTRY
+)
 SELF_FENCED = Counter("dfkd_self_fenced", "Runners stopped because the lease was not confirmed.", registry=REGISTRY)
 TAKEOVER = Histogram(
     "dfkd_takeover_seconds",
@@ -45,27 +47,27 @@ TAKEOVER = Histogram(
 )
 WASTED_STEPS = Counter("dfkd_wasted_steps", "Student updates lost between checkpoint and end.", registry=REGISTRY)
 
-for _class in Class:
-    ENDINGS.labels(_class.value)
+for _outcome in AttemptOutcome:
+    ATTEMPT_OUTCOMES.labels(_outcome.value)
 
 
-def note_claim(claim: Claim) -> None:
-    """A job was claimed: how long it was alone, and how much of its work is lost."""
+def count_claim(claim: Claim) -> None:
+    """Count a claim: how long the job had no worker, and how many of its steps are lost."""
     if claim.silent_seconds is not None:
         TAKEOVER.observe(claim.silent_seconds)
     if claim.fence > 1:
         WASTED_STEPS.inc(max(0, claim.job.progress.step - (claim.checkpoint_step or 0)))
 
 
-def note_ending(kind: Class) -> None:
-    """An attempt has ended."""
-    ENDINGS.labels(kind.value).inc()
-    if kind is Class.SELF_FENCED:
+def count_outcome(outcome: AttemptOutcome) -> None:
+    """Count the end of an attempt."""
+    ATTEMPT_OUTCOMES.labels(outcome.value).inc()
+    if outcome is AttemptOutcome.SELF_FENCED:
         SELF_FENCED.inc()
 
 
 def serve(settings: Settings) -> int | None:
-    """Answer scrapes in a thread of its own; return the port. A port that is taken does not keep jobs waiting."""
+    """Answer scrapes in a thread of its own and return the port, or None. A taken port does not stop the worker."""
     if settings.worker_metrics_port is None:
         return None
     try:

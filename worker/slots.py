@@ -1,4 +1,4 @@
-"""The workshop: slots that claim and supervise, and a thread that makes rounds. Needs the ledger, not the broker."""
+"""The slots, which claim and supervise jobs, and the maintenance thread. They need the ledger, but not the broker."""
 
 import itertools
 import logging
@@ -18,21 +18,22 @@ from jobs.log_context import about
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.metrics import note_claim
+from worker.metrics import count_claim
 from worker.runner.process import RUNNER_COMMAND
-from worker.supervision.supervisor import Supervisor, remove_stale_workspaces
+from worker.supervision.context import remove_stale_attempts
+from worker.supervision.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0  # without a broker
+POLL_SECONDS = 1.0  # between looks at the jobs table where there is no broker
 _PAUSE_SECONDS = 1.0
-_TIDY_SECONDS = 60.0
-_TEMPORARY_SECONDS = 86400.0
+_CLEANUP_SECONDS = 60.0
+_TEMPORARY_FILE_SECONDS = 86400.0
 _EXIT_SECONDS = 5.0
 
 
-class Workshop:
-    """One worker process: an identity that is new with every start, `worker_slots` slots, and the rounds."""
+class WorkerPool:
+    """The threads of one worker process: `worker_slots` slots and one for maintenance. Every start has a new id."""
 
     def __init__(
         self,
@@ -40,16 +41,17 @@ class Workshop:
         store: Store,
         artifacts: ArtifactStore,
         *,
-        ring: Callable[[str, DeviceClass], bool] | None = None,
+        notify: Callable[[str, DeviceClass], bool] | None = None,
         command: Sequence[str] = RUNNER_COMMAND,
     ) -> None:
+        """`notify` sends a queue message about a waiting job; None where there is no broker."""
         self.worker_id = uuid.uuid4().hex
         self._settings = settings
         self._store = store
         self._artifacts = artifacts
-        self._ring = ring
+        self._notify = notify
         self._draining = threading.Event()
-        self._looks: queue.Queue[None] = queue.Queue(settings.worker_slots)
+        self._wake_ups: queue.Queue[None] = queue.Queue(settings.worker_slots)
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")  # lives as long as the process
         self._supervisor = Supervisor(
             store,
@@ -60,42 +62,41 @@ class Workshop:
             draining=self._draining,
             command=command,
         )
-        self._slots = [
-            threading.Thread(target=self._work, name=f"slot-{number}") for number in range(settings.worker_slots)
+        self._threads = [
+            threading.Thread(target=self._slot_loop, name=f"slot-{number}") for number in range(settings.worker_slots)
         ]
-        self._rounds = threading.Thread(target=self._make_rounds, name="rounds")
-        self._next_tidy = 0.0
+        self._threads.append(threading.Thread(target=self._maintenance_loop, name="maintenance"))
+        self._next_cleanup = 0.0
 
     def start(self) -> None:
-        """Open the slots."""
-        for thread in (*self._slots, self._rounds):
+        """Start the threads."""
+        for thread in self._threads:
             thread.start()
 
-    def look(self) -> None:
-        """Wake a free slot to look at the table; returns at once."""
+    def wake(self) -> None:
+        """Wake a free slot to look at the jobs table. Returns at once."""
         with suppress(queue.Full):
-            self._looks.put_nowait(None)
+            self._wake_ups.put_nowait(None)
 
     def drain(self) -> None:
-        """Claim nothing any more; stop the runners with a checkpoint, give their jobs back, leave."""
+        """Stop claiming, stop the runners after a checkpoint, give their jobs back, and sign the worker off."""
         self._draining.set()
-        for _ in self._slots:
-            self.look()
+        self._wake_all()
         deadline = time.monotonic() + self._settings.stop_grace_seconds + _EXIT_SECONDS
-        for thread in (*self._slots, self._rounds):
+        for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._spawner.shutdown(wait=False)
-        self._guarded(lambda: self._store.worker_gone(self.worker_id))
+        with self._log_and_continue("sign-off failed"):
+            self._store.worker_gone(self.worker_id)
 
-    def _work(self) -> None:
-        """One slot, for as long as the process lives."""
+    def _slot_loop(self) -> None:
         while not self._draining.is_set():
-            with self._stumbling():
-                if not self._take_one():
-                    self._looks.get()
+            with self._log_and_continue("slot interrupted", pause_seconds=_PAUSE_SECONDS):
+                if not self._run_one():
+                    self._wake_ups.get()
 
-    def _take_one(self) -> bool:
-        """Claim a job and see it through; False where there is none."""
+    def _run_one(self) -> bool:
+        """Claim a job and supervise one attempt at it. Return False if no job waits."""
         asked_at = time.monotonic()
         settings = self._settings
         claim = self._store.claim(
@@ -105,53 +106,51 @@ class Workshop:
             return False
         with about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
             log.info("job claimed", extra={"fence": claim.fence})
-            note_claim(claim)
-            with self._stumbling():
+            count_claim(claim)
+            with self._log_and_continue("attempt interrupted", pause_seconds=_PAUSE_SECONDS):
                 self._supervisor.supervise(claim, claimed_at=asked_at)
         return True
 
-    @contextmanager
-    def _stumbling(self) -> Iterator[None]:
-        """A slot goes on whatever happens inside."""
-        try:
-            yield
-        except LedgerError as error:
-            log.warning("the ledger does not answer", extra={"reason": str(error)})
-            self._draining.wait(_PAUSE_SECONDS)
-        except Exception:
-            log.exception("a slot stumbled; what it held goes back to the queue when its lease ends")
-            self._draining.wait(_PAUSE_SECONDS)
-
-    def _make_rounds(self) -> None:
+    def _maintenance_loop(self) -> None:
         pause_seconds = self._settings.sweep_seconds
-        if self._ring is None:
+        if self._notify is None:
             pause_seconds = min(pause_seconds, POLL_SECONDS)
         while not self._draining.is_set():
-            self._guarded(self._round)
-            for _ in self._slots:
-                self.look()
+            with self._log_and_continue("round cut short"):
+                self._maintain()
+            self._wake_all()
             self._draining.wait(pause_seconds)
 
-    def _round(self) -> None:
-        """Say that we live, take back what dead workers held, ring for what waits."""
+    def _maintain(self) -> None:
+        """Report this worker as alive, take back the jobs of dead workers, notify workers of waiting jobs, clean up."""
         settings = self._settings
         self._store.worker_seen(
             self.worker_id, host=socket.gethostname(), slots=settings.worker_slots, device=settings.worker_device
         )
         found = self._store.sweep()
-        if self._ring is not None:
-            rings = itertools.starmap(self._ring, found.ring.items())
-            DOORBELLS_RERUNG.inc(sum(1 for _ in itertools.takewhile(bool, rings)))  # stops at the first that fails
-        if time.monotonic() >= self._next_tidy:
-            self._next_tidy = time.monotonic() + _TIDY_SECONDS
-            remove_stale_workspaces(settings, self._store)
-            self._artifacts.sweep_temporary(_TEMPORARY_SECONDS)
+        if self._notify is not None:
+            sent = itertools.starmap(self._notify, found.ring.items())
+            DOORBELLS_RERUNG.inc(sum(1 for _ in itertools.takewhile(bool, sent)))  # stop at the first that fails
+        if time.monotonic() >= self._next_cleanup:
+            self._next_cleanup = time.monotonic() + _CLEANUP_SECONDS
+            remove_stale_attempts(settings, self._store)
+            self._artifacts.sweep_temporary(_TEMPORARY_FILE_SECONDS)
 
-    def _guarded(self, act: Callable[[], object]) -> None:
-        """The rounds go on whatever happens in one of them."""
+    def _wake_all(self) -> None:
+        for _ in range(self._settings.worker_slots):
+            self.wake()
+
+    @contextmanager
+    def _log_and_continue(self, failure: str, *, pause_seconds: float = 0.0) -> Iterator[None]:
+        """Log whatever goes wrong inside the block as `failure`, then pause: the thread must go on.
+
+        A job whose attempt fails here goes back to the queue when its lease ends.
+        """
         try:
-            act()
+            yield
         except LedgerError as error:
-            log.warning("round cut short: the ledger does not answer", extra={"reason": str(error)})
+            log.warning("%s: the ledger does not answer", failure, extra={"reason": str(error)})
+            self._draining.wait(pause_seconds)
         except Exception:
-            log.exception("round failed")
+            log.exception(failure)
+            self._draining.wait(pause_seconds)

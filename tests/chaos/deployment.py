@@ -38,7 +38,7 @@ from tests.e2e.teacher import write_teacher
 from tests.patience import PATIENCE, scaled, until
 from tests.sandboxes import is_sandbox_process
 from tests.servers import short_directory
-from worker.supervision.supervisor import remove_stale_workspaces
+from worker.supervision.context import remove_stale_attempts
 
 LEASE_SECONDS, SWEEP_SECONDS = scaled(3.0), 0.5
 TEST_PROFILE = {
@@ -275,7 +275,7 @@ class Deployment:
             artifacts = open_artifacts(self.settings)
             for _ in range(2):  # the first finds what nobody needs, the second deletes it
                 clean(store, artifacts, retention_seconds=86400.0, quarantine_seconds=0.0)
-            remove_stale_workspaces(self.settings, store)
+            remove_stale_attempts(self.settings, store)
         finally:
             store.close()
 

@@ -265,7 +265,7 @@ def test_an_excuse_during_a_fault_is_no_violation(scene: Scene) -> None:
 
 
 def test_a_runner_of_this_deployment_is_seen(tmp_path: Path) -> None:
-    task = tmp_path.joinpath("work", "a", "1", "own", "task.json")
+    task = tmp_path.joinpath("work", "a", "1", "workspace", "task.json")
     command = [sys.executable, "-c", "import time; time.sleep(60)", str(task)]
     process = subprocess.Popen(command)
     try:

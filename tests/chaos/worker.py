@@ -6,10 +6,10 @@ from pathlib import Path
 
 import worker.app
 from worker.__main__ import main
-from worker.slots import Workshop
+from worker.slots import WorkerPool
 
 COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("science.py")))
 
 if __name__ == "__main__":
-    worker.app.Workshop = partial(Workshop, command=COMMAND)  # type: ignore[misc,assignment]
+    worker.app.WorkerPool = partial(WorkerPool, command=COMMAND)  # type: ignore[misc,assignment]
     main()

@@ -113,7 +113,7 @@ class Bench:
     def runner_pid(self, job: Job) -> int:
         """Of the runner that now works on a job, once it has made a step."""
         until(lambda: self.store.get(job.id).progress.step > 0)
-        (task,) = (self.settings.data_dir / "work" / job.id).glob("*/own/task.json")
+        (task,) = (self.settings.data_dir / "work" / job.id).glob("*/workspace/task.json")
         return processes_with(str(task))[-1]  # the last one: before it come those that hold its sandbox
 
     def told(self, job: Job, kind: str) -> list[Event]:

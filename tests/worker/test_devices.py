@@ -14,23 +14,23 @@ from jobs.settings import Settings
 from tests.patience import PATIENCE, until
 from tests.servers import Redis
 from tests.worker.conftest import Bench, script
-from worker.slots import Workshop
+from worker.slots import WorkerPool
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_worker_leaves_jobs_of_another_class_alone_also_when_it_polls(bench: Bench) -> None:
     for_gpu, for_any, for_cpu = (bench.submit(device=device) for device in ("gpu", None, "cpu"))
-    workshop = Workshop(bench.settings, bench.store, bench.artifacts, command=script("done"))
-    workshop.start()
+    pool = WorkerPool(bench.settings, bench.store, bench.artifacts, command=script("done"))
+    pool.start()
     until(lambda: all(bench.store.get(job.id).state is JobState.SUCCEEDED for job in (for_any, for_cpu)))
-    workshop.drain()
+    pool.drain()
     assert bench.store.get(for_gpu.id).state is JobState.QUEUED
     on_gpu = bench.settings.model_copy(update={"worker_device": "cuda"})
-    workshop = Workshop(on_gpu, bench.store, bench.artifacts, command=script("done"))
-    workshop.start()
+    pool = WorkerPool(on_gpu, bench.store, bench.artifacts, command=script("done"))
+    pool.start()
     until(lambda: bench.store.get(for_gpu.id).state is JobState.SUCCEEDED)
-    workshop.drain()
+    pool.drain()
 
 
 def test_a_sweep_rings_the_bell_of_the_class(bench: Bench) -> None:
@@ -41,8 +41,8 @@ def test_a_sweep_rings_the_bell_of_the_class(bench: Bench) -> None:
         rung[job_id] = device_class
         return True
 
-    workshop = Workshop(bench.settings, bench.store, bench.artifacts, ring=note, command=script("endless"))
-    workshop._round()
+    pool = WorkerPool(bench.settings, bench.store, bench.artifacts, notify=note, command=script("endless"))
+    pool._maintain()
     assert rung == {for_gpu.id: DeviceClass.GPU, for_any.id: DeviceClass.ANY}
 
 
@@ -51,11 +51,11 @@ import sys
 from jobs.devices import DeviceClass
 from jobs.broker import make_celery
 from jobs.settings import Settings
-from worker.doorbell import BellListener
+from worker.doorbell import NotificationConsumer
 
 celery = make_celery(Settings(broker_url=sys.argv[1]))
-look = lambda: print("heard", flush=True)
-BellListener(celery, look, device_class=DeviceClass.GPU, slots=1, name="of-a-test").start()
+wake = lambda: print("heard", flush=True)
+NotificationConsumer(celery, wake, device_class=DeviceClass.GPU, slots=1, name="of-a-test").start()
 sys.stdin.readline()
 """
 

@@ -12,7 +12,7 @@ from jobs.models import Job, JobState
 from tests.builders import job_spec
 from tests.patience import until
 from tests.worker.conftest import Bench
-from tests.worker.test_slots import open_workshop
+from tests.worker.test_slots import open_pool
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOT_OF_A_JOB = {"round cut short: the ledger does not answer", "the tables were changed"}
@@ -53,7 +53,7 @@ def traced(bench: Bench) -> Job:
 
 def test_a_crash_and_a_second_attempt(bench: Bench, kept: Kept) -> None:
     job = traced(bench)
-    with open_workshop(bench, "crash"):
+    with open_pool(bench, "crash"):
         until(lambda: bench.store.get(job.id).state is JobState.SUCCEEDED)
     lines = [(vars(line)["job_id"], vars(line)["traceparent"]) for line in kept.about_jobs()]
     assert set(lines) == {(job.id, TRACE)}
@@ -64,7 +64,7 @@ def test_a_crash_and_a_second_attempt(bench: Bench, kept: Kept) -> None:
 
 def test_a_ledger_that_does_not_answer(bench: Bench, kept: Kept) -> None:
     job = traced(bench)
-    with open_workshop(bench, "endless"), closing(sqlite3.connect(bench.settings.data_dir / "ledger.sqlite3")) as file:
+    with open_pool(bench, "endless"), closing(sqlite3.connect(bench.settings.data_dir / "ledger.sqlite3")) as file:
         until(lambda: bench.store.get(job.id).progress.step > 0)
         file.execute("ALTER TABLE jobs RENAME TO elsewhere")
         until(lambda: {"heartbeat failed", "ledger write failed"} <= {line.getMessage() for line in kept.records})

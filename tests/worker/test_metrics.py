@@ -12,13 +12,14 @@ from jobs.settings import Settings
 from tests.jobs.clockwork import expire_lease
 from tests.patience import PATIENCE, scaled, until
 from tests.worker.conftest import Bench, finished
-from tests.worker.test_slots import open_workshop
-from worker.metrics import Class, serve
+from tests.worker.test_slots import open_pool
+from worker.metrics import AttemptOutcome, serve
 
 
 def endings() -> dict[str, float]:
     return {
-        kind.value: REGISTRY.get_sample_value("dfkd_attempt_endings_total", {"class": kind.value}) for kind in Class
+        kind.value: REGISTRY.get_sample_value("dfkd_attempt_endings_total", {"class": kind.value})
+        for kind in AttemptOutcome
     }
 
 
@@ -94,7 +95,7 @@ def test_a_takeover_and_the_steps_that_it_lost_are_counted(bench: Bench, there: 
     expire_lease(bench.store, job.id)
     names = ("dfkd_takeover_seconds_count", "dfkd_wasted_steps_total")
     before = [counted(name) for name in names]
-    with open_workshop(bench, "done"):
+    with open_pool(bench, "done"):
         until(lambda: bench.store.get(job.id).state is JobState.SUCCEEDED)
     assert [counted(name) - old for name, old in zip(names, before, strict=True)] == [1, lost]
 

@@ -1,1 +1,1 @@
-"""The runner: the child process that distils, and the protocol that it speaks with its supervisor."""
+"""The runner: the child process that distils, and the protocol between it and its supervisor."""

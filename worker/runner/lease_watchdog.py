@@ -1,6 +1,6 @@
-"""The runner's dead-man's switch: without a fresh lease from its supervisor it ends, whatever it is doing.
+"""The runner's lease watchdog: it ends the process when the supervisor no longer renews the lease.
 
-The same line carries the supervisor's wish that it stop, which becomes the signal SIGTERM.
+The pipe that carries the leases also carries the supervisor's request to stop, which becomes the signal SIGTERM.
 """
 
 import json
@@ -11,30 +11,30 @@ import threading
 import time
 
 LEASE_OVER = 75  # exit status: the last lease that the supervisor confirmed is over
-ORPHANED = 76  # exit status: the supervisor has closed its end
+ORPHANED = 76  # exit status: the supervisor has closed its end of the pipe
 _READ_BYTES = 4096
 
 
-class DeadMansSwitch(threading.Thread):
-    """Reads `{"type": "lease", "until": t}`, t on the monotonic clock, and ends the process at the last t.
+class LeaseWatchdog(threading.Thread):
+    """Reads `{"type": "lease", "until": t}`, t on the monotonic clock, and ends the process at the latest t.
 
-    A supervisor that was stopped with SIGSTOP, or cut off from the ledger, renews nothing: its runner must be gone
+    A supervisor that was stopped with SIGSTOP, or cut off from the ledger, renews nothing. Its runner must be gone
     before another worker may take the job.
     """
 
     def __init__(self, descriptor: int, until: float) -> None:
-        super().__init__(name="dead-mans-switch", daemon=True)
+        super().__init__(name="lease-watchdog", daemon=True)
         self._descriptor = descriptor
         self._until = until
         self._pending = b""
 
     def check(self) -> None:
-        """End the process if the lease is over: asked at every step too, for the case that this thread starves."""
+        """End the process if the lease is over. The runner calls this at every step, in case this thread starves."""
         if time.monotonic() >= self._until:
             os._exit(LEASE_OVER)
 
     def run(self) -> None:
-        """Until the end of the process. A lease that came while it was starting is read before it is missed."""
+        """Watch until the process ends. A renewal that is in the pipe already is read before the lease is checked."""
         while True:
             remaining_seconds = max(0.0, self._until - time.monotonic())
             if not select.select([self._descriptor], [], [], remaining_seconds)[0]:
@@ -48,8 +48,8 @@ class DeadMansSwitch(threading.Thread):
     def _read(self, chunk: bytes) -> None:
         *lines, self._pending = (self._pending + chunk).split(b"\n")
         for line in lines:
-            told = json.loads(line)
-            if told["type"] == "stop":
+            message = json.loads(line)
+            if message["type"] == "stop":
                 os.kill(os.getpid(), signal.SIGTERM)
             else:
-                self._until = float(told["until"])
+                self._until = float(message["until"])

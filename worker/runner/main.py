@@ -1,9 +1,10 @@
-"""The runner: one attempt at one job in a fresh process. Paths and pipes, no database and no credentials.
+"""The runner: one attempt at one job in a fresh process. It gets paths and pipes, no database and no credentials.
 
 `python -m worker.runner.main TASK.json`
 """
 
 import dataclasses
+import errno
 import hashlib
 import os
 import signal
@@ -17,24 +18,24 @@ from typing import Any
 
 from dfkd_core.errors import DfkdError, Stopped
 from dfkd_core.progress import OnStep, Update
-from worker.runner.lease_watchdog import DeadMansSwitch
+from worker.runner.lease_watchdog import LeaseWatchdog
 from worker.runner.protocol import Task, line_from_message
 
 Compress = Callable[[Task, OnStep], dict[str, Path]]
-"""Does the task, reports through the seam, returns the files by name."""
+"""Does the task, reports every step to the second argument, and returns the files that it made by name."""
 
 _PROGRESS_SECONDS = 0.25
-_STORAGE_FULL = {28, 122}  # ENOSPC, EDQUOT
+_STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def main() -> int:
-    """Run the task file named by the first argument."""
+    """Run the task in the file that the first argument names; return the exit status."""
     task = Task.model_validate_json(Path(sys.argv[1]).read_bytes())
     return run(task, compress)
 
 
 def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """The science itself; torch is loaded here and nowhere earlier."""
+    """Run the distillation itself. torch is loaded here and nowhere earlier."""
     from dfkd_core.pipeline import compress as compress_teacher
 
     outcome = compress_teacher(
@@ -52,55 +53,55 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def run(task: Task, work: Compress) -> int:
-    """Do `work` under the supervisor's eyes; the exit status is 0 when the last message says how it ended."""
-    switch = DeadMansSwitch(sys.stdin.fileno(), task.lease_until)
-    switch.start()
-    reporter = Reporter(task.messages_fd, switch)
+    """Do `work` and report to the supervisor. Return 0: the last message says how the work ended."""
+    watchdog = LeaseWatchdog(sys.stdin.fileno(), task.lease_until)
+    watchdog.start()
+    reporter = Reporter(task.messages_fd, watchdog)
     try:
         reporter.send(_done(work(task, reporter.on_step), reporter))
     except Stopped:
         reporter.send({"type": "stopped"})
     except Exception as error:
-        with suppress(OSError):  # the log is a file, and the disk may be what is wrong
+        with suppress(OSError):  # the log is a file, and the error may be a full disk
             traceback.print_exc()
         reporter.send(_error(error, reporter.stage))
     return 0
 
 
 class Reporter:
-    """Turns updates into messages, and SIGTERM into the wish to stop.
+    """Turns updates into messages, and SIGTERM into a stop after the next checkpoint.
 
-    Before the distillation there is nothing to save: there SIGTERM ends the process on the spot.
+    Before the distillation there is nothing to save, so SIGTERM ends the process at once.
     """
 
-    def __init__(self, descriptor: int, switch: DeadMansSwitch) -> None:
+    def __init__(self, descriptor: int, watchdog: LeaseWatchdog) -> None:
         self.stage = "load"
         self.best: dict[str, Any] | None = None
         self._descriptor = descriptor
-        self._switch = switch
+        self._watchdog = watchdog
         self._stop_requested = False
         self._next_progress = 0.0
 
     def stop(self, *_signal: object) -> None:
-        """Ask the run to write a checkpoint and stop."""
+        """Have the next step tell the run to write a checkpoint and stop."""
         self._stop_requested = True
 
     def on_step(self, update: Update) -> bool:
-        """The seam: report, and say whether to stop."""
-        self._switch.check()
+        """Report an update; return whether the run has to stop."""
+        self._watchdog.check()
         if update.stage != self.stage and update.stage == "distill":
             signal.signal(signal.SIGTERM, self.stop)
         if update.agreement is not None and update.published_step is not None:
             self.best = {"step": update.published_step, "agreement": update.agreement}
         if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_SECONDS
-            share = min(1.0, max(0.0, update.fraction))  # rounding must not cost a message
-            self.send({"type": "update", **dataclasses.asdict(update), "fraction": share})
+            fraction = min(1.0, max(0.0, update.fraction))  # a rounding error must not make the message invalid
+            self.send({"type": "update", **dataclasses.asdict(update), "fraction": fraction})
         self.stage = update.stage
         return self._stop_requested
 
     def send(self, message: dict[str, Any]) -> None:
-        """Write one line; waits while the supervisor does not read."""
+        """Write one line. Blocks while the supervisor does not read."""
         rest = line_from_message(message)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
@@ -109,12 +110,12 @@ class Reporter:
 def _done(artifacts: dict[str, Path], reporter: Reporter) -> dict[str, Any]:
     return {
         "type": "done",
-        "artifacts": {name: _produced(path) for name, path in artifacts.items()},
+        "artifacts": {name: _describe_file(path) for name, path in artifacts.items()},
         "best": reporter.best,
     }
 
 
-def _produced(path: Path) -> dict[str, Any]:
+def _describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"path": str(path), "sha256": digest, "bytes": path.stat().st_size}
@@ -126,7 +127,7 @@ def _error(error: Exception, stage: str) -> dict[str, Any]:
 
 
 def _explanation(error: Exception, stage: str) -> tuple[str, str, str | None]:
-    """Code, detail and hint. An unforeseen error gives its class only: its text may hold paths of this host."""
+    """Return code, detail and hint. Of an unforeseen error only the class is named: its text may hold host paths."""
     if isinstance(error, DfkdError):
         return error.code, error.detail, error.hint
     if _out_of_memory(error):

@@ -1,8 +1,8 @@
-"""What supervisor and runner say to each other: one JSON object a line, at most LINE_BYTES long.
+"""The protocol between supervisor and runner: one JSON object a line, at most LINE_BYTES long.
 
-Down: the task (a file, before the start), lease lines and the wish to stop (standard input). Up: messages (a pipe of
-its own). What comes up was written by a process that has read a stranger's file, so everything in it has a type and a
-limit.
+The supervisor sends the task (a file, before the start), leases and the request to stop (standard input). The runner
+sends messages through a pipe of their own. The runner has read an untrusted file, so everything in its messages has a
+type and a limit.
 """
 
 import json
@@ -27,40 +27,40 @@ _READ_BYTES = 64 * 1024
 Text = Annotated[str, Field(max_length=4000)]
 Word = Annotated[str, Field(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Task(Value):
-    """What a runner has to do, and for whom."""
+    """What a runner has to do, and how it talks to its supervisor."""
 
     teacher_path: Path
     spec: DistillSpec
     workspace: Path
     resume_from: Path | None
-    continued_budget: Budget | None = None  # of the job before, which may have written `resume_from`
+    continued_budget: Budget | None = None  # of the job that this one continues: `resume_from` may be its
     threads: int
     device: str
     checkpoint_seconds: float
     messages_fd: int
-    lease_until: float  # on the monotonic clock, which all processes of a host share
+    lease_until: float  # on the monotonic clock, which every process of a host shares
 
 
 class UpdateMessage(Value):
-    """The science's `Update`."""
+    """One `dfkd_core.progress.Update` of the run."""
 
     type: Literal["update"]
     kind: UpdateKind
     stage: Word
     step: Count = 0
     total_steps: Count = 0
-    fraction: Share = 0.0
-    agreement: Share | None = None
+    fraction: Fraction = 0.0
+    agreement: Fraction | None = None
     published_step: Count | None = None
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class DepthFinding(Value):
-    """What running a teacher showed: the data of an update of kind `depth`."""
+class TeacherFinding(Value):
+    """What running the teacher showed: the data of an update of kind `depth`."""
 
     passed: bool
     checked_by: Word
@@ -71,7 +71,7 @@ class DepthFinding(Value):
 
 
 class ProducedFile(Value):
-    """A file that the runner has made: where it is, and what it should be."""
+    """A file that the runner has made: where it is, and which digest and size it announces."""
 
     path: Path
     sha256: Sha256
@@ -79,7 +79,7 @@ class ProducedFile(Value):
 
 
 class DoneMessage(Value):
-    """The job is done; these are its files."""
+    """The job is done, and these are its files."""
 
     type: Literal["done"]
     artifacts: dict[Word, ProducedFile] = Field(max_length=16)
@@ -87,13 +87,13 @@ class DoneMessage(Value):
 
 
 class StoppedMessage(Value):
-    """The run stopped as asked, after a checkpoint."""
+    """The run stopped after a checkpoint, because it was asked to."""
 
     type: Literal["stopped"]
 
 
 class ErrorMessage(Value):
-    """The run failed in a way that a second try would repeat."""
+    """The run failed, and a second try would fail the same way."""
 
     type: Literal["error"]
     code: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -107,15 +107,17 @@ _MESSAGE: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discrimina
 
 
 def line_from_message(message: dict[str, Any]) -> bytes:
-    """`message` as one line that a reader accepts: `data` is dropped where it would be too long."""
-    line = json.dumps(_finite(message), allow_nan=False, default=str).encode() + b"\n"
-    if len(line) <= LINE_BYTES:
-        return line
-    return json.dumps(_finite({**message, "data": {}}), allow_nan=False, default=str).encode() + b"\n"
+    """Return `message` as one line that a reader accepts. A line that is too long loses its `data`."""
+    line = _encode(message)
+    return line if len(line) <= LINE_BYTES else _encode({**message, "data": {}})
 
 
-def _finite(value: Any) -> Any:
-    """NaN and infinities become null: JSON has no word for them, and databases refuse them."""
+def _encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(_finite(message), allow_nan=False, default=str).encode() + b"\n"
+
+
+def _finite(value: Any) -> Any:  # Any: whatever an update's `data` holds
+    """Replace NaN and infinities by None: JSON cannot express them, and databases refuse them."""
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -124,7 +126,7 @@ def _finite(value: Any) -> Any:
 
 
 class MessageReader(threading.Thread):
-    """Reads a runner's pipe to its end. Lines that are too long or make no sense are counted and dropped."""
+    """Reads a runner's pipe to its end. Lines that are too long or invalid are counted and dropped."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(name="runner-messages", daemon=True)
@@ -135,15 +137,15 @@ class MessageReader(threading.Thread):
 
     @property
     def exhausted(self) -> bool:
-        """Whether there is nothing left to take, and nothing more will come."""
+        """Whether every message has been taken and none can follow."""
         return (self._closed.is_set() or not self.is_alive()) and self.messages.empty()
 
     def close(self) -> None:
-        """Read no further."""
+        """Stop reading."""
         self._closed.set()
 
     def run(self) -> None:
-        """Until the last writer is gone. A full queue stops the reading, and so in the end the writer."""
+        """Read until the last writer has closed the pipe. A full queue stops the reading, and in the end the writer."""
         pending, skipping = b"", False
         with os.fdopen(self._descriptor, "rb", buffering=0) as pipe:
             while not self._closed.is_set() and (chunk := pipe.read(_READ_BYTES)):

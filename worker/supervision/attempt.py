@@ -3,28 +3,25 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dfkd_core.sandbox.launch import Sandbox
-from jobs.ledger.leases import Claim
-from jobs.settings import Settings
-from worker.runner import process
+from worker.runner.process import RunnerProcess
 from worker.runner.protocol import Message, Task
 from worker.supervision.checkpoints import Checkpoints
+from worker.supervision.context import AttemptContext
 from worker.supervision.heartbeat import Heartbeat
-from worker.supervision.message_consumer import Listener
-from worker.supervision.progress_writer import Journal
+from worker.supervision.message_consumer import MessageConsumer
+from worker.supervision.progress_writer import ProgressWriter
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.05
 
 
-class Reason(StrEnum):
-    """Why the supervisor ended a runner; none where the runner ended by itself."""
+class StopReason(StrEnum):
+    """Why the supervisor ended a runner."""
 
     CANCELLED = "cancelled"
     PAUSED = "paused"
@@ -36,114 +33,102 @@ class Reason(StrEnum):
     FENCED_OUT = "fenced-out"
 
 
-_AT_ONCE = {Reason.STALLED, Reason.SELF_FENCED, Reason.FENCED_OUT}
-"""No grace: the runner hangs, or may belong to somebody else already."""
+_IMMEDIATE = {StopReason.STALLED, StopReason.SELF_FENCED, StopReason.FENCED_OUT}
+"""Reasons to kill without grace: the runner hangs, or its job may belong to another worker already."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class RunnerExit:
     """How a runner ended."""
 
-    reason: Reason | None
-    last: Message | None  # done, stopped or error; None where it said nothing
+    reason: StopReason | None  # None: the runner ended by itself
+    last_message: Message | None  # done, stopped or error; None: it sent none of them
     status: int  # exit status; -n for signal n
     log_tail: str
 
 
 class Attempt:
-    """Starts one runner and stays with it. Decides everything, in one thread that never waits for the ledger."""
+    """Starts one runner and watches it. One thread decides everything, and it never waits for the ledger."""
 
     def __init__(
         self,
-        claim: Claim,
-        task: Task,
+        context: AttemptContext,
         *,
-        settings: Settings,
-        journal: Journal,
+        heartbeat: Heartbeat,
+        progress: ProgressWriter,
         checkpoints: Checkpoints,
         draining: threading.Event,
     ) -> None:
-        self._claim = claim
-        self._task = task
-        self._settings = settings
-        self._journal = journal
+        self._context = context
+        self._heartbeat = heartbeat
+        self._progress = progress
         self._checkpoints = checkpoints
         self._draining = draining
-        self._reason: Reason | None = None
+        self._reason: StopReason | None = None
         self._kill_at: float | None = None
         self._started_at = time.monotonic()
 
-    def run(
-        self,
-        heartbeat: Heartbeat,
-        *,
-        command: Sequence[str],
-        base: Mapping[str, str],
-        spawner: Executor,
-        sandbox: Sandbox,
-    ) -> Ending:
-        """Run the task to its end, whichever that is. OSError where this host fails."""
-        runner = process.start(
-            self._task,
-            command=command,
-            base=base,
-            spawner=spawner,
-            sandbox=sandbox,
-            hidden=self._settings.data_dir,
-            memory_bytes=self._settings.runner_memory_bytes,
-        )
+    def run(self, task: Task, start: Callable[[Task], RunnerProcess]) -> RunnerExit:
+        """Run the task until its runner has ended.
+
+        Raises:
+            OSError: this host cannot start the runner or take its messages.
+        """
+        heartbeat, runner = self._heartbeat, start(task)
         log.info("runner started", extra={"pid": runner.pid})
-        heartbeat.tell(runner.renew)
-        with Listener(
-            runner.reader, self._task.workspace, journal=self._journal, checkpoints=self._checkpoints
-        ) as listener:
+        heartbeat.on_renewal(runner.renew)
+        with MessageConsumer(
+            runner.reader, task.workspace, progress=self._progress, checkpoints=self._checkpoints
+        ) as consumer:
             try:
                 while not runner.exited:
-                    self._decide(heartbeat, listener)
-                    self._enforce(runner, listener)
+                    self._decide(consumer)
+                    self._enforce(runner, consumer)
                     runner.cap_log()
                     time.sleep(TICK_SECONDS)
             finally:
-                heartbeat.tell(None)
+                heartbeat.on_renewal(None)
                 status = runner.finish()
-        reason = Reason.FENCED_OUT if listener.fenced_out or heartbeat.fenced_out else self._reason
-        return Ending(reason, listener.last, status, runner.log_tail())
+        reason = StopReason.FENCED_OUT if consumer.fenced_out or heartbeat.fenced_out else self._reason
+        return RunnerExit(reason, consumer.last_message, status, runner.log_tail())
 
-    def _decide(self, heartbeat: Heartbeat, listener: Listener) -> None:
-        """Find out whether the runner has to stop. What leaves no time overrules what does."""
-        at_once = self._reason_at_once(heartbeat, listener)
-        if at_once is not None:
-            self._reason = self._reason if self._reason in _AT_ONCE else at_once
+    def _decide(self, consumer: MessageConsumer) -> None:
+        """Find out whether the runner has to stop. An immediate reason overrules one with grace."""
+        immediate = self._immediate_reason(consumer)
+        if immediate is not None:
+            self._reason = self._reason if self._reason in _IMMEDIATE else immediate
         elif self._reason is None:
-            self._reason = self._reason_with_grace(heartbeat)
+            self._reason = self._reason_with_grace()
 
-    def _reason_at_once(self, heartbeat: Heartbeat, listener: Listener) -> Reason | None:
-        if heartbeat.fenced_out or listener.fenced_out:
-            return Reason.FENCED_OUT
-        if heartbeat.overdue:
-            return Reason.SELF_FENCED
-        if self._reason is None and time.monotonic() - listener.moved_at > self._settings.stall_seconds:
-            return Reason.STALLED
+    def _immediate_reason(self, consumer: MessageConsumer) -> StopReason | None:
+        if self._heartbeat.fenced_out or consumer.fenced_out:
+            return StopReason.FENCED_OUT
+        if self._heartbeat.overdue:
+            return StopReason.SELF_FENCED
+        silent_seconds = time.monotonic() - consumer.last_progress_at
+        if self._reason is None and silent_seconds > self._context.settings.stall_seconds:
+            return StopReason.STALLED
         return None
 
-    def _reason_with_grace(self, heartbeat: Heartbeat) -> Reason | None:
-        if heartbeat.cancel_requested:
-            return Reason.CANCELLED
-        if heartbeat.pause_requested:
-            return Reason.PAUSED
+    def _reason_with_grace(self) -> StopReason | None:
+        if self._heartbeat.cancel_requested:
+            return StopReason.CANCELLED
+        if self._heartbeat.pause_requested:
+            return StopReason.PAUSED
         if self._draining.is_set():
-            return Reason.DRAINED
-        if heartbeat.over_quota:
-            return Reason.OVER_QUOTA
-        running_seconds = self._claim.job.running_seconds + time.monotonic() - self._started_at
-        return Reason.TIME_LIMIT if running_seconds > self._settings.max_running_seconds else None
+            return StopReason.DRAINED
+        if self._heartbeat.over_quota:
+            return StopReason.OVER_QUOTA
+        running_seconds = self._context.job.running_seconds + time.monotonic() - self._started_at
+        return StopReason.TIME_LIMIT if running_seconds > self._context.settings.max_running_seconds else None
 
-    def _enforce(self, runner: process.RunnerProcess, listener: Listener) -> None:
+    def _enforce(self, runner: RunnerProcess, consumer: MessageConsumer) -> None:
+        """Kill the runner where there is no grace or the grace is over; otherwise ask it to stop, once."""
         now = time.monotonic()
-        if self._reason in _AT_ONCE or listener.broken or (self._kill_at is not None and now > self._kill_at):
+        if self._reason in _IMMEDIATE or consumer.broken or (self._kill_at is not None and now > self._kill_at):
             runner.kill()
-        elif self._kill_at is None and (self._reason is not None or listener.last is not None):
-            self._kill_at = now + self._settings.stop_grace_seconds  # after its last word a runner has to end, too
+        elif self._kill_at is None and (self._reason is not None or consumer.last_message is not None):
+            self._kill_at = now + self._context.settings.stop_grace_seconds  # after its last message it has to end, too
             if self._reason is not None:
                 log.warning("runner asked to stop", extra={"reason": self._reason.value})
                 runner.terminate()

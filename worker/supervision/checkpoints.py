@@ -1,13 +1,11 @@
-"""Checkpoints between attempts: in the artifact store by digest, in the ledger by fenced writes, the last two kept."""
+"""A job's checkpoints: files in the artifact store, digests in the ledger by fenced writes. The last two are kept."""
 
 import logging
 from pathlib import Path
 from typing import BinaryIO
 
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound
-from jobs.files.artifacts import ArtifactStore
-from jobs.ledger.leases import Claim
-from jobs.store import Store
+from worker.supervision.context import AttemptContext
 
 log = logging.getLogger(__name__)
 
@@ -15,34 +13,36 @@ log = logging.getLogger(__name__)
 class Checkpoints:
     """The checkpoints of one claimed job."""
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, claim: Claim) -> None:
-        self._store = store
-        self._artifacts = artifacts
-        self._claim = claim
-        found = (claim.previous_checkpoint_sha256, claim.checkpoint_sha256)
-        self._kept = [sha256 for sha256 in found if sha256 is not None]  # oldest first
+    def __init__(self, context: AttemptContext) -> None:
+        self._context = context
+        claim = context.claim
+        digests = (claim.previous_checkpoint_sha256, claim.checkpoint_sha256)
+        self._kept = [sha256 for sha256 in digests if sha256 is not None]  # oldest first
 
     def fetch(self, path: Path) -> Path | None:
-        """Write the newest checkpoint whose bytes are still the ones that were kept to `path`.
+        """Write the newest intact checkpoint to `path`. Return None if there is none: the run starts from scratch.
 
-        None: there is none, start from the beginning. StorageFull, StorageUnavailable.
+        Raises:
+            StorageFull: this host's disk is full.
+            StorageUnavailable: the artifact store does not answer.
         """
         for sha256 in reversed(self._kept):
             try:
-                return self._artifacts.fetch(sha256, path)
+                return self._context.artifacts.fetch(sha256, path)
             except (ArtifactCorrupt, ArtifactNotFound) as error:
-                log.error("checkpoint lost", extra={"job_id": self._claim.job.id, "reason": str(error)})
+                log.error("checkpoint lost", extra={"job_id": self._context.job_id, "reason": str(error)})
         return None
 
     def keep(self, file: BinaryIO, *, step: int) -> bool:
-        """Resume from this file from now on; drop what is older than the one before. False: fenced out."""
-        with self._artifacts.keeping():
-            sha256, _ = self._artifacts.put(file)
-            held = self._store.record_checkpoint(self._claim.job.id, self._claim.fence, step=step, sha256=sha256)
-        if not held:
-            self._artifacts.remove_unreferenced([sha256], self._store.referenced)
+        """Store a new checkpoint and drop those older than the one before it. Return False if fenced out."""
+        context = self._context
+        with context.artifacts.keeping():
+            sha256, _ = context.artifacts.put(file)
+            is_owner = context.store.record_checkpoint(context.job_id, context.fence, step=step, sha256=sha256)
+        if not is_owner:
+            context.artifacts.remove_unreferenced([sha256], context.store.referenced)
             return False
         kept = [known for known in self._kept if known != sha256] + [sha256]
         self._kept, dropped = kept[-2:], kept[:-2]
-        self._artifacts.remove_unreferenced(dropped, self._store.referenced)
+        context.artifacts.remove_unreferenced(dropped, context.store.referenced)
         return True

@@ -7,66 +7,64 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from jobs.errors import LedgerError
-from jobs.ledger.leases import Claim
-from jobs.settings import Settings
-from jobs.store import Store
+from worker.supervision.context import AttemptContext
 
 log = logging.getLogger(__name__)
 
-SELF_FENCE = 0.75  # of a lease without a confirmed heartbeat: stop, well before another worker may start
+SELF_FENCE = 0.75  # the part of a lease after which a runner without a confirmed heartbeat is stopped
+_RETRY = 0.25  # the part of a heartbeat's interval after which a failed one is repeated
 
 
 class Heartbeat(threading.Thread):
-    """Renews the lease, learns why to stop, knows when the last renewal was confirmed (monotonic clock)."""
+    """Renews the lease, learns why the runner has to stop, and knows when the ledger last confirmed the lease."""
 
-    def __init__(self, store: Store, claim: Claim, *, settings: Settings, confirmed_at: float) -> None:
+    def __init__(self, context: AttemptContext, *, confirmed_at: float) -> None:
+        """`confirmed_at` is a time of the monotonic clock, taken before the job was claimed."""
         super().__init__(name="heartbeat", daemon=True)
         self.fenced_out = False
-        self.cancel_requested = claim.job.cancel_requested
-        self.pause_requested = claim.job.pause_requested
+        self.cancel_requested = context.job.cancel_requested
+        self.pause_requested = context.job.pause_requested
         self.over_quota = False
-        self._store = store
-        self._claim = claim
-        self._settings = settings
+        self._context = context
         self._confirmed_at = confirmed_at
-        self._on_lease: Callable[[float], None] | None = None
+        self._on_renewal: Callable[[float], None] | None = None
         self._stopped = threading.Event()
-        self._context = copy_context()  # of whom its lines are
+        self._log_context = copy_context()  # so that this thread's log lines name the job
 
     @property
     def lease_until(self) -> float:
-        """When the lease ends that the ledger confirmed last: counted from before we asked, so never too late."""
-        return self._confirmed_at + self._settings.lease_seconds
+        """The end of the lease on the monotonic clock, counted from before the request, so never too late."""
+        return self._confirmed_at + self._context.settings.lease_seconds
 
     @property
     def overdue(self) -> bool:
-        """Whether so much of the lease has gone by unconfirmed that the runner has to stop."""
-        return time.monotonic() - self._confirmed_at > SELF_FENCE * self._settings.lease_seconds
+        """Whether the lease has gone unconfirmed for so long that the runner has to stop."""
+        return time.monotonic() - self._confirmed_at > SELF_FENCE * self._context.settings.lease_seconds
 
-    def tell(self, on_lease: Callable[[float], None] | None) -> None:
-        """Call this with every new end of the lease, from the heartbeat's thread; None: nobody."""
-        self._on_lease = on_lease
-        if on_lease is not None:
-            on_lease(self.lease_until)
+    def on_renewal(self, callback: Callable[[float], None] | None) -> None:
+        """Call `callback` with `lease_until` now, and after every renewal from this thread. None removes it."""
+        self._on_renewal = callback
+        if callback is not None:
+            callback(self.lease_until)
 
     def stop(self) -> None:
-        """Renew no more."""
+        """Stop renewing."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Until stopped or fenced out; a heartbeat that failed is tried again soon."""
-        self._context.run(self._renew)
+        """Renew until stopped or fenced out."""
+        self._log_context.run(self._renew)
 
     def _renew(self) -> None:
-        pause_seconds = self._settings.heartbeat_seconds
+        pause_seconds = self._context.settings.heartbeat_seconds
         while not self.fenced_out and not self._stopped.wait(pause_seconds):
             confirmed = self._beat()
-            pause_seconds = self._settings.heartbeat_seconds * (1.0 if confirmed else 0.25)
+            pause_seconds = self._context.settings.heartbeat_seconds * (1.0 if confirmed else _RETRY)
 
     def _beat(self) -> bool:
-        asked_at = time.monotonic()
+        context, asked_at = self._context, time.monotonic()
         try:
-            lease = self._store.heartbeat(self._claim.job.id, self._claim.fence, self._settings.lease_seconds)
+            lease = context.store.heartbeat(context.job_id, context.fence, context.settings.lease_seconds)
         except LedgerError as error:
             log.warning("heartbeat failed", extra={"reason": str(error)})
             return False
@@ -77,7 +75,7 @@ class Heartbeat(threading.Thread):
         self.cancel_requested = lease.cancel_requested
         self.pause_requested = lease.pause_requested
         self.over_quota = lease.over_quota
-        on_lease = self._on_lease
-        if on_lease is not None:
-            on_lease(self.lease_until)
+        callback = self._on_renewal
+        if callback is not None:
+            callback(self.lease_until)
         return True

@@ -1,4 +1,4 @@
-"""Takes a runner's messages into the ledger and the artifact store, in a thread of its own: these may block."""
+"""Takes a runner's messages into the ledger and the artifact store. Both may block, so a thread of its own does it."""
 
 import logging
 import queue
@@ -15,36 +15,38 @@ from typing import Self
 from jobs.errors import LedgerError
 from worker.runner.protocol import Message, MessageReader, UpdateMessage
 from worker.supervision.checkpoints import Checkpoints
-from worker.supervision.progress_writer import Journal
-from worker.supervision.safe_open import NotOwnFile, open_produced
+from worker.supervision.progress_writer import ProgressWriter
+from worker.supervision.safe_open import UnsafeFile, open_in_workspace
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 
 
-class Listener:
-    """Listens from entering the `with` block; leaving it waits until everything that was said has been taken."""
+class MessageConsumer:
+    """Consumes messages inside its `with` block. Leaving the block waits until every message has been consumed."""
 
-    def __init__(self, reader: MessageReader, workspace: Path, *, journal: Journal, checkpoints: Checkpoints) -> None:
-        self.last: Message | None = None  # done, stopped or error; what comes after it is not taken
+    def __init__(
+        self, reader: MessageReader, workspace: Path, *, progress: ProgressWriter, checkpoints: Checkpoints
+    ) -> None:
+        self.last_message: Message | None = None  # done, stopped or error; messages after it are ignored
         self.fenced_out = False
-        self.moved_at = time.monotonic()  # when the runner last said something new
+        self.last_progress_at = time.monotonic()
         self._reader = reader
         self._workspace = workspace
-        self._journal = journal
+        self._progress = progress
         self._checkpoints = checkpoints
         self._seen: tuple[object, ...] = ()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="listener")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="message-consumer")
         self._broken = threading.Event()
 
     @property
     def broken(self) -> bool:
-        """Whether this host failed at taking messages: leaving the block will raise what happened."""
+        """Whether this host failed to consume a message. Leaving the block will raise the error."""
         return self._broken.is_set()
 
     def __enter__(self) -> Self:
-        self._taking = self._pool.submit(copy_context().run, self._take_all)
+        self._consumed = self._pool.submit(copy_context().run, self._consume_all)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -52,43 +54,43 @@ class Listener:
         if self._reader.num_refused:
             log.warning("runner messages refused", extra={"count": self._reader.num_refused})
         if error is None:
-            self._taking.result()
+            self._consumed.result()
 
-    def _take_all(self) -> None:
+    def _consume_all(self) -> None:
         try:
             while not self._reader.exhausted:
                 with suppress(queue.Empty):
-                    self._take(self._reader.messages.get(timeout=_TICK_SECONDS))
-                self._guarded(self._journal.write_if_due)
-            self._guarded(self._journal.write)
+                    self._consume(self._reader.messages.get(timeout=_TICK_SECONDS))
+                self._write(self._progress.write_if_due)
+            self._write(self._progress.write)
         except BaseException:
             self._broken.set()
             raise
 
-    def _take(self, message: Message) -> None:
-        if self.last is not None:
+    def _consume(self, message: Message) -> None:
+        if self.last_message is not None:
             return
         if not isinstance(message, UpdateMessage):
-            self.last = message
+            self.last_message = message
             return
-        signs_of_life = (message.kind, message.stage, message.step, message.fraction)
-        if signs_of_life != self._seen:
-            self._seen, self.moved_at = signs_of_life, time.monotonic()
+        progress = (message.kind, message.stage, message.step, message.fraction)
+        if progress != self._seen:
+            self._seen, self.last_progress_at = progress, time.monotonic()
         if message.kind == "checkpoint":
             self._keep_checkpoint(Path(str(message.data.get("path"))), step=message.step)
-        self._journal.take(message)
+        self._progress.add(message)
 
     def _keep_checkpoint(self, path: Path, *, step: int) -> None:
         try:
-            with open_produced(self._workspace, path) as file:
-                self._guarded(lambda: self._checkpoints.keep(file, step=step))
+            with open_in_workspace(self._workspace, path) as file:
+                self._write(lambda: self._checkpoints.keep(file, step=step))
         except FileNotFoundError:
             log.debug("checkpoint was replaced before it was taken")
-        except NotOwnFile as error:
+        except UnsafeFile as error:
             log.warning("checkpoint refused", extra={"reason": str(error)[:200]})
 
-    def _guarded(self, write: Callable[[], bool]) -> None:
-        """A fenced write in mid-run: False ends the attempt, trouble with the ledger or the disk does not."""
+    def _write(self, write: Callable[[], bool]) -> None:
+        """Make one fenced write. False from it ends the attempt; an error of the ledger or the disk does not."""
         try:
             if not write():
                 self.fenced_out = True

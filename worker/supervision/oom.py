@@ -1,4 +1,4 @@
-"""How often the kernel has killed a process for want of memory, as far as this host says."""
+"""How many processes the kernel has killed because memory ran out, as far as this host shows it."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _COUNTERS = (
 
 
 def num_oom_kills() -> int:
-    """Sum of the `oom_kill` counters of our control group and of the host; only its rise means something."""
+    """Sum the `oom_kill` counters of our control group and of the host. Only a rise of the sum has a meaning."""
     return sum(_counter(path) for path in _COUNTERS)
 
 

@@ -1,44 +1,41 @@
-"""The supervisor: takes one claimed job through one attempt, from its workspace to the last word in the ledger."""
+"""The supervisor: takes one claimed job through one attempt, from its workspace to the last write in the ledger."""
 
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
+from functools import partial
 
 from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.sandbox.detect import find_sandbox
 from dfkd_core.spec.config import DistillSpec
 from jobs.devices import class_of, served_by
-from jobs.errors import ArtifactCorrupt, ArtifactNotFound, JobNotFound, StorageFull, StorageUnavailable
+from jobs.errors import ArtifactCorrupt, ArtifactNotFound, StorageFull, StorageUnavailable
 from jobs.files.artifacts import ArtifactStore
 from jobs.ledger.leases import Claim
-from jobs.models import Job, JobError, JobState
+from jobs.models import Job, JobError
 from jobs.settings import Settings
 from jobs.store import Store
-from worker.metrics import WASTED_STEPS, Class, note_ending
+from worker.metrics import WASTED_STEPS, AttemptOutcome, count_outcome
+from worker.runner import process
 from worker.runner.process import RUNNER_COMMAND
 from worker.runner.protocol import ErrorMessage, Task
-from worker.supervision.attempt import Attempt, Ending
+from worker.supervision.attempt import Attempt, RunnerExit
 from worker.supervision.checkpoints import Checkpoints
+from worker.supervision.context import AttemptContext, remove_attempt
 from worker.supervision.heartbeat import Heartbeat
 from worker.supervision.oom import num_oom_kills
-from worker.supervision.outcome import Conclusion
-from worker.supervision.progress_writer import Journal
+from worker.supervision.outcome import OutcomeHandler
+from worker.supervision.progress_writer import ProgressWriter
 
 log = logging.getLogger(__name__)
 
-GIVEN, OWN = "given", "own"
-_LIVE_SWEEPS = 3  # a worker that was silent for so many sweeps does not count as another host
+_LIVE_SWEEPS = 3  # a worker that was silent for this many sweeps does not count as alive
 
 
 class Supervisor:
-    """Supervises attempts, one in each thread that calls `supervise`. Holds nothing of a job between attempts.
-
-    SandboxUnavailable where no sandbox can be made for its runners.
-    """
+    """Supervises attempts, one in each thread that calls `supervise`. Keeps no state of a job between attempts."""
 
     def __init__(
         self,
@@ -51,138 +48,108 @@ class Supervisor:
         draining: threading.Event,
         command: Sequence[str] = RUNNER_COMMAND,
     ) -> None:
+        """`spawner` starts the runners and must outlive them; `command` is the runner's.
+
+        Raises:
+            SandboxUnavailable: no sandbox can be made for the runners.
+        """
         self._store = store
         self._artifacts = artifacts
         self._settings = settings
         self._worker_id = worker_id
-        self._spawner = spawner
         self._draining = draining
-        self._command = command
-        self._sandbox = find_sandbox(settings.sandbox)
-        self._passed_on: set[str] = set()  # jobs whose checkpoint did not fit this host
+        self._start_runner = partial(
+            process.start,
+            command=command,
+            base=os.environ,
+            spawner=spawner,
+            sandbox=find_sandbox(settings.sandbox),
+            hidden=settings.data_dir,
+            memory_bytes=settings.runner_memory_bytes,
+        )
+        self._deferred: set[str] = set()  # jobs left to another worker because their checkpoint did not fit this host
 
     def supervise(self, claim: Claim, *, claimed_at: float) -> None:
-        """One attempt. `claimed_at`: the monotonic clock before the claim was asked for."""
-        heartbeat = Heartbeat(self._store, claim, settings=self._settings, confirmed_at=claimed_at)
+        """Make one attempt. `claimed_at` is the time of the monotonic clock just before the claim."""
+        context = AttemptContext(claim, self._store, self._artifacts, self._settings)
+        heartbeat = Heartbeat(context, confirmed_at=claimed_at)
         heartbeat.start()
-        desk = work_directory(self._settings) / claim.job.id / str(claim.fence)
         try:
-            self._take_through(claim, heartbeat, desk)
+            self._attempt(context, heartbeat)
         except Exception:
-            note_ending(Class.ABANDONED)
+            count_outcome(AttemptOutcome.ABANDONED)
             raise
         finally:
             heartbeat.stop()
-            remove_workspace(desk)
+            remove_attempt(context.attempt_dir)
 
-    def _take_through(self, claim: Claim, heartbeat: Heartbeat, desk: Path) -> None:
-        journal = Journal(self._store, claim)
-        checkpoints = Checkpoints(self._store, self._artifacts, claim)
-        conclusion = Conclusion(
-            claim,
-            workspace=desk / OWN,
-            store=self._store,
-            artifacts=self._artifacts,
-            settings=self._settings,
-            heartbeat=heartbeat,
-        )
-
-        def attempt(task: Task) -> Ending:
-            watched = Attempt(
-                claim,
-                task,
-                settings=self._settings,
-                journal=journal,
-                checkpoints=checkpoints,
-                draining=self._draining,
-            )
-            return watched.run(
-                heartbeat, command=self._command, base=os.environ, spawner=self._spawner, sandbox=self._sandbox
-            )
-
+    def _attempt(self, context: AttemptContext, heartbeat: Heartbeat) -> None:
+        progress, checkpoints = ProgressWriter(context), Checkpoints(context)
+        outcome = OutcomeHandler(context, heartbeat)
         oom_kills = num_oom_kills()
+
+        def run(task: Task) -> RunnerExit:
+            attempt = Attempt(
+                context, heartbeat=heartbeat, progress=progress, checkpoints=checkpoints, draining=self._draining
+            )
+            return attempt.run(task, self._start_runner)
+
         try:
-            task = self._task(claim, heartbeat, desk, checkpoints)
+            task = _prepare(context, heartbeat, checkpoints)
             if task.resume_from is None:
-                WASTED_STEPS.inc(claim.checkpoint_step or 0)  # its file is lost
-            ending = attempt(task)
+                WASTED_STEPS.inc(context.claim.checkpoint_step or 0)  # the file of that checkpoint is lost
+            runner_exit = run(task)
         except (StorageFull, StorageUnavailable) as error:
-            note_ending(Class.HOST_TROUBLE)
-            conclusion.give_back(f"storage: {error}")
+            outcome.give_back(f"storage: {error}", AttemptOutcome.HOST_TROUBLE)
             return
-        except OSError as error:  # no space, no process, no descriptors: this host's trouble, not the job's
+        except OSError as error:  # no space, no process, no descriptors: the job is not to blame
             log.exception("this host cannot run a job")
-            note_ending(Class.HOST_TROUBLE)
-            conclusion.give_back(f"host trouble: {type(error).__name__}")
+            outcome.give_back(f"host trouble: {type(error).__name__}", AttemptOutcome.HOST_TROUBLE)
             return
         except (ArtifactNotFound, ArtifactCorrupt) as error:
-            note_ending(Class.ERROR)
-            conclusion.fail(_teacher_error(error))
+            outcome.fail(_teacher_error(error), AttemptOutcome.ERROR)
             return
-        if task.resume_from is not None and _mismatched(ending):
-            if self._pass_on(claim.job):
-                note_ending(Class.MISFIT)
-                conclusion.give_back(CheckpointMismatch.code)
+        if task.resume_from is not None and _is_mismatch(runner_exit):
+            if self._defer_to_other_worker(context.job):
+                outcome.give_back(CheckpointMismatch.code, AttemptOutcome.MISFIT)
                 return
-            self._store.record(claim.job.id, claim.fence, events=[("started-over", {"reason": _detail(ending)})])
-            WASTED_STEPS.inc(claim.checkpoint_step or 0)
-            ending = attempt(self._task(claim, heartbeat, desk, None))
-        conclusion.conclude(ending, best=journal.best, oom_killed=num_oom_kills() > oom_kills)
+            started_over = ("started-over", {"reason": _detail(runner_exit)})
+            context.store.record(context.job_id, context.fence, events=[started_over])
+            WASTED_STEPS.inc(context.claim.checkpoint_step or 0)
+            runner_exit = run(_prepare(context, heartbeat, None))
+        outcome.handle(runner_exit, best=progress.best, oom_killed=num_oom_kills() > oom_kills)
 
-    def _task(self, claim: Claim, heartbeat: Heartbeat, desk: Path, checkpoints: Checkpoints | None) -> Task:
-        """What the runner is told, verified copies of what it reads, and beside them a fresh workspace of its own."""
-        job, given, workspace = claim.job, desk / GIVEN, desk / OWN
-        remove_workspace(desk)
-        for directory in (given, workspace):
-            directory.mkdir(parents=True, mode=0o700)
-        resume_from = checkpoints and checkpoints.fetch(given / "checkpoint")
-        return Task(
-            teacher_path=self._artifacts.fetch(job.teacher.id, given / "teacher"),
-            spec=DistillSpec.model_validate_json(claim.spec.model_dump_json(include=set(DistillSpec.model_fields))),
-            workspace=workspace,
-            resume_from=resume_from,
-            continued_budget=job.continued_budget,
-            threads=job.threads or self._settings.worker_threads,
-            device=self._settings.worker_device,
-            checkpoint_seconds=self._settings.checkpoint_seconds,
-            messages_fd=-1,
-            lease_until=heartbeat.lease_until,
-        )
-
-    def _pass_on(self, job: Job) -> bool:
-        """Whether to leave a job with a checkpoint from elsewhere to another worker: once, and if one may take it."""
-        if job.id in self._passed_on:
+    def _defer_to_other_worker(self, job: Job) -> bool:
+        """Whether another worker should get a job whose checkpoint does not fit this host: once, if one can take it."""
+        if job.id in self._deferred:
             return False
-        self._passed_on.add(job.id)
-        others = self._store.live_workers(_LIVE_SWEEPS * self._settings.sweep_seconds)
-        fit = (job.device_class in served_by(class_of(other.device)) for other in others if other.id != self._worker_id)
-        return any(fit)
+        self._deferred.add(job.id)
+        workers = self._store.live_workers(_LIVE_SWEEPS * self._settings.sweep_seconds)
+        others = (worker for worker in workers if worker.id != self._worker_id)
+        return any(job.device_class in served_by(class_of(other.device)) for other in others)
 
 
-def work_directory(settings: Settings) -> Path:
-    """Where the workspaces are: work/JOB/FENCE, with what the runner is given beside what is its own."""
-    return settings.data_dir.resolve() / "work"
+def _prepare(context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None) -> Task:
+    """Fetch verified copies of what the runner reads, make it an empty workspace, and return its task.
 
-
-def remove_workspace(workspace: Path) -> None:
-    """Remove one attempt's files, and the job's directory with the last of them."""
-    shutil.rmtree(workspace, ignore_errors=True)
-    try:
-        workspace.parent.rmdir()
-    except OSError:
-        log.debug("other attempts remain", extra={"directory": str(workspace.parent)})
-
-
-def remove_stale_workspaces(settings: Settings, store: Store) -> None:
-    """Remove what attempts have left whose worker was killed: all but those of the claims now running."""
-    for workspace in work_directory(settings).glob("*/*"):
-        try:
-            job = store.get(workspace.parent.name)
-        except JobNotFound:
-            remove_workspace(workspace)
-            continue
-        if job.state is not JobState.RUNNING or workspace.name != str(job.fence):
-            remove_workspace(workspace)
+    Without `checkpoints` the run starts from scratch.
+    """
+    context.make_directories()
+    job, settings = context.job, context.settings
+    resume_from = checkpoints and checkpoints.fetch(context.inputs / "checkpoint")
+    spec = context.claim.spec.model_dump_json(include=set(DistillSpec.model_fields))
+    return Task(
+        teacher_path=context.artifacts.fetch(job.teacher.id, context.inputs / "teacher"),
+        spec=DistillSpec.model_validate_json(spec),
+        workspace=context.workspace,
+        resume_from=resume_from,
+        continued_budget=job.continued_budget,
+        threads=job.threads or settings.worker_threads,
+        device=settings.worker_device,
+        checkpoint_seconds=settings.checkpoint_seconds,
+        messages_fd=-1,
+        lease_until=heartbeat.lease_until,
+    )
 
 
 def _teacher_error(error: ArtifactNotFound | ArtifactCorrupt) -> JobError:
@@ -192,9 +159,10 @@ def _teacher_error(error: ArtifactNotFound | ArtifactCorrupt) -> JobError:
     return JobError(code="artifact-lost", detail="the teacher's file is gone", hint=hint, stage="load")
 
 
-def _mismatched(ending: Ending) -> bool:
-    return isinstance(ending.last, ErrorMessage) and ending.last.code == CheckpointMismatch.code
+def _is_mismatch(runner_exit: RunnerExit) -> bool:
+    message = runner_exit.last_message
+    return isinstance(message, ErrorMessage) and message.code == CheckpointMismatch.code
 
 
-def _detail(ending: Ending) -> str:
-    return ending.last.detail if isinstance(ending.last, ErrorMessage) else ""
+def _detail(runner_exit: RunnerExit) -> str:
+    return runner_exit.last_message.detail if isinstance(runner_exit.last_message, ErrorMessage) else ""

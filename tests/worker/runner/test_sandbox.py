@@ -26,6 +26,7 @@ from tests.patience import PATIENCE, until
 from tests.sandboxes import KINDS, sandbox_or_skip
 from worker.runner.process import runner_policy
 from worker.runner.protocol import Task
+from worker.supervision.context import INPUTS, WORKSPACE
 
 CANARIES = Path(__file__).with_name("canaries.py")
 NO_ROUTE = ("169.254.169.254", 80)
@@ -52,17 +53,19 @@ class Outside:
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Outside]:
     """A data directory with a ledger and another job, servers of every kind, and a secret in our environment."""
     data_dir, secret = tmp_path / "data", secrets.token_hex(16)
-    desk, other = data_dir / "work" / "mine" / "1", data_dir / "work" / "other" / "1" / "own"
-    for directory in (desk / "given", desk / "own" / "tmp", other):
+    attempt_dir, other = data_dir / "work" / "mine" / "1", data_dir / "work" / "other" / "1" / WORKSPACE
+    for directory in (attempt_dir / INPUTS, attempt_dir / WORKSPACE / "tmp", other):
         directory.mkdir(parents=True, mode=0o700)
-    ledger, teacher, sibling = data_dir / "ledger.sqlite3", desk / "given" / "teacher", other / "weights"
+    ledger, teacher, sibling = data_dir / "ledger.sqlite3", attempt_dir / INPUTS / "teacher", other / "weights"
     for path in (ledger, teacher, sibling):
         path.write_bytes(b"a secret")
         path.chmod(0o600)
     monkeypatch.setenv("DFKD_DATABASE_URL", secret)
     abstract, unix = f"\0{secrets.token_hex(8)}", Path(f"/tmp/{secrets.token_hex(8)}.sock")
     with socket.create_server(("127.0.0.1", 0)) as tcp, _listening(str(unix)), _listening(abstract):
-        yield Outside(data_dir, teacher, desk / "own", sibling, ledger, unix, tcp.getsockname()[1], abstract, secret)
+        yield Outside(
+            data_dir, teacher, attempt_dir / WORKSPACE, sibling, ledger, unix, tcp.getsockname()[1], abstract, secret
+        )
     unix.unlink()
 
 

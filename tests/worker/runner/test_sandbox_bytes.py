@@ -16,6 +16,7 @@ from tests.patience import PATIENCE, until
 from tests.sandboxes import KINDS, sandbox_or_skip
 from worker.runner import process
 from worker.runner.protocol import DoneMessage, Task
+from worker.supervision.context import INPUTS, WORKSPACE
 
 SANDBOXES = [Sandbox(kind, own_proc=own_proc) for kind in KINDS for own_proc in (True, False)]
 
@@ -28,13 +29,13 @@ def without_sandbox(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def student_of(sandbox: Sandbox, data_dir: Path) -> str:
     """Run a small job to its end → digest of what it delivers."""
-    desk = data_dir / "work" / "job" / "1"
-    for directory in (desk / "given", desk / "own"):
+    attempt_dir = data_dir / "work" / "job" / "1"
+    for directory in (attempt_dir / INPUTS, attempt_dir / WORKSPACE):
         directory.mkdir(parents=True, mode=0o700)
     task = Task(
-        teacher_path=write_teacher(desk / "given" / "teacher"),
+        teacher_path=write_teacher(attempt_dir / INPUTS / "teacher"),
         spec=DistillSpec.model_validate(spec(steps=20)),
-        workspace=desk / "own",
+        workspace=attempt_dir / WORKSPACE,
         resume_from=None,
         threads=1,
         device="cpu",
@@ -55,9 +56,9 @@ def student_of(sandbox: Sandbox, data_dir: Path) -> str:
         assert runner.finish() == 0, runner.log_tail()
     done = messages[-1]
     assert isinstance(done, DoneMessage), done
-    assert str(data_dir).encode() not in (desk / "own" / "student.onnx").read_bytes()
-    assert os.uname().nodename.encode() not in (desk / "own" / "student.onnx").read_bytes()
-    digest = hashlib.sha256((desk / "own" / "student.onnx").read_bytes()).hexdigest()
+    assert str(data_dir).encode() not in (attempt_dir / WORKSPACE / "student.onnx").read_bytes()
+    assert os.uname().nodename.encode() not in (attempt_dir / WORKSPACE / "student.onnx").read_bytes()
+    digest = hashlib.sha256((attempt_dir / WORKSPACE / "student.onnx").read_bytes()).hexdigest()
     assert done.artifacts["student.onnx"].sha256 == digest
     return digest
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.supervision.safe_open import NotOwnFile, open_produced
+from worker.supervision.safe_open import UnsafeFile, open_in_workspace
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_the_workspace_is_opened(workspace: Path) -> None:
-    with open_produced(workspace, workspace / "out" / "student.onnx") as file:
+    with open_in_workspace(workspace, workspace / "out" / "student.onnx") as file:
         assert file.read() == b"ours"
 
 
@@ -68,27 +68,27 @@ def bound_socket(workspace: Path) -> Path:
     ],
 )
 def test_anything_else_is_refused(workspace: Path, named: Callable[[Path], Path]) -> None:
-    with pytest.raises(NotOwnFile):
-        open_produced(workspace, named(workspace))
+    with pytest.raises(UnsafeFile):
+        open_in_workspace(workspace, named(workspace))
 
 
 def test_a_workspace_that_became_a_link_is_refused(workspace: Path) -> None:
     moved = workspace.rename(workspace.with_name("moved"))
     workspace.symlink_to(moved)
-    with pytest.raises(NotOwnFile):
-        open_produced(workspace, workspace / "out" / "student.onnx")
+    with pytest.raises(UnsafeFile):
+        open_in_workspace(workspace, workspace / "out" / "student.onnx")
 
 
 def test_what_is_not_there_is_told_apart(workspace: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        open_produced(workspace, workspace / "out" / "report.json")
+        open_in_workspace(workspace, workspace / "out" / "report.json")
 
 
 def test_nothing_stays_open(workspace: Path) -> None:
     before = os.listdir("/proc/self/fd")
     for path in (workspace / "out", workspace / "out" / "student.onnx"):
         try:
-            open_produced(workspace, path).close()
-        except NotOwnFile:
+            open_in_workspace(workspace, path).close()
+        except UnsafeFile:
             continue
     assert os.listdir("/proc/self/fd") == before

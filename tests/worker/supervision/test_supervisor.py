@@ -16,10 +16,10 @@ from tests.builders import digest
 from tests.patience import PATIENCE, scaled, until
 from tests.stored import content, overwrite
 from tests.worker.conftest import Bench, finished, gone, processes_with
-from worker.supervision.attempt import Ending
+from worker.supervision.attempt import RunnerExit
+from worker.supervision.context import AttemptContext, remove_stale_attempts
 from worker.supervision.heartbeat import Heartbeat
-from worker.supervision.outcome import Conclusion
-from worker.supervision.supervisor import remove_stale_workspaces
+from worker.supervision.outcome import OutcomeHandler
 
 
 def test_a_job_that_is_done_is_published(roaming_bench: Bench) -> None:
@@ -257,19 +257,12 @@ def test_a_host_that_cannot_make_a_workspace_gives_the_job_back(bench: Bench) ->
 
 def test_a_runner_killed_for_want_of_memory_gets_one_more_try(bench: Bench) -> None:
     bench.submit()
-    killed = Ending(reason=None, last=None, status=-signal.SIGKILL, log_tail="")
+    killed = RunnerExit(reason=None, last_message=None, status=-signal.SIGKILL, log_tail="")
     for _ in range(2):
         claim = bench.claim()
-        heartbeat = Heartbeat(bench.store, claim, settings=bench.settings, confirmed_at=time.monotonic())
-        conclusion = Conclusion(
-            claim,
-            workspace=bench.settings.data_dir,
-            store=bench.store,
-            artifacts=bench.artifacts,
-            settings=bench.settings,
-            heartbeat=heartbeat,
-        )
-        conclusion.conclude(killed, best=None, oom_killed=True)
+        context = AttemptContext(claim, bench.store, bench.artifacts, bench.settings)
+        outcome = OutcomeHandler(context, Heartbeat(context, confirmed_at=time.monotonic()))
+        outcome.handle(killed, best=None, oom_killed=True)
     job = bench.store.get(claim.job.id)
     assert job.error
     assert (job.error.code, job.attempt) == ("out-of-memory", 2)
@@ -365,7 +358,7 @@ def test_workspaces_of_killed_workers_are_removed(bench: Bench) -> None:
     mine, stale, unknown = work / job.id / "1", work / job.id / "0", work / "no-such-job" / "1"
     for workspace in (mine, stale, unknown):
         workspace.mkdir(parents=True)
-    remove_stale_workspaces(bench.settings, bench.store)
+    remove_stale_attempts(bench.settings, bench.store)
     assert claim.fence == 1
     assert set(bench.workspaces()) == {mine}
     assert Path(unknown.parent).exists() is False
