@@ -1,9 +1,9 @@
-"""Which channels of its teacher a student should start from: the heaviest, or those that a score on images prefers?
+"""Compares ways to choose the teacher's channels from which a student starts: by magnitude, or by a score on images.
 
 python -m benchmarks.channel_scores mnist-lenet5 lenet5_half --scores magnitude elimination --set KEY=VALUE
 
-The images of a score are procedural, from a stream of its own; real test images are only counted. Everything behind the
-choice is a normal distillation. docs/measurements.md has the result.
+The scores use procedural images from a random stream of their own; real test images are used only to measure. After the
+choice of channels, a normal distillation follows. docs/measurements.md has the result.
 """
 
 import argparse
@@ -39,12 +39,12 @@ def magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator)
 
 
 def random(_network: nn.Module, _images: Tensor, generator: torch.Generator) -> Score:
-    """What choosing is worth at all."""
+    """Random scores, to see what a choice is worth at all."""
     return lambda group: torch.rand(len(group[0].idxs), generator=generator)
 
 
 def activation(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
-    """Variance of a channel times the squared norm of the weights that read it, summed over readers."""
+    """The variance of a channel times the squared norm of the weights that read it, summed over the reading layers."""
     loads = {}
     for layer, inputs in _inputs(network, images).items():
         spread = inputs.transpose(0, 1).flatten(1).var(dim=1)
@@ -60,10 +60,10 @@ def activation(network: nn.Module, images: Tensor, _generator: torch.Generator) 
 
 
 def elimination(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
-    """Channels go one by one: always that whose readers least squares over the remaining channels imitates best.
+    """Removes channels one by one, each time the one that the remaining channels replace best by least squares.
 
     The optimal brain surgeon for whole channels, as in Kurtić, Frantar, Alistarh: *ZipLM*, NeurIPS 2023,
-    https://arxiv.org/abs/2302.04089. The imitating weights decide the order only; they are thrown away.
+    https://arxiv.org/abs/2302.04089. The fitted weights only decide the order and are not used otherwise.
     """
     moments = {}
     for layer, inputs in _inputs(network, images[:ELIMINATION_IMAGES]).items():
@@ -88,7 +88,7 @@ def elimination(network: nn.Module, images: Tensor, _generator: torch.Generator)
 
 
 class _Reader:
-    """A layer whose inputs are taken away while its weights make up for them."""
+    """A layer that loses inputs while the weights of the remaining inputs are adjusted to compensate."""
 
     def __init__(self, layer: nn.Module, moments: Tensor, places: list[int], channels: list[int], count: int) -> None:
         self._weight = layer.weight.detach().flatten(1).T.double()  # (columns, outputs)
@@ -100,13 +100,13 @@ class _Reader:
             self._columns[channel] += range(place * width, (place + 1) * width)
 
     def cost(self, channel: int) -> float:
-        """What the outputs lose when the others make up for the channel, relative to their variance."""
+        """The error of the outputs, relative to their variance, when the other channels replace this one."""
         gone = self._columns[channel]
         weight = self._weight[gone]
         return float((weight * torch.linalg.solve(self._inverse[gone][:, gone], weight)).sum() / self._size)
 
     def remove(self, channel: int) -> None:
-        """Let the others make up for it."""
+        """Remove a channel and adjust the weights of the others."""
         gone = self._columns[channel]
         share = torch.linalg.solve(self._inverse[gone][:, gone], self._inverse[gone])  # (gone, columns)
         self._weight = self._weight - share.T @ self._weight[gone]
@@ -116,7 +116,7 @@ class _Reader:
 
 
 def _readers(group: tp.Group) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Layers that read the group's channels: name, places among the layer's inputs, channels of the group."""
+    """The layers that read the group's channels: name, positions among the layer's inputs, channels of the group."""
     for item in group:
         if item.dep.pruning_fn in READS:
             yield item.dep.target.name.split(" ")[0], item.idxs, item.root_idxs
@@ -137,7 +137,7 @@ def _inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def _columns(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """What each output is a weighted sum of: (N * places, inputs * kernel)."""
+    """The values of which each output is a weighted sum: (N * positions, inputs * kernel)."""
     if isinstance(layer, nn.Conv2d):
         patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         return patches.transpose(1, 2).flatten(0, 1)
@@ -148,7 +148,7 @@ SCORES = {score.__name__: score for score in (magnitude, random, activation, eli
 
 
 def measure(pair: Pair, name: str, seed: int) -> None:
-    """Print real accuracy right after the cut, on the way, and of what was published."""
+    """Print the accuracy on real images right after the cut, during the run, and of the published student."""
     teacher, streams = pair.load(), Streams(seed)
     space = teacher.input_space
     images = torch.lerp(*space.bounds(), procedural_images(space.shape, IMAGES, generator=streams["score"]))

@@ -1,9 +1,9 @@
-"""Where a run's time goes: share of seconds by part of the loop, for each method.
+"""Measures how a run's time is divided among the parts of the loop, for each method.
 
 python -m benchmarks.cost_breakdown [--teacher mnist-lenet5] [--student lenet5_half] [--methods pre_dfkd ...]
 
 Every method runs with its default preset for some student updates under Python's profiler; a part is the cumulative
-time of one function of the loop. What is inside another part is listed with an indent.
+time of one function of the loop. A part that is contained in another one is indented.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PARTS = {
 
 
 def profile_method(method: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """Seconds by part, and in all."""
+    """Seconds by part, and in total."""
     steps = f"distillation.budget.steps={arguments.steps}"
     pair = Pair(arguments.teacher, arguments.student, [f"distillation.method={method}", *arguments.set, steps])
     teacher = pair.load()

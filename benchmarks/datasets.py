@@ -1,6 +1,6 @@
-"""Real images for benchmarks: for training demonstration teachers and for measuring students, never for distilling.
+"""Real images for benchmarks. They train demonstration teachers and measure students; no distillation sees them.
 
-MNIST and Fashion-MNIST are padded from 28 to 32 pixels, not resized; CIFAR-10 is read from its mosaics. All are
+MNIST and Fashion-MNIST are padded from 28 to 32 pixels, not resized; CIFAR-10 is read from mosaics of images. All are
 normalised with the usual mean and deviation of their training images.
 """
 

@@ -1,13 +1,13 @@
-r"""What precision and compilation bring: student updates a second of the default loop, against plain fp32.
+r"""Measures what precision and compilation gain: student updates per second of the default loop, compared with fp32.
 
     python -m benchmarks.gpu                                    on CUDA, every combination, n = 3
     python -m benchmarks.gpu --device cpu --threads 1 --steps 16 --repeats 1 --teacher lenet5 --student lenet5_half
 
-Teacher and student have random weights: what they know does not change what a step costs. Each combination runs
-`steps` updates once unmeasured (that compiles, and fills the memory's pools), then `repeats` times; rounds alternate as
-in a job, evaluations are left out. On CUDA the operations that the student updates alone need (labelling, forward,
-backward, from counted multiply-adds) are set against the rate of large square matrix products in the same precision,
-measured on the same card. The generator's operations are not counted, so the share is a lower bound.
+Teacher and student have random weights, because weights do not change the cost of a step. Each combination first runs
+`steps` updates that are not measured (they compile, and fill the memory's pools), then `repeats` times; rounds
+alternate as in a job, evaluations are left out. On CUDA, the operations of the student updates (labelling, forward,
+backward, from counted multiply-adds) are compared with the rate of large square matrix products in the same precision
+on the same card. The generator's operations are not counted, so the share is a lower bound.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(compute: dict[str, Any], arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Updates a second of one combination, and on CUDA its share of the card's matrix rate."""
+    """The updates per second of one combination, and on CUDA their share of the card's matrix rate."""
     config = config_of(compute, arguments)
     with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
         descriptions = [description(name, arguments.shape) for name in (arguments.teacher, arguments.student)]
@@ -91,7 +91,7 @@ def measure(compute: dict[str, Any], arguments: argparse.Namespace, device: torc
 
 
 def config_of(compute: dict[str, Any], arguments: argparse.Namespace) -> DistillConfig:
-    """The menu's defaults for a run that is longer than what is measured of it, so that no phase of it ends here."""
+    """The default options, with a budget longer than the measurement so that no phase of the run ends during it."""
     total = 10 * arguments.steps * (arguments.repeats + 2)
     return DistillConfig.model_validate({**arguments.config, "compute": compute, "budget": {"steps": total}})
 
@@ -116,14 +116,14 @@ def started(
 
 
 def advance(run: Run, steps: int) -> None:
-    """So many student updates, whole rounds of them."""
+    """Do at least this many student updates, in whole rounds."""
     until = run.counters.steps + steps
     while run.counters.steps < until:
         play_round(run)
 
 
 def seconds_of(work: Callable[[], None], device: torch.device) -> float:
-    """Wall-clock seconds until the device is done too."""
+    """Wall-clock seconds, including the time until the device has finished."""
     settle(device)
     begun = time.perf_counter()
     work()
@@ -132,7 +132,7 @@ def seconds_of(work: Callable[[], None], device: torch.device) -> float:
 
 
 def settle(device: torch.device) -> None:
-    """Wait for the device."""
+    """Wait until the device has finished."""
     if on_cuda(device):
         torch.cuda.synchronize(device)
 

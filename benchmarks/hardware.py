@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, threads, memory, versions."""
+"""Describes the machine of a measurement: processor, threads, memory, versions."""
 
 import os
 import platform

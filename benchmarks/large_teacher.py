@@ -1,4 +1,4 @@
-"""A teacher whose file is large and whose graph is small: what an upload costs by its bytes."""
+"""A teacher with a large file and a small graph, to measure the cost of an upload by its size."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ WIDE = 8192  # of the layer in the middle: 4 × 8192² bytes
 
 
 def large_teacher(path: Path, seed: int) -> Path:
-    """Write it; 271 MB of float32."""
+    """Write the teacher, which has 271 MB of float32 weights."""
     generator = np.random.default_rng(seed)
     sizes = [64, WIDE, WIDE, 4]
     weights = [

@@ -1,4 +1,4 @@
-"""Many HTTP clients in one process: keep-alive connections of asyncio, each answer timed from its request on."""
+"""Many HTTP clients in one process, with asyncio and keep-alive connections; each answer is timed from its request."""
 
 import asyncio
 import gc
@@ -11,20 +11,20 @@ from urllib.parse import urlsplit
 
 @dataclass(slots=True)
 class Answers:
-    """What the clients of one measurement got."""
+    """The answers that the clients of one measurement received."""
 
     seconds: list[float] = field(default_factory=list)  # of each answer
     statuses: dict[int, int] = field(default_factory=dict)
-    broken: int = 0  # connections cut or refused; they are made again
+    broken: int = 0  # connections that were cut or refused, and then made again
     elapsed: float = 0.0
 
     def quantile(self, share: float) -> float:
-        """Seconds within which that share of the answers came."""
+        """The seconds within which this share of the answers came."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
     def record(self) -> dict[str, object]:
-        """For the result file; times in milliseconds."""
+        """The values for the result file, with times in milliseconds."""
         return {
             "answers": len(self.seconds),
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
@@ -45,7 +45,7 @@ class Asked:
     media_type: str = "application/json"
 
     def encoded(self, host: str) -> bytes:
-        """As HTTP/1.1 has it."""
+        """The bytes of the request in HTTP/1.1."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"host: {host}"]
         if self.body:
             lines += [f"content-type: {self.media_type}", f"content-length: {len(self.body)}"]
@@ -54,12 +54,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What all clients of one measurement share."""
+    """The state that all clients of one measurement share."""
 
     url: str
     request: Callable[[], Asked]
     interval: float
-    since: float  # what was asked earlier is not counted
+    since: float  # earlier requests are not counted
     until: float
     answers: Answers = field(default_factory=Answers)
 
@@ -68,9 +68,9 @@ WARM_UP_SECONDS = 2.0
 
 
 def poll(url: str, paths: Sequence[str], *, clients: int, seconds: float, interval: float, seed: int = 0) -> Answers:
-    """Each client asks for one of `paths` every `interval` seconds; where that is 0, as soon as it has an answer.
+    """Each client requests one of `paths` every `interval` seconds, or right after each answer if `interval` is 0.
 
-    The same for `WARM_UP_SECONDS` before, which do not count: connections are made, caches filled.
+    Before that, the same happens for `WARM_UP_SECONDS` that are not measured: connections are made, caches filled.
     """
     draws = random.Random(seed)
 
@@ -91,9 +91,9 @@ def ask(
     seed: int = 0,
     warm_up: float = 0.0,
 ) -> Answers:
-    """Any request, for `warm_up` seconds that do not count and `seconds` that do."""
+    """Send any request for `warm_up` seconds that are not measured and then for `seconds` that are."""
     gc.collect()
-    gc.freeze()  # or what is collected here counts as the service's time
+    gc.freeze()  # otherwise garbage collection here would count as the service's time
     since = time.monotonic() + warm_up
     load = Load(url, request, interval, since=since, until=since + seconds)
     asyncio.run(_ask(load, clients=clients, draws=random.Random(seed)))

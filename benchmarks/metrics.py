@@ -1,4 +1,4 @@
-"""Metrics of an accuracy curve, by the definitions that the field's papers leave vague.
+"""Metrics of an accuracy curve, with exact definitions of what papers often leave vague.
 
 Accuracies are in percent. Over evaluations e = 1..E with accuracy A_e: mean, population standard deviation (`std`) and
 variance in points, maximum, final, mean of the last ten, drawdown = max over e of (best so far − A_e), the share of

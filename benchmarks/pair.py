@@ -1,12 +1,12 @@
-r"""One teacher to one student, without data: how good the published student is, and how steadily it got there.
+r"""Distils one teacher into one student without data and measures the published student and the curve that led to it.
 
     python -m benchmarks.pair mnist-lenet5 lenet5_half                    seeds 0, 1, 2 with the menu's defaults
     python -m benchmarks.pair cifar10-resnet20 teacher --set student.width=0.5 --set distillation.seed=7
     python -m benchmarks.pair mnist-lenet5 lenet5_half --set student.init=random --set distillation.method=dafl
 
-The teacher is trained with real data (benchmarks/teachers.py). The distillation gets the teacher alone; real test
-images are only counted beside it, through the `measure` callback. Each seed runs in a fresh process. `--folded` drops
-the teacher's BatchNorm statistics first, as PyTorch's default exporter does.
+The teacher is trained with real data (benchmarks/teachers.py). The distillation gets only the teacher; real test images
+are used only by the `measure` callback. Each seed runs in a fresh process. `--folded` first folds the teacher's
+BatchNorm statistics away, as PyTorch's default exporter does.
 """
 
 import argparse
@@ -47,7 +47,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is distilled into what, and with which settings beside the defaults."""
+    """A teacher, a student, and the settings that differ from the defaults."""
 
     teacher: str  # of benchmarks/teachers.py
     student: str
@@ -55,13 +55,13 @@ class Pair:
     folded: bool = False
 
     def spec(self, seed: int) -> DistillSpec:
-        """The whole request."""
+        """The complete spec."""
         document: dict[str, Any] = {"student": {"architecture": self.student}, "distillation": {"seed": seed}}
         overrides.apply(document, self.changes)
         return DistillSpec.model_validate(document)
 
     def resolved(self, teacher: Teacher, seed: int) -> DistillSpec:
-        """The request as the door leaves it."""
+        """The spec as the service resolves it when it accepts a job."""
         return self._at_the_door(teacher, seed)[0]
 
     def student_of(self, teacher: Teacher, seed: int) -> Student:
@@ -90,7 +90,7 @@ class Pair:
 
 
 def fold(teacher: Teacher) -> Teacher:
-    """The same function with every BatchNorm folded into the convolution before it."""
+    """A network that computes the same with every BatchNorm folded into the convolution before it."""
     network = teacher.network
     order = list(layers_in_order(network, torch.zeros(1, *teacher.input_space.shape)).items())
     for (name, convolution), (norm_name, norm) in pairwise(order):
@@ -102,7 +102,7 @@ def fold(teacher: Teacher) -> Teacher:
 
 
 def facts_of(teacher: Teacher, architecture: str) -> Inspection:
-    """What an inspection of the teacher's file would have said."""
+    """The inspection that the teacher's file would have had."""
     shape = teacher.input_space.shape
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
     return Inspection(
@@ -117,7 +117,7 @@ def facts_of(teacher: Teacher, architecture: str) -> Inspection:
 
 
 def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
-    """One distillation, its accuracy curve on the real test set, and what it cost."""
+    """Run one distillation; return its accuracy curve on the real test set and its cost."""
     teacher, test = pair.load(), load_images(RECIPES[pair.teacher].dataset, "test")
     teacher_classes = predict(teacher, test.images)
     config = pair.resolved(teacher, seed).distillation
@@ -170,7 +170,7 @@ def _accuracies(point: dict[str, float]) -> str:
 
 
 def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation over the seeds of everything that is quoted."""
+    """Mean and sample standard deviation over the seeds of every quoted figure."""
     published = [result["metrics"]["published"] for result in results]
     quoted = {
         "published accuracy, %": [result["published_accuracy"] for result in results],
@@ -195,10 +195,10 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_pair(pair: Pair, seeds: list[int], *, threads: int, output: Path, at_once: int = 1) -> dict[str, Any]:
-    """Every seed in its own process, so many `at_once`; the table, and the record in `output`."""
+    """Run every seed in a process of its own, `at_once` at a time; print the table and write the record to `output`."""
     hardware = {**describe_hardware(), "threads": threads}
     print(json.dumps(hardware))
-    pair.load()  # a missing teacher is trained here, once: no seed's process ever holds the training data
+    pair.load()  # trains a missing teacher once, here, so that no seed's process ever holds the training data
     with ThreadPoolExecutor(at_once) as processes:
         results = list(processes.map(lambda seed: _in_a_process(pair, seed, threads), seeds))
     summary = summarise(results)
@@ -224,7 +224,7 @@ def _in_a_process(pair: Pair, seed: int, threads: int) -> dict[str, Any]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark of pairs can be told."""
+    """Add the command-line arguments that all benchmarks of pairs share."""
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2, help="of each seed")
     parser.add_argument("--at-once", type=int, default=1, help="seeds side by side")

@@ -1,8 +1,9 @@
-"""What a sandbox costs: from the start of a process to its end, without a sandbox and in each kind that works here.
+"""Measures what a sandbox costs: time from start to end of a process, without one and in each kind that works here.
 
     python -m benchmarks.sandbox --runs 50
 
-Two commands: an interpreter that does nothing, which is the sandbox's own cost, and the inspection of a small teacher.
+Two commands are timed: an interpreter that does nothing, for the cost of the sandbox itself, and the inspection of a
+small teacher.
 """
 
 import argparse
@@ -29,7 +30,7 @@ NOTHING = [sys.executable, "-I", "-S", "-c", "pass"]
 
 
 def milliseconds(act: Callable[[], object], runs: int) -> dict[str, float]:
-    """Mean, standard deviation and median of so many runs, after one that warms up."""
+    """Mean, standard deviation and median of `runs` runs, after one that is not measured."""
     act()
     taken = []
     for _ in range(runs):
@@ -68,7 +69,7 @@ def measure(runs: int, teacher: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=50)
     runs = parser.parse_args().runs

@@ -1,17 +1,17 @@
-"""What the service takes: API, ledger and broker on this machine, real processes, requests over loopback.
+"""Measures how much load the service takes: API, database and broker as real processes, requests over loopback.
 
     python -m benchmarks.service_load [--ledger sqlite | postgresql] [--only polls faults submissions upload start]
     python -m benchmarks.service_load --only overhead --steps 6000
 
 polls        GET /jobs/{id}: 200 clients, once a second each, then as fast as they can; tables of 100 to 100 000 jobs
 faults       the same 200 polls a second beside 10 000 jobs while workers are killed, the broker is stopped, or both
-submissions  POST /jobs by the id of a known teacher and with the file, as the table grows; what was accepted is counted
-             in the ledger
+submissions  POST /jobs by the id of a known teacher and with the file, as the table grows; accepted jobs are counted in
+             the ledger
 upload       POST /teachers of a 268 MB file, beside the same bytes hashed, written and synced
 start        from POST /jobs until the first student update is done, as a polling client sees it
-overhead     a job through the service and through `python -m dfkd_core`, both from start to student, side by side
+overhead     the same job through the service and through `python -m dfkd_core`, side by side, from start to student
 
-The load comes from this process. Where the machine has four cores, API and runners do not share a core with it.
+This process makes the load. If the machine has four cores, API and runners do not share a core with it.
 """
 
 import argparse
@@ -77,7 +77,7 @@ class Bench:
             self.environment["DFKD_DATABASE_URL"] = self.database_url
 
     def another(self, name: str, stack: ExitStack) -> "Bench":
-        """One with a ledger of its own, below this one's directory."""
+        """A bench with a ledger of its own, below the directory of this one."""
         return Bench(self.directory / name, stack, self.ledger)
 
     @contextmanager
@@ -110,7 +110,7 @@ class Bench:
             stop(process)
 
     def fill(self, url: str, jobs: int) -> list[str]:
-        """Finished jobs, copies of one that was cancelled, until the table holds so many; the ids of those."""
+        """Copy one cancelled job until the table has `jobs` jobs; return the ids of the copies."""
         with DfkdClient(url) as client:
             model = client.submit(self.teacher, spec())
             client.cancel(model.id)
@@ -152,7 +152,7 @@ class Bench:
 
 
 def lag_of(url: str) -> dict[str, float]:
-    """How late the API's event loop has woken since it started: counts by upper bound in seconds, from /metrics."""
+    """Delays of the API's event loop since its start, from /metrics: counts by upper bound in seconds."""
     families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
     samples = [sample for family in families for sample in family.samples]
     return {
@@ -161,9 +161,9 @@ def lag_of(url: str) -> dict[str, float]:
 
 
 def polls(bench: Bench, seconds: float) -> dict[str, Any]:
-    """For each size of the table: polls at a fixed rate, and as many as the API can answer.
+    """For each size of the table, measure polls at a fixed rate and the largest rate that the API can answer.
 
-    The latter in turns, a service for each size, because the speed of a machine may change within a minute.
+    The latter is measured in turns, with a service for each size, because a machine's speed may change within a minute.
     """
     found: dict[str, Any] = {}
     with ExitStack() as stack:
@@ -190,7 +190,7 @@ def polls(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def faults(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Paced polls while something else is in trouble."""
+    """Measure polls at a fixed rate during faults of workers and broker."""
     found = {}
     with bench.api(DFKD_LEASE_SECONDS="6", DFKD_HEARTBEAT_SECONDS="1.5", DFKD_SWEEP_SECONDS="1") as url:
         paths = [f"/jobs/{job_id}" for job_id in bench.fill(url, BUSY_TABLE)]
@@ -241,7 +241,7 @@ def _hanging_broker(broker: Redis, url: str, teacher: str, over: threading.Event
 
 
 def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
-    """For each size of the table: jobs accepted a second, and whether each of them is in the ledger."""
+    """For each size of the table, measure accepted jobs per second and check that each of them is in the ledger."""
     found: dict[str, Any] = {}
     with bench.api() as url:
         with DfkdClient(url) as client:
@@ -275,7 +275,7 @@ def _multipart(teacher: bytes, document: Mapping[str, Any]) -> tuple[bytes, str]
 
 
 def upload(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Seconds for a large teacher, and for its bytes alone on the same disk; repeated while there is time."""
+    """Seconds for the upload of a large teacher and for writing the same bytes to the same disk, repeatedly."""
     del seconds
     runs = []
     with bench.api() as url:
@@ -319,7 +319,7 @@ def _written(source: Path, target: Path) -> float:
 
 
 def start(bench: Bench, seconds: float) -> dict[str, Any]:
-    """Seconds from POST to the first student update, a waiting worker at hand."""
+    """Seconds from POST to the first student update, with an idle worker."""
     del seconds
     delays = []
     with bench.api() as url, bench.worker(), DfkdClient(url) as client:
@@ -336,7 +336,7 @@ def start(bench: Bench, seconds: float) -> dict[str, Any]:
 
 
 def overhead(bench: Bench, steps: int) -> dict[str, Any]:
-    """The same job, of so many updates, through the service and without it, at once: the machine is the same."""
+    """Run the same job through the service and without it at the same time, so that both have the same machine."""
     document = spec(steps=steps)
     path = bench.directory / "spec.json"
     path.write_text(json.dumps(document))

@@ -1,9 +1,9 @@
-"""What the service's processes take: resident memory of API, worker, Redis and runner while a job runs.
+"""Measures the resident memory of API, worker, Redis and runner while a job runs.
 
     python -m benchmarks.service_memory --steps 400
 
 Starts `dfkd up`, uploads the MNIST teacher of benchmarks/teachers.py over HTTP, follows the job with a polling client
-and samples every process of the service until the student is there.
+and samples every process of the service until the job has ended.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SAMPLE_SECONDS = 0.1
 
 
 def role_of(process: psutil.Process, api: int) -> str:
-    """Which part of the service a process is, by its command line."""
+    """The part of the service that a process is, by its command line."""
     command = " ".join(process.cmdline())
     if process.pid == api:
         return "API"
@@ -40,18 +40,18 @@ def role_of(process: psutil.Process, api: int) -> str:
 
 
 def sample(api: int, peaks: dict[str, int], over: threading.Event) -> None:
-    """Keep the largest resident set of every role until told to stop."""
+    """Record the largest resident set of every role until the stop event."""
     while not over.wait(SAMPLE_SECONDS):
         for process in [psutil.Process(api), *psutil.Process(api).children(recursive=True)]:
             try:
                 role, resident = role_of(process, api), process.memory_info().rss
-            except psutil.Error:  # gone between the listing and the look
+            except psutil.Error:  # the process ended between the listing and the sample
                 continue
             peaks[role] = max(peaks.get(role, 0), resident)
 
 
 def wait_until_ready(client: DfkdClient) -> None:
-    """Return when jobs are taken."""
+    """Return when the service accepts jobs."""
     for _ in range(300):
         try:
             if not client.ready().missing:

@@ -1,11 +1,11 @@
-"""What each part of the steadiness buys: one pair, every memory, with and without average, decay and replay.
+"""Measures what each part of the steadiness gains: one pair, every memory, with and without average, decay and replay.
 
 python -m benchmarks.steadiness [--only vae none ...]     writes results/steadiness.json, and docs/steadiness.svg
 python -m benchmarks.steadiness --set distillation.budget.steps=3000 --output ... --plot ...     a longer run
 
 LeNet-5 to half LeNet-5 on MNIST from random weights, and no procedural images: the generator alone feeds the student,
-as in the papers, so that what its memory and the averaging are good for shows. Each run has three curves: the student
-as it is (raw), its running average (ema), and what the ratchet publishes.
+as in the papers, so that the effects of memory and averaging are visible. Each run has three curves: the student itself
+(raw), its running average (ema), and the published student.
 """
 
 import argparse

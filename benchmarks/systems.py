@@ -1,11 +1,10 @@
-"""Every system by name on one pair, with the same budget of student updates: accuracy, steadiness, seconds, memory.
+"""Measures every method on one pair, with the same budget of student updates: accuracy, steadiness, seconds, memory.
 
 python -m benchmarks.systems [--only dafl ...]     writes results/systems.json, prints the table of docs/measurements.md
 python -m benchmarks.systems --teacher mnist-resnet14 --student teacher --only ddad ...     another pair
 
 By default LeNet-5 to half LeNet-5 on MNIST, from random weights. Each method has its own default memory, and there are
-no procedural images: a system stands for itself, and nothing of the service's other sources of images hides what it
-does.
+no procedural images, so that the effect of the method itself is visible.
 """
 
 import argparse

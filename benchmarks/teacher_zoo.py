@@ -1,7 +1,7 @@
-"""`python -m benchmarks.teacher_zoo`: every net of the zoo, exported in every way, read back, compared.
+"""`python -m benchmarks.teacher_zoo`: exports every net of the zoo in every way, reads it back and compares.
 
-A cell is read when our logits are ONNX Runtime's and our gradient at the images is the original module's; else it
-holds the code with which the teacher is refused, or says that the exporter itself fails. The table goes into
+A cell is `read` when our logits equal those of ONNX Runtime and our gradient at the images is the original module's.
+Otherwise it has the code with which the teacher is refused, or says that the exporter itself fails. The table goes into
 docs/teachers.md, everything else into benchmarks/results/teacher_zoo.json.
 """
 
@@ -90,7 +90,7 @@ def judge(name: str, way: str, shelf: Path) -> Cell:
 
 
 def compare(net: nn.Module, teacher: Teacher, found: Inspection) -> tuple[float, float]:
-    """The largest logit, and the worst relative error of our gradient against the original module's."""
+    """The largest logit, and the largest relative error of our gradient against the original module's."""
     net.requires_grad_(False)
     softmax = "softmax-cut" in found.normalisations
     scale, worst = 0.0, 0.0
@@ -104,7 +104,7 @@ def compare(net: nn.Module, teacher: Teacher, found: Inspection) -> tuple[float,
 
 
 def _gradient(network: nn.Module, images: Tensor, *, softmax: bool) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of a fixed mixture of outputs at the images."""
+    """The logits, and the gradient of a fixed weighted sum of the outputs at the images."""
     images = images.clone().requires_grad_(True)
     logits = network(images)
     outputs = logits.softmax(1) if softmax else logits
@@ -114,7 +114,7 @@ def _gradient(network: nn.Module, images: Tensor, *, softmax: bool) -> tuple[Ten
 
 
 def judge_net(name: str, ways: Sequence[str]) -> list[Cell]:
-    """One row; runs in a process of its own."""
+    """Measure one row, in a process of its own."""
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     with open(os.devnull, "w") as nowhere:
@@ -124,7 +124,7 @@ def judge_net(name: str, ways: Sequence[str]) -> list[Cell]:
 
 
 def run(nets: Sequence[str], ways: Sequence[str], *, jobs: int, diary: Path | None) -> list[Cell]:
-    """All cells; those that stand in the diary are not run again."""
+    """Measure all cells; those that are already in the diary file are not measured again."""
     cells = _read_diary(diary)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:

@@ -1,4 +1,4 @@
-"""Demonstration teachers, trained on real data once and kept outside the repository's history.
+"""Demonstration teachers, trained on real data once and cached outside the repository.
 
 python -m benchmarks.teachers [NAME ...]     trains those that are not in the cache, and prints their accuracy
 """
@@ -28,7 +28,7 @@ BATCH_SIZE = 128
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one teacher is trained: Adam, or SGD with momentum, and a cosine to zero."""
+    """The training of one teacher: Adam or SGD with momentum, and a learning rate that falls to zero as a cosine."""
 
     dataset: str
     architecture: str
@@ -73,7 +73,7 @@ def untrained(recipe: Recipe) -> Network:
 
 
 def input_space(dataset: str) -> InputSpace:
-    """Where the data set's images lie."""
+    """The input space of the data set: shape, mean, standard deviation."""
     normalisation = NORMALISATIONS[dataset]
     shape = (normalisation.channels, SIDE, SIDE)
     spec = InputSpec(shape=list(shape), mean=list(normalisation.mean), std=list(normalisation.std))
@@ -82,7 +82,7 @@ def input_space(dataset: str) -> InputSpace:
 
 
 def train(network: nn.Module, data: LabelledImages, recipe: Recipe) -> None:
-    """Cross-entropy on real images, shifted and, where the recipe says so, mirrored."""
+    """Train with cross-entropy on real images that are shifted and, if the recipe says so, mirrored."""
     draws = torch.Generator().manual_seed(SEED)
     optimizer = _optimizer(network, recipe)
     batches = len(data.labels) // BATCH_SIZE
