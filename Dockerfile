@@ -1,6 +1,6 @@
 # Two images from one file:
-#   service  the front desk: HTTP, the ledger, the structural inspection; holds no torch
-#   worker   the workshop: everything above plus torch and ONNX Runtime
+#   service  the HTTP API with the inspection of teachers; contains no torch
+#   worker   everything above plus torch and ONNX Runtime
 #
 #   docker build --target service .
 #   docker build --target worker .                                       torch as the default package index has it
@@ -15,7 +15,7 @@ ENV LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
     PATH=/opt/dfkd/bin:$PATH
 
-# Dependencies come before sources: an edited source file does not install them again.
+# Dependencies are installed before the sources are copied, so that an edited source file does not install them again.
 FROM base AS service-build
 RUN python3 -m venv /opt/dfkd
 WORKDIR /build
@@ -44,7 +44,7 @@ COPY service service
 COPY worker worker
 RUN pip install --no-deps --force-reinstall .
 
-# What both images run on: a user without a name to log in with, one writable directory.
+# The base of both images: a user without a login shell, and one writable directory.
 FROM base AS runtime
 RUN groupadd --gid 10001 dfkd \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin dfkd \

@@ -30,23 +30,23 @@ check: install
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-# Two test processes with one thread each; a single file is run by hand with `.venv/bin/python -m pytest FILE`.
+# Two test processes with one thread each. To run one file: `.venv/bin/python -m pytest FILE`.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow
 
-# Injects the faults of docs/reliability.md into real processes. COUNT=1 is quick, COUNT=50 is all of it. Root, strace,
-# faketime and e2fsprogs allow more of them; what is missing is said by name.
+# Injects the faults of docs/reliability.md into real processes. COUNT=1 is quick, COUNT=50 is the whole plan. Some faults
+# need root, strace, faketime or e2fsprogs; the result names those that could not be run.
 chaos: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --count $(COUNT) --cheap $(CHEAP) --seed $(SEED) --processes $(PROCESSES)
 
-# Sends every bad input of docs/security.md to a real server, fuzzes what reads files, floods it.
+# Sends every bad input of docs/security.md to a real server, fuzzes the readers of files, and floods the server.
 door: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.door --processes $(PROCESSES)
 
-# Builds both images and runs them. Needs root, buildah and debootstrap, and says so when they are missing.
+# Builds both images and runs them. Needs root, buildah and debootstrap, and says so if they are missing.
 containers: install
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml

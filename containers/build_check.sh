@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Build both images without a container engine and run what is in them. Needs root, buildah and debootstrap.
+# Builds both images without a container engine and runs them. Needs root, buildah and debootstrap.
 #
-# The base image is a stand-in made by debootstrap (Debian 12 with its own Python 3.11), not the published Python image:
-# what is proven is the Dockerfile, the pinned installation, the users, the health checks and the drain on SIGTERM.
+# The base image is a substitute made by debootstrap (Debian 12 with its own Python 3.11), not the published Python image.
+# The check covers the Dockerfile, the pinned installation, the users, the health checks and the drain on SIGTERM.
 #
 #   DFKD_BUILD_MOUNTS="/srv/wheels:/srv/wheels:ro ..."   extra directories that pip needs during the build
-#   DFKD_BUILD_CACHE=DIR                                  where the stand-in base is kept between runs
+#   DFKD_BUILD_CACHE=DIR                                  where the substitute base is kept between runs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,7 +39,7 @@ if [ ! -x "$cache/root/usr/bin/python3" ]; then
 fi
 printf 'FROM scratch\nCOPY root/ /\n' >"$work/Dockerfile.base"
 "${build[@]}" bud --quiet --file "$work/Dockerfile.base" --tag "$base" "$cache" >/dev/null
-took "stand-in base image"
+took "substitute base image"
 
 "$python" containers/pip_conf.py >"$work/pip.conf"
 chmod 644 "$work/pip.conf"
@@ -52,7 +52,7 @@ build_target() {
     took "$1 image built"
 }
 
-# run_in IMAGE SCRIPT: SCRIPT runs inside as the image's own user, on the host's loopback.
+# run_in IMAGE SCRIPT runs SCRIPT in a container as the image's own user, on the host's loopback.
 run_in() {
     local container
     container=$("${build[@]}" from --pull-never "$1")
@@ -60,7 +60,7 @@ run_in() {
     "${build[@]}" rm "$container" >/dev/null
 }
 
-# Start COMMAND, wait until HEALTH succeeds, stop it with SIGTERM and expect a clean end.
+# start_and_stop HEALTH COMMAND starts COMMAND, waits until HEALTH succeeds, stops it with SIGTERM and expects a clean end.
 healthy='
 start_and_stop() {
     health=$1; shift

@@ -1,4 +1,4 @@
-"""Print this host's pip settings as one pip.conf, so that an image build reaches the same package indexes."""
+"""Prints this host's pip settings as one pip.conf, so that an image build uses the same package indexes."""
 
 import subprocess
 import sys

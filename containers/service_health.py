@@ -1,4 +1,4 @@
-"""Health of a service container: exit 0 when the API in this container answers GET /healthz."""
+"""Health check of a service container: exits with 0 if the API in this container answers GET /healthz."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Health of a worker container: exit 0 when the ledger has a recent heartbeat of a worker on this host."""
+"""Health check of a worker container: exits with 0 if the ledger has a recent heartbeat of a worker on this host."""
 
 import socket
 import sys

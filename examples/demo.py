@@ -1,8 +1,8 @@
-"""`make demo`: a trained teacher goes into the service, a small student that works comes out, and no data goes with it.
+"""`make demo`: compresses a trained teacher into a small student through the service, without giving it any data.
 
 Trains a teacher on real handwritten digits, starts the service with `dfkd up`, submits over HTTP, downloads the
-student and compares both with ONNX Runtime on digits that neither training nor distillation has seen. Exit code 0
-only when the student is within 3 points of its teacher.
+student and compares both with ONNX Runtime on digits that neither training nor distillation has seen. The exit code is
+0 only if the student is within 3 points of its teacher.
 """
 
 import json
@@ -44,7 +44,7 @@ SPEC = {
         "seed": 0,
         "budget": {"steps": 400, "max_seconds": 200.0},
         "procedural": {"images_per_round": 2048},
-        "method_options": {"bn_weight": 10.0},  # this teacher's statistics say much about its digits
+        "method_options": {"bn_weight": 10.0},  # this teacher's BatchNorm statistics say much about its digits
     },
 }
 out = Console(highlight=False)
@@ -52,7 +52,7 @@ out = Console(highlight=False)
 
 @dataclass(frozen=True)
 class Measured:
-    """One network, as ONNX Runtime sees it."""
+    """The measurements of one network with ONNX Runtime."""
 
     answers: NDArray[np.int64]  # (N,), the class named for every held-out digit
     accuracy: float
@@ -63,7 +63,7 @@ class Measured:
 
 
 def main() -> int:
-    """The whole path; the exit code says whether the student is good enough."""
+    """Run the demo; the exit code says whether the student is good enough."""
     ensure_tuned(threads=2)
     signal.signal(signal.SIGTERM, _terminated)
     started = time.monotonic()
@@ -90,7 +90,7 @@ def make_teacher(training: Digits, held_out: Digits, path: Path) -> None:
 
 @contextmanager
 def running_service(scratch: Path) -> Iterator[str]:
-    """`dfkd up` on a free port; on leaving it is stopped as with Ctrl-C, and none of its processes may stay."""
+    """Run `dfkd up` on a free port; on exit, stop it as Ctrl-C does and check that none of its processes is left."""
     port, log = free_port(), scratch / "service.log"
     command = [Path(sys.executable).with_name("dfkd"), "up", "--port", str(port), "--data-dir", scratch / "data"]
     with log.open("wb") as sink:
@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Return when the service takes jobs."""
+    """Return when the service accepts jobs."""
     ends = time.monotonic() + START_SECONDS
     with DfkdClient(url) as client:
         while process.poll() is None and time.monotonic() < ends:
@@ -129,7 +129,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGINT, then look whether any process of the service is left; one that had to be killed is an error."""
+    """Send SIGINT and wait; a process of the service that has to be killed is an error."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     process.send_signal(signal.SIGINT)
     ends = time.monotonic() + STOP_SECONDS
@@ -144,7 +144,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def compress(url: str, teacher: Path) -> None:
-    """Submit, follow with a progress bar, download."""
+    """Submit the teacher, follow the job with a progress bar, download the student."""
     with DfkdClient(url) as client:
         job = client.submit(teacher, SPEC)
         out.print(f"job: {job.id}, {job.spec['student']['architecture']} without any data")
@@ -157,7 +157,7 @@ def compress(url: str, teacher: Path) -> None:
 
 
 def measure(path: Path, digits: Digits, facts: dict[str, Any]) -> Measured:  # Any: JSON
-    """What one ONNX file does on the held-out digits, and what it costs; sizes as the report counts them."""
+    """Measure one ONNX file on the held-out digits; parameters and multiply-adds come from the job's report."""
     session = open_session(path)
     name = session.get_inputs()[0].name
     answers = session.run(None, {name: digits.images.numpy()})[0].argmax(1)
@@ -172,7 +172,7 @@ def measure(path: Path, digits: Digits, facts: dict[str, Any]) -> Measured:  # A
 
 
 def table(teacher: Measured, student: Measured, *, num_images: int) -> Table:
-    """Teacher against student."""
+    """The table that compares teacher and student."""
     agreement = float((teacher.answers == student.answers).mean())
     shown = Table(title=f"{num_images} held-out real digits, ONNX Runtime, one thread", title_justify="left")
     for heading in ("", "teacher", "student", ""):
@@ -194,7 +194,7 @@ def table(teacher: Measured, student: Measured, *, num_images: int) -> Table:
 
 
 def verdict(teacher: Measured, student: Measured) -> int:
-    """0 when both are good enough."""
+    """The exit code: 0 if both are good enough."""
     if teacher.accuracy < LEAST_TEACHER:
         out.print(f"the teacher itself reached only {teacher.accuracy:.2%}", style="red")
         return 1

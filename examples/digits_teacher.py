@@ -1,7 +1,7 @@
-"""A small teacher for real handwritten digits, as anybody might have one: plain PyTorch, nothing of this project.
+"""Trains a small teacher on real handwritten digits: plain PyTorch, nothing of this project.
 
 The digits are the 1 797 scans of 8 x 8 that scikit-learn ships (UCI "Optical Recognition of Handwritten Digits"),
-enlarged to 32 x 32. A third is held out: neither the teacher's training nor the distillation ever sees it.
+enlarged to 32 x 32. A third of them is held out: neither the teacher's training nor the distillation sees it.
 
     python examples/digits_teacher.py teacher.onnx
 """
@@ -32,7 +32,7 @@ class Digits:
 
 
 def load_split() -> tuple[Digits, Digits]:
-    """Training digits and held-out digits; every class has the same share of both."""
+    """The training digits and the held-out digits; every class has the same share of both."""
     data = load_digits()
     pixels = torch.from_numpy(data.images).float().unsqueeze(1) / 16  # (1797, 1, 8, 8) in [0, 1]
     large = F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
@@ -67,7 +67,7 @@ class DigitsNet(nn.Module):
 
 
 def train_teacher(digits: Digits, *, width: int = 24, epochs: int = 12, seed: int = 0) -> DigitsNet:
-    """Adam with a cosine decay and random shifts of up to two pixels; seconds on a CPU."""
+    """Train with Adam, a cosine decay and random shifts of up to two pixels; takes seconds on a CPU."""
     torch.manual_seed(seed)
     network, batch = DigitsNet(width), 64
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -85,7 +85,7 @@ def train_teacher(digits: Digits, *, width: int = 24, epochs: int = 12, seed: in
 
 
 def shifted(images: Tensor, reach: int = 2) -> Tensor:
-    """Every image moved by its own whole number of pixels, filled with background."""
+    """Move every image by a random whole number of pixels of its own and fill the border with background."""
     padded = F.pad(images, (reach,) * 4, value=-MEAN / STD)
     down, right = torch.randint(2 * reach + 1, (2, len(images)))
     moved = [image[:, y : y + SIDE, x : x + SIDE] for image, y, x in zip(padded, down, right, strict=True)]
@@ -93,7 +93,7 @@ def shifted(images: Tensor, reach: int = 2) -> Tensor:
 
 
 def export_teacher(network: nn.Module, path: Path) -> None:
-    """One ONNX file with dynamic batch. Folding off: the BatchNorm statistics stay, and distillation can use them."""
+    """Write one ONNX file with a dynamic batch and with the BatchNorm statistics, which the distillation can use."""
     example, batch = torch.zeros(1, 1, SIDE, SIDE), {0: "batch"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
