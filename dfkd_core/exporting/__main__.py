@@ -1,6 +1,6 @@
-"""One export in a process of its own: a request as JSON on standard input, the outcome as JSON on standard output.
+"""One export in a process of its own: a request as JSON on standard input, the answer as JSON on standard output.
 
-Whatever the code that it runs prints goes to standard error.
+Everything that the network's code prints goes to standard error.
 """
 
 import json
@@ -12,32 +12,32 @@ from typing import Any
 from dfkd_core.errors import DfkdError
 from dfkd_core.exporting.request import ExportRequest
 
-OURS = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "numpy")
+_REQUIREMENTS = ("torch", "onnx", "onnxruntime", "onnxscript", "safetensors", "numpy")
 
 
 def main() -> int:
-    """Do the request; the exit status is 1 where that failed, and the outcome says how."""
+    """Serve the request. Return exit status 1 if the export failed; the answer says how."""
     request = ExportRequest.model_validate_json(sys.stdin.read())
-    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as outcome:
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as output:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-        found = _outcome(request)
-        json.dump(found, outcome)
-    return 0 if "exported" in found else 1
+        answer = _answer(request)
+        json.dump(answer, output)
+    return 0 if "exported" in answer else 1
 
 
-def _outcome(request: ExportRequest) -> dict[str, Any]:
+def _answer(request: ExportRequest) -> dict[str, Any]:
     try:
         from dfkd_core.exporting.teacher import export_teacher
     except ModuleNotFoundError as error:
-        if error.name not in OURS:
+        if error.name not in _REQUIREMENTS:
             raise
         return {"missing": error.name}
     try:
         return {"exported": export_teacher(request).model_dump(mode="json")}
     except DfkdError as error:
-        told = {"code": error.code, "detail": error.detail, "hint": error.hint}
-        return {"error": told | {"nodes": getattr(error, "nodes", [])}}
-    except Exception as error:  # of the code that was run, whose author is the one who reads this
+        fields = {"code": error.code, "detail": error.detail, "hint": error.hint}
+        return {"error": fields | {"nodes": getattr(error, "nodes", [])}}
+    except Exception as error:  # an error of the network's code, whose author reads this traceback
         traceback.print_exc()
         return {"error": {"code": "export-failed", "detail": f"{type(error).__name__}: {error}", "hint": None}}
 

@@ -1,4 +1,4 @@
-"""A network from somebody's own code: imported and called here, because this is where it is trusted."""
+"""A network from the user's own code, which is imported and called here: the user's machine trusts it."""
 
 import importlib
 import sys
@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from dfkd_core.errors import TeacherInvalid, TeacherMismatch
 
-SHOWN = 20
+_SHOWN = 20  # differences that an error lists
 
 
 def network_from(source: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network that `package.module:name` is, or returns for these arguments. Runs that code; TeacherInvalid."""
+    """Run the code `package.module:name`: return the network that it is, or that it returns for `arguments`.
+
+    Raises:
+        TeacherInvalid: the name cannot be imported, or does not give a network.
+    """
     module, _, name = source.partition(":")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -34,7 +38,11 @@ def network_from(source: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Put weights into a network; TeacherMismatch lists the first differences in names and shapes."""
+    """Put weights into a network.
+
+    Raises:
+        TeacherMismatch: names or shapes differ; the error lists the first differences.
+    """
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     problems = [f"{name} is missing" for name in wanted if name not in weights and not name.endswith("_tracked")]
     problems += [f"{name} is not part of it" for name in weights if name not in wanted]
@@ -44,20 +52,22 @@ def load_into(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if name in weights and tuple(weights[name].shape) != shape
     ]
     if problems:
-        more = f" … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise TeacherMismatch(f"the weights are not those of this network: {'; '.join(problems[:SHOWN])}{more}")
-    network.load_state_dict(dict(weights), strict=False)  # counters may be absent; all else was compared
+        more = f" … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise TeacherMismatch(f"the weights are not those of this network: {'; '.join(problems[:_SHOWN])}{more}")
+    network.load_state_dict(
+        dict(weights), strict=False
+    )  # strict=False: counters may be absent; everything else was compared above
 
 
 class Logits(nn.Module):
-    """A network that returns one tensor, whatever its own output is wrapped in."""
+    """Wraps a network so that it returns one tensor, also where its output is a mapping or an object with `logits`."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, num_classes) of images (N, C, H, W)."""
+        """Return logits (N, num_classes) of images (N, C, H, W)."""
         output = self.network(images)
         if isinstance(output, Mapping) and "logits" in output:
             output = output["logits"]

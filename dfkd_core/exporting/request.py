@@ -1,4 +1,4 @@
-"""What is to be exported, and what came of it (torch-free)."""
+"""The request for an export, and its result. Torch-free."""
 
 import re
 from pathlib import Path
@@ -12,11 +12,11 @@ from dfkd_core.report import FileFacts, TeacherDepth
 from dfkd_core.spec.config import TeacherSpec
 
 SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
-"""How code is named: package.module:name."""
+"""How a request names code: package.module:name."""
 
 
 class ExportRequest(Frozen):
-    """One teacher, from code or from a file of weights."""
+    """A request to export one teacher, from code or from a file of weights."""
 
     source: str = Field(description="package.module:name, which is imported and run, or a file of weights.")
     output: Path = Field(description="Where the teacher is written.")
@@ -36,12 +36,12 @@ class ExportRequest(Frozen):
 
     @property
     def runs_code(self) -> bool:
-        """Whether `source` is code rather than a file."""
+        """Whether `source` names code rather than a file."""
         return SOURCE.fullmatch(self.source) is not None and not Path(self.source).exists()
 
 
 class Exported(Frozen):
-    """A teacher that was written and checked."""
+    """A teacher that was written and checked. `told` is its name in the JSON that users read."""
 
     path: Path = Field(description="Where it is.")
     file: FileFacts = Field(description="Digest and size.")

@@ -1,6 +1,6 @@
-"""A teacher's file from a network or from weights: written, read back, compared, and inspected as the service would.
+"""Write a teacher's file from a network or from weights, read it back, compare it, and inspect it as the service does.
 
-What fails a check is not left behind.
+A file that fails a check is removed.
 """
 
 import copy
@@ -35,7 +35,11 @@ _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def export_teacher(request: ExportRequest) -> Exported:
-    """Do a request, running the code that its `source` names. Raises TeacherError, or whatever that code raises."""
+    """Serve a request. If its `source` names code, run that code, whose exceptions are passed on.
+
+    Raises:
+        TeacherError: the network, its weights or the file cannot serve as a teacher.
+    """
     if not request.runs_code:
         return export_weights(
             Path(request.source),
@@ -46,11 +50,11 @@ def export_teacher(request: ExportRequest) -> Exported:
             input_shape=request.input_shape,
             num_classes=request.num_classes,
         )
-    network, told = network_from(request.source, request.arguments), [f"ran {request.source} on this machine"]
+    network, notes = network_from(request.source, request.arguments), [f"ran {request.source} on this machine"]
     if request.weights is not None:
         weights, more = read_weights(request.weights, pick=request.pick)
         load_into(network, weights)
-        told += more
+        notes += more
     if request.input_shape is None:
         raise TeacherMismatch("the shape of one image is not known", hint="Say it: --input 3,32,32.")
     return export_module(
@@ -61,7 +65,7 @@ def export_teacher(request: ExportRequest) -> Exported:
         batch=request.batch,
         architecture=request.architecture,
         width=request.width,
-        told=told,
+        told=notes,
     )
 
 
@@ -76,23 +80,24 @@ def export_module(
     width: float | None = None,
     told: Sequence[str] = (),
 ) -> Exported:
-    """Write a trained network as ONNX with its BatchNorm kept, or as safetensors where it is one of our architectures.
+    """Write a trained network as ONNX with its BatchNorm layers, or as safetensors if `architecture` names one of ours.
 
-    The network is left as it is. `input_shape`: (C, H, W). A `batch` is only fixed where the network needs that.
+    The network is not changed. `input_shape` is (C, H, W). Set `batch` only if the network needs a fixed batch size.
+    `told` are the first lines of the result's field of that name.
     """
-    twin, said = Logits(copy.deepcopy(network)).eval().cpu().float(), list(told)
+    twin, notes = Logits(copy.deepcopy(network)).eval().cpu().float(), list(told)
     spec = TeacherSpec(architecture=architecture, width=width, input=InputSpec(shape=list(input_shape)))
     with _replacing(output) as path:
         if architecture is not None:
             _write_weights(twin.network.state_dict(), path, spec)
         else:
-            said.append(_write_onnx(twin, path, input_shape=input_shape, opset=opset, batch=batch))
+            notes.append(_write_onnx(twin, path, input_shape=input_shape, opset=opset, batch=batch))
         difference = _compared(twin, path, spec, batch=batch)
-        found = _checked(path, spec, said, max_abs_diff=difference)
+        found = _checked(path, spec, notes, max_abs_diff=difference)
     norms = sum(isinstance(module, _STATISTICS) and module.track_running_stats for module in twin.modules())
     if norms > found.inspection.batchnorm.present:
-        said.append(f"of {norms} BatchNorm layers the service will find {found.inspection.batchnorm.present}")
-    return found.model_copy(update={"path": output, "told": said})
+        notes.append(f"of {norms} BatchNorm layers the service will find {found.inspection.batchnorm.present}")
+    return found.model_copy(update={"path": output, "told": notes})
 
 
 def export_weights(
@@ -105,23 +110,27 @@ def export_weights(
     input_shape: Sequence[int] | None = None,
     num_classes: int | None = None,
 ) -> Exported:
-    """Write the weights in a checkpoint, or a state dict, as safetensors, checked against the architecture if named."""
-    weights, told = read_weights(source, pick=pick) if isinstance(source, Path) else (dict(source), [])
+    """Write the weights of a checkpoint or a state dict as safetensors, checked against `architecture` if it is named.
+
+    Raises:
+        TeacherMismatch: the weights are not those of the architecture.
+    """
+    weights, notes = read_weights(source, pick=pick) if isinstance(source, Path) else (dict(source), [])
     shape = None if input_shape is None else InputSpec(shape=list(input_shape))
     spec = TeacherSpec(architecture=architecture, width=width, input=shape, num_classes=num_classes)
     with _replacing(output) as path:
         _write_weights(weights, path, spec)
-        found = _checked(path, spec, told, max_abs_diff=None)
+        found = _checked(path, spec, notes, max_abs_diff=None)
     if architecture is None:
         fitting = _fitting(weights, spec)
         known = f": {', '.join(fitting)} has exactly these" if fitting else ""
-        told.append(f"name teacher.architecture in the spec{known}")
-    return found.model_copy(update={"path": output, "told": told})
+        notes.append(f"name teacher.architecture in the spec{known}")
+    return found.model_copy(update={"path": output, "told": notes})
 
 
 @contextmanager
 def _replacing(output: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `output` when all went well."""
+    """Give a path to write to. The file is moved to `output` if the block succeeds and removed if it fails."""
     output.parent.mkdir(parents=True, exist_ok=True)
     path = output.with_name(f".{output.name}.{os.getpid()}")
     try:
@@ -132,24 +141,25 @@ def _replacing(output: Path) -> Iterator[Path]:
 
 
 def _write_onnx(network: nn.Module, path: Path, *, input_shape: Sequence[int], opset: int, batch: int | None) -> str:
-    """Write one ONNX file with BatchNormalization as it is; which exporter did it.
+    """Write one ONNX file that keeps BatchNormalization as it is; return a line that says which exporter wrote it.
 
-    The legacy exporter goes first: it keeps all statistics. What it cannot trace, the newer one may.
+    The legacy exporter is tried first, because it keeps all statistics. The newer one can trace some networks that the
+    legacy one cannot.
     """
     import onnx
 
     images = torch.randn(batch or 2, *input_shape, generator=torch.Generator().manual_seed(0))
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # of the exporters, about themselves and about constants in traces
-        network(images)  # what is wrong with the network itself is said by itself
+        warnings.simplefilter("ignore")  # the exporters warn about themselves and about constants in traces
+        network(images)  # an error of the network itself must not look like one of the exporter
         try:
             _export_legacy(network, images, path, opset=opset, fixed=batch is not None)
             how = f"exported by the legacy exporter, opset {opset}"
-        except Exception as error:  # its exceptions share no base class
+        except Exception as error:  # the exporter's exceptions share no base class
             _export_dynamo(network, images, path, opset=max(opset, 18), fixed=batch is not None)
             how = f"exported by the newer exporter: the legacy one refused ({type(error).__name__})"
     model = onnx.load(path)
-    strip_documentation(model)  # traces hold paths of this machine
+    strip_documentation(model)  # the documentation holds paths of this machine
     path.write_bytes(model.SerializeToString(deterministic=True))
     return how
 
@@ -186,7 +196,12 @@ def _export_dynamo(network: nn.Module, images: Tensor, path: Path, *, opset: int
 
 
 def _write_weights(weights: Mapping[str, Tensor], path: Path, spec: TeacherSpec) -> None:
-    """Check names and shapes against the architecture, write, and read back; TeacherMismatch."""
+    """Check names and shapes against the architecture, write the file, and compare it with `weights`.
+
+    Raises:
+        TeacherMismatch: names or shapes are not those of the architecture.
+        ParityError: the file does not hold what was written.
+    """
     from safetensors.torch import save
 
     if spec.architecture is not None:
@@ -204,7 +219,7 @@ def _write_weights(weights: Mapping[str, Tensor], path: Path, spec: TeacherSpec)
 
 
 def _header(weights: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
-    """As the header of their file would be; the bytes do not matter."""
+    """Return the header that a file of these weights would have, with offsets left at 0."""
     unknown = [name for name, tensor in weights.items() if tensor.dtype not in _DTYPES]
     if unknown:
         raise TeacherInvalid(f"tensor {unknown[0]} has a type that teachers do not have", hint="Use model.float().")
@@ -212,7 +227,7 @@ def _header(weights: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
 
 
 def _fitting(weights: Mapping[str, Tensor], spec: TeacherSpec) -> list[str]:
-    """Architectures of the catalogue, at the width that was named, of which these are the weights."""
+    """Return the architectures of the catalogue that have exactly these weights, at the width in `spec`."""
     found: list[str] = []
     for name in ARCHITECTURES if spec.input is not None else ():
         try:
@@ -225,7 +240,11 @@ def _fitting(weights: Mapping[str, Tensor], spec: TeacherSpec) -> list[str]:
 
 @torch.no_grad()
 def _compared(network: nn.Module, path: Path, spec: TeacherSpec, *, batch: int | None) -> float:
-    """Largest difference of logits between the network and what the service makes of the file; ParityError."""
+    """Return the largest difference of logits between the network and the service's reading of the file.
+
+    Raises:
+        ParityError: the logits differ in shape, or by more than the tolerance.
+    """
     teacher, generator = load_teacher(path, spec), torch.Generator().manual_seed(0)
     assert spec.input is not None
     worst = 0.0
@@ -246,8 +265,12 @@ def _compared(network: nn.Module, path: Path, spec: TeacherSpec, *, batch: int |
     return worst
 
 
-def _checked(path: Path, spec: TeacherSpec, told: list[str], *, max_abs_diff: float | None) -> Exported:
-    """What the service will see of the file before a job, and what the job will see first; raises as they do."""
+def _checked(path: Path, spec: TeacherSpec, notes: list[str], *, max_abs_diff: float | None) -> Exported:
+    """Inspect the file as the service does before a job, and verify it as a job does first.
+
+    Raises:
+        TeacherError: the inspection or the verification refuses the file.
+    """
     inspection = inspect_file(path, spec)
     depth = None
     if inspection.format == "onnx" or spec.architecture is not None:
@@ -258,7 +281,7 @@ def _checked(path: Path, spec: TeacherSpec, told: list[str], *, max_abs_diff: fl
     return Exported(
         path=path,
         file=file_facts(path),
-        told=told,
+        told=notes,
         max_abs_diff=max_abs_diff,
         inspection=inspection,
         depth=depth,

@@ -1,9 +1,9 @@
-"""Weights out of a checkpoint: only what can be read without running code, the right part of it, under plain names."""
+"""Read the weights of a checkpoint without running code: find the right part and strip the prefixes of wrappers."""
 
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +17,39 @@ PARTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
     *("ema", "ema_state_dict", "state_dict_ema", "model_ema", "ema_model"),
 )
-"""Where training scripts keep a network's weights, the first found is taken."""
+"""Keys under which training scripts keep a network's weights. The first that is found is taken."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.", "teacher.")
-AVERAGED = "n_averaged"  # torch.optim.swa_utils counts in it
+AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils
 
 SAVE_LINE = "torch.save(model.state_dict(), 'weights.pt')"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
 def read_weights(path: Path, *, pick: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a checkpoint by plain names, as float32 where they are reals, and what was done to get them.
+    """Return the tensors of a checkpoint by plain names, and lines that say what was done to get them.
 
-    Raises FormatUnsupported for a file that only running its code could open, TeacherInvalid where no weights are.
+    Floating-point tensors become float32. `pick` names a part of the checkpoint as a dotted path.
+
+    Raises:
+        FormatUnsupported: the file could only be opened by running its code.
+        TeacherInvalid: the file holds no weights.
     """
-    told: list[str] = []
-    state = _plain(_chosen(_opened(path), pick, told), told)
+    notes: list[str] = []
+    state = _strip_prefixes(_choose(_open(path), pick, notes), notes)
     kept = {name: tensor for name, tensor in state.items() if isinstance(tensor, Tensor) and name != AVERAGED}
     left_out = sorted(state.keys() - kept.keys())
     if left_out:
-        told.append(f"left out, as they are no weights: {_few(left_out)}")
-    return {name: _storable(name, tensor, told) for name, tensor in kept.items()}, told
+        notes.append(f"left out, as they are no weights: {_few(left_out)}")
+    return {name: _storable(name, tensor, notes) for name, tensor in kept.items()}, notes
 
 
-def _opened(path: Path) -> Any:  # Any: whatever somebody saved
+def _open(path: Path) -> Any:  # Any: a checkpoint can hold any object
     with path.open("rb") as file:
         head = file.read(SNIFF_BYTES)
     try:
         found = sniff(head, path.name)
     except FormatUnsupported:
-        return _unpickled(path)
+        return _unpickle(path)
     if found is TeacherFormat.SAFETENSORS:
         from safetensors.torch import load_file
 
@@ -53,12 +57,12 @@ def _opened(path: Path) -> Any:  # Any: whatever somebody saved
     raise FormatUnsupported("this is an ONNX file, not weights", hint="Submit it as it is: dfkd submit FILE.")
 
 
-def _unpickled(path: Path) -> Any:  # Any: as above
-    """The checkpoint by PyTorch's restricted unpickler, which runs no code; there is no second, unsafe attempt."""
+def _unpickle(path: Path) -> Any:  # Any: as above
+    """Read the checkpoint with PyTorch's restricted unpickler, which runs no code. No unsafe attempt follows."""
     hint = f"Where the network was trained, save its weights alone, and give that file: {SAVE_LINE}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols that it may not know
+            warnings.simplefilter("ignore")  # it warns about pickle protocols that it may not know
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))
@@ -66,16 +70,16 @@ def _unpickled(path: Path) -> Any:  # Any: as above
         raise FormatUnsupported(
             f"{path.name} is not opened: {what}; any other way to read it would run the code in it", hint=hint
         ) from None
-    except Exception as error:  # whatever a file that is none makes the unpickler raise
+    except Exception as error:  # a file that is no checkpoint can make the unpickler raise anything
         if "TorchScript" in str(error):
             raise FormatUnsupported(f"{path.name} is a TorchScript archive, which is a program", hint=hint) from None
         raise FormatUnsupported(f"{path.name} is no checkpoint that PyTorch can read", hint=hint) from error
 
 
-def _chosen(found: Any, pick: str | None, told: list[str]) -> Mapping[str, Any]:
-    """The part that holds the weights: the one named, or the first of PARTS, or the only one there is."""
+def _choose(found: Any, pick: str | None, notes: list[str]) -> Mapping[str, Any]:
+    """Return the part that holds the weights: the one that `pick` names, or the first of PARTS, or the only one."""
     if pick is not None:
-        return _picked(found, pick)
+        return _pick(found, pick)
     if not isinstance(found, Mapping):
         raise TeacherInvalid(f"the file holds a {type(found).__name__}, not weights by name", hint=SAVE_LINE)
     parts = {key: value for key, value in found.items() if isinstance(key, str) and _is_state(value)}
@@ -90,20 +94,20 @@ def _chosen(found: Any, pick: str | None, told: list[str]) -> Mapping[str, Any]:
         raise TeacherInvalid(f"several parts of the file hold weights: {_few(parts)}", hint="Name one: --pick PART.")
     best = best or next(iter(parts))
     others = [name for name in parts if name != best]
-    told.append(f"took the part {best}" + (f"; also there: {_few(others)} (--pick)" if others else ""))
-    return _nested(parts[best], told)
+    notes.append(f"took the part {best}" + (f"; also there: {_few(others)} (--pick)" if others else ""))
+    return _unwrap(parts[best], notes)
 
 
-def _nested(found: Mapping[str, Any], told: list[str]) -> Mapping[str, Any]:
-    """Some wrap the weights once more."""
+def _unwrap(found: Mapping[str, Any], notes: list[str]) -> Mapping[str, Any]:
+    """Return the weights inside `found` if a training script wrapped them once more, otherwise `found`."""
     inner = [name for name in PARTS if _is_state(found.get(name))]
     if not inner or any(isinstance(value, Tensor) for value in found.values()):
         return found
-    told.append(f"took the part {inner[0]} in it")
-    return found[inner[0]]  # type: ignore[no-any-return]  # it is a state
+    notes.append(f"took the part {inner[0]} in it")
+    return found[inner[0]]  # type: ignore[no-any-return]  # _is_state has checked it
 
 
-def _picked(found: Any, pick: str) -> Mapping[str, Any]:
+def _pick(found: Any, pick: str) -> Mapping[str, Any]:
     for part in pick.split("."):
         if not isinstance(found, Mapping) or part not in found:
             there = _few(map(str, found)) if isinstance(found, Mapping) else f"a {type(found).__name__}"
@@ -111,46 +115,47 @@ def _picked(found: Any, pick: str) -> Mapping[str, Any]:
         found = found[part]
     if not _is_state(found):
         raise TeacherInvalid(f"the part {pick!r} of the file holds no weights by name")
-    return found  # type: ignore[no-any-return]  # just checked
+    return found  # type: ignore[no-any-return]  # _is_state has checked it
 
 
 def _is_state(value: Any) -> bool:
-    """Whether there are tensors by name in it, one level deep or, for a wrapped state, two."""
+    """Whether `value` maps names to tensors, directly or, for a wrapped state, one level deeper."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return False
     below = (inner for name, inner in value.items() if name in PARTS and isinstance(inner, Mapping))
     return any(isinstance(inner, Tensor) for inner in value.values()) or any(map(_is_state, below))
 
 
-def _plain(state: Mapping[str, Any], told: list[str]) -> dict[str, Any]:
-    """Names without what wrappers put before them, as long as all of them have it."""
+def _strip_prefixes(state: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Strip the prefixes that wrappers put before names, each only if every name has it."""
     plain = dict(state)
     while True:
         names = [name for name in plain if name != AVERAGED]
         found = next((p for p in PREFIXES if names and all(name.startswith(p) for name in names)), None)
         if found is None:
             break
-        told.append(f"stripped {found} from {len(names)} names")
+        notes.append(f"stripped {found} from {len(names)} names")
         plain = {name.removeprefix(found): value for name, value in plain.items()}
     if any("_orig_mod." in name for name in plain):
-        told.append("stripped _orig_mod. within names")
+        notes.append("stripped _orig_mod. within names")
         plain = {name.replace("_orig_mod.", ""): value for name, value in plain.items()}
     return plain
 
 
-def _storable(name: str, tensor: Tensor, told: list[str]) -> Tensor:
-    """A dense copy on the CPU; reals as float32."""
+def _storable(name: str, tensor: Tensor, notes: list[str]) -> Tensor:
+    """Return a dense copy on the CPU, with floating-point numbers as float32."""
     if tensor.is_complex() or tensor.is_quantized or tensor.layout is not torch.strided or tensor.is_meta:
         raise TeacherInvalid(f"tensor {name} is complex, quantised, sparse or without data", hint="Use float weights.")
     dense = tensor.detach().cpu()
     if dense.is_floating_point() and dense.dtype is not torch.float32:
         line = f"{str(dense.dtype).removeprefix('torch.')} became float32"
-        if line not in told:
-            told.append(line)
+        if line not in notes:
+            notes.append(line)
         dense = dense.float()
     return dense.clone(memory_format=torch.contiguous_format)
 
 
-def _few(names: Any) -> str:  # Any: names in whatever holds them
+def _few(names: Iterable[str]) -> str:
+    """Join the first eight names for an error text."""
     listed = list(names)
     return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
