@@ -22,91 +22,117 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DFKD_", frozen=True, extra="ignore")
 
-    data_dir: Path = Field(Path("dfkd-data"), description="Everything kept on local disk lives below this directory.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL; SQLite below data_dir when absent.")
+    data_dir: Path = Field(Path("dfkd-data"), description="Directory of all files on the local disk.")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the database; if absent, SQLite below data_dir."
+    )
     broker_url: str | None = Field(
         None,
-        description="Redis URL of the doorbell, with a password where it is elsewhere; absent: the table is polled.",
+        description="Redis URL of the broker, with a password if it is on another machine; if absent, workers poll.",
     )
     artifacts_url: str | None = Field(
-        None, pattern=BUCKET_URL, description="Bucket of files, s3://bucket/prefix; below data_dir when absent."
+        None,
+        pattern=BUCKET_URL,
+        description="Bucket for files, s3://bucket/prefix; if absent, files are below data_dir.",
     )
     artifacts_endpoint_url: str | None = Field(
-        None, pattern=r"^https?://", description="Address of an S3-compatible store; that of AWS when absent."
+        None, pattern=r"^https?://", description="Address of an S3-compatible store; if absent, that of AWS."
     )
-    max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is taken.")
-    max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is taken.")
+    max_upload_bytes: int = Field(2 * 1024**3, gt=0, description="Largest teacher file that is accepted.")
+    max_spec_bytes: int = Field(64 * 1024, gt=0, description="Largest spec that is accepted.")
     upload_idle_seconds: float = Field(
-        30.0, gt=0, description="An upload is ended when less than 1 KiB comes in this time."
+        30.0, gt=0, description="An upload is ended when less than 1 KiB arrives in this time."
     )
     request_lease_seconds: float = Field(
-        20.0, gt=0, description="How long the Idempotency-Key of a request stays taken when its process dies."
+        20.0, gt=0, description="How long the Idempotency-Key of a request stays reserved after its process has died."
     )
-    inspection_timeout_seconds: float = Field(30.0, gt=0, description="Longest structural inspection of a teacher.")
-    inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of that inspection.")
-    max_teacher_macs: int = Field(10**12, gt=0, description="Most multiply-adds of a teacher for one image.")
+    inspection_timeout_seconds: float = Field(30.0, gt=0, description="Time limit for the inspection of a teacher.")
+    inspection_memory_bytes: int = Field(2 * 1024**3, gt=0, description="Address-space limit of the inspection.")
+    max_teacher_macs: int = Field(
+        10**12, gt=0, description="Largest number of multiply-adds of a teacher for one image."
+    )
     max_activation_bytes: int = Field(
-        64 * 1024**3, gt=0, description="Most that a teacher may compute for one batch, in bytes of float32."
+        64 * 1024**3,
+        gt=0,
+        description="Largest size of all that a teacher computes for one batch, in bytes of float32.",
     )
     sandbox: SandboxChoice = Field(
         "auto",
-        description="Holds the processes that read teachers: bubblewrap, namespaces, auto (the first of the two that "
-        "works here), off (limits only).",
+        description="Sandbox of the processes that read teachers: bubblewrap, namespaces, auto (the first of the two "
+        "that works here), off (limits only).",
     )
 
-    lease_seconds: float = Field(60.0, gt=0, description="A claimed job is given up when its lease is this old.")
-    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a supervisor renews its lease.")
-    sweep_seconds: float = Field(5.0, gt=0, description="How often expired leases and queued jobs are looked for.")
+    lease_seconds: float = Field(
+        60.0, gt=0, description="Another worker may take a claimed job when its lease is this old."
+    )
+    heartbeat_seconds: float = Field(15.0, gt=0, description="Time between two renewals of a lease.")
+    sweep_seconds: float = Field(5.0, gt=0, description="Time between two searches for expired leases and queued jobs.")
     max_attempts: int = Field(10, ge=1, description="Charged attempts after which a job fails.")
-    max_crashes: int = Field(3, ge=1, description="Crashes without a newer checkpoint after which a job is poison.")
-    backoff_seconds: float = Field(5.0, ge=0, description="First delay before a crashed job is tried again; doubles.")
+    max_crashes: int = Field(
+        3, ge=1, description="Crashes without a newer checkpoint after which a job fails as poison."
+    )
+    backoff_seconds: float = Field(
+        5.0, ge=0, description="Delay before a crashed job is tried again; it doubles with every crash."
+    )
     stall_seconds: float = Field(600.0, gt=0, description="A runner without a step for this long is stopped.")
     stop_grace_seconds: float = Field(10.0, gt=0, description="Time between SIGTERM and SIGKILL of a runner.")
     max_running_seconds: float = Field(30 * 86400.0, gt=0, description="Running time after which a job fails.")
-    checkpoint_seconds: float = Field(30.0, gt=0, description="How often a running job writes a checkpoint.")
+    checkpoint_seconds: float = Field(30.0, gt=0, description="Time between two checkpoints of a running job.")
 
-    quota_queued_jobs: int = Field(0, ge=0, description="Jobs that a tenant may have queued or paused; 0: any number.")
-    quota_running_jobs: int = Field(0, ge=0, description="Jobs of a tenant that run at once; 0: any number.")
+    quota_queued_jobs: int = Field(0, ge=0, description="Limit of a tenant's queued and paused jobs; 0: no limit.")
+    quota_running_jobs: int = Field(0, ge=0, description="Limit of a tenant's running jobs; 0: no limit.")
     quota_stored_bytes: int = Field(
-        0, ge=0, description="Bytes that a tenant's teachers and published files may have; 0: any number."
+        0, ge=0, description="Limit of the bytes of a tenant's teachers and published files; 0: no limit."
     )
     quota_device_seconds_per_day: int = Field(
-        0, ge=0, description="Seconds for which a tenant's jobs may run in a day (UTC), added up; 0: any number."
+        0, ge=0, description="Limit of the running seconds of all of a tenant's jobs in a day (UTC); 0: no limit."
     )
     rate_limit: str = Field(
-        "", pattern=RATE, description="Requests of a tenant, such as `600/minute`; any number when empty."
+        "", pattern=RATE, description="Limit of a tenant's requests, such as `600/minute`; empty: no limit."
     )
     rate_limit_posts: str = Field(
         "",
         pattern=RATE,
-        description="POST requests of a tenant, then counted apart, such as `60/minute`; as all others when empty.",
+        description="Separate limit of a tenant's POST requests, such as `60/minute`; empty: they count as requests.",
     )
     rate_limit_url: str | None = Field(
         None,
         pattern=r"^redis(s|\+socket)?://",
-        description="Redis URL where requests are counted; absent: each process counts for itself.",
+        description="Redis URL where requests are counted; if absent, each process counts by itself.",
     )
-    audit_days: float = Field(365.0, gt=0, description="How long lines of the audit log are kept.")
+    audit_days: float = Field(365.0, gt=0, description="Days for which lines of the audit log are kept.")
 
-    log_format: Literal["text", "json"] = Field("text", description="Lines of the log: for people, or JSON.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of the log's lines: text for people, or JSON."
+    )
     auth: Literal["auto", "required", "off"] = Field(
         "auto",
-        description="Whether API keys are asked for: `required`; `off`, whoever asks; `auto`, as soon as there is one "
-        "and always when asked from another machine.",
+        description="When requests need an API key. `required`: always. `off`: never. `auto`: as soon as there is a "
+        "key, and always on an address that other machines can reach.",
     )
 
-    worker_slots: int = Field(1, ge=1, description="Runners at once in one worker process; 1 on a GPU.")
-    worker_threads: int = Field(2, ge=1, description="Intra-op threads of a runner; part of what makes bytes equal.")
-    worker_device: str = Field(
-        "cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device of the runners; which jobs they take."
+    worker_slots: int = Field(1, ge=1, description="Jobs that one worker process runs at once; 1 on a GPU.")
+    worker_threads: int = Field(
+        2, ge=1, description="Intra-op threads of a runner; equal jobs give equal bytes only with equal threads."
     )
-    runner_memory_bytes: int | None = Field(None, gt=0, description="Data that a runner may hold in host memory.")
-    worker_metrics_port: int | None = Field(None, ge=0, le=65535, description="A worker tells its metrics here.")
-    worker_metrics_host: str = Field("127.0.0.1", description="Address on which it does.")
+    worker_device: str = Field(
+        "cpu",
+        pattern=r"^(cpu|cuda(:\d+)?)$",
+        description="Device of the runners: cpu, cuda or cuda:N; it decides which jobs they take.",
+    )
+    runner_memory_bytes: int | None = Field(
+        None, gt=0, description="Limit of the data of a runner in host memory; if absent, that of host or container."
+    )
+    worker_metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of a worker's metrics; if absent, there is none."
+    )
+    worker_metrics_host: str = Field(
+        "127.0.0.1", description="Address on which a worker listens for requests for its metrics."
+    )
     retention_days: float = Field(
         30.0,
         gt=0,
-        description="How long files of finished jobs and unused teachers are kept; inf: until deleted.",
+        description="Days for which files of finished jobs and unused teachers are kept; inf: until they are deleted.",
     )
 
     @field_validator("worker_device")
@@ -134,7 +160,7 @@ class Settings(BaseSettings):
 
     @property
     def quotas(self) -> Quotas:
-        """ResourceLimits of the tenants that have none of their own."""
+        """The quotas of tenants that have none of their own."""
         return Quotas(
             queued_jobs=self.quota_queued_jobs,
             running_jobs=self.quota_running_jobs,
