@@ -1,4 +1,4 @@
-"""Which sandbox the tests run in: the one that works here, or none, said aloud, where none does."""
+"""Which sandbox the tests use: one that works on this host, or an explicit `off` where none does."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ KINDS = (SandboxKind.BUBBLEWRAP, SandboxKind.NAMESPACES)
 
 @cache
 def works(kind: SandboxKind) -> str | None:
-    """Why this host makes no such sandbox; None: it does."""
+    """Return why this kind of sandbox does not work on this host, or None where it works."""
     try:
         find_sandbox(kind.value)
     except SandboxUnavailable as error:
@@ -25,7 +25,7 @@ def works(kind: SandboxKind) -> str | None:
 
 
 def sandbox_or_skip(kind: SandboxKind) -> Sandbox:
-    """A sandbox of a kind, or the test is skipped and says what is missing."""
+    """Return a sandbox of this kind, or skip the test with the reason why there is none."""
     reason = works(kind)
     if reason is not None:
         pytest.skip(reason)
@@ -33,18 +33,18 @@ def sandbox_or_skip(kind: SandboxKind) -> Sandbox:
 
 
 def is_sandbox_process(words: Sequence[str]) -> bool:
-    """Whether a command line is that of a process around a sandboxed command, which names the command too."""
+    """Whether a command line belongs to a process around a sandboxed command, whose words it contains too."""
     return "-I" in words
 
 
 def choose_sandbox() -> None:
-    """Have every process that a test starts use a sandbox, or no sandbox where this host makes none."""
+    """Set the environment so that every process that a test starts uses a sandbox, or none where none works."""
     os.environ.pop(VARIABLE, None)
     if all(works(kind) is not None for kind in KINDS):
         os.environ[VARIABLE] = SandboxKind.OFF.value
 
 
 def clear_settings() -> None:
-    """The machine's own settings are not part of a test; what `choose_sandbox` found out is."""
+    """Remove the machine's own settings from the environment, but keep the choice of `choose_sandbox`."""
     for name in [name for name in os.environ if name.startswith("DFKD_") and name != VARIABLE]:
         del os.environ[name]

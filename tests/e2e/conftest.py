@@ -1,4 +1,4 @@
-"""One service for the tests that leave it as they found it, and the student of a run that nothing interrupted."""
+"""One service shared by the tests that do not change it, and the student of an uninterrupted run."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,26 +12,26 @@ from tests.sandboxes import clear_settings
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> None:
-    """The machine's own settings are not part of a test."""
+    """Keep the settings of this machine out of the tests."""
     clear_settings()
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny teacher."""
+    """The path of the tiny teacher."""
     return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.onnx")
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """`dfkd up`, shared."""
+    """A `dfkd up` that all tests share."""
     with running_up(tmp_path_factory.mktemp("up") / "data") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(service: Service, teacher: Path) -> Followed:
-    """A job that nothing interrupted, and how it went."""
+    """An uninterrupted job, and the progress that a client saw."""
     fractions: list[float] = []
     job = service.client.submit(teacher, spec())
     job = service.client.wait(
@@ -43,7 +43,7 @@ def uninterrupted(service: Service, teacher: Path) -> Followed:
 
 @pytest.fixture(scope="session")
 def reference(service: Service, uninterrupted: Followed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with its files."""
+    """A directory that holds the job's files."""
     directory = tmp_path_factory.mktemp("reference")
     service.client.download(uninterrupted.job.id, directory)
     return directory

@@ -39,14 +39,14 @@ def profile() -> dict[str, str]:
 
 
 class Followed(NamedTuple):
-    """A job, and the fractions of its progress as a client saw them."""
+    """A job, and the fractions of progress that a client saw."""
 
     job: JobView
     fractions: list[float]
 
 
 def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
-    """A job of seconds: everything is as small as it can be, and all of it takes part."""
+    """The spec of a job that takes seconds: every part takes part, and each is as small as possible."""
     training = {"batch_size": 16, "updates_per_round": 5, "fresh_batches": 1, "replays_per_round": 16}
     steadiness = {"probe_size": 64, "audit_size": 64, "evaluations": 8}
     small = {
@@ -67,12 +67,12 @@ def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether it has ended; where nobody reaps orphans their entries stay."""
+    """Whether the process has ended. Where nobody reaps orphans, a zombie counts as ended."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 class Service:
-    """What a test has started, seen from outside."""
+    """The processes that a test has started, and a client of their API."""
 
     def __init__(self, roots: Sequence["subprocess.Popen[bytes]"], url: str, data_dir: Path) -> None:
         self.roots = list(roots)
@@ -81,13 +81,13 @@ class Service:
         self.client = DfkdClient(url)
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes below the ones that were started, and those."""
+        """Every living process that was started, and its descendants."""
         found = [psutil.Process(root.pid) for root in self.roots if root.poll() is None]
         found += [child for process in list(found) for child in process.children(recursive=True)]
         return [process for process in found if not gone(process)]
 
     def find(self, *words: str) -> psutil.Process | None:
-        """A process with these words in its command line."""
+        """Find a process with these words in its command line."""
         for process in self.processes():
             with suppress(psutil.Error):
                 found = process.cmdline()
@@ -101,7 +101,7 @@ class Service:
         return None
 
     def redis(self) -> psutil.Process | None:
-        """The private Redis; it writes its socket over its own command line."""
+        """Find the private Redis, which replaces its command line by the name of its socket."""
         for process in self.processes():
             with suppress(psutil.Error):
                 if process.name() in {"redis-server", "valkey-server"}:
@@ -119,7 +119,7 @@ class Service:
         return process
 
     def in_the_middle(self, job: JobView) -> JobView:
-        """Wait until a job distils and has a checkpoint to go back to."""
+        """Wait until a job distils and has a checkpoint to resume from."""
 
         def ready() -> JobView | None:
             now = self.client.job(job.id)
@@ -132,29 +132,29 @@ class Service:
         return found
 
     def cancel(self, job: JobView) -> None:
-        """End a job that has shown what it had to show."""
+        """Cancel a job that the test needs no longer."""
         self.client.cancel(job.id)
         assert self.finish(job).state == "cancelled"
 
     def finish(self, job: JobView) -> JobView:
-        """The job when it is terminal."""
+        """Wait until the job is in a terminal state, and return it."""
         return self.client.wait(job.id, timeout_seconds=JOB_SECONDS)
 
     def succeed(self, job: JobView) -> JobView:
-        """The job when it has succeeded."""
+        """Wait until the job has succeeded, and return it."""
         ended = self.finish(job)
         assert ended.state == "succeeded", ended.error
         return ended
 
     def student(self, job: JobView, directory: Path) -> bytes:
-        """Bytes of the student."""
+        """Return the bytes of the job's student."""
         self.client.download(job.id, directory)
         return (directory / "student.onnx").read_bytes()
 
 
 @contextmanager
 def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
-    """`dfkd up` on a free port."""
+    """Run `dfkd up` on a free port."""
     command = [str(Path(sys.executable).with_name("dfkd")), "up", "--port", "0", "--data-dir", str(data_dir)]
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -199,14 +199,14 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
 
 
 def start_worker(data_dir: Path, **environment: str) -> "subprocess.Popen[bytes]":
-    """One more worker, as on another machine."""
+    """Start one more worker, as on another machine."""
     settings = {**os.environ, **profile(), "DFKD_DATA_DIR": str(data_dir), **environment}
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-m", "worker"], env=settings, stdout=log, stderr=log)
 
 
 def stop(process: "subprocess.Popen[bytes]", *, seconds: float = PATIENCE) -> int:
-    """SIGTERM, and wait."""
+    """Send SIGTERM and wait for the end."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     return process.wait(seconds)

@@ -11,7 +11,7 @@ NUM_CLASSES = 4
 
 
 def write_teacher(path: Path, *, seed: int = 0) -> Path:
-    """Random weights, so strong that all four classes occur."""
+    """Write random weights that are large enough for all four classes to occur."""
     generator = np.random.default_rng(seed)
 
     def weights(name: str, *shape: int, gain: float = 1.4) -> onnx.TensorProto:

@@ -1,4 +1,4 @@
-"""The bell may be silent, killed or absent: jobs finish all the same."""
+"""Jobs finish while the broker hangs, after it was killed, and where there is none."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ def test_a_broker_that_is_never_there_keeps_no_job_from_running(teacher: Path, t
 def test_on_postgresql_and_redis_the_bell_starts_a_job_long_before_the_next_round(
     teacher: Path, tmp_path: Path, redis_server: Redis, postgres_url: str
 ) -> None:
-    """The grown-up form: API and worker have only the database, the broker and the artifacts in common."""
+    """The form for production: API and worker share only the database, the broker and the artifacts."""
     shared = {"DFKD_DATABASE_URL": postgres_url, "DFKD_BROKER_URL": redis_server.url, "DFKD_SWEEP_SECONDS": "600"}
     with running_apart(tmp_path / "data", **shared) as apart:
         until(lambda: _listens(redis_server))

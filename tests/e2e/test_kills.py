@@ -56,7 +56,7 @@ def test_sigterm_of_the_worker_is_not_charged(service: Service, teacher: Path, r
 def test_a_paused_worker_loses_its_job_and_publishes_nothing(
     service: Service, teacher: Path, reference: Path, tmp_path: Path
 ) -> None:
-    """A zombie: SIGSTOP for longer than its lease. Its runner ends by itself when the lease does."""
+    """A worker is stopped with SIGSTOP for longer than its lease. Its runner ends by itself when the lease ends."""
     job = service.in_the_middle(service.client.submit(teacher, spec()))
     worker, runner = service.worker(), service.runner()
     worker.suspend()

@@ -13,14 +13,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def shared(postgres_url: str, redis_server: Redis, bucket: dict[str, str]) -> dict[str, str]:
-    """The environment of all machines."""
+    """The environment that every machine has."""
     places = {f"DFKD_{name.upper()}": value for name, value in bucket.items()}
     return {"DFKD_DATABASE_URL": postgres_url, "DFKD_BROKER_URL": redis_server.url, **places}
 
 
 @pytest.fixture
 def apart(shared: dict[str, str], tmp_path: Path) -> Iterator[Service]:
-    """API on one machine, worker on another."""
+    """An API on one machine and a worker on another."""
     with running_apart(tmp_path / "api", worker_dir=tmp_path / "worker", **shared) as running:
         yield running
 

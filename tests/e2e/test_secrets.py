@@ -1,4 +1,4 @@
-"""A key is shown once, by the command that makes it; nothing else writes it down, however much it is told to log."""
+"""The command that makes a key shows it once. Nothing else writes it down, not even at the log level DEBUG."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Talkative:
         return self._log.read_text()
 
     def dfkd(self, *words: str, **environment: str) -> str:
-        """What a command prints; its log is kept apart from it."""
+        """Return what a command prints; its log goes to the file."""
         command = [sys.executable, "-c", TALKATIVE, "dfkd.cli.main", *words]
         with self._log.open("ab") as log:
             ended = subprocess.run(
@@ -66,7 +66,7 @@ class Talkative:
 
     @contextmanager
     def serving(self) -> Iterator[str]:
-        """API and worker → the URL."""
+        """Start API and worker; return the URL."""
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         url = f"http://127.0.0.1:{port}"
@@ -75,7 +75,7 @@ class Talkative:
             yield url
 
     def ledger(self) -> str:
-        """Every column of every table, and the bytes of the files where there are any."""
+        """Return every column of every table, and the bytes of every file."""
         engine, tables = create_engine(self.settings.resolved_database_url), MetaData()
         tables.reflect(engine)
         with engine.connect() as connection:
@@ -94,7 +94,7 @@ def answers(url: str) -> bool:
 
 
 def everything_asked(url: str, key: str, job_id: str) -> str:
-    """Answers to good and bad requests with a key, where it belongs and where it does not."""
+    """Send good and bad requests with the key where it belongs and where it does not; return the answers."""
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=PATIENCE) as http:
         paths = ("/jobs", "/menu", "/quota", "/metrics", f"/jobs/{job_id}", f"/jobs/{job_id}/events", "/nothing")

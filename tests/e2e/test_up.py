@@ -1,4 +1,4 @@
-"""`dfkd up`: one command that starts everything, and leaves nothing."""
+"""`dfkd up`: one command that starts every process and leaves none behind."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ DFKD = str(Path(sys.executable).with_name("dfkd"))
 
 
 def refusal(*arguments: str) -> str:
-    """What a `dfkd up` that cannot start says."""
+    """Return what `dfkd up` prints when it cannot start."""
     answer = subprocess.run(
         [DFKD, "up", *arguments],
         env={**os.environ, **profile()},
@@ -31,7 +31,7 @@ def refusal(*arguments: str) -> str:
 
 
 def without_sandbox(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Without those that hold the sandbox of another."""
+    """Leave out the processes that only hold the sandbox of another."""
     return [process for process in processes if not is_sandbox_process(process.cmdline())]
 
 

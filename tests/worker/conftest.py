@@ -26,12 +26,12 @@ SCRIPT = Path(__file__).with_name("scripted_runner.py")
 
 
 def script(act: str) -> tuple[str, ...]:
-    """The command of a runner that plays `act`."""
+    """Return the command of a runner that plays `act`."""
     return (sys.executable, "-P", str(SCRIPT), act)
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended; where nobody reaps orphans its entry stays."""
+    """Whether a process has ended. Where nobody reaps orphans, a zombie counts as ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -39,7 +39,7 @@ def gone(pid: int) -> bool:
 
 
 def processes_with(word: str) -> list[int]:
-    """Living processes that have a word in their command line, parents first."""
+    """Return the living processes that have a word in their command line, parents first."""
     found = [
         int(path.name)
         for path in Path("/proc").glob("[0-9]*")
@@ -55,7 +55,7 @@ def finished(thread: threading.Thread) -> None:
 
 
 class Bench:
-    """Everything a supervisor works with, and short words for it."""
+    """Everything that a supervisor works with, and short methods for what tests do with it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -74,7 +74,7 @@ class Bench:
         return self.store.create(str(uuid.uuid4()), spec, sha256)
 
     def shorten_leases(self, seconds: float) -> float:
-        """Claims from now on last only so long, scaled for this machine. Returns the length in seconds."""
+        """Give later claims this lease, scaled for this machine. Return its length in seconds."""
         self.settings = self.settings.model_copy(update={"lease_seconds": scaled(seconds)})
         return self.settings.lease_seconds
 
@@ -96,13 +96,13 @@ class Bench:
         )
 
     def attempt(self, act: str, **changes: object) -> Job:
-        """Claim the next job, take it through one attempt, return it as it is then."""
+        """Claim the next job, take it through one attempt, and return it as it is after that."""
         asked_at, claim = time.monotonic(), self.claim()
         self.supervisor(act, **changes).supervise(claim, claimed_at=asked_at)
         return self.store.get(claim.job.id)
 
     def start(self, act: str, **changes: object) -> tuple[Job, threading.Thread]:
-        """The same in the background."""
+        """Do what `attempt` does in the background. Return the claimed job and the thread."""
         asked_at, claim = time.monotonic(), self.claim()
         supervise = self.supervisor(act, **changes).supervise
         thread = threading.Thread(target=supervise, args=(claim,), kwargs={"claimed_at": asked_at})
@@ -111,10 +111,10 @@ class Bench:
         return claim.job, thread
 
     def runner_pid(self, job: Job) -> int:
-        """Of the runner that now works on a job, once it has made a step."""
+        """Wait until a job's runner has made a step, and return its process id."""
         until(lambda: self.store.get(job.id).progress.step > 0)
         (task,) = (self.settings.data_dir / "work" / job.id).glob("*/workspace/task.json")
-        return processes_with(str(task))[-1]  # the last one: before it come those that hold its sandbox
+        return processes_with(str(task))[-1]  # the last one: those before it hold its sandbox
 
     def told(self, job: Job, kind: str) -> list[Event]:
         return [event for event in self.store.events(job.id, limit=1000) if event.kind == kind]
@@ -147,7 +147,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def roaming_bench(tmp_path: Path, artifact_settings: dict[str, str]) -> Iterator[Bench]:
-    """The same with its files in a directory, and with its files in a bucket."""
+    """A bench with its files in a directory, and one with its files in a bucket."""
     yield from _bench(tmp_path / "data", **artifact_settings)
 
 

@@ -1,4 +1,4 @@
-"""The real runner around a science that follows a script instead of training: `scripted_runner.py ACT TASK.json`.
+"""The real runner, which follows a script instead of training: `scripted_runner.py ACT TASK.json`.
 
 A checkpoint holds the number of steps done, so that a resumed run can be told from a fresh one.
 """
@@ -31,7 +31,7 @@ DEPTH = {"passed": True, "checked_by": "0.0", "measured": MEASURED}
 
 
 def done(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Count to STEPS with a checkpoint every five; the student tells where this run began."""
+    """Count to STEPS with a checkpoint every five steps. The report says at which step this run began."""
     first = int(task.resume_from.read_text()) if task.resume_from else 0
     on_step(Update("stage", "load"))
     on_step(Update("depth", "inspect", data=DEPTH))
@@ -50,7 +50,7 @@ def done(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def slow(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """As `done`, in a few seconds."""
+    """Do what `done` does, in a few seconds."""
 
     def pausing(update: Update) -> bool:
         time.sleep(0.1)
@@ -60,12 +60,12 @@ def slow(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def rescored(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Publish a student at step 2, and find a lower agreement of that student at every later step."""
+    """Publish a student at step 2, and report a lower agreement of that student at every later step."""
     on_step(Update("stage", "distill", 0, STEPS))
     for step in range(1, STEPS + 1):
         told = {} if step == 1 else {"agreement": 0.9 - step / 100, "published_step": 2}
         on_step(Update("published" if step == 2 else "progress", "distill", step, STEPS, step / STEPS, **told))
-        time.sleep(0.12)  # in all longer than the journal waits between two writes
+        time.sleep(0.12)  # in all longer than the time between two writes of the progress
     on_step(Update("stage", "export", fraction=1.0))
     return files(task)
 
@@ -96,14 +96,14 @@ def endless(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def loading(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Never get as far as the distillation."""
+    """Stay in the stage before the distillation for ever."""
     on_step(Update("stage", "load"))
     while True:
         time.sleep(STEP_SECONDS)
 
 
 def deaf(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Step for ever, whatever is asked."""
+    """Step for ever, also after a request to stop."""
     step = 0
     while True:
         on_step(Update("progress", "distill", step, 10**9))
@@ -112,14 +112,14 @@ def deaf(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def hung(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """The same step again and again."""
+    """Report the same step again and again."""
     while True:
         on_step(Update("progress", "distill", 1, STEPS))
         time.sleep(STEP_SECONDS)
 
 
 def crash(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Die at step 12 with a segmentation fault; a resumed run gets through."""
+    """Die at step 12 with a segmentation fault. A resumed run succeeds."""
     if task.resume_from is None:
 
         def dying(update: Update) -> bool:
@@ -132,7 +132,7 @@ def crash(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def nonsense(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Say of the teacher what no teacher can be."""
+    """Report an impossible finding about the teacher."""
     on_step(Update("depth", "inspect", data={"passed": True, "measured": {**MEASURED, "dead_input_fraction": 7}}))
     return done(task, lambda update: False if update.kind == "depth" else on_step(update))
 
@@ -166,7 +166,7 @@ def foreign(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def garbage(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Everything a message must not be, and then a good run."""
+    """Send lines that are no valid messages, then do a good run."""
     lines = [
         b"\xff\xfe\x00",
         b"[" * 5000,
@@ -184,7 +184,7 @@ def garbage(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def flood(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Thousands of events."""
+    """Report thousands of events."""
     for step in range(3000):
         on_step(Update("published", "distill", step, STEPS, 0.5, 0.5, step, {"agreement": 0.5, "padding": "x" * 5000}))
     return done(task, on_step)
@@ -207,7 +207,7 @@ def generous(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def liar(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Change a file between the taking of its digest and the message that announces it."""
+    """Change a file after its digest was taken and before the message announces it."""
     produced = files(task)
     real = os.write
 
@@ -220,7 +220,7 @@ def liar(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def parent(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Leave a grandchild behind and say by which word it is known; its process id is another one outside."""
+    """Leave a grandchild behind and report a word of its command line; its process id differs outside the sandbox."""
     word = f"600.{time.monotonic_ns()}"
     subprocess.Popen(["sleep", word], stdout=subprocess.DEVNULL)
     return files(task, report=json.dumps({"grandchild": word}))
@@ -242,7 +242,7 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def tell_task(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Report from where this run would go on, and under which budget that was computed."""
+    """Report the checkpoint of this run, and the budget under which it was written."""
     began_at = task.resume_from.read_text() if task.resume_from else None
     budget = task.continued_budget and task.continued_budget.model_dump()
     return files(task, report=json.dumps({"began_at": began_at, "continued_budget": budget}))

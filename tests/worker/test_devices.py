@@ -1,4 +1,4 @@
-"""Which jobs a worker takes by its device, and which bells it hears."""
+"""Which jobs a worker takes by its device, and which queues it consumes."""
 
 import subprocess
 import sys

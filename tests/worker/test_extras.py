@@ -1,4 +1,4 @@
-"""What a runner may leave beside student and report: what running the teacher showed, and samples."""
+"""What a runner may deliver besides student and report: its finding about the teacher, and samples."""
 
 from jobs.models import JobState
 from tests.worker.conftest import Bench

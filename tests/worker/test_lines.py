@@ -1,4 +1,4 @@
-"""Every line that a worker writes about a job says which job, which attempt, and which trace."""
+"""Every log line that a worker writes about a job names the job, the attempt and the trace."""
 
 import logging
 import sqlite3
@@ -19,7 +19,7 @@ NOT_OF_A_JOB = {"round cut short: the ledger does not answer", "the tables were 
 
 
 class Kept(logging.Handler):
-    """Keeps the records of worker and ledger."""
+    """Keeps the log records of worker and ledger."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a worker counts about its attempts, and the port on which it tells."""
+"""What a worker counts about its attempts, and the port that Prometheus reads."""
 
 import socket
 import urllib.request

@@ -1,4 +1,4 @@
-"""Slots, rounds and drain of one worker process, with runners that follow a script."""
+"""Slots, maintenance and drain of one worker process, with runners that follow a script."""
 
 import threading
 import time

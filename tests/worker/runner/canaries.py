@@ -1,4 +1,4 @@
-"""Run inside a sandbox with the hostile wishes of a teacher file that has got to run code: `canaries.py WISHES`.
+"""Tries inside a sandbox what a teacher file would try that managed to run code: `canaries.py WISHES`.
 
 WISHES is JSON. Prints, as JSON, the names of the wishes that came true: a tight sandbox prints an empty list.
 """

@@ -1,4 +1,4 @@
-"""The runner alone: how it ends when nobody wants it any more."""
+"""The runner alone: how it ends when its lease, its supervisor or its job ends."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from worker.runner.protocol import Task
 
 
 class Started:
-    """A runner with this process for its supervisor."""
+    """A runner whose supervisor is this process."""
 
     def __init__(self, act: str, workspace: Path, *, lease_seconds: float, log: Path | None = None) -> None:
         read_end, write_end = os.pipe()
@@ -126,7 +126,7 @@ def test_sigterm_before_the_distillation_ends_the_runner_at_once(tmp_path: Path,
 
 
 def test_a_process_dies_with_its_parent(tmp_path: Path) -> None:
-    """A parent that starts `sleep` through the launcher and is then killed."""
+    """A parent starts `sleep` through the launcher and is then killed."""
     program = (
         "import os, subprocess, sys, time\n"
         "command = [sys.executable, '-m', 'dfkd_core.sandbox.process_tuning', str(os.getpid()), 'sleep', '600']\n"

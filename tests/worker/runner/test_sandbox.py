@@ -1,4 +1,4 @@
-"""The sandbox from inside, with everything that a hostile file could wish for: nothing of it comes true."""
+"""The sandbox from inside: everything that a hostile file could try fails."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ SANDBOXES = [Sandbox(kind, own_proc=own_proc) for kind in KINDS for own_proc in 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What there is to be had outside a sandbox, and a sandbox's own places."""
+    """What lies outside a sandbox that a hostile file would want, and the sandbox's own directories."""
 
     data_dir: Path
     teacher: Path
@@ -78,14 +78,14 @@ def _listening(name: str) -> socket.socket:
 
 @pytest.fixture(params=SANDBOXES, ids=lambda sandbox: sandbox.label.replace(" ", "-"))
 def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    """Every kind of sandbox that works here, also the one that has to do without a /proc of its own."""
+    """Every kind of sandbox that works here, with and without a /proc of its own."""
     sandbox_or_skip(request.param.kind)
     found: Sandbox = request.param
     return found
 
 
 def policy_of(child: str, outside: Outside) -> SandboxPolicy:
-    """Of an inspection or of a runner, with the readable canaries."""
+    """Return the policy of an inspection or of a runner, to which the canaries are readable."""
     if child == "inspection":
         policy = child_policy(outside.teacher, timeout_seconds=PATIENCE, memory_bytes=2**30, hidden=(outside.data_dir,))
         return dataclasses.replace(policy, readable=(CANARIES,))
@@ -105,7 +105,7 @@ def policy_of(child: str, outside: Outside) -> SandboxPolicy:
 
 
 def ask(sandbox: Sandbox, policy: SandboxPolicy, wishes: dict[str, list[Any]]) -> list[str]:
-    """Which of the wishes come true in a sandbox."""
+    """Return the names of the wishes that are granted in a sandbox."""
     process = sandbox.start(
         [sys.executable, "-P", str(CANARIES), json.dumps(wishes)],
         policy,
@@ -121,7 +121,7 @@ def ask(sandbox: Sandbox, policy: SandboxPolicy, wishes: dict[str, list[Any]]) -
 
 
 def hostile(outside: Outside, *, processes: int) -> dict[str, list[Any]]:
-    """Every wish that has to stay one."""
+    """Return every wish that a sandbox must refuse."""
     here = Path(__file__)
     other = outside.data_dir / "work" / "other"
     files = [
@@ -173,7 +173,7 @@ def _leads_to_python(directory: Path) -> bool:
 
 
 def here_root() -> str:
-    """Where our own packages are."""
+    """Return the directory that holds our packages."""
     return str(Path(__file__).resolve().parents[3])
 
 
@@ -190,7 +190,7 @@ def test_no_canary_comes_back(child: str, sandbox: Sandbox, outside: Outside) ->
 
 
 def test_the_canaries_can_sing(outside: Outside) -> None:
-    """Without a sandbox the wishes that need no rights come true: what the test above finds is the sandbox's doing."""
+    """Without a sandbox the wishes that need no rights are granted, so the sandbox is what refuses them above."""
     unfounded = {"grows", "fills", "traces", "writes", "mounts", "new_namespace", "becomes_root", "resolves"}
     wishes = {
         name: wish for name, wish in hostile(outside, processes=1).items() if name.partition(":")[0] not in unfounded
@@ -273,7 +273,7 @@ def test_how_a_command_ends_is_told(sandbox: Sandbox, script: str, status: int) 
 
 
 def test_a_signal_for_the_whole_service_does_not_end_a_box(sandbox: Sandbox) -> None:
-    """What a service manager sends to all processes of a service; the supervisor tells its runner by a pipe."""
+    """A service manager signals every process of a service; the supervisor itself tells its runner, by a pipe."""
     process = sandbox.start(
         ["/bin/cat"],
         SandboxPolicy(limits=ResourceLimits()),
@@ -294,7 +294,7 @@ def test_a_signal_for_the_whole_service_does_not_end_a_box(sandbox: Sandbox) -> 
 
 
 def sleepers(word: str) -> list[int]:
-    """Processes that sleep so long."""
+    """Return the processes of `sleep` with this argument."""
     found = []
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         told = process.info

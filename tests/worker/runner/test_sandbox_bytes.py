@@ -23,12 +23,12 @@ SANDBOXES = [Sandbox(kind, own_proc=own_proc) for kind in KINDS for own_proc in 
 
 @pytest.fixture(scope="module")
 def without_sandbox(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of the student of a runner without a sandbox."""
+    """The digest of the student that a runner without a sandbox makes."""
     return student_of(Sandbox(SandboxKind.OFF), tmp_path_factory.mktemp("without_sandbox"))
 
 
 def student_of(sandbox: Sandbox, data_dir: Path) -> str:
-    """Run a small job to its end → digest of what it delivers."""
+    """Run a small job to its end and return the digest of its student."""
     attempt_dir = data_dir / "work" / "job" / "1"
     for directory in (attempt_dir / INPUTS, attempt_dir / WORKSPACE):
         directory.mkdir(parents=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""Pauses, and jobs that continue others: against a real ledger and real child processes."""
+"""Pauses, and jobs that continue others, with a real ledger and real child processes."""
 
 import uuid
 

@@ -1,4 +1,4 @@
-"""What a runner names is its own plain file, or is not opened."""
+"""Only a plain file below the workspace is opened, whatever path a runner names."""
 
 import os
 import socket

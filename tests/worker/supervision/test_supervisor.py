@@ -1,4 +1,4 @@
-"""The supervisor against a real ledger and real child processes: every way in which a runner can end."""
+"""The supervisor with a real ledger and real child processes: every way in which a runner can end."""
 
 import os
 import signal
