@@ -19,7 +19,7 @@ import torch
 from benchmarks.hardware import describe_hardware
 from benchmarks.pair import RESULTS, Pair
 from dfkd_core.loop.distill import distill
-from dfkd_core.options import MethodName
+from dfkd_core.options.registry import MethodName
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 PARTS = {

@@ -18,7 +18,7 @@ from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
 from benchmarks.steadiness import STUDENT, TEACHER
 from benchmarks.teachers import RECIPES
-from dfkd_core.options import MethodName
+from dfkd_core.options.registry import MethodName
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 COMMON = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dfkd_core.inspection.inspection import Inspection
-from dfkd_core.options import MethodName
 from dfkd_core.options.published import merged
+from dfkd_core.options.registry import MethodName
 from dfkd_core.spec.config import AUTO, DistillConfig
 
 COSTLY_MACS = 200_000_000  # of the teacher for one image: beyond, every image that it sees must count

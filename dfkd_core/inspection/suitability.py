@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.inspection.auto_method import choose
 from dfkd_core.inspection.inspection import Inspection
-from dfkd_core.options import METHODS
+from dfkd_core.options.registry import METHODS
 
 _STATISTICS = {
     "folded": "the exporter folded its BatchNorm statistics into the convolutions",

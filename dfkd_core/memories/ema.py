@@ -18,7 +18,7 @@ from dfkd_core.memories.memory import Memory
 from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import EmaOptions
+from dfkd_core.options.memories.ema import EmaOptions
 from dfkd_core.rng import Streams
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from dfkd_core.images.batch import Batch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import NoMemoryOptions
+from dfkd_core.options.memories.none import NoMemoryOptions
 from dfkd_core.rng import Streams
 
 

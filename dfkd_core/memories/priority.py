@@ -13,7 +13,7 @@ from dfkd_core.images.student_answers import answers
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.networks.losses import disagreement
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import PriorityOptions
+from dfkd_core.options.memories.priority import PriorityOptions
 from dfkd_core.rng import Streams
 
 LEAST = 1e-3  # nats: nothing is forgotten for good

@@ -14,7 +14,8 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import PriorityOptions, ReservoirOptions
+from dfkd_core.options.memories.priority import PriorityOptions
+from dfkd_core.options.memories.reservoir import ReservoirOptions
 from dfkd_core.rng import Streams
 
 LEAST_AGREEMENT = 0.99  # of the teacher with itself after 8-bit storage; below that, 16-bit floats are kept

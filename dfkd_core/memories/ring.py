@@ -16,7 +16,7 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import RingOptions
+from dfkd_core.options.memories.ring import RingOptions
 from dfkd_core.rng import Streams
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}

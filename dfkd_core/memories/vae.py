@@ -20,7 +20,7 @@ from dfkd_core.networks import losses
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.generators import Encoder, Generator
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import VaeOptions
+from dfkd_core.options.memories.vae import VaeOptions
 from dfkd_core.rng import Streams
 
 BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (2.5)

@@ -17,7 +17,7 @@ from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.batchnorm import ChannelMeans
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import CmiOptions
+from dfkd_core.options.methods.cmi import CmiOptions
 from dfkd_core.rng import Streams
 
 

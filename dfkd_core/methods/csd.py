@@ -18,7 +18,7 @@ from dfkd_core.methods.parts.penultimate import classifier_of, student_features
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import CsdOptions
+from dfkd_core.options.methods.csd import CsdOptions
 from dfkd_core.rng import Streams
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the probe

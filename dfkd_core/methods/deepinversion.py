@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dfkd_core.methods.parts.image_method import PixelMethod
 from dfkd_core.networks import inversion_losses
-from dfkd_core.options import DeepInversionOptions
+from dfkd_core.options.methods.deepinversion import DeepInversionOptions
 
 
 class DeepInversion(PixelMethod[DeepInversionOptions]):

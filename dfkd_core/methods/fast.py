@@ -16,7 +16,7 @@ from dfkd_core.methods.parts.canvas import Canvas, RedrawnCanvas, redrawn_genera
 from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import FastOptions
+from dfkd_core.options.methods.fast import FastOptions
 from dfkd_core.rng import Streams
 
 

@@ -8,7 +8,7 @@ student learns from it and from its moving average, which is the memory `ema`.
 from torch import nn
 
 from dfkd_core.methods.parts.conditional_method import ConditionalMethod
-from dfkd_core.options import MadOptions
+from dfkd_core.options.methods.mad import MadOptions
 
 
 class Mad(ConditionalMethod[MadOptions]):

@@ -19,7 +19,7 @@ from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import NayerOptions
+from dfkd_core.options.methods.nayer import NayerOptions
 from dfkd_core.rng import Streams
 
 

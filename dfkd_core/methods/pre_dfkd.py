@@ -8,7 +8,7 @@ features, that fit its BatchNorm statistics where it has them, and on which the 
 from torch import Tensor, nn
 
 from dfkd_core.methods.parts.generator_method import TermMethod
-from dfkd_core.options import PreDfkdOptions
+from dfkd_core.options.methods.pre_dfkd import PreDfkdOptions
 
 
 class PreDfkd(TermMethod[PreDfkdOptions]):

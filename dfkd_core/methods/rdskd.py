@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dfkd_core.methods.parts.generator_method import GeneratorMethod, Terms
 from dfkd_core.networks import losses
-from dfkd_core.options import RdskdOptions
+from dfkd_core.options.methods.rdskd import RdskdOptions
 
 
 class Rdskd(GeneratorMethod[RdskdOptions]):

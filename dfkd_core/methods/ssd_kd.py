@@ -15,7 +15,7 @@ from torch import Tensor
 from dfkd_core.methods.parts.image_method import RedrawnMethod
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import SsdKdOptions
+from dfkd_core.options.methods.ssd_kd import SsdKdOptions
 from dfkd_core.rng import Streams
 
 

@@ -17,7 +17,7 @@ from dfkd_core.methods.parts.generator_method import Terms
 from dfkd_core.methods.parts.image_method import PixelMethod
 from dfkd_core.networks import inversion_losses, losses
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import SttssOptions
+from dfkd_core.options.methods.sttss import SttssOptions
 from dfkd_core.rng import Streams
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.field_types import Fraction, Frozen, Positive, Weight
+from dfkd_core.options.base import SynthesisOptions
+from dfkd_core.options.field_types import Fraction, Positive, Weight
 
 LearningRate = Annotated[Positive, Field(description="Of Adam.")]
 OnehotWeight = Annotated[Weight, Field(description="Weight of the teacher's confidence, CE(t, argmax t).")]
@@ -20,27 +21,6 @@ Disagreement = Annotated[
     Literal["js", "pseudo_js", "l1", "kl"],
     Field(description="js: Jensen-Shannon in [0, 1]; pseudo_js: as PRE-DFKD's code; l1: of logits; kl: KL(t || s)."),
 ]
-
-
-class SynthesisOptions(Frozen):
-    """What the loop asks of every method."""
-
-    needs: ClassVar[frozenset[str]] = frozenset()
-    """What a teacher must offer."""
-
-    gives: ClassVar[frozenset[str]] = frozenset()
-    """What a memory may ask of the method: "generator", a network that persists from round to round."""
-
-    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update of the synthesizer.")
-    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(
-        1, description="Updates of the synthesizer per round."
-    )
-    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
-        20, description="Rounds before the first student update; without the student's feedback."
-    )
-    restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="Teaching rounds after which the synthesizer starts anew from random weights; 0: never."
-    )
 
 
 class GeneratorOptions(SynthesisOptions):
@@ -67,6 +47,8 @@ class GeneratorOptions(SynthesisOptions):
 class TermOptions(GeneratorOptions):
     """The terms that generators' losses are made of. Each method has the weights of its paper; any may be added."""
 
+    implementation: ClassVar[str] = "dfkd_core.methods.parts.generator_method:TermMethod"
+
     onehot_weight: OnehotWeight = 0.0
     balance_weight: BalanceWeight = 0.0
     activation_weight: ActivationWeight = 0.0
@@ -83,6 +65,8 @@ class TermOptions(GeneratorOptions):
 
 class ConditionalOptions(TermOptions):
     """A generator that may be told a class."""
+
+    implementation: ClassVar[str] = "dfkd_core.methods.parts.conditional_method:ConditionalMethod"
 
     conditioning: Literal["uncond", "sum", "cat"] = Field(
         "sum", description="How the class's learnt embedding joins the noise: not at all, added, or behind it."

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.base import SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.generators import SynthesisOptions
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 Settings = Mapping[str, Any]
+Presets = Mapping[str, Settings]  # a preset's name, and what it changes of the defaults
 
 NOTHING_OF_OURS: dict[str, Any] = {
     "training": {

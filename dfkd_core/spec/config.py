@@ -9,16 +9,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from dfkd_core.options import (
+from dfkd_core.options.field_types import FiniteFloat, Fraction, Frozen, Positive, Weight
+from dfkd_core.options.memories.vae import VaeOptions
+from dfkd_core.options.methods.pre_dfkd import PreDfkdOptions
+from dfkd_core.options.registry import (
     MemoryName,
     MemoryOptions,
     MethodName,
     MethodOptions,
-    PreDfkdOptions,
+    MethodOrAuto,
     PresetName,
-    VaeOptions,
 )
-from dfkd_core.options.field_types import FiniteFloat, Fraction, Frozen, Positive, Weight
 from dfkd_core.spec.presets import over_preset
 
 MAX_SEED = 2**63 - 1
@@ -286,7 +287,7 @@ NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # as they stand in a dump
 class DistillConfig(Frozen):
     """How to distil: the method that synthesizes, the memory that replays, the student's training and the budget."""
 
-    method: Literal["auto", MethodName] = Field(
+    method: MethodOrAuto = Field(
         "pre_dfkd",
         description="What synthesizes. auto, also where the spec names neither method nor preset nor options of one: "
         "the best known for what the teacher offers; see `because`.",

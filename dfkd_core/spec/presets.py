@@ -1,13 +1,13 @@
 """Presets (torch-free): the settings that lie under what a request says."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from dfkd_core.options import MEMORY_PRESETS, PRESETS
-from dfkd_core.options.published import merged
+from dfkd_core.options.base import ReplayOptions, SynthesisOptions
+from dfkd_core.options.published import Presets, Settings, merged
+from dfkd_core.options.registry import MEMORIES, METHODS
 
 
 def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str, Any]:
@@ -18,16 +18,16 @@ def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str,
     method, preset = value.get("method", method), value.get("preset", "default")
     if not (isinstance(method, str) and isinstance(preset, str)):
         return value
-    settings = dict(_settings(method, PRESETS.get(method, {}), preset))
+    settings = dict(_settings(method, METHODS.get(method, SynthesisOptions).presets, preset))
     usual = settings.get("memory", memory)
     asked = value.get("memory", usual)
     if asked != usual:
-        own = MEMORY_PRESETS.get(asked, {}) if isinstance(asked, str) else {}
+        own = MEMORIES.get(asked, ReplayOptions).presets if isinstance(asked, str) else {}
         settings["memory_options"] = _settings(asked, own, preset)
     return merged(settings, value)
 
 
-def _settings(name: Any, presets: Mapping[str, dict[str, Any]], preset: str) -> dict[str, Any]:
+def _settings(name: Any, presets: Presets, preset: str) -> Settings:
     """What `preset` changes. What was published in full serves where another part had to be reconstructed, never the
     other way round: then ValidationError at the preset.
     """

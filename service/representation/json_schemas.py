@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dfkd_core import options
+from dfkd_core.options import registry
 from jobs.models import JobSpec
 
 Schema = dict[str, Any]  # Any: JSON
@@ -17,8 +17,8 @@ Schema = dict[str, Any]  # Any: JSON
 _TAG = "name"
 
 
-METHODS: Mapping[str, type[BaseModel]] = options.METHODS
-MEMORIES: Mapping[str, type[BaseModel]] = options.MEMORIES
+METHODS: Mapping[str, type[BaseModel]] = registry.METHODS
+MEMORIES: Mapping[str, type[BaseModel]] = registry.MEMORIES
 
 
 def options_schema(cls: type[BaseModel]) -> Schema:

@@ -18,7 +18,7 @@ from dfkd.wire.job import JobView
 from dfkd.wire.menu import Menu
 from dfkd.wire.teacher import TeacherView
 from dfkd_core.errors import DfkdError
-from dfkd_core.options import MemoryName, MethodName
+from dfkd_core.options.registry import MemoryName, MethodName
 from jobs.errors import LedgerError
 from jobs.models import JobSpec
 from service.intake.spec_parsing import JobRequest

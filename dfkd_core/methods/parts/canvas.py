@@ -10,7 +10,7 @@ from dfkd_core.images.procedural import procedural_images
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import InputSpace
-from dfkd_core.options import PixelOptions, RedrawnOptions
+from dfkd_core.options.images import PixelOptions, RedrawnOptions
 
 
 class Canvas(ABC):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dfkd_core.methods.parts.generator_method import Answers, TermMethod, Terms
 from dfkd_core.networks import losses
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
-from dfkd_core.options import ConditionalOptions
+from dfkd_core.options.generators import ConditionalOptions
 
 ConditionalOptionsT = TypeVar("ConditionalOptionsT", bound=ConditionalOptions)
 

@@ -15,7 +15,7 @@ from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import GeneratorOptions, TermOptions
+from dfkd_core.options.generators import GeneratorOptions, TermOptions
 from dfkd_core.rng import Streams
 
 OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)

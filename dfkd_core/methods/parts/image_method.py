@@ -17,7 +17,7 @@ from dfkd_core.networks import inversion_losses, losses
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import ImageOptions, PixelOptions, RedrawnOptions
+from dfkd_core.options.images import ImageOptions, PixelOptions, RedrawnOptions
 from dfkd_core.rng import Streams
 
 OptionsT = TypeVar("OptionsT", bound=ImageOptions)

@@ -10,7 +10,7 @@ from dfkd_core.inspection.limits import CostLimits, check_cost
 from dfkd_core.inspection.reexport import export_line, re_export
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.suitability import suitability
-from dfkd_core.options import METHODS
+from dfkd_core.options.registry import METHODS
 from dfkd_core.spec.config import DistillSpec
 
 

@@ -12,12 +12,10 @@ from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.memories.vae import VaeMemory
 from dfkd_core.networks import losses
 from dfkd_core.networks.teacher import InputSpace, Teacher
-from dfkd_core.options import (
-    NoMemoryOptions,
-    PriorityOptions,
-    ReservoirOptions,
-    VaeOptions,
-)
+from dfkd_core.options.memories.none import NoMemoryOptions
+from dfkd_core.options.memories.priority import PriorityOptions
+from dfkd_core.options.memories.reservoir import ReservoirOptions
+from dfkd_core.options.memories.vae import VaeOptions
 from dfkd_core.rng import Streams
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher
 

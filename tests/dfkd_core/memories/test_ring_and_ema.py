@@ -12,7 +12,10 @@ from dfkd_core.memories.ring import RingMemory
 from dfkd_core.methods.deepinversion import DeepInversion
 from dfkd_core.methods.mad import Mad
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import DeepInversionOptions, EmaOptions, MadOptions, RingOptions
+from dfkd_core.options.memories.ema import EmaOptions
+from dfkd_core.options.memories.ring import RingOptions
+from dfkd_core.options.methods.deepinversion import DeepInversionOptions
+from dfkd_core.options.methods.mad import MadOptions
 from dfkd_core.rng import Streams
 from tests.dfkd_core.memories.test_memories import draws, fresh
 from tests.dfkd_core.tiny import tiny_teacher

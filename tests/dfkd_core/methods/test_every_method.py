@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 import pytest
 
-from dfkd_core.options import MemoryName, MethodName
+from dfkd_core.options.registry import MemoryName, MethodName
 from dfkd_core.pipeline import Outcome, compress
 from dfkd_core.spec.config import DistillConfig, DistillSpec
 from tests.builders import onnx_teacher

@@ -14,7 +14,7 @@ from dfkd_core.methods.parts.canvas import PixelCanvas, shifted, smooth_noise
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
-from dfkd_core.options import DeepInversionOptions
+from dfkd_core.options.methods.deepinversion import DeepInversionOptions
 from dfkd_core.rng import Streams
 from tests.dfkd_core.methods.test_image_methods import CPU, draws, synthesizer, tiny_student
 from tests.dfkd_core.tiny import CLASSES, tiny_network, tiny_teacher

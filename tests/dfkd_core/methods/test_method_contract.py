@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.memories import build_memory
-from dfkd_core.methods import METHODS, Synthesizer, build_synthesizer
+from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import MEMORY_PRESETS, PRESETS, MemoryName, MethodName, PresetName
+from dfkd_core.options.registry import MEMORIES, METHODS, MemoryName, MethodName, PresetName
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
@@ -59,9 +59,11 @@ def images_after(source: Synthesizer, student: nn.Module, *, updates: int) -> Te
 
 def test_the_registry_has_every_name_of_the_menu() -> None:
     assert list(METHODS) == sorted(get_args(MethodName))
-    assert set(PRESETS) == set(METHODS)
-    assert set(MEMORY_PRESETS) <= set(get_args(MemoryName))
-    assert all(len(presets) == 2 and set(presets) < set(get_args(PresetName)) for presets in PRESETS.values())
+    assert list(MEMORIES) == sorted(get_args(MemoryName))
+    for options in METHODS.values():
+        assert len(options.presets) == 2
+        assert set(options.presets) < set(get_args(PresetName))
+    assert {name for name, options in MEMORIES.items() if options.presets} == {"ring"}
 
 
 @every_method

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dfkd_core.methods.pre_dfkd import PreDfkd
 from dfkd_core.networks import losses
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options import PreDfkdOptions
+from dfkd_core.options.methods.pre_dfkd import PreDfkdOptions
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import tiny_network, tiny_teacher

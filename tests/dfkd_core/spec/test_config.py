@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from dfkd_core.options import MemoryName, MethodName, RingOptions
+from dfkd_core.options.memories.ring import RingOptions
+from dfkd_core.options.registry import MemoryName, MethodName
 from dfkd_core.spec.config import DistillConfig, DistillSpec
 
 

@@ -1,31 +1,12 @@
 """Options and published settings of `nayer` (torch-free)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
-from dfkd_core.options.published import merged
-
-
-class NayerOptions(RedrawnOptions):
-    """NAYER (Tran et al., CVPR 2024) without a language model: class embeddings through a layer that is drawn anew."""
-
-    name: Literal["nayer"] = Field("nayer", exclude=True)
-    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(30, description="Adam steps for a batch of images.")
-    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, within each batch.")
-    target_weight: Weight = Field(0.5, description="Weight of the cross-entropy with the batch's classes.")
-    bn_weight: Weight = Field(5.0, description="Weight of the BatchNorm statistics, where offered.")
-    bn_past: Fraction = Field(
-        0.9, description="Share of the earlier batches in the statistics that are matched, with this decay; 0: none."
-    )
-    adv_weight: Weight = Field(1.0, description="Weight of the student's feedback, after the warm-up.")
-    adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
-    life: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        10, description="Batches after which the generator starts anew."
-    )
-
+from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
     PUBLISHED,
@@ -65,4 +46,22 @@ PAPER: dict[str, Any] = merged(
 )
 """The settings of the released code for CIFAR-10, but for its text embeddings: those would be outside knowledge."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}
+
+class NayerOptions(RedrawnOptions):
+    """NAYER (Tran et al., CVPR 2024) without a language model: class embeddings through a layer that is drawn anew."""
+
+    presets: ClassVar[Presets] = {"default": BANK, "paper": PAPER}
+
+    name: Literal["nayer"] = Field("nayer", exclude=True)
+    steps: Annotated[int, Field(ge=1, le=100_000)] = Field(30, description="Adam steps for a batch of images.")
+    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, within each batch.")
+    target_weight: Weight = Field(0.5, description="Weight of the cross-entropy with the batch's classes.")
+    bn_weight: Weight = Field(5.0, description="Weight of the BatchNorm statistics, where offered.")
+    bn_past: Fraction = Field(
+        0.9, description="Share of the earlier batches in the statistics that are matched, with this decay; 0: none."
+    )
+    adv_weight: Weight = Field(1.0, description="Weight of the student's feedback, after the warm-up.")
+    adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
+    life: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10, description="Batches after which the generator starts anew."
+    )

@@ -1,32 +1,12 @@
 """Options and published settings of `csd` (torch-free)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
-from dfkd_core.options.published import merged
-
-
-class CsdOptions(RedrawnOptions):
-    """Customizing synthetic data (Luo et al., ICME 2023): images at which a probe on the student's features fails."""
-
-    name: Literal["csd"] = Field("csd", exclude=True)
-    adv_weight: Weight = Field(1.0, description="Weight of the probe's failure, after the warm-up.")
-    adv_limit: Positive = Field(
-        10.0, description="What one image's failure counts at most; unit-length outputs keep it below that anyway."
-    )
-    transforms: Literal["rotations", "flips", "none"] = Field(
-        "rotations", description="What the probe must tell apart beside the classes; rotations by right angles."
-    )
-    probe_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(100, description="Updates of each round's new probe.")
-    probe_batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update, each turned.")
-    probe_learning_rate: Positive = Field(0.1, description="Of the probe's SGD with momentum 0.9.")
-    probe_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        2048, description="Images kept for the probe, over all classes, in 8 bits."
-    )
-
+from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
     PUBLISHED,
@@ -66,4 +46,23 @@ PAPER: dict[str, Any] = merged(
 )
 """The settings of the released script for CIFAR-10, without its feature distillation (weight 30, a default there)."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": BANK, "paper": PAPER}
+
+class CsdOptions(RedrawnOptions):
+    """Customizing synthetic data (Luo et al., ICME 2023): images at which a probe on the student's features fails."""
+
+    presets: ClassVar[Presets] = {"default": BANK, "paper": PAPER}
+
+    name: Literal["csd"] = Field("csd", exclude=True)
+    adv_weight: Weight = Field(1.0, description="Weight of the probe's failure, after the warm-up.")
+    adv_limit: Positive = Field(
+        10.0, description="What one image's failure counts at most; unit-length outputs keep it below that anyway."
+    )
+    transforms: Literal["rotations", "flips", "none"] = Field(
+        "rotations", description="What the probe must tell apart beside the classes; rotations by right angles."
+    )
+    probe_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(100, description="Updates of each round's new probe.")
+    probe_batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update, each turned.")
+    probe_learning_rate: Positive = Field(0.1, description="Of the probe's SGD with momentum 0.9.")
+    probe_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        2048, description="Images kept for the probe, over all classes, in 8 bits."
+    )

@@ -1,7 +1,14 @@
-"""Options and published settings of `dfq` (torch-free)."""
+"""DFQ. Choi, Choi, El-Khamy, Lee: Data-Free Network Quantization With Adversarial Knowledge Distillation, CVPR
+workshops 2020, https://arxiv.org/abs/2005.04136.
+
+DAFL's confidence and balance with BatchNorm statistics in place of activation, and the student's disagreement. Nothing
+is quantised here.
+
+It is made of the terms that all generators share (torch-free): this file has its weights and published settings.
+"""
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,19 +20,7 @@ from dfkd_core.options.generators import (
     OnehotWeight,
     TermOptions,
 )
-from dfkd_core.options.published import published
-
-
-class DfqOptions(TermOptions):
-    """DFQ's generator (Choi et al., 2020): settings and loss weights."""
-
-    name: Literal["dfq"] = Field("dfq", exclude=True)
-    onehot_weight: OnehotWeight = 1.0
-    balance_weight: BalanceWeight = 5.0
-    bn_weight: BatchNormWeight = 1.0
-    adv_weight: AdvWeight = 1.0
-    disagreement: Disagreement = "kl"
-
+from dfkd_core.options.published import Presets, published
 
 PAPER: dict[str, Any] = published(
     {
@@ -61,4 +56,15 @@ PAPER: dict[str, Any] = published(
 )
 """Of the re-implementation beside CMI (Fang et al., IJCAI 2021) for CIFAR-10; that of the authors quantises too."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {"memory": "reservoir"}, "paper": PAPER}
+
+class DfqOptions(TermOptions):
+    """DFQ's generator (Choi et al., 2020): settings and loss weights."""
+
+    presets: ClassVar[Presets] = {"default": {"memory": "reservoir"}, "paper": PAPER}
+
+    name: Literal["dfq"] = Field("dfq", exclude=True)
+    onehot_weight: OnehotWeight = 1.0
+    balance_weight: BalanceWeight = 5.0
+    bn_weight: BatchNormWeight = 1.0
+    adv_weight: AdvWeight = 1.0
+    disagreement: Disagreement = "kl"

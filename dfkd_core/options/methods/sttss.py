@@ -6,23 +6,7 @@ from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import OFFLINE, PUBLISHED, PixelOptions
-from dfkd_core.options.published import merged
-
-
-class SttssOptions(PixelOptions):
-    """Soft targeted transfer set synthesis (Wang, AAAI 2021): images for random points of the feature space."""
-
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
-
-    name: Literal["sttss"] = Field("sttss", exclude=True)
-    variance: Positive = Field(1.5, description="Variance of every feature.")
-    temperature: Positive = Field(1.0, description="Of the targets and of the images' answers.")
-    rectified: bool = Field(True, description="A sampled feature goes through a rectifier, as the teacher's own do.")
-    warmup_rounds: int = Field(32, ge=0, le=100_000, description="Rounds that build the images.")
-    activation_weight: Weight = Field(0.05, description="Weight of mean |penultimate feature|.")
-    smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
-    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered; published: 0.")
-
+from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(OFFLINE, {"method_options": {"start": "shapes"}})
 
@@ -64,4 +48,19 @@ PAPER: dict[str, Any] = merged(
 """The paper's variance and weights for MNIST; temperature, steps, rates and the student's training are not known from
 it and are those of the method it improves on (Nayak et al., Zero-Shot Knowledge Distillation, ICML 2019)."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+class SttssOptions(PixelOptions):
+    """Soft targeted transfer set synthesis (Wang, AAAI 2021): images for random points of the feature space."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    presets: ClassVar[Presets] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+    name: Literal["sttss"] = Field("sttss", exclude=True)
+    variance: Positive = Field(1.5, description="Variance of every feature.")
+    temperature: Positive = Field(1.0, description="Of the targets and of the images' answers.")
+    rectified: bool = Field(True, description="A sampled feature goes through a rectifier, as the teacher's own do.")
+    warmup_rounds: int = Field(32, ge=0, le=100_000, description="Rounds that build the images.")
+    activation_weight: Weight = Field(0.05, description="Weight of mean |penultimate feature|.")
+    smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
+    bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered; published: 0.")

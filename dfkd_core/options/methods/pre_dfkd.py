@@ -1,6 +1,6 @@
 """Options and published settings of `pre_dfkd` (torch-free)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,26 +14,7 @@ from dfkd_core.options.generators import (
     OnehotWeight,
     TermOptions,
 )
-from dfkd_core.options.published import published
-
-
-class PreDfkdOptions(TermOptions):
-    """PRE-DFKD's novel generator (Binici et al., AAAI 2022): settings and loss weights."""
-
-    name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
-    learning_rate: LearningRate = 0.02
-    spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
-    onehot_weight: OnehotWeight = 1.0
-    balance_weight: BalanceWeight = 5.0
-    activation_weight: ActivationWeight = 0.1
-    adv_weight: AdvWeight = 1.0
-    adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
-    bn_weight: BatchNormWeight = 1.0
-    disagreement: Literal["js", "pseudo_js"] = Field(
-        "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
-    )
-    temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement; published: 3.")
-
+from dfkd_core.options.published import Presets, published
 
 PAPER: dict[str, Any] = published(
     {
@@ -94,4 +75,22 @@ PAPER: dict[str, Any] = published(
 )
 """The settings of the official code, for CIFAR-size images on a GPU."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+
+class PreDfkdOptions(TermOptions):
+    """PRE-DFKD's novel generator (Binici et al., AAAI 2022): settings and loss weights."""
+
+    presets: ClassVar[Presets] = {"default": {}, "paper": PAPER}
+
+    name: Literal["pre_dfkd"] = Field("pre_dfkd", exclude=True)
+    learning_rate: LearningRate = 0.02
+    spectral_norm: bool = Field(True, description="Spectral norm on the generator's convolutions.")
+    onehot_weight: OnehotWeight = 1.0
+    balance_weight: BalanceWeight = 5.0
+    activation_weight: ActivationWeight = 0.1
+    adv_weight: AdvWeight = 1.0
+    adv_limit: Fraction = Field(1.0, description="Disagreement beyond which the generator is not pushed further.")
+    bn_weight: BatchNormWeight = 1.0
+    disagreement: Literal["js", "pseudo_js"] = Field(
+        "js", description="js: Jensen-Shannon divergence in [0, 1]; pseudo_js: the clipped form of the published code."
+    )
+    temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement; published: 3.")

@@ -1,24 +1,12 @@
 """Options and published settings of `deepinversion` (torch-free)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
-from dfkd_core.options.published import merged
-
-
-class DeepInversionOptions(PixelOptions):
-    """DeepInversion and its adaptive form (Yin et al., CVPR 2020): images inverted from the teacher alone."""
-
-    name: Literal["deepinversion"] = Field("deepinversion", exclude=True)
-    targets: Literal["auto", "onehot", "soft"] = Field(
-        "auto", description="onehot: classes; soft: random probabilities; auto: soft where no BatchNorm is offered."
-    )
-    target_lift: Positive = Field(12.0, description="Soft targets: one logit of N(0, 1) is raised by up to so much.")
-    smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
-
+from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
 
@@ -56,4 +44,15 @@ PAPER: dict[str, Any] = merged(
 """The released code's "parameters from the paper" for CIFAR-10. What a student then learns from such images is not
 published; the rest is the usual training of the comparisons with it."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper": PAPER}
+
+class DeepInversionOptions(PixelOptions):
+    """DeepInversion and its adaptive form (Yin et al., CVPR 2020): images inverted from the teacher alone."""
+
+    presets: ClassVar[Presets] = {"default": DEFAULT, "paper": PAPER}
+
+    name: Literal["deepinversion"] = Field("deepinversion", exclude=True)
+    targets: Literal["auto", "onehot", "soft"] = Field(
+        "auto", description="onehot: classes; soft: random probabilities; auto: soft where no BatchNorm is offered."
+    )
+    target_lift: Positive = Field(12.0, description="Soft targets: one logit of N(0, 1) is raised by up to so much.")
+    smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")

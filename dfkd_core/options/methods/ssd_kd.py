@@ -1,23 +1,12 @@
 """Options and published settings of `ssd_kd` (torch-free)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
-from dfkd_core.options.published import merged
-
-
-class SsdKdOptions(RedrawnOptions):
-    """SSD-KD (Liu et al., CVPR 2024): few images, rare and hard ones first, replayed by priority."""
-
-    name: Literal["ssd_kd"] = Field("ssd_kd", exclude=True)
-    focus: Weight = Field(1.0, description="Exponent of 1 - p in an image's weight; 0: all images weigh alike.")
-    diversity: Weight = Field(1.0, description="Exponent of a class's rarity among the images made; 0: none.")
-    adv_weight: Weight = Field(0.5, description="Weight of the student's feedback, after the warm-up.")
-    adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
-
+from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(BANK, {"memory": "priority", "memory_options": {"capacity": 5000}})
 
@@ -60,4 +49,14 @@ PAPER: dict[str, Any] = merged(
 """Only the size of the pool (a tenth of the real set) and the form of the two factors are known of the paper, whose
 code was never released; everything else is the usual setting of this line of work."""
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+class SsdKdOptions(RedrawnOptions):
+    """SSD-KD (Liu et al., CVPR 2024): few images, rare and hard ones first, replayed by priority."""
+
+    presets: ClassVar[Presets] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+    name: Literal["ssd_kd"] = Field("ssd_kd", exclude=True)
+    focus: Weight = Field(1.0, description="Exponent of 1 - p in an image's weight; 0: all images weigh alike.")
+    diversity: Weight = Field(1.0, description="Exponent of a class's rarity among the images made; 0: none.")
+    adv_weight: Weight = Field(0.5, description="Weight of the student's feedback, after the warm-up.")
+    adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")

@@ -1,33 +1,12 @@
 """Options and published settings of `mad` (torch-free)."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dfkd_core.options.field_types import Weight
 from dfkd_core.options.generators import AdvLimit, AdvWeight, BalanceWeight, ConditionalOptions
-from dfkd_core.options.published import published
-
-
-class MadOptions(ConditionalOptions):
-    """MAD's generator (Do et al., NeurIPS 2022): bounded disagreement; the paper's memory for it is `ema`."""
-
-    name: Literal["mad"] = Field("mad", exclude=True)
-    adv_weight: AdvWeight = 1.0
-    adv_limit: AdvLimit = 5.0  # about an untrained student's distance from a teacher with logits around 5
-    bound_mode: Literal["per_sample", "batch_mean"] = Field(
-        "per_sample", description="What adv_limit bounds: every image's disagreement, or the mean over the batch."
-    )
-    disagreement: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: KL(t || s).")
-    conditioning: Literal["uncond", "sum", "cat"] = Field(
-        "uncond", description="How the class's learnt embedding joins the noise: not at all, added, or behind it."
-    )
-    nll_weight: Weight = Field(
-        0.0, description="Weight of CE(t, class that was asked for); argmax t without one. For many classes: 1."
-    )
-    warmup_nll_weight: Weight = Field(1.0, description="The same in the warm-up, which nothing else would teach.")
-    balance_weight: BalanceWeight = 1.0  # published: 0
-
+from dfkd_core.options.published import Presets, published
 
 PAPER: dict[str, Any] = published(
     {
@@ -72,4 +51,24 @@ PAPER: dict[str, Any] = published(
 
 DEFAULT: dict[str, Any] = {"memory": "ema"}
 
-PRESETS: dict[str, dict[str, Any]] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+class MadOptions(ConditionalOptions):
+    """MAD's generator (Do et al., NeurIPS 2022): bounded disagreement; the paper's memory for it is `ema`."""
+
+    presets: ClassVar[Presets] = {"default": DEFAULT, "paper-reconstructed": PAPER}
+
+    name: Literal["mad"] = Field("mad", exclude=True)
+    adv_weight: AdvWeight = 1.0
+    adv_limit: AdvLimit = 5.0  # about an untrained student's distance from a teacher with logits around 5
+    bound_mode: Literal["per_sample", "batch_mean"] = Field(
+        "per_sample", description="What adv_limit bounds: every image's disagreement, or the mean over the batch."
+    )
+    disagreement: Literal["l1", "kl"] = Field("l1", description="l1: mean |logit difference|; kl: KL(t || s).")
+    conditioning: Literal["uncond", "sum", "cat"] = Field(
+        "uncond", description="How the class's learnt embedding joins the noise: not at all, added, or behind it."
+    )
+    nll_weight: Weight = Field(
+        0.0, description="Weight of CE(t, class that was asked for); argmax t without one. For many classes: 1."
+    )
+    warmup_nll_weight: Weight = Field(1.0, description="The same in the warm-up, which nothing else would teach.")
+    balance_weight: BalanceWeight = 1.0  # published: 0

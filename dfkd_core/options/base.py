@@ -1,0 +1,48 @@
+"""What the loop and the inspection ask of the options of every method and every memory (torch-free)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from dfkd_core.options.field_types import Frozen
+from dfkd_core.options.published import Presets
+
+
+class _MenuOptions(Frozen):
+    """One entry of the menu: the fields of the class are what a request may set."""
+
+    presets: ClassVar[Presets] = {}
+    """Preset name to the settings that lie under a request's own. A method's preset is a tree of distillation
+    settings; a memory's preset is a tree of its options, used where the method's preset has another memory."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What the teacher must offer: "batchnorm", "features"."""
+
+    implementation: ClassVar[str] = ""
+    """Where the code lies if there is no `methods/NAME.py` or `memories/NAME.py` with the name in the spec, as
+    "package.module:attribute". The attribute is called with (options, teacher, *, streams, device)."""
+
+
+class SynthesisOptions(_MenuOptions):
+    """The options that every method has."""
+
+    gives: ClassVar[frozenset[str]] = frozenset()
+    """What a memory may ask of the method: "generator", a network that persists from round to round."""
+
+    batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update of the synthesizer.")
+    updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="Updates of the synthesizer per round."
+    )
+    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        20, description="Rounds before the first student update; without the student's feedback."
+    )
+    restart_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="Teaching rounds after which the synthesizer starts anew from random weights; 0: never."
+    )
+
+
+class ReplayOptions(_MenuOptions):
+    """The options that every memory has: none."""
+
+    needs_of_method: ClassVar[frozenset[str]] = frozenset()
+    """What the method must give, see `SynthesisOptions.gives`."""

@@ -1,0 +1,19 @@
+"""Options of the memory `ema` (torch-free)."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.base import ReplayOptions
+from dfkd_core.options.field_types import Fraction
+
+
+class EmaOptions(ReplayOptions):
+    """An exponential moving average of the generator (MAD, Do et al., NeurIPS 2022); nothing is stored or trained."""
+
+    needs_of_method: ClassVar[frozenset[str]] = frozenset({"generator"})
+
+    name: Literal["ema"] = Field("ema", exclude=True)
+    decay: Fraction = Field(
+        0.95, description="Of the average, per update of the generator. 0: the generator itself; 1: the first one."
+    )

@@ -1,0 +1,76 @@
+"""The registry of methods and memories (torch-free): every file in `options/methods/` and `options/memories/` is one.
+
+A file declares one options class: its fields, its presets and what it needs. Validation, JSON schemas, `GET /menu` and
+the command line follow from these classes; nothing else lists them.
+"""
+
+import pkgutil
+from collections.abc import Mapping
+from functools import reduce
+from importlib import import_module
+from importlib.util import find_spec
+from operator import or_
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import Field
+
+from dfkd_core.options import memories, methods
+from dfkd_core.options.base import ReplayOptions, SynthesisOptions
+
+PresetName = Literal["default", "paper", "paper-reconstructed"]
+
+T = TypeVar("T")
+
+
+def only_class(module: ModuleType, base: type[T]) -> type[T]:
+    """The one subclass of `base` that `module` defines.
+
+    Raises:
+        TypeError: the module defines none or several.
+    """
+    found: list[type[T]] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} must define one subclass of {base.__name__}, not {len(found)}")
+    return found[0]
+
+
+def _discovered(package: ModuleType, base: type[T]) -> Mapping[str, type[T]]:
+    """The options class in each module of `package`, by the module's name, in alphabetical order."""
+    names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
+    return {name: only_class(import_module(f"{package.__name__}.{name}"), base) for name in names}
+
+
+METHODS: Mapping[str, type[SynthesisOptions]] = _discovered(methods, SynthesisOptions)
+MEMORIES: Mapping[str, type[ReplayOptions]] = _discovered(memories, ReplayOptions)
+
+
+def implementation(options: SynthesisOptions | ReplayOptions, package: ModuleType, base: type[Any]) -> Any:
+    """The callable that builds the method or memory of `options`; it takes (options, teacher, *, streams, device).
+
+    It is the subclass of `base` in the module of `package` that has the name of the options' module. Without such a
+    module it is what `options.implementation` names. `Any`, because each takes options of its own class.
+    """
+    module = f"{package.__name__}.{type(options).__module__.rpartition('.')[2]}"
+    if find_spec(module) is not None:
+        return only_class(import_module(module), base)
+    place, _, attribute = options.implementation.partition(":")
+    return getattr(import_module(place), attribute)
+
+
+if TYPE_CHECKING:  # a type checker sees the common base; at run time pydantic sees every name and every class
+    MethodName = str
+    MemoryName = str
+    MethodOrAuto = str
+    MethodOptions = SynthesisOptions
+    MemoryOptions = ReplayOptions
+else:
+    MethodName = Literal[tuple(METHODS)]
+    MemoryName = Literal[tuple(MEMORIES)]
+    MethodOrAuto = Literal["auto", *METHODS]
+    MethodOptions = Annotated[reduce(or_, METHODS.values()), Field(discriminator="name")]
+    MemoryOptions = Annotated[reduce(or_, MEMORIES.values()), Field(discriminator="name")]
