@@ -20,7 +20,7 @@ from jobs.ledger import cancel_pause, queries, submissions
 from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.lifecycle import deletion, idempotency
 from jobs.lifecycle.deletion import Forgotten
-from jobs.lifecycle.idempotency import Keys, Receipt
+from jobs.lifecycle.idempotency import Keys, ResponseRecorder
 from jobs.models import (
     CANCELLING,
     Event,
@@ -55,7 +55,7 @@ class Belongings:
     # Teachers
 
     def put_teacher(
-        self, ref: TeacherRef, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+        self, ref: TeacherRef, *, receipt: ResponseRecorder[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
         """Keep a teacher until it is deleted, or unused for long. QuotaExceeded.
 
@@ -91,7 +91,7 @@ class Belongings:
         *,
         traceparent: str | None = None,
         origin: Origin | None = None,
-        receipt: Receipt[Standing] | None = None,
+        receipt: ResponseRecorder[Standing] | None = None,
     ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound; QuotaExceeded; RequestInProgress.
 
@@ -152,7 +152,7 @@ class Belongings:
 
         return self._database.read(work)
 
-    def request_cancel(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+    def request_cancel(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
         """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
 
         JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
@@ -168,14 +168,14 @@ class Belongings:
 
         return self._database.write(work)
 
-    def request_pause(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+    def request_pause(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
         """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
 
         JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
         """
         return self._change_pause(job_id, cancel_pause.request_pause, Act.PAUSED, receipt)
 
-    def request_resume(self, job_id: str, *, receipt: Receipt[Standing] | None = None) -> Job:
+    def request_resume(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
         """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
         return self._change_pause(job_id, cancel_pause.request_resume, Act.RESUMED, receipt)
 
@@ -184,7 +184,7 @@ class Belongings:
         job_id: str,
         change: Callable[[Transaction, Row[Any]], None],
         act: Act,
-        receipt: Receipt[Standing] | None,
+        receipt: ResponseRecorder[Standing] | None,
     ) -> Job:
         def work(transaction: Transaction) -> Job:
             row = queries.locked_row(transaction.connection, self._tenant, job_id)
@@ -197,7 +197,9 @@ class Belongings:
 
         return self._database.write(work)
 
-    def _told(self, transaction: Transaction, before: Row[Any], act: Act, receipt: Receipt[Standing] | None) -> Job:
+    def _told(
+        self, transaction: Transaction, before: Row[Any], act: Act, receipt: ResponseRecorder[Standing] | None
+    ) -> Job:
         """The job as it is now, told and written down."""
         job = idempotency.told(transaction, self._tenant, before.id, receipt)
         outcome = Outcome.UNCHANGED if job.revision == before.revision else Outcome.DONE

@@ -14,20 +14,20 @@ from jobs.broker import make_celery
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import Store, open_store
-from service.dependencies import Desk
-from service.key_cache import KeyRing
-from service.middleware.authentication import Gate
-from service.middleware.early_response import Unread
-from service.middleware.header_checks import RequestLines
-from service.middleware.metrics import Measured, watch_loop
-from service.middleware.rate_limits import RateLimits
-from service.middleware.request_ids import RequestIds
+from service.dependencies import AppContext
+from service.key_cache import KeyCache
+from service.middleware.authentication import AuthenticationMiddleware
+from service.middleware.early_response import EarlyResponseMiddleware
+from service.middleware.header_checks import HeaderChecksMiddleware
+from service.middleware.metrics import MetricsMiddleware, watch_loop
+from service.middleware.rate_limits import RateLimitMiddleware
+from service.middleware.request_ids import RequestIdMiddleware
 from service.problems import handlers
-from service.read_batcher import Together
+from service.read_batcher import ReadBatcher
 from service.representation import openapi
 from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
-from service.shutdown import told_of_stop
-from service.sweeper import keep_house
+from service.shutdown import set_on_stop_signal
+from service.sweeper import run_maintenance
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in (jobs, pauses, reruns, events, artifacts, teachers, quota, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
-    app.add_middleware(RateLimits, settings=settings)
-    app.add_middleware(Gate, settings=settings)
-    app.add_middleware(RequestLines)
-    app.add_middleware(RequestIds)
-    app.add_middleware(Measured)
-    app.add_middleware(Unread)
+    app.add_middleware(RateLimitMiddleware, settings=settings)
+    app.add_middleware(AuthenticationMiddleware, settings=settings)
+    app.add_middleware(HeaderChecksMiddleware)
+    app.add_middleware(RequestIdMiddleware)
+    app.add_middleware(MetricsMiddleware)
+    app.add_middleware(EarlyResponseMiddleware)
     handlers.install(app)
     openapi.install(app)
     return app
@@ -71,27 +71,32 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
         """Everything that is opened here is closed here."""
         store = open_store(settings)
         try:
-            _tell_of_missing_wall(store)
-            keyring = KeyRing(store.api_keys)
-            together = Together(store)
-            app.state.desk = Desk(settings, store, open_artifacts(settings), make_celery(settings), keyring, together)
+            _warn_if_row_security_is_bypassed(store)
+            app.state.context = AppContext(
+                settings=settings,
+                ledger=store,
+                artifacts=open_artifacts(settings),
+                celery=make_celery(settings),
+                key_cache=KeyCache(store.api_keys),
+                read_batcher=ReadBatcher(store),
+            )
             gc.freeze()  # what was imported stays; to walk it again and again would hold up answers by 0.1 s
-            helpers = [asyncio.create_task(work) for work in (keep_house(app.state.desk), watch_loop())]
+            background = [asyncio.create_task(work) for work in (run_maintenance(app.state.context), watch_loop())]
             try:
-                with told_of_stop(app.state.desk.stopping):
+                with set_on_stop_signal(app.state.context.stopping):
                     yield
             finally:
-                for helper in helpers:
-                    helper.cancel()
+                for task in background:
+                    task.cancel()
                     with suppress(asyncio.CancelledError):
-                        await helper
+                        await task
         finally:
             store.close()
 
     return lifespan
 
 
-def _tell_of_missing_wall(store: Store) -> None:
+def _warn_if_row_security_is_bypassed(store: Store) -> None:
     role = store.unbound_role()
     if role is not None:
         log.warning(

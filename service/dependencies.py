@@ -1,4 +1,4 @@
-"""What every route stands on: one `Desk` per process, built in the lifespan, found through the request.
+"""What every route stands on: one `AppContext` per process, built in the lifespan, found through the request.
 
 These never wait, so they are coroutines: FastAPI would send a plain function through its pool of threads.
 """
@@ -20,8 +20,8 @@ from jobs.models import Standing
 from jobs.settings import Settings
 from jobs.store import Store
 from jobs.tenant_store import Belongings
-from service.key_cache import KeyRing
-from service.read_batcher import Together
+from service.key_cache import KeyCache
+from service.read_batcher import ReadBatcher
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -29,15 +29,15 @@ MAX_INSPECTIONS = 2  # at once: each child may use `inspection_memory_bytes`
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class AppContext:
     """The ledger, the files, the bell, who has keys, and where we run."""
 
     settings: Settings
     ledger: Store  # everybody's: for what the service does by itself; what a caller asks goes through `store`
     artifacts: ArtifactStore
     celery: Celery
-    keyring: KeyRing
-    together: Together
+    key_cache: KeyCache
+    read_batcher: ReadBatcher
     caller: Caller | None = None  # of the request; nobody has to say who asks for what is public
     stopping: threading.Event = field(default_factory=threading.Event)  # set when the server is about to stop
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
@@ -51,15 +51,15 @@ class Desk:
     async def standing(self, job_id: str) -> Standing:
         """A job of the caller with its place in the queue. JobNotFound; LedgerUnavailable."""
         assert self.caller is not None
-        return await self.together.standing(self.caller.tenant, job_id)
+        return await self.read_batcher.standing(self.caller.tenant, job_id)
 
 
-async def desk_of(request: Request) -> Desk:
-    """The desk of the application that serves this request, with the caller whom the gate let in."""
-    desk = request.app.state.desk
-    assert isinstance(desk, Desk)
+async def app_context(request: Request) -> AppContext:
+    """The context of the application that serves this request, with the caller whom the gate let in."""
+    context = request.app.state.context
+    assert isinstance(context, AppContext)
     caller = request.state.caller
-    return replace(desk, caller=caller and replace(caller, request_id=request.state.request_id))
+    return replace(context, caller=caller and replace(caller, request_id=request.state.request_id))
 
 
 async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
@@ -76,6 +76,6 @@ async def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of t
     return teacher_id
 
 
-OurDesk = Annotated[Desk, Depends(desk_of)]
+Context = Annotated[AppContext, Depends(app_context)]
 JobId = Annotated[str, Depends(job_id_of)]
 TeacherId = Annotated[str, Depends(teacher_id_of)]

@@ -26,7 +26,7 @@ USE_SECONDS = 3600.0  # the use of a key is noted once in this time
 _NOBODY = digest_of(b"")
 
 
-class KeyRing:
+class KeyCache:
     """For use in one event loop."""
 
     def __init__(self, keys: ApiKeys) -> None:

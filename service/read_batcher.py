@@ -17,7 +17,7 @@ from jobs.store import Store
 PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it
 
 
-class Together:
+class ReadBatcher:
     """Reads jobs for everyone who asks in one event loop."""
 
     def __init__(self, ledger: Store) -> None:

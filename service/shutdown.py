@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def told_of_stop(stopping: threading.Event) -> Iterator[None]:
+def set_on_stop_signal(stopping: threading.Event) -> Iterator[None]:
     """Set `stopping` when a signal to stop comes; the server's own handler still gets it. Main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -33,7 +33,7 @@ _requests = tables.requests
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class KeyLease:
     """A key that is ours: the token guards every write."""
 
     key: str  # as it is called in the table
@@ -41,7 +41,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StoredResponse:
     """How an earlier request with a key was answered, and which request that was."""
 
     fingerprint: str
@@ -49,15 +49,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt(Generic[T]):
+class ResponseRecorder(Generic[T]):
     """What is to be told of an outcome, and for which request it is kept."""
 
     answer: Callable[[T], str]  # called within the transaction, and again where that is tried again
-    held: Held | None  # None: the request has no key, nothing is kept
+    held: KeyLease | None  # None: the request has no key, nothing is kept
     fingerprint: str
 
 
-def hold(transaction: Transaction, held: Held, *, lease_seconds: float) -> Answer | None:
+def hold(transaction: Transaction, held: KeyLease, *, lease_seconds: float) -> StoredResponse | None:
     """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
     connection = transaction.connection
     if _insert(connection, held, lease_seconds=lease_seconds):
@@ -66,7 +66,7 @@ def hold(transaction: Transaction, held: Held, *, lease_seconds: float) -> Answe
     if row is None:
         raise RequestInProgress(1.0)  # it was refused just now
     if row.answer is not None and not row.expired:
-        return Answer(fingerprint=row.fingerprint, text=row.answer)
+        return StoredResponse(fingerprint=row.fingerprint, text=row.answer)
     if row.answer is None and row.left_seconds > 0 and row.token != held.token:
         raise RequestInProgress(row.left_seconds)
     values = _new(held, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None, "about": None}
@@ -74,13 +74,13 @@ def hold(transaction: Transaction, held: Held, *, lease_seconds: float) -> Answe
     return None
 
 
-def renew(transaction: Transaction, held: Held, *, lease_seconds: float) -> bool:
+def renew(transaction: Transaction, held: KeyLease, *, lease_seconds: float) -> bool:
     """Hold on to a key; False where somebody else has it."""
     statement = update(_requests).where(*_ours(held)).values(lease_until=now(lease_seconds))
     return transaction.connection.execute(statement).rowcount == 1
 
 
-def settle(transaction: Transaction, receipt: Receipt[T], outcome: T, *, about: str) -> None:
+def settle(transaction: Transaction, receipt: ResponseRecorder[T], outcome: T, *, about: str) -> None:
     """Tell the outcome, and keep what is told until `about`, the job or teacher, is deleted.
 
     RequestInProgress, which undoes it all, where the key was lost.
@@ -94,7 +94,7 @@ def settle(transaction: Transaction, receipt: Receipt[T], outcome: T, *, about: 
         raise RequestInProgress(1.0)
 
 
-def let_go(transaction: Transaction, held: Held) -> None:
+def let_go(transaction: Transaction, held: KeyLease) -> None:
     """Free a key that has no answer: the request was refused."""
     statement = delete(_requests).where(*_ours(held), _requests.c.answer.is_(None))
     transaction.connection.execute(statement)
@@ -114,7 +114,7 @@ def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) ->
     return gone
 
 
-def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: Receipt[Standing] | None) -> Job:
+def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: ResponseRecorder[Standing] | None) -> Job:
     """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
     if receipt is None:
         return queries.job_with_id(transaction.connection, tenant, job_id)
@@ -130,19 +130,19 @@ class Keys:
         self._database = database
         self._tenant = tenant
 
-    def new_hold(self, key: str) -> Held:
+    def new_lease(self, key: str) -> KeyLease:
         """What holding a key of this tenant takes; `hold` does it."""
-        return Held(_name(self._tenant, key), uuid.uuid4().hex)
+        return KeyLease(_name(self._tenant, key), uuid.uuid4().hex)
 
-    def hold(self, held: Held, lease_seconds: float) -> Answer | None:
+    def hold(self, held: KeyLease, lease_seconds: float) -> StoredResponse | None:
         """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
         return self._database.write(lambda t: hold(t, held, lease_seconds=lease_seconds))
 
-    def renew(self, held: Held, lease_seconds: float) -> bool:
+    def renew(self, held: KeyLease, lease_seconds: float) -> bool:
         """Hold on to a key; False where somebody else has it."""
         return self._database.write(lambda t: renew(t, held, lease_seconds=lease_seconds))
 
-    def let_go(self, held: Held) -> None:
+    def let_go(self, held: KeyLease) -> None:
         """Free a key, unless there is an answer by now."""
         self._database.write(lambda t: let_go(t, held))
 
@@ -163,12 +163,12 @@ def _of_tenant(tenant: str) -> ColumnElement[bool]:
     return _requests.c.key.startswith(f"{tenant} ", autoescape=True)
 
 
-def _insert(connection: Connection, held: Held, *, lease_seconds: float) -> bool:
+def _insert(connection: Connection, held: KeyLease, *, lease_seconds: float) -> bool:
     statement = dialect_insert(connection, _requests).values(_new(held, lease_seconds=lease_seconds))
     return connection.execute(statement.on_conflict_do_nothing().returning(_requests.c.key)).first() is not None
 
 
-def _new(held: Held, *, lease_seconds: float) -> dict[str, Any]:
+def _new(held: KeyLease, *, lease_seconds: float) -> dict[str, Any]:
     return {
         "key": held.key,
         "token": held.token,
@@ -183,5 +183,5 @@ def _lock(connection: Connection, key: str) -> Row[Any] | None:
     return connection.execute(statement.where(_requests.c.key == key).with_for_update()).one_or_none()
 
 
-def _ours(held: Held) -> list[ColumnElement[bool]]:
+def _ours(held: KeyLease) -> list[ColumnElement[bool]]:
     return [_requests.c.key == held.key, _requests.c.token == held.token]

@@ -17,8 +17,8 @@ from anyio import to_thread
 from fastapi import Depends, Header, Request, Response
 
 from jobs.errors import LedgerError
-from jobs.lifecycle.idempotency import Answer, Held, Receipt
-from service.dependencies import Desk, OurDesk
+from jobs.lifecycle.idempotency import KeyLease, ResponseRecorder, StoredResponse
+from service.dependencies import AppContext, Context
 from service.problems.errors import FieldError, IdempotencyKeyReused, ValidationFailed
 
 T = TypeVar("T")
@@ -32,11 +32,11 @@ _RENEWALS = 3  # in one lease
 _NOT_KEPT = {"content-length"}
 
 
-class Exchange:
+class IdempotentRequest:
     """One POST: what it asks, and what it is told. `response` is there once the ledger has settled it."""
 
-    def __init__(self, route: str, held: Held | None, answered: Answer | None) -> None:
-        self.response: Response | None = None
+    def __init__(self, route: str, held: KeyLease | None, answered: StoredResponse | None) -> None:
+        self._response: Response | None = None
         self._route = route
         self._held = held
         self._answered = answered
@@ -47,7 +47,7 @@ class Exchange:
         """Whether a request with this key was answered before; whether that was the same one, `asks` tells."""
         return self._answered is not None
 
-    def asks(self, **what: Any) -> bool:  # Any: JSON
+    def replay(self, **what: Any) -> bool:  # Any: JSON
         """Say what the request asks for. True: it was answered before, and that is `response`. IdempotencyKeyReused."""
         text = json.dumps({"route": self._route, **what}, sort_keys=True, ensure_ascii=True, allow_nan=False)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
@@ -59,28 +59,28 @@ class Exchange:
                 hint="Make a new key for every new request; send an old one only with exactly what it was made for.",
                 errors=[FieldError("", "belongs to another request", parameter=HEADER.lower())],
             )
-        self.response = _response_from(self._answered.text)
+        self._response = _response_from(self._answered.text)
         return True
 
-    def receipt(self, respond: Callable[[T], Response]) -> Receipt[T]:
+    def receipt(self, respond: Callable[[T], Response]) -> ResponseRecorder[T]:
         """How the ledger tells the outcome, within the transaction that brings it about."""
 
         def answer(outcome: T) -> str:
-            self.response = respond(outcome)
-            return _text_from(self.response)
+            self._response = respond(outcome)
+            return _text_from(self._response)
 
-        return Receipt(answer, self._held, self._fingerprint)
+        return ResponseRecorder(answer, self._held, self._fingerprint)
 
     @property
-    def reply(self) -> Response:
+    def response(self) -> Response:
         """The response, which must be there by now."""
-        assert self.response is not None
-        return self.response
+        assert self._response is not None
+        return self._response
 
 
-async def exchange_of(
+async def idempotent_request(
     request: Request,
-    desk: OurDesk,
+    context: Context,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -88,26 +88,26 @@ async def exchange_of(
             "under the same key is done once, and answered alike for a day."
         ),
     ] = None,
-) -> AsyncIterator[Exchange]:
+) -> AsyncIterator[IdempotentRequest]:
     """Takes the request's key, if it has one, and holds it until the request is over. RequestInProgress."""
     route = f"{request.method} {request.scope['path']}"
     if idempotency_key is None:
-        yield Exchange(route, None, None)
+        yield IdempotentRequest(route, None, None)
         return
-    held = desk.store.keys.new_hold(key_of(request.headers.getlist(HEADER)))
-    answered = await to_thread.run_sync(desk.store.keys.hold, held, desk.settings.request_lease_seconds)
+    held = context.store.keys.new_lease(key_of(request.headers.getlist(HEADER)))
+    answered = await to_thread.run_sync(context.store.keys.hold, held, context.settings.request_lease_seconds)
     if answered is not None:
-        yield Exchange(route, None, answered)
+        yield IdempotentRequest(route, None, answered)
         return
     try:
-        async with _renewing(desk, held):
-            yield Exchange(route, held, None)
+        async with _renewing(context, held):
+            yield IdempotentRequest(route, held, None)
     except BaseException:
-        await to_thread.run_sync(_let_go, desk, held)
+        await to_thread.run_sync(_let_go, context, held)
         raise
 
 
-OurExchange = Annotated[Exchange, Depends(exchange_of)]
+Idempotency = Annotated[IdempotentRequest, Depends(idempotent_request)]
 
 
 def key_of(values: list[str]) -> str:
@@ -122,14 +122,14 @@ def key_of(values: list[str]) -> str:
 
 
 @asynccontextmanager
-async def _renewing(desk: Desk, held: Held) -> AsyncIterator[None]:
+async def _renewing(context: AppContext, held: KeyLease) -> AsyncIterator[None]:
     """Keeps the lease fresh inside: an upload may take longer than one."""
 
     async def renew() -> None:
         while True:
-            await asyncio.sleep(desk.settings.request_lease_seconds / _RENEWALS)
+            await asyncio.sleep(context.settings.request_lease_seconds / _RENEWALS)
             with suppress(LedgerError):
-                await to_thread.run_sync(desk.store.keys.renew, held, desk.settings.request_lease_seconds)
+                await to_thread.run_sync(context.store.keys.renew, held, context.settings.request_lease_seconds)
 
     task = asyncio.create_task(renew())
     try:
@@ -140,10 +140,10 @@ async def _renewing(desk: Desk, held: Held) -> AsyncIterator[None]:
             await task
 
 
-def _let_go(desk: Desk, held: Held) -> None:
+def _let_go(context: AppContext, held: KeyLease) -> None:
     """What was refused may be sent again at once; what was answered stays answered."""
     try:
-        desk.store.keys.let_go(held)
+        context.store.keys.let_go(held)
     except LedgerError:
         log.warning("a key stays taken until its lease ends", exc_info=True)
 

@@ -16,10 +16,10 @@ from dfkd_core.inspection.resolve import resolve
 from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
-from jobs.lifecycle.idempotency import Receipt
+from jobs.lifecycle.idempotency import ResponseRecorder
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWarning, Standing, TeacherRef
-from service.dependencies import Desk
+from service.dependencies import AppContext
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
 from service.intake.uploads import ReceivedTeacher, Submission
 
@@ -27,84 +27,84 @@ log = logging.getLogger(__name__)
 
 
 def accept_submission(
-    desk: Desk,
+    context: AppContext,
     submission: Submission,
     *,
     traceparent: str | None = None,
-    receipt: Receipt[Standing] | None = None,
+    receipt: ResponseRecorder[Standing] | None = None,
 ) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
     assert teacher is not None  # both parts came, or the submission was refused
     assert spec is not None
     with submission.discarded_on_error():
-        known = _known(desk, teacher.upload.sha256)
-        inspection = inspect(teacher.upload.path, spec.teacher, desk.settings, known=known)
-        resolved, warnings = _resolved(desk, spec, inspection)
-        with _keeping(desk, teacher):
+        known = _known(context, teacher.upload.sha256)
+        inspection = inspect(teacher.upload.path, spec.teacher, context.settings, known=known)
+        resolved, warnings = _resolved(context, spec, inspection)
+        with _keeping(context, teacher):
             ref = _ref(teacher, facts(inspection, spec.teacher))
-            return _create(desk, resolved, ref, warnings, traceparent=traceparent, receipt=receipt)
+            return _create(context, resolved, ref, warnings, traceparent=traceparent, receipt=receipt)
 
 
 def accept_request(
-    desk: Desk,
+    context: AppContext,
     spec: JobSpec,
     teacher_id: str,
     *,
     traceparent: str | None = None,
     origin: Origin | None = None,
-    receipt: Receipt[Standing] | None = None,
+    receipt: ResponseRecorder[Standing] | None = None,
 ) -> Job:
     """A job for a teacher that is here already."""
-    teacher = desk.store.get_teacher(teacher_id)
-    if not desk.artifacts.exists(teacher.id):
+    teacher = context.store.get_teacher(teacher_id)
+    if not context.artifacts.exists(teacher.id):
         raise ArtifactLost(teacher.id)
     inspection = recalled(teacher, spec.teacher)
     if inspection is None:
-        with desk.artifacts.borrowed(teacher.id) as path:
-            inspection = inspect(path, spec.teacher, desk.settings)
-    resolved, warnings = _resolved(desk, spec, inspection)
-    return _create(desk, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
+        with context.artifacts.borrowed(teacher.id) as path:
+            inspection = inspect(path, spec.teacher, context.settings)
+    resolved, warnings = _resolved(context, spec, inspection)
+    return _create(context, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
 
 
 def accept_teacher(
-    desk: Desk, teacher: ReceivedTeacher, *, receipt: Receipt[tuple[TeacherRef, bool]] | None = None
+    context: AppContext, teacher: ReceivedTeacher, *, receipt: ResponseRecorder[tuple[TeacherRef, bool]] | None = None
 ) -> tuple[TeacherRef, bool]:
     """Keep a teacher for later jobs → what is kept, and whether it is new."""
     told = TeacherSpec()
     with teacher.upload.discarding():
-        known = _known(desk, teacher.upload.sha256)
-        inspection = inspect(teacher.upload.path, told, desk.settings, known=known)
-        check_cost(inspection, cost_limits(desk.settings))
-        with _keeping(desk, teacher):
-            return desk.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
+        known = _known(context, teacher.upload.sha256)
+        inspection = inspect(teacher.upload.path, told, context.settings, known=known)
+        check_cost(inspection, cost_limits(context.settings))
+        with _keeping(context, teacher):
+            return context.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
 
 
-def _resolved(desk: Desk, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[dict[str, Any]]]:
+def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[dict[str, Any]]]:
     """What the spec becomes for this teacher, and warnings; refused where this place cannot bear the two."""
-    limits = cost_limits(desk.settings)
+    limits = cost_limits(context.settings)
     check_cost(inspection, limits)
     resolved, _, warnings = resolve(spec, inspection)
     check_cost(inspection, limits, spec=resolved)
     return resolved, warnings
 
 
-def _known(desk: Desk, teacher_id: str) -> TeacherRef | None:
+def _known(context: AppContext, teacher_id: str) -> TeacherRef | None:
     try:
-        return desk.store.get_teacher(teacher_id)
+        return context.store.get_teacher(teacher_id)
     except TeacherNotFound:
         return None
 
 
 @contextmanager
-def _keeping(desk: Desk, teacher: ReceivedTeacher) -> Iterator[None]:
+def _keeping(context: AppContext, teacher: ReceivedTeacher) -> Iterator[None]:
     """The file first, then its row; a file whose row could not be written is taken back."""
     try:
-        with desk.artifacts.keeping():
+        with context.artifacts.keeping():
             teacher.upload.commit()
             yield
     except LedgerError:
-        desk.artifacts.remove_unreferenced([teacher.upload.sha256], desk.ledger.referenced)
+        context.artifacts.remove_unreferenced([teacher.upload.sha256], context.ledger.referenced)
         raise
 
 
@@ -120,17 +120,17 @@ def _ref(teacher: ReceivedTeacher, found: Facts) -> TeacherRef:
 
 
 def _create(
-    desk: Desk,
+    context: AppContext,
     spec: JobSpec,
     teacher: TeacherRef | str,
     warnings: list[dict[str, Any]],
     *,
     traceparent: str | None,
     origin: Origin | None = None,
-    receipt: Receipt[Standing] | None,
+    receipt: ResponseRecorder[Standing] | None,
 ) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
-    job = desk.store.create(
+    job = context.store.create(
         str(uuid.uuid4()),
         spec,
         teacher,

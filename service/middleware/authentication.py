@@ -18,9 +18,9 @@ from jobs.identity import Scope as KeyScope
 from jobs.log_context import about
 from jobs.settings import Settings
 from service.intake.bodies import check_headers
-from service.key_cache import KeyRing
-from service.problems.errors import FrontDeskError, InsufficientScope, Unauthenticated
-from service.problems.handlers import answered
+from service.key_cache import KeyCache
+from service.problems.errors import ApiError, InsufficientScope, Unauthenticated
+from service.problems.handlers import error_response
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
@@ -38,7 +38,7 @@ def scope_for(method: str, path: str) -> KeyScope | None:
     return KeyScope.JOBS_READ if method in SAFE_METHODS else KeyScope.JOBS_WRITE
 
 
-class Gate:
+class AuthenticationMiddleware:
     """Lets requests in and notes their caller, or turns them away and closes the connection."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -57,8 +57,8 @@ class Gate:
         try:
             caller = await self._admitted(request)
             check_headers(request, self._settings)
-        except (FrontDeskError, LedgerError) as error:
-            await turn_away(error, request, receive, send)
+        except (ApiError, LedgerError) as error:
+            await reject(error, request, receive, send)
             return
         state["caller"] = caller
         with about(tenant=caller and caller.tenant, key_id=caller and caller.key_id):
@@ -69,7 +69,7 @@ class Gate:
         needed = scope_for(request.method, request.scope["path"])  # as the router sees it, unlike `request.url`
         if needed is None:
             return None
-        caller = await self._caller(request, request.app.state.desk.keyring)
+        caller = await self._caller(request, request.app.state.context.key_cache)
         if caller is None:
             raise Unauthenticated(
                 "There is no valid API key with this request.",
@@ -83,14 +83,14 @@ class Gate:
             )
         return caller
 
-    async def _caller(self, request: Request, keyring: KeyRing) -> Caller | None:
+    async def _caller(self, request: Request, key_cache: KeyCache) -> Caller | None:
         if self._settings.auth == "off":
             return EVERYBODY
-        if self._settings.auth == "auto" and not await keyring.in_use():
+        if self._settings.auth == "auto" and not await key_cache.in_use():
             return EVERYBODY if is_loopback(_own_address(request)) else None
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
-        return await keyring.caller(match[1] if match else b"")
+        return await key_cache.caller(match[1] if match else b"")
 
 
 def is_loopback(address: str) -> bool:
@@ -109,8 +109,8 @@ def _own_address(request: Request) -> str:
     return str(server[0]) if server else ""
 
 
-async def turn_away(error: Exception, request: Request, receive: Receive, send: Send) -> None:
+async def reject(error: Exception, request: Request, receive: Receive, send: Send) -> None:
     """Answer before the body is read, and close. `service.middleware.early_response` makes the answer arrive."""
-    response = answered(request, error)
+    response = error_response(request, error)
     response.headers["Connection"] = "close"
     await response(request.scope, receive, send)

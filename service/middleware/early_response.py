@@ -16,7 +16,7 @@ LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 
 
-class Unread:
+class EarlyResponseMiddleware:
     """Outermost."""
 
     def __init__(self, app: ASGIApp) -> None:

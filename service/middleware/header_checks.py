@@ -6,8 +6,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.problems.errors import BadRequest, FrontDeskError, HeadersTooLarge
-from service.problems.handlers import answered
+from service.problems.errors import ApiError, BadRequest, HeadersTooLarge
+from service.problems.handlers import error_response
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 64 * 1024  # names and values together
@@ -15,8 +15,8 @@ _VERSIONS = {"1.0", "1.1", "2", "3"}
 _HOST = re.compile(r"[A-Za-z0-9._~%-]+(:\d{0,5})?|\[[0-9A-Fa-f:.%]+\](:\d{0,5})?")
 
 
-class RequestLines:
-    """Within `RequestIds`, whose id the refusal bears."""
+class HeaderChecksMiddleware:
+    """Within `RequestIdMiddleware`, whose id the refusal bears."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -26,10 +26,10 @@ class RequestLines:
         if error is None:
             await self.app(scope, receive, send)
             return
-        await answered(Request(scope), error)(scope, receive, send)
+        await error_response(Request(scope), error)(scope, receive, send)
 
 
-def refusal(scope: Scope) -> FrontDeskError | None:
+def refusal(scope: Scope) -> ApiError | None:
     """Why the headers cannot be taken."""
     lines = scope["headers"]
     if len(lines) > MAX_HEADERS or sum(len(name) + len(value) for name, value in lines) > MAX_HEADER_BYTES:

@@ -41,7 +41,7 @@ _LAG_SECONDS = 0.5
 _QUEUE = ["spec_version", "device_class"]
 
 
-class Measured:
+class MetricsMiddleware:
     """ASGI middleware: every request is counted once, whatever became of it."""
 
     def __init__(self, app: ASGIApp) -> None:

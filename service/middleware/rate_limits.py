@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jobs.identity import Caller
 from jobs.metrics import RATE_LIMIT_FAILURES, RATE_LIMITED
 from jobs.settings import Settings
-from service.middleware.authentication import turn_away
+from service.middleware.authentication import reject
 from service.problems.errors import RateLimited
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Policy:
         return f'"{self.name}";q={self.limit.amount};w={self.limit.get_expiry()}'
 
 
-class RateLimits:
+class RateLimitMiddleware:
     """ASGI middleware, inside the gate, which knows who asks."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
@@ -87,7 +87,7 @@ class RateLimits:
             await self.app(scope, receive, send_with_limits)
             return
         RATE_LIMITED.labels(policy.name).inc()
-        await turn_away(_refusal(policy, left_seconds), Request(scope), receive, send_with_limits)
+        await reject(_refusal(policy, left_seconds), Request(scope), receive, send_with_limits)
 
 
 class Counters:

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 HEADER = "x-request-id"
 
 
-class RequestIds:
+class RequestIdMiddleware:
     """Outermost of our own layers."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,6 +1,6 @@
 """What can go wrong at the front desk. The codes and statuses are in `service.problems.table`, in one table.
 
-FrontDeskError
+ApiError
 ├── Unauthenticated        no key, or none that is valid
 ├── InsufficientScope      the key does not allow this
 ├── BadRequest             headers that contradict each other, or name no host
@@ -40,7 +40,7 @@ class FieldError(NamedTuple):
         return {"pointer": self.pointer, "detail": self.detail}
 
 
-class FrontDeskError(Exception):
+class ApiError(Exception):
     """A request that cannot be served: `detail` says why, `hint` what to do, `members` go into the problem."""
 
     def __init__(
@@ -60,81 +60,81 @@ class FrontDeskError(Exception):
         self.members = members
 
 
-class Unauthenticated(FrontDeskError):
+class Unauthenticated(ApiError):
     """No key, or none that is valid."""
 
 
-class InsufficientScope(FrontDeskError):
+class InsufficientScope(ApiError):
     """The key does not allow this."""
 
 
-class BadRequest(FrontDeskError):
+class BadRequest(ApiError):
     """Headers that contradict each other, or name no host."""
 
 
-class HeadersTooLarge(FrontDeskError):
+class HeadersTooLarge(ApiError):
     """More headers than are read."""
 
 
-class MalformedJson(FrontDeskError):
+class MalformedJson(ApiError):
     """Not JSON as RFC 8259 means it."""
 
 
-class MalformedMultipart(FrontDeskError):
+class MalformedMultipart(ApiError):
     """Not multipart/form-data as RFC 7578 means it."""
 
 
-class UnexpectedPart(FrontDeskError):
+class UnexpectedPart(ApiError):
     """A part that nobody asked for, or one that came twice."""
 
 
-class MissingPart(FrontDeskError):
+class MissingPart(ApiError):
     """`teacher` or `spec` did not come."""
 
 
-class ValidationFailed(FrontDeskError):
+class ValidationFailed(ApiError):
     """Well-formed, but not what the schema says."""
 
 
-class PayloadTooLarge(FrontDeskError):
+class PayloadTooLarge(ApiError):
     """More bytes than the settings allow."""
 
 
-class UnsupportedMediaType(FrontDeskError):
+class UnsupportedMediaType(ApiError):
     """A body, or an encoding of it, that this route does not read."""
 
 
-class RequestTimeout(FrontDeskError):
+class RequestTimeout(ApiError):
     """The body stopped coming."""
 
 
-class DigestMismatch(FrontDeskError):
+class DigestMismatch(ApiError):
     """The bytes do not have the digest that the client declared."""
 
 
-class IdempotencyKeyReused(FrontDeskError):
+class IdempotencyKeyReused(ApiError):
     """The key belongs to another request."""
 
 
-class RateLimited(FrontDeskError):
+class RateLimited(ApiError):
     """Too many requests in a while."""
 
 
-class NotFound(FrontDeskError):
+class NotFound(ApiError):
     """No such route."""
 
 
-class MethodNotAllowed(FrontDeskError):
+class MethodNotAllowed(ApiError):
     """The route exists, the method does not."""
 
 
-class ArtifactNotReady(FrontDeskError):
+class ArtifactNotReady(ApiError):
     """The job has not finished yet."""
 
 
-class ArtifactExpired(FrontDeskError):
+class ArtifactExpired(ApiError):
     """The job has finished too long ago."""
 
 
-class RangeNotSatisfiable(FrontDeskError):
+class RangeNotSatisfiable(ApiError):
     """A range outside the file."""

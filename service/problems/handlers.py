@@ -15,7 +15,7 @@ from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quota_limits import Quota
 from service.intake.strict_json import MAX_ERRORS
-from service.problems.errors import FieldError, FrontDeskError, MethodNotAllowed, NotFound, ValidationFailed
+from service.problems.errors import ApiError, FieldError, MethodNotAllowed, NotFound, ValidationFailed
 from service.problems.table import BY_CODE, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,19 +40,19 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
 
 def install(app: FastAPI) -> None:
     """Everything that a route or the framework raises goes through the table."""
-    app.add_exception_handler(FrontDeskError, answered)
-    app.add_exception_handler(LedgerError, answered)
-    app.add_exception_handler(DfkdError, answered)
+    app.add_exception_handler(ApiError, error_response)
+    app.add_exception_handler(LedgerError, error_response)
+    app.add_exception_handler(DfkdError, error_response)
     app.add_exception_handler(RequestValidationError, _handle_validation)
     app.add_exception_handler(HTTPException, _handle_http)
 
 
 def request_id_of(request: Request) -> str:
-    """The id that `RequestIds` gave to this request."""
+    """The id that `RequestIdMiddleware` gave to this request."""
     return str(request.state.request_id)
 
 
-def answered(request: Request, error: Exception) -> Response:
+def error_response(request: Request, error: Exception) -> Response:
     """The reply to this request, which ended in `error`."""
     request.state.problem = row_for(error).code  # for `service.middleware.metrics`
     return problem_response(error, request_id=request_id_of(request))
@@ -64,7 +64,7 @@ def _handle_validation(request: Request, error: Exception) -> Response:
     errors = [
         FieldError("", str(entry["msg"]), parameter=_parameter(entry["loc"])) for entry in error.errors()[:MAX_ERRORS]
     ]
-    return answered(request, ValidationFailed("A parameter is not valid.", errors=errors))
+    return error_response(request, ValidationFailed("A parameter is not valid.", errors=errors))
 
 
 def _parameter(location: tuple[str | int, ...]) -> str:
@@ -77,10 +77,10 @@ def _handle_http(request: Request, error: Exception) -> Response:
     """What routing raises: 404, 405 and whatever Starlette refuses by itself."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return answered(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
+        return error_response(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
     if error.status_code == 405:
         allow = ", ".join(allowed_methods(request))
-        return answered(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
+        return error_response(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
     row = BY_CODE["bad-request"] if error.status_code < 500 else BY_CODE["internal"]
     return _response(row, error.status_code, request_id=request_id_of(request), members={"detail": row.meaning})
 
@@ -96,7 +96,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 def _members(error: Exception) -> dict[str, Any]:
     """What this occurrence adds to its row. Nothing here comes from an exception that is not ours."""
-    if isinstance(error, FrontDeskError):
+    if isinstance(error, ApiError):
         errors = {"errors": [entry.as_json() for entry in error.errors]} if error.errors else {}
         return {"detail": error.detail, "hint": error.hint, **errors, **error.members}
     if isinstance(error, DfkdError):
@@ -120,7 +120,7 @@ def _ledger_members(error: Exception) -> dict[str, Any] | None:
 
 
 def _headers(error: Exception, row: Row) -> dict[str, str]:
-    headers = dict(error.headers) if isinstance(error, FrontDeskError) else {}
+    headers = dict(error.headers) if isinstance(error, ApiError) else {}
     if isinstance(error, RequestInProgress):
         headers["Retry-After"] = str(min(IN_PROGRESS_SECONDS, math.ceil(error.retry_after_seconds)))
     if isinstance(error, QuotaExceeded) and error.retry_after_seconds is not None:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 from dfkd_core.errors import DfkdError
 from jobs import errors as ledger
-from service.problems import errors as desk
+from service.problems import errors as api
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,38 +36,38 @@ TABLE: tuple[Row, ...] = (
         _S.BAD_REQUEST,
         "Malformed JSON",
         "Not JSON: syntax, encoding, byte-order mark or nesting.",
-        (desk.MalformedJson,),
+        (api.MalformedJson,),
     ),
     Row(
         "malformed-multipart",
         _S.BAD_REQUEST,
         "Malformed multipart body",
         "Not multipart/form-data: boundary, part headers, missing end or text around the parts.",
-        (desk.MalformedMultipart,),
+        (api.MalformedMultipart,),
     ),
     Row(
         "unexpected-part",
         _S.BAD_REQUEST,
         "Unexpected part",
         "A part that is neither `teacher` nor `spec`, or one that came twice.",
-        (desk.UnexpectedPart,),
+        (api.UnexpectedPart,),
     ),
-    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood.", (desk.BadRequest,)),
+    Row("bad-request", _S.BAD_REQUEST, "Bad request", "The request cannot be understood.", (api.BadRequest,)),
     Row(
         "unauthenticated",
         _S.UNAUTHORIZED,
         "Not authenticated",
         "This needs `Authorization: Bearer KEY` with a key that is neither wrong nor expired nor revoked.",
-        (desk.Unauthenticated,),
+        (api.Unauthenticated,),
     ),
     Row(
         "insufficient-scope",
         _S.FORBIDDEN,
         "Not allowed with this key",
         "The key is valid and lacks the scope that `WWW-Authenticate` names.",
-        (desk.InsufficientScope,),
+        (api.InsufficientScope,),
     ),
-    Row("not-found", _S.NOT_FOUND, "No such resource", "Nothing lives at this path.", (desk.NotFound,)),
+    Row("not-found", _S.NOT_FOUND, "No such resource", "Nothing lives at this path.", (api.NotFound,)),
     Row("job-not-found", _S.NOT_FOUND, "No such job", "No job has this id, or it was deleted.", (ledger.JobNotFound,)),
     Row(
         "teacher-not-found",
@@ -88,14 +88,14 @@ TABLE: tuple[Row, ...] = (
         _S.METHOD_NOT_ALLOWED,
         "Method not allowed",
         "`Allow` names the methods that this path knows.",
-        (desk.MethodNotAllowed,),
+        (api.MethodNotAllowed,),
     ),
     Row(
         "request-timeout",
         _S.REQUEST_TIMEOUT,
         "Request timed out",
         "The body stopped coming, or came too slowly.",
-        (desk.RequestTimeout,),
+        (api.RequestTimeout,),
     ),
     Row(
         "invalid-transition",
@@ -116,7 +116,7 @@ TABLE: tuple[Row, ...] = (
         _S.CONFLICT,
         "Artifact not ready",
         "The job has not finished; ask again after `Retry-After` seconds.",
-        (desk.ArtifactNotReady,),
+        (api.ArtifactNotReady,),
     ),
     Row(
         "request-in-progress",
@@ -130,7 +130,7 @@ TABLE: tuple[Row, ...] = (
         _S.GONE,
         "Artifact expired",
         "The job finished longer ago than its files are kept.",
-        (desk.ArtifactExpired,),
+        (api.ArtifactExpired,),
     ),
     Row(
         "artifact-lost",
@@ -151,7 +151,7 @@ TABLE: tuple[Row, ...] = (
         _S.REQUEST_ENTITY_TOO_LARGE,
         "Payload too large",
         "`max_bytes` is the limit.",
-        (desk.PayloadTooLarge, ledger.UploadTooLarge),
+        (api.PayloadTooLarge, ledger.UploadTooLarge),
     ),
     Row(
         "format-unsupported",
@@ -164,42 +164,42 @@ TABLE: tuple[Row, ...] = (
         _S.UNSUPPORTED_MEDIA_TYPE,
         "Media type not supported",
         "This route does not read such a body or such an encoding.",
-        (desk.UnsupportedMediaType,),
+        (api.UnsupportedMediaType,),
     ),
     Row(
         "range-not-satisfiable",
         _S.REQUESTED_RANGE_NOT_SATISFIABLE,
         "Range not satisfiable",
         "`Content-Range` tells the size of the file.",
-        (desk.RangeNotSatisfiable,),
+        (api.RangeNotSatisfiable,),
     ),
     Row(
         "validation-error",
         _S.UNPROCESSABLE_ENTITY,
         "Not valid",
         "`errors` lists up to 20 fields: a JSON `pointer` into the document, or a `parameter` of the query or headers.",
-        (desk.ValidationFailed, ledger.BadCursor),
+        (api.ValidationFailed, ledger.BadCursor),
     ),
     Row(
         "idempotency-key-reused",
         _S.UNPROCESSABLE_ENTITY,
         "Idempotency key reused",
         "Another request, with another body or to another path, was answered under this `Idempotency-Key`.",
-        (desk.IdempotencyKeyReused,),
+        (api.IdempotencyKeyReused,),
     ),
     Row(
         "missing-part",
         _S.UNPROCESSABLE_ENTITY,
         "Part missing",
         "The multipart body needs both `teacher` and `spec`.",
-        (desk.MissingPart,),
+        (api.MissingPart,),
     ),
     Row(
         "digest-mismatch",
         _S.UNPROCESSABLE_ENTITY,
         "Digest mismatch",
         "The bytes that arrived are not those that the client declared.",
-        (desk.DigestMismatch,),
+        (api.DigestMismatch,),
     ),
     Row(
         "teacher-invalid",
@@ -249,21 +249,21 @@ TABLE: tuple[Row, ...] = (
         _S.TOO_MANY_REQUESTS,
         "Too many requests",
         "More than `limit` requests came in a while; ask again after `Retry-After` seconds.",
-        (desk.RateLimited,),
+        (api.RateLimited,),
     ),
     Row(
         "headers-too-large",
         _S.REQUEST_HEADER_FIELDS_TOO_LARGE,
         "Headers too large",
         "The request has more headers than are read.",
-        (desk.HeadersTooLarge,),
+        (api.HeadersTooLarge,),
     ),
     Row(
         "internal",
         _S.INTERNAL_SERVER_ERROR,
         "Internal error",
         "A fault of ours; `request_id` finds it in the log. In `job.error`: the runner failed unexpectedly.",
-        (ledger.LedgerError, desk.FrontDeskError),
+        (ledger.LedgerError, api.ApiError),
     ),
     Row(
         "artifact-corrupt",

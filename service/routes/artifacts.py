@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from dfkd.wire.artifact import ArtifactList
 from jobs.errors import ArtifactLost, ArtifactNotFound
 from jobs.models import ArtifactRef, Job, JobState
-from service.dependencies import Desk, JobId, OurDesk
+from service.dependencies import AppContext, Context, JobId
 from service.problems.errors import ArtifactExpired, ArtifactNotReady
 from service.representation import examples
 from service.representation.http_conditional import byte_range, etag_matches
@@ -34,9 +34,9 @@ CHUNK_BYTES = 256 * 1024
     response_model=ArtifactList,
     responses=problems("job-not-found", "unavailable"),
 )
-def list_artifacts(desk: OurDesk, job_id: JobId) -> Response:
+def list_artifacts(context: Context, job_id: JobId) -> Response:
     """Empty until the job has succeeded."""
-    job = desk.store.get(job_id)
+    job = context.store.get(job_id)
     return json_response(ArtifactList(artifacts=[artifact_view(job.id, artifact) for artifact in job.artifacts]))
 
 
@@ -66,9 +66,9 @@ _REFUSALS = problems(
     response_class=Response,
     responses={**examples.HEAD, **_REFUSALS},
 )
-def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str) -> Response:
+def download_artifact(request: Request, context: Context, job_id: JobId, name: str) -> Response:
     """The digest of the stored bytes is checked before the first of them leaves. Single byte ranges are served."""
-    artifact = _artifact(desk.store.get(job_id), name)
+    artifact = _artifact(context.store.get(job_id), name)
     etag = f'"{artifact.sha256}"'
     headers = _headers(artifact, etag)
     if etag_matches(request.headers.get("if-none-match"), etag):
@@ -80,10 +80,10 @@ def download_artifact(request: Request, desk: OurDesk, job_id: JobId, name: str)
         headers["Content-Range"] = f"bytes {first}-{last}/{artifact.bytes}"
     status = 200 if wanted is None else 206
     if request.method == "HEAD":
-        if not desk.artifacts.exists(artifact.sha256):
+        if not context.artifacts.exists(artifact.sha256):
             raise ArtifactLost(artifact.sha256)
         return Response(status_code=status, headers=headers, media_type=artifact.media_type)
-    file = _handed_out(desk, job_id, artifact)
+    file = _handed_out(context, job_id, artifact)
     return FileSlice(file, first=first, last=last, status=status, headers=headers, media_type=artifact.media_type)
 
 
@@ -108,21 +108,21 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
     )
 
 
-def _handed_out(desk: Desk, job_id: str, artifact: ArtifactRef) -> BinaryIO:
+def _handed_out(context: AppContext, job_id: str, artifact: ArtifactRef) -> BinaryIO:
     """The verified bytes; that somebody has them is written down before the first of them leaves."""
-    file = _opened(desk, artifact.sha256)
+    file = _opened(context, artifact.sha256)
     try:
-        desk.store.note_download(job_id, artifact.name)
+        context.store.note_download(job_id, artifact.name)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _opened(desk: Desk, sha256: str) -> BinaryIO:
+def _opened(context: AppContext, sha256: str) -> BinaryIO:
     """The verified bytes of a row; without them it is the row that was there first."""
     try:
-        return desk.artifacts.open(sha256)
+        return context.artifacts.open(sha256)
     except ArtifactNotFound as error:
         log.critical("artifact lost", extra={"sha256": sha256})
         raise ArtifactLost(sha256) from error

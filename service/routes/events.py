@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.responses import StreamingResponse
 
 from dfkd.wire.event import EventPage
-from service.dependencies import Desk, JobId, OurDesk
+from service.dependencies import AppContext, Context, JobId
 from service.problems.errors import FieldError, ValidationFailed
 from service.representation import examples
 from service.representation.openapi import problems
@@ -38,23 +38,23 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Events on a page; a str
     openapi_extra={"parameters": examples.LAST_EVENT_ID},
     responses={200: examples.EVENTS, **problems("job-not-found", "validation-error", "unavailable")},
 )
-def list_events(request: Request, desk: OurDesk, job_id: JobId, after: After = 0, limit: Limit = PAGE) -> Response:
+def list_events(request: Request, context: Context, job_id: JobId, after: After = 0, limit: Limit = PAGE) -> Response:
     """JSON pages by `after`; with `Accept: text/event-stream` a stream that resumes by `Last-Event-ID` and ends after
     the last event of a finished job. A stream is cut after five minutes: reconnect, nothing is lost.
     """
     after = _last_event_id(request, after)
     if EVENT_STREAM in request.headers.get("accept", ""):
-        desk.store.get(job_id)  # refused now, or never
-        stream = _stream(desk, job_id, after)
+        context.store.get(job_id)  # refused now, or never
+        stream = _stream(context, job_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
-    return json_response(read_page(desk, job_id, after=after, limit=limit))
+    return json_response(read_page(context, job_id, after=after, limit=limit))
 
 
-def read_page(desk: Desk, job_id: str, *, after: int, limit: int) -> EventPage:
+def read_page(context: AppContext, job_id: str, *, after: int, limit: int) -> EventPage:
     """Events after `after`. The state is read first: once it is terminal, all events are there."""
-    terminal = desk.store.get(job_id).state.terminal
-    events = [event_view(event) for event in desk.store.events(job_id, after=after, limit=limit)]
+    terminal = context.store.get(job_id).state.terminal
+    events = [event_view(event) for event in context.store.events(job_id, after=after, limit=limit)]
     return EventPage(events=events, last_seq=events[-1].seq if events else after, terminal=terminal)
 
 
@@ -68,18 +68,18 @@ def _last_event_id(request: Request, after: int) -> int:
     return int(text)
 
 
-async def _may_go_on(desk: Desk) -> bool:
+async def _may_go_on(context: AppContext) -> bool:
     """A key that is revoked ends its streams, too."""
-    assert desk.caller is not None
-    return await desk.keyring.still_valid(desk.caller)
+    assert context.caller is not None
+    return await context.key_cache.still_valid(context.caller)
 
 
-async def _stream(desk: Desk, job_id: str, after: int) -> AsyncIterator[str]:
+async def _stream(context: AppContext, job_id: str, after: int) -> AsyncIterator[str]:
     """Server-sent events. Between two looks at the ledger nothing is held: no thread, no connection."""
     yield f"retry: {RECONNECT_MS}\n\n"
     started = spoke = time.monotonic()
-    while time.monotonic() - started < STREAM_SECONDS and not desk.stopping.is_set() and await _may_go_on(desk):
-        page = await to_thread.run_sync(partial(read_page, desk, job_id, after=after, limit=PAGE))
+    while time.monotonic() - started < STREAM_SECONDS and not context.stopping.is_set() and await _may_go_on(context):
+        page = await to_thread.run_sync(partial(read_page, context, job_id, after=after, limit=PAGE))
         for event in page.events:
             yield f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
         after = page.last_seq

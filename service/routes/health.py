@@ -13,7 +13,7 @@ from dfkd_core.sandbox.launch import SandboxKind
 from jobs.broker import broker_answers
 from jobs.devices import DeviceClass
 from jobs.errors import LedgerError, StorageFull
-from service.dependencies import Desk, OurDesk
+from service.dependencies import AppContext, Context
 from service.representation.responses import json_response
 
 log = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ def healthz() -> Response:
     response_model=Readiness,
     responses={503: {"model": Readiness, "description": "No job could be accepted and kept: see `missing`."}},
 )
-def readyz(desk: OurDesk) -> Response:
+def readyz(context: Context) -> Response:
     """503 only when the database, the storage or the sandbox does not work. A missing broker or worker delays jobs, and
     is named in `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued
     job asks for.
     """
-    found = {"database": _database(desk), "storage": _storage(desk), "broker": _broker(desk)}
-    found |= {"sandbox": _sandbox(desk), "worker": _worker(desk), "devices": _devices(desk)}
+    found = {"database": _database(context), "storage": _storage(context), "broker": _broker(context)}
+    found |= {"sandbox": _sandbox(context), "worker": _worker(context), "devices": _devices(context)}
     missing = [name for name, state in found.items() if state.partition(":")[0] not in GOOD]
     status = "ok" if not missing else "degraded"
     if any(name in missing for name in NEVER_READY):
@@ -54,23 +54,23 @@ def readyz(desk: OurDesk) -> Response:
     )
 
 
-def _database(desk: Desk) -> str:
+def _database(context: AppContext) -> str:
     try:
-        desk.ledger.ping()
+        context.ledger.ping()
     except LedgerError:
         log.warning("the database does not answer", exc_info=True)
         return "does not answer"
     return "ok"
 
 
-def _storage(desk: Desk) -> str:
+def _storage(context: AppContext) -> str:
     """Files can be written here and kept for good, and there is room for more."""
-    probe = Path(desk.settings.data_dir) / f".ready-{os.getpid()}"
+    probe = Path(context.settings.data_dir) / f".ready-{os.getpid()}"
     try:
         probe.write_bytes(b"ready")
         probe.unlink()
         room = os.statvfs(probe.parent)
-        desk.artifacts.check()
+        context.artifacts.check()
     except StorageFull:
         return "full"
     except (OSError, LedgerError):
@@ -79,33 +79,33 @@ def _storage(desk: Desk) -> str:
     return "ok" if room.f_bavail * room.f_frsize >= SPARE_BYTES else "full"
 
 
-def _sandbox(desk: Desk) -> str:
+def _sandbox(context: AppContext) -> str:
     """What holds the inspections of this process."""
     try:
-        sandbox = find_sandbox(desk.settings.sandbox)
+        sandbox = find_sandbox(context.settings.sandbox)
     except SandboxUnavailable:
         return "none works; no teacher is taken"
     return "off: teachers are read without one" if sandbox.kind is SandboxKind.OFF else f"ok: {sandbox.label}"
 
 
-def _broker(desk: Desk) -> str:
-    if desk.settings.broker_url is None:
+def _broker(context: AppContext) -> str:
+    if context.settings.broker_url is None:
         return "not configured"
-    return "ok" if broker_answers(desk.celery) else "does not answer; jobs start by polling"
+    return "ok" if broker_answers(context.celery) else "does not answer; jobs start by polling"
 
 
-def _worker(desk: Desk) -> str:
+def _worker(context: AppContext) -> str:
     try:
-        workers = desk.ledger.live_workers(desk.settings.lease_seconds)
+        workers = context.ledger.live_workers(context.settings.lease_seconds)
     except LedgerError:
         return "unknown"
     return "ok" if workers else "none; jobs wait"
 
 
-def _devices(desk: Desk) -> str:
+def _devices(context: AppContext) -> str:
     """For every device class that a queued job asks for there is a worker."""
     try:
-        unserved = desk.ledger.unserved(desk.settings.lease_seconds)
+        unserved = context.ledger.unserved(context.settings.lease_seconds)
     except LedgerError:
         return "unknown"
     wanted = ", ".join(device_class for device_class in unserved if device_class is not DeviceClass.ANY)

@@ -15,9 +15,9 @@ from jobs.broker import ring
 from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
 from service.admission import admit
-from service.dependencies import Desk, JobId, OurDesk
+from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
-from service.intake.idempotency import Exchange, OurExchange
+from service.intake.idempotency import Idempotency, IdempotentRequest
 from service.intake.spec_parsing import read_request
 from service.intake.submit import accept_request, accept_submission
 from service.intake.trace_context import traceparent_of
@@ -52,37 +52,39 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
         ),
     },
 )  # fmt: skip
-async def create_job(request: Request, desk: OurDesk, exchange: OurExchange, background: BackgroundTasks) -> Response:
+async def create_job(
+    request: Request, context: Context, idempotency: Idempotency, background: BackgroundTasks
+) -> Response:
     """Send `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON), in any order; or
     `application/json`, a spec whose `teacher.id` names a teacher that `POST /teachers` took before.
 
     The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
     leaves nothing behind. Every default is filled in, kept and echoed.
     """
-    await admit(request, desk, exchange)
-    job = await _accept(request, desk, exchange)
+    await admit(request, context, idempotency)
+    job = await _accept(request, context, idempotency)
     if job is not None:
-        background.add_task(ring, desk.celery, job.id, job.device_class)
-    return exchange.reply
+        background.add_task(ring, context.celery, job.id, job.device_class)
+    return idempotency.response
 
 
-async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | None:
+async def _accept(request: Request, context: AppContext, idempotency: IdempotentRequest) -> Job | None:
     """The new job; None where this was asked before."""
     if bodies.media_type_of(request) == "application/json":
-        text = await bodies.read_json(request, desk.settings)
-        spec, teacher_id = read_request(text, max_bytes=desk.settings.max_spec_bytes)
-        if exchange.asks(spec=spec.model_dump(mode="json"), teacher=teacher_id):
+        text = await bodies.read_json(request, context.settings)
+        spec, teacher_id = read_request(text, max_bytes=context.settings.max_spec_bytes)
+        if idempotency.replay(spec=spec.model_dump(mode="json"), teacher=teacher_id):
             return None
-        accept = partial(accept_request, desk, spec, teacher_id)
+        accept = partial(accept_request, context, spec, teacher_id)
     else:
-        submission = await receive_submission(request, desk.settings, desk.artifacts)
+        submission = await receive_submission(request, context.settings, context.artifacts)
         with submission.discarded_on_error():
-            if exchange.asks(**submission.asked()):
+            if idempotency.replay(**submission.asked()):
                 submission.discard()
                 return None
-        accept = partial(accept_submission, desk, submission)
-    told = partial(accept, traceparent=traceparent_of(request), receipt=exchange.receipt(job_accepted))
-    return await to_thread.run_sync(told, limiter=desk.inspections)
+        accept = partial(accept_submission, context, submission)
+    told = partial(accept, traceparent=traceparent_of(request), receipt=idempotency.receipt(job_accepted))
+    return await to_thread.run_sync(told, limiter=context.inspections)
 
 
 @router.get(
@@ -92,9 +94,9 @@ async def _accept(request: Request, desk: Desk, exchange: Exchange) -> Job | Non
     response_model=JobList,
     responses=problems("validation-error", "unavailable"),
 )
-def list_jobs(request: Request, desk: OurDesk, query: Annotated[ListQuery, Query()]) -> Response:
+def list_jobs(request: Request, context: Context, query: Annotated[ListQuery, Query()]) -> Response:
     """Pages do not shift when jobs arrive. `Link: rel=next` leads on; `queue_position` is only told for single jobs."""
-    page = desk.store.list(
+    page = context.store.list(
         query.limit, cursor=query.cursor, states=_states(query.state) or None, labels=_labels(query.label)
     )
     headers = {}
@@ -131,11 +133,11 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
     response_model=JobView,
     responses={200: examples.JOB, 304: examples.NOT_MODIFIED, **problems("job-not-found", "unavailable")},
 )
-async def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
+async def get_job(request: Request, context: Context, job_id: JobId) -> Response:
     """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
-    job = desk.store.glance(job_id)
+    job = context.store.glance(job_id)
     if job is None or job.state is JobState.QUEUED:
-        response = job_response(*await desk.standing(job_id))
+        response = job_response(*await context.standing(job_id))
     else:
         response = job_response(job)
     if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):
@@ -159,14 +161,14 @@ async def get_job(request: Request, desk: OurDesk, job_id: JobId) -> Response:
         **problems("job-not-found", "invalid-transition", *KEY_REFUSALS, "unavailable"),
     },
 )
-def cancel_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
+def cancel_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Response:
     """A queued job is cancelled at once, a running one as soon as its worker has stopped it (`cancelling`)."""
-    if exchange.asks():
-        return exchange.reply
-    before = desk.store.get(job_id)
+    if idempotency.replay():
+        return idempotency.response
+    before = context.store.get(job_id)
     status = 200 if before.public_state in {"cancelled", "cancelling"} else 202
-    desk.store.request_cancel(job_id, receipt=exchange.receipt(partial(job_reply, status=status)))
-    return exchange.reply
+    context.store.request_cancel(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    return idempotency.response
 
 
 @router.delete(
@@ -176,11 +178,11 @@ def cancel_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
     response_model=PurgeView,
     responses={200: examples.PURGED, **problems("job-not-found", "invalid-transition", "unavailable")},
 )
-def delete_job(desk: OurDesk, job_id: JobId) -> Response:
+def delete_job(context: Context, job_id: JobId) -> Response:
     """Removes the job, its history, its artifacts, its checkpoints and the answers that are kept for requests that
     were sent again; also its teacher, where that came along with it and no other job uses it.
 
     The receipt says what went, and what stays and why. It is told once.
     """
-    forgotten = desk.store.delete(job_id)
-    return json_response(purge_view(removed(forgotten, desk.artifacts, desk.ledger.referenced)))
+    forgotten = context.store.delete(job_id)
+    return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))

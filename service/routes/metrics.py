@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from starlette.responses import PlainTextResponse
 
-from service.dependencies import OurDesk
+from service.dependencies import Context
 from service.middleware import metrics
 
 router = APIRouter(tags=["service"])
@@ -18,10 +18,10 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
     response_class=PlainTextResponse,
     responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
 )
-def metrics_text(desk: OurDesk) -> Response:
+def metrics_text(context: Context) -> Response:
     """Figures of the ledger, the same from every process, and counters of this one; docs/operations.md explains each.
 
     Answers while the database does not, with `dfkd_ledger_up 0`.
     """
-    found = metrics.text(desk.ledger, worker_seconds=desk.settings.lease_seconds)
+    found = metrics.text(context.ledger, worker_seconds=context.settings.lease_seconds)
     return Response(found, media_type=MEDIA_TYPE, headers={"Cache-Control": "no-store"})

@@ -6,8 +6,8 @@ from fastapi import APIRouter, BackgroundTasks, Response
 
 from dfkd.wire.job import JobView
 from jobs.broker import ring
-from service.dependencies import JobId, OurDesk
-from service.intake.idempotency import OurExchange
+from service.dependencies import Context, JobId
+from service.intake.idempotency import Idempotency
 from service.representation.openapi import KEY_REFUSALS, problems
 from service.representation.responses import job_reply
 
@@ -24,16 +24,16 @@ _REFUSALS = problems("job-not-found", "invalid-transition", *KEY_REFUSALS, "unav
     response_model=JobView,
     responses={200: {"model": JobView, "description": "It was paused, or pausing, already."}, **_REFUSALS},
 )
-def pause_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
+def pause_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Response:
     """A queued job is paused at once, a running one as soon as it has written a checkpoint and stopped (`pausing`).
 
     The attempt that is stopped is not counted, and a paused job keeps its checkpoint for as long as it exists.
     """
-    if exchange.asks():
-        return exchange.reply
-    status = 200 if desk.store.get(job_id).public_state in {"paused", "pausing"} else 202
-    desk.store.request_pause(job_id, receipt=exchange.receipt(partial(job_reply, status=status)))
-    return exchange.reply
+    if idempotency.replay():
+        return idempotency.response
+    status = 200 if context.store.get(job_id).public_state in {"paused", "pausing"} else 202
+    context.store.request_pause(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    return idempotency.response
 
 
 @router.post(
@@ -44,11 +44,11 @@ def pause_job(desk: OurDesk, job_id: JobId, exchange: OurExchange) -> Response:
     response_model=JobView,
     responses={200: {"model": JobView, "description": "It was neither paused nor pausing."}, **_REFUSALS},
 )
-def resume_job(desk: OurDesk, job_id: JobId, exchange: OurExchange, background: BackgroundTasks) -> Response:
+def resume_job(context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks) -> Response:
     """A paused job is queued again, at its old place, and goes on from its checkpoint. A pending pause is off."""
-    if exchange.asks():
-        return exchange.reply
-    status = 202 if desk.store.get(job_id).public_state in {"paused", "pausing"} else 200
-    desk.store.request_resume(job_id, receipt=exchange.receipt(partial(job_reply, status=status)))
-    background.add_task(ring, desk.celery, job_id)
-    return exchange.reply
+    if idempotency.replay():
+        return idempotency.response
+    status = 202 if context.store.get(job_id).public_state in {"paused", "pausing"} else 200
+    context.store.request_resume(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    background.add_task(ring, context.celery, job_id)
+    return idempotency.response

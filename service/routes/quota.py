@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 
 from dfkd.wire.quota import QuotaView, UseView
-from service.dependencies import OurDesk
+from service.dependencies import Context
 from service.representation.openapi import problems
 from service.representation.responses import json_response
 
@@ -17,9 +17,9 @@ router = APIRouter(prefix="/quota", tags=["service"])
     response_model=QuotaView,
     responses=problems("unavailable"),
 )
-def get_quota(desk: OurDesk) -> Response:
+def get_quota(context: Context) -> Response:
     """Over a limit, POST answers 429 `quota-exceeded`; running jobs over theirs wait in the queue."""
-    assert desk.caller is not None
-    found = desk.store.standing()
+    assert context.caller is not None
+    found = context.store.standing()
     uses = {quota.value: UseView(limit=use.limit or None, used=use.used) for quota, use in found.items()}
-    return json_response(QuotaView(tenant=desk.caller.tenant, **uses))
+    return json_response(QuotaView(tenant=context.caller.tenant, **uses))

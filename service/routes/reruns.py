@@ -8,10 +8,10 @@ from jobs.broker import ring
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
 from jobs.models import Job
-from service.dependencies import Desk, JobId, OurDesk
+from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
 from service.intake.continuation import continued_spec, readable_spec
-from service.intake.idempotency import Exchange, OurExchange
+from service.intake.idempotency import Idempotency, IdempotentRequest
 from service.intake.submit import accept_request
 from service.intake.trace_context import traceparent_of
 from service.problems.errors import UnsupportedMediaType
@@ -34,22 +34,22 @@ _ALWAYS = ("job-not-found", "invalid-transition", "validation-error", *KEY_REFUS
     responses={202: examples.JOB_ACCEPTED, **problems(*_ALWAYS)},
 )
 def retry_job(
-    request: Request, desk: OurDesk, job_id: JobId, exchange: OurExchange, background: BackgroundTasks
+    request: Request, context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks
 ) -> Response:
     """A new job with the same teacher and the same spec, from the beginning; `retried_from` names the old one."""
-    if exchange.asks():
-        return exchange.reply
-    job = desk.store.get(job_id)
+    if idempotency.replay():
+        return idempotency.response
+    job = context.store.get(job_id)
     new = accept_request(
-        desk,
+        context,
         readable_spec(job),
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=False),
-        receipt=exchange.receipt(job_accepted),
+        receipt=idempotency.receipt(job_accepted),
     )
-    background.add_task(ring, desk.celery, new.id, new.device_class)
-    return exchange.reply
+    background.add_task(ring, context.celery, new.id, new.device_class)
+    return idempotency.response
 
 
 @router.post(
@@ -68,7 +68,7 @@ def retry_job(
     },
 )  # fmt: skip
 async def continue_job(
-    request: Request, desk: OurDesk, job_id: JobId, exchange: OurExchange, background: BackgroundTasks
+    request: Request, context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks
 ) -> Response:
     """A new job that goes on from the last checkpoint of a finished one under a larger budget; `continued_from` names
     the old one. The body is the part of the spec that changes: `distillation.budget`, `name`, `labels`, `device`.
@@ -78,25 +78,27 @@ async def continue_job(
     """
     if bodies.media_type_of(request) != "application/json":
         raise UnsupportedMediaType("This route reads application/json.")
-    text = await bodies.read_json(request, desk.settings)
-    new = await to_thread.run_sync(_continue, request, desk, job_id, text, exchange)
+    text = await bodies.read_json(request, context.settings)
+    new = await to_thread.run_sync(_continue, request, context, job_id, text, idempotency)
     if new is not None:
-        background.add_task(ring, desk.celery, new.id, new.device_class)
-    return exchange.reply
+        background.add_task(ring, context.celery, new.id, new.device_class)
+    return idempotency.response
 
 
-def _continue(request: Request, desk: Desk, job_id: str, text: bytes, exchange: Exchange) -> Job | None:
-    job = desk.store.get(job_id)
-    spec = continued_spec(job, text, max_bytes=desk.settings.max_spec_bytes)
-    if exchange.asks(spec=spec.model_dump(mode="json")):
+def _continue(
+    request: Request, context: AppContext, job_id: str, text: bytes, idempotency: IdempotentRequest
+) -> Job | None:
+    job = context.store.get(job_id)
+    spec = continued_spec(job, text, max_bytes=context.settings.max_spec_bytes)
+    if idempotency.replay(spec=spec.model_dump(mode="json")):
         return None
-    if not desk.artifacts.exists(desk.store.last_checkpoint(job_id)):
+    if not context.artifacts.exists(context.store.last_checkpoint(job_id)):
         raise CheckpointExpired
     return accept_request(
-        desk,
+        context,
         spec,
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
-        receipt=exchange.receipt(job_accepted),
+        receipt=idempotency.receipt(job_accepted),
     )

@@ -10,8 +10,8 @@ from dfkd.wire.teacher import TeacherView
 from jobs.lifecycle.deletion import removed
 from jobs.models import TeacherRef
 from service.admission import admit
-from service.dependencies import OurDesk, TeacherId
-from service.intake.idempotency import OurExchange
+from service.dependencies import Context, TeacherId
+from service.intake.idempotency import Idempotency
 from service.intake.submit import accept_teacher
 from service.intake.uploads import receive_octets
 from service.representation import examples
@@ -39,20 +39,20 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
         ),
     },
 )  # fmt: skip
-async def upload_teacher(request: Request, desk: OurDesk, exchange: OurExchange) -> Response:
+async def upload_teacher(request: Request, context: Context, idempotency: Idempotency) -> Response:
     """The raw file as `application/octet-stream`. Its id is its sha256, so uploading it again changes nothing.
 
     Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
     """
-    await admit(request, desk, exchange)
-    teacher = await receive_octets(request, desk.settings, desk.artifacts)
+    await admit(request, context, idempotency)
+    teacher = await receive_octets(request, context.settings, context.artifacts)
     with teacher.upload.discarding():
-        if exchange.asks(teacher=teacher.upload.sha256):
+        if idempotency.replay(teacher=teacher.upload.sha256):
             teacher.upload.discard()
-            return exchange.reply
-    accept = partial(accept_teacher, desk, teacher, receipt=exchange.receipt(_kept))
-    await to_thread.run_sync(accept, limiter=desk.inspections)
-    return exchange.reply
+            return idempotency.response
+    accept = partial(accept_teacher, context, teacher, receipt=idempotency.receipt(_kept))
+    await to_thread.run_sync(accept, limiter=context.inspections)
+    return idempotency.response
 
 
 def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
@@ -67,9 +67,9 @@ def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
     response_model=TeacherView,
     responses=problems("teacher-not-found", "unavailable"),
 )
-def get_teacher(desk: OurDesk, teacher_id: TeacherId) -> Response:
+def get_teacher(context: Context, teacher_id: TeacherId) -> Response:
     """What the structural inspection found when the file arrived."""
-    return json_response(teacher_view(desk.store.get_teacher(teacher_id)))
+    return json_response(teacher_view(context.store.get_teacher(teacher_id)))
 
 
 @router.delete(
@@ -79,9 +79,9 @@ def get_teacher(desk: OurDesk, teacher_id: TeacherId) -> Response:
     response_model=PurgeView,
     responses={200: examples.PURGED, **problems("teacher-not-found", "teacher-in-use", "unavailable")},
 )
-def delete_teacher(desk: OurDesk, teacher_id: TeacherId) -> Response:
+def delete_teacher(context: Context, teacher_id: TeacherId) -> Response:
     """Removes the file, what was found in it, and the checkpoints of the finished jobs that used it. Those jobs stay,
     with their students; they can neither be retried nor continued. What others have sent stays theirs.
     """
-    forgotten = desk.store.delete_teacher(teacher_id)
-    return json_response(purge_view(removed(forgotten, desk.artifacts, desk.ledger.referenced)))
+    forgotten = context.store.delete_teacher(teacher_id)
+    return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))

@@ -14,7 +14,7 @@ from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service import key_cache
-from service.key_cache import KeyRing
+from service.key_cache import KeyCache
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def test_a_thousand_requests_cost_one_look_at_the_ledger(ledger: Store) -> None:
     _, key = ledger.api_keys.create(Caller("acme", 5))
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         with looks(ledger) as asked:
             for _ in range(1000):
                 caller = await ring.caller(key.encode())
@@ -78,7 +78,7 @@ def test_made_up_keys_cost_no_more(ledger: Store, monkeypatch: pytest.MonkeyPatc
     ledger.api_keys.create(Caller())
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         with looks(ledger) as asked:
             for number in range(500):
                 assert await ring.caller(f"dfkd_{number:016x}_{number:064x}".encode()) is None
@@ -91,7 +91,7 @@ def test_many_at_once_share_one_look(ledger: Store) -> None:
     _, key = ledger.api_keys.create(Caller())
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         with looks(ledger) as asked:
             assert None not in await asyncio.gather(*(ring.caller(key.encode()) for _ in range(50)))
         assert len(asked) == 1
@@ -103,7 +103,7 @@ def test_a_key_that_was_made_just_now_is_looked_for(ledger: Store, monkeypatch: 
     monkeypatch.setattr(key_cache, "STRANGE_SECONDS", 0.0)
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         assert not await ring.in_use()
         made, key = ledger.api_keys.create(Caller())
         assert await ring.caller(key.encode()) is not None
@@ -120,7 +120,7 @@ def test_a_revoked_key_is_refused_as_soon_as_the_ledger_is_asked_again(
     made, key = ledger.api_keys.create(Caller())
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         caller = await ring.caller(key.encode())
         assert caller is not None
         ledger.api_keys.revoke(made.id)
@@ -137,7 +137,7 @@ def test_a_key_expires_without_another_look(ledger: Store) -> None:
     _, key = ledger.api_keys.create(Caller(), valid_seconds=0.5)
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         assert await ring.caller(key.encode()) is not None
         await asyncio.sleep(0.6)
         assert await ring.caller(key.encode()) is None
@@ -153,7 +153,7 @@ def test_without_the_ledger_what_was_known_counts_for_a_while(
     _, key = ledger.api_keys.create(Caller())
 
     async def act() -> None:
-        ring = KeyRing(ledger.api_keys)
+        ring = KeyCache(ledger.api_keys)
         assert await ring.caller(key.encode()) is not None
         monkeypatch.setattr(key_cache, "FRESH_SECONDS", 0.0)
         with away(ledger):
@@ -162,7 +162,7 @@ def test_without_the_ledger_what_was_known_counts_for_a_while(
             with pytest.raises(LedgerUnavailable):
                 await ring.caller(key.encode())
             with pytest.raises(LedgerUnavailable):
-                await KeyRing(ledger.api_keys).caller(key.encode())
+                await KeyCache(ledger.api_keys).caller(key.encode())
         monkeypatch.setattr(key_cache, "KEPT_SECONDS", 45.0)
         monkeypatch.setattr(key_cache, "PATIENCE_SECONDS", 30.0)
         assert await ring.caller(key.encode()) is not None

@@ -13,7 +13,7 @@ from jobs.errors import JobNotFound, LedgerUnavailable
 from jobs.identity import DEFAULT_TENANT
 from jobs.models import Standing
 from jobs.store import Store
-from service.read_batcher import Together
+from service.read_batcher import ReadBatcher
 from tests.builders import submit, submit_for
 from tests.patience import PATIENCE
 
@@ -43,8 +43,8 @@ def test_those_who_come_during_a_read_share_the_next(store: Store) -> None:
         store.request_cancel(job.id)
 
     async def ask() -> list[Standing]:
-        together = Together(store)
-        return await asyncio.gather(*(together.standing(None, jobs[number % 5].id) for number in range(100)))
+        read_batcher = ReadBatcher(store)
+        return await asyncio.gather(*(read_batcher.standing(None, jobs[number % 5].id) for number in range(100)))
 
     with reads(store) as asked:
         found = asyncio.run(ask())
@@ -56,9 +56,9 @@ def test_everyone_has_an_answer_of_their_own(store: Store) -> None:
     ours, theirs = submit_for(store, tenant="a"), submit_for(store, tenant="b")
 
     async def ask() -> list[Standing | BaseException]:
-        together = Together(store)
+        read_batcher = ReadBatcher(store)
         wanted = [("a", ours.id), ("a", theirs.id), ("b", theirs.id), ("b", "no such job"), (None, ours.id)]
-        return await asyncio.gather(*(together.standing(*each) for each in wanted), return_exceptions=True)
+        return await asyncio.gather(*(read_batcher.standing(*each) for each in wanted), return_exceptions=True)
 
     own, foreign, others, absent, anybodys = asyncio.run(ask())
     assert isinstance(own, Standing)
@@ -72,15 +72,15 @@ def test_everyone_has_an_answer_of_their_own(store: Store) -> None:
 def test_whoever_asks_after_a_change_sees_it(store: Store) -> None:
     job = submit(store)
 
-    async def ask(together: Together) -> Standing:
-        return await together.standing(DEFAULT_TENANT, job.id)
+    async def ask(read_batcher: ReadBatcher) -> Standing:
+        return await read_batcher.standing(DEFAULT_TENANT, job.id)
 
     async def main() -> list[Standing]:
-        together = Together(store)
-        earlier = asyncio.create_task(ask(together))
+        read_batcher = ReadBatcher(store)
+        earlier = asyncio.create_task(ask(read_batcher))
         await asyncio.sleep(0)
         await asyncio.to_thread(store.request_cancel, job.id)
-        return [await earlier, await ask(together)]
+        return [await earlier, await ask(read_batcher)]
 
     earlier, later = asyncio.run(main())
     assert later.job.revision > job.revision
@@ -92,11 +92,11 @@ def test_a_read_that_hangs_holds_up_nobody_else(store: Store) -> None:
     over = threading.Event()
 
     async def main() -> None:
-        together = Together(store)
-        hangs = asyncio.create_task(together.standing(None, slow.id))
+        read_batcher = ReadBatcher(store)
+        hangs = asyncio.create_task(read_batcher.standing(None, slow.id))
         while not asked:
             await asyncio.sleep(0.01)
-        assert (await together.standing(None, quick.id)).job.id == quick.id
+        assert (await read_batcher.standing(None, quick.id)).job.id == quick.id
         assert not hangs.done()
         over.set()
         assert (await hangs).job.id == slow.id
@@ -109,8 +109,8 @@ def test_whoever_goes_away_takes_nothing_from_the_others(store: Store) -> None:
     job = submit(store)
 
     async def main() -> Standing:
-        together = Together(store)
-        gone, stays = (asyncio.create_task(together.standing(None, job.id)) for _ in range(2))
+        read_batcher = ReadBatcher(store)
+        gone, stays = (asyncio.create_task(read_batcher.standing(None, job.id)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         return await stays
@@ -122,14 +122,14 @@ def test_without_the_ledger_everyone_is_told_and_the_next_is_asked_again(store: 
     job = submit(store)
 
     async def main() -> None:
-        together = Together(store)
+        read_batcher = ReadBatcher(store)
         rename(store, "jobs", "elsewhere")
-        told = await asyncio.gather(*(together.standing(None, job.id) for _ in range(3)), return_exceptions=True)
+        told = await asyncio.gather(*(read_batcher.standing(None, job.id) for _ in range(3)), return_exceptions=True)
         with pytest.raises((LedgerUnavailable, ProgrammingError)) as alone:  # one database says the one, one the other
             store.get(job.id)
         assert [type(error) for error in told] == [alone.type] * 3
         rename(store, "elsewhere", "jobs")
-        assert (await together.standing(None, job.id)).job.id == job.id
+        assert (await read_batcher.standing(None, job.id)).job.id == job.id
 
     asyncio.run(main())
 

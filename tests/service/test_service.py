@@ -22,7 +22,7 @@ from dfkd_core.options.registry import MemoryName, MethodName
 from jobs.errors import LedgerError
 from jobs.models import JobSpec
 from service.intake.spec_parsing import JobRequest
-from service.problems.errors import FrontDeskError
+from service.problems.errors import ApiError
 from service.problems.table import BY_CODE, TABLE, row_for
 from service.representation import examples
 from tests.service.conftest import SPEC, claim
@@ -160,7 +160,7 @@ def subclasses(root: type[Exception]) -> set[type[Exception]]:
 
 
 def test_every_exception_of_the_rooms_is_in_the_table() -> None:
-    ours = subclasses(FrontDeskError) | subclasses(LedgerError)
+    ours = subclasses(ApiError) | subclasses(LedgerError)
     assert {error for error in ours if not any(error in row.raised_as for row in TABLE)} == set()
     codes = {vars(error)["code"] for error in subclasses(DfkdError) if "code" in vars(error)}
     assert codes - {"stopped", "cannot-start"} - set(BY_CODE) == set()

@@ -17,7 +17,7 @@ from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import queries, scheduling
-from jobs.lifecycle.idempotency import Receipt
+from jobs.lifecycle.idempotency import ResponseRecorder
 from jobs.models import Job, JobState
 from jobs.quota_limits import Quota
 from jobs.settings import Settings
@@ -48,9 +48,9 @@ def furnish(store: Store, caller: Caller) -> Job:
     store.api_keys.create(caller)
     store.tenants.limit(caller.tenant, {Quota.QUEUED_JOBS: 9})
     teacher, _ = ours.put_teacher(teacher_ref(caller.tenant))
-    held = ours.keys.new_hold("k")
+    held = ours.keys.new_lease("k")
     assert ours.keys.hold(held, 60) is None
-    receipt = Receipt(answer=lambda standing: standing.job.id, held=held, fingerprint="f")
+    receipt = ResponseRecorder(answer=lambda standing: standing.job.id, held=held, fingerprint="f")
     job = ours.create(str(uuid.uuid4()), job_spec(team="vision"), teacher.id, receipt=receipt)
     claim = store.claim("w", 60, 1)
     assert claim is not None
@@ -93,7 +93,7 @@ def test_a_tenant_that_asks_for_everything_gets_its_own(ledger: Store) -> None:
 
 
 def test_the_default_tenants_keys_of_requests_are_those_without_a_name(ledger: Store) -> None:
-    assert ledger.keys.hold(ledger.keys.new_hold("plain"), 60) is None
+    assert ledger.keys.hold(ledger.keys.new_lease("plain"), 60) is None
     found = ledger._database.of("default").read(everything)
     assert [row.key for row in found.pop("requests")] == ["plain"]
     assert set(map(len, found.values())) == {0}

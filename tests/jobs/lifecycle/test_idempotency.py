@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import JobNotFound, RequestInProgress
-from jobs.lifecycle.idempotency import Answer, Held, Receipt
+from jobs.lifecycle.idempotency import KeyLease, ResponseRecorder, StoredResponse
 from jobs.models import JobState, Standing
 from jobs.store import Store
 from tests.builders import digest, job_spec, submit, teacher_ref
@@ -16,15 +16,15 @@ from tests.jobs.clockwork import age_request
 FINGERPRINT = digest("what is asked")
 
 
-def holder(key: str = "a key") -> Held:
-    return Held(key, uuid.uuid4().hex)
+def holder(key: str = "a key") -> KeyLease:
+    return KeyLease(key, uuid.uuid4().hex)
 
 
-def receipt(held: Held | None) -> Receipt[Any]:
-    return Receipt(lambda outcome: f"the answer: {outcome!r}"[:60], held, FINGERPRINT)
+def receipt(held: KeyLease | None) -> ResponseRecorder[Any]:
+    return ResponseRecorder(lambda outcome: f"the answer: {outcome!r}"[:60], held, FINGERPRINT)
 
 
-def create(store: Store, held: Held | None) -> str:
+def create(store: Store, held: KeyLease | None) -> str:
     teacher, _ = store.put_teacher(teacher_ref())
     return store.create(str(uuid.uuid4()), job_spec(), teacher.id, receipt=receipt(held)).id
 
@@ -39,9 +39,9 @@ def test_an_answer_is_kept_with_what_it_tells(store: Store) -> None:
         return standing.job.id
 
     teacher, _ = store.put_teacher(teacher_ref())
-    job = store.create(str(uuid.uuid4()), job_spec(), teacher.id, receipt=Receipt(answer, ours, FINGERPRINT))
+    job = store.create(str(uuid.uuid4()), job_spec(), teacher.id, receipt=ResponseRecorder(answer, ours, FINGERPRINT))
     assert told == [(job, 1)]
-    assert store.keys.hold(holder(), 60) == Answer(FINGERPRINT, job.id)
+    assert store.keys.hold(holder(), 60) == StoredResponse(FINGERPRINT, job.id)
     assert store.keys.hold(holder("another"), 60) is None
 
 

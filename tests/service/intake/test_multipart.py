@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.intake.multipart import MAX_PART_HEADERS, MAX_PARTS, MultipartReader, boundary_of
-from service.problems.errors import FrontDeskError, MalformedMultipart, UnsupportedMediaType
+from service.problems.errors import ApiError, MalformedMultipart, UnsupportedMediaType
 from tests.service.harness import BOUNDARY, multipart
 
 PARTS = [("spec", b'{"a": 1}'), ("teacher", b"\r\n--a-boundary-of-our\r\n--" + bytes(range(256)) * 3), ("empty", b"")]
@@ -92,5 +92,5 @@ def test_a_transfer_encoding_is_refused() -> None:
     ],
 )
 def test_a_content_type_without_a_boundary_is_refused(content_type: str) -> None:
-    with pytest.raises(FrontDeskError):
+    with pytest.raises(ApiError):
         boundary_of(content_type)

@@ -5,13 +5,13 @@ import time
 import pytest
 
 from service.intake.strict_json import MAX_DEPTH, MAX_ERRORS, read_json_object
-from service.problems.errors import FrontDeskError, MalformedJson, PayloadTooLarge, ValidationFailed
+from service.problems.errors import ApiError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_BYTES = 64 * 1024
 
 
-def refusal(text: bytes) -> FrontDeskError:
-    with pytest.raises(FrontDeskError) as caught:
+def refusal(text: bytes) -> ApiError:
+    with pytest.raises(ApiError) as caught:
         read_json_object(text, max_bytes=MAX_BYTES)
     return caught.value
 
