@@ -1,4 +1,4 @@
-"""A new method and a new memory are one file each: nothing else is written, and the menu, the spec and a run have them."""
+"""A new method and a new memory are one file each: the menu, the spec and a run have them without another line."""
 
 import os
 import shutil
