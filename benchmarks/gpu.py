@@ -25,7 +25,7 @@ from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.loop.round import play_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import InputSpace, Teacher
@@ -111,7 +111,7 @@ def started(
     whole = Teacher(teacher, space, num_classes=CLASSES, classifier=teacher.classifier)
     run = build_run(whole, student.to(device), config)
     while run.counters.warmup_rounds < config.method_options.warmup_rounds:
-        play_round(run)
+        train_round(run)
     return run
 
 
@@ -119,7 +119,7 @@ def advance(run: Run, steps: int) -> None:
     """Do at least this many student updates, in whole rounds."""
     until = run.counters.steps + steps
     while run.counters.steps < until:
-        play_round(run)
+        train_round(run)
 
 
 def seconds_of(work: Callable[[], None], device: torch.device) -> float:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.networks.precision import sent
+from dfkd_core.networks.precision import to_device
 from dfkd_core.spec.config import Augmentation
 
 
@@ -28,7 +28,7 @@ def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor,
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator, device: torch.device) -> Tensor:
-    return sent(torch.rand(shape, generator=generator), device)
+    return to_device(torch.rand(shape, generator=generator), device)
 
 
 def _flip(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.refinement import refine
 from dfkd_core.images.reservoir import PixelCodec
-from dfkd_core.networks.precision import sent
+from dfkd_core.networks.precision import to_device
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Procedural
 
@@ -74,7 +74,7 @@ class ProceduralBank:
         confidence = batch.teacher_logits.softmax(dim=1).amax(dim=1).cpu().double()
         return confidence**self._options.sharpness
 
-    def offer(self, batch: Batch, *, generator: torch.Generator) -> None:
+    def add(self, batch: Batch, *, generator: torch.Generator) -> None:
         """Show images to the bank; it keeps those with the largest keys log(u) / weight of their class."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
         keys = (lots.log() / self.weights(batch)).float().clamp(min=torch.finfo(torch.float32).min)
@@ -104,7 +104,7 @@ class ProceduralBank:
         places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
         images = self._codec.decode(self._images.flatten(0, 1)[places])
         logits = self._logits.flatten(0, 1)[places].float()
-        return Batch(images=sent(images, self._device), teacher_logits=sent(logits, self._device))
+        return Batch(images=to_device(images, self._device), teacher_logits=to_device(logits, self._device))
 
     def state(self) -> dict[str, Any]:
         """Everything kept."""

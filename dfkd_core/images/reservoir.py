@@ -56,7 +56,7 @@ class ClassReservoir:
         """Bytes of all images and logits that can be kept."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
 
-    def offer(self, batch: Batch, *, generator: torch.Generator) -> None:
+    def add(self, batch: Batch, *, generator: torch.Generator) -> None:
         """Show a batch to the reservoir; it keeps what the lot decides."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64).tolist()
         strata = (batch.teacher_logits.argmax(dim=1) % len(self._seen)).tolist()

@@ -1,4 +1,4 @@
-"""Ratchet: the published student is replaced only by one that beats it on the current probe.
+"""BestStudent: the published student is replaced only by one that beats it on the current probe.
 
 Both are scored on the same images. The candidate must agree with the teacher at least as often, and the mean paired
 difference of the overlap of the softmaxes must exceed a multiple of its standard error.
@@ -17,7 +17,7 @@ from dfkd_core.loop.probe import agrees, overlap
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Comparison:
     """What one comparison said; agreements are shares of the same probe."""
 
     candidate: float
@@ -25,7 +25,7 @@ class Verdict:
     replaced: bool
 
 
-class Ratchet:
+class BestStudent:
     """Holds the published student. On one and the same probe its agreement never falls."""
 
     def __init__(self, student: nn.Module, *, margin: float) -> None:
@@ -33,19 +33,19 @@ class Ratchet:
         self.published_step: int | None = None
         self._margin = margin
 
-    def consider(self, candidate: nn.Module, probe: Batch, *, step: int, caution: float = 1.0) -> Verdict:
+    def maybe_replace(self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0) -> Comparison:
         """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance.
 
-        `caution` in [0, 1] scales the margin: an average that hardly moves any more needs less proof.
+        `margin_scale` in [0, 1] scales the margin: an average that hardly moves any more needs less proof.
         """
         new, old = answers(candidate, probe), answers(self.published, probe)
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
-        better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * caution)
+        better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * margin_scale)
         replaced = self.published_step is None or (better and new_share >= old_share)
         if replaced:
             self.published.load_state_dict(candidate.state_dict())
             self.published_step = step
-        return Verdict(candidate=new_share, published=new_share if replaced else old_share, replaced=replaced)
+        return Comparison(candidate=new_share, published=new_share if replaced else old_share, replaced=replaced)
 
     def state(self) -> dict[str, Any]:
         """The published student and its step."""

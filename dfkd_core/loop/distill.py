@@ -26,7 +26,7 @@ from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
 from dfkd_core.loop.evaluation import evaluate_on_probe
-from dfkd_core.loop.round import complete_audit, play_round
+from dfkd_core.loop.round import complete_audit, train_round
 from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
@@ -155,7 +155,7 @@ def _train(loop: _Loop) -> None:
     while run.counters.steps < run.schedule.total_steps and not loop.out_of_time():
         before = run.counters.steps
         try:
-            outcome = play_round(run)
+            outcome = train_round(run)
         except GeneratorCollapsed as error:
             if run.config.fallback is None:
                 raise

@@ -37,8 +37,8 @@ def evaluate_on_probe(run: Run) -> Scores:
     probe = run.probe.batch()
     raw = float(agrees(answers(run.student, probe), probe).double().mean())
     step = run.counters.steps
-    verdict = run.ratchet.consider(
-        run.average.network, probe, step=step, caution=min(1.0, run.schedule.student_rate(step))
+    verdict = run.ratchet.maybe_replace(
+        run.average.network, probe, step=step, margin_scale=min(1.0, run.schedule.student_rate(step))
     )
     return Scores(
         raw=raw,

@@ -35,7 +35,7 @@ class Probe:
         aged = max(0, len(images) - self._recent_size)
         if aged:
             old = Batch(images=self._codec.decode(images[:aged]), teacher_logits=logits[:aged].float())
-            self._history.offer(old, generator=generator)
+            self._history.add(old, generator=generator)
         self._recent_images, self._recent_logits = images[aged:].clone(), logits[aged:].clone()
 
     def batch(self) -> Batch:

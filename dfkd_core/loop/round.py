@@ -31,7 +31,7 @@ class Outcome:
     rolled_back: str | None = None  # the reason
 
 
-def play_round(run: Run) -> Outcome:
+def train_round(run: Run) -> Outcome:
     """One round. Until the warm-up is over the student does not learn."""
     warming_up = run.counters.warmup_rounds < run.config.method_options.warmup_rounds
     if run.counters.warmup_rounds < WARMUP_DRAWS or not warming_up:
@@ -41,13 +41,13 @@ def play_round(run: Run) -> Outcome:
     if warming_up:
         run.counters.warmup_rounds += 1
         if run.synthesizer.optimises_images:
-            terms |= _remember(run, _draw_fresh(run))
+            terms |= _update_memory(run, _draw_fresh(run))
     else:
         fresh = _draw_fresh(run)
         _draw_remembered(run)
         terms |= _teach_student(run)
-        terms |= _remember(run, fresh)
-        rolled_back = _guard(run, fresh)
+        terms |= _update_memory(run, fresh)
+        rolled_back = _check_collapse(run, fresh)
         _restart_if_due(run)
     run.counters.rounds += 1
     return Outcome(losses=_finite(terms), rolled_back=rolled_back)
@@ -59,9 +59,9 @@ def _synthesize(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
         return {}
     terms: dict[str, Tensor] = {}
     for _ in range(run.config.method_options.updates_per_round):
-        student = None if warming_up else run.learner
+        student = None if warming_up else run.compiled_student
         terms = run.synthesizer.synthesize(student, rate=run.schedule.generator_rate(step))
-        run.memory.follow(run.synthesizer)
+        run.memory.on_generator_update(run.synthesizer)
         run.counters.images_synthesized += run.config.method_options.batch_size
     return terms
 
@@ -91,7 +91,7 @@ def _offer(run: Run, bank: ProceduralBank, new: Batch) -> None:
         odds = bank.weights(held_out)
         chosen = (torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds).to(run.device)
         _hold_out(run, Batch(images=held_out.images[chosen], teacher_logits=held_out.teacher_logits[chosen]))
-    bank.offer(_part(new, len(held_out), len(new)), generator=lots)
+    bank.add(_part(new, len(held_out), len(new)), generator=lots)
 
 
 def _draw_fresh(run: Run) -> Batch | None:
@@ -109,7 +109,7 @@ def _draw_fresh(run: Run) -> Batch | None:
     return fresh
 
 
-def _remember(run: Run, fresh: Batch | None) -> dict[str, Tensor]:
+def _update_memory(run: Run, fresh: Batch | None) -> dict[str, Tensor]:
     return {} if fresh is None else run.memory.remember(fresh)
 
 
@@ -143,9 +143,9 @@ def _labelled(run: Run, images: Tensor) -> Batch:
 
 def _examined(run: Run, batch: Batch) -> Batch:
     """The batch with the labels that the teacher gives in fp32."""
-    if run.examiner is run.teacher or not len(batch):
+    if run.fp32_teacher is run.teacher or not len(batch):
         return batch
-    return Batch(images=batch.images, teacher_logits=run.examiner.label(batch.images))
+    return Batch(images=batch.images, teacher_logits=run.fp32_teacher.label(batch.images))
 
 
 def _part(batch: Batch, start: int, stop: int) -> Batch:
@@ -154,7 +154,7 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
 
 def _draw_remembered(run: Run) -> None:
     training = run.config.training
-    run.memory.watch(run.learner)
+    run.memory.observe_student(run.compiled_student)
     replayed = run.memory.replay(training.replays_per_round, generator=run.streams["replay"])
     if replayed is not None:
         run.remembered = [*run.remembered, replayed][-training.fresh_rounds :]
@@ -200,7 +200,7 @@ def _compared(run: Run, batch: Batch, *, rate: float) -> tuple[Tensor, Tensor, T
 
     Labels that are known are taken as they are where the images do not change.
     """
-    training, student = run.config.training, run.learner.train()
+    training, student = run.config.training, run.compiled_student.train()
     changes = training.augmentation.active or training.valid_range
     images = as_seen(run, batch.images, generator=run.streams["augment"]) if changes else batch.images
     if run.transfer.active:
@@ -220,7 +220,7 @@ def student_loss(run: Run, student_logits: Tensor, teacher_logits: Tensor) -> Te
     return loss
 
 
-def _guard(run: Run, fresh: Batch | None) -> str | None:
+def _check_collapse(run: Run, fresh: Batch | None) -> str | None:
     """Keep a copy of a healthy synthesizer now and then; go back to it when the guard says it collapsed."""
     if fresh is None or run.schedule.consolidates(run.counters.steps):
         return None
@@ -240,7 +240,7 @@ def _restart_if_due(run: Run) -> None:
     counters.rounds_since_start += 1
     if every and counters.rounds_since_start >= every and not run.schedule.consolidates(counters.steps):
         run.synthesizer.restart()
-        run.memory.follow(run.synthesizer)
+        run.memory.on_generator_update(run.synthesizer)
         counters.rounds_since_start = counters.warmup_rounds = 0
         run.good = [copy.deepcopy(run.synthesizer.state())]
 
@@ -255,7 +255,7 @@ def _roll_back(run: Run, reason: str) -> None:
         )
     run.synthesizer.restore(run.good[0])
     for _ in range(run.counters.rollbacks_in_a_row):
-        run.synthesizer.calm()
+        run.synthesizer.back_off()
 
 
 def _finite(terms: dict[str, Tensor]) -> dict[str, float]:

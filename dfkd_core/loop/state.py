@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.images.reservoir import PixelCodec
-from dfkd_core.loop.best_student import Ratchet
+from dfkd_core.loop.best_student import BestStudent
 from dfkd_core.loop.collapse_guard import CollapseGuard
 from dfkd_core.loop.ema import AveragedStudent
 from dfkd_core.loop.probe import Probe
@@ -51,12 +51,12 @@ class Run:
     config: DistillConfig
     schedule: Schedule
     teacher: Teacher
-    examiner: Teacher  # the same, always in fp32: it labels what is held out
+    fp32_teacher: Teacher  # the same, always in fp32: it labels what is held out
     student: nn.Module
-    learner: nn.Module  # the student as the run's engine computes it
+    compiled_student: nn.Module  # the student as the run's engine computes it
     optimizer: torch.optim.Optimizer
     average: AveragedStudent
-    ratchet: Ratchet
+    ratchet: BestStudent
     synthesizer: Synthesizer
     memory: Memory
     probe: Probe
@@ -119,7 +119,7 @@ class Run:
         options = DistillConfig.model_validate({"method": method}).method_options
         self.config = self.config.model_copy(update={"method": method, "method_options": options, "fallback": None})
         self.synthesizer = build_synthesizer(self.config, self.teacher, streams=self.streams, device=self.device)
-        self.memory.follow(self.synthesizer)
+        self.memory.on_generator_update(self.synthesizer)
         self.guard = build_guard(self.config)
         self.good = [copy.deepcopy(self.synthesizer.state())]
         counters = self.counters
@@ -143,10 +143,10 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     """A run at its start. The student is trained in place, on its own device, and moves the teacher there."""
     device = next(student.parameters()).device
     engine = Engine(config.compute)
-    examiner = teacher.to(device)
-    teacher = examiner if engine.plain else examiner.driven_by(engine)
+    fp32_teacher = teacher.to(device)
+    teacher = fp32_teacher if engine.plain else fp32_teacher.with_precision(engine)
     for network in (teacher.network, student):
-        engine.lay_out(network, device)
+        engine.to_channels_last(network, device)
     streams = Streams(config.seed)
     space = teacher.input_space
     low, high = space.bounds()
@@ -155,20 +155,20 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
     drawn = procedural.share > 0
     refined = drawn and procedural.refinement.share > 0
     student.requires_grad_(True)
-    learner = engine.view(student)
+    compiled_student = engine.wrap(student)
     synthesizer = build_synthesizer(config, teacher, streams=streams, device=device)
     memory = build_memory(config, teacher, streams=streams, device=device)
-    memory.follow(synthesizer)
+    memory.on_generator_update(synthesizer)
     return Run(
         config=config,
         schedule=Schedule.of(config),
         teacher=teacher,
-        examiner=examiner,
+        fp32_teacher=fp32_teacher,
         student=student,
-        learner=learner,
+        compiled_student=compiled_student,
         optimizer=build_optimizer(student, config.training),
         average=AveragedStudent(student, decay=average_decay(config)),
-        ratchet=Ratchet(student, margin=steadiness.margin),
+        ratchet=BestStudent(student, margin=steadiness.margin),
         synthesizer=synthesizer,
         good=[copy.deepcopy(synthesizer.state())],
         memory=memory,
@@ -176,7 +176,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
         audit=Probe(steadiness.audit_size, num_classes=teacher.num_classes, shape=space.shape, codec=codec),
         procedural=ProceduralBank(procedural, teacher, capacity=procedural.capacity * drawn, device=device),
         refined=ProceduralBank(procedural, teacher, capacity=procedural.refinement.capacity * refined, device=device),
-        transfer=Transfer(learner, teacher, config.training, features=drawn or synthesizer.optimises_images),
+        transfer=Transfer(compiled_student, teacher, config.training, features=drawn or synthesizer.optimises_images),
         guard=build_guard(config),
         streams=streams,
         low=low.to(device),
@@ -224,5 +224,5 @@ def counting_teacher_images(run: Run) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         run.counters.teacher_images += len(inputs[0])
 
-    with hooked(teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.examiner}):
+    with hooked(teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.fp32_teacher}):
         yield

@@ -32,7 +32,7 @@ class EmaMemory(Memory):
         self.network: Generator | ConditionalGenerator | None = None
 
     @torch.no_grad()
-    def follow(self, synthesizer: Synthesizer) -> None:
+    def on_generator_update(self, synthesizer: Synthesizer) -> None:
         """Move the average towards the generator and take its buffers; a generator that is new is copied."""
         source = synthesizer.generator
         if source is None and self.network is not None:

@@ -14,14 +14,14 @@ from dfkd_core.methods.parts.synthesizer import Synthesizer
 class Memory(ABC):
     """Everything a method made before, or a model of it."""
 
-    def follow(self, synthesizer: Synthesizer) -> None:  # noqa: B027  # most memories have no use for it
+    def on_generator_update(self, synthesizer: Synthesizer) -> None:  # noqa: B027  # most memories have no use for it
         """Hear of a synthesizer as it starts, after each of its updates and after each restart."""
 
     @abstractmethod
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
         """Take in a round's fresh images; returns detached losses by name, if it learns."""
 
-    def watch(self, student: nn.Module) -> None:
+    def observe_student(self, student: nn.Module) -> None:
         """Hear of the student as it is now, before a replay; the student is left as it was."""
         return
 

@@ -28,7 +28,7 @@ class PriorityMemory(ReservoirMemory):
         self._known = Batch(images=torch.zeros(0), teacher_logits=torch.zeros(0))
         self._odds = torch.zeros(0)
 
-    def watch(self, student: nn.Module) -> None:
+    def observe_student(self, student: nn.Module) -> None:
         """Ask the student about every image that is kept."""
         if not len(self._bank):
             return

@@ -48,7 +48,7 @@ class ReservoirMemory(Memory):
         """Offer every fresh image to the reservoir."""
         if self._checked < CHECK_AFTER:
             self._check_storage(fresh)
-        self._bank.offer(fresh, generator=self._lots)
+        self._bank.add(fresh, generator=self._lots)
         return {}
 
     def _check_storage(self, fresh: Batch) -> None:

@@ -57,7 +57,7 @@ class VaeMemory(Memory):
             generator=streams["decoder-weights"],
         ).to(device)
         for network in (self.encoder, self.decoder):
-            self._run.lay_out(network, device)
+            self._run.to_channels_last(network, device)
         self._prior = CodePrior(teacher.num_classes, options.latent_dim) if options.prior == "fitted" else None
         parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
         self._optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)

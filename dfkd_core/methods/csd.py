@@ -88,7 +88,7 @@ class Csd(RedrawnMethod[CsdOptions]):
 
     def _finish(self, images: Tensor, targets: Tensor) -> None:
         super()._finish(images, targets)
-        self._bank.offer(Batch(images=images, teacher_logits=targets), generator=self._probe_draws)
+        self._bank.add(Batch(images=images, teacher_logits=targets), generator=self._probe_draws)
 
     def restart(self) -> None:
         """Forget all images."""

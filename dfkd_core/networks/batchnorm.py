@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import evaluating
-from dfkd_core.networks.precision import widened
+from dfkd_core.networks.precision import to_float32
 
 
 class _Reader(ABC):
@@ -57,7 +57,7 @@ class BatchNormStatistics(_Reader):
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
             return
-        mean, variance = channel_moments(widened(inputs[0]))
+        mean, variance = channel_moments(to_float32(inputs[0]))
         self._moments[layer] = (mean, variance, layer.running_mean.detach(), layer.running_var.detach())
 
     def _forget(self) -> None:
@@ -104,7 +104,7 @@ class ChannelMeans(_Reader):
         self._means: list[Tensor] = []
 
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self._means.append(widened(inputs[0]).mean(dim=(2, 3)))
+        self._means.append(to_float32(inputs[0]).mean(dim=(2, 3)))
 
     def _forget(self) -> None:
         self._means.clear()

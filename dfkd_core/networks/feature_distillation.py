@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import RequirementError
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import evaluating, hooked, layers_in_order
-from dfkd_core.networks.precision import widened
+from dfkd_core.networks.precision import to_float32
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Training
 
@@ -111,11 +111,11 @@ def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iter
     seen = _Seen()
 
     def keep_features(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen.features = widened(output)
+        seen.features = to_float32(output)
 
     def keep_map(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            seen.maps[output.shape[2], output.shape[3]] = widened(output)
+            seen.maps[output.shape[2], output.shape[3]] = to_float32(output)
 
     leaves = [module for module in network.modules() if not any(module.children())] if maps else []
     handles = [leaf.register_forward_hook(keep_map) for leaf in leaves]

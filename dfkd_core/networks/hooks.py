@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dfkd_core.networks.precision import widened
+from dfkd_core.networks.precision import to_float32
 
 COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 Wanted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -41,7 +41,7 @@ def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) 
     seen: list[Tensor] = []
     with hooked([layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))]):
         outputs: Tensor = network(images)
-    return outputs, widened(seen[0]).flatten(1)
+    return outputs, to_float32(seen[0]).flatten(1)
 
 
 def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:

@@ -47,13 +47,13 @@ class Engine:
             # A compiled forward would not see hooks that came after it.
             compiles = self.compute.compile and not is_watched(network)
             outputs = _compiled(BACKEND)(network, *_sized(inputs)) if compiles else network(*inputs)
-        return tuple(map(widened, outputs)) if isinstance(outputs, tuple) else widened(outputs)
+        return tuple(map(to_float32, outputs)) if isinstance(outputs, tuple) else to_float32(outputs)
 
-    def view(self, network: nn.Module) -> nn.Module:
+    def wrap(self, network: nn.Module) -> nn.Module:
         """The same network, computed by this engine when it is called."""
         return network if self.plain else Computed(network, self)
 
-    def lay_out(self, network: nn.Module, device: torch.device) -> None:
+    def to_channels_last(self, network: nn.Module, device: torch.device) -> None:
         """Put the weights into the order that convolutions are fastest in; their values stay.
 
         That is channels-last for bfloat16, and on a CPU: a ResNet's inversion and a generator take two
@@ -82,12 +82,12 @@ class Computed(nn.Module):
         return getattr(self.network, "classifier", None)
 
 
-def widened(tensor: Tensor) -> Tensor:
+def to_float32(tensor: Tensor) -> Tensor:
     """In float32 where it was narrower."""
     return tensor.float() if tensor.dtype in NARROW else tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on a device; towards CUDA the copy runs beside the computation."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 

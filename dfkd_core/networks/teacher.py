@@ -60,7 +60,7 @@ class Teacher(nn.Module):
             offered.add("features")
         return frozenset(offered)
 
-    def driven_by(self, engine: Engine) -> "Teacher":
+    def with_precision(self, engine: Engine) -> "Teacher":
         """The same network, computed by another engine."""
         return Teacher(
             self.network,

@@ -122,7 +122,7 @@ def shifted(images: Tensor, most: int, *, generator: torch.Generator) -> Tensor:
     return padded[:, :, down : down + height, across : across + breadth]
 
 
-def learner(unknowns: list[tuple[list[Tensor], float]], betas: list[float]) -> torch.optim.Adam:
+def adam_over(unknowns: list[tuple[list[Tensor], float]], betas: list[float]) -> torch.optim.Adam:
     """Adam over groups of unknowns; every group remembers its own learning rate as "full"."""
     first, second = betas
     groups = [{"params": group, "lr": rate, "full": rate} for group, rate in unknowns]

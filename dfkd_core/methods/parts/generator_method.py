@@ -60,7 +60,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
     def restart(self) -> None:
         """Random weights and a fresh optimiser; images of a kind that was not there before."""
         self.network = self._network().to(self._device)
-        self._teacher.engine.lay_out(self.network, self._device)
+        self._teacher.engine.to_channels_last(self.network, self._device)
         first, second = self._options.betas
         self._optimizer = torch.optim.Adam(
             self.network.parameters(), lr=self._options.learning_rate, betas=(first, second)
@@ -106,7 +106,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
             draws = (self.network.inputs(size, generator=generator) for _ in range(-(-count // size)))
             return torch.cat([self._images(inputs) for inputs in draws])[:count]
 
-    def calm(self) -> None:
+    def back_off(self) -> None:
         """Halve the learning rate for the rest of the run."""
         self._calmed /= 2
 

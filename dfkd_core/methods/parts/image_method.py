@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.methods.parts.canvas import Canvas, PixelCanvas, RedrawnCanvas, learner, set_rate, shifted
+from dfkd_core.methods.parts.canvas import Canvas, PixelCanvas, RedrawnCanvas, adam_over, set_rate, shifted
 from dfkd_core.methods.parts.generator_method import Terms
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.parts.synthesizer import Synthesizer
@@ -72,7 +72,7 @@ class ImageMethod(Synthesizer, Generic[OptionsT]):
         """Images after all steps, or those of the lowest loss, and the terms of the last step."""
         options, groups = self._options, [*canvas.unknowns, *self._learnt_beside()]
         unknowns = [unknown for group, _rate in groups for unknown in group]
-        optimizer = learner(groups, options.betas)
+        optimizer = adam_over(groups, options.betas)
         best, lowest, terms = canvas.images().detach().clone(), math.inf, Terms()
         for step in range(options.steps):
             set_rate(optimizer, self._rate_at(step))
@@ -151,7 +151,7 @@ class ImageMethod(Synthesizer, Generic[OptionsT]):
         """Nothing outlives a batch but the images that were not given yet; those go."""
         self._unseen = self._unseen[:0]
 
-    def calm(self) -> None:
+    def back_off(self) -> None:
         """Weigh the student's feedback half as much for the rest of the run: nothing else can lead images astray."""
         self._calmed /= 2
 

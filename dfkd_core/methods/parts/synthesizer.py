@@ -38,7 +38,7 @@ class Synthesizer(ABC):
         """Forget everything learnt and start anew from other random weights."""
 
     @abstractmethod
-    def calm(self) -> None:
+    def back_off(self) -> None:
         """Learn half as fast from now on; called after a roll-back."""
 
     @abstractmethod

@@ -85,7 +85,7 @@ def test_refined_images_have_the_labels_that_the_teacher_gives_them_afterwards()
 def test_the_bank_keeps_its_capacity_and_samples_classes_equally() -> None:
     bank = a_bank(capacity=40)
     for seed in range(20):
-        bank.offer(bank.draw(100, generator=draws(seed)), generator=draws(seed))
+        bank.add(bank.draw(100, generator=draws(seed)), generator=draws(seed))
     assert len(bank) <= 40
     classes = bank.sample(4000, generator=draws()).teacher_logits.argmax(dim=1)
     counts = torch.bincount(classes, minlength=CLASSES)
@@ -109,7 +109,7 @@ def test_images_are_kept_in_proportion_to_their_weight(sharpness: float, ratio: 
     """With few places for many images the first draws decide, whose odds are the weights."""
     bank = a_bank(capacity=100 * CLASSES, sharpness=sharpness)
     for seed in range(20):
-        bank.offer(labelled([0.8, 0.4], 500), generator=draws(seed))
+        bank.add(labelled([0.8, 0.4], 500), generator=draws(seed))
     pixels = bank._images[0, :, 0, 0, 0]
     sure, unsure = (int((pixels == pixel).sum()) for pixel in pixels.unique())
     assert sure + unsure == 100
@@ -118,8 +118,8 @@ def test_images_are_kept_in_proportion_to_their_weight(sharpness: float, ratio: 
 
 def test_a_bank_that_is_not_full_keeps_everything() -> None:
     bank = a_bank(capacity=CLASSES * 300)
-    bank.offer(labelled([0.9, 0.3], 50), generator=draws())
-    bank.offer(labelled([0.9, 0.3], 50), generator=draws(1))
+    bank.add(labelled([0.9, 0.3], 50), generator=draws())
+    bank.add(labelled([0.9, 0.3], 50), generator=draws(1))
     assert len(bank) == 200
 
 
@@ -127,14 +127,14 @@ def test_a_bank_that_is_not_full_keeps_everything() -> None:
 def test_the_bank_never_takes_more_bytes_than_said(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(procedural, "BANK_BYTES", places * (64 + 2 * CLASSES))  # images of 8 x 8
     bank = a_bank(capacity=1_000_000)
-    bank.offer(bank.draw(300, generator=draws()), generator=draws())
+    bank.add(bank.draw(300, generator=draws()), generator=draws())
     assert 0 < len(bank) <= places
     assert len(bank._images.flatten(0, 1)) <= places
 
 
 def test_a_restored_bank_gives_the_same_images() -> None:
     bank, other = a_bank(), a_bank()
-    bank.offer(bank.draw(60, generator=draws()), generator=draws())
+    bank.add(bank.draw(60, generator=draws()), generator=draws())
     other.restore(bank.state())
     one, same = (source.sample(9, generator=draws(5)) for source in (bank, other))
     assert one.images.shape == (9, *SHAPE)

@@ -16,7 +16,7 @@ from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.loop.probe import agrees
-from dfkd_core.loop.round import play_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import build_run
 from dfkd_core.memories.ema import EmaMemory
 from dfkd_core.networks.teacher import Teacher
@@ -94,7 +94,7 @@ def test_procedural_images_are_drawn_only_where_asked_for(share: float, *, drawn
     config = tiny_config(procedural={"share": share, "images_per_round": 64, "capacity": 4000})
     state = build_run(tiny_teacher(), tiny_network(), config)
     for _ in range(config.method_options.warmup_rounds + 1):  # they are drawn in the warm-up too
-        play_round(state)
+        train_round(state)
     assert len(state.procedural) == (48 * state.counters.rounds if drawn_images else 0)  # the others are held out
     assert len(state.refined) == (6 * state.counters.rounds if drawn_images else 0)
 
@@ -210,7 +210,7 @@ def test_a_generator_that_learns_alone_is_frozen_from_the_first_student_step() -
     weights = []
     for _ in range(4):
         weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
-        play_round(state)
+        train_round(state)
     weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
     same = [torch.equal(one, other) for one, other in itertools.pairwise(weights)]
     assert same == [False, False, True, True]
@@ -221,7 +221,7 @@ def test_the_averaged_generator_starts_anew_with_the_generator() -> None:
     config = tiny_config(memory="ema", method_options={"restart_rounds": 1}, memory_options={"decay": 1.0})
     state = build_run(tiny_teacher(), tiny_network(), config)
     for _ in range(3):  # two of warm-up, one that teaches and restarts
-        play_round(state)
+        train_round(state)
     assert isinstance(state.memory, EmaMemory)
     assert state.memory.network is not None
     pairs = zip(state.memory.network.parameters(), state.synthesizer.generator.parameters(), strict=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.images.student_answers import answers
-from dfkd_core.loop.best_student import Ratchet, beats
+from dfkd_core.loop.best_student import BestStudent, beats
 from dfkd_core.loop.probe import Probe, agrees, overlap
 
 LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1)
@@ -30,7 +30,7 @@ def test_every_past_image_is_kept_with_equal_probability() -> None:
         bank = reservoir(quota, num_classes=1)
         for start in range(0, offered, 7):  # batches that do not divide the stream
             numbers = torch.arange(start, min(start + 7, offered))
-            bank.offer(batch_of(numbers, torch.zeros_like(numbers), num_classes=1), generator=draws)
+            bank.add(batch_of(numbers, torch.zeros_like(numbers), num_classes=1), generator=draws)
         kept[bank.all().images.flatten().long()] += 1
     expected = runs * quota / offered
     chi_square = ((kept - expected) ** 2 / (expected * (1 - quota / offered))).sum()
@@ -42,7 +42,7 @@ def test_class_quotas_hold_whatever_the_stream() -> None:
     bank = reservoir(40, num_classes=4)
     draws = torch.Generator().manual_seed(0)
     classes = torch.tensor([0] * 500 + [1] * 50 + [2] * 3)
-    bank.offer(batch_of(classes, classes, num_classes=4), generator=draws)
+    bank.add(batch_of(classes, classes, num_classes=4), generator=draws)
     assert bank.all().teacher_logits.argmax(dim=1).bincount(minlength=4).tolist() == [10, 10, 3, 0]
     assert len(bank) == 23
 
@@ -50,7 +50,7 @@ def test_class_quotas_hold_whatever_the_stream() -> None:
 def test_more_classes_than_places_share_them() -> None:
     bank = reservoir(8, num_classes=20)
     classes = torch.arange(20).repeat(30)
-    bank.offer(batch_of(classes, classes, num_classes=20), generator=torch.Generator().manual_seed(0))
+    bank.add(batch_of(classes, classes, num_classes=20), generator=torch.Generator().manual_seed(0))
     kept = bank.all()
     assert bank.num_bytes == 8 * (2 + 2 * 20)
     assert torch.equal(kept.teacher_logits.argmax(dim=1) % 8, torch.arange(8))
@@ -68,7 +68,7 @@ def test_eight_bits_are_within_half_a_level_and_clip() -> None:
 def test_samples_carry_the_logits_of_their_images() -> None:
     bank = reservoir(20)
     values = torch.tensor([-1.0, 2.0]).repeat(10)
-    bank.offer(batch_of(values, (values > 0).long()), generator=torch.Generator().manual_seed(0))
+    bank.add(batch_of(values, (values > 0).long()), generator=torch.Generator().manual_seed(0))
     sample = bank.sample(50, generator=torch.Generator().manual_seed(1))
     assert torch.equal(sample.teacher_logits.argmax(dim=1), (sample.images.flatten() > 0).long())
 
@@ -126,24 +126,24 @@ def test_overlap_is_what_two_distributions_share() -> None:
 
 
 def test_the_first_student_is_published_whatever_it_is() -> None:
-    ratchet = Ratchet(Says(0.5), margin=1.0)
-    assert ratchet.consider(Says(-9.0), probe_batch(), step=7).replaced
+    ratchet = BestStudent(Says(0.5), margin=1.0)
+    assert ratchet.maybe_replace(Says(-9.0), probe_batch(), step=7).replaced
     assert ratchet.published_step == 7
 
 
 def test_a_worse_or_equal_student_is_not_published() -> None:
-    ratchet = Ratchet(Says(0.6), margin=1.0)
-    ratchet.consider(Says(0.6), probe_batch(), step=1)
+    ratchet = BestStudent(Says(0.6), margin=1.0)
+    ratchet.maybe_replace(Says(0.6), probe_batch(), step=1)
     for threshold in (0.6, 0.7, 0.4):
-        assert not ratchet.consider(Says(threshold), probe_batch(), step=2).replaced
+        assert not ratchet.maybe_replace(Says(threshold), probe_batch(), step=2).replaced
     assert ratchet.published_step == 1
 
 
 def test_less_caution_asks_for_less_proof() -> None:
-    ratchet = Ratchet(Says(0.0), margin=1e6)
-    ratchet.consider(Says(0.9), probe_batch(), step=1)
-    assert not ratchet.consider(Says(0.6), probe_batch(), step=2).replaced
-    assert ratchet.consider(Says(0.6), probe_batch(), step=3, caution=0.0).replaced
+    ratchet = BestStudent(Says(0.0), margin=1e6)
+    ratchet.maybe_replace(Says(0.9), probe_batch(), step=1)
+    assert not ratchet.maybe_replace(Says(0.6), probe_batch(), step=2).replaced
+    assert ratchet.maybe_replace(Says(0.6), probe_batch(), step=3, margin_scale=0.0).replaced
 
 
 def test_one_image_is_not_enough_and_many_are() -> None:
@@ -157,11 +157,11 @@ def test_one_image_is_not_enough_and_many_are() -> None:
 def test_the_published_score_never_falls_on_the_same_probe() -> None:
     draws = torch.Generator().manual_seed(0)
     probe = probe_batch(997)
-    ratchet = Ratchet(Says(0.95), margin=0.5)
-    ratchet.consider(Says(0.95), probe, step=0)
+    ratchet = BestStudent(Says(0.95), margin=0.5)
+    ratchet.maybe_replace(Says(0.95), probe, step=0)
     scores = []
     for step in range(1, 60):
-        ratchet.consider(Says(float(torch.rand((), generator=draws))), probe, step=step)
+        ratchet.maybe_replace(Says(float(torch.rand((), generator=draws))), probe, step=step)
         scores.append(share(ratchet.published, probe))
     assert scores == sorted(scores)
     assert scores[-1] > 0.9
@@ -169,7 +169,7 @@ def test_the_published_score_never_falls_on_the_same_probe() -> None:
 
 def test_the_published_student_is_a_copy() -> None:
     student = Says(0.5)
-    ratchet = Ratchet(student, margin=1.0)
-    ratchet.consider(student, probe_batch(), step=1)
+    ratchet = BestStudent(student, margin=1.0)
+    ratchet.maybe_replace(student, probe_batch(), step=1)
     student.threshold.data.fill_(9.0)
     assert share(ratchet.published, probe_batch()) == 1

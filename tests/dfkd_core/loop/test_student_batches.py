@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dfkd_core.loop.evaluation import evaluate_on_probe
-from dfkd_core.loop.round import play_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run
 from dfkd_core.loop.student_batches import Pools, mixed, num_featured
 from dfkd_core.spec.config import DistillConfig
@@ -17,7 +17,7 @@ def test_the_stated_share_of_the_procedural_images_is_refined(share: float, refi
     config = tiny_config(procedural={"share": 1.0, "refinement": {"share": share, "images_per_round": 16}})
     state = build_run(tiny_teacher(), tiny_network(), config)
     while state.counters.warmup_rounds < config.method_options.warmup_rounds:
-        play_round(state)
+        train_round(state)
     state.procedural._images.fill_(0)  # black
     state.refined._images.fill_(255)  # white
     pools = Pools(state.procedural.draw(4, generator=torch.Generator()), None)
@@ -35,7 +35,7 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
     )
     state: Run = build_run(tiny_teacher(batchnorm=True), tiny_network(batchnorm=True), config)
     for _ in range(config.method_options.warmup_rounds + 1):
-        play_round(state)
+        train_round(state)
     state.procedural._images.fill_(shade)
     evaluate_on_probe(state)
     student = state.average.network

@@ -230,11 +230,11 @@ def test_priority_memory_replays_more_often_what_the_student_has_not_learnt() ->
     teacher, student = tiny_teacher(), tiny_network(batchnorm=True).train()
     options = PriorityOptions(capacity=400, exponent=1.0, correction=0.0)
     memory = PriorityMemory(options, teacher, streams=Streams(0), device=CPU)
-    memory.watch(student)
+    memory.observe_student(student)
     assert memory.replay(4, generator=draws()) is None
     memory.remember(fresh(teacher))
     before = [tensor.clone() for tensor in student.state_dict().values()]
-    memory.watch(student)
+    memory.observe_student(student)
     assert student.training
     assert all(torch.equal(one, other) for one, other in zip(before, student.state_dict().values(), strict=True))
     replayed = memory.replay(20_000, generator=draws())
@@ -253,7 +253,7 @@ def test_a_restored_priority_memory_replays_the_same() -> None:
     other.restore(one.state())
     replays = []
     for memory in (one, other):
-        memory.watch(student)
+        memory.observe_student(student)
         replays.append(memory.replay(8, generator=draws()))
     assert replays[0] is not None
     assert replays[1] is not None

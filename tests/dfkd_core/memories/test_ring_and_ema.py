@@ -33,11 +33,11 @@ def followed(decay: float, *, updates: int = 3, **changes: Any) -> tuple[EmaMemo
     teacher = tiny_teacher()
     source = mad(teacher, **changes)
     memory = EmaMemory(EmaOptions(decay=decay), teacher, streams=Streams(0), device=CPU)
-    memory.follow(source)
+    memory.on_generator_update(source)
     path = [{name: value.clone() for name, value in source.network.state_dict().items()}]
     for _ in range(updates):
         source.synthesize(None, rate=1.0)
-        memory.follow(source)
+        memory.on_generator_update(source)
         path.append({name: value.clone() for name, value in source.network.state_dict().items()})
     return memory, source, path
 
@@ -76,7 +76,7 @@ def test_the_average_is_the_exponential_one_and_buffers_are_copied() -> None:
 def test_the_average_of_a_constant_generator_is_constant() -> None:
     memory, source, path = followed(0.7, updates=0)
     for _ in range(5):
-        memory.follow(source)
+        memory.on_generator_update(source)
     for name, value in learnt(memory).items():
         torch.testing.assert_close(value, path[0][name], rtol=1e-6, atol=0)
 
@@ -102,7 +102,7 @@ def test_an_averaged_generator_takes_the_bytes_of_the_generator_and_replays_noth
     assert memory.num_bytes == 0
     assert memory.replay(4, generator=draws()) is None
     source = mad(teacher)
-    memory.follow(source)
+    memory.on_generator_update(source)
     kept = [*source.network.parameters(), *source.network.buffers()]
     assert memory.num_bytes == sum(tensor.numel() * tensor.element_size() for tensor in kept)
     assert memory.remember(fresh(teacher)) == {}
@@ -112,10 +112,10 @@ def test_an_average_outlives_its_generator() -> None:
     memory, _, _ = followed(0.5)
     before = learnt(memory)
     successor = DeepInversion(DeepInversionOptions(), tiny_teacher(), streams=Streams(0), device=CPU)
-    memory.follow(successor)
+    memory.on_generator_update(successor)
     assert all(torch.equal(value, before[name]) for name, value in learnt(memory).items())
     with pytest.raises(TypeError, match="no generator"):
-        EmaMemory(EmaOptions(), tiny_teacher(), streams=Streams(0), device=CPU).follow(successor)
+        EmaMemory(EmaOptions(), tiny_teacher(), streams=Streams(0), device=CPU).on_generator_update(successor)
 
 
 def ring(teacher: Teacher, **changes: Any) -> RingMemory:

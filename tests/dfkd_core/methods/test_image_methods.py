@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled, distill
-from dfkd_core.loop.round import play_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import build_run
 from dfkd_core.methods import Synthesizer, build_synthesizer
 from dfkd_core.networks.teacher import Teacher
@@ -180,7 +180,7 @@ def test_the_feedback_comes_from_the_student_and_weighs_half_after_a_calm(method
     def images(adv_weight: float, *, calms: int = 0) -> Tensor:
         source = synthesizer(method, teacher, adv_weight=adv_weight, adv_limit=100.0, keep="last")
         for _ in range(calms):
-            source.calm()
+            source.back_off()
         assert "adv" not in source.synthesize(None, rate=1.0)
         source.sample(8, generator=draws())
         assert "adv" in source.synthesize(nearly(teacher), rate=1.0)
@@ -249,5 +249,5 @@ def test_an_interrupted_run_equals_the_uninterrupted_one(method: str, tmp_path: 
 def test_nothing_is_made_after_the_warm_up_where_the_images_come_first(method: str, made: int) -> None:
     state = build_run(tiny_teacher(), tiny_student(), small_run(method))
     for _ in range(4):
-        play_round(state)
+        train_round(state)
     assert (state.counters.images_synthesized, state.counters.steps) == (made, 8)

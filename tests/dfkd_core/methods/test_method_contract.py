@@ -122,7 +122,7 @@ def test_an_update_learns_with_a_student_and_a_restart_forgets(method: str) -> N
     )
     source.synthesize(None, rate=1.0)  # a warm-up may teach nothing, but is always allowed
     source.restart()
-    source.calm()
+    source.back_off()
     source.synthesize(tiny_network(), rate=1.0)
 
 
@@ -148,7 +148,7 @@ def test_every_preset_is_valid_and_its_memory_can_be_built(method: str, preset: 
     options = {name: value for name, value in small.items() if name in fields}
     config = DistillConfig.model_validate({"method": method, "preset": preset, "memory_options": options})
     memory = build_memory(config, tiny_teacher(), streams=Streams(0), device=CPU)
-    memory.follow(made(method, tiny_teacher(batchnorm=True), Streams(0)))
+    memory.on_generator_update(made(method, tiny_teacher(batchnorm=True), Streams(0)))
     assert config.memory_options.needs_of_method <= config.method_options.gives
 
 

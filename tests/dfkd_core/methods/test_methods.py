@@ -111,7 +111,7 @@ def test_learning_makes_images_that_the_teacher_is_sure_of_and_that_are_balanced
 def test_calm_halves_the_rate_for_good() -> None:
     source = synthesizer()
     usual = source.learning_rate
-    source.calm()
+    source.back_off()
     assert source.learning_rate == usual / 2
     other = synthesizer()
     other.restore(source.state())

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import CheckpointMismatch, CompileUnavailable, Stopped
 from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled
-from dfkd_core.loop.round import play_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import build_run
 from dfkd_core.networks import precision as engines
 from dfkd_core.networks.batchnorm import BatchNormStatistics
@@ -66,7 +66,7 @@ def test_layers_compute_in_the_precision_asked_for_and_the_answer_is_fp32(engine
     network, seen = tiny_network(batchnorm=True), list[torch.dtype]()
     for layer in (network[0], network[-1]):
         outputs_of(layer, seen)
-    logits = engine.view(network)(images())
+    logits = engine.wrap(network)(images())
     logits.sum().backward()
     assert seen == [inside, inside]
     assert logits.dtype == torch.float32
@@ -76,7 +76,7 @@ def test_layers_compute_in_the_precision_asked_for_and_the_answer_is_fp32(engine
 
 def test_a_view_is_the_same_network() -> None:
     network = tiny_network()
-    view = BF16.view(network)
+    view = BF16.wrap(network)
     with evaluating(view):
         assert not network.training
     assert network.training
@@ -84,7 +84,7 @@ def test_a_view_is_the_same_network() -> None:
 
 
 def test_what_is_read_of_a_narrow_forward_is_fp32() -> None:
-    teacher = tiny_teacher(batchnorm=True).driven_by(BF16)
+    teacher = tiny_teacher(batchnorm=True).with_precision(BF16)
     with BatchNormStatistics(teacher.network) as statistics:
         logits, features = teacher.forward_with_features(images())
     assert {logits.dtype, features.dtype, teacher.label(images()).dtype} == {torch.float32}
@@ -107,14 +107,14 @@ def test_every_network_of_a_round_computes_in_bf16() -> None:
     for name, layer in convolutions.items():
         outputs_of(layer, seen[name])
     for _ in range(4):
-        play_round(state)
+        train_round(state)
     assert {name: set(dtypes) for name, dtypes in seen.items()} == {name: {torch.bfloat16} for name in convolutions}
 
 
 def test_the_held_out_are_labelled_in_fp32() -> None:
     teacher = tiny_teacher()
     audit = run(tiny_config(compute={"precision": "bf16"}), teacher=teacher).audit
-    exact, narrow = teacher.label(audit.images), teacher.driven_by(BF16).label(audit.images)
+    exact, narrow = teacher.label(audit.images), teacher.with_precision(BF16).label(audit.images)
     kept = audit.teacher_logits  # in half precision, of images before their encoding
     assert (kept - exact).abs().max() < (kept - narrow).abs().max()
 
@@ -170,7 +170,7 @@ def test_hooks_see_a_compiled_network_too() -> None:
     assert is_watched(network)
     COMPILED(network, images())
     assert seen == [torch.float32]
-    teacher = tiny_teacher(batchnorm=True).driven_by(COMPILED)
+    teacher = tiny_teacher(batchnorm=True).with_precision(COMPILED)
     teacher(images())
     with BatchNormStatistics(teacher.network) as statistics:
         teacher(images())
