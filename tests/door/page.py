@@ -36,7 +36,7 @@ def table(result: dict[str, Any]) -> str:
         good = sum(answer["verdict"] == "passed" for answer in found)
         slowest = max(answer["seconds"] for answer in found)
         written.append(f"| {name} | {row.sent} | {len(found)} | {kinds} | {good} | {slowest:.2f} s |")
-    written += ["", "Beside the table:", ""]
+    written += ["", "Tests beside the table:", ""]
     written += [f"- {verdict}: `{name}`" for name, verdict in result["others"].items()]
     if "flood" in result:
         written += ["", *flood_lines(result["flood"])]
@@ -53,8 +53,8 @@ def flood_lines(flood: dict[str, Any]) -> list[str]:
         f"{flood['wanted_per_second']} a second that were wanted, at a load of {flood['load']}.",
         f"The good tenant's {flood['polls']} polls took {flood['poll_p50_ms']} ms (median) and "
         f"{flood['poll_p99_ms']} ms (99 %).",
-        f"The service's memory grew by {flood['memory_growth_bytes'] / 1e6:.0f} MB; {wrong} answers were others than "
-        f"in the table. {'Broken: ' + '; '.join(flood['broken']) if flood['broken'] else 'The promise was kept.'}",
+        f"The service's memory grew by {flood['memory_growth_bytes'] / 1e6:.0f} MB; {wrong} answers differed from "
+        f"the table. {'Broken: ' + '; '.join(flood['broken']) if flood['broken'] else 'The promise was kept.'}",
     ]
 
 
@@ -64,7 +64,7 @@ def timing_lines(timing: dict[str, Any]) -> list[str]:
     lines = [
         f"The time of an answer, {timing['samples']} samples of each question in random order (seed {timing['seed']}), "
         f"on {timing['date']}, {hardware['cores_visible']} cores at a load of {timing['load']} ({hardware['cpu']}). "
-        "Promised: no pair of one line differs by 5 ms in the mean, its 95 % interval included, and all say the same.",
+        "Promised: in a line no two means differ by 5 ms, 95 % interval included, and all answers have the same words.",
         "",
         "| asked | means (medians) | furthest apart | difference (95 %) | same words |",
         "|---|---|---|---|---|",
