@@ -52,9 +52,10 @@ containers: install
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	PYTHON=$(BIN)/python containers/build_check.sh
 
-# Writes the settings table of docs/operations.md from jobs.settings.
+# Writes the settings table of docs/operations.md from jobs.settings, and the error codes of docs/api.md
 docs: install
 	$(BIN)/python docs/settings_table.py
+	$(BIN)/python docs/error_table.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,61 +1,54 @@
-"""The science's exceptions (torch-free). Each class has a stable `code`: it is what clients see and never changes.
+"""The exceptions of the science, and `CodedError`, on which the exceptions of all rooms are built (torch-free).
 
-DfkdError
-├── TeacherError               the uploaded model cannot serve as a teacher
-│   ├── FormatUnsupported      not a format we read (pickles, TorchScript, .pt2, Keras, archives, ...)
-│   ├── TeacherInvalid         the right format, but broken
-│   ├── OperatorUnsupported    ONNX nodes outside the importer's whitelist, listed
-│   ├── TeacherMismatch        teacher, architecture, input shape or classes do not belong together
-│   ├── ParityError            our reading of the teacher differs from ONNX Runtime's
-│   └── NotDifferentiable      no useful gradient reaches the teacher's input
-├── StudentError               this student cannot be built for this teacher
-│   └── StudentNotSmaller      it has at least as many parameters as its teacher
-├── RequirementError           method or memory needs what the teacher or the other one does not offer
-├── CompileUnavailable         the spec wants compiled networks, and this host cannot compile
-├── DistillationDiverged       loss or weights became NaN or infinite
-├── GeneratorCollapsed         the synthesizer produces one image only, and roll-back did not help
-├── AgreementBelowTarget       the published student misses `accept.agreement.min` and `on_miss` says fail
-├── ExportMismatch             ONNX Runtime and PyTorch disagree about the exported student
-├── CheckpointMismatch         a checkpoint of another spec, build or thread count
-├── SandboxUnavailable         this host makes no sandbox to read a stranger's file in
-└── Stopped                    on_step asked for a stop; the state is in the checkpoint named
+An error is described once, on its class: `code` is permanent and what clients see, `title` names the kind, `status` is
+the HTTP status (None: the error never answers a request, it is found in `job.error`), and the docstring says when the
+error happens. A class that sets `code` alone shares the description of the class that sets `title` too.
+`service.problems.table` and the table in docs/api.md are read from these classes.
 """
 
 from collections.abc import Sequence
 
 
-class DfkdError(Exception):
-    """Something the user or the operator can act on: `detail` says what, `hint` says what to do."""
+class CodedError(Exception):
+    """The service has a fault; `request_id` finds it in the log. In `job.error`: the runner failed unexpectedly."""
 
-    code = "internal"
+    code: str = "internal"
+    title: str = "Internal error"
+    status: int | None = 500
+
+
+class DfkdError(CodedError):
+    """An error that the user or the operator can act on: `detail` says what happened, `hint` what to do."""
 
     def __init__(self, detail: str, *, hint: str | None = None, pointer: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
-        self.pointer = pointer  # JSON pointer into the spec, where one field is to blame
+        self.pointer = pointer  # JSON pointer to the field of the spec that caused the error, if one field did
 
 
 class TeacherError(DfkdError):
-    """The uploaded model cannot serve as a teacher."""
-
-    code = "teacher-invalid"
+    """The uploaded model cannot serve as a teacher; its subclasses say why."""
 
 
 class FormatUnsupported(TeacherError):
-    """Not a format that we read."""
+    """The file's content has a format that is not read (pickle, TorchScript, .pt2, Keras, …); the hint says how to
+    convert it.
+    """
 
-    code = "format-unsupported"
+    code, title, status = "format-unsupported", "Teacher format not supported", 415
 
 
 class TeacherInvalid(TeacherError):
-    """The right format, but broken."""
+    """The file has the right format, but is empty, broken, too complex or beyond the limits of the inspection."""
+
+    code, title, status = "teacher-invalid", "Teacher cannot be read", 422
 
 
 class OperatorUnsupported(TeacherError):
-    """ONNX nodes outside the importer's whitelist."""
+    """The ONNX graph uses operators that the importer does not read; `nodes` lists each such node."""
 
-    code = "teacher-op-unsupported"
+    code, title, status = "teacher-op-unsupported", "Teacher uses unsupported operators", 422
 
     def __init__(self, detail: str, *, nodes: Sequence[str], hint: str | None = None) -> None:
         super().__init__(detail, hint=hint)
@@ -63,91 +56,91 @@ class OperatorUnsupported(TeacherError):
 
 
 class TeacherMismatch(TeacherError):
-    """Teacher, architecture, input shape or number of classes do not belong together."""
+    """File, architecture, input shape or classes do not belong together."""
 
-    code = "teacher-mismatch"
+    code, title, status = "teacher-mismatch", "Teacher and spec disagree", 422
 
 
 class ParityError(TeacherError):
-    """Our reading of the teacher differs from ONNX Runtime's."""
+    """The imported network and ONNX Runtime disagree about the teacher's outputs."""
 
-    code = "teacher-parity"
+    code, title, status = "teacher-parity", "Teacher misread", None
 
 
 class NotDifferentiable(TeacherError):
     """No useful gradient reaches the teacher's input."""
 
-    code = "teacher-not-differentiable"
+    code, title, status = "teacher-not-differentiable", "Teacher gives no gradient", None
 
 
 class StudentError(DfkdError):
-    """This student cannot be built for this teacher."""
+    """The student's architecture is unknown, or cannot take this input."""
 
-    code = "student-infeasible"
+    code, title, status = "student-infeasible", "Student cannot be built", 422
 
 
 class StudentNotSmaller(StudentError):
     """The student has at least as many parameters as its teacher."""
 
-    code = "student-not-smaller"
+    code, title, status = "student-not-smaller", "Student not smaller", 422
 
 
 class RequirementError(DfkdError):
-    """Method or memory needs what the teacher, or the other one, does not offer."""
+    """The method or memory needs something that this teacher, or the other one of the two, does not offer."""
 
-    code = "requirement-unmet"
+    code, title, status = "requirement-unmet", "Requirement not met", 422
 
 
 class CompileUnavailable(DfkdError):
-    """The spec wants compiled networks, and this host cannot compile them."""
+    """`compute.compile` is on, and the worker's host cannot compile; the hint says what it lacks."""
 
-    code = "compile-unavailable"
+    code, title, status = "compile-unavailable", "Cannot compile", None
 
 
 class DistillationDiverged(DfkdError):
-    """Loss or weights became NaN or infinite."""
+    """A loss or a weight became NaN or infinite, and going back did not help."""
 
-    code = "distillation-diverged"
+    code, title, status = "distillation-diverged", "Distillation diverged", None
 
 
 class GeneratorCollapsed(DfkdError):
-    """The synthesizer produces one image only, and roll-back did not help."""
+    """The synthesizer produces only one image, and going back did not help."""
 
-    code = "generator-collapsed"
+    code, title, status = "generator-collapsed", "Generator collapsed", None
 
 
 class AgreementBelowTarget(DfkdError):
-    """The published student misses the agreement that the spec demands."""
+    """The student misses `accept.agreement.min`, and `on_miss` says fail."""
 
-    code = "agreement-below-target"
+    code, title, status = "agreement-below-target", "Agreement below target", None
 
 
 class ExportMismatch(DfkdError):
     """ONNX Runtime and PyTorch disagree about the exported student."""
 
-    code = "export-mismatch"
+    code, title, status = "export-mismatch", "Export mismatch", None
 
 
 class CheckpointMismatch(DfkdError):
-    """A checkpoint of another spec, build or thread count."""
+    """The checkpoint was written by another spec, build or thread count."""
 
-    code = "checkpoint-mismatch"
+    code, title, status = "checkpoint-mismatch", "Checkpoint of another run", None
 
 
 class SandboxUnavailable(DfkdError):
-    """This host makes no sandbox of the kind that was asked for, and without one no stranger's file is read."""
+    """This host offers no sandbox to read a teacher in, so no teacher is read."""
 
-    code = "sandbox-unavailable"
+    code, title, status = "sandbox-unavailable", "No sandbox", 503
 
     def __init__(self, reasons: Sequence[str] = ()) -> None:
         super().__init__(
             "no sandbox works on this host, so no teacher is read",
             hint="Its operator finds in docs/operations.md, under The sandbox, what one needs.",
         )
-        self.reasons = list(reasons)  # of this host: for its operator alone
+        self.reasons = list(reasons)  # what this host lacks; only its operator is told
 
 
 class Stopped(DfkdError):
-    """The run was asked to stop and wrote its checkpoint first."""
+    """The run was asked to stop and has written its checkpoint. The error never leaves the worker."""
 
     code = "stopped"

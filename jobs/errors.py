@@ -1,35 +1,19 @@
-"""The ledger's exceptions. No HTTP here: the service has one table from these classes to problems.
-
-LedgerError
-├── JobNotFound            no such job
-├── TeacherNotFound        no such teacher
-├── ArtifactNotFound       no such file in the artifact store
-├── ArtifactCorrupt        the bytes in the store are not the ones that were kept: they are never served
-├── ArtifactLost           a row speaks of bytes that the store no longer has
-├── TeacherInUse           jobs that have not finished use the teacher
-├── InvalidTransition      the job's state does not allow this
-├── CheckpointExpired      the job has no checkpoint, or has none any more
-├── BadCursor              not a cursor of ours
-├── UploadTooLarge         more bytes than the cap
-├── RequestInProgress      another request with this key is being answered
-├── QuotaExceeded          the tenant has as much as it may have
-├── SchemaRefused          the tables are of a version that this one cannot work with
-├── StorageFull            no space left for a file or for the database; what was half written is gone
-└── LedgerUnavailable      the database did not answer, or not in time; asking again later is safe
-    └── StorageUnavailable     the same of the object store
-"""
+"""The exceptions of the ledger and of the file store. `dfkd_core.errors` explains `code`, `title` and `status`."""
 
 from collections.abc import Sequence
 
+from dfkd_core.errors import CodedError
 from jobs.models import JobState
 
 
-class LedgerError(Exception):
-    """Anything the ledger refuses or cannot do."""
+class LedgerError(CodedError):
+    """The ledger or the file store refuses a request or cannot carry it out."""
 
 
 class JobNotFound(LedgerError):
-    """No such job."""
+    """No job has this id, or the job was deleted."""
+
+    code, title, status = "job-not-found", "No such job", 404
 
     def __init__(self, job_id: str) -> None:
         super().__init__(f"there is no job {job_id!r}")
@@ -37,7 +21,9 @@ class JobNotFound(LedgerError):
 
 
 class TeacherNotFound(LedgerError):
-    """No such teacher."""
+    """No teacher with this id was uploaded, or it is no longer kept."""
+
+    code, title, status = "teacher-not-found", "No such teacher", 404
 
     def __init__(self, teacher_id: str) -> None:
         super().__init__(f"there is no teacher {teacher_id!r}")
@@ -45,7 +31,9 @@ class TeacherNotFound(LedgerError):
 
 
 class TeacherInUse(LedgerError):
-    """Jobs that have not finished use the teacher."""
+    """Jobs that have not finished use the teacher; cancel them or wait for their end, then delete it."""
+
+    code, title, status = "teacher-in-use", "Teacher in use", 409
 
     def __init__(self, live_jobs: int) -> None:
         super().__init__(f"{live_jobs} jobs that have not finished use this teacher")
@@ -53,7 +41,9 @@ class TeacherInUse(LedgerError):
 
 
 class ArtifactNotFound(LedgerError):
-    """No such file in the artifact store."""
+    """The job has no file of this name and will not have one."""
+
+    code, title, status = "artifact-not-found", "No such artifact", 404
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"there is no file with sha256 {sha256!r}")
@@ -61,7 +51,9 @@ class ArtifactNotFound(LedgerError):
 
 
 class ArtifactCorrupt(LedgerError):
-    """The bytes in the store are not the ones that were kept."""
+    """The stored bytes no longer have their digest, so they are not sent."""
+
+    code, title, status = "artifact-corrupt", "Artifact damaged", 500
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"the file with sha256 {sha256} has changed in the store")
@@ -69,7 +61,9 @@ class ArtifactCorrupt(LedgerError):
 
 
 class ArtifactLost(LedgerError):
-    """A row speaks of bytes that the store no longer has."""
+    """The file is no longer in the store. A lost teacher comes back when it is uploaded again."""
+
+    code, title, status = "artifact-lost", "File lost", 410
 
     def __init__(self, sha256: str) -> None:
         super().__init__(f"the file with sha256 {sha256} is no longer in the store")
@@ -77,7 +71,9 @@ class ArtifactLost(LedgerError):
 
 
 class InvalidTransition(LedgerError):
-    """The job's state does not allow this."""
+    """The job is in `state`; the request works only in one of the states in `allowed`."""
+
+    code, title, status = "invalid-transition", "Not possible in this state", 409
 
     def __init__(self, state: str, *, allowed: Sequence[JobState]) -> None:
         names = ", ".join(allowed)
@@ -87,21 +83,27 @@ class InvalidTransition(LedgerError):
 
 
 class CheckpointExpired(LedgerError):
-    """The job has no checkpoint, or has none any more."""
+    """The job has no checkpoint from which another job could continue, or no longer has one."""
+
+    code, title, status = "checkpoint-expired", "Checkpoint expired", 410
 
     def __init__(self) -> None:
         super().__init__("the job has no checkpoint, or has none any more")
 
 
 class BadCursor(LedgerError):
-    """Not a cursor of ours."""
+    """The cursor of a list was not made by this service."""
+
+    code = "validation-error"  # described at service.problems.errors.ValidationFailed
 
     def __init__(self) -> None:
         super().__init__("the cursor was not made by this service")
 
 
 class UploadTooLarge(LedgerError):
-    """More bytes than the cap."""
+    """An upload has more than `max_bytes` bytes."""
+
+    code = "payload-too-large"  # described at service.problems.errors.PayloadTooLarge
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(f"the file is larger than {max_bytes} bytes")
@@ -109,7 +111,9 @@ class UploadTooLarge(LedgerError):
 
 
 class RequestInProgress(LedgerError):
-    """Another request with this key is being answered."""
+    """Another request with this `Idempotency-Key` is being answered; send it again after `Retry-After` seconds."""
+
+    code, title, status = "request-in-progress", "Request in progress", 409
 
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__("another request with this key is being answered")
@@ -117,14 +121,16 @@ class RequestInProgress(LedgerError):
 
 
 class QuotaExceeded(LedgerError):
-    """The tenant has as much as it may have."""
+    """The tenant has used up a quota: `quota` names it, `limit` is the most allowed, `used` how much is in use."""
+
+    code, title, status = "quota-exceeded", "Quota exceeded", 429
 
     def __init__(self, quota: str, *, limit: int, used: int, retry_after_seconds: float | None = None) -> None:
         super().__init__(f"{quota}: {used} of {limit} are used")
         self.quota = quota
         self.limit = limit
         self.used = used
-        self.retry_after_seconds = retry_after_seconds  # None: nobody can tell when there will be room
+        self.retry_after_seconds = retry_after_seconds  # None: it is not known when there will be room
 
 
 class Overtaken(Exception):
@@ -132,7 +138,9 @@ class Overtaken(Exception):
 
 
 class SchemaRefused(LedgerError):
-    """The tables are of a version that this one cannot work with."""
+    """The tables of the database have a schema version that this release cannot work with."""
+
+    code = "unavailable"  # described at LedgerUnavailable
 
     def __init__(self, found: str, known: str) -> None:
         super().__init__(
@@ -144,12 +152,31 @@ class SchemaRefused(LedgerError):
 
 
 class StorageFull(LedgerError):
-    """No space left for a file or for the database."""
+    """There is no room to keep the upload; nothing of it was kept."""
+
+    code, title, status = "storage-full", "Storage full", 507
 
 
 class LedgerUnavailable(LedgerError):
-    """The database did not answer, or not in time."""
+    """The database or the storage does not answer; ask again after `Retry-After` seconds."""
+
+    code, title, status = "unavailable", "Temporarily unavailable", 503
 
 
 class StorageUnavailable(LedgerUnavailable):
-    """The object store did not answer, or not in time."""
+    """The object store did not answer in time."""
+
+    code = "unavailable"
+
+
+JOB_FAILURES = {
+    "spec-unreadable": (
+        "Spec of another version",
+        "The job was accepted by a version with other options, and this version cannot run it.",
+    ),
+    "out-of-memory": ("Out of memory", "The runner was ended because the machine or its device ran out of memory."),
+    "worker-lost": ("Worker lost", "The job's workers disappeared more often than is allowed."),
+    "poison": ("Crashes every time", "The runner crashed again and again without a newer checkpoint."),
+    "time-limit": ("Time limit", "The job ran longer than is allowed."),
+}
+"""Title and meaning of the codes that ledger and worker write into `job.error` without an exception."""

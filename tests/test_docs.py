@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def settings_table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("settings_table", ROOT / "docs/settings_table.py")
+def writer_of(name: str) -> ModuleType:
+    """The program docs/{name}.py."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -26,7 +27,12 @@ def settings_table() -> ModuleType:
 
 def test_the_settings_table_is_what_the_settings_say() -> None:
     page = (ROOT / "docs/operations.md").read_text()
-    assert settings_table().with_table(page) == page, "run `make docs`"
+    assert writer_of("settings_table").with_table(page) == page, "run `make docs`"
+
+
+def test_the_table_of_codes_is_what_the_exception_classes_say() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    assert writer_of("error_table").with_table(page) == page, "run `make docs`"
 
 
 def test_every_setting_says_in_one_sentence_what_it_is() -> None:

@@ -1,34 +1,13 @@
-"""What can go wrong at the front desk. The codes and statuses are in `service.problems.table`, in one table.
-
-ApiError
-├── Unauthenticated        no key, or none that is valid
-├── InsufficientScope      the key does not allow this
-├── BadRequest             headers that contradict each other, or name no host
-├── HeadersTooLarge        more headers than are read
-├── MalformedJson          not JSON as RFC 8259 means it
-├── MalformedMultipart     not multipart/form-data as RFC 7578 means it
-├── UnexpectedPart         a part that nobody asked for, or one that came twice
-├── MissingPart            `teacher` or `spec` did not come
-├── ValidationFailed       well-formed, but not what the schema says
-├── PayloadTooLarge        more bytes than the settings allow
-├── UnsupportedMediaType   a body, or an encoding of it, that this route does not read
-├── RequestTimeout         the body stopped coming
-├── DigestMismatch         the bytes do not have the digest that the client declared
-├── IdempotencyKeyReused   the key belongs to another request
-├── RateLimited            too many requests in a while
-├── NotFound               no such route
-├── MethodNotAllowed       the route exists, the method does not
-├── ArtifactNotReady       the job has not finished yet
-├── ArtifactExpired        the job has finished too long ago
-└── RangeNotSatisfiable    a range outside the file
-"""
+"""The exceptions of the API itself. `dfkd_core.errors` explains `code`, `title` and `status`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dfkd_core.errors import CodedError
+
 
 class FieldError(NamedTuple):
-    """One field to blame: a JSON pointer into the document, or the name of a query parameter or header."""
+    """An invalid field: a JSON pointer into the document, or the name of a query parameter or header."""
 
     pointer: str
     detail: str
@@ -40,8 +19,8 @@ class FieldError(NamedTuple):
         return {"pointer": self.pointer, "detail": self.detail}
 
 
-class ApiError(Exception):
-    """A request that cannot be served: `detail` says why, `hint` what to do, `members` go into the problem."""
+class ApiError(CodedError):
+    """The service refuses a request: `detail` says why, `hint` what to do, `members` are added to the problem."""
 
     def __init__(
         self,
@@ -61,80 +40,124 @@ class ApiError(Exception):
 
 
 class Unauthenticated(ApiError):
-    """No key, or none that is valid."""
+    """The request needs `Authorization: Bearer KEY` with a key that is known, not expired and not revoked."""
+
+    code, title, status = "unauthenticated", "Not authenticated", 401
 
 
 class InsufficientScope(ApiError):
-    """The key does not allow this."""
+    """The key is valid, but lacks the scope that `WWW-Authenticate` names."""
+
+    code, title, status = "insufficient-scope", "Not allowed with this key", 403
 
 
 class BadRequest(ApiError):
-    """Headers that contradict each other, or name no host."""
+    """The request cannot be understood."""
+
+    code, title, status = "bad-request", "Bad request", 400
 
 
 class HeadersTooLarge(ApiError):
-    """More headers than are read."""
+    """The request has more headers than are read."""
+
+    code, title, status = "headers-too-large", "Headers too large", 431
 
 
 class MalformedJson(ApiError):
-    """Not JSON as RFC 8259 means it."""
+    """The body is not JSON: its syntax, encoding, byte-order mark or nesting is wrong."""
+
+    code, title, status = "malformed-json", "Malformed JSON", 400
 
 
 class MalformedMultipart(ApiError):
-    """Not multipart/form-data as RFC 7578 means it."""
+    """The body is not multipart/form-data: boundary or part headers are broken, the end is missing, or there is text
+    around the parts.
+    """
+
+    code, title, status = "malformed-multipart", "Malformed multipart body", 400
 
 
 class UnexpectedPart(ApiError):
-    """A part that nobody asked for, or one that came twice."""
+    """A part is neither `teacher` nor `spec`, or came twice."""
+
+    code, title, status = "unexpected-part", "Unexpected part", 400
 
 
 class MissingPart(ApiError):
-    """`teacher` or `spec` did not come."""
+    """The multipart body lacks `teacher` or `spec`; both are needed."""
+
+    code, title, status = "missing-part", "Part missing", 422
 
 
 class ValidationFailed(ApiError):
-    """Well-formed, but not what the schema says."""
+    """Fields are not valid: `errors` lists up to 20, each with a JSON `pointer` into the document or a `parameter` of
+    the query or headers.
+    """
+
+    code, title, status = "validation-error", "Not valid", 422
 
 
 class PayloadTooLarge(ApiError):
-    """More bytes than the settings allow."""
+    """The body or a part of it is larger than `max_bytes`."""
+
+    code, title, status = "payload-too-large", "Payload too large", 413
 
 
 class UnsupportedMediaType(ApiError):
-    """A body, or an encoding of it, that this route does not read."""
+    """This route does not read a body of this type or encoding."""
+
+    code, title, status = "unsupported-media-type", "Media type not supported", 415
 
 
 class RequestTimeout(ApiError):
-    """The body stopped coming."""
+    """The body stopped coming, or came too slowly."""
+
+    code, title, status = "request-timeout", "Request timed out", 408
 
 
 class DigestMismatch(ApiError):
-    """The bytes do not have the digest that the client declared."""
+    """The bytes that arrived do not have the digest that the client declared."""
+
+    code, title, status = "digest-mismatch", "Digest mismatch", 422
 
 
 class IdempotencyKeyReused(ApiError):
-    """The key belongs to another request."""
+    """Another request, with another body or to another path, was answered under this `Idempotency-Key`."""
+
+    code, title, status = "idempotency-key-reused", "Idempotency key reused", 422
 
 
 class RateLimited(ApiError):
-    """Too many requests in a while."""
+    """More than `limit` requests came in the window; ask again after `Retry-After` seconds."""
+
+    code, title, status = "rate-limited", "Too many requests", 429
 
 
 class NotFound(ApiError):
-    """No such route."""
+    """There is nothing at this path."""
+
+    code, title, status = "not-found", "No such resource", 404
 
 
 class MethodNotAllowed(ApiError):
-    """The route exists, the method does not."""
+    """The path does not take this method; `Allow` names those that it takes."""
+
+    code, title, status = "method-not-allowed", "Method not allowed", 405
 
 
 class ArtifactNotReady(ApiError):
-    """The job has not finished yet."""
+    """The job has not finished; ask again after `Retry-After` seconds."""
+
+    code, title, status = "artifact-not-ready", "Artifact not ready", 409
 
 
 class ArtifactExpired(ApiError):
-    """The job has finished too long ago."""
+    """The job finished longer ago than its files are kept."""
+
+    code, title, status = "artifact-expired", "Artifact expired", 410
 
 
 class RangeNotSatisfiable(ApiError):
-    """A range outside the file."""
+    """The range lies outside the file; `Content-Range` has the size of the file."""
+
+    code, title, status = "range-not-satisfiable", "Range not satisfiable", 416

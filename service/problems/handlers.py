@@ -16,7 +16,7 @@ from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded
 from jobs.quota_limits import Quota
 from service.intake.strict_json import MAX_ERRORS
 from service.problems.errors import ApiError, FieldError, MethodNotAllowed, NotFound, ValidationFailed
-from service.problems.table import BY_CODE, Row, row_for
+from service.problems.table import BY_CODE, INTERNAL, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -33,9 +33,9 @@ QUOTA_HINTS = {
 def problem_response(error: Exception, *, request_id: str) -> Response:
     """The reply to a request that ended in `error`."""
     row = row_for(error)
-    status = row.status or BY_CODE["internal"].status
-    assert status is not None  # the row `internal` has one
-    return _response(row, int(status), request_id=request_id, members=_members(error), headers=_headers(error, row))
+    return _response(
+        row, row.status or 500, request_id=request_id, members=_members(error), headers=_headers(error, row)
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -81,7 +81,7 @@ def _handle_http(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allow = ", ".join(allowed_methods(request))
         return error_response(request, MethodNotAllowed(f"This path takes {allow}.", headers={"Allow": allow}))
-    row = BY_CODE["bad-request"] if error.status_code < 500 else BY_CODE["internal"]
+    row = BY_CODE["bad-request"] if error.status_code < 500 else INTERNAL
     return _response(row, error.status_code, request_id=request_id_of(request), members={"detail": row.meaning})
 
 

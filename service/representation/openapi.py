@@ -1,6 +1,5 @@
 """The OpenAPI document: what FastAPI derives, with our schemas, our problems and nothing that is not true."""
 
-from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
@@ -37,12 +36,12 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 def problems(*codes: str) -> dict[int | str, Document]:
     """The `responses` of an operation that can refuse with these codes, by status."""
-    by_status: dict[HTTPStatus, list[Row]] = {}
+    by_status: dict[int, list[Row]] = {}
     for code in codes:
         row = BY_CODE[code]
         assert row.status is not None, f"{code} never answers a request"
         by_status.setdefault(row.status, []).append(row)
-    return {int(status): _problem_response(rows) for status, rows in by_status.items()}
+    return {status: _problem_response(rows) for status, rows in by_status.items()}
 
 
 def install(app: FastAPI) -> None:

@@ -23,5 +23,4 @@ def describe_problem(code: str) -> Response:
     row = BY_CODE.get(code)
     if row is None:
         raise NotFound("There is no such code.")
-    status = None if row.status is None else int(row.status)
-    return json_response(ProblemKind(code=row.code, status=status, title=row.title, meaning=row.meaning))
+    return json_response(ProblemKind(code=row.code, status=row.status, title=row.title, meaning=row.meaning))
