@@ -45,7 +45,7 @@ def test_a_look_claims_at_once(bench: Bench) -> None:
     pool = WorkerPool(slow, bench.store, bench.artifacts, notify=lambda *_bell: True, command=script("endless"))
     pool.start()
     until(lambda: bench.store.live_workers(PATIENCE))
-    time.sleep(0.3)  # the looks of the first round are over
+    time.sleep(0.3)  # the wake-ups of the first round are over
     job = bench.submit()
     pool.wake()
     until(lambda: bench.store.get(job.id).state is JobState.RUNNING)

@@ -111,13 +111,14 @@ class Attempt:
         return None
 
     def _reason_with_grace(self) -> StopReason | None:
-        if self._heartbeat.cancel_requested:
+        lease = self._heartbeat.lease
+        if lease.cancel_requested:
             return StopReason.CANCELLED
-        if self._heartbeat.pause_requested:
+        if lease.pause_requested:
             return StopReason.PAUSED
         if self._draining.is_set():
             return StopReason.DRAINED
-        if self._heartbeat.over_quota:
+        if lease.over_quota:
             return StopReason.OVER_QUOTA
         running_seconds = self._context.job.running_seconds + time.monotonic() - self._started_at
         return StopReason.TIME_LIMIT if running_seconds > self._context.settings.max_running_seconds else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 
 from jobs.errors import LedgerError
+from jobs.ledger.leases import Lease
 from worker.supervision.context import AttemptContext
 
 log = logging.getLogger(__name__)
@@ -21,10 +22,9 @@ class Heartbeat(threading.Thread):
     def __init__(self, context: AttemptContext, *, confirmed_at: float) -> None:
         """`confirmed_at` is a time of the monotonic clock, taken before the job was claimed."""
         super().__init__(name="heartbeat", daemon=True)
+        job = context.job
         self.fenced_out = False
-        self.cancel_requested = context.job.cancel_requested
-        self.pause_requested = context.job.pause_requested
-        self.over_quota = False
+        self.lease = Lease(cancel_requested=job.cancel_requested, pause_requested=job.pause_requested)
         self._context = context
         self._confirmed_at = confirmed_at
         self._on_renewal: Callable[[float], None] | None = None
@@ -71,10 +71,7 @@ class Heartbeat(threading.Thread):
         if lease is None:
             self.fenced_out = True
             return False
-        self._confirmed_at = asked_at
-        self.cancel_requested = lease.cancel_requested
-        self.pause_requested = lease.pause_requested
-        self.over_quota = lease.over_quota
+        self._confirmed_at, self.lease = asked_at, lease
         callback = self._on_renewal
         if callback is not None:
             callback(self.lease_until)

@@ -1,6 +1,6 @@
-"""Tries inside a sandbox what a teacher file would try that managed to run code: `canaries.py WISHES`.
+"""Try inside a sandbox what a hostile file would try if it managed to run code: `canaries.py WISHES`.
 
-WISHES is JSON. Prints, as JSON, the names of the wishes that came true: a tight sandbox prints an empty list.
+WISHES is JSON. Prints the names of the granted wishes as JSON: a tight sandbox prints an empty list.
 """
 
 import ctypes
@@ -19,18 +19,18 @@ MOST_PROCESSES = 4000
 
 
 def reads(path: str) -> bool:
-    """Whether anything of a file, or of a directory, is to be seen."""
+    """Whether any content of a file or a directory can be read."""
     return bool(os.listdir(path) if os.path.isdir(path) else Path(path).read_bytes() or True)
 
 
 def writes(path: str) -> bool:
-    """Whether a file of this name can be made and has a byte in it."""
+    """Whether a file of this name can be made and written to."""
     Path(path).write_bytes(b"x")
     return Path(path).stat().st_size > 0
 
 
 def connects(family: int, address: Any, kind: int = socket.SOCK_STREAM) -> bool:
-    """Whether there is a way to an address."""
+    """Whether an address can be reached."""
     with socket.socket(family, kind) as line:
         line.settimeout(2)
         line.connect(address)
@@ -39,12 +39,12 @@ def connects(family: int, address: Any, kind: int = socket.SOCK_STREAM) -> bool:
 
 
 def resolves() -> bool:
-    """Whether a name service answers, or could."""
+    """Whether a name service answers or could answer."""
     return bool(socket.getaddrinfo("example.org", 80))
 
 
 def interfaces() -> bool:
-    """Whether there is a network device beside an own loopback."""
+    """Whether there is a network device besides a loopback of its own."""
     lines = Path("/proc/net/dev").read_text().splitlines()[2:]
     return any(not line.strip().startswith("lo:") or int(line.split()[1]) for line in lines)
 
@@ -59,7 +59,7 @@ def signals(pid: int) -> bool:
 
 
 def sees(secret: str) -> bool:
-    """Whether a secret is in the environment of any process that can be seen."""
+    """Whether a secret stands in the environment of any visible process."""
     if secret in str(os.environ):
         return True
     for path in Path("/proc").glob("[0-9]*/environ"):
@@ -72,7 +72,7 @@ def sees(secret: str) -> bool:
 
 
 def has_capabilities() -> bool:
-    """Any capability, the way to get one by executing a file, or another user's number."""
+    """Whether this process has a capability, or can get one by executing a file or by becoming another user."""
     header, data = (0x20080522).to_bytes(4, "little") + bytes(4), ctypes.create_string_buffer(24)
     return LIBC.capget(header, data) != 0 or any(data.raw) or LIBC.prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) != 1
 
@@ -91,7 +91,7 @@ def mounts() -> bool:
 
 
 def descriptors(known: list[int]) -> bool:
-    """Whether we were given other open files than the known ones."""
+    """Whether this process inherited open files other than the known ones."""
     extra = []
     for number in range(256):
         try:
@@ -103,7 +103,7 @@ def descriptors(known: list[int]) -> bool:
 
 
 def grows(most: int) -> bool:
-    """Whether a fork bomb gets further than it may."""
+    """Whether a fork bomb starts more processes than the limit."""
     children, number = [], 0
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
@@ -122,13 +122,13 @@ def grows(most: int) -> bool:
 
 
 def fills(size: int) -> bool:
-    """Whether so many bytes can be had and used."""
+    """Whether a process can allocate and use `size` bytes."""
     held = bytearray(size)
     return len(held) == size
 
 
 def leaves(marker: str) -> bool:
-    """Whether what an earlier sandbox left under a name is still there; leaves it."""
+    """Whether a file that an earlier sandbox left under this name is still there. Then leave such a file."""
     found = False
     for directory in ("/tmp", "/dev/shm", "/var/tmp", "/dev/mqueue", str(Path.home())):
         path = Path(directory, marker)
@@ -148,7 +148,7 @@ WISHES: dict[str, Callable[..., bool]] = {
 
 
 def granted(wishes: dict[str, list[Any]]) -> list[str]:
-    """Those that came true, with what they were about. A wish is a name and, after a colon, anything."""
+    """Return the names of the granted wishes. A name begins with the function to call, up to a colon."""
     found = []
     for wish, arguments in wishes.items():
         try:
