@@ -54,7 +54,7 @@ class NotificationConsumer(threading.Thread):
             )
             consumer.start()
             if not self._stopping.wait(_RESTART_SECONDS):
-                log.error("the bell's consumer gave up and is started again")
+                log.error("the queue's consumer gave up and is started again")
 
 
 def _register_task(celery: Celery, wake: Callable[[], None]) -> None:
