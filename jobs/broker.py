@@ -64,7 +64,7 @@ def queue_of(device_class: DeviceClass) -> str:
     return QUEUE if device_class is DeviceClass.ANY else f"{QUEUE}.{device_class}"
 
 
-def ring(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.ANY) -> bool:
+def notify(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.ANY) -> bool:
     """Say that there is a job. False, and a line in the log, when the broker does not take it within about a second.
 
     Never raises for the broker's sake: the job is in the table already, and the sweep rings again.

@@ -133,7 +133,7 @@ class QuotaExceeded(LedgerError):
         self.retry_after_seconds = retry_after_seconds  # None: it is not known when there will be room
 
 
-class Overtaken(Exception):
+class ClaimRaceLost(Exception):
     """Another claim was quicker: claim again. No caller sees it."""
 
 

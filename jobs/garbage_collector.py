@@ -24,7 +24,7 @@ Verb = Literal["expire", "quarantine", "discharge", "delete", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class GcAction:
     """One thing done, or in a dry run: that would be done."""
 
     verb: Verb
@@ -33,20 +33,20 @@ class Act:
     num_bytes: int = 0  # freed
 
 
-def clean(
+def collect_garbage(
     store: Store,
     artifacts: ArtifactStore,
     *,
     retention_seconds: float,
     quarantine_seconds: float = DAY_SECONDS,
     dry_run: bool = False,
-) -> list[Act]:
+) -> list[GcAction]:
     """Everything there is to do, done unless `dry_run`. Any process may do this at any time.
 
     `quarantine_seconds` has to be longer than the longest upload: so long are temporary files left alone, too.
     """
     acts = []
-    janitor = _Janitor(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
+    janitor = _GarbageCollector(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
     for act in (*janitor.expire(), *janitor.expire_teachers(), *janitor.blobs(), *janitor.uploads()):
         log.log(
             logging.ERROR if act.verb == "lost" else logging.INFO, act.verb, extra={"what": act.what, "why": act.why}
@@ -57,7 +57,7 @@ def clean(
     return acts
 
 
-class _Janitor:
+class _GarbageCollector:
     def __init__(
         self,
         store: Store,
@@ -73,23 +73,25 @@ class _Janitor:
         self._quarantine_seconds = quarantine_seconds
         self._dry_run = dry_run
 
-    def expire(self) -> Iterator[Act]:
+    def expire(self) -> Iterator[GcAction]:
         """Rows let go of what is no longer kept; its bytes are then like those of nobody."""
         for expiry in self._store.expirable(self._retention_seconds):
             if not self._dry_run:
                 self._store.expire(expiry.job_id, self._retention_seconds)
             what = "its files" if expiry.files else "its checkpoint before the last"
             why = f"finished {self._retention_seconds / DAY_SECONDS:g} days ago" if expiry.files else "finished"
-            yield Act("expire", expiry.job_id, f"{why}: {what}")
+            yield GcAction("expire", expiry.job_id, f"{why}: {what}")
 
-    def expire_teachers(self) -> Iterator[Act]:
+    def expire_teachers(self) -> Iterator[GcAction]:
         """Tenants let go of teachers that they do not use; the bytes of one that no other has are then nobody's."""
         for unused in self._store.unused_teachers(self._retention_seconds):
             if self._dry_run or self._store.expire_teacher(unused, self._retention_seconds):
                 days = f"{self._retention_seconds / DAY_SECONDS:g} days"
-                yield Act("expire", unused.teacher_id, f"tenant {unused.tenant} has not used this teacher for {days}")
+                yield GcAction(
+                    "expire", unused.teacher_id, f"tenant {unused.tenant} has not used this teacher for {days}"
+                )
 
-    def blobs(self) -> Iterator[Act]:
+    def blobs(self) -> Iterator[GcAction]:
         """Quarantine what no row refers to, delete it a day later; name what rows refer to and is not there."""
         blobs = set(self._artifacts.digests())
         wanted = self._store.references()  # after the files: a row comes after its file
@@ -98,11 +100,11 @@ class _Janitor:
         for sha256 in sorted(quarantined.keys() - (blobs - wanted)):
             if not self._dry_run:
                 self._artifacts.blobs.discharge(sha256)
-            yield Act("discharge", sha256, "a row refers to it again" if sha256 in blobs else "it is gone")
+            yield GcAction("discharge", sha256, "a row refers to it again" if sha256 in blobs else "it is gone")
         for sha256 in sorted(blobs - wanted):
             yield from self._unwanted(sha256, quarantined.get(sha256))
 
-    def uploads(self) -> Iterator[Act]:
+    def uploads(self) -> Iterator[GcAction]:
         """Delete temporary files of this host that nobody writes to."""
         for path in self._artifacts.stale_uploads(self._quarantine_seconds):
             try:
@@ -111,23 +113,25 @@ class _Janitor:
                     path.unlink()
             except FileNotFoundError:  # its upload has just ended
                 continue
-            yield Act("delete", path.name, f"a temporary file, silent for {_hours(self._quarantine_seconds)}", size)
+            yield GcAction(
+                "delete", path.name, f"a temporary file, silent for {_hours(self._quarantine_seconds)}", size
+            )
 
-    def _lost(self, digests: set[str]) -> Iterator[Act]:
+    def _lost(self, digests: set[str]) -> Iterator[GcAction]:
         for sha256 in sorted(digests):
             if not self._artifacts.exists(sha256):  # it was not put just now
-                yield Act("lost", sha256, "a row refers to it, and it is not in the store")
+                yield GcAction("lost", sha256, "a row refers to it, and it is not in the store")
 
-    def _unwanted(self, sha256: str, seconds: float | None) -> Iterator[Act]:
+    def _unwanted(self, sha256: str, seconds: float | None) -> Iterator[GcAction]:
         if seconds is None:
             if not self._dry_run:
                 self._artifacts.blobs.quarantine(sha256)
-            yield Act("quarantine", sha256, "no row refers to it")
+            yield GcAction("quarantine", sha256, "no row refers to it")
         elif seconds >= self._quarantine_seconds:
             with suppress(ArtifactNotFound):  # somebody else has deleted it
                 size = self._artifacts.size(sha256)
                 if self._dry_run or self._artifacts.remove_unreferenced([sha256], self._store.referenced):
-                    yield Act("delete", sha256, f"no row has referred to it for {_hours(seconds)}", size)
+                    yield GcAction("delete", sha256, f"no row has referred to it for {_hours(seconds)}", size)
 
 
 def _hours(seconds: float) -> str:

@@ -27,5 +27,5 @@ class Caller:
     request_id: str | None = None  # of what is asked just now
 
 
-EVERYBODY = Caller()
+ANONYMOUS = Caller()
 """Whoever asks where nobody is asked for a key."""

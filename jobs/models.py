@@ -210,7 +210,7 @@ class Event(Value):
     data: dict[str, Any] = Field(default_factory=dict, description="What the kind brings along.")
 
 
-class Standing(NamedTuple):
+class JobWithPosition(NamedTuple):
     """A job and its place in the queue, as one transaction sees them."""
 
     job: Job
@@ -240,15 +240,15 @@ class PurgedFile(Value):
 
     sha256: Sha256 = Field(description="Digest of its bytes; they are removed unless others have them, too.")
     bytes: int = Field(ge=0, description="How many there were.")
-    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+    role: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
 
 
-class Kept(Value):
+class RetainedFile(Value):
     """Something that belonged to what was deleted, and stays."""
 
     sha256: Sha256 = Field(description="Digest of the file.")
-    was: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
-    because: str = Field(description="Why it stays.")
+    role: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
+    reason: str = Field(description="Why it stays.")
 
 
 class PurgeReceipt(Value):
@@ -259,4 +259,4 @@ class PurgeReceipt(Value):
     deleted_at: datetime = Field(description="When its rows went, by the clock of the database.")
     rows: dict[str, int] = Field(description="Rows that were deleted or emptied, by table.")
     files: list[PurgedFile] = Field(description="Files that are the tenant's no longer.")
-    kept: list[Kept] = Field(description="Files that stay, and why.")
+    kept: list[RetainedFile] = Field(description="Files that stay, and why.")

@@ -16,23 +16,23 @@ from jobs.db import row_security, tables
 from jobs.db.database import Database
 from jobs.db.schema_versions import Revisions
 from jobs.devices import DeviceClass
-from jobs.errors import Overtaken
+from jobs.errors import ClaimRaceLost
 from jobs.identity import Caller
 from jobs.ledger import attempt_end, cancel_pause, leases, queries, workers
 from jobs.ledger.leases import Claim, Lease, Limits, Sweep
 from jobs.ledger.queries import Wanted
-from jobs.ledger.statistics import Figures, figures
+from jobs.ledger.statistics import LedgerStatistics, ledger_statistics
 from jobs.lifecycle import retention
-from jobs.lifecycle.retention import Expiry, Unused
+from jobs.lifecycle.retention import ExpiredJob, UnusedTeacher
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
-from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, Progress, Standing, Worker
+from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, JobWithPosition, Progress, Worker
 from jobs.quota_limits import Quotas
 from jobs.settings import Settings
 from jobs.tenancy import teachers
 from jobs.tenancy.api_keys import ApiKeys
-from jobs.tenancy.audit_log import Trail
+from jobs.tenancy.audit_log import AuditLog
 from jobs.tenancy.tenants import Tenants
-from jobs.tenant_store import Belongings
+from jobs.tenant_store import TenantStore
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +49,20 @@ def open_store(settings: Settings) -> "Store":
     return Store(database, limits=limits, defaults=settings.quotas, backoff_seconds=settings.backoff_seconds)
 
 
-class Store(Belongings):
+class Store(TenantStore):
     """The ledger, whosever jobs these are. For a caller: `of`."""
 
     def __init__(self, database: Database, *, limits: Limits, defaults: Quotas, backoff_seconds: float) -> None:
         super().__init__(database, None, defaults)
         self.api_keys = ApiKeys(database)
         self.tenants = Tenants(database, defaults)
-        self.trail = Trail(database)
+        self.audit_log = AuditLog(database)
         self._limits = limits
         self._backoff_seconds = backoff_seconds
 
-    def of(self, caller: Caller) -> Belongings:
+    def of(self, caller: Caller) -> TenantStore:
         """What this caller's tenant has, and nothing else."""
-        return Belongings(self._database, caller, self._defaults)
+        return TenantStore(self._database, caller, self._defaults)
 
     def close(self) -> None:
         """Give all connections back."""
@@ -78,12 +78,12 @@ class Store(Belongings):
 
     # Jobs
 
-    def standings(self, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+    def jobs_with_positions(self, wanted: Collection[Wanted]) -> dict[Wanted, JobWithPosition]:
         """Jobs by tenant (None: whosever) and id, with their places in the queue; what is not there is left out.
 
         All in one transaction, one query a tenant.
         """
-        return self._database.read(lambda connection: queries.standings(connection, wanted))
+        return self._database.read(lambda connection: queries.jobs_with_positions(connection, wanted))
 
     # Teachers
 
@@ -97,9 +97,9 @@ class Store(Belongings):
         """How many jobs there are in each state, also where there is none."""
         return self._database.read(queries.count_by_state)
 
-    def figures(self, *, worker_seconds: float) -> Figures:
-        """Figures of the whole deployment; a worker that was silent for `worker_seconds` is not counted."""
-        return self._database.read(lambda connection: figures(connection, worker_seconds=worker_seconds))
+    def statistics(self, *, worker_seconds: float) -> LedgerStatistics:
+        """LedgerStatistics of the whole deployment; a worker that was silent for `worker_seconds` is not counted."""
+        return self._database.read(lambda connection: ledger_statistics(connection, worker_seconds=worker_seconds))
 
     def referenced(self, sha256: str) -> bool:
         """Whether a teacher, a published file or a checkpoint is kept under this digest."""
@@ -111,7 +111,7 @@ class Store(Belongings):
 
     # Retention
 
-    def expirable(self, retention_seconds: float) -> Sequence[Expiry]:
+    def expirable(self, retention_seconds: float) -> Sequence[ExpiredJob]:
         """Finished jobs that refer to files for longer than they should; some of them, where there are many."""
         return self._database.read(lambda connection: retention.expirable(connection, retention_seconds))
 
@@ -123,11 +123,11 @@ class Store(Belongings):
         """Have a finished job let go of its files; what is not over yet stays. JobNotFound."""
         self._database.write(lambda t: retention.expire(t, job_id, retention_seconds))
 
-    def unused_teachers(self, retention_seconds: float) -> Sequence[Unused]:
+    def unused_teachers(self, retention_seconds: float) -> Sequence[UnusedTeacher]:
         """Teachers that their tenants have not used for so long; some of them, where there are many."""
         return self._database.read(lambda connection: retention.unused_teachers(connection, retention_seconds))
 
-    def expire_teacher(self, unused: Unused, retention_seconds: float) -> bool:
+    def expire_teacher(self, unused: UnusedTeacher, retention_seconds: float) -> bool:
         """Forget a teacher as if its tenant had deleted it; False where that uses it again, or has it no longer."""
         return self._database.write(lambda t: retention.expire_teacher(t, unused, retention_seconds))
 
@@ -142,7 +142,7 @@ class Store(Belongings):
         """
         told: dict[str, Any] = {"lease_seconds": lease_seconds, "threads": threads, "device_class": device_class}
         while True:
-            with suppress(Overtaken):
+            with suppress(ClaimRaceLost):
                 return self._database.write(lambda t: leases.claim(t, owner, defaults=self._defaults, **told))
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:

@@ -15,11 +15,11 @@ from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
 from jobs.errors import InvalidTransition
-from jobs.identity import EVERYBODY, Caller
+from jobs.identity import ANONYMOUS, Caller
 from jobs.ledger import cancel_pause, queries, submissions
 from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.lifecycle import deletion, idempotency
-from jobs.lifecycle.deletion import Forgotten
+from jobs.lifecycle.deletion import DeletedRecord
 from jobs.lifecycle.idempotency import Keys, ResponseRecorder
 from jobs.models import (
     CANCELLING,
@@ -29,25 +29,25 @@ from jobs.models import (
     JobSpec,
     JobState,
     JobWarning,
-    Standing,
+    JobWithPosition,
     TeacherRef,
 )
 from jobs.quota_limits import Quota, Quotas
 from jobs.tenancy import audit_log, quotas, teachers
-from jobs.tenancy.audit_log import Act, Outcome
+from jobs.tenancy.audit_log import AuditAction, AuditOutcome
 from jobs.tenancy.quotas import Use
 
 CANCELLABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLED)
 PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
-class Belongings:
+class TenantStore:
     """The ledger as one caller sees it; with None, all of it, and what is new is the default tenant's."""
 
     def __init__(self, database: Database, caller: Caller | None, defaults: Quotas) -> None:
         """`defaults`: quotas of the tenants that have none of their own."""
         self._defaults = defaults
-        self._caller = caller or EVERYBODY
+        self._caller = caller or ANONYMOUS
         self._tenant = None if caller is None else caller.tenant
         self._database = database.of(self._tenant)
         self.keys = Keys(self._database, self._caller.tenant)
@@ -76,7 +76,7 @@ class Belongings:
             lambda connection: teachers.teacher_with_id(connection, self._caller.tenant, teacher_id)
         )
 
-    def delete_teacher(self, teacher_id: str) -> Forgotten:
+    def delete_teacher(self, teacher_id: str) -> DeletedRecord:
         """Forget a teacher, and the checkpoints of the jobs that used it. TeacherNotFound; TeacherInUse."""
         return deletion.once(self._database, lambda t: deletion.forget_teacher(t, self._caller, teacher_id))
 
@@ -91,7 +91,7 @@ class Belongings:
         *,
         traceparent: str | None = None,
         origin: Origin | None = None,
-        receipt: ResponseRecorder[Standing] | None = None,
+        receipt: ResponseRecorder[JobWithPosition] | None = None,
     ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound; QuotaExceeded; RequestInProgress.
 
@@ -152,7 +152,7 @@ class Belongings:
 
         return self._database.read(work)
 
-    def request_cancel(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
+    def request_cancel(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
         """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
 
         JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
@@ -164,27 +164,27 @@ class Belongings:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
                 cancel_pause.request_cancel(transaction, row)
-            return self._told(transaction, row, Act.CANCELLED, receipt)
+            return self._told(transaction, row, AuditAction.CANCELLED, receipt)
 
         return self._database.write(work)
 
-    def request_pause(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
+    def request_pause(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
         """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
 
         JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
         """
-        return self._change_pause(job_id, cancel_pause.request_pause, Act.PAUSED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_pause, AuditAction.PAUSED, receipt)
 
-    def request_resume(self, job_id: str, *, receipt: ResponseRecorder[Standing] | None = None) -> Job:
+    def request_resume(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
         """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
-        return self._change_pause(job_id, cancel_pause.request_resume, Act.RESUMED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_resume, AuditAction.RESUMED, receipt)
 
     def _change_pause(
         self,
         job_id: str,
         change: Callable[[Transaction, Row[Any]], None],
-        act: Act,
-        receipt: ResponseRecorder[Standing] | None,
+        act: AuditAction,
+        receipt: ResponseRecorder[JobWithPosition] | None,
     ) -> Job:
         def work(transaction: Transaction) -> Job:
             row = queries.locked_row(transaction.connection, self._tenant, job_id)
@@ -198,35 +198,39 @@ class Belongings:
         return self._database.write(work)
 
     def _told(
-        self, transaction: Transaction, before: Row[Any], act: Act, receipt: ResponseRecorder[Standing] | None
+        self,
+        transaction: Transaction,
+        before: Row[Any],
+        act: AuditAction,
+        receipt: ResponseRecorder[JobWithPosition] | None,
     ) -> Job:
         """The job as it is now, told and written down."""
         job = idempotency.told(transaction, self._tenant, before.id, receipt)
-        outcome = Outcome.UNCHANGED if job.revision == before.revision else Outcome.DONE
-        audit_log.note(transaction, self._caller, act, job.id, outcome=outcome)
+        outcome = AuditOutcome.UNCHANGED if job.revision == before.revision else AuditOutcome.DONE
+        audit_log.append(transaction, self._caller, act, job.id, outcome=outcome)
         return job
 
-    def delete(self, job_id: str) -> Forgotten:
+    def delete(self, job_id: str) -> DeletedRecord:
         """Forget a terminal job with its history, and with its teacher where that came along with it and no other job
         uses it. JobNotFound; InvalidTransition where the job is not terminal.
         """
         return deletion.once(self._database, lambda t: deletion.forget_job(t, self._caller, self._tenant, job_id))
 
-    def standing_of(self, job_id: str) -> Standing:
+    def get_with_position(self, job_id: str) -> JobWithPosition:
         """One job with its place in the queue; JobNotFound."""
-        return self._database.read(lambda connection: queries.standing(connection, self._tenant, job_id))
+        return self._database.read(lambda connection: queries.job_with_position(connection, self._tenant, job_id))
 
     def note_download(self, job_id: str, name: str) -> None:
         """Write down that a file of a job is handed out."""
-        told: dict[str, Any] = {"detail": name, "outcome": Outcome.BEGUN}
-        self._database.write(lambda t: audit_log.note(t, self._caller, Act.DOWNLOADED, job_id, **told))
+        told: dict[str, Any] = {"detail": name, "outcome": AuditOutcome.BEGUN}
+        self._database.write(lambda t: audit_log.append(t, self._caller, AuditAction.DOWNLOADED, job_id, **told))
 
     # Quotas
 
-    def standing(self) -> dict[Quota, Use]:
+    def quota_usage(self) -> dict[Quota, Use]:
         """Every quota of the tenant, and what it has used of it."""
         tenant = self._caller.tenant
-        return self._database.read(lambda connection: quotas.standing(connection, tenant, self._defaults))
+        return self._database.read(lambda connection: quotas.quota_usage(connection, tenant, self._defaults))
 
     def check_room(self, *, num_bytes: int, submits: bool, teacher_id: str | None = None) -> None:
         """QuotaExceeded where a teacher of at least `num_bytes` would be refused, or a job: before anything is read.

@@ -16,10 +16,10 @@ from jobs.digests import is_digest
 from jobs.errors import JobNotFound, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
-from jobs.models import Standing
+from jobs.models import JobWithPosition
 from jobs.settings import Settings
 from jobs.store import Store
-from jobs.tenant_store import Belongings
+from jobs.tenant_store import TenantStore
 from service.key_cache import KeyCache
 from service.read_batcher import ReadBatcher
 
@@ -43,15 +43,15 @@ class AppContext:
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
 
     @property
-    def store(self) -> Belongings:
+    def store(self) -> TenantStore:
         """What the caller of this request has in the ledger."""
         assert self.caller is not None  # a public route has no business with anybody's jobs
         return self.ledger.of(self.caller)
 
-    async def standing(self, job_id: str) -> Standing:
+    async def job_with_position(self, job_id: str) -> JobWithPosition:
         """A job of the caller with its place in the queue. JobNotFound; LedgerUnavailable."""
         assert self.caller is not None
-        return await self.read_batcher.standing(self.caller.tenant, job_id)
+        return await self.read_batcher.job_with_position(self.caller.tenant, job_id)
 
 
 async def app_context(request: Request) -> AppContext:

@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from jobs.errors import JobNotFound
 from jobs.ledger.queries import Wanted
-from jobs.models import Standing
+from jobs.models import JobWithPosition
 from jobs.store import Store
 
 PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it
@@ -22,11 +22,11 @@ class ReadBatcher:
 
     def __init__(self, ledger: Store) -> None:
         self._ledger = ledger
-        self._waiting: dict[Wanted, asyncio.Future[Standing]] = {}
+        self._waiting: dict[Wanted, asyncio.Future[JobWithPosition]] = {}
         self._patience: asyncio.TimerHandle | None = None  # while it runs, who comes has to wait
         self._reads: set[asyncio.Task[None]] = set()
 
-    async def standing(self, tenant: str | None, job_id: str) -> Standing:
+    async def job_with_position(self, tenant: str | None, job_id: str) -> JobWithPosition:
         """A job as it is at an instant after this was asked. JobNotFound; LedgerUnavailable."""
         wanted = (tenant, job_id)
         future = self._waiting.get(wanted)
@@ -50,9 +50,9 @@ class ReadBatcher:
         if self._waiting:
             self._begin()
 
-    async def _read(self, batch: dict[Wanted, asyncio.Future[Standing]], patience: asyncio.TimerHandle) -> None:
+    async def _read(self, batch: dict[Wanted, asyncio.Future[JobWithPosition]], patience: asyncio.TimerHandle) -> None:
         try:
-            found = await to_thread.run_sync(self._ledger.standings, list(batch))
+            found = await to_thread.run_sync(self._ledger.jobs_with_positions, list(batch))
         except Exception as error:  # each of them is told
             for future in batch.values():
                 future.set_exception(error)

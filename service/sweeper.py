@@ -6,10 +6,10 @@ import time
 import anyio
 from anyio import to_thread
 
-from jobs.broker import ring
+from jobs.broker import notify
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import LedgerError
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from jobs.metrics import DOORBELLS_RERUNG
 from service.dependencies import AppContext
 
@@ -36,8 +36,8 @@ def delete_expired(context: AppContext) -> None:
     """Remove what is over its time."""
     context.ledger.keys.forget_old()
     context.ledger.adopt_teachers()
-    context.ledger.trail.forget_old(context.settings.audit_days * DAY_SECONDS)
-    clean(context.ledger, context.artifacts, retention_seconds=context.settings.retention_days * DAY_SECONDS)
+    context.ledger.audit_log.forget_old(context.settings.audit_days * DAY_SECONDS)
+    collect_garbage(context.ledger, context.artifacts, retention_seconds=context.settings.retention_days * DAY_SECONDS)
 
 
 def sweep(context: AppContext) -> None:
@@ -45,7 +45,7 @@ def sweep(context: AppContext) -> None:
     if used := context.key_cache.take_used():
         context.ledger.api_keys.note_use(used)
     found = context.ledger.sweep()
-    for job_id, device_class in found.ring.items():
-        if not ring(context.celery, job_id, device_class):
+    for job_id, device_class in found.notify.items():
+        if not notify(context.celery, job_id, device_class):
             return  # the next round rings again; a broker that is down is not asked for every job
         DOORBELLS_RERUNG.inc()

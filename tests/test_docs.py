@@ -54,7 +54,7 @@ def test_every_metric_is_explained_and_every_explained_metric_is_told(store: Sto
     page = (ROOT / "docs/operations.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `dfkd_") and line.count("|") > 2]
     explained = {name.removesuffix("_total") for row in rows for name in re.findall(r"`(dfkd_[a-z_]+)[`{]", row)}
-    families = [*REGISTRY.collect(), *LedgerCollector(store.figures(worker_seconds=60)).collect()]
+    families = [*REGISTRY.collect(), *LedgerCollector(store.statistics(worker_seconds=60)).collect()]
     told = {family.name for family in families if not family.name.startswith("dfkd_process_")}
     assert explained == told
     mentioned = set(re.findall(r"\bdfkd_[a-z_]+[a-z]", page))

@@ -6,7 +6,7 @@ import signal
 import threading
 from functools import partial
 
-from jobs.broker import make_celery, ring
+from jobs.broker import make_celery, notify
 from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import open_store
@@ -22,8 +22,8 @@ def work(settings: Settings) -> None:
     stop = _stop_on_signal()
     store = open_store(settings)
     celery = make_celery(settings) if settings.broker_url else None
-    notify = None if celery is None else partial(ring, celery)
-    pool = WorkerPool(settings, store, open_artifacts(settings), notify=notify)
+    send = None if celery is None else partial(notify, celery)
+    pool = WorkerPool(settings, store, open_artifacts(settings), notify=send)
     consumer = None
     if celery is not None:
         consumer = NotificationConsumer(

@@ -129,7 +129,7 @@ class WorkerPool:
         )
         found = self._store.sweep()
         if self._notify is not None:
-            sent = itertools.starmap(self._notify, found.ring.items())
+            sent = itertools.starmap(self._notify, found.notify.items())
             DOORBELLS_RERUNG.inc(sum(1 for _ in itertools.takewhile(bool, sent)))  # stop at the first that fails
         if time.monotonic() >= self._next_cleanup:
             self._next_cleanup = time.monotonic() + _CLEANUP_SECONDS

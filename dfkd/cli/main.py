@@ -24,7 +24,7 @@ from jobs.db.db_time import DAY_SECONDS
 from jobs.digests import is_digest
 from jobs.errors import LedgerError, LedgerUnavailable
 from jobs.files.artifacts import open_artifacts
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from jobs.settings import settings_from_environment
 from jobs.store import open_store
 from service import purge_commands
@@ -308,7 +308,7 @@ def janitor(
     store = open_store(settings)
     try:
         retention_seconds = settings.retention_days * DAY_SECONDS
-        acts = clean(store, open_artifacts(settings), retention_seconds=retention_seconds, dry_run=dry_run)
+        acts = collect_garbage(store, open_artifacts(settings), retention_seconds=retention_seconds, dry_run=dry_run)
     finally:
         store.close()
     for act in acts:

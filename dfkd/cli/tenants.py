@@ -23,7 +23,7 @@ def list_(data_dir: DataDir = None) -> None:
     """Print every tenant with its quotas, a JSON object a line; a limit of null means any number."""
     with opened_ledger(data_dir) as store:
         for tenant in store.tenants.names():
-            uses = store.tenants.standing(tenant).items()
+            uses = store.tenants.quota_usage(tenant).items()
             told = {quota.value: {"limit": use.limit or None, "used": use.used} for quota, use in uses}
             out.print(json.dumps({"tenant": tenant, **told}))
 
@@ -50,7 +50,7 @@ def audit(
     """Print who did what to which job or teacher, oldest first, a JSON object a line."""
     after = None if since is None else since.replace(tzinfo=UTC)
     with opened_ledger(data_dir) as store:
-        for line in store.trail.read(tenant=tenant, object_id=object_, since=after):
+        for line in store.audit_log.read(tenant=tenant, object_id=object_, since=after):
             out.print(json.dumps({**asdict(line), "at": line.at.isoformat(timespec="milliseconds")}))
 
 

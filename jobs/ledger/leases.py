@@ -73,7 +73,7 @@ class Sweep:
     failed: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     paused: list[str] = field(default_factory=list)
-    ring: dict[str, DeviceClass] = field(default_factory=dict)  # queued, due, and not rung for lately: ring now
+    notify: dict[str, DeviceClass] = field(default_factory=dict)  # queued, due, and not notified lately
     attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
 
 
@@ -88,9 +88,11 @@ def claim(
 ) -> Claim | None:
     """Take the first queued job in line that is due and that this class of device serves; None when there is none.
 
-    Overtaken where another claim has just taken the last place of its tenant. Jobs before it whose spec this version
-    cannot read fail: nobody could run them, and they would block the queue. Those of a higher spec version are left to
-    newer workers, as they are.
+    Earlier jobs whose spec this version cannot read fail: nobody could run them, and they would block the queue. Jobs
+    of a higher spec version are left to newer workers.
+
+    Raises:
+        ClaimRaceLost: another claim has just taken the tenant's last permitted running job.
     """
     dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
@@ -99,7 +101,7 @@ def claim(
             return None
         spec = spec_from_text(row.spec)
         if isinstance(spec, JobSpec):
-            quotas.admit_claim(transaction.connection, row.tenant, defaults)
+            quotas.recheck_running_quota(transaction.connection, row.tenant, defaults)
             return _start(transaction, row, spec, owner=owner, lease_seconds=lease_seconds, threads=threads)
         _refuse(transaction, row)
     return None
@@ -154,7 +156,7 @@ def heartbeat(
     return Lease(
         cancel_requested=row.cancel_requested_at is not None,
         pause_requested=row.pause_requested_at is not None,
-        over_quota=quotas.has_had_its_day(transaction.connection, row.tenant, defaults),
+        over_quota=quotas.daily_quota_spent(transaction.connection, row.tenant, defaults),
     )
 
 
@@ -286,7 +288,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float, d
         lists |= {JobState.PAUSED: found.paused}
         lists[state].append(row.id)
         found.attempts[row.id] = row.attempt
-    found.ring = _take_bells(transaction.connection, defaults)
+    found.notify = _take_bells(transaction.connection, defaults)
     return found
 
 

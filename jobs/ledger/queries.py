@@ -21,7 +21,7 @@ from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import scheduling
 from jobs.ledger.lineage import Origin, inherited
-from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, Standing
+from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, JobWithPosition
 from jobs.tenancy import teachers
 
 Wanted = tuple[str | None, str]
@@ -50,7 +50,7 @@ def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
     return found[0]
 
 
-def standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, Standing]:
+def jobs_with_positions(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, JobWithPosition]:
     """Jobs by tenant and id, with their places in the queue; what is not there is left out. One query a tenant.
 
     PostgreSQL shows each tenant's own jobs alone, and everybody's only once all are read: from then on.
@@ -66,7 +66,7 @@ def standings(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted
     if any(job.state is JobState.QUEUED for _, job in found.values()):
         narrow(connection, None)  # a place in the line counts the jobs of others; of them a number is told, no more
     return {
-        key: Standing(job, scheduling.place(connection, row) if job.state is JobState.QUEUED else None)
+        key: JobWithPosition(job, scheduling.place(connection, row) if job.state is JobState.QUEUED else None)
         for key, (row, job) in found.items()
     }
 
@@ -78,10 +78,10 @@ def _several(connection: Connection, tenant: str | None, job_ids: Collection[str
     return zip(rows, jobs_from_rows(connection, rows), strict=True)
 
 
-def standing(connection: Connection, tenant: str | None, job_id: str) -> Standing:
+def job_with_position(connection: Connection, tenant: str | None, job_id: str) -> JobWithPosition:
     """One job with its place in the queue; JobNotFound."""
     asking = tenant_of(connection)
-    found = standings(connection, [(tenant, job_id)])
+    found = jobs_with_positions(connection, [(tenant, job_id)])
     narrow(connection, asking)
     if (tenant, job_id) not in found:
         raise JobNotFound(job_id)

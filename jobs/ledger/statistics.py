@@ -1,4 +1,4 @@
-"""Figures of the whole deployment, counted in the ledger: the same whichever process is asked."""
+"""LedgerStatistics of the whole deployment, counted in the ledger: the same whichever process is asked."""
 
 import itertools
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class LedgerStatistics:
     """What a scrape asks for."""
 
     jobs: dict[JobState, int]
@@ -33,7 +33,7 @@ class Figures:
     busy: dict[str, int]  # slots in which a job runs, by device
 
 
-def figures(connection: Connection, *, worker_seconds: float) -> Figures:
+def ledger_statistics(connection: Connection, *, worker_seconds: float) -> LedgerStatistics:
     """All of them from one snapshot. A worker that was silent for `worker_seconds` is not counted."""
     jobs, events, workers = tables.jobs, tables.events, tables.workers
     live = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
@@ -41,7 +41,7 @@ def figures(connection: Connection, *, worker_seconds: float) -> Figures:
     kinds = select(events.c.kind, func.count()).group_by(events.c.kind)
     seen = select(workers.c.device, func.count(), func.sum(workers.c.slots)).group_by(workers.c.device)
     devices = connection.execute(seen.where(workers.c.seen_at >= now(-worker_seconds))).all()
-    return Figures(
+    return LedgerStatistics(
         jobs=count_by_state(connection),
         queues=_queues(connection),
         crash_streak_max=int(connection.execute(streak).scalar_one()),

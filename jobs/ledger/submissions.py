@@ -12,7 +12,7 @@ from jobs.ledger.lineage import Origin
 from jobs.models import JobSpec, JobWarning, TeacherRef
 from jobs.quota_limits import Quotas
 from jobs.tenancy import audit_log, quotas, teachers
-from jobs.tenancy.audit_log import Act, Outcome
+from jobs.tenancy.audit_log import AuditAction, AuditOutcome
 from jobs.tenancy.teachers import Lifetime
 
 
@@ -23,7 +23,7 @@ def take_teacher(
 
     QuotaExceeded.
     """
-    quotas.submit_alone(transaction.connection, caller.tenant, defaults)
+    quotas.lock_submissions(transaction.connection, caller.tenant, defaults)
     return _keep(transaction, ref, Lifetime.OWN, caller, defaults)
 
 
@@ -44,7 +44,7 @@ def take_job(
     `teacher`: the id of one that is kept, or one that came along: it is kept for as long as jobs
     of its tenant use it, or not at all where the job is refused.
     """
-    quotas.submit_alone(transaction.connection, caller.tenant, defaults)
+    quotas.lock_submissions(transaction.connection, caller.tenant, defaults)
     quotas.check_job(transaction.connection, caller.tenant, defaults)
     if isinstance(teacher, TeacherRef):
         _keep(transaction, teacher, Lifetime.JOBS, caller, defaults)
@@ -52,8 +52,10 @@ def take_job(
     queries.insert_job(
         transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
     )
-    act = Act.SUBMITTED if origin is None else Act.CONTINUED if origin.continues else Act.RETRIED
-    audit_log.note(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
+    act = (
+        AuditAction.SUBMITTED if origin is None else AuditAction.CONTINUED if origin.continues else AuditAction.RETRIED
+    )
+    audit_log.append(transaction, caller, act, job_id, detail=teacher_id if origin is None else origin.job_id)
 
 
 def _keep(
@@ -62,5 +64,7 @@ def _keep(
     connection = transaction.connection
     quotas.check_upload(connection, caller.tenant, defaults, num_bytes=ref.bytes, teacher_id=ref.id)
     kept, new = teachers.put(transaction, caller.tenant, ref, lifetime)
-    audit_log.note(transaction, caller, Act.UPLOADED, ref.id, outcome=Outcome.DONE if new else Outcome.UNCHANGED)
+    audit_log.append(
+        transaction, caller, AuditAction.UPLOADED, ref.id, outcome=AuditOutcome.DONE if new else AuditOutcome.UNCHANGED
+    )
     return kept, new

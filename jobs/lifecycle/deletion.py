@@ -29,9 +29,9 @@ from jobs.files.artifacts import ArtifactStore
 from jobs.identity import Caller
 from jobs.ledger import queries
 from jobs.lifecycle import idempotency
-from jobs.models import TERMINAL, JobState, Kept, PurgedFile, PurgeReceipt
+from jobs.models import TERMINAL, JobState, PurgedFile, PurgeReceipt, RetainedFile
 from jobs.tenancy import audit_log, teachers
-from jobs.tenancy.audit_log import Act
+from jobs.tenancy.audit_log import AuditAction
 from jobs.tenancy.teachers import Lifetime
 
 TEACHER, CHECKPOINT = "teacher", "checkpoint"
@@ -44,7 +44,7 @@ _jobs, _artifacts = tables.jobs, tables.artifacts
 
 
 @dataclass(slots=True)
-class Forgotten:
+class DeletedRecord:
     """What one transaction deleted."""
 
     kind: Literal["job", "teacher"]
@@ -52,7 +52,7 @@ class Forgotten:
     deleted_at: datetime
     rows: dict[str, int] = field(default_factory=dict)
     files: dict[str, list[str]] = field(default_factory=dict)  # digests that are the tenant's no longer; what they were
-    kept: list[Kept] = field(default_factory=list)
+    kept: list[RetainedFile] = field(default_factory=list)
 
     def count(self, table: str, rows: int) -> None:
         """Note rows that are gone."""
@@ -61,44 +61,44 @@ class Forgotten:
 
     def let_go(self, connection: Connection, tenant: str, files: dict[str, list[str]]) -> None:
         """Note files that the rows spoke of, by whether another row of the tenant does."""
-        for sha256, was in sorted(files.items()):
+        for sha256, role in sorted(files.items()):
             if queries.is_referenced(connection, tenant, sha256):
-                self.kept.append(Kept(sha256=sha256, was=was, because=SAME_BYTES))
+                self.kept.append(RetainedFile(sha256=sha256, role=role, reason=SAME_BYTES))
             else:
-                self.files[sha256] = was
+                self.files[sha256] = role
 
 
-def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job_id: str) -> Forgotten:
+def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job_id: str) -> DeletedRecord:
     """Delete a terminal job with all that hangs on it; JobNotFound, InvalidTransition."""
     connection = transaction.connection
     teachers.lock(connection, queries.teacher_id_of(connection, tenant, job_id))
     row = queries.locked_row(connection, tenant, job_id)
     if row.state not in TERMINAL:
         raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
-    forgotten = Forgotten("job", job_id, _time(connection))
+    forgotten = DeletedRecord("job", job_id, _time(connection))
     files = _files(connection, row)
     forgotten.count("requests", idempotency.forget_about(transaction, row.tenant, [job_id]))
     for table in (_artifacts, tables.labels, tables.events):
         gone = connection.execute(delete(table).where(table.c.job_number == row.number)).rowcount
         forgotten.count(table.name, gone)
     forgotten.count("jobs", connection.execute(delete(_jobs).where(_jobs.c.number == row.number)).rowcount)
-    audit_log.note(transaction, caller, Act.DELETED, job_id)
+    audit_log.append(transaction, caller, AuditAction.DELETED, job_id)
     if _forget_teacher_of(transaction, row, forgotten):
         files.setdefault(row.teacher_id, []).append(TEACHER)
-        audit_log.note(transaction, caller, Act.DELETED, row.teacher_id, detail=job_id)
+        audit_log.append(transaction, caller, AuditAction.DELETED, row.teacher_id, detail=job_id)
     forgotten.let_go(connection, row.tenant, files)
     return forgotten
 
 
-def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) -> Forgotten:
+def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) -> DeletedRecord:
     """Delete a teacher as its tenant asked; TeacherNotFound, TeacherInUse."""
     teachers.lock(transaction.connection, teacher_id)
     forgotten = forget_locked_teacher(transaction, caller.tenant, teacher_id)
-    audit_log.note(transaction, caller, Act.DELETED, teacher_id)
+    audit_log.append(transaction, caller, AuditAction.DELETED, teacher_id)
     return forgotten
 
 
-def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str) -> Forgotten:
+def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str) -> DeletedRecord:
     """Delete a teacher, and the checkpoints of the finished jobs that used it: without it they are of no use.
 
     The jobs stay, with their students. TeacherNotFound; TeacherInUse.
@@ -110,7 +110,7 @@ def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
     live = sum(row.state not in TERMINAL for row in used)
     if live:
         raise TeacherInUse(live)
-    forgotten = Forgotten("teacher", teacher_id, _time(connection))
+    forgotten = DeletedRecord("teacher", teacher_id, _time(connection))
     files: dict[str, list[str]] = {teacher_id: [TEACHER]}
     for sha256 in _checkpoints(used):
         files.setdefault(sha256, []).append(CHECKPOINT)
@@ -124,11 +124,11 @@ def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
     return forgotten
 
 
-def once(database: Database, forget: Callable[[Transaction], Forgotten]) -> Forgotten:
+def once(database: Database, forget: Callable[[Transaction], DeletedRecord]) -> DeletedRecord:
     """Forget in one transaction; where the reply to its commit was lost, that is what the first try found."""
-    first: Forgotten | None = None
+    first: DeletedRecord | None = None
 
-    def work(transaction: Transaction) -> Forgotten:
+    def work(transaction: Transaction) -> DeletedRecord:
         nonlocal first
         try:
             first = forget(transaction)
@@ -140,10 +140,10 @@ def once(database: Database, forget: Callable[[Transaction], Forgotten]) -> Forg
     return database.write(work)
 
 
-def removed(forgotten: Forgotten, artifacts: ArtifactStore, referenced: Callable[[str], bool]) -> PurgeReceipt:
+def removed(forgotten: DeletedRecord, artifacts: ArtifactStore, referenced: Callable[[str], bool]) -> PurgeReceipt:
     """Remove the files of what was forgotten, where nobody has them → the receipt."""
     files, kept = [], list(forgotten.kept)
-    for sha256, was in forgotten.files.items():
+    for sha256, role in forgotten.files.items():
         try:
             size = artifacts.size(sha256)
             gone = bool(artifacts.remove_unreferenced([sha256], referenced)) or referenced(sha256)
@@ -152,9 +152,9 @@ def removed(forgotten: Forgotten, artifacts: ArtifactStore, referenced: Callable
         except LedgerUnavailable:
             gone = False
         if gone:
-            files.append(PurgedFile(sha256=sha256, bytes=size, was=was))
+            files.append(PurgedFile(sha256=sha256, bytes=size, role=role))
         else:
-            kept.append(Kept(sha256=sha256, was=was, because=LATER))
+            kept.append(RetainedFile(sha256=sha256, role=role, reason=LATER))
     return PurgeReceipt(
         kind=forgotten.kind,
         id=forgotten.id,
@@ -165,7 +165,7 @@ def removed(forgotten: Forgotten, artifacts: ArtifactStore, referenced: Callable
     )
 
 
-def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Forgotten) -> bool:
+def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: DeletedRecord) -> bool:
     """A teacher that came along with jobs goes with the last of them; whether this was the last, and there was one."""
     connection, tenant, teacher_id = transaction.connection, row.tenant, row.teacher_id
     lifetime = teachers.lifetime_of(connection, tenant, teacher_id)
@@ -174,8 +174,8 @@ def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Forgo
     if lifetime is None or (used and lifetime is Lifetime.DELETED):
         return False
     if used or lifetime is Lifetime.OWN:
-        because = ON_ITS_OWN if lifetime is Lifetime.OWN else OTHERS_USE_IT
-        forgotten.kept.append(Kept(sha256=teacher_id, was=[TEACHER], because=because))
+        reason = ON_ITS_OWN if lifetime is Lifetime.OWN else OTHERS_USE_IT
+        forgotten.kept.append(RetainedFile(sha256=teacher_id, role=[TEACHER], reason=reason))
         teachers.note_use(connection, tenant, teacher_id, row.finished_at)
         return False
     forgotten.count("requests", idempotency.forget_about(transaction, tenant, [teacher_id]))

@@ -21,7 +21,7 @@ from jobs.db.db_time import elapsed_seconds, now
 from jobs.errors import RequestInProgress
 from jobs.identity import DEFAULT_TENANT
 from jobs.ledger import queries
-from jobs.models import Job, Standing
+from jobs.models import Job, JobWithPosition
 
 T = TypeVar("T")
 
@@ -114,17 +114,19 @@ def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) ->
     return gone
 
 
-def told(transaction: Transaction, tenant: str | None, job_id: str, receipt: ResponseRecorder[Standing] | None) -> Job:
+def told(
+    transaction: Transaction, tenant: str | None, job_id: str, receipt: ResponseRecorder[JobWithPosition] | None
+) -> Job:
     """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
     if receipt is None:
         return queries.job_with_id(transaction.connection, tenant, job_id)
-    standing = queries.standing(transaction.connection, tenant, job_id)
+    standing = queries.job_with_position(transaction.connection, tenant, job_id)
     settle(transaction, receipt, standing, about=job_id)
     return standing.job
 
 
 class Keys:
-    """The keys of a tenant's requests, one transaction a method: `Belongings.keys`."""
+    """The keys of a tenant's requests, one transaction a method: `TenantStore.keys`."""
 
     def __init__(self, database: Database, tenant: str) -> None:
         self._database = database

@@ -29,7 +29,7 @@ _jobs, _artifacts, _held = tables.jobs, tables.artifacts, tables.tenant_teachers
 
 
 @dataclass(frozen=True, slots=True)
-class Expiry:
+class ExpiredJob:
     """What the ledger will refer to no longer."""
 
     job_id: str
@@ -37,19 +37,19 @@ class Expiry:
 
 
 @dataclass(frozen=True, slots=True)
-class Unused:
+class UnusedTeacher:
     """A teacher that a tenant has, and has not used for the retention period."""
 
     tenant: str
     teacher_id: str
 
 
-def expirable(connection: Connection, retention_seconds: float) -> list[Expiry]:
+def expirable(connection: Connection, retention_seconds: float) -> list[ExpiredJob]:
     """Up to BATCH finished jobs that hold on to more than they should, oldest first."""
     over = _over(retention_seconds)
     statement = select(_jobs.c.id, over.label("over")).where(_finished(), or_(over, _superseded()))
     return [
-        Expiry(row.id, files=bool(row.over))
+        ExpiredJob(row.id, files=bool(row.over))
         for row in connection.execute(statement.order_by(_jobs.c.number).limit(BATCH))
     ]
 
@@ -66,14 +66,14 @@ def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> N
     change(transaction, guard, nothing, [("expired", {"artifacts": names})])
 
 
-def unused_teachers(connection: Connection, retention_seconds: float) -> list[Unused]:
+def unused_teachers(connection: Connection, retention_seconds: float) -> list[UnusedTeacher]:
     """Up to BATCH teachers of tenants that have not used them for the retention period, oldest first."""
     found = select(_held.c.tenant, _held.c.teacher_id).where(_unused(retention_seconds))
     oldest_first = found.order_by(last_use(), _held.c.tenant, _held.c.teacher_id)
-    return [Unused(row.tenant, row.teacher_id) for row in connection.execute(oldest_first.limit(BATCH))]
+    return [UnusedTeacher(row.tenant, row.teacher_id) for row in connection.execute(oldest_first.limit(BATCH))]
 
 
-def expire_teacher(transaction: Transaction, unused: Unused, retention_seconds: float) -> bool:
+def expire_teacher(transaction: Transaction, unused: UnusedTeacher, retention_seconds: float) -> bool:
     """Forget a teacher as if its tenant had deleted it; False where it is used again, or is gone already."""
     teachers.lock(transaction.connection, unused.teacher_id)  # whoever uses it has done so, or finds it gone
     one = (_held.c.tenant == unused.tenant, _held.c.teacher_id == unused.teacher_id)

@@ -22,7 +22,7 @@ PAGE = 500
 _audit = tables.audit
 
 
-class Act(StrEnum):
+class AuditAction(StrEnum):
     """What was done."""
 
     UPLOADED = "uploaded"
@@ -36,7 +36,7 @@ class Act(StrEnum):
     DELETED = "deleted"
 
 
-class Outcome(StrEnum):
+class AuditOutcome(StrEnum):
     """What came of it. Nothing is written down of what was refused."""
 
     DONE = "done"
@@ -45,30 +45,30 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AuditEntry:
     """One act."""
 
     number: int
     at: datetime  # database time
     tenant: str
     key_id: str | None
-    act: Act
+    act: AuditAction
     object_id: str  # of the job or the teacher
     detail: (
         str | None
     )  # of a job: its teacher, or the job it comes from; a file that is fetched; of a teacher: the job it went with
-    outcome: Outcome
+    outcome: AuditOutcome
     request_id: str | None
 
 
-def note(
+def append(
     transaction: Transaction,
     caller: Caller,
-    act: Act,
+    act: AuditAction,
     object_id: str,
     *,
     detail: str | None = None,
-    outcome: Outcome = Outcome.DONE,
+    outcome: AuditOutcome = AuditOutcome.DONE,
 ) -> None:
     """Add a line."""
     who = {"tenant": caller.tenant, "key_id": caller.key_id, "request_id": caller.request_id}
@@ -76,15 +76,15 @@ def note(
     transaction.connection.execute(insert(_audit).values(at=now(), **who, **what))
 
 
-class Trail:
-    """The lines, one transaction a method: `Store.trail`."""
+class AuditLog:
+    """The lines, one transaction a method: `Store.audit_log`."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def read(
         self, *, tenant: str | None = None, object_id: str | None = None, since: datetime | None = None
-    ) -> Iterator[Line]:
+    ) -> Iterator[AuditEntry]:
         """The lines that are kept, oldest first: of one tenant, about one object, not older than `since`."""
         wanted = select(_audit).order_by(_audit.c.number).limit(PAGE)
         if tenant is not None:
@@ -98,8 +98,8 @@ class Trail:
             yield from lines
             lines = self._page(wanted.where(_audit.c.number > lines[-1].number))
 
-    def _page(self, wanted: Select[Any]) -> list[Line]:
-        return self._database.read(lambda connection: [_line(row) for row in connection.execute(wanted)])
+    def _page(self, wanted: Select[Any]) -> list[AuditEntry]:
+        return self._database.read(lambda connection: [_entry_from_row(row) for row in connection.execute(wanted)])
 
     def forget_old(self, max_age_seconds: float) -> int:
         """Remove lines that are older than this; how many there were."""
@@ -107,5 +107,5 @@ class Trail:
         return self._database.write(lambda t: t.connection.execute(old).rowcount)
 
 
-def _line(row: Row[Any]) -> Line:
-    return Line(**{**row._mapping, "act": Act(row.act), "outcome": Outcome(row.outcome)})
+def _entry_from_row(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(**{**row._mapping, "act": AuditAction(row.act), "outcome": AuditOutcome(row.outcome)})

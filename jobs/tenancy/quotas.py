@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Row, Select, and_,
 
 from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS, elapsed_seconds, now, today
-from jobs.errors import Overtaken, QuotaExceeded
+from jobs.errors import ClaimRaceLost, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
 from jobs.models import JobState
 from jobs.quota_limits import UNLIMITED, Quota, Quotas
@@ -35,7 +35,7 @@ class Use:
     used: int
 
 
-class _Turn(IntEnum):
+class LockKind(IntEnum):
     """What two transactions of one tenant do not do at once."""
 
     SUBMIT = 0x64667375
@@ -54,7 +54,7 @@ def merged(row: Row[Any], defaults: Quotas) -> Quotas:
     return Quotas(**asdict(defaults) | own)
 
 
-def standing(connection: Connection, tenant: str, defaults: Quotas) -> dict[Quota, Use]:
+def quota_usage(connection: Connection, tenant: str, defaults: Quotas) -> dict[Quota, Use]:
     """Every quota of a tenant, and what it has used of it."""
     limits = of_tenant(connection, tenant, defaults)
     used = {
@@ -101,14 +101,14 @@ def check_job(connection: Connection, tenant: str, defaults: Quotas) -> None:
             raise _exceeded(Quota.STORED_BYTES, limits.stored_bytes, stored)
 
 
-def submit_alone(connection: Connection, tenant: str, defaults: Quotas) -> None:
+def lock_submissions(connection: Connection, tenant: str, defaults: Quotas) -> None:
     """Until the transaction ends, no other submission of this tenant is counted. What is checked next stays true."""
     if of_tenant(connection, tenant, defaults) != UNLIMITED:
-        _alone(connection, _Turn.SUBMIT, tenant)
+        _alone(connection, LockKind.SUBMIT, tenant)
 
 
-def admit_claim(connection: Connection, tenant: str, defaults: Quotas) -> None:
-    """Overtaken where another claim has taken the tenant's last place since the line was read.
+def recheck_running_quota(connection: Connection, tenant: str, defaults: Quotas) -> None:
+    """ClaimRaceLost where another claim has taken the tenant's last place since the line was read.
 
     On SQLite, where a writer is alone, what the line says is still true.
     """
@@ -116,12 +116,12 @@ def admit_claim(connection: Connection, tenant: str, defaults: Quotas) -> None:
         return
     limit = of_tenant(connection, tenant, defaults).running_jobs
     if limit:
-        _alone(connection, _Turn.CLAIM, tenant)
+        _alone(connection, LockKind.CLAIM, tenant)
         if _num_jobs(connection, tenant, JobState.RUNNING) >= limit:
-            raise Overtaken
+            raise ClaimRaceLost
 
 
-def has_had_its_day(connection: Connection, tenant: str, defaults: Quotas) -> bool:
+def daily_quota_spent(connection: Connection, tenant: str, defaults: Quotas) -> bool:
     """Whether the tenant has used up its device-seconds of today."""
     limit = of_tenant(connection, tenant, defaults).device_seconds_per_day
     return limit > 0 and usage.device_seconds(connection, tenant) >= limit
@@ -142,7 +142,7 @@ def _holds(connection: Connection, tenant: str, teacher_id: str) -> bool:
     return connection.execute(mine).first() is not None
 
 
-def _alone(connection: Connection, turn: _Turn, tenant: str) -> None:
+def _alone(connection: Connection, turn: LockKind, tenant: str) -> None:
     """On SQLite a write transaction is alone anyway. A transaction takes one turn at most: none wait in a ring."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(int(turn), func.hashtext(tenant))))

@@ -20,9 +20,9 @@ class Tenants:
         self._database = database
         self._defaults = defaults
 
-    def standing(self, tenant: str) -> dict[Quota, Use]:
+    def quota_usage(self, tenant: str) -> dict[Quota, Use]:
         """Every quota of a tenant, and what it has used of it; of one that nobody has heard of, too."""
-        return self._database.read(lambda connection: quotas.standing(connection, tenant, self._defaults))
+        return self._database.read(lambda connection: quotas.quota_usage(connection, tenant, self._defaults))
 
     def names(self) -> list[str]:
         """Tenants that have jobs, or limits of their own."""

@@ -18,7 +18,7 @@ from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
 from jobs.lifecycle.idempotency import ResponseRecorder
 from jobs.log_context import about
-from jobs.models import Job, JobSpec, JobWarning, Standing, TeacherRef
+from jobs.models import Job, JobSpec, JobWarning, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
 from service.intake.uploads import ReceivedTeacher, Submission
@@ -31,7 +31,7 @@ def accept_submission(
     submission: Submission,
     *,
     traceparent: str | None = None,
-    receipt: ResponseRecorder[Standing] | None = None,
+    receipt: ResponseRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Inspect and resolve first, keep the file last: what is refused was never kept."""
     teacher, spec = submission.teacher, submission.spec
@@ -53,7 +53,7 @@ def accept_request(
     *,
     traceparent: str | None = None,
     origin: Origin | None = None,
-    receipt: ResponseRecorder[Standing] | None = None,
+    receipt: ResponseRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """A job for a teacher that is here already."""
     teacher = context.store.get_teacher(teacher_id)
@@ -127,7 +127,7 @@ def _create(
     *,
     traceparent: str | None,
     origin: Origin | None = None,
-    receipt: ResponseRecorder[Standing] | None,
+    receipt: ResponseRecorder[JobWithPosition] | None,
 ) -> Job:
     told = [JobWarning.model_validate(warning) for warning in warnings]
     job = context.store.create(

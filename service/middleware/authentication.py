@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from jobs.errors import LedgerError
-from jobs.identity import EVERYBODY, Caller
+from jobs.identity import ANONYMOUS, Caller
 from jobs.identity import Scope as KeyScope
 from jobs.log_context import about
 from jobs.settings import Settings
@@ -85,9 +85,9 @@ class AuthenticationMiddleware:
 
     async def _caller(self, request: Request, key_cache: KeyCache) -> Caller | None:
         if self._settings.auth == "off":
-            return EVERYBODY
+            return ANONYMOUS
         if self._settings.auth == "auto" and not await key_cache.in_use():
-            return EVERYBODY if is_loopback(_own_address(request)) else None
+            return ANONYMOUS if is_loopback(_own_address(request)) else None
         given = [value for name, value in request.scope["headers"] if name == b"authorization"]
         match = _BEARER.fullmatch(given[0].strip()) if len(given) == 1 else None
         return await key_cache.caller(match[1] if match else b"")

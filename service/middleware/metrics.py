@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jobs import metrics
 from jobs.errors import LedgerError
-from jobs.ledger.statistics import Figures
+from jobs.ledger.statistics import LedgerStatistics
 from jobs.metrics import REGISTRY
 from jobs.store import Store
 
@@ -88,7 +88,7 @@ def text(store: Store, *, worker_seconds: float) -> bytes:
     """What this process counts, then what the ledger says; without the latter while the database does not answer."""
     ledger = CollectorRegistry()
     try:
-        ledger.register(LedgerCollector(store.figures(worker_seconds=worker_seconds)))
+        ledger.register(LedgerCollector(store.statistics(worker_seconds=worker_seconds)))
     except LedgerError:
         ledger.register(LedgerCollector(None))
     return metrics.text() + generate_latest(ledger)
@@ -97,7 +97,7 @@ def text(store: Store, *, worker_seconds: float) -> bytes:
 class LedgerCollector(Collector):
     """The ledger's figures as metrics."""
 
-    def __init__(self, found: Figures | None) -> None:
+    def __init__(self, found: LedgerStatistics | None) -> None:
         self._found = found
 
     def collect(self) -> Iterable[Metric]:

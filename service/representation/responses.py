@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from fastapi import Response
 
 from dfkd.wire.model import Answer
-from jobs.models import Job, Standing
+from jobs.models import Job, JobWithPosition
 from service.representation.views import job_view
 
 _POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after
@@ -30,14 +30,14 @@ def job_response(
     return json_response(job_view(job, queue_position=queue_position), status=status, headers=told)
 
 
-def job_reply(standing: Standing, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
+def job_reply(found: JobWithPosition, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that changed a job, or made it."""
-    return job_response(*standing, status=status, headers=headers)
+    return job_response(*found, status=status, headers=headers)
 
 
-def job_accepted(standing: Standing) -> Response:
+def job_accepted(found: JobWithPosition) -> Response:
     """The answer to a request that made a job."""
-    return job_reply(standing, status=202, headers={"Location": f"/jobs/{standing.job.id}"})
+    return job_reply(found, status=202, headers={"Location": f"/jobs/{found.job.id}"})
 
 
 def retry_after(job: Job) -> str:

@@ -54,8 +54,8 @@ def event_view(event: Event) -> EventView:
 
 def purge_view(receipt: PurgeReceipt) -> PurgeView:
     """The receipt of a deletion."""
-    files = [PurgedFileView(sha256=file.sha256, bytes=file.bytes, role=file.was) for file in receipt.files]
-    kept = [KeptView(sha256=file.sha256, role=file.was, reason=file.because) for file in receipt.kept]
+    files = [PurgedFileView(sha256=file.sha256, bytes=file.bytes, role=file.role) for file in receipt.files]
+    kept = [KeptView(sha256=file.sha256, role=file.role, reason=file.reason) for file in receipt.kept]
     return PurgeView.model_validate(dict(receipt) | {"files": files, "kept": kept})
 
 

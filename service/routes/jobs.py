@@ -11,7 +11,7 @@ from starlette.datastructures import URL
 
 from dfkd.wire.deletion import PurgeView
 from dfkd.wire.job import JobList, JobView, ListQuery
-from jobs.broker import ring
+from jobs.broker import notify
 from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
 from service.admission import admit
@@ -64,7 +64,7 @@ async def create_job(
     await admit(request, context, idempotency)
     job = await _accept(request, context, idempotency)
     if job is not None:
-        background.add_task(ring, context.celery, job.id, job.device_class)
+        background.add_task(notify, context.celery, job.id, job.device_class)
     return idempotency.response
 
 
@@ -137,7 +137,7 @@ async def get_job(request: Request, context: Context, job_id: JobId) -> Response
     """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
     job = context.store.glance(job_id)
     if job is None or job.state is JobState.QUEUED:
-        response = job_response(*await context.standing(job_id))
+        response = job_response(*await context.job_with_position(job_id))
     else:
         response = job_response(job)
     if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):

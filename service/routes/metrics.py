@@ -19,7 +19,7 @@ MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
     responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
 )
 def metrics_text(context: Context) -> Response:
-    """Figures of the ledger, the same from every process, and counters of this one; docs/operations.md explains each.
+    """Statistics of the ledger and counters of this process. docs/operations.md explains each metric.
 
     Answers while the database does not, with `dfkd_ledger_up 0`.
     """

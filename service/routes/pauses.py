@@ -5,7 +5,7 @@ from functools import partial
 from fastapi import APIRouter, BackgroundTasks, Response
 
 from dfkd.wire.job import JobView
-from jobs.broker import ring
+from jobs.broker import notify
 from service.dependencies import Context, JobId
 from service.intake.idempotency import Idempotency
 from service.representation.openapi import KEY_REFUSALS, problems
@@ -50,5 +50,5 @@ def resume_job(context: Context, job_id: JobId, idempotency: Idempotency, backgr
         return idempotency.response
     status = 202 if context.store.get(job_id).public_state in {"paused", "pausing"} else 200
     context.store.request_resume(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
-    background.add_task(ring, context.celery, job_id)
+    background.add_task(notify, context.celery, job_id)
     return idempotency.response

@@ -20,6 +20,6 @@ router = APIRouter(prefix="/quota", tags=["service"])
 def get_quota(context: Context) -> Response:
     """Over a limit, POST answers 429 `quota-exceeded`; running jobs over theirs wait in the queue."""
     assert context.caller is not None
-    found = context.store.standing()
+    found = context.store.quota_usage()
     uses = {quota.value: UseView(limit=use.limit or None, used=use.used) for quota, use in found.items()}
     return json_response(QuotaView(tenant=context.caller.tenant, **uses))

@@ -4,7 +4,7 @@ from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from dfkd.wire.job import JobView
-from jobs.broker import ring
+from jobs.broker import notify
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
 from jobs.models import Job
@@ -48,7 +48,7 @@ def retry_job(
         origin=Origin(job_id, continues=False),
         receipt=idempotency.receipt(job_accepted),
     )
-    background.add_task(ring, context.celery, new.id, new.device_class)
+    background.add_task(notify, context.celery, new.id, new.device_class)
     return idempotency.response
 
 
@@ -81,7 +81,7 @@ async def continue_job(
     text = await bodies.read_json(request, context.settings)
     new = await to_thread.run_sync(_continue, request, context, job_id, text, idempotency)
     if new is not None:
-        background.add_task(ring, context.celery, new.id, new.device_class)
+        background.add_task(notify, context.celery, new.id, new.device_class)
     return idempotency.response
 
 

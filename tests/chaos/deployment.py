@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from jobs.files.artifacts import open_artifacts
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from jobs.settings import Settings
 from jobs.store import open_store
 from tests.chaos.auditor import Footprint, Violation, audit
@@ -274,7 +274,7 @@ class Deployment:
         try:
             artifacts = open_artifacts(self.settings)
             for _ in range(2):  # the first finds what nobody needs, the second deletes it
-                clean(store, artifacts, retention_seconds=86400.0, quarantine_seconds=0.0)
+                collect_garbage(store, artifacts, retention_seconds=86400.0, quarantine_seconds=0.0)
             remove_stale_attempts(self.settings, store)
         finally:
             store.close()

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from jobs.broker import make_celery, ring
+from jobs.broker import make_celery, notify
 from jobs.settings import Settings
 from tests.chaos.deployment import Deployment, deployed
 from tests.chaos.fault import Run, fault
@@ -141,7 +141,7 @@ def test_f25_redis_has_no_memory_left(brokered: Deployment, redis_server: RedisS
 def test_f26_a_bell_a_hundred_times(brokered: Deployment, redis_server: RedisServer, run: Run) -> None:
     job_id = brokered.accepted(steps=SHORT)
     celery = make_celery(Settings(broker_url=redis_server.url))
-    rung = sum(ring(celery, job_id) for _ in range(100))
+    rung = sum(notify(celery, job_id) for _ in range(100))
     brokered.succeed(job_id)
     evidence = brokered.audit()
     claims = [event for event in evidence.jobs[job_id].events if event.kind == "claimed"]
@@ -185,7 +185,7 @@ def hostile(run: Run, canary: Path, template: bytes) -> bytes:
 def message(server: RedisServer) -> bytes:
     """A bell as it travels, taken before anybody listens."""
     celery = make_celery(Settings(broker_url=server.url.replace("virtual_host=0", "virtual_host=7")))
-    assert ring(celery, str(uuid.uuid4()))
+    assert notify(celery, str(uuid.uuid4()))
     with redis.Redis(unix_socket_path=str(server.socket), db=7) as client:
         found = client.lpop("dfkd")
         assert isinstance(found, bytes)

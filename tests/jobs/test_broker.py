@@ -15,7 +15,7 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 
 from dfkd_core.spec.overrides import BadOption
-from jobs.broker import ENOUGH, QUEUE, TASK, broker_answers, make_celery, queue_of, ring
+from jobs.broker import ENOUGH, QUEUE, TASK, broker_answers, make_celery, notify, queue_of
 from jobs.devices import DeviceClass
 from jobs.settings import Settings, settings_from_environment
 from tests.patience import PATIENCE, scaled, until
@@ -30,7 +30,7 @@ def celery_at(url: str | None) -> Celery:
 
 def timed_ring(celery: Celery) -> tuple[bool, float]:
     start = time.monotonic()
-    rung = ring(celery, JOB_ID)
+    rung = notify(celery, JOB_ID)
     return rung, time.monotonic() - start
 
 
@@ -43,7 +43,7 @@ def hung_redis(redis_server: Redis) -> Iterator[Redis]:
 
 
 def test_a_message_holds_the_job_id_and_nothing_else(redis_server: Redis) -> None:
-    assert ring(celery_at(redis_server.url), JOB_ID)
+    assert notify(celery_at(redis_server.url), JOB_ID)
     with redis_server.client() as client:
         (raw,) = client.lrange(QUEUE, 0, -1)
     message = json.loads(raw)
@@ -55,7 +55,7 @@ def test_a_message_holds_the_job_id_and_nothing_else(redis_server: Redis) -> Non
 
 @pytest.mark.parametrize("device_class", DeviceClass)
 def test_bells_of_each_class_have_a_queue_of_their_own(redis_server: Redis, device_class: DeviceClass) -> None:
-    assert ring(celery_at(redis_server.url), JOB_ID, device_class)
+    assert notify(celery_at(redis_server.url), JOB_ID, device_class)
     with redis_server.client() as client:
         rung = {each: client.llen(queue_of(each)) for each in DeviceClass}
     assert rung == {each: int(each is device_class) for each in DeviceClass}
@@ -65,14 +65,14 @@ def test_where_nobody_listens_bells_do_not_pile_up(redis_server: Redis) -> None:
     celery = celery_at(redis_server.url)
     with redis_server.client() as client:
         client.rpush(queue_of(DeviceClass.GPU), *["a bell"] * (ENOUGH - 1))
-        assert [ring(celery, JOB_ID, DeviceClass.GPU) for _ in range(3)] == [True] * 3
+        assert [notify(celery, JOB_ID, DeviceClass.GPU) for _ in range(3)] == [True] * 3
         assert client.llen(queue_of(DeviceClass.GPU)) == ENOUGH
-        assert ring(celery, JOB_ID)
+        assert notify(celery, JOB_ID)
         assert client.llen(QUEUE) == 1
 
 
 def test_without_a_broker_the_bell_is_silent() -> None:
-    assert not ring(celery_at(None), JOB_ID)
+    assert not notify(celery_at(None), JOB_ID)
 
 
 @pytest.mark.parametrize("url", ["redis+socket://{here}/none.sock?virtual_host=0", "redis://127.0.0.1:1/0"])
@@ -86,13 +86,13 @@ def test_an_absent_redis_is_noticed_at_once(url: str, tmp_path: Path, caplog: py
 
 def test_a_hung_redis_holds_nobody_up_and_the_bell_works_again_afterwards(redis_server: Redis) -> None:
     celery = celery_at(redis_server.url)
-    assert ring(celery, JOB_ID)
+    assert notify(celery, JOB_ID)
     os.kill(redis_server.pid, signal.SIGSTOP)
     rung, seconds = timed_ring(celery)
     os.kill(redis_server.pid, signal.SIGCONT)
     assert not rung
     assert seconds < scaled(1.5)
-    until(lambda: ring(celery, JOB_ID))
+    until(lambda: notify(celery, JOB_ID))
 
 
 def test_many_requests_at_once_wait_no_longer_than_one(hung_redis: Redis) -> None:
@@ -122,7 +122,7 @@ def test_whether_the_broker_answers_is_known_within_a_second(redis_server: Redis
 
 def test_a_full_redis_is_no_error() -> None:
     with running_redis("--maxmemory", "1", "--maxmemory-policy", "noeviction") as server:
-        assert not ring(celery_at(server.url), JOB_ID)
+        assert not notify(celery_at(server.url), JOB_ID)
 
 
 def test_ringing_leaves_no_connection_behind(redis_server: Redis) -> None:
@@ -131,7 +131,7 @@ def test_ringing_leaves_no_connection_behind(redis_server: Redis) -> None:
         client.ping()
         before = len(client.client_list())
         for _ in range(20):
-            until(lambda: ring(celery, JOB_ID))
+            until(lambda: notify(celery, JOB_ID))
         until(lambda: len(client.client_list()) == before)
 
 
@@ -159,7 +159,7 @@ def test_a_worker_hears_the_bell(redis_server: Redis) -> None:
         rang.set()
 
     with start_worker(celery, pool="threads", concurrency=1, perform_ping_check=False, shutdown_timeout=PATIENCE):
-        assert ring(celery, JOB_ID)
+        assert notify(celery, JOB_ID)
         assert rang.wait(PATIENCE)
     assert heard == [JOB_ID]
 

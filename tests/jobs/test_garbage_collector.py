@@ -10,7 +10,7 @@ import pytest
 
 from jobs.db.db_time import DAY_SECONDS
 from jobs.files.artifacts import ArtifactStore, open_artifacts
-from jobs.garbage_collector import Act, clean
+from jobs.garbage_collector import GcAction, collect_garbage
 from jobs.models import ArtifactRef, Job, JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
@@ -46,12 +46,14 @@ def finish(store: Store, artifacts: ArtifactStore, word: str) -> Job:
     return store.get(job.id)
 
 
-def tidy(store: Store, artifacts: ArtifactStore, *, hours: float, dry_run: bool = False) -> list[Act]:
+def tidy(store: Store, artifacts: ArtifactStore, *, hours: float, dry_run: bool = False) -> list[GcAction]:
     """One round; what has been in quarantine for less than `hours` stays."""
-    return clean(store, artifacts, retention_seconds=MONTH_SECONDS, quarantine_seconds=hours * 3600, dry_run=dry_run)
+    return collect_garbage(
+        store, artifacts, retention_seconds=MONTH_SECONDS, quarantine_seconds=hours * 3600, dry_run=dry_run
+    )
 
 
-def told(acts: list[Act]) -> set[tuple[str, str]]:
+def told(acts: list[GcAction]) -> set[tuple[str, str]]:
     return {(act.verb, act.what) for act in acts}
 
 
@@ -117,15 +119,15 @@ def test_a_live_job_keeps_both_checkpoints(store: Store, artifacts: ArtifactStor
     for step in (1, 2):
         store.record_checkpoint(job.id, 1, step=step, sha256=keep(artifacts, f"at {step}"))
     keep(artifacts, "teacher")
-    assert clean(store, artifacts, retention_seconds=0.0, quarantine_seconds=0.0) == []
+    assert collect_garbage(store, artifacts, retention_seconds=0.0, quarantine_seconds=0.0) == []
     assert {digest("at 1"), digest("at 2")} < set(artifacts.digests())
 
 
 def test_bytes_that_another_job_needs_stay(store: Store, artifacts: ArtifactStore) -> None:
     finish(store, artifacts, "student")
-    clean(store, artifacts, retention_seconds=0.0)
+    collect_garbage(store, artifacts, retention_seconds=0.0)
     another = finish(store, artifacts, "student")
-    acts = clean(store, artifacts, retention_seconds=MONTH_SECONDS, quarantine_seconds=0.0)
+    acts = collect_garbage(store, artifacts, retention_seconds=MONTH_SECONDS, quarantine_seconds=0.0)
     assert ("discharge", digest("student")) in told(acts)
     assert content(artifacts, another.artifacts[0].sha256) == b"student"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.broker import make_celery, ring
+from jobs.broker import make_celery, notify
 from jobs.devices import DeviceClass
 from jobs.files.artifacts import ArtifactStore
 from jobs.files.local import Directory
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from jobs.ledger.statistics import Queue
 from jobs.metrics import REGISTRY
 from jobs.models import SPEC_VERSION, JobError, JobState
@@ -29,7 +29,7 @@ def counted(name: str, **labels: str) -> float:
 
 
 def test_an_empty_ledger_has_figures_too(store: Store) -> None:
-    found = store.figures(worker_seconds=60)
+    found = store.statistics(worker_seconds=60)
     assert found.jobs == dict.fromkeys(JobState, 0)
     queues = itertools.product((1, SPEC_VERSION), DeviceClass)
     assert found.queues == dict.fromkeys(queues, Queue(depth=0, oldest_seconds=0.0))
@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_whole_ledger(store: Store) -> None:
     submit_for(store, "gpu")
     for worker, device in (("a", "cpu"), ("b", "cpu"), ("c", "cuda")):
         store.worker_seen(worker, host="here", slots=2, device=device)
-    found = store.figures(worker_seconds=60)
+    found = store.statistics(worker_seconds=60)
     assert (found.jobs[JobState.QUEUED], found.jobs[JobState.CANCELLED], found.crash_streak_max) == (4, 1, 1)
     depths = {queue: found.queues[queue].depth for queue in found.queues if found.queues[queue].depth}
     assert depths == {(1, "any"): 1, (2, "gpu"): 1, (SPEC_VERSION + 1, "any"): 1}
@@ -57,8 +57,8 @@ def test_figures_are_those_of_the_whole_ledger(store: Store) -> None:
     assert (found.workers, found.slots) == ({"cpu": 2, "cuda": 1}, {"cpu": 4, "cuda": 2})
     assert found.busy == {"cpu": 0, "cuda": 0}
     assert store.claim("c", 60, 1, DeviceClass.GPU) is not None
-    assert store.figures(worker_seconds=60).busy == {"cpu": 0, "cuda": 1}
-    assert store.figures(worker_seconds=-1).workers == {}
+    assert store.statistics(worker_seconds=60).busy == {"cpu": 0, "cuda": 1}
+    assert store.statistics(worker_seconds=-1).workers == {}
 
 
 def test_only_a_lost_worker_makes_a_takeover(store: Store) -> None:
@@ -126,9 +126,9 @@ def test_an_expired_lease_is_counted_once_by_whoever_finds_it(store: Store) -> N
 
 def test_a_bell_that_does_not_ring_is_counted_and_one_that_is_not_there_is_not(tmp_path: Path) -> None:
     before = counted("dfkd_doorbell_failures_total")
-    assert not ring(make_celery(Settings(broker_url=None)), "x")
+    assert not notify(make_celery(Settings(broker_url=None)), "x")
     assert counted("dfkd_doorbell_failures_total") == before
-    assert not ring(make_celery(Settings(broker_url=f"redis+socket://{tmp_path}/none.sock?virtual_host=0")), "x")
+    assert not notify(make_celery(Settings(broker_url=f"redis+socket://{tmp_path}/none.sock?virtual_host=0")), "x")
     assert counted("dfkd_doorbell_failures_total") == before + 1
 
 
@@ -136,9 +136,9 @@ def test_the_janitor_counts_the_bytes_that_it_removed(store: Store, tmp_path: Pa
     artifacts = ArtifactStore(Directory(tmp_path / "artifacts"), temporary=tmp_path / "temporary")
     artifacts.receive([b"nobody needs this"], 100).commit()
     before = counted("dfkd_janitor_deleted_bytes_total")
-    verbs = [
-        [act.verb for act in clean(store, artifacts, retention_seconds=1e6, quarantine_seconds=0.0, dry_run=dry_run)]
-        for dry_run in (False, True, False, False)
-    ]
+    verbs = []
+    for dry_run in (False, True, False, False):
+        acts = collect_garbage(store, artifacts, retention_seconds=1e6, quarantine_seconds=0.0, dry_run=dry_run)
+        verbs.append([act.verb for act in acts])
     assert verbs == [["quarantine"], ["delete"], ["delete"], []]
     assert counted("dfkd_janitor_deleted_bytes_total") == before + len(b"nobody needs this")

@@ -51,7 +51,7 @@ def test_a_job_with_the_spec_of_another_version_is_shown_cancelled_and_deleted(s
     assert shown == job.model_copy(update={"spec": shown.spec})
     assert store.list(5).jobs == store.list(5, labels={"team": "vision"}).jobs == [shown]
     assert kinds(store, job) == ["created"]
-    assert store.standing_of(job.id).queue_position == 1
+    assert store.get_with_position(job.id).queue_position == 1
     cancelled = store.request_cancel(job.id)
     assert (cancelled.state, cancelled.spec) == (JobState.CANCELLED, shown.spec)
     store.delete(job.id)
@@ -94,7 +94,7 @@ def test_the_same_teacher_is_kept_once(store: Store) -> None:
 
 def test_an_id_that_is_none_is_not_found(store: Store) -> None:
     for job_id in HOSTILE_IDS:
-        for ask in (store.get, store.request_cancel, store.delete, store.events, store.standing_of):
+        for ask in (store.get, store.request_cancel, store.delete, store.events, store.get_with_position):
             with pytest.raises(JobNotFound):
                 ask(job_id)
         with pytest.raises(TeacherNotFound):
@@ -272,7 +272,7 @@ def test_the_queue_is_counted_by_state_and_position(store: Store) -> None:
     depth = store.queue_depth()
     assert {state: depth[state] for state in depth if depth[state]} == {"queued": 2, "running": 1, "cancelled": 1}
     assert set(depth) == set(JobState)
-    assert [store.standing_of(job.id).queue_position for job in jobs] == [None, None, 1, 2]
+    assert [store.get_with_position(job.id).queue_position for job in jobs] == [None, None, 1, 2]
 
 
 def test_what_is_written_is_there_after_a_restart(ledger_settings: Settings, store: Store) -> None:

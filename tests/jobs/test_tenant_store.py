@@ -14,7 +14,7 @@ from jobs.identity import Caller
 from jobs.ledger.lineage import Origin
 from jobs.models import Job, JobState
 from jobs.store import Store
-from jobs.tenant_store import Belongings
+from jobs.tenant_store import TenantStore
 from tests.builders import artifact_ref, digest, job_spec, submit, submit_for, teacher_ref
 
 ACME, UMBRELLA = Caller("acme"), Caller("umbrella")
@@ -22,7 +22,7 @@ ACME, UMBRELLA = Caller("acme"), Caller("umbrella")
 TELLING_NOTHING = {"create", "note_download"}  # a new job; a line that says what the caller did
 WITH_A_JOB_ID = sorted(
     name
-    for name, method in inspect.getmembers(Belongings, inspect.isfunction)
+    for name, method in inspect.getmembers(TenantStore, inspect.isfunction)
     if not name.startswith("_") and "job_id" in inspect.signature(method).parameters and name not in TELLING_NOTHING
 )
 
@@ -38,15 +38,15 @@ def finished(store: Store, *, tenant: str) -> Job:
     return store.get(job.id)
 
 
-def ask(belongings: Belongings, name: str, job_id: str) -> Any:
-    found = getattr(belongings, name)(job_id)
-    return belongings.get(job_id) if name == "glance" and found is None else found  # as the service does
+def ask(tenant_store: TenantStore, name: str, job_id: str) -> Any:
+    found = getattr(tenant_store, name)(job_id)
+    return tenant_store.get(job_id) if name == "glance" and found is None else found  # as the service does
 
 
 def test_the_questions_about_one_job_are_these() -> None:
     assert WITH_A_JOB_ID == [
-        "delete", "events", "get", "glance", "last_checkpoint", "request_cancel", "request_pause", "request_resume",
-        "standing_of",
+        "delete", "events", "get", "get_with_position", "glance", "last_checkpoint", "request_cancel", "request_pause",
+        "request_resume",
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from jobs.errors import JobNotFound, LedgerUnavailable
 from jobs.identity import DEFAULT_TENANT
-from jobs.models import Standing
+from jobs.models import JobWithPosition
 from jobs.store import Store
 from service.read_batcher import ReadBatcher
 from tests.builders import submit, submit_for
@@ -42,9 +42,11 @@ def test_those_who_come_during_a_read_share_the_next(store: Store) -> None:
     for job in jobs:
         store.request_cancel(job.id)
 
-    async def ask() -> list[Standing]:
+    async def ask() -> list[JobWithPosition]:
         read_batcher = ReadBatcher(store)
-        return await asyncio.gather(*(read_batcher.standing(None, jobs[number % 5].id) for number in range(100)))
+        return await asyncio.gather(
+            *(read_batcher.job_with_position(None, jobs[number % 5].id) for number in range(100))
+        )
 
     with reads(store) as asked:
         found = asyncio.run(ask())
@@ -55,16 +57,16 @@ def test_those_who_come_during_a_read_share_the_next(store: Store) -> None:
 def test_everyone_has_an_answer_of_their_own(store: Store) -> None:
     ours, theirs = submit_for(store, tenant="a"), submit_for(store, tenant="b")
 
-    async def ask() -> list[Standing | BaseException]:
+    async def ask() -> list[JobWithPosition | BaseException]:
         read_batcher = ReadBatcher(store)
         wanted = [("a", ours.id), ("a", theirs.id), ("b", theirs.id), ("b", "no such job"), (None, ours.id)]
-        return await asyncio.gather(*(read_batcher.standing(*each) for each in wanted), return_exceptions=True)
+        return await asyncio.gather(*(read_batcher.job_with_position(*each) for each in wanted), return_exceptions=True)
 
     own, foreign, others, absent, anybodys = asyncio.run(ask())
-    assert isinstance(own, Standing)
-    assert isinstance(others, Standing)
+    assert isinstance(own, JobWithPosition)
+    assert isinstance(others, JobWithPosition)
     assert (own.job.id, own.queue_position, others.job.id, others.queue_position) == (ours.id, 1, theirs.id, 2)
-    assert own == anybodys == store.standing_of(ours.id)
+    assert own == anybodys == store.get_with_position(ours.id)
     assert isinstance(foreign, JobNotFound)
     assert isinstance(absent, JobNotFound)
 
@@ -72,10 +74,10 @@ def test_everyone_has_an_answer_of_their_own(store: Store) -> None:
 def test_whoever_asks_after_a_change_sees_it(store: Store) -> None:
     job = submit(store)
 
-    async def ask(read_batcher: ReadBatcher) -> Standing:
-        return await read_batcher.standing(DEFAULT_TENANT, job.id)
+    async def ask(read_batcher: ReadBatcher) -> JobWithPosition:
+        return await read_batcher.job_with_position(DEFAULT_TENANT, job.id)
 
-    async def main() -> list[Standing]:
+    async def main() -> list[JobWithPosition]:
         read_batcher = ReadBatcher(store)
         earlier = asyncio.create_task(ask(read_batcher))
         await asyncio.sleep(0)
@@ -93,10 +95,10 @@ def test_a_read_that_hangs_holds_up_nobody_else(store: Store) -> None:
 
     async def main() -> None:
         read_batcher = ReadBatcher(store)
-        hangs = asyncio.create_task(read_batcher.standing(None, slow.id))
+        hangs = asyncio.create_task(read_batcher.job_with_position(None, slow.id))
         while not asked:
             await asyncio.sleep(0.01)
-        assert (await read_batcher.standing(None, quick.id)).job.id == quick.id
+        assert (await read_batcher.job_with_position(None, quick.id)).job.id == quick.id
         assert not hangs.done()
         over.set()
         assert (await hangs).job.id == slow.id
@@ -108,9 +110,9 @@ def test_a_read_that_hangs_holds_up_nobody_else(store: Store) -> None:
 def test_whoever_goes_away_takes_nothing_from_the_others(store: Store) -> None:
     job = submit(store)
 
-    async def main() -> Standing:
+    async def main() -> JobWithPosition:
         read_batcher = ReadBatcher(store)
-        gone, stays = (asyncio.create_task(read_batcher.standing(None, job.id)) for _ in range(2))
+        gone, stays = (asyncio.create_task(read_batcher.job_with_position(None, job.id)) for _ in range(2))
         await asyncio.sleep(0)
         gone.cancel()
         return await stays
@@ -124,12 +126,14 @@ def test_without_the_ledger_everyone_is_told_and_the_next_is_asked_again(store: 
     async def main() -> None:
         read_batcher = ReadBatcher(store)
         rename(store, "jobs", "elsewhere")
-        told = await asyncio.gather(*(read_batcher.standing(None, job.id) for _ in range(3)), return_exceptions=True)
+        told = await asyncio.gather(
+            *(read_batcher.job_with_position(None, job.id) for _ in range(3)), return_exceptions=True
+        )
         with pytest.raises((LedgerUnavailable, ProgrammingError)) as alone:  # one database says the one, one the other
             store.get(job.id)
         assert [type(error) for error in told] == [alone.type] * 3
         rename(store, "elsewhere", "jobs")
-        assert (await read_batcher.standing(None, job.id)).job.id == job.id
+        assert (await read_batcher.job_with_position(None, job.id)).job.id == job.id
 
     asyncio.run(main())
 
@@ -146,6 +150,6 @@ def test_many_jobs_are_one_question(store: Store, tenant: str | None) -> None:
     for job in jobs:
         store.request_cancel(job.id)
     with reads(store) as asked:
-        found = store.standings([(tenant, job.id) for job in jobs] + [(tenant, "no such job")])
+        found = store.jobs_with_positions([(tenant, job.id) for job in jobs] + [(tenant, "no such job")])
     assert {key: standing.job.id for key, standing in found.items()} == {(tenant, job.id): job.id for job in jobs}
     assert len(asked) == 1

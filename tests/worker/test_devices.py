@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from jobs.broker import make_celery, queue_of, ring
+from jobs.broker import make_celery, notify, queue_of
 from jobs.devices import DeviceClass
 from jobs.models import JobState
 from jobs.settings import Settings
@@ -63,7 +63,7 @@ sys.stdin.readline()
 def test_a_worker_hears_the_bells_of_its_class_and_those_for_everybody(redis_server: Redis) -> None:
     celery = make_celery(Settings(broker_url=redis_server.url))
     for device_class in DeviceClass:
-        assert ring(celery, "a-job", device_class)
+        assert notify(celery, "a-job", device_class)
     command = [sys.executable, "-c", LISTENER, redis_server.url]
     pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with redis_server.client() as client, subprocess.Popen(command, text=True, cwd=ROOT, **pipes) as listener:

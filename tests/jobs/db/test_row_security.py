@@ -150,7 +150,7 @@ def test_a_query_that_forgets_the_tenant_finds_nothing_foreign(ledger: Store) ->
     ours, theirs = ledger._database.of("umbrella"), ledger._database.of("acme")
     for forgetful in (
         queries.job_with_id,
-        queries.standing,
+        queries.job_with_position,
         queries.locked_row,
         queries.number_of,
         queries.teacher_id_of,
@@ -172,15 +172,15 @@ def test_the_next_transaction_of_a_connection_is_nobodys(ledger: Store) -> None:
 
 def test_a_place_in_the_line_counts_everybodys_jobs_and_then_the_wall_is_back(ledger: Store) -> None:
     first, second = (submit_for(ledger, tenant=tenant) for tenant in ("acme", "umbrella"))
-    assert ledger.of(UMBRELLA).standing_of(second.id).queue_position == 2
-    found = ledger.standings([("acme", first.id), ("umbrella", second.id), ("umbrella", first.id)])
+    assert ledger.of(UMBRELLA).get_with_position(second.id).queue_position == 2
+    found = ledger.jobs_with_positions([("acme", first.id), ("umbrella", second.id), ("umbrella", first.id)])
     assert {key: told.queue_position for key, told in found.items()} == {
         ("acme", first.id): 1,
         ("umbrella", second.id): 2,
     }
 
     def told_and_after(transaction: Transaction) -> set[str]:
-        queries.standing(transaction.connection, "umbrella", second.id)
+        queries.job_with_position(transaction.connection, "umbrella", second.id)
         with everybodys(transaction.connection):
             assert len(rows(transaction.connection, tables.tenants)) == 2
         return {row.tenant for row in rows(transaction.connection, tables.jobs)}

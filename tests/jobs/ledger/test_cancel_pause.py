@@ -40,8 +40,8 @@ def test_a_queued_job_is_paused_at_once_and_nobody_claims_it(store: Store) -> No
     assert (job.state, job.public_state, job.progress.stage) == (JobState.PAUSED, "paused", "paused")
     assert store.claim("me", 60, 1) is None
     end_pauses(store, job.id)
-    assert not store.sweep().ring
-    assert store.standing_of(job.id).queue_position is None
+    assert not store.sweep().notify
+    assert store.get_with_position(job.id).queue_position is None
     assert kinds(store, job) == ["created", "paused"]
 
 
@@ -50,9 +50,9 @@ def test_a_resumed_job_has_its_old_place(store: Store) -> None:
     store.request_pause(first.id)
     resumed = store.request_resume(first.id)
     assert (resumed.state, resumed.progress.stage) == (JobState.QUEUED, "queued")
-    assert store.standing_of(first.id).queue_position == 1
-    assert store.standing_of(second.id).queue_position == 2
-    assert list(store.sweep().ring) == [first.id, second.id]
+    assert store.get_with_position(first.id).queue_position == 1
+    assert store.get_with_position(second.id).queue_position == 2
+    assert list(store.sweep().notify) == [first.id, second.id]
 
 
 def test_a_running_job_is_told_by_its_heartbeat_and_the_attempt_is_not_counted(store: Store) -> None:

@@ -107,8 +107,8 @@ def test_a_bell_is_rung_by_one_sweep_only(store: Store) -> None:
     for job_id in jobs:
         lengthen_pauses(store, job_id)
     rung: list[str] = []
-    together(*[lambda: rung.extend(store.sweep().ring)] * 5)
-    rung.extend(store.sweep().ring)
+    together(*[lambda: rung.extend(store.sweep().notify)] * 5)
+    rung.extend(store.sweep().notify)
     assert Counter(rung) == Counter(jobs)
 
 

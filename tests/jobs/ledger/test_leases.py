@@ -363,15 +363,15 @@ def test_running_time_counts_running_only(store: Store) -> None:
 
 def test_a_due_job_is_rung_for_but_not_by_every_sweep(store: Store) -> None:
     first, second = submit(store), submit(store)
-    assert list(store.sweep().ring) == [first.id, second.id]
-    assert not store.sweep().ring
+    assert list(store.sweep().notify) == [first.id, second.id]
+    assert not store.sweep().notify
     end_pauses(store, second.id)
-    assert list(store.sweep().ring) == [second.id]
+    assert list(store.sweep().notify) == [second.id]
     claimed(store)
     end_pauses(store, first.id)
-    assert not store.sweep().ring
+    assert not store.sweep().notify
 
 
 def test_a_sweep_rings_for_the_oldest_jobs_only(store: Store) -> None:
     ids = [submit(store).id for _ in range(25)]
-    assert list(store.sweep().ring) == ids[:20]
+    assert list(store.sweep().notify) == ids[:20]

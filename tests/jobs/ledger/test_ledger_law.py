@@ -232,7 +232,7 @@ class LedgerLaw(RuleBasedStateMachine):
             assert ids == [model.id for model in due if model.state == state]
         assert found.paused == [model.id for model in due if model.state == "paused"]
         # A job that the same sweep put back is due, too: there is no back-off here.
-        assert list(found.ring) == [model.id for model in self.models.values() if model.state == "queued"][:20]
+        assert list(found.notify) == [model.id for model in self.models.values() if model.state == "queued"][:20]
 
     def cancel(self, slot: int, _lag: int, _number: int) -> None:
         job_id, model, _ = self.drawn(slot)

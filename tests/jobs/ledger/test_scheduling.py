@@ -124,25 +124,25 @@ def test_bells_of_each_class_ring_in_the_order_of_claims(store: Store) -> None:
     urgent = submit_for(store, priority=1)
     for _ in range(25):
         submit_for(store, "gpu")
-    ring = store.sweep().ring
-    assert [job_id for job_id in ring if ring[job_id] is DeviceClass.ANY] == [urgent.id, plain.id]
-    assert list(ring.values()).count(GPU) == 20
-    assert len(store.sweep().ring) == 5
+    notify = store.sweep().notify
+    assert [job_id for job_id in notify if notify[job_id] is DeviceClass.ANY] == [urgent.id, plain.id]
+    assert list(notify.values()).count(GPU) == 20
+    assert len(store.sweep().notify) == 5
 
 
 def test_a_place_in_the_line_is_that_of_the_next_claims(store: Store) -> None:
     told = (("a", 0), ("a", 0), ("b", 0), ("a", 1))
     jobs = [submit_for(store, tenant=tenant, priority=priority).id for tenant, priority in told]
     for_gpu = submit_for(store, "gpu", tenant="c").id
-    places = [store.standing_of(job_id).queue_position for job_id in jobs]
+    places = [store.get_with_position(job_id).queue_position for job_id in jobs]
     assert places == [4, 5, 2, 1]  # of what runs anywhere, all is counted
-    assert store.standing_of(for_gpu).queue_position == 3
+    assert store.get_with_position(for_gpu).queue_position == 3
     assert [next_id(store, GPU) for _ in range(5)] == [jobs[3], jobs[2], for_gpu, jobs[0], jobs[1]]
 
 
 def test_a_place_counts_only_what_competes_for_the_same_workers(store: Store) -> None:
     for_gpu, for_cpu = submit_for(store, "gpu").id, submit_for(store, "cpu").id
-    assert [store.standing_of(job_id).queue_position for job_id in (for_gpu, for_cpu)] == [1, 1]
+    assert [store.get_with_position(job_id).queue_position for job_id in (for_gpu, for_cpu)] == [1, 1]
 
 
 def test_classes_that_no_live_worker_serves_are_named(store: Store) -> None:

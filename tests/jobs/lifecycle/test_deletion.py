@@ -11,15 +11,15 @@ from sqlalchemy import delete as delete_rows
 from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
-from jobs.identity import EVERYBODY, Caller
+from jobs.identity import ANONYMOUS, Caller
 from jobs.lifecycle.deletion import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
 from jobs.lifecycle.idempotency import ResponseRecorder
-from jobs.models import ArtifactRef, Job, PurgeReceipt, Standing, TeacherRef
+from jobs.models import ArtifactRef, Job, JobWithPosition, PurgeReceipt, TeacherRef
 from jobs.quota_limits import Quota
 from jobs.settings import Settings
 from jobs.store import Store
-from jobs.tenancy.audit_log import Act
-from jobs.tenant_store import Belongings
+from jobs.tenancy.audit_log import AuditAction
+from jobs.tenant_store import TenantStore
 from tests.builders import job_spec, teacher_ref
 
 
@@ -55,9 +55,9 @@ def teacher_of(artifacts: ArtifactStore, text: str) -> TeacherRef:
     return teacher_ref().model_copy(update={"id": sha256, "bytes": size})
 
 
-def submitted(store: Belongings, teacher: TeacherRef, *, along: bool = True, key: str | None = None) -> Job:
+def submitted(store: TenantStore, teacher: TeacherRef, *, along: bool = True, key: str | None = None) -> Job:
     """A queued job, with its teacher or for one that is there; its answer is kept under `key`."""
-    receipt: ResponseRecorder[Standing] | None = None
+    receipt: ResponseRecorder[JobWithPosition] | None = None
     if key is not None:
         held = store.keys.new_lease(key)
         store.keys.hold(held, 60)
@@ -79,11 +79,11 @@ def finished(store: Store, artifacts: ArtifactStore, job: Job, *, student: str) 
     return store.get(job.id)
 
 
-def delete(store: Store, artifacts: ArtifactStore, job: Job, by: Caller = EVERYBODY) -> PurgeReceipt:
+def delete(store: Store, artifacts: ArtifactStore, job: Job, by: Caller = ANONYMOUS) -> PurgeReceipt:
     return removed(store.of(by).delete(job.id), artifacts, store.referenced)
 
 
-def delete_teacher(store: Store, artifacts: ArtifactStore, teacher: TeacherRef, by: Caller = EVERYBODY) -> PurgeReceipt:
+def delete_teacher(store: Store, artifacts: ArtifactStore, teacher: TeacherRef, by: Caller = ANONYMOUS) -> PurgeReceipt:
     return removed(store.of(by).delete_teacher(teacher.id), artifacts, store.referenced)
 
 
@@ -99,7 +99,12 @@ def test_a_deleted_job_leaves_nothing_at_all(store: Store, artifacts: ArtifactSt
         "requests": 1, "artifacts": 1, "labels": 1, "events": len(["created", "claimed", *"12", "succeeded"]),
         "jobs": 1, "teachers": 1,
     }  # fmt: skip
-    assert sorted(file.was for file in receipt.files) == [["checkpoint"], ["checkpoint"], ["student.onnx"], ["teacher"]]
+    assert sorted(file.role for file in receipt.files) == [
+        ["checkpoint"],
+        ["checkpoint"],
+        ["student.onnx"],
+        ["teacher"],
+    ]
     assert {file.sha256: file.bytes for file in receipt.files}[teacher.id] == len("a teacher")
     assert receipt.deleted_at >= job.finished_at  # type: ignore[operator]  # it has finished
     with pytest.raises(JobNotFound):
@@ -110,7 +115,7 @@ def test_a_teacher_goes_with_the_last_job_that_uses_it(store: Store, artifacts: 
     teacher = teacher_of(artifacts, "a teacher")
     first = finished(store, artifacts, submitted(store, teacher), student="same")
     second = finished(store, artifacts, submitted(store, teacher, along=False), student="same")
-    kept = {tuple(one.was): one.because for one in delete(store, artifacts, first).kept}
+    kept = {tuple(one.role): one.reason for one in delete(store, artifacts, first).kept}
     assert kept == {("teacher",): OTHERS_USE_IT, ("student.onnx",): SAME_BYTES}
     assert artifacts.exists(teacher.id)
     assert delete(store, artifacts, second).kept == []
@@ -129,7 +134,7 @@ def test_a_teacher_that_was_uploaded_by_itself_outlives_its_jobs(
     job = finished(store, artifacts, submitted(store, teacher), student="a student")
     store.put_teacher(teacher)
     (kept,) = delete(store, artifacts, job).kept
-    assert (kept.sha256, kept.because) == (teacher.id, ON_ITS_OWN)
+    assert (kept.sha256, kept.reason) == (teacher.id, ON_ITS_OWN)
     receipt = delete_teacher(store, artifacts, teacher)
     assert (receipt.kind, receipt.rows, receipt.kept) == ("teacher", {"teachers": 1}, [])
     assert list(artifacts.digests()) == []
@@ -154,7 +159,7 @@ def test_a_deleted_teacher_takes_the_checkpoints_and_leaves_the_students(
     teacher = teacher_of(artifacts, "a teacher").model_copy(update={"inspection": {"input_name": "of a client"}})
     job = finished(store, artifacts, submitted(store, teacher, key="a-key"), student="a student")
     receipt = delete_teacher(store, artifacts, teacher)
-    assert sorted(file.was for file in receipt.files) == [["checkpoint"], ["checkpoint"], ["teacher"]]
+    assert sorted(file.role for file in receipt.files) == [["checkpoint"], ["checkpoint"], ["teacher"]]
     assert set(artifacts.digests()) == {job.artifacts[0].sha256}
     assert store.get(job.id).teacher.inspection == {}
     assert everything(store, artifacts, tmp_path)["requests"] == set()  # answers tell what the teacher is
@@ -175,7 +180,7 @@ def test_a_deleted_teacher_may_come_back(store: Store, artifacts: ArtifactStore)
     again = teacher_of(artifacts, "a teacher").model_copy(update={"inspection": {"opset": 18}})
     kept, new = store.put_teacher(again)
     assert (kept.inspection, new) == ({"opset": 18}, True)
-    assert delete(store, artifacts, old).kept[0].because == ON_ITS_OWN
+    assert delete(store, artifacts, old).kept[0].reason == ON_ITS_OWN
 
 
 def test_what_the_store_cannot_remove_now_is_told_and_left_to_the_janitor(
@@ -189,7 +194,7 @@ def test_what_the_store_cannot_remove_now_is_told_and_left_to_the_janitor(
     monkeypatch.setattr(artifacts.blobs, "removing", unwilling)
     receipt = delete(store, artifacts, job)
     assert receipt.files == []
-    assert {one.because for one in receipt.kept} == {LATER}
+    assert {one.reason for one in receipt.kept} == {LATER}
     assert set(artifacts.digests()) == {one.sha256 for one in receipt.kept}
     assert store.references() == set()
 
@@ -265,7 +270,7 @@ def test_the_receipt_of_a_job_is_the_same_whoever_else_has_its_teacher(store: St
         store.request_cancel(job.id)
         receipts.append(told_alike(delete(store, artifacts, job, ACME), teacher))
     assert receipts[0] == receipts[1]
-    assert receipts[0]["files"] == [{"sha256": teacher.id, "bytes": teacher.bytes, "was": ["teacher"]}]
+    assert receipts[0]["files"] == [{"sha256": teacher.id, "bytes": teacher.bytes, "role": ["teacher"]}]
     assert artifacts.exists(teacher.id)
     assert store.get(other.id).teacher.id == teacher.id
 
@@ -277,7 +282,7 @@ def test_a_student_that_another_tenant_has_too_is_told_like_any(store: Store, ar
     )
     receipt = delete(store, artifacts, ours, ACME)
     assert receipt.kept == []
-    assert {tuple(file.was) for file in receipt.files} == {("teacher",), ("student.onnx",), ("checkpoint",)}
+    assert {tuple(file.role) for file in receipt.files} == {("teacher",), ("student.onnx",), ("checkpoint",)}
     assert artifacts.exists(theirs.artifacts[0].sha256)
     assert artifacts.exists(theirs.teacher.id)
 
@@ -308,18 +313,20 @@ def test_a_deleted_teacher_frees_its_bytes_and_is_in_the_audit_log(store: Store,
     first, second = submitted(mine, teacher), submitted(mine, teacher)
     for job in (first, second):
         mine.request_cancel(job.id)
-    assert mine.standing()[Quota.STORED_BYTES].used == teacher.bytes
+    assert mine.quota_usage()[Quota.STORED_BYTES].used == teacher.bytes
     mine.delete_teacher(teacher.id)
-    assert mine.standing()[Quota.STORED_BYTES].used == 0
+    assert mine.quota_usage()[Quota.STORED_BYTES].used == 0
     mine.delete(first.id)
     mine.delete(second.id)
-    acts = [(line.act, line.object_id) for line in store.trail.read(tenant="acme") if line.act is Act.DELETED]
+    acts = [
+        (line.act, line.object_id) for line in store.audit_log.read(tenant="acme") if line.act is AuditAction.DELETED
+    ]
     assert acts == [("deleted", teacher.id), ("deleted", first.id), ("deleted", second.id)]
     along = submitted(mine, teacher)
     mine.request_cancel(along.id)
     mine.delete(along.id)
-    assert mine.standing()[Quota.STORED_BYTES].used == 0
-    last = [*store.trail.read(object_id=teacher.id)][-1]
+    assert mine.quota_usage()[Quota.STORED_BYTES].used == 0
+    last = [*store.audit_log.read(object_id=teacher.id)][-1]
     assert (last.act, last.detail) == ("deleted", along.id)
 
 

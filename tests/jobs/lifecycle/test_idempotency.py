@@ -8,7 +8,7 @@ import pytest
 
 from jobs.errors import JobNotFound, RequestInProgress
 from jobs.lifecycle.idempotency import KeyLease, ResponseRecorder, StoredResponse
-from jobs.models import JobState, Standing
+from jobs.models import JobState, JobWithPosition
 from jobs.store import Store
 from tests.builders import digest, job_spec, submit, teacher_ref
 from tests.jobs.clockwork import age_request
@@ -32,9 +32,9 @@ def create(store: Store, held: KeyLease | None) -> str:
 def test_an_answer_is_kept_with_what_it_tells(store: Store) -> None:
     ours = holder()
     assert store.keys.hold(ours, 60) is None
-    told: list[Standing] = []
+    told: list[JobWithPosition] = []
 
-    def answer(standing: Standing) -> str:
+    def answer(standing: JobWithPosition) -> str:
         told.append(standing)
         return standing.job.id
 

@@ -12,15 +12,15 @@ from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import CheckpointExpired, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from jobs.identity import Caller
 from jobs.ledger.lineage import Origin
-from jobs.lifecycle.retention import Unused
+from jobs.lifecycle.retention import UnusedTeacher
 from jobs.models import ArtifactRef, Job, TeacherRef
 from jobs.settings import Settings
 from jobs.store import Store
-from jobs.tenancy.audit_log import Act
-from jobs.tenant_store import Belongings
+from jobs.tenancy.audit_log import AuditAction
+from jobs.tenant_store import TenantStore
 from tests.builders import job_spec, teacher_ref
 from tests.jobs.clockwork import age_end, age_teacher
 from tests.jobs.ledger.test_concurrency import together
@@ -48,7 +48,7 @@ def tidy(
     store: Store, artifacts: ArtifactStore, *, seconds: float = MONTH_SECONDS, dry_run: bool = False
 ) -> list[tuple[str, str]]:
     """What one round of the janitor expires, and why."""
-    acts = clean(store, artifacts, retention_seconds=seconds, quarantine_seconds=0.0, dry_run=dry_run)
+    acts = collect_garbage(store, artifacts, retention_seconds=seconds, quarantine_seconds=0.0, dry_run=dry_run)
     return [(act.what, act.why) for act in acts if act.verb == "expire"]
 
 
@@ -71,7 +71,7 @@ def finished(store: Store, artifacts: ArtifactStore, job: Job, *, seconds: float
     return store.get(job.id)
 
 
-def has(belongings: Belongings, teacher: TeacherRef) -> bool:
+def has(belongings: TenantStore, teacher: TeacherRef) -> bool:
     try:
         return belongings.get_teacher(teacher.id).id == teacher.id
     except TeacherNotFound:
@@ -99,10 +99,10 @@ def test_its_file_waits_in_quarantine_like_any_and_the_teacher_may_come_back(
 ) -> None:
     store.put_teacher(teacher)
     age_teacher(store, teacher.id, LONGER)
-    acts = clean(store, artifacts, retention_seconds=MONTH_SECONDS)
+    acts = collect_garbage(store, artifacts, retention_seconds=MONTH_SECONDS)
     assert [(act.verb, act.what) for act in acts] == [("expire", teacher.id), ("quarantine", teacher.id)]
     assert store.put_teacher(teacher)[1]
-    acts = clean(store, artifacts, retention_seconds=MONTH_SECONDS)
+    acts = collect_garbage(store, artifacts, retention_seconds=MONTH_SECONDS)
     assert [(act.verb, act.what) for act in acts] == [("discharge", teacher.id)]
     assert artifacts.exists(teacher.id)
 
@@ -195,7 +195,9 @@ def test_a_finished_job_is_what_it_is_when_its_teacher_is_deleted(
         assert (after.artifacts, after.teacher.inspection, after.revision) == (job.artifacts, {}, job.revision)
         left.append({name for name, value in after.model_dump().items() if value == job.model_dump()[name]})
     assert left[0] == left[1] == set(Job.model_fields) - {"teacher"}
-    assert [line.tenant for line in store.trail.read(object_id=teacher.id) if line.act is Act.DELETED] == ["umbrella"]
+    assert [line.tenant for line in store.audit_log.read(object_id=teacher.id) if line.act is AuditAction.DELETED] == [
+        "umbrella"
+    ]
 
 
 def test_a_dry_run_names_it_and_changes_nothing(store: Store, artifacts: ArtifactStore, teacher: TeacherRef) -> None:
@@ -257,7 +259,7 @@ def test_a_submission_at_the_same_moment_has_its_teacher_or_is_refused(
             with suppress(TeacherNotFound):
                 jobs.append(used(store, teacher.id))
 
-        def expire(gone: list[bool] = gone, unused: Unused = unused) -> None:
+        def expire(gone: list[bool] = gone, unused: UnusedTeacher = unused) -> None:
             gone.append(store.expire_teacher(unused, MONTH_SECONDS))
 
         together(submit, expire)

@@ -27,7 +27,7 @@ BOOM = JobError(code="internal", detail="boom")
 
 
 def used(store: Store, quota: Quota, tenant: str = "a") -> int:
-    return store.of(Caller(tenant)).standing()[quota].used
+    return store.of(Caller(tenant)).quota_usage()[quota].used
 
 
 def refused(act: Callable[[], object]) -> QuotaExceeded:
@@ -45,9 +45,9 @@ def test_without_limits_nothing_is_refused_and_everything_is_counted(store: Stor
     assert store.claim("me", 60, 1) is not None
     assert used(store, Quota.QUEUED_JOBS) == used(store, Quota.RUNNING_JOBS) == 1
     assert store.succeed(running.id, 1, artifacts=[artifact_ref(), artifact_ref("report.json", "a report")])
-    standing = store.of(A).standing()
+    standing = store.of(A).quota_usage()
     assert standing[Quota.STORED_BYTES] == Use(limit=0, used=len("teacher") + len("student") + len("a report"))
-    assert [use.used for use in store.of(Caller("nobody")).standing().values()] == [0, 0, 0, 0]
+    assert [use.used for use in store.of(Caller("nobody")).quota_usage().values()] == [0, 0, 0, 0]
 
 
 def test_queued_jobs_are_limited_tenant_by_tenant_and_paused_ones_count(store: Store) -> None:
@@ -75,11 +75,11 @@ def test_a_job_that_comes_back_to_a_full_queue_is_not_refused(store: Store) -> N
 def test_a_refused_job_leaves_neither_its_teacher_nor_a_line(store: Store) -> None:
     store.tenants.limit("a", {Quota.QUEUED_JOBS: 1})
     submit_for(store, tenant="a")
-    lines = len(list(store.trail.read()))
+    lines = len(list(store.audit_log.read()))
     job_id, teacher = str(uuid.uuid4()), teacher_ref("another teacher")
     refused(lambda: store.of(A).create(job_id, job_spec(), teacher))
     assert not store.referenced(teacher.id)
-    assert len(list(store.trail.read())) == lines
+    assert len(list(store.audit_log.read())) == lines
     with pytest.raises(JobNotFound):
         store.get(job_id)
 
@@ -100,7 +100,7 @@ def test_running_jobs_are_limited_where_they_are_claimed(store: Store) -> None:
     of_b = submit_for(store, tenant="b").id
     claimed = [store.claim("me", 60, 1) for _ in range(3)]
     assert [claim and claim.job.id for claim in claimed] == [of_a[0], of_b, None]
-    assert set(store.sweep().ring) == set()  # nobody is called for jobs that nobody may claim
+    assert set(store.sweep().notify) == set()  # nobody is called for jobs that nobody may claim
     assert store.succeed(of_a[0], 1, artifacts=[])
     following = store.claim("me", 60, 1)
     assert following is not None
@@ -113,7 +113,7 @@ def test_bells_ring_for_others_while_a_tenant_has_all_it_may_run(store: Store) -
         submit_for(store, tenant="a")
     assert store.claim("me", 60, 1) is not None
     job = submit_for(store, tenant="b")
-    assert list(store.sweep().ring) == [job.id]
+    assert list(store.sweep().notify) == [job.id]
 
 
 def test_stored_bytes_are_teachers_and_students_equal_ones_once(store: Store) -> None:
@@ -212,7 +212,7 @@ def test_a_tenant_without_limits_of_its_own_has_those_of_the_settings(ledger_set
         submit_for(store, tenant="a")
         store.tenants.limit("a", {Quota.QUEUED_JOBS: None, Quota.RUNNING_JOBS: 2})
         refused(lambda: submit_for(store, tenant="a"))
-        limits = {quota: use.limit for quota, use in store.of(A).standing().items()}
+        limits = {quota: use.limit for quota, use in store.of(A).quota_usage().items()}
         assert limits == {"queued_jobs": 1, "running_jobs": 2, "stored_bytes": 0, "device_seconds_per_day": 0}
         assert store.tenants.names() == ["a"]
     finally:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from dfkd.client import DfkdClient, Refused
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from tests.servers import BUCKET
 from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service
 from tests.stored import overwrite
@@ -147,7 +147,7 @@ def test_a_teacher_that_is_gone_is_told_before_there_is_a_job_and_comes_back(ser
 
 def test_files_expire_with_the_retention_period(service: Service, finished: Finished, student: str) -> None:
     assert service.http.get(student).status_code == 200
-    acts = clean(service.store, service.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
+    acts = collect_garbage(service.store, service.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
     assert ("expire", finished.id) in {(act.verb, act.what) for act in acts}
     response = service.http.get(student)
     assert (response.status_code, problem_of(response)["code"]) == (410, "artifact-expired")

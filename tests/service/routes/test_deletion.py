@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfkd.client import DfkdClient, Refused
-from jobs.garbage_collector import clean
+from jobs.garbage_collector import collect_garbage
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Holdings, Service, holdings, problem_of, running_service
@@ -107,7 +107,7 @@ def test_a_teacher_that_nobody_used_for_long_is_gone_as_if_it_had_been_deleted(
     job = client.submit(teacher.id, SPEC)
     with_a_checkpoint(alone, job.id)
     for act in ("expire", "delete"):  # its file waits in quarantine for the time that it is given, here none
-        acts = clean(alone.store, alone.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
+        acts = collect_garbage(alone.store, alone.artifacts, retention_seconds=0.0, quarantine_seconds=0.0)
         assert (act, teacher.id) in {(act.verb, act.what) for act in acts}
     assert not alone.artifacts.exists(teacher.id)
     spec = {**SPEC, "teacher": {"id": teacher.id}}
