@@ -29,7 +29,7 @@ from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
-from dfkd_core.teachers.verification import check_depth
+from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import WAYS, exported
 
@@ -69,7 +69,7 @@ def judge(name: str, way: str, shelf: Path) -> Cell:
     try:
         found = inspect_file(path, spec)
         teacher = load_teacher(path, spec)
-        depth = check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+        depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
     except TeacherError as error:
         return Cell(name, way, error.code, error.detail)
     assert depth.max_abs_diff is not None

@@ -25,7 +25,7 @@ from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.output.evaluate import evaluate, latency, versions
-from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_narrowed_weights, save_weights
+from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_pruned_weights, save_weights
 from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.progress import OnStep, Update
 from dfkd_core.report import (
@@ -36,15 +36,15 @@ from dfkd_core.report import (
     Report,
     ReportWarning,
     StudentFacts,
-    TeacherDepth,
     TeacherFacts,
+    TeacherVerification,
     compression,
 )
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Budget, DistillSpec, TeacherSpec
 from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import check_depth, depth_report
+from dfkd_core.teachers.verification import verification_facts, verify_teacher
 
 STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, "verify": 0.03}
 """Share of the whole job that each stage is; distillation is nearly all of it."""
@@ -187,14 +187,14 @@ def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: tor
         )
 
 
-def _inspect(case: _Case, stages: _Stages) -> TeacherDepth:
+def _inspect(case: _Case, stages: _Stages) -> TeacherVerification:
     with stages.stage("inspect"):
         try:
-            depth = check_depth(case.teacher, case.teacher_path, generator=case.streams["depth"])
+            depth = verify_teacher(case.teacher, case.teacher_path, generator=case.streams["depth"])
         except TeacherError as error:
             stages.tell_depth({"passed": False, "code": error.code, "detail": error.detail, "hint": error.hint})
             raise
-        found = depth_report(depth)
+        found = verification_facts(depth)
         stages.tell_depth({"passed": True, "measured": found.model_dump()})
         return found
 
@@ -228,7 +228,7 @@ def _export(case: _Case, distilled: Distilled, stages: _Stages, workspace: Path)
         student = distilled.student.cpu().eval()
         export_onnx(student, workspace / STUDENT_ONNX, input_shape=shape, opset=case.spec.export.opset)
         if case.student.description is None:
-            save_narrowed_weights(student, workspace / STUDENT_WEIGHTS, width=case.student.width)
+            save_pruned_weights(student, workspace / STUDENT_WEIGHTS, width=case.student.width)
         else:
             save_weights(student, workspace / STUDENT_WEIGHTS, case.student.description)
         if case.spec.export.samples:
@@ -244,7 +244,7 @@ def _verify(
     stages: _Stages,
     workspace: Path,
     *,
-    depth: TeacherDepth,
+    depth: TeacherVerification,
     given: list[InputFacts],
     threads: int,
 ) -> Report:
@@ -294,7 +294,7 @@ def _judge(case: _Case, stages: _Stages, agreement: Agreement) -> None:
     _warn(case, stages, ReportWarning(code=code, detail=detail, hint=hint), stage="verify")
 
 
-def _teacher_facts(case: _Case, depth: TeacherDepth) -> TeacherFacts:
+def _teacher_facts(case: _Case, depth: TeacherVerification) -> TeacherFacts:
     shape, is_onnx = case.teacher.input_space.shape, case.inspection.format == "onnx"
     return TeacherFacts(
         file=file_facts(case.teacher_path),

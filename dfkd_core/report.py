@@ -50,7 +50,7 @@ class Latency(Frozen):
     cpu: str = Field(description="Model name of the processor.")
 
 
-class TeacherDepth(Frozen):
+class TeacherVerification(Frozen):
     """What running the teacher showed before any training."""
 
     max_abs_diff: float | None = Field(
@@ -73,7 +73,7 @@ class TeacherFacts(Frozen):
         description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
     )
     latency: Latency | None = Field(description="Null where the teacher is not an ONNX file.")
-    depth: TeacherDepth = Field(description="Parity with ONNX Runtime and health of its gradient.")
+    depth: TeacherVerification = Field(description="Parity with ONNX Runtime and health of its gradient.")
 
 
 class StudentFacts(Frozen):

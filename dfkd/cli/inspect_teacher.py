@@ -18,7 +18,7 @@ from dfkd.cli.display import show_complaint, size
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.inspection.suitability import Suitability, suitability
-from dfkd_core.report import TeacherDepth
+from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import TeacherSpec
 
 NEEDED = ("torch", "onnxruntime")
@@ -38,7 +38,7 @@ class Examination(BaseModel):
 
     inspection: Inspection | None = None
     methods: Suitability | None = None
-    depth: TeacherDepth | None = None
+    depth: TeacherVerification | None = None
     depth_skipped: str | None = Field(None, description="Why the second step was not taken.")
     refused: Refusal | None = None
 
@@ -74,7 +74,7 @@ def _depth(path: Path, spec: TeacherSpec, inspection: Inspection) -> dict[str, A
     answer = json.loads(child.stdout)
     if "error" in answer:
         return {"refused": Refusal.model_validate(answer["error"])}
-    return {"depth": TeacherDepth.model_validate(answer["measured"])}
+    return {"depth": TeacherVerification.model_validate(answer["measured"])}
 
 
 def show_examination(out: Console, found: Examination) -> None:

@@ -27,7 +27,7 @@ PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arX
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ResNetPlan:
     """Channels and number of blocks of each stage; every stage but the first halves the image."""
 
     channels: tuple[int, ...]
@@ -36,16 +36,16 @@ class Plan:
 
 
 PLANS = {
-    "resnet8": Plan((16, 32, 64), (1, 1, 1), Initialiser.HE_NORMAL),
-    "resnet14": Plan((16, 32, 64), (2, 2, 2), Initialiser.HE_NORMAL),
-    "resnet20": Plan((16, 32, 64), (3, 3, 3), Initialiser.HE_NORMAL),
+    "resnet8": ResNetPlan((16, 32, 64), (1, 1, 1), Initialiser.HE_NORMAL),
+    "resnet14": ResNetPlan((16, 32, 64), (2, 2, 2), Initialiser.HE_NORMAL),
+    "resnet20": ResNetPlan((16, 32, 64), (3, 3, 3), Initialiser.HE_NORMAL),
     # The wide ones start from the framework's default, as in the code released with the replay papers.
-    "resnet18": Plan((64, 128, 256, 512), (2, 2, 2, 2), Initialiser.UNIFORM),
-    "resnet34": Plan((64, 128, 256, 512), (3, 4, 6, 3), Initialiser.UNIFORM),
+    "resnet18": ResNetPlan((64, 128, 256, 512), (2, 2, 2, 2), Initialiser.UNIFORM),
+    "resnet34": ResNetPlan((64, 128, 256, 512), (3, 4, 6, 3), Initialiser.UNIFORM),
 }
 
 
-def resnet(fit: Fit, *, plan: Plan) -> Chain:
+def resnet(fit: Fit, *, plan: ResNetPlan) -> Chain:
     """(C, H, W) → stages → global pooling → logits."""
     stem, last = fit.channels(plan.channels[0]), fit.channels(plan.channels[-1])
     return (
@@ -59,7 +59,7 @@ def resnet(fit: Fit, *, plan: Plan) -> Chain:
     )
 
 
-def _stages(fit: Fit, plan: Plan) -> list[Named]:
+def _stages(fit: Fit, plan: ResNetPlan) -> list[Named]:
     stages: list[Named] = []
     channels = fit.channels(plan.channels[0])
     for number, (base, count) in enumerate(zip(plan.channels, plan.blocks, strict=True), start=1):

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options.field_types import Frozen
-from dfkd_core.report import FileFacts, TeacherDepth
+from dfkd_core.report import FileFacts, TeacherVerification
 from dfkd_core.spec.config import TeacherSpec
 
 SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -50,5 +50,7 @@ class Exported(Frozen):
         description="Largest difference of logits between file and network; null: only weights were given."
     )
     inspection: Inspection = Field(description="What the service will see before it takes a job.")
-    depth: TeacherDepth | None = Field(description="What a job will see first; null: the architecture is not known.")
+    depth: TeacherVerification | None = Field(
+        description="What a job will see first; null: the architecture is not known."
+    )
     teacher: TeacherSpec = Field(description="What to say of it in the spec.")

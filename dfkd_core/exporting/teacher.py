@@ -25,10 +25,10 @@ from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.output.onnx_export import strip_documentation
 from dfkd_core.output.provenance import file_facts
-from dfkd_core.report import TeacherDepth
+from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import BATCHES, TOLERANCE, check_depth
+from dfkd_core.teachers.verification import BATCHES, TOLERANCE, verify_teacher
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
 _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -275,9 +275,9 @@ def _checked(path: Path, spec: TeacherSpec, notes: list[str], *, max_abs_diff: f
     depth = None
     if inspection.format == "onnx" or spec.architecture is not None:
         found: dict[str, Any] = asdict(
-            check_depth(load_teacher(path, spec), path, generator=torch.Generator().manual_seed(0))
+            verify_teacher(load_teacher(path, spec), path, generator=torch.Generator().manual_seed(0))
         )
-        depth = TeacherDepth.model_validate({**found, "batches": list(found["batches"])})
+        depth = TeacherVerification.model_validate({**found, "batches": list(found["batches"])})
     return Exported(
         path=path,
         file=file_facts(path),

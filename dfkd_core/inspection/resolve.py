@@ -8,7 +8,7 @@ from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, 
 from dfkd_core.inspection.auto_method import chosen
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.suitability import lacking
-from dfkd_core.spec.config import NARROWED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
+from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 
 S = TypeVar("S", bound=DistillSpec)
 
@@ -23,7 +23,7 @@ def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | No
     assert teacher.input is not None
     assert teacher.num_classes is not None
     student = None
-    if spec.student.architecture == NARROWED_TEACHER:
+    if spec.student.architecture == PRUNED_TEACHER:
         _check_narrower(spec.student, inspection)
     else:
         student = describe(

@@ -21,7 +21,7 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.output.evaluate import open_session
 from dfkd_core.report import Parity
-from dfkd_core.spec.config import NARROWED_TEACHER
+from dfkd_core.spec.config import PRUNED_TEACHER
 from dfkd_core.students.build import Network, build_network
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ def save_weights(student: nn.Module, path: Path, description: NetworkDescription
     path.write_bytes(save(kept, metadata={METADATA_KEY: text}))
 
 
-def save_narrowed_weights(student: nn.Module, path: Path, *, width: float) -> None:
+def save_pruned_weights(student: nn.Module, path: Path, *, width: float) -> None:
     """Write the parameters and running statistics of a narrowed teacher. Its graph is in the ONNX file only."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
-    text = json.dumps({"architecture": NARROWED_TEACHER, "width": width}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"architecture": PRUNED_TEACHER, "width": width}, sort_keys=True, separators=(",", ":"))
     path.write_bytes(save(state, metadata={METADATA_KEY: text}))
 
 
@@ -116,7 +116,7 @@ def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
     if text is None:
         raise StudentError(f"{path.name} does not say which architecture its weights belong to")
     identity = json.loads(text)
-    if identity["architecture"] == NARROWED_TEACHER:
+    if identity["architecture"] == PRUNED_TEACHER:
         raise StudentError(
             f"{path.name} holds the weights of a narrowed teacher, whose graph it does not know",
             hint="Use student.onnx, which has both.",

@@ -24,7 +24,7 @@ from dfkd_core.spec.presets import over_preset
 
 MAX_SEED = 2**63 - 1
 AUTO = "auto"  # as a method
-NARROWED_TEACHER = "teacher"  # as an architecture
+PRUNED_TEACHER = "teacher"  # as an architecture
 
 
 class InputSpec(Frozen):
@@ -97,14 +97,14 @@ class StudentSpec(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _half_a_teacher(cls, value: Any) -> Any:
+    def _half_the_width_by_default(cls, value: Any) -> Any:
         silent = isinstance(value, dict) and value.get("width") is None and value.get("params") is None
-        return {**value, "width": 0.5} if silent and value.get("architecture") == NARROWED_TEACHER else value
+        return {**value, "width": 0.5} if silent and value.get("architecture") == PRUNED_TEACHER else value
 
     @model_validator(mode="after")
-    def _params_belong_to_a_narrowed_teacher(self) -> Self:
-        if self.params is not None and self.architecture != NARROWED_TEACHER:
-            raise ValueError(f'params is for the architecture "{NARROWED_TEACHER}"; others take a width')
+    def _params_need_a_pruned_teacher(self) -> Self:
+        if self.params is not None and self.architecture != PRUNED_TEACHER:
+            raise ValueError(f'params is for the architecture "{PRUNED_TEACHER}"; others take a width')
         if self.params is not None and self.width != 1.0:
             raise ValueError("params sets the width: give one of the two")
         return self

@@ -12,9 +12,9 @@ from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection import resolve
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
-from dfkd_core.spec.config import NARROWED_TEACHER, StudentSpec
+from dfkd_core.spec.config import PRUNED_TEACHER, StudentSpec
 from dfkd_core.students.build import build_network, draw_weights
-from dfkd_core.students.pruning import Narrowed, Original, count_parameters, narrow_by, narrow_to
+from dfkd_core.students.pruning import Original, Pruned, count_parameters, prune_to_parameters, prune_to_width
 from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, renormalise, repair
 from dfkd_core.students.weight_inheritance import inherit
 
@@ -35,7 +35,7 @@ class Student:
     @property
     def name(self) -> str:
         """Of its architecture."""
-        return NARROWED_TEACHER if self.description is None else self.description.name
+        return PRUNED_TEACHER if self.description is None else self.description.name
 
     @property
     def options(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def prepare_student(
     Raises StudentError or StudentNotSmaller.
     """
     if description is None:
-        found = _narrowed(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
+        found = _pruned(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
     else:
         found = _named(spec, description, teacher, streams=streams)
     if normalised and is_deep(found.network) and not is_normalised(found.network):
@@ -91,7 +91,7 @@ def _named(spec: StudentSpec, description: NetworkDescription, teacher: Teacher,
     )
 
 
-def _narrowed(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, streams: Streams) -> Student:
+def _pruned(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, streams: Streams) -> Student:
     original = _original(teacher)
     if original is None:
         raise StudentError(
@@ -101,13 +101,13 @@ def _narrowed(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, s
         )
     limit, width = spec.parameter_limit(teacher_parameters), spec.width
     if limit is None:
-        found = narrow_by(original, width)
+        found = prune_to_width(original, width)
     else:
-        found, width = narrow_to(original, limit)
+        found, width = prune_to_parameters(original, limit)
     parameters = count_parameters(found.network)
-    resolve.check_smaller(NARROWED_TEACHER, parameters, teacher_parameters)
+    resolve.check_smaller(PRUNED_TEACHER, parameters, teacher_parameters)
     if spec.init == "random":
-        forget(found.network, generator=streams["student-weights"])
+        reinitialise(found.network, generator=streams["student-weights"])
     found.network.__dict__["classifier"] = found.network.get_submodule(original.classifier)
     init: Literal["teacher", "random"] = "random" if spec.init == "random" else "teacher"
     return Student(found.network.train(), init, width, parameters, warnings=_warnings(found))
@@ -125,7 +125,7 @@ def _images(teacher: Teacher, streams: Streams) -> Tensor:
     return torch.lerp(*space.bounds(), procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
 
 
-def _warnings(found: Narrowed) -> list[dict[str, str]]:
+def _warnings(found: Pruned) -> list[dict[str, str]]:
     if not found.kept:
         return []
     return [
@@ -137,7 +137,7 @@ def _warnings(found: Narrowed) -> list[dict[str, str]]:
     ]
 
 
-def forget(network: nn.Module, *, generator: torch.Generator) -> None:
+def reinitialise(network: nn.Module, *, generator: torch.Generator) -> None:
     """Draw all weights anew, uniform in +-1/sqrt(fan_in) for convolutions and linears; norms as they start."""
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):

@@ -25,7 +25,7 @@ FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, Key
 
 
 @dataclass(frozen=True, slots=True)
-class Narrowed:
+class Pruned:
     """A thinner network, and the layers that had to keep their channels because the graph fixes their number."""
 
     network: nn.Module
@@ -34,48 +34,48 @@ class Narrowed:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What is narrowed: images (N, C, H, W) of `input_shape` to logits, the outputs of the layer `classifier`."""
+    """What is pruned: images (N, C, H, W) of `input_shape` to logits, the outputs of the layer `classifier`."""
 
     network: nn.Module
     input_shape: tuple[int, int, int]
     classifier: str
 
 
-def narrow(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Narrowed:
+def prune(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Pruned:
     """A copy whose layers have the channels that `keep` says. The classifier keeps all its outputs.
 
     Groups that cannot be cut without breaking the graph (fixed reshapes, attention heads) stay whole and are named, as
     do those in `whole`, which are not tried. Nothing is drawn at random.
     """
-    cutter = _Cutter(original, keep)
-    thinner = cutter.thinner(original.network, lambda name: name not in whole)
+    pruner = _Pruner(original, keep)
+    thinner = pruner.thinner(original.network, lambda name: name not in whole)
     if thinner is not None:
-        return Narrowed(thinner, list(whole))
+        return Pruned(thinner, list(whole))
     current, kept = copy.deepcopy(original.network), list(whole)
-    for root in cutter.roots():
+    for root in pruner.roots():
         if root not in kept:
-            thinner = cutter.thinner(current, root.__eq__)
+            thinner = pruner.thinner(current, root.__eq__)
             current = current if thinner is None else thinner
             kept += [root] if thinner is None else []
-    return Narrowed(current, kept)
+    return Pruned(current, kept)
 
 
-def narrow_by(original: Original, width: float, *, whole: Sequence[str] = ()) -> Narrowed:
+def prune_to_width(original: Original, width: float, *, whole: Sequence[str] = ()) -> Pruned:
     """Every hidden channel count `scaled` by `width`."""
-    return narrow(original, lambda _name, count: scaled(count, width), whole=whole)
+    return prune(original, lambda _name, count: scaled(count, width), whole=whole)
 
 
-def narrow_to(original: Original, parameters: int) -> tuple[Narrowed, float]:
+def prune_to_parameters(original: Original, parameters: int) -> tuple[Pruned, float]:
     """The widest uniformly narrowed copy with at most `parameters` trained values, and its width.
 
     StudentError where even one channel a layer is more.
     """
-    narrowest = narrow_by(original, 0.0)
+    narrowest = prune_to_width(original, 0.0)
     whole, best = narrowest.kept, None
     low, high = 0.0, 1.0
     for _ in range(BISECTIONS):
         width = (low + high) / 2
-        found = narrow_by(original, width, whole=whole)
+        found = prune_to_width(original, width, whole=whole)
         if count_parameters(found.network) <= parameters:
             low, best = width, (found, width)
         else:
@@ -95,7 +95,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Cutter:
+class _Pruner:
     """Cuts groups of channels out of copies of a network and tries the result."""
 
     original: Original

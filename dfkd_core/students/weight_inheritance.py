@@ -1,7 +1,7 @@
 """Inheritance: a named student that is a thinner version of its teacher starts from the teacher's best channels.
 
 The two networks fit when they run the same kinds of layers in the same order and every layer of the student is at most
-as wide. Then the teacher is narrowed to the student's channel counts, and weights and statistics are copied.
+as wide. Then the teacher is pruned to the student's channel counts, and weights and statistics are copied.
 """
 
 from functools import partial
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.networks.hooks import calibrate, layers_in_order
-from dfkd_core.students.pruning import Narrowed, Original, narrow
+from dfkd_core.students.pruning import Original, Pruned, prune
 
 Kind = tuple[object, ...]
 
 
 def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
-    """Give the student the weights of its narrowed teacher; False, and nothing changed, where the two do not fit.
+    """Give the student the weights of its pruned teacher; False, and nothing changed, where the two do not fit.
 
     Where the teacher's BatchNorms were folded into its convolutions, those of the student take their statistics from
     `images` (N, C, H, W), so that they change nothing at first. Both networks are on the CPU.
@@ -27,11 +27,11 @@ def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
     if [kind_of(layer) for layer in theirs.values()] != [kind_of(layer) for layer in compared.values()]:
         return False
     widths = {name: _outputs(layer) for name, layer in zip(theirs, compared.values(), strict=True)}
-    narrowed = narrow(original, widths.get)
-    if not _shapes_fit(narrowed, list(theirs), list(compared.values())):
+    pruned = prune(original, widths.get)
+    if not _shapes_fit(pruned, list(theirs), list(compared.values())):
         return False
     pairs = zip(theirs, compared.values(), strict=True)
-    biases = {id(own): _copy(narrowed.network.get_submodule(name), own) for name, own in pairs}
+    biases = {id(own): _copy(pruned.network.get_submodule(name), own) for name, own in pairs}
     if folded and len(compared) < len(ours):
         _settle(student, list(ours.values()), biases, images)
     return True
@@ -50,8 +50,8 @@ def _outputs(layer: nn.Module) -> int:
     return len(layer.weight) if isinstance(layer.weight, Tensor) else 0
 
 
-def _shapes_fit(narrowed: Narrowed, names: list[str], own: list[nn.Module]) -> bool:
-    cut = [narrowed.network.get_submodule(name) for name in names]
+def _shapes_fit(pruned: Pruned, names: list[str], own: list[nn.Module]) -> bool:
+    cut = [pruned.network.get_submodule(name) for name in names]
     return all(theirs.weight.shape == ours.weight.shape for theirs, ours in zip(cut, own, strict=True))
 
 

@@ -14,7 +14,7 @@ import torch
 from dfkd_core.errors import DfkdError
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import check_depth, depth_report
+from dfkd_core.teachers.verification import verification_facts, verify_teacher
 
 SEED = 0
 
@@ -23,10 +23,10 @@ def examine(path: Path, spec: TeacherSpec) -> dict[str, Any]:
     """What running the teacher shows, or why it cannot serve."""
     try:
         teacher = load_teacher(path, spec)
-        depth = check_depth(teacher, path, generator=torch.Generator().manual_seed(SEED))
+        depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(SEED))
     except DfkdError as error:
         return {"error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
-    return {"measured": depth_report(depth).model_dump(mode="json")}
+    return {"measured": verification_facts(depth).model_dump(mode="json")}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dfkd_core.networks.pooling import max_pool2d
 from dfkd_core.teachers.attention import attention, einsum, rms_norm
-from dfkd_core.teachers.sampling import (
+from dfkd_core.teachers.resize import (
     affine_grid,
     depth_to_space,
     grid_sample,

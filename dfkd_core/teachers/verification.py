@@ -1,4 +1,4 @@
-"""Depth: before any training, do we compute what ONNX Runtime computes, and does a useful gradient reach the images?
+"""Verification: do we compute what ONNX Runtime computes, and does a useful gradient reach the images?
 
 The structural inspection never runs the file; this does, on random images from the teacher's input space.
 """
@@ -17,7 +17,7 @@ from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.reader import read_plan
-from dfkd_core.report import TeacherDepth
+from dfkd_core.report import TeacherVerification
 
 BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4  # of the largest logit, or of 1 if that is less
@@ -31,7 +31,7 @@ Runtime = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Depth:
+class Verification:
     """What running the teacher showed."""
 
     max_abs_diff: float | None  # largest difference to ONNX Runtime; None where the file is not ONNX
@@ -42,7 +42,7 @@ class Depth:
     outputs: Literal["logits", "log-probabilities"]
 
 
-def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> Depth:
+def verify_teacher(teacher: Teacher, path: Path, *, generator: torch.Generator) -> Verification:
     """Compare, differentiate and look at the outputs; seconds for a small teacher.
 
     Raises ParityError, NotDifferentiable, or TeacherInvalid (logits that are not finite, probabilities instead of
@@ -52,7 +52,7 @@ def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> 
     images = draw_images(teacher, 8, generator)
     outputs = _check_outputs(teacher.label(images))
     dead = _check_dead(teacher, images, generator)
-    return Depth(
+    return Verification(
         max_abs_diff=difference,
         tolerance=tolerance,
         batches=BATCHES,
@@ -62,9 +62,9 @@ def check_depth(teacher: Teacher, path: Path, *, generator: torch.Generator) -> 
     )
 
 
-def depth_report(depth: Depth) -> TeacherDepth:
+def verification_facts(depth: Verification) -> TeacherVerification:
     """The same as a value of the report."""
-    return TeacherDepth.model_validate({**asdict(depth), "batches": list(depth.batches)})
+    return TeacherVerification.model_validate({**asdict(depth), "batches": list(depth.batches)})
 
 
 def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:

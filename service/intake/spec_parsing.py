@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 
 from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.errors import StudentError
-from dfkd_core.spec.config import NARROWED_TEACHER, DistillConfig, TeacherSpec
+from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import JobSpec, Sha256
 from service.intake.strict_json import MAX_ERRORS, read_json_object
@@ -64,10 +64,10 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
 
 def _check_student(spec: JobSpec) -> None:
     """An architecture that nobody knows needs no teacher to be refused."""
-    if spec.student.architecture not in (*ARCHITECTURES, NARROWED_TEACHER):
+    if spec.student.architecture not in (*ARCHITECTURES, PRUNED_TEACHER):
         raise StudentError(
             "there is no architecture of this name",
-            hint=f"Known are {', '.join(ARCHITECTURES)}, and {NARROWED_TEACHER}: its own graph, narrower.",
+            hint=f"Known are {', '.join(ARCHITECTURES)}, and {PRUNED_TEACHER}: its own graph, narrower.",
             pointer="/student/architecture",
         )
 

@@ -19,8 +19,8 @@ from dfkd_core.report import (
     Parity,
     Report,
     StudentFacts,
-    TeacherDepth,
     TeacherFacts,
+    TeacherVerification,
     Versions,
     compression,
 )
@@ -46,7 +46,7 @@ def a_teacher(**changes: Any) -> TeacherFacts:
         "macs": 30_000,
         "latency": a_latency(2.0),
     }
-    facts["depth"] = TeacherDepth(
+    facts["depth"] = TeacherVerification(
         max_abs_diff=1e-6,
         tolerance=1e-4,
         batches=[1, 2, 7],

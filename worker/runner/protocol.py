@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dfkd_core.progress import UpdateKind
-from dfkd_core.report import TeacherDepth
+from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import Budget, DistillSpec
 from jobs.models import BestStudent, Sha256, Value
 
@@ -64,7 +64,7 @@ class TeacherFinding(Value):
 
     passed: bool
     checked_by: Word
-    measured: TeacherDepth | None = None
+    measured: TeacherVerification | None = None
     code: Word | None = None
     detail: Text | None = None
     hint: Text | None = None

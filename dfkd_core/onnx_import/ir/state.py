@@ -1,4 +1,4 @@
-"""Walk: the values that a specialisation knows so far, each at two batch sizes, and the steps that it leaves."""
+"""GraphState: the values that a specialisation knows so far, each at two batch sizes, and the steps that it leaves."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,64 +10,68 @@ from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
 
 
 @dataclass(slots=True)
-class Value:
-    """A named value at both batch sizes. `hosts` is None where it depends on the images."""
+class GraphValue:
+    """A named value at both batch sizes. `const_values` is None where it depends on the images."""
 
     shapes: tuple[Shape, Shape]
-    hosts: tuple[Array, Array] | None
+    const_values: tuple[Array, Array] | None
     sources: frozenset[str] = frozenset()  # stored tensors that it was computed from
     parts: tuple[str, ...] = ()  # of a sequence
 
     @property
     def constant(self) -> Array | None:
         """The value where it is the same at both batch sizes."""
-        if self.hosts is None or self.shapes[0] != self.shapes[1]:
+        if self.const_values is None or self.shapes[0] != self.shapes[1]:
             return None
-        first, second = self.hosts
+        first, second = self.const_values
         return first if first is second or np.array_equal(first, second) else None
 
 
+Inputs = list[GraphValue | None]
+"""The inputs of a node; None: an optional input that is left out."""
+
+
 @dataclass(slots=True)
-class Walk:
+class GraphState:
     """The state of the walk through the nodes."""
 
     opset: int
-    probes: tuple[int, int]
-    values: dict[str, Value] = field(default_factory=dict)
+    batch_sizes: tuple[int, int]
+    values: dict[str, GraphValue] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → elements
-    truths: set[str] = field(default_factory=set)  # values that are true or false for every pixel
+    bool_values: set[str] = field(default_factory=set)  # values that are true or false for every pixel
     folded: int = 0  # elements of all constants that were computed
     fixed: bool = False  # the file declares one batch size
     rewritten: bool = False
 
 
-def operand(walk: Walk, name: str | None, value: Value | None) -> str | None:
+def operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
     """The name of an input; a constant is taken into the plan with it."""
     if not name or value is None:
         return None
-    if value.hosts is not None:
+    if value.const_values is not None:
         constant = value.constant
         if constant is None:
             raise Unsupported("a number computed from the batch size meets the images")
-        walk.constants[name] = constant
+        state.constants[name] = constant
     return name
 
 
-def is_padding(walk: Walk, name: str) -> bool:
+def is_padding(state: GraphState, name: str) -> bool:
     """A bias of zeros that the exporter made up: the file stores none."""
-    return not walk.values[name].sources & walk.sizes.keys() and not walk.constants[name].any()
+    return not state.values[name].sources & state.sizes.keys() and not state.constants[name].any()
 
 
-def merge(first: Any, second: Any, probes: tuple[int, int]) -> Any:
+def merge(first: Any, second: Any, batch_sizes: tuple[int, int]) -> Any:
     """One attribute at both batch sizes: the same, or growing with the batch."""
     if isinstance(first, tuple):
-        return tuple(merge(one, two, probes) for one, two in zip(first, second, strict=True))
+        return tuple(merge(one, two, batch_sizes) for one, two in zip(first, second, strict=True))
     if first == second:
         return first
-    if isinstance(first, int) and isinstance(second, int) and first % probes[0] == 0:
-        factor = first // probes[0]
-        if factor * probes[1] == second:
+    if isinstance(first, int) and isinstance(second, int) and first % batch_sizes[0] == 0:
+        factor = first // batch_sizes[0]
+        if factor * batch_sizes[1] == second:
             return Scaled(factor)
     raise Unsupported("a size is not a multiple of the batch")

@@ -2,9 +2,8 @@
 
 import math
 
-from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast, check_size
 from dfkd_core.onnx_import.ir.plan import Shape
-from dfkd_core.onnx_import.ops.layout import bear
 
 MAX_EQUATION = 128
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -51,7 +50,7 @@ def _einsum(call: Call) -> list[Shape]:
         raise Unsupported("its result has axes that no operand has")
     call.attributes = {"equation": f"{','.join(terms)}->{result}"}
     shape = tuple(sizes[letter] for letter in result)
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -67,7 +66,7 @@ def _attention(call: Call) -> list[Shape]:
     if query[3] != key[3] or key[1:3] != value[1:3] or query[0] != key[0] or heads % shared:
         raise Unsupported(f"queries {query}, keys {key} and values {value} do not fit together")
     scores = (query[0], heads, query[2], key[2])
-    bear(scores)
+    check_size(scores)
     if call.given(3) and broadcast(call.shape(3), scores) != scores:
         raise Unsupported("its mask does not fit the scores")
     call.attributes = {
@@ -92,7 +91,7 @@ def _apart(shape: Shape, heads: int) -> Shape:
 
 
 def _rms_norm(call: Call) -> list[Shape]:
-    if call.given(1) and call.hosts[1] is None:
+    if call.given(1) and call.const_values[1] is None:
         raise Unsupported("its weights depend on the images")
     axis = call.axis(-1)
     if broadcast(call.shape(1), call.shape()[axis:]) != call.shape()[axis:]:

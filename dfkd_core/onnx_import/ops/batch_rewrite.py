@@ -7,42 +7,42 @@ from onnx import NodeProto
 
 from dfkd_core.onnx_import.ir.node import Call, Unsupported
 from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
-from dfkd_core.onnx_import.ir.state import Value, Walk, merge
+from dfkd_core.onnx_import.ir.state import GraphState, GraphValue, Inputs, merge
 from dfkd_core.onnx_import.ops.layout import RULES
 
 
 def rewrite_constant(
-    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
+    state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call
 ) -> list[Shape] | None:
     """A constant target in a file of fixed batch ([1, -1]) may fit another batch and yet mix its images."""
     target = inputs[1] if node.op_type == "Reshape" and len(inputs) > 1 else None
-    if not walk.fixed or target is None or target.constant is None or first.shape() == second.shape():
+    if not state.fixed or target is None or target.constant is None or first.shape() == second.shape():
         return None
-    return rewrite(walk, node, inputs, first, second)
+    return rewrite(state, node, inputs, first, second)
 
 
-def rewrite(walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call) -> list[Shape] | None:
+def rewrite(state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call) -> list[Shape] | None:
     """The same node for another batch size, where the file's own sizes only fit the declared one."""
     if node.op_type in ("Reshape", "Expand"):
-        shape = _rescale(inputs[0], first.attributes["shape"], walk.probes) if inputs[0] is not None else None
+        shape = _rescale(inputs[0], first.attributes["shape"], state.batch_sizes) if inputs[0] is not None else None
         if shape is None:
             return None
         second.op, second.attributes = first.op, {"shape": shape}
         second.keep_inputs(1)
-        walk.rewritten = True
+        state.rewritten = True
         return [shape]
-    if node.op_type == "AffineGrid" and first.attributes["size"][0] == walk.probes[0]:
-        size = (walk.probes[1], *first.attributes["size"][1:])
+    if node.op_type == "AffineGrid" and first.attributes["size"][0] == state.batch_sizes[0]:
+        size = (state.batch_sizes[1], *first.attributes["size"][1:])
         second.attributes = {**first.attributes, "size": size}
         second.keep_inputs(1)
-        walk.rewritten = True
-        return [(walk.probes[1], *size[2:], 2)]
+        state.rewritten = True
+        return [(state.batch_sizes[1], *size[2:], 2)]
     if node.op_type == "Concat":
-        return _rewrite_concat(walk, node, inputs, first, second)
+        return _rewrite_concat(state, node, inputs, first, second)
     return None
 
 
-def _rescale(value: Value, target: Shape, probes: tuple[int, int]) -> Shape | None:
+def _rescale(value: GraphValue, target: Shape, batch_sizes: tuple[int, int]) -> Shape | None:
     """The target of a Reshape with the batch in its place, which is found by its distance in memory.
 
     Where a batch of one leaves a choice, an axis of the batch's own size is the likeliest, then the last that does not
@@ -53,8 +53,8 @@ def _rescale(value: Value, target: Shape, probes: tuple[int, int]) -> Shape | No
     if len(grown) != 1 or math.prod(before) != math.prod(target):
         return None
     axis = grown[0]
-    outermost, innermost = math.prod(before[axis:]) // probes[0], math.prod(before[axis + 1 :])
-    place = _place(target, outermost, innermost, probes[0])
+    outermost, innermost = math.prod(before[axis:]) // batch_sizes[0], math.prod(before[axis + 1 :])
+    place = _place(target, outermost, innermost, batch_sizes[0])
     if place is None:
         return None
     return (*target[:place], target[place] * after[axis] // before[axis], *target[place + 1 :])
@@ -81,7 +81,7 @@ def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | N
 
 
 def _rewrite_concat(
-    walk: Walk, node: NodeProto, inputs: list[Value | None], first: Call, second: Call
+    state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call
 ) -> list[Shape] | None:
     """A constant that is the same for every image of the batch (a class token): one row of it is spread at run time."""
     growing = [value for value in inputs if value is not None and value.shapes[0] != value.shapes[1]]
@@ -90,13 +90,13 @@ def _rewrite_concat(
     axis = next(at for at, (one, two) in enumerate(zip(*growing[0].shapes, strict=True)) if one != two)
     for at, value in enumerate(inputs):
         if value is not None and value.constant is not None:
-            spread = _spread(walk, value, value.constant, axis, name=f"{node.input[at]}/{node.output[0]}")
+            spread = _spread(state, value, value.constant, axis, name=f"{node.input[at]}/{node.output[0]}")
             if spread is None:
                 return None
             node.input[at], inputs[at] = spread
-    walk.rewritten = True
+    state.rewritten = True
     second.shapes = [value.shapes[1] if value is not None else None for value in inputs]
-    first.hosts = [None] * len(first.hosts)
+    first.const_values = [None] * len(first.const_values)
     second.attributes = {"axis": first.attributes["axis"]}
     try:
         return RULES["Concat"](second)
@@ -104,35 +104,37 @@ def _rewrite_concat(
         return None
 
 
-def _spread(walk: Walk, value: Value, constant: Array, axis: int, *, name: str) -> tuple[str, Value] | None:
+def _spread(
+    state: GraphState, value: GraphValue, constant: Array, axis: int, *, name: str
+) -> tuple[str, GraphValue] | None:
     """A step that repeats the one row of a constant over the batch: its output's name and value."""
-    batch, other = walk.probes
+    batch, other = state.batch_sizes
     row = constant.take([0], axis) if constant.shape[axis] == batch else constant
     if row.shape[axis] != 1 or not (row == constant).all():
         return None
     shapes = [(*row.shape[:axis], count, *row.shape[axis + 1 :]) for count in (batch, other)]
-    walk.constants[f"{name}/row"] = row
-    walk.values[f"{name}/row"] = Value((row.shape, row.shape), (row, row), value.sources)
-    target = tuple(merge(one, two, walk.probes) for one, two in zip(*shapes, strict=True))
-    walk.steps.append(Step("Expand", name, (f"{name}/row",), (name,), {"shape": target}))
-    walk.values[name] = Value((shapes[0], shapes[1]), None)
-    return name, walk.values[name]
+    state.constants[f"{name}/row"] = row
+    state.values[f"{name}/row"] = GraphValue((row.shape, row.shape), (row, row), value.sources)
+    target = tuple(merge(one, two, state.batch_sizes) for one, two in zip(*shapes, strict=True))
+    state.steps.append(Step("Expand", name, (f"{name}/row",), (name,), {"shape": target}))
+    state.values[name] = GraphValue((shapes[0], shapes[1]), None)
+    return name, state.values[name]
 
 
-def gather_rows(walk: Walk, node: NodeProto, inputs: list[Value | None]) -> bool:
+def gather_rows(state: GraphState, node: NodeProto, inputs: Inputs) -> bool:
     """Indices into a flattened batch, image after image (the exporter's strided view): a Gather within each image."""
     flat, indices = inputs[0], inputs[1]
     assert flat is not None
     assert indices is not None
-    if len(flat.shapes[0]) != 1 or flat.shapes[0] == flat.shapes[1] or indices.hosts is None:
+    if len(flat.shapes[0]) != 1 or flat.shapes[0] == flat.shapes[1] or indices.const_values is None:
         return False
-    count, size = walk.probes[0], flat.shapes[0][0] // walk.probes[0]
-    first, second = indices.hosts
+    count, size = state.batch_sizes[0], flat.shapes[0][0] // state.batch_sizes[0]
+    first, second = indices.const_values
     if first.shape == second.shape and count == 1 and first.shape[:1] == (1,):
         second = np.concatenate([first, first + size])
-        walk.rewritten = True
+        state.rewritten = True
     own = first.reshape(count, -1)[0]
-    for images, array in zip(walk.probes, (first, second), strict=True):
+    for images, array in zip(state.batch_sizes, (first, second), strict=True):
         if array.shape[:1] != (images,) or not np.array_equal(
             array.reshape(images, -1), own + size * np.arange(images)[:, None]
         ):
@@ -140,11 +142,11 @@ def gather_rows(walk: Walk, node: NodeProto, inputs: list[Value | None]) -> bool
     rows, picked, output = f"{node.output[0]}/rows", f"{node.output[0]}/picked", node.output[0]
     shape = (Scaled(1), *first.shape[1:])
     chosen = {"axis": 1, "indices": own.tolist()}
-    walk.steps += [
+    state.steps += [
         Step("Reshape", node.name, (node.input[0],), (rows,), {"shape": (Scaled(1), size)}),
         Step("Gather", node.name, (rows,), (picked,), chosen),
         Step("Reshape", node.name, (picked,), (output,), {"shape": shape}),
     ]
     for name, tail in ((rows, (size,)), (picked, (own.size,)), (output, first.shape[1:])):
-        walk.values[name] = Value(((walk.probes[0], *tail), (walk.probes[1], *tail)), None)
+        state.values[name] = GraphValue(((state.batch_sizes[0], *tail), (state.batch_sizes[1], *tail)), None)
     return True

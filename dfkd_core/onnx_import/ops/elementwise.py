@@ -51,7 +51,7 @@ UNARY: dict[str, dict[str, Any]] = {
 }
 BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "And", "Or", "Xor")
 COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-TRUTHS = {*COMPARISONS, "And", "Or", "Not"}
+BOOLEAN_OPS = {*COMPARISONS, "And", "Or", "Not"}
 VARIADIC = ("Max", "Min", "Sum", "Mean")
 WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Mod", "Xor"}  # taken in arithmetic on constants only
 
@@ -85,7 +85,7 @@ def _cast(call: Call) -> list[Shape]:
 
 def _cast_like(call: Call) -> list[Shape]:
     """The other input's type: a float, unless it is a known whole number."""
-    like = call.hosts[1]
+    like = call.const_values[1]
     call.attributes = {"to": FLOAT if like is None or like.dtype.kind == "f" else 7}
     call.op = "Cast"
     call.keep_inputs(1)

@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast, front
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast, check_size, normalize_axis
 from dfkd_core.onnx_import.ir.plan import Shape
-from dfkd_core.onnx_import.ops.layout import bear
 
 REDUCTIONS = [
     f"Reduce{how}" for how in ("Mean", "Sum", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
@@ -55,7 +54,7 @@ def _padding(call: Call, sizes: Shape, spans: tuple[int, ...], strides: tuple[in
 
 def _constants(call: Call, *indices: int) -> None:
     """Refuse weights that are computed from the images."""
-    if any(call.given(index) and call.hosts[index] is None for index in indices):
+    if any(call.given(index) and call.const_values[index] is None for index in indices):
         raise Unsupported("its weights depend on the images")
 
 
@@ -69,7 +68,7 @@ def _conv(call: Call) -> list[Shape]:
     settled, out = _window(call, weight[2:])
     call.attributes = {**settled, "group": group}
     shape = (call.shape()[0], weight[0], *out)
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -98,7 +97,7 @@ def _conv_transpose(call: Call) -> list[Shape]:
     shape = (call.shape()[0], weight[1] * group, *out)
     if min(out) < 1:
         raise Unsupported(f"its result would have shape {shape}")
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -153,7 +152,7 @@ def _matmul(call: Call) -> list[Shape]:
     if first[-1] != second[-2 if len(second) > 1 else -1]:
         raise Unsupported(f"cannot multiply {first} by {second}")
     shape = (*broadcast(first[:-2], second[:-2]), *rows, *columns)
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -216,7 +215,7 @@ def _reduce(call: Call) -> list[Shape]:
         call.op, call.attributes = "Identity", {}
         call.keep_inputs(1)
         return [call.shape()]
-    chosen = tuple(sorted({front(axis, call.rank) for axis in axes})) if axes else tuple(range(call.rank))
+    chosen = tuple(sorted({normalize_axis(axis, call.rank) for axis in axes})) if axes else tuple(range(call.rank))
     call.attributes = {"axes": chosen, "keepdims": keep}
     call.keep_inputs(1)
     sizes = enumerate(call.shape())

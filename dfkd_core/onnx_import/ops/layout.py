@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dfkd_core.onnx_import.ir.node import MAX_ELEMENTS, Call, Rule, Unsupported, broadcast, front
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, broadcast, check_size, normalize_axis
 from dfkd_core.onnx_import.ir.plan import Shape
 
 
@@ -43,7 +43,9 @@ def _squeeze(call: Call) -> list[Shape]:
     axes = call.ints(1, "axes")
     shape = call.shape()
     chosen = (
-        {front(axis, call.rank) for axis in axes} if axes is not None else {i for i, s in enumerate(shape) if s == 1}
+        {normalize_axis(axis, call.rank) for axis in axes}
+        if axes is not None
+        else {i for i, s in enumerate(shape) if s == 1}
     )
     if any(shape[axis] != 1 for axis in chosen):
         raise Unsupported(f"cannot squeeze axes {sorted(chosen)} of {shape}")
@@ -55,7 +57,7 @@ def _squeeze(call: Call) -> list[Shape]:
 def _unsqueeze(call: Call) -> list[Shape]:
     axes = call.ints(1, "axes") or ()
     rank = call.rank + len(axes)
-    chosen = sorted(front(axis, rank) for axis in axes)
+    chosen = sorted(normalize_axis(axis, rank) for axis in axes)
     if len(set(chosen)) != len(axes):
         raise Unsupported("an axis that comes twice")
     rest = iter(call.shape())
@@ -106,7 +108,7 @@ def _slice(call: Call) -> list[Shape]:
     steps = call.ints(4, "steps") or (1,) * len(starts)
     cuts = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        place = front(axis, call.rank)
+        place = normalize_axis(axis, call.rank)
         if step == 0:
             raise Unsupported("a step of 0")
         index = range(*slice(start, end, step).indices(shape[place]))
@@ -118,7 +120,7 @@ def _slice(call: Call) -> list[Shape]:
 
 
 def _gather(call: Call) -> list[Shape]:
-    axis, indices = call.axis(0), call.host(1)
+    axis, indices = call.axis(0), call.const_value(1)
     size = call.shape()[axis]
     places = indices.astype(np.int64)
     if places.size and not (-size <= int(places.min()) and int(places.max()) < size):
@@ -130,7 +132,7 @@ def _gather(call: Call) -> list[Shape]:
 
 def _gather_nd(call: Call) -> list[Shape]:
     """Places along several axes at once; they become places along those axes taken as one."""
-    indices = call.host(1).astype(np.int64)
+    indices = call.const_value(1).astype(np.int64)
     count = indices.shape[-1] if indices.ndim else 0
     if call.attributes.get("batch_dims", 0) or not 1 <= count <= call.rank:
         raise Unsupported("its indices do not fit the shape")
@@ -142,13 +144,13 @@ def _gather_nd(call: Call) -> list[Shape]:
     call.attributes = {"axes": count, "indices": np.asarray(flat).tolist()}
     call.keep_inputs(1)
     shape = (*indices.shape[:-1], *call.shape()[count:])
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
 def _expand(call: Call) -> list[Shape]:
     shape = broadcast(call.shape(), call.ints(1, "shape") or ())
-    bear(shape)
+    check_size(shape)
     call.attributes = {"shape": shape}
     call.keep_inputs(1)
     return [shape]
@@ -159,7 +161,7 @@ def _tile(call: Call) -> list[Shape]:
     if len(repeats) != call.rank or min(repeats, default=1) < 0:
         raise Unsupported("repeats do not fit the shape")
     shape = tuple(size * times for size, times in zip(call.shape(), repeats, strict=True))
-    bear(shape)
+    check_size(shape)
     call.attributes = {"repeats": repeats}
     call.keep_inputs(1)
     return [shape]
@@ -174,11 +176,11 @@ def _pad(call: Call) -> list[Shape]:
         raise Unsupported(f"padding of mode {mode}")
     both = [(0, 0)] * call.rank
     for at, axis in enumerate(axes):
-        both[front(axis, call.rank)] = (pads[at], pads[at + len(axes)])
+        both[normalize_axis(axis, call.rank)] = (pads[at], pads[at + len(axes)])
     call.attributes = {"mode": mode, "pads": tuple(both), "value": value}
     call.keep_inputs(1)
     shape = tuple(before + size + after for size, (before, after) in zip(call.shape(), both, strict=True))
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -209,19 +211,19 @@ def _shape_of(call: Call) -> list[Shape]:
 
 def _constant_of_shape(call: Call) -> list[Shape]:
     shape = call.ints(0, "shape_") or ()
-    bear(shape)
+    check_size(shape)
     value = call.attributes.get("value", np.zeros(1, np.float32))
     call.op, call.attributes = "Expand", {"shape": shape}
-    call.shapes, call.hosts = [(1,)], [np.asarray(value).reshape(1)]
+    call.shapes, call.const_values = [(1,)], [np.asarray(value).reshape(1)]
     return [shape]
 
 
 def _range(call: Call) -> list[Shape]:
-    start, stop, step = (call.host(index).item() for index in range(3))
+    start, stop, step = (call.const_value(index).item() for index in range(3))
     if not step:
         raise Unsupported("a step of 0")
     count = max(0, math.ceil((stop - start) / step))
-    bear((count,))
+    check_size((count,))
     return [(count,)]
 
 
@@ -229,12 +231,6 @@ def _trilu(call: Call) -> list[Shape]:
     call.attributes = {"upper": int(call.attributes.get("upper", 1)), "k": int(call.number(1, "k_", 0))}
     call.keep_inputs(1)
     return [call.shape()]
-
-
-def bear(shape: Shape) -> None:
-    """Refuse a value that would not fit into memory, before anything is allocated."""
-    if any(size < 0 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise Unsupported(f"its result of shape {shape} is too large")
 
 
 RULES: dict[str, Rule] = {

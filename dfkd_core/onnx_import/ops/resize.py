@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported
+from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, check_size
 from dfkd_core.onnx_import.ir.plan import Shape
-from dfkd_core.onnx_import.ops.layout import bear
 
 F = np.float32  # ONNX Runtime's precision: in a wider one, halves would round elsewhere
 Coordinate = Callable[[np.float32, np.float32, int, int], np.float32]
@@ -58,17 +57,17 @@ def _sizes(call: Call) -> tuple[Shape, tuple[float, ...]]:
     """The new size of every axis, and how many times the old one that is."""
     shape = call.shape()
     if call.given(3):
-        sizes = tuple(int(size) for size in call.host(3))
+        sizes = tuple(int(size) for size in call.const_value(3))
         if len(sizes) != call.rank:
             raise Unsupported("its sizes do not fit the shape")
-        bear(sizes)
+        check_size(sizes)
         return sizes, tuple(new / old for new, old in zip(sizes, shape, strict=True))
     at = 1 if call.opset < 11 else 2
-    scales = tuple(map(float, call.host(at) if call.given(at) else call.attributes.get("scales", ())))
+    scales = tuple(map(float, call.const_value(at) if call.given(at) else call.attributes.get("scales", ())))
     if len(scales) != call.rank or not all(0 < scale < 2**20 for scale in scales):
         raise Unsupported("its scales do not fit the shape")
     sizes = tuple(math.floor(size * scale) for size, scale in zip(shape, scales, strict=True))
-    bear(sizes)
+    check_size(sizes)
     return sizes, scales
 
 
@@ -98,7 +97,7 @@ def _grid_sample(call: Call) -> list[Shape]:
     corners = bool(call.attributes.get("align_corners", 0))
     call.attributes = {"mode": mode, "padding_mode": padding, "align_corners": corners}
     shape = (*images[:2], *grid[1:3])
-    bear(shape)
+    check_size(shape)
     return [shape]
 
 
@@ -107,7 +106,7 @@ def _affine_grid(call: Call) -> list[Shape]:
     if size is None or len(size) != 4 or call.shape() != (size[0], 2, 3):
         raise Unsupported("a grid of more than height and width")
     shape = (size[0], size[2], size[3], 2)
-    bear(shape)
+    check_size(shape)
     call.attributes = {"size": size, "align_corners": bool(call.attributes.get("align_corners", 0))}
     call.keep_inputs(1)
     return [shape]

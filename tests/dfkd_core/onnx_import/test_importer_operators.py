@@ -11,7 +11,7 @@ from onnx import ModelProto
 from dfkd_core.onnx_import.specialize import ACCEPTED
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import check_depth
+from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core.onnx_models import flattened, node, save
 
 RNG = np.random.default_rng(1)
@@ -378,7 +378,7 @@ def test_an_operator_computes_and_differentiates_as_onnx_runtime_does(name: str,
     path = save(CASES[name], tmp_path / "teacher.onnx")
     spec = TeacherSpec(input=InputSpec(shape=[4, 4, 6], mean=[0.5] * 4, std=[0.25] * 4))
     teacher = load_teacher(path, spec)
-    depth = check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+    depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
     assert depth.max_abs_diff is not None
     assert depth.gradient_error < 1e-4
 

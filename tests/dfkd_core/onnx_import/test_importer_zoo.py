@@ -13,7 +13,7 @@ from benchmarks.teacher_zoo import judge
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import check_depth
+from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import WAYS, exported
 
@@ -152,4 +152,4 @@ def test_half_precision_weights_are_computed_in_single_precision(shelf: Path, tm
     teacher = load_teacher(path, TeacherSpec())
     assert "float16-to-float32" in inspect_file(path, TeacherSpec()).normalisations
     assert teacher(torch.randn(2, *zoo.SHAPE)).dtype == torch.float32
-    assert check_depth(teacher, path, generator=torch.Generator().manual_seed(0)).tolerance == 2e-2
+    assert verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0)).tolerance == 2e-2

@@ -14,7 +14,7 @@ from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import StudentSpec
 from dfkd_core.students.build import Network, build_network
-from dfkd_core.students.prepare import Student, forget, prepare_student
+from dfkd_core.students.prepare import Student, prepare_student, reinitialise
 from dfkd_core.students.pruning import Original
 from dfkd_core.students.temporary_batchnorm import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.students.weight_inheritance import inherit
@@ -161,7 +161,7 @@ def test_a_narrowed_teacher_may_forget_its_weights() -> None:
 def test_forgetting_draws_from_the_generator_only() -> None:
     one, other = network_of("resnet8", seed=1), network_of("resnet8", seed=2)
     for network in (one, other):
-        forget(network, generator=torch.Generator().manual_seed(3))
+        reinitialise(network, generator=torch.Generator().manual_seed(3))
     assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in other.state_dict().items())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.students.pruning import Original, narrow_by
+from dfkd_core.students.pruning import Original, prune_to_width
 from dfkd_core.students.temporary_batchnorm import NormalisedConv2d, fold, is_normalised, renormalise, repair
 from tests.dfkd_core import zoo
 
@@ -58,7 +58,7 @@ def test_a_whole_copy_of_the_teacher_still_does_what_it_did() -> None:
 def test_each_channel_of_a_narrowed_copy_gets_the_moments_of_its_original() -> None:
     teacher = plain_network()
     classifier = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
-    student = narrow_by(Original(teacher, zoo.SHAPE, classifier), 0.5).network
+    student = prune_to_width(Original(teacher, zoo.SHAPE, classifier), 0.5).network
     convolutions = {name: module for name, module in student.named_modules() if isinstance(module, nn.Conv2d)}
     wanted = []
     for name, convolution in convolutions.items():

@@ -19,7 +19,7 @@ from dfkd_core.inspection.safetensors_header import MAX_HEADER_BYTES, MAX_TENSOR
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.students.build import build_network
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import check_depth
+from dfkd_core.teachers.verification import verify_teacher
 
 SPEC = {"architecture": "resnet8", "width": 0.25, "input": {"shape": [3, 16, 16]}}
 
@@ -63,7 +63,7 @@ def test_a_named_architecture_comes_back_whole(tmp_path: Path) -> None:
     assert torch.equal(teacher(images), net.eval()(images))
     assert teacher.offers == {"batchnorm", "features"}
     assert teacher.forward_with_features(images)[1].shape == (3, 16)
-    depth = check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+    depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
     assert depth.max_abs_diff is None
     assert depth.gradient_error < 1e-4
 

@@ -1,4 +1,4 @@
-"""Depth: parity, gradients, dead inputs and probabilities, each on a teacher that has the fault."""
+"""Verification: parity, gradients, dead inputs and probabilities, each on a teacher that has the fault."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from onnx import ModelProto, helper, numpy_helper
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
-from dfkd_core.teachers.verification import Depth, check_depth, draw_images
+from dfkd_core.teachers.verification import Verification, draw_images, verify_teacher
 from tests.dfkd_core.onnx_models import classifier, flattened, node, save
 
 
-def deep(made: ModelProto, path: Path) -> Depth:
+def deep(made: ModelProto, path: Path) -> Verification:
     teacher = load_teacher(save(made, path), TeacherSpec())
-    return check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+    return verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_sound_teacher_passes(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_weights_that_differ_from_the_file_fail_parity(tmp_path: Path) -> None:
     with torch.no_grad():
         teacher.classifier.bias[2] += 0.01
     with pytest.raises(ParityError, match="differs from ONNX Runtime"):
-        check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+        verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
 
 
 def test_probabilities_instead_of_logits_are_refused(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_jump_that_the_gradient_does_not_see_is_found(tmp_path: Path) -> None:
     path = save(flattened(nodes, constants), tmp_path / "teacher.onnx")
     teacher = load_teacher(path, TeacherSpec())
     with pytest.raises((NotDifferentiable, ParityError)):
-        check_depth(teacher, path, generator=torch.Generator().manual_seed(0))
+        verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
 
 
 def test_the_share_of_dead_inputs_is_told(tmp_path: Path) -> None:
