@@ -4,7 +4,8 @@ import inspect
 import sys
 from types import ModuleType
 
-from dfkd_core.architectures import ARCHITECTURES, describe, lenet, mobilenetv2, resnet, vgg, wrn
+from dfkd_core.architectures import ARCHITECTURES, describe
+from dfkd_core.architectures.catalogue import FAMILIES
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError
 
@@ -52,8 +53,7 @@ normalisations start as the identity.
 
 def page() -> str:
     """The whole of docs/students.md."""
-    families = (lenet, resnet, wrn, vgg, mobilenetv2)
-    return "\n".join([INTRODUCTION, _table(), *(_family(module) for module in families), INITIALISATION])
+    return "\n".join([INTRODUCTION, _table(), *(_family(module) for module in FAMILIES), INITIALISATION])
 
 
 def _table() -> str:

@@ -10,10 +10,11 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError
 from dfkd_core.spec.json_pointer import child_pointer
 
+FAMILIES = (lenet, resnet, wrn, vgg, mobilenetv2)
+"""The module of every family, in the order of the catalogue and of docs/students.md."""
+
 ARCHITECTURES: Mapping[str, Architecture] = {
-    architecture.name: architecture
-    for family in (lenet, resnet, wrn, vgg, mobilenetv2)
-    for architecture in family.ARCHITECTURES
+    architecture.name: architecture for family in FAMILIES for architecture in family.ARCHITECTURES
 }
 
 WIDEST = 16.0
