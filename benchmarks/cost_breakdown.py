@@ -8,9 +8,11 @@ time of one function of the loop. A part that is contained in another one is ind
 
 import argparse
 import cProfile
+import inspect
 import json
 import pstats
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,21 +20,24 @@ import torch
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.pair import RESULTS, Pair
-from dfkd_core.loop.distill import distill
+from dfkd_core.images import augment
+from dfkd_core.loop import distill as distill_
+from dfkd_core.loop import ema, student_batches
+from dfkd_core.loop import round as round_
 from dfkd_core.options.registry import MethodName
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
-PARTS = {
-    "procedural images": ("rounds.py", "_draw_procedural"),
-    "synthesizer learns": ("rounds.py", "_synthesize"),
-    "fresh images": ("rounds.py", "_draw_fresh"),
-    "replay": ("rounds.py", "_draw_remembered"),
-    "student learns": ("rounds.py", "_teach_student"),
-    "  augmentation": ("augment.py", "augment"),
-    "  student batch put together": ("mixture.py", "mixed"),
-    "  average of the student": ("average.py", "update"),
-    "memory learns": ("rounds.py", "_remember"),
-    "probe and publishing": ("distill.py", "_evaluate"),
+PARTS: dict[str, Callable[..., Any]] = {
+    "procedural images": round_._draw_procedural,
+    "synthesizer learns": round_._synthesize,
+    "fresh images": round_._draw_fresh,
+    "replay": round_._draw_remembered,
+    "student learns": round_._teach_student,
+    "  augmentation": augment.augment,
+    "  student batch put together": student_batches.mixed,
+    "  average of the student": ema.AveragedStudent.update,
+    "memory learns": round_._update_memory,
+    "probe and publishing": distill_._evaluate,
 }
 
 
@@ -45,19 +50,21 @@ def profile_method(method: str, arguments: argparse.Namespace) -> dict[str, floa
     profiler = cProfile.Profile()
     started = time.perf_counter()
     profiler.enable()
-    distill(teacher, student.network, config, on_step=lambda _update: False)
+    distill_.distill(teacher, student.network, config, on_step=lambda _update: False)
     profiler.disable()
     return {"all": time.perf_counter() - started, **_parts(profiler)}
 
 
 def _parts(profiler: cProfile.Profile) -> dict[str, float]:
     statistics: Any = pstats.Stats(profiler)
-    found = {
-        (Path(file).name, function): cumulative
-        for (file, _line, function), (_, _, _, cumulative, _) in statistics.stats.items()
-        if "dfkd_core" in file
-    }
-    return {part: found.get(place, 0.0) for part, place in PARTS.items()}
+    found = {(file, line): cumulative for (file, line, _name), (_, _, _, cumulative, _) in statistics.stats.items()}
+    return {part: found.get(_place(function), 0.0) for part, function in PARTS.items()}
+
+
+def _place(function: Callable[..., Any]) -> tuple[str, int]:
+    """The file and the first line of a function, by which the profiler knows it."""
+    code = inspect.unwrap(function).__code__
+    return code.co_filename, code.co_firstlineno
 
 
 def main() -> None:
