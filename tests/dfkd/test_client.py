@@ -15,7 +15,7 @@ from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
 from dfkd.wire.job import JobView
 from jobs.models import Progress
 from jobs.quota_limits import Quota
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, running_service
 
@@ -58,16 +58,17 @@ def test_a_wrong_id_never_leaves_its_place_in_the_path(client: DfkdClient) -> No
 
 
 def test_wait_follows_a_job_to_its_end_whichever_it_is(service: Service, client: DfkdClient, queued: str) -> None:
+    seen: list[JobView] = []
+
     def work() -> None:
         fence = claim(service, queued)
         service.store.record(queued, fence, progress=Progress(stage="distill", fraction=0.5, step=1, total_steps=2))
-        time.sleep(1.5)
+        until(lambda: "distill" in {update.stage for update in seen})
         service.store.request_cancel(queued)
         service.store.cancelled(queued, fence)
 
     worker = threading.Thread(target=work)
     worker.start()
-    seen: list[JobView] = []
     job = client.wait(queued, timeout_seconds=PATIENCE, on_update=seen.append)
     worker.join()
     assert (job.state, job.terminal) == ("cancelled", True)

@@ -36,9 +36,9 @@ def age_spec(store: Store, job_id: str, spec: str, *, version: int = SPEC_VERSIO
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 
 
-def age_claim(store: Store, job_id: str, seconds: float) -> None:
-    """As if a running job had been claimed so long ago, and were renewed just now."""
-    values = {"claimed_at": now(-seconds), "heartbeat_at": now()}
+def age_claim(store: Store, job_id: str, seconds: float, *, silent_seconds: float = 0.0) -> None:
+    """As if a running job had been claimed `seconds` ago, and had been renewed last `silent_seconds` ago."""
+    values = {"claimed_at": now(-seconds), "heartbeat_at": now(-silent_seconds)}
     statement = update(tables.jobs).where(tables.jobs.c.id == job_id).values(values)
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 

@@ -8,7 +8,8 @@ from jobs.ledger.leases import REFUSALS, UNCHARGED_CAP, Claim
 from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit
-from tests.jobs.clockwork import age_spec, end_pauses, expire_lease
+from tests.jobs.clockwork import age_claim, age_spec, end_pauses, expire_lease
+from tests.patience import PATIENCE
 
 BOOM = JobError(code="internal", detail="boom")
 
@@ -346,19 +347,17 @@ def test_an_uncharged_release_gives_the_attempt_back_but_not_for_ever(store: Sto
 
 def test_running_time_counts_running_only(store: Store) -> None:
     claim = running(store)
-    time.sleep(0.15)
+    age_claim(store, claim.job.id, 10_000)
     store.release(claim.job.id, claim.fence, reason="drained", charged=False)
     first = store.get(claim.job.id).running_seconds
-    assert 0.14 < first < 5
-    time.sleep(0.15)
+    assert 10_000 <= first < 10_000 + PATIENCE
+    time.sleep(0.05)
     assert store.get(claim.job.id).running_seconds == first
     claim = claimed(store)
-    time.sleep(0.1)
-    store.heartbeat(claim.job.id, claim.fence, 60)
+    age_claim(store, claim.job.id, 5_000, silent_seconds=2_000)
     expire_lease(store, claim.job.id)
-    time.sleep(0.2)
     store.sweep()
-    assert 0.09 < store.get(claim.job.id).running_seconds - first < 0.19  # until the last sign of life
+    assert store.get(claim.job.id).running_seconds - first == pytest.approx(3_000, abs=0.01)  # until the last heartbeat
 
 
 def test_a_due_job_is_rung_for_but_not_by_every_sweep(store: Store) -> None:
