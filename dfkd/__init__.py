@@ -1,1 +1,23 @@
-"""The public package: the typed client, the command line, and the models of what the API takes and sends."""
+"""The public package: the typed client, the command line, and the models of what the API takes and sends.
+
+    from dfkd import Client
+
+The client is loaded when its name is first used, so that the server can import `dfkd.wire` without an HTTP client.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dfkd.client import Client, DfkdClient
+
+__version__ = "0.1.0"
+__all__ = ["Client", "DfkdClient", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the client when somebody asks for it (PEP 562)."""
+    if name not in {"Client", "DfkdClient"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dfkd.client import Client
+
+    return Client

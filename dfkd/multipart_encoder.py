@@ -1,4 +1,4 @@
-"""Bodies as our client sends them: read from the file while they are sent."""
+"""Bodies of requests that the client sends: the teacher's file is read while it is sent, never as a whole."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,10 @@ CHUNK_BYTES = 256 * 1024
 
 
 def multipart_frame(boundary: str, spec: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """What stands before and after the teacher's bytes; the spec comes first, so that a wrong one is refused early."""
+    """The bytes before and after the teacher's bytes in a multipart/form-data body.
+
+    The part `spec` comes first, so that the service can refuse a wrong spec before it has read the teacher.
+    """
     head = (
         f'--{boundary}\r\nContent-Disposition: form-data; name="spec"\r\nContent-Type: application/json\r\n\r\n'
         f"{json.dumps(spec)}\r\n"
@@ -19,12 +22,14 @@ def multipart_frame(boundary: str, spec: Mapping[str, Any]) -> tuple[bytes, byte
 
 
 def framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
+    """`head`, the content of `file`, `tail`."""
     yield head
     yield from chunks(file)
     yield tail
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The content of `file` from its beginning, in pieces of at most CHUNK_BYTES bytes."""
     file.seek(0)
     while chunk := file.read(CHUNK_BYTES):
         yield chunk

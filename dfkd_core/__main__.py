@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from dfkd_core.errors import DfkdError
+from dfkd_core.extras import require_or_exit
 from dfkd_core.progress import Update
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.spec import overrides
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, distil, and put the student, its weights and its report beside one another."""
     options = _parser().parse_args(arguments)
+    require_or_exit("worker", program="python -m dfkd_core")
     ensure_tuned(threads=options.threads)
     try:
         deliver(options.teacher, _spec(options), options.output, threads=options.threads, device=options.device)

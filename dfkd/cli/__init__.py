@@ -1,1 +1,1 @@
-"""The command line: `dfkd …`. Commands import the service and the science when they are called."""
+"""The command line. Its modules import the service and the science only inside the functions that need them."""

@@ -19,7 +19,6 @@ from dfkd.wire.menu import StudentView
 from dfkd.wire.problem import Problem
 from dfkd.wire.quota import QuotaView, UseView
 from dfkd.wire.report import AgreementView, ReportView
-from jobs.tenancy.api_keys import ApiKey
 
 PLAIN_SECONDS = 15.0
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan", "cancelling": "yellow"}
@@ -201,36 +200,7 @@ def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
         for job in jobs
     ]
     heading = ("ID", "STATE", "STAGE", "DONE", "ON PROBE", "STUDENT", "CREATED", "NAME")
-    _show_columns(out, [heading, *rows], right={3, 4}, styles=[_COLOURS.get(job.state) for job in jobs])
-
-
-def show_keys(out: Console, keys: Sequence[ApiKey]) -> None:
-    """One line a key."""
-    rows = [
-        (
-            key.id,
-            key.tenant,
-            " ".join(sorted(key.scopes)),
-            str(key.priority),
-            key_state(key),
-            moment(key.created_at),
-            moment(key.last_used_at) if key.last_used_at else "",
-            key.name or "",
-        )
-        for key in keys
-    ]
-    heading = ("ID", "TENANT", "SCOPES", "PRIORITY", "STATE", "CREATED", "LAST USED", "NAME")
-    _show_columns(out, [heading, *rows], right={3})
-
-
-def key_state(key: ApiKey) -> str:
-    """Whether it may be used, and until when."""
-    if key.revoked_at is not None:
-        return f"revoked {moment(key.revoked_at)}"
-    if key.expires_at is None:
-        return "valid"
-    expired = key.expires_at <= datetime.now(UTC)
-    return f"{'expired' if expired else 'valid until'} {moment(key.expires_at)}"
+    show_columns(out, [heading, *rows], right={3, 4}, styles=[_COLOURS.get(job.state) for job in jobs])
 
 
 def show_students(out: Console, students: Sequence[StudentView]) -> None:
@@ -245,11 +215,11 @@ def show_students(out: Console, students: Sequence[StudentView]) -> None:
         )
         for student in students
     ]
-    _show_columns(out, [("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"), *rows], right={2, 3})
+    show_columns(out, [("STUDENT", "FAMILY", "PARAMETERS", "MACS", "NOTE"), *rows], right={2, 3})
     out.print('And "teacher": the teacher\'s own graph, narrower; --set student.width=0.5 or student.params=25%.')
 
 
-def _show_columns(
+def show_columns(
     out: Console, rows: Sequence[Sequence[str]], *, right: set[int], styles: Sequence[str | None] = ()
 ) -> None:
     """Rows in columns that are as wide as they must be: nothing is cut, whatever the terminal."""

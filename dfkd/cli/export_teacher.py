@@ -3,25 +3,24 @@
 The work is done by a child, `python -m dfkd_core.exporting`: PyTorch and the user's code stay out of this process.
 """
 
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
 from dfkd.cli import display
+from dfkd.cli.exit_codes import Exit
 from dfkd.cli.options import AsJson
-from dfkd_core.exporting.request import Exported, ExportRequest
-from dfkd_core.inspection.inspection import Inspection
-from dfkd_core.spec import overrides
+from dfkd.errors import UsageError
 
-EXPORT_REFUSED = 4
-WORKER_EXTRA = "pip install 'dfkd[worker]', or install torch, onnxruntime and onnxscript beside it."
+if TYPE_CHECKING:
+    from dfkd_core.exporting.request import Exported, ExportRequest
+    from dfkd_core.inspection.inspection import Inspection
 
 out = display.console(stderr=False)
 err = display.console(stderr=True)
@@ -59,6 +58,9 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     Code that SOURCE names is imported and run, here, on your machine. Files of weights are opened without running
     anything in them. Nothing is sent anywhere.
     """
+    from dfkd_core.extras import require
+    from dfkd_core.spec import overrides
+
     arguments: dict[str, object] = {}
     overrides.apply(arguments, assign or [])
     request = _request(
@@ -79,8 +81,8 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     if request.runs_code:
         err.print(f"importing and running {source}: your code, on this machine")
     elif not Path(source).is_file():
-        raise overrides.BadOption(f"there is no file {source!r}, and it is not package.module:name")
-    _check_installed()
+        raise UsageError(f"there is no file {source!r}, and it is not package.module:name")
+    require("worker")
     exported = _exported(request)
     if as_json:
         out.print(exported.model_dump_json(indent=2))
@@ -88,27 +90,26 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
         show_exported(out, exported)
 
 
-def _request(**values: object) -> ExportRequest:
+def _request(**values: object) -> "ExportRequest":
+    """The options as a request to the child.
+
+    Raises:
+        UsageError: an option is out of bounds.
+    """
+    from dfkd_core.exporting.request import ExportRequest
+
     try:
         return ExportRequest.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise overrides.BadOption(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _check_installed() -> None:
-    for name in ("torch", "onnxruntime", "onnxscript"):
-        if importlib.util.find_spec(name) is None:
-            _complain_missing(name)
+def _exported(request: "ExportRequest") -> "Exported":
+    """Let a child process export the teacher. What the user's code prints appears on standard error."""
+    from dfkd_core.exporting.request import Exported
+    from dfkd_core.extras import MissingExtra
 
-
-def _complain_missing(name: str) -> None:
-    display.show_complaint(err, "error", "torch-missing", f"this command needs {name}", hint=WORKER_EXTRA)
-    raise typer.Exit(2)
-
-
-def _exported(request: ExportRequest) -> Exported:
-    """Have a child do it; what that prints appears on standard error."""
     child = subprocess.run(
         [sys.executable, "-P", "-m", "dfkd_core.exporting"],
         input=request.model_dump_json(),
@@ -120,19 +121,19 @@ def _exported(request: ExportRequest) -> Exported:
         outcome = json.loads(child.stdout)
     except ValueError:
         display.show_complaint(err, "error", "export-failed", f"the export ended with status {child.returncode}")
-        raise typer.Exit(EXPORT_REFUSED) from None
+        raise typer.Exit(Exit.REFUSED) from None
     if "missing" in outcome:
-        _complain_missing(outcome["missing"])
+        raise MissingExtra("worker", [outcome["missing"]])
     if "error" in outcome:
         error = outcome["error"]
         display.show_complaint(err, "error", error["code"], error["detail"], hint=error["hint"])
         for node in error.get("nodes", []):
             err.print(f"  {node}")
-        raise typer.Exit(EXPORT_REFUSED)
+        raise typer.Exit(Exit.REFUSED)
     return Exported.model_validate_json(json.dumps(outcome["exported"]))
 
 
-def show_exported(to: Console, exported: Exported) -> None:
+def show_exported(to: Console, exported: "Exported") -> None:
     """What was done, what the service will see, and how to submit it."""
     for line in exported.told:
         to.print(line)
@@ -147,7 +148,7 @@ def show_exported(to: Console, exported: Exported) -> None:
     to.print(f"submit it with: dfkd submit {exported.path} --student NAME{_assignments(exported)}")
 
 
-def _show_inspection(to: Console, found: Inspection) -> None:
+def _show_inspection(to: Console, found: "Inspection") -> None:
     to.print("the service will see:")
     shape = "not told" if found.input_shape is None else " × ".join(map(str, found.input_shape))
     told = {
@@ -165,7 +166,7 @@ def _show_inspection(to: Console, found: Inspection) -> None:
         display.show_complaint(to, "warning", warning["code"], warning["detail"], hint=warning.get("hint"))
 
 
-def _assignments(exported: Exported) -> str:
+def _assignments(exported: "Exported") -> str:
     """What the spec has to say of this file."""
     spec = exported.teacher
     told = {"architecture": spec.architecture, "width": spec.width}

@@ -1,63 +1,102 @@
 """`dfkd inspect`: what the service would say of a teacher, found on this machine without a service.
 
-The structure is found here; the depth in a child process, where PyTorch and ONNX Runtime are installed.
+The structure is found in this process. Running the teacher takes PyTorch and ONNX Runtime, and is done by a child.
 """
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, Field
+import typer
+from pydantic_core import to_json
 from rich.console import Console
 
-from dfkd.cli.display import show_complaint, size
-from dfkd_core.errors import TeacherError
-from dfkd_core.inspection.inspection import Inspection, inspect_file
-from dfkd_core.inspection.suitability import Suitability, suitability
-from dfkd_core.report import TeacherVerification
-from dfkd_core.spec.config import TeacherSpec
+from dfkd.cli import display
+from dfkd.cli.exit_codes import Exit
+from dfkd.cli.options import AsJson, teacher_spec
 
-NEEDED = ("torch", "onnxruntime")
+if TYPE_CHECKING:
+    from dfkd_core.inspection.inspection import Inspection
+    from dfkd_core.inspection.suitability import Suitability
+    from dfkd_core.report import TeacherVerification
+    from dfkd_core.spec.config import TeacherSpec
+
+out = display.console(stderr=False)
 
 
-class Refusal(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Refusal:
     """Why a teacher would not be taken."""
 
     code: str
     detail: str
     hint: str | None = None
-    nodes: list[str] = Field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)  # the ONNX nodes that are refused
 
 
-class Examination(BaseModel):
-    """Both steps, as far as they came."""
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found of a teacher: its structure, then what running it showed."""
 
-    inspection: Inspection | None = None
-    methods: Suitability | None = None
-    depth: TeacherVerification | None = None
-    depth_skipped: str | None = Field(None, description="Why the second step was not taken.")
+    inspection: "Inspection | None" = None
+    methods: "Suitability | None" = None
+    depth: "TeacherVerification | None" = None
+    depth_skipped: str | None = None  # why the teacher was not run
     refused: Refusal | None = None
 
 
-def examine(path: Path, spec: TeacherSpec) -> Examination:
+def inspect(
+    teacher: Annotated[Path, typer.Argument(help="An ONNX or safetensors file.", exists=True, dir_okay=False)],
+    architecture: Annotated[
+        str | None, typer.Option(help="Of a safetensors teacher; `dfkd students` lists them.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
+    assign: Annotated[list[str] | None, typer.Option("--set", help="path=value, from the spec's `teacher`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a teacher is, which methods it can serve, and whether it computes and differentiates as it should.
+
+    Needs no service. Exit code 4 where the teacher would be refused.
+    """
+    from dfkd_core.extras import require
+
+    require("server")
+    found = examine(teacher, teacher_spec(architecture, shape, assign or []))
+    if as_json:
+        out.print(to_json(found, indent=2).decode())
+    else:
+        show_examination(out, found)
+    raise typer.Exit(Exit.OK if found.refused is None else Exit.REFUSED)
+
+
+def examine(path: Path, spec: "TeacherSpec") -> Examination:
     """Inspect a file as POST /teachers does, then run it as the first stage of a job does."""
+    from dfkd_core.errors import TeacherError
+    from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.suitability import suitability
+
     try:
         inspection = inspect_file(path, spec)
     except TeacherError as error:
         nodes = getattr(error, "nodes", [])
         return Examination(refused=Refusal(code=error.code, detail=error.detail, hint=error.hint, nodes=nodes))
     found = Examination(inspection=inspection, methods=suitability(inspection))
-    return found.model_copy(update=_depth(path, spec, inspection))
+    return replace(found, **_run_teacher(path, spec, inspection))
 
 
-def _depth(path: Path, spec: TeacherSpec, inspection: Inspection) -> dict[str, Any]:
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        return {"depth_skipped": f"it needs {' and '.join(missing)}: pip install 'dfkd[worker]'"}
+def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> dict[str, Any]:
+    """The fields of `Examination` that running the teacher in a child process gives."""
+    from dfkd_core.extras import MissingExtra, require
+    from dfkd_core.report import TeacherVerification
+
+    try:
+        require("worker")
+    except MissingExtra:
+        return {"depth_skipped": "running it needs PyTorch and ONNX Runtime: pip install 'dfkd[worker]'"}
     if inspection.input_shape is None:
         return {"depth_skipped": "it needs the shape of the images: --shape, and --architecture for safetensors"}
     request = {"path": str(path.resolve()), "spec": spec.model_dump(mode="json")}
@@ -73,7 +112,7 @@ def _depth(path: Path, spec: TeacherSpec, inspection: Inspection) -> dict[str, A
         return {"depth_skipped": f"its process failed: {last[0]}"}
     answer = json.loads(child.stdout)
     if "error" in answer:
-        return {"refused": Refusal.model_validate(answer["error"])}
+        return {"refused": Refusal(**answer["error"])}
     return {"depth": TeacherVerification.model_validate(answer["measured"])}
 
 
@@ -84,24 +123,25 @@ def show_examination(out: Console, found: Examination) -> None:
         if value:
             out.print(f"{name:<16} {value}")
     for warning in found.inspection.warnings if found.inspection else []:
-        show_complaint(out, "warning", warning["code"], warning["detail"])
+        display.show_complaint(out, "warning", warning["code"], warning["detail"])
     if found.inspection is not None and found.inspection.re_export is not None:
         out.print("to improve it, export again: " + "; ".join(found.inspection.re_export.because))
         out.print(f"  {found.inspection.re_export.line}")
     if found.refused is not None:
-        show_complaint(out, "error", found.refused.code, found.refused.detail, hint=found.refused.hint)
+        display.show_complaint(out, "error", found.refused.code, found.refused.detail, hint=found.refused.hint)
         for node in found.refused.nodes:
             out.print(f"  {node}")
 
 
-def _structure(found: Inspection | None) -> Iterator[tuple[str, str | None]]:
+def _structure(found: "Inspection | None") -> Iterator[tuple[str, str | None]]:
     if found is None:
         return
     written = f", by {found.exporter} {found.exporter_version or ''}".rstrip() if found.exporter else ""
     yield "format", f"{found.format}{f', opset {found.opset}' if found.opset else ''}{written}"
     yield "parameters", f"{found.parameters:,}"
     yield "multiply-adds", None if found.macs is None else f"{found.macs:,} for one image"
-    yield "activations", None if found.activation_bytes is None else f"{size(found.activation_bytes)} for one image"
+    kept = found.activation_bytes
+    yield "activations", None if kept is None else f"{display.size(kept)} for one image"
     shape = None if found.input_shape is None else " x ".join(map(str, found.input_shape))
     yield "input", " ".join(filter(None, (found.input_name, shape))) or None
     classes = f"{found.num_classes} classes" if found.num_classes else None
@@ -114,7 +154,7 @@ def _structure(found: Inspection | None) -> Iterator[tuple[str, str | None]]:
     yield "offers", ", ".join(found.offers)
 
 
-def _methods(found: Suitability | None) -> Iterator[tuple[str, str | None]]:
+def _methods(found: "Suitability | None") -> Iterator[tuple[str, str | None]]:
     if found is None:
         return
     yield "auto", f"{found.auto.method}, then {found.auto.fallback}: {found.auto.because}"

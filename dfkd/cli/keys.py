@@ -1,20 +1,24 @@
 """`dfkd keys`: make, list and revoke API keys. Runs where the database can be reached, and asks for no key itself."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dfkd.cli import display
 from dfkd.cli.options import AsJson, DataDir, check_tenant, opened_ledger
-from dfkd_core.spec.overrides import BadOption
-from jobs.db.db_time import DAY_SECONDS
-from jobs.identity import DEFAULT_TENANT, Caller, Scope
-from jobs.tenancy.api_keys import ApiKey
+from dfkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobs.tenancy.api_keys import ApiKey
 
 MAX_NAME_CHARACTERS = 64
+
+ScopeName = Literal["jobs:read", "jobs:write", "metrics"]
+"""The scopes of `jobs.identity.Scope`, which is not imported before a command runs. A test compares the two."""
 
 app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
 out = display.console(stderr=False)
@@ -23,10 +27,10 @@ err = display.console(stderr=True)
 
 @app.command()
 def create(  # noqa: PLR0917 - every option of a command is a parameter
-    tenant: Annotated[str, typer.Option(help="Whose jobs and teachers its bearer sees.")] = DEFAULT_TENANT,
+    tenant: Annotated[str, typer.Option(help="Whose jobs and teachers its bearer sees.")] = "default",
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     scope: Annotated[
-        list[Scope] | None, typer.Option(help="What it allows; repeat for more. Both of jobs unless given.")
+        list[ScopeName] | None, typer.Option(help="What it allows; repeat for more. Both of jobs unless given.")
     ] = None,
     priority: Annotated[int, typer.Option(help="Of the jobs; higher ones go first.", min=-1000, max=1000)] = 0,
     days: Annotated[float | None, typer.Option(help="Valid for so many days; for ever unless given.", min=0)] = None,
@@ -35,11 +39,14 @@ def create(  # noqa: PLR0917 - every option of a command is a parameter
     """Make a key and print it. It is shown this once: only its digest is kept."""
     check_tenant(tenant)
     if name is not None and not (name.isprintable() and 0 < len(name) <= MAX_NAME_CHARACTERS):
-        raise BadOption(f"a name has 1 to {MAX_NAME_CHARACTERS} printable characters")
-    caller = Caller(tenant, priority, frozenset(scope or (Scope.JOBS_READ, Scope.JOBS_WRITE)))
+        raise UsageError(f"a name has 1 to {MAX_NAME_CHARACTERS} printable characters")
     with opened_ledger(data_dir) as ledger:
+        from jobs.db.db_time import DAY_SECONDS
+        from jobs.identity import Caller, Scope
+
+        scopes = frozenset(Scope(text) for text in scope or ("jobs:read", "jobs:write"))
         valid_seconds = None if days is None else days * DAY_SECONDS
-        made, key = ledger.api_keys.create(caller, name=name, valid_seconds=valid_seconds)
+        made, key = ledger.api_keys.create(Caller(tenant, priority, scopes), name=name, valid_seconds=valid_seconds)
     err.print(f"key {made.id} of {made.tenant} ({', '.join(sorted(made.scopes))}); it is not shown again:")
     out.print(key)
 
@@ -52,7 +59,7 @@ def list_(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     if as_json:
         out.print(json.dumps([_as_json(key) for key in found], indent=2))
     else:
-        display.show_keys(out, found)
+        _show_keys(found)
 
 
 @app.command()
@@ -61,10 +68,39 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key.")]
     with opened_ledger(data_dir) as ledger:
         revoked = ledger.api_keys.revoke(key_id)
     if revoked is None:
-        raise BadOption(f"there is no key {key_id!r}; `dfkd keys list` shows what there is")
-    out.print(f"{revoked.id} {display.key_state(revoked)}")
+        raise UsageError(f"there is no key {key_id!r}; `dfkd keys list` shows what there is")
+    out.print(f"{revoked.id} {_validity(revoked)}")
 
 
-def _as_json(key: ApiKey) -> dict[str, object]:
-    told = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(key).items()}
-    return {**told, "scopes": sorted(key.scopes)}
+def _show_keys(keys: "Sequence[ApiKey]") -> None:
+    """One line a key."""
+    rows = [
+        (
+            key.id,
+            key.tenant,
+            " ".join(sorted(key.scopes)),
+            str(key.priority),
+            _validity(key),
+            display.moment(key.created_at),
+            display.moment(key.last_used_at) if key.last_used_at else "",
+            key.name or "",
+        )
+        for key in keys
+    ]
+    heading = ("ID", "TENANT", "SCOPES", "PRIORITY", "STATE", "CREATED", "LAST USED", "NAME")
+    display.show_columns(out, [heading, *rows], right={3})
+
+
+def _validity(key: "ApiKey") -> str:
+    """Whether the key may be used, and until when."""
+    if key.revoked_at is not None:
+        return f"revoked {display.moment(key.revoked_at)}"
+    if key.expires_at is None:
+        return "valid"
+    expired = key.expires_at <= datetime.now(UTC)
+    return f"{'expired' if expired else 'valid until'} {display.moment(key.expires_at)}"
+
+
+def _as_json(key: "ApiKey") -> dict[str, object]:
+    values = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in asdict(key).items()}
+    return {**values, "scopes": sorted(key.scopes)}

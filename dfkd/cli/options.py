@@ -1,32 +1,84 @@
-"""What several commands are told, in one wording, and the ledger that those without a service open."""
+"""Options that several commands have in one wording, and what is made of them: a teacher's spec, the opened ledger."""
 
+import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
-from dfkd_core.spec.overrides import BadOption
-from jobs.identity import TENANT
-from jobs.settings import settings_from_environment
-from jobs.store import Store, open_store
+from dfkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from dfkd_core.spec.config import TeacherSpec
+    from jobs.store import Store
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Where the service is.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; DFKD_DATABASE_URL goes first.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def is_teacher_id(text: str) -> bool:
+    """True if the text has the form of a teacher's id: the sha256 of its file in hexadecimal."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 @contextmanager
-def opened_ledger(data_dir: Path | None) -> Iterator[Store]:
-    """The ledger of this machine's settings, closed afterwards. BadOption, LedgerUnavailable."""
+def opened_ledger(data_dir: Path | None) -> "Iterator[Store]":
+    """The ledger that this machine's settings name; it is closed afterwards.
+
+    Raises:
+        MissingExtra: the libraries of the service are not installed.
+        BadOption: a setting is wrong.
+        LedgerUnavailable: the database does not answer.
+    """
+    from dfkd_core.extras import require
+
+    require("server")
+    from jobs.settings import settings_from_environment
+    from jobs.store import open_store
+
     with closing(open_store(settings_from_environment(data_dir))) as store:
         yield store
 
 
 def check_tenant(name: str) -> None:
-    """BadOption for what is no name of a tenant."""
+    """Check the name of a tenant.
+
+    Raises:
+        UsageError: it is no such name.
+    """
+    from jobs.identity import TENANT
+
     if not TENANT.fullmatch(name):
-        raise BadOption("a tenant is 1 to 64 letters, digits, '_', '.' and '-', the first one a letter or digit")
+        raise UsageError("a tenant is 1 to 64 letters, digits, '_', '.' and '-', the first one a letter or digit")
+
+
+def teacher_spec(architecture: str | None, shape: str | None, assignments: list[str]) -> "TeacherSpec":
+    """The spec of a teacher from the options of a command.
+
+    Raises:
+        UsageError: the options contradict the schema of `teacher`.
+        BadOption: an option cannot be read.
+    """
+    from dfkd_core.spec import overrides
+    from dfkd_core.spec.config import TeacherSpec
+
+    document: dict[str, Any] = {}
+    if architecture is not None:
+        document["architecture"] = architecture
+    if shape is not None:
+        document["input"] = {"shape": list(overrides.shape(shape))}
+    overrides.apply(document, assignments)
+    try:
+        return TeacherSpec.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise UsageError(f"teacher.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -3,14 +3,16 @@
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dfkd.cli import display
 from dfkd.cli.options import DataDir, check_tenant, opened_ledger
-from dfkd_core.spec.overrides import BadOption
-from jobs.quota_limits import Quota
+from dfkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from jobs.quota_limits import Quota
 
 LARGEST_LIMIT = 2**53
 
@@ -54,12 +56,19 @@ def audit(
             out.print(json.dumps({**asdict(line), "at": line.at.isoformat(timespec="milliseconds")}))
 
 
-def _limit(text: str) -> tuple[Quota, int | None]:
+def _limit(text: str) -> "tuple[Quota, int | None]":
+    """`name=number` as a quota and its limit; None for the default.
+
+    Raises:
+        UsageError: there is no such quota, or this is no limit.
+    """
+    from jobs.quota_limits import Quota
+
     name, _, number = text.partition("=")
     if name not in set(Quota):
-        raise BadOption(f"{name!r} is no limit; there are {', '.join(Quota)}")
+        raise UsageError(f"{name!r} is no limit; there are {', '.join(Quota)}")
     if number == "default":
         return Quota(name), None
     if not (number.isascii() and number.isdigit() and int(number) <= LARGEST_LIMIT):
-        raise BadOption(f"{name} must be a whole number, or `default`")
+        raise UsageError(f"{name} must be a whole number, or `default`")
     return Quota(name), int(number)

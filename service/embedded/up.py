@@ -18,7 +18,6 @@ from pathlib import Path
 
 import uvicorn
 
-from dfkd import credentials
 from dfkd_core.errors import SandboxUnavailable
 from dfkd_core.sandbox.detect import ADVICE, find_sandbox
 from jobs.log_context import log_to_stderr
@@ -206,9 +205,9 @@ def _redis(data_dir: Path, socket_path: Path) -> Child | None:
 
 
 def _worker(settings: Settings) -> Child:
-    """A worker with exactly these settings."""
+    """A worker with exactly these settings. It inherits no other variable of ours, so no API key either."""
     ours = {f"DFKD_{name.upper()}": value for name, value in settings.model_dump(mode="json").items()}
-    environment = {name: value for name, value in os.environ.items() if name not in {*ours, *credentials.VARIABLES}}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DFKD_")}
     environment |= {name: str(value) for name, value in ours.items() if value is not None}
     command = [sys.executable, "-P", "-m", "worker"]
     stop_seconds = settings.stop_grace_seconds + 2 * _EXIT_SECONDS

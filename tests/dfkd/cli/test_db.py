@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dfkd.cli import main
-from dfkd.cli.main import Exit
+from dfkd.cli.exit_codes import Exit
 from jobs.db.database import Database
 from jobs.db.schema_versions import BASELINE, Revisions
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfkd.cli import main
-from dfkd.cli.main import Exit
+from dfkd.cli.exit_codes import Exit
 from dfkd.client import DfkdClient
 from jobs.settings import Settings
 from jobs.store import open_store
@@ -94,9 +94,9 @@ def test_a_key_goes_to_its_service_and_nowhere_else(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("DFKD_API_KEY", "from-the-environment")
     with DfkdClient(api_key="said") as said, DfkdClient() as found:
         for client, key in ((said, "said"), (found, "from-the-environment")):
-            request = next(client._http.auth.auth_flow(client._http.build_request("GET", "/jobs")))
+            request = next(client._transport.http.auth.auth_flow(client._transport.http.build_request("GET", "/jobs")))
             assert request.headers["authorization"] == f"Bearer {key}"
-            assert key not in repr(client) + repr(client._http.auth) + repr(request) + repr(request.headers)
+            assert key not in repr(client) + repr(client._transport.http.auth) + repr(request) + repr(request.headers)
 
 
 def test_no_address_beyond_this_machine_without_a_word_about_keys(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from dfkd.cli import main
 from dfkd.cli.display import Follower, duration, size
-from dfkd.cli.main import Exit
+from dfkd.cli.exit_codes import Exit
 from dfkd.wire.job import JobView
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec, Progress
 from service.representation import examples

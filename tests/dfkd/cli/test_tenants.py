@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dfkd.cli import main
-from dfkd.cli.main import Exit
+from dfkd.cli.exit_codes import Exit
 from jobs.identity import Caller
 from jobs.settings import Settings
 from jobs.store import Store, open_store

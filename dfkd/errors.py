@@ -1,0 +1,44 @@
+"""The exceptions of the public package.
+
+ClientError
+├── Refused        the service refused; `problem` says why
+├── Unreachable    the service does not answer, or what answers is not this service
+├── WaitTimeout    the job was still live when the time to wait was up
+├── Damaged        a download does not have the announced digest
+└── UsageError     an option, a variable or a key that cannot be understood; nothing was sent
+"""
+
+from dfkd.wire.job import JobView
+from dfkd.wire.problem import Problem
+
+
+class ClientError(Exception):
+    """Anything that keeps the client from giving an answer."""
+
+
+class Refused(ClientError):
+    """The service refused; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+
+class Unreachable(ClientError):
+    """The service does not answer, or what answers is not this service."""
+
+
+class WaitTimeout(ClientError):
+    """The job was still live when the time was up; it goes on."""
+
+    def __init__(self, job: JobView) -> None:
+        super().__init__(f"job {job.id} is still {job.state}")
+        self.job = job
+
+
+class Damaged(ClientError):
+    """A download does not have the digest that the service announced; nothing was kept."""
+
+
+class UsageError(ClientError):
+    """An option, a variable or a key that cannot be understood; nothing was sent."""

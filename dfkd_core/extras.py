@@ -1,0 +1,51 @@
+"""The optional libraries (torch-free): a command that lacks one says which extra of the package brings it.
+
+All source code is in every installation. Only the third-party libraries are optional: the base installation has what
+the client needs, `dfkd[server]` adds what the service needs, and `dfkd[worker]` adds PyTorch and its companions.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Literal
+
+Extra = Literal["server", "worker"]
+
+SERVER = (
+    "alembic", "anyio", "celery", "fastapi", "h11", "kombu", "limits", "numpy", "onnx", "prometheus_client", "psutil",
+    "pydantic_settings", "python_multipart", "redis", "safetensors", "sqlalchemy", "starlette", "uvicorn",
+)  # fmt: skip
+WORKER = ("torch", "onnxruntime", "onnxscript", "scipy", "torch_pruning")
+MODULES = {"server": SERVER, "worker": (*WORKER, *SERVER)}
+"""Extra → the modules that it brings. A test holds these lists against pyproject.toml."""
+
+USAGE_STATUS = 2
+
+
+class MissingExtra(Exception):
+    """A command needs libraries that an extra of the package would bring."""
+
+    def __init__(self, extra: Extra, missing: Sequence[str]) -> None:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        super().__init__(f"this command needs {missing[0]}{more}: pip install 'dfkd[{extra}]'")
+        self.extra = extra
+
+
+def require(extra: Extra) -> None:
+    """Check that the libraries of an extra are installed, without importing them.
+
+    Raises:
+        MissingExtra: at least one is not installed.
+    """
+    missing = [name for name in MODULES[extra] if find_spec(name) is None]
+    if missing:
+        raise MissingExtra(extra, missing)
+
+
+def require_or_exit(extra: Extra, *, program: str) -> None:
+    """End a program that cannot run without an extra: one line on standard error, exit status 2."""
+    try:
+        require(extra)
+    except MissingExtra as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        sys.exit(USAGE_STATUS)
