@@ -20,7 +20,8 @@ FROM base AS service-build
 RUN python3 -m venv /opt/dfkd
 WORKDIR /build
 COPY pyproject.toml constraints.txt README.md ./
-RUN pip install -c constraints.txt '.[postgres,s3]'
+RUN pip install -c constraints.txt '.[server,postgres,s3]'
+COPY dfkd dfkd
 COPY dfkd_core dfkd_core
 COPY jobs jobs
 COPY service service
@@ -37,7 +38,8 @@ COPY pyproject.toml constraints.txt README.md ./
 RUN if [ -n "${TORCH_INDEX_URL}" ]; then \
         pip install --no-deps -c constraints.txt --index-url "${TORCH_INDEX_URL}" torch; \
     fi \
-    && pip install -c constraints.txt '.[postgres,s3,worker]'
+    && pip install -c constraints.txt '.[worker,postgres,s3]'
+COPY dfkd dfkd
 COPY dfkd_core dfkd_core
 COPY jobs jobs
 COPY service service

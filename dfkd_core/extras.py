@@ -37,7 +37,7 @@ def require(extra: Extra) -> None:
     Raises:
         MissingExtra: at least one is not installed.
     """
-    missing = [name for name in MODULES[extra] if find_spec(name) is None]
+    missing = [name for name in MODULES[extra] if name not in sys.modules and find_spec(name) is None]
     if missing:
         raise MissingExtra(extra, missing)
 

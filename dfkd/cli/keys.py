@@ -4,7 +4,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 
 MAX_NAME_CHARACTERS = 64
 
-ScopeName = Literal["jobs:read", "jobs:write", "metrics"]
-"""The scopes of `jobs.identity.Scope`, which is not imported before a command runs. A test compares the two."""
-
 app = typer.Typer(help="API keys: make, list, revoke.", no_args_is_help=True)
 out = display.console(stderr=False)
 err = display.console(stderr=True)
+
+
+class ScopeName(StrEnum):
+    """The scopes of `jobs.identity.Scope`, which is not imported before a command runs. A test compares the two."""
+
+    JOBS_READ = "jobs:read"
+    JOBS_WRITE = "jobs:write"
+    METRICS = "metrics"
 
 
 @app.command()
@@ -44,7 +50,7 @@ def create(  # noqa: PLR0917 - every option of a command is a parameter
         from jobs.db.db_time import DAY_SECONDS
         from jobs.identity import Caller, Scope
 
-        scopes = frozenset(Scope(text) for text in scope or ("jobs:read", "jobs:write"))
+        scopes = frozenset(Scope(name) for name in scope or (ScopeName.JOBS_READ, ScopeName.JOBS_WRITE))
         valid_seconds = None if days is None else days * DAY_SECONDS
         made, key = ledger.api_keys.create(Caller(tenant, priority, scopes), name=name, valid_seconds=valid_seconds)
     err.print(f"key {made.id} of {made.tenant} ({', '.join(sorted(made.scopes))}); it is not shown again:")

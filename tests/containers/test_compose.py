@@ -108,7 +108,7 @@ def test_which_torch_is_a_build_argument_that_is_empty_by_default() -> None:
 
 def test_the_service_image_installs_no_torch() -> None:
     stage = DOCKERFILE.partition("AS service-build\n")[2].partition("\nFROM ")[0]
-    assert "'.[postgres,s3]'" in stage
+    assert "'.[server,postgres,s3]'" in stage
     assert "-c constraints.txt" in stage
     assert "worker]" not in stage
 

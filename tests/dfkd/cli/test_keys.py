@@ -12,7 +12,9 @@ import pytest
 
 from dfkd.cli import main
 from dfkd.cli.exit_codes import Exit
+from dfkd.cli.keys import ScopeName
 from dfkd.client import DfkdClient
+from jobs.identity import Scope
 from jobs.settings import Settings
 from jobs.store import open_store
 from jobs.tenancy.api_keys import TOKEN
@@ -58,6 +60,10 @@ def test_scopes_are_given_one_by_one(run: Run) -> None:
     run("keys", "create", "--scope", "metrics")
     (found,) = json.loads(run("keys", "list", "--json")[1])
     assert (found["scopes"], found["tenant"], found["expires_at"]) == (["metrics"], "default", None)
+
+
+def test_the_command_knows_every_scope() -> None:
+    assert [name.value for name in ScopeName] == [scope.value for scope in Scope]
 
 
 @pytest.mark.parametrize(
