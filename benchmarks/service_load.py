@@ -42,7 +42,7 @@ from sqlalchemy import create_engine, func, insert, select
 from benchmarks.hardware import describe_hardware
 from benchmarks.large_teacher import large_teacher
 from benchmarks.load import Answers, Asked, ask, poll
-from dfkd.client import DfkdClient
+from dfkd import Client
 from jobs.db import tables
 from tests.e2e.service import JOB_SECONDS, spec, stop
 from tests.e2e.teacher import write_teacher
@@ -88,7 +88,7 @@ class Bench:
             port = probe.getsockname()[1]
         with self.process("-m", "service", "--port", str(port), **environment):
             url = f"http://127.0.0.1:{port}"
-            with DfkdClient(url) as client:
+            with Client(url) as client:
                 client.jobs()  # waits for the API
             yield url
 
@@ -111,7 +111,7 @@ class Bench:
 
     def fill(self, url: str, jobs: int) -> list[str]:
         """Copy one cancelled job until the table has `jobs` jobs; return the ids of the copies."""
-        with DfkdClient(url) as client:
+        with Client(url) as client:
             model = client.submit(self.teacher, spec())
             client.cancel(model.id)
         engine = create_engine(self.database_url)
@@ -194,7 +194,7 @@ def faults(bench: Bench, seconds: float) -> dict[str, Any]:
     found = {}
     with bench.api(DFKD_LEASE_SECONDS="6", DFKD_HEARTBEAT_SECONDS="1.5", DFKD_SWEEP_SECONDS="1") as url:
         paths = [f"/jobs/{job_id}" for job_id in bench.fill(url, BUSY_TABLE)]
-        with DfkdClient(url) as client:
+        with Client(url) as client:
             teacher = client.upload(bench.teacher).id
             client.submit(teacher, spec(steps=100_000))
         troubles: dict[str, Callable[[threading.Event], None]] = {
@@ -233,7 +233,7 @@ def _hanging_broker(broker: Redis, url: str, teacher: str, over: threading.Event
     process = psutil.Process(broker.pid)
     process.suspend()
     try:
-        with DfkdClient(url) as client:
+        with Client(url) as client:
             while not over.wait(1.0):
                 client.submit(teacher, spec())
     finally:
@@ -244,7 +244,7 @@ def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
     """For each size of the table, measure accepted jobs per second and check that each of them is in the ledger."""
     found: dict[str, Any] = {}
     with bench.api() as url:
-        with DfkdClient(url) as client:
+        with Client(url) as client:
             teacher = client.upload(bench.teacher).id
         known = spec() | {"teacher": {"id": teacher}}
         by_id = partial(Asked, "POST", "/jobs", json.dumps(known).encode())
@@ -322,7 +322,7 @@ def start(bench: Bench, seconds: float) -> dict[str, Any]:
     """Seconds from POST to the first student update, with an idle worker."""
     del seconds
     delays = []
-    with bench.api() as url, bench.worker(), DfkdClient(url) as client:
+    with bench.api() as url, bench.worker(), Client(url) as client:
         for seed in range(5):
             begun = time.monotonic()
             job = client.submit(bench.teacher, spec(steps=2000, seed=seed))
@@ -347,7 +347,7 @@ def overhead(bench: Bench, steps: int) -> dict[str, Any]:
         subprocess.run([*command, "-o", str(bench.directory / "student.onnx")], check=True, stderr=subprocess.DEVNULL)
         return time.monotonic() - begun
 
-    with bench.api() as url, bench.worker(), DfkdClient(url) as client, ThreadPoolExecutor(1) as pool:
+    with bench.api() as url, bench.worker(), Client(url) as client, ThreadPoolExecutor(1) as pool:
         without = pool.submit(run_alone)
         begun = time.monotonic()
         job = client.wait(client.submit(bench.teacher, document).id, timeout_seconds=3 * 3600)

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from benchmarks.datasets import NORMALISATIONS
 from benchmarks.hardware import describe_hardware
 from benchmarks.teachers import load_demonstration_teacher
-from dfkd.client import DfkdClient, Unreachable
+from dfkd.client import Client, Unreachable
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SAMPLE_SECONDS = 0.1
@@ -50,7 +50,7 @@ def sample(api: int, peaks: dict[str, int], over: threading.Event) -> None:
             peaks[role] = max(peaks.get(role, 0), resident)
 
 
-def wait_until_ready(client: DfkdClient) -> None:
+def wait_until_ready(client: Client) -> None:
     """Return when the service accepts jobs."""
     for _ in range(300):
         try:
@@ -76,7 +76,7 @@ def measure(steps: int) -> dict[str, Any]:
         over = threading.Event()
         watcher = threading.Thread(target=sample, args=(service.pid, peaks, over))
         try:
-            with DfkdClient(f"http://127.0.0.1:{port}") as client:
+            with Client(f"http://127.0.0.1:{port}") as client:
                 wait_until_ready(client)
                 watcher.start()
                 job = client.submit(teacher, spec(steps))

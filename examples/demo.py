@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dfkd.cli.display import Follower, show_outcome
-from dfkd.client import DfkdClient, Unreachable
+from dfkd.client import Client, Unreachable
 from dfkd_core.output.evaluate import latency, open_session
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
@@ -117,7 +117,7 @@ def free_port() -> int:
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     """Return when the service accepts jobs."""
     ends = time.monotonic() + START_SECONDS
-    with DfkdClient(url) as client:
+    with Client(url) as client:
         while process.poll() is None and time.monotonic() < ends:
             try:
                 if not client.ready().missing:
@@ -145,7 +145,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def compress(url: str, teacher: Path) -> None:
     """Submit the teacher, follow the job with a progress bar, download the student."""
-    with DfkdClient(url) as client:
+    with Client(url) as client:
         job = client.submit(teacher, SPEC)
         out.print(f"job: {job.id}, {job.spec['student']['architecture']} without any data")
         with Follower(out) as follower:

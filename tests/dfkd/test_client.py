@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dfkd.client import Damaged, DfkdClient, Refused, Unreachable, WaitTimeout
+from dfkd.client import Client, Damaged, Refused, Unreachable, WaitTimeout
 from dfkd.wire.job import JobView
 from jobs.models import Progress
 from jobs.quota_limits import Quota
@@ -21,8 +21,8 @@ from tests.service.harness import Finished, Service, running_service
 
 
 @pytest.fixture
-def client(service: Service) -> Iterator[DfkdClient]:
-    with DfkdClient(service.url, patience_seconds=0) as opened:
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url, patience_seconds=0) as opened:
         yield opened
 
 
@@ -33,7 +33,7 @@ def teacher_file(teacher: bytes, tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_and_a_known_teacher_can_both_be_submitted(client: DfkdClient, teacher_file: Path) -> None:
+def test_a_file_and_a_known_teacher_can_both_be_submitted(client: Client, teacher_file: Path) -> None:
     first = client.submit(teacher_file, {**SPEC, "name": "détecteur"})
     assert (first.state, first.name) == ("queued", "détecteur")
     assert first.teacher.id == hashlib.sha256(teacher_file.read_bytes()).hexdigest()
@@ -42,7 +42,7 @@ def test_a_file_and_a_known_teacher_can_both_be_submitted(client: DfkdClient, te
     assert client.jobs(limit=2).jobs[0].id == second.id
 
 
-def test_a_refusal_carries_the_problem(client: DfkdClient, teacher_file: Path) -> None:
+def test_a_refusal_carries_the_problem(client: Client, teacher_file: Path) -> None:
     with pytest.raises(Refused) as caught:
         client.submit(teacher_file, {"student": {"architecture": "lenet5_half", "widht": 1}})
     problem = caught.value.problem
@@ -51,13 +51,13 @@ def test_a_refusal_carries_the_problem(client: DfkdClient, teacher_file: Path) -
     assert problem.errors[0].pointer == "/student/widht"
 
 
-def test_a_wrong_id_never_leaves_its_place_in_the_path(client: DfkdClient) -> None:
+def test_a_wrong_id_never_leaves_its_place_in_the_path(client: Client) -> None:
     for job_id in ("../healthz", "x/y", "?a=b", "#", ""):
         with pytest.raises((Refused, Unreachable)):
             client.job(job_id)
 
 
-def test_wait_follows_a_job_to_its_end_whichever_it_is(service: Service, client: DfkdClient, queued: str) -> None:
+def test_wait_follows_a_job_to_its_end_whichever_it_is(service: Service, client: Client, queued: str) -> None:
     seen: list[JobView] = []
 
     def work() -> None:
@@ -78,7 +78,7 @@ def test_wait_follows_a_job_to_its_end_whichever_it_is(service: Service, client:
     assert [event.kind for event in client.events(queued)][-1] == "cancelled"
 
 
-def test_wait_gives_up_when_the_time_is_up_and_the_job_goes_on(client: DfkdClient, queued: str) -> None:
+def test_wait_gives_up_when_the_time_is_up_and_the_job_goes_on(client: Client, queued: str) -> None:
     with pytest.raises(WaitTimeout) as caught:
         client.wait(queued, timeout_seconds=0.3)
     assert caught.value.job.state == client.job(queued).state == "queued"
@@ -87,10 +87,10 @@ def test_wait_gives_up_when_the_time_is_up_and_the_job_goes_on(client: DfkdClien
 def test_wait_sits_out_a_restart_of_the_service(tmp_path: Path, teacher_file: Path) -> None:
     with running_service(tmp_path / "data") as first:
         port = int(first.url.rpartition(":")[2])
-        with DfkdClient(first.url) as client:
+        with Client(first.url) as client:
             job_id = client.submit(teacher_file, SPEC).id
     found: list[JobView] = []
-    with DfkdClient(first.url, patience_seconds=PATIENCE) as client:
+    with Client(first.url, patience_seconds=PATIENCE) as client:
         waiting = threading.Thread(target=lambda: found.append(client.wait(job_id, timeout_seconds=PATIENCE)))
         waiting.start()
         time.sleep(0.5)
@@ -101,22 +101,20 @@ def test_wait_sits_out_a_restart_of_the_service(tmp_path: Path, teacher_file: Pa
 
 
 def test_a_service_that_is_not_there_is_told_at_once_when_patience_is_none() -> None:
-    with DfkdClient("http://127.0.0.1:9", patience_seconds=0) as client:
+    with Client("http://127.0.0.1:9", patience_seconds=0) as client:
         for call in (lambda: client.job("x"), lambda: client.cancel("x"), lambda: client.submit("0" * 64, SPEC)):
             with pytest.raises(Unreachable):
                 call()
 
 
-def test_a_cancelled_job_can_be_deleted(client: DfkdClient, queued: str) -> None:
+def test_a_cancelled_job_can_be_deleted(client: Client, queued: str) -> None:
     assert client.cancel(queued).state == "cancelled"
     client.delete(queued)
     with pytest.raises(Refused, match="job-not-found"):
         client.job(queued)
 
 
-def test_every_file_is_downloaded_and_nothing_else_is_left(
-    client: DfkdClient, finished: Finished, tmp_path: Path
-) -> None:
+def test_every_file_is_downloaded_and_nothing_else_is_left(client: Client, finished: Finished, tmp_path: Path) -> None:
     paths = client.download(finished.id, tmp_path / "deep" / "out")
     assert {path.name: path.read_bytes() for path in paths} == finished.files
     assert {path.name for path in (tmp_path / "deep" / "out").iterdir()} == set(finished.files)
@@ -148,24 +146,24 @@ def damaging_proxy(url: str) -> Iterator[str]:
 def test_a_damaged_download_is_noticed_and_not_kept(service: Service, finished: Finished, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.json").write_text("from before")
-    with damaging_proxy(service.url) as url, DfkdClient(url, patience_seconds=0) as client, pytest.raises(Damaged):
+    with damaging_proxy(service.url) as url, Client(url, patience_seconds=0) as client, pytest.raises(Damaged):
         client.download(finished.id, tmp_path / "out")
     assert {path.name: path.read_text() for path in (tmp_path / "out").iterdir()} == {"report.json": "from before"}
 
 
-def test_the_menu_is_read_with_the_shape_that_was_asked_for(client: DfkdClient) -> None:
+def test_the_menu_is_read_with_the_shape_that_was_asked_for(client: Client) -> None:
     menu = client.menu(input_shape=(1, 32, 32), num_classes=7)
     assert (menu.students_for.channels, menu.students_for.num_classes) == (1, 7)
     assert client.students() == client.menu().students
     assert "worker" in client.ready().missing
 
 
-def test_one_asks_for_ones_quota(client: DfkdClient) -> None:
+def test_one_asks_for_ones_quota(client: Client) -> None:
     assert client.quota().queued_jobs.limit is None
 
 
 def test_a_told_time_is_waited_for_if_it_is_short(tmp_path: Path) -> None:
-    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/2 second") as service, DfkdClient(service.url) as client:
+    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/2 second") as service, Client(service.url) as client:
         began_at = time.monotonic()
         for _ in range(3):
             assert client.quota().tenant == "default"
@@ -173,18 +171,18 @@ def test_a_told_time_is_waited_for_if_it_is_short(tmp_path: Path) -> None:
 
 
 def test_a_told_time_that_is_too_long_is_a_refusal_at_once(tmp_path: Path) -> None:
-    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/day") as service, DfkdClient(service.url) as client:
+    with running_service(tmp_path / "data", DFKD_RATE_LIMIT="1/day") as service, Client(service.url) as client:
         client.quota()
         with pytest.raises(Refused) as caught:
             client.cancel("x")
     assert caught.value.problem.code == "rate-limited"
 
 
-def test_a_quota_without_a_time_is_a_refusal_at_once(service: Service, client: DfkdClient, teacher_file: Path) -> None:
+def test_a_quota_without_a_time_is_a_refusal_at_once(service: Service, client: Client, teacher_file: Path) -> None:
     teacher_id = client.upload(teacher_file).id
     service.store.tenants.limit("default", {Quota.STORED_BYTES: 1})
     try:
-        with DfkdClient(service.url) as patient, pytest.raises(Refused) as caught:
+        with Client(service.url) as patient, pytest.raises(Refused) as caught:
             patient.submit(teacher_id, SPEC)
     finally:
         service.store.tenants.limit("default", {Quota.STORED_BYTES: None})

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from dfkd.client import DfkdClient
+from dfkd import Client
 from dfkd.wire.job import JobView
 from tests.e2e.teacher import NUM_CLASSES
 from tests.patience import PATIENCE, scaled, until
@@ -78,7 +78,7 @@ class Service:
         self.roots = list(roots)
         self.url = url
         self.data_dir = data_dir
-        self.client = DfkdClient(url)
+        self.client = Client(url)
 
     def processes(self) -> list[psutil.Process]:
         """Every living process that was started, and its descendants."""

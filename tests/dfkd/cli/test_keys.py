@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from dfkd import Client
 from dfkd.cli import main
 from dfkd.cli.exit_codes import Exit
 from dfkd.cli.keys import ScopeName
-from dfkd.client import DfkdClient
 from jobs.identity import Scope
 from jobs.settings import Settings
 from jobs.store import open_store
@@ -98,7 +98,7 @@ def test_a_refused_key_is_told_with_what_to_do(
 
 def test_a_key_goes_to_its_service_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DFKD_API_KEY", "from-the-environment")
-    with DfkdClient(api_key="said") as said, DfkdClient() as found:
+    with Client(api_key="said") as said, Client() as found:
         for client, key in ((said, "said"), (found, "from-the-environment")):
             request = next(client._transport.http.auth.auth_flow(client._transport.http.build_request("GET", "/jobs")))
             assert request.headers["authorization"] == f"Bearer {key}"

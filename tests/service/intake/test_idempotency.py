@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dfkd.client import DfkdClient, Refused
+from dfkd.client import Client, Refused
 from tests.builders import onnx_teacher
 from tests.patience import PATIENCE, scaled
 from tests.service.conftest import SPEC
@@ -236,7 +236,7 @@ def test_the_client_sends_again_what_got_lost(tmp_path: Path, teacher: bytes) ->
     file = tmp_path / "teacher.onnx"
     file.write_bytes(teacher)
     with running_service(tmp_path / "data") as service:
-        with losing_proxy(service.url) as url, DfkdClient(url, patience_seconds=PATIENCE) as client:
+        with losing_proxy(service.url) as url, Client(url, patience_seconds=PATIENCE) as client:
             job = client.submit(file, SPEC)
             known = client.submit(job.teacher.id, SPEC, key="my-own")
             assert client.submit(job.teacher.id, SPEC, key="my-own").id == known.id

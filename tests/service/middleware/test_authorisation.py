@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dfkd.client import DfkdClient, Refused
+from dfkd.client import Client, Refused
 from jobs.identity import Caller
 from jobs.models import ArtifactRef, BestStudent
 from tests.builders import onnx_teacher
@@ -194,12 +194,12 @@ def test_the_client_sends_its_key_and_does_not_ask_twice_when_it_is_refused(
     guarded, path = estate.guarded, tmp_path / "teacher.onnx"
     path.write_bytes(onnx_teacher())
     monkeypatch.setenv("DFKD_API_KEY", guarded.keys["acme", "both"])
-    with DfkdClient(guarded.service.url) as client:
+    with Client(guarded.service.url) as client:
         client.cancel(client.submit(path, SPEC).id)
         assert guarded.keys["acme", "both"] not in repr(vars(client)) + repr(vars(client._http))
     monkeypatch.setenv("DFKD_API_KEY", "dfkd_wrong")
     for key, status in ((None, 401), (guarded.keys["acme", "read"], 403)):
-        with DfkdClient(guarded.service.url, api_key=key, patience_seconds=2 * PATIENCE) as client:
+        with Client(guarded.service.url, api_key=key, patience_seconds=2 * PATIENCE) as client:
             with pytest.raises(Refused) as caught:
                 client.submit(path, SPEC)
             assert caught.value.problem.status == status

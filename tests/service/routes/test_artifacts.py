@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from dfkd.client import DfkdClient, Refused
+from dfkd.client import Client, Refused
 from jobs.garbage_collector import collect_garbage
 from tests.servers import BUCKET
 from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service
@@ -153,7 +153,7 @@ def test_files_expire_with_the_retention_period(service: Service, finished: Fini
     assert (response.status_code, problem_of(response)["code"]) == (410, "artifact-expired")
     assert service.http.get(f"/jobs/{finished.id}/artifacts").json() == {"artifacts": []}
     assert service.http.get(f"/jobs/{finished.id}/artifacts/student.pt").status_code == 404
-    with DfkdClient(service.url) as client, pytest.raises(Refused, match="artifact-expired"):
+    with Client(service.url) as client, pytest.raises(Refused, match="artifact-expired"):
         client.download(finished.id, service.settings.data_dir / "downloads")
     last = service.http.get(f"/jobs/{finished.id}/events").json()["events"][-1]
     assert (last["kind"], last["data"]["artifacts"]) == ("expired", sorted(finished.files))

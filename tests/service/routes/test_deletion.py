@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dfkd.client import DfkdClient, Refused
+from dfkd.client import Client, Refused
 from jobs.garbage_collector import collect_garbage
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC, claim
@@ -24,8 +24,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-def client(alone: Service) -> Iterator[DfkdClient]:
-    with DfkdClient(alone.url) as client:
+def client(alone: Service) -> Iterator[Client]:
+    with Client(alone.url) as client:
         yield client
 
 
@@ -51,9 +51,7 @@ def with_a_checkpoint(service: Service, job_id: str) -> None:
     assert service.store.cancelled(job_id, fence)
 
 
-def test_after_a_job_came_and_went_the_service_holds_what_it_held(
-    alone: Service, client: DfkdClient, file: Path
-) -> None:
+def test_after_a_job_came_and_went_the_service_holds_what_it_held(alone: Service, client: Client, file: Path) -> None:
     before = belongings(alone)
     job = client.submit(file, {**SPEC, "name": "secret", "labels": {"of": "somebody"}}, key="a-key")
     with_a_checkpoint(alone, job.id)
@@ -70,7 +68,7 @@ def test_after_a_job_came_and_went_the_service_holds_what_it_held(
         client.delete(job.id)
 
 
-def test_a_key_is_free_when_what_it_told_of_is_deleted(alone: Service, client: DfkdClient, file: Path) -> None:
+def test_a_key_is_free_when_what_it_told_of_is_deleted(alone: Service, client: Client, file: Path) -> None:
     first = client.submit(file, SPEC, key="again")
     assert client.submit(file, SPEC, key="again").id == first.id
     with_a_checkpoint(alone, first.id)
@@ -81,7 +79,7 @@ def test_a_key_is_free_when_what_it_told_of_is_deleted(alone: Service, client: D
     client.delete(second.id)
 
 
-def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: DfkdClient, file: Path) -> None:
+def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: Client, file: Path) -> None:
     before = belongings(alone)
     teacher = client.upload(file)
     job = client.submit(teacher.id, SPEC)
@@ -100,7 +98,7 @@ def test_a_teacher_is_deleted_when_no_live_job_uses_it(alone: Service, client: D
 
 
 def test_a_teacher_that_nobody_used_for_long_is_gone_as_if_it_had_been_deleted(
-    alone: Service, client: DfkdClient, file: Path
+    alone: Service, client: Client, file: Path
 ) -> None:
     before = belongings(alone)
     teacher = client.upload(file)

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from dfkd.client import DfkdClient
+from dfkd import Client
 from tests.service.harness import Finished, Service, problem_of
 
 
@@ -58,6 +58,6 @@ def test_a_key_tells_a_repeated_pause_from_a_new_one(http: httpx.Client, queued:
 
 
 def test_the_client_pauses_and_resumes(service: Service, queued: str) -> None:
-    with DfkdClient(service.url, patience_seconds=0) as client:
+    with Client(service.url, patience_seconds=0) as client:
         assert client.pause(queued).state == "paused"
         assert client.resume(queued).state == "queued"

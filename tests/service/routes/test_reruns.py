@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dfkd.client import DfkdClient
+from dfkd import Client
 from jobs.models import Progress
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
@@ -133,6 +133,6 @@ def test_a_spec_of_another_version_is_not_run_again(service: Service, done: str)
 
 
 def test_the_client_retries_and_continues(service: Service, done: str) -> None:
-    with DfkdClient(service.url, patience_seconds=0) as client:
+    with Client(service.url, patience_seconds=0) as client:
         assert client.retry(done).retried_from == done
         assert client.continue_(done, MORE).continued_from == done
