@@ -98,6 +98,29 @@ def test_every_test_that_the_pages_name_exists() -> None:
     assert missing == []
 
 
+def test_every_path_of_the_code_that_the_pages_name_exists() -> None:
+    folders = "dfkd|dfkd_core|jobs|service|worker|tests|benchmarks|deploy|examples|containers"
+    missing = [
+        f"{page.relative_to(ROOT)} -> {path}"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"  # it names old paths too
+        for path in re.findall(rf"`((?:{folders})/[\w/.-]*\w)", page.read_text())
+        if "NAME" not in path and path != "dfkd/reaches-api" and not (ROOT / path).exists()
+    ]
+    assert missing == []
+
+
+def test_every_module_that_the_pages_run_exists() -> None:
+    named = {name for page in PAGES for name in re.findall(r"python -m ([\w.]+)", page.read_text())}
+    ours = {name for name in named if (ROOT / name.partition(".")[0]).is_dir()}
+    assert len(ours) > 10
+    paths = {name: ROOT / name.replace(".", "/") for name in ours}
+    missing = [
+        n for n, path in paths.items() if not path.with_suffix(".py").exists() and not (path / "__main__.py").exists()
+    ]
+    assert missing == []
+
+
 def test_every_make_target_in_the_pages_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
