@@ -67,8 +67,12 @@ def test_an_attempt_that_lost_its_job_is_fenced_out(bench: Bench) -> None:
     bench.submit()
     job, thread = bench.start("endless")
     until(lambda: bench.store.get(job.id).progress.step > 0)
-    expire_lease(bench.store, job.id)
-    bench.store.sweep()
+
+    def taken_away() -> bool:
+        expire_lease(bench.store, job.id)
+        return bench.store.sweep().expired == [job.id]
+
+    until(taken_away)  # a heartbeat may come between the two
     finished(thread)
     assert endings()["fenced-out"] == before["fenced-out"] + 1
 

@@ -1,8 +1,6 @@
 """The tables by revisions: the same as by one stroke, whoever makes them, and what an old version makes of new ones."""
 
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,6 +20,7 @@ from jobs.models import JobState
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, submit
+from tests.jobs.racers import race
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -246,27 +245,9 @@ def test_a_slow_change_is_waited_for_and_made_once(postgres_url: str, tmp_path: 
     assert asked(postgres_url, current) == NEXT
 
 
-OPEN = """
-import sys
-from jobs.settings import Settings
-from jobs.store import open_store
-print("ready", flush=True)
-sys.stdin.readline()
-open_store(Settings(database_url=sys.argv[1])).close()
-"""
-
-
 @pytest.mark.parametrize("old", [False, True])
 def test_many_processes_may_open_the_ledger_at_once(database_url: str, old: bool) -> None:
     if old:
         at_baseline(database_url)
-    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-c", OPEN, database_url], cwd=ROOT, **pipes) for _ in range(4)]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    assert [process.communicate(timeout=PATIENCE)[1] for process in processes] == [""] * 4
-    assert [process.returncode for process in processes] == [0] * 4
+    assert race("opens", database_url, number=4) == ["opened"] * 4
     assert asked(database_url, differences) == []

@@ -1,8 +1,5 @@
 """Many at once: threads and processes, on SQLite and on PostgreSQL."""
 
-import json
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -12,24 +9,7 @@ from jobs.settings import Settings
 from jobs.store import Store
 from tests.builders import artifact_ref, submit
 from tests.jobs.clockwork import expire_lease, lengthen_pauses
-from tests.patience import PATIENCE
-
-CLAIMER = """
-import json, sys
-from jobs.settings import Settings
-from jobs.store import open_store
-store = open_store(Settings(database_url=sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-claims = []
-while (claim := store.claim(sys.argv[2], 60, 1)) is not None:
-    assert store.heartbeat(claim.job.id, claim.fence, 60) is not None
-    claims.append((claim.job.id, claim.fence))
-    if len(claims) % 2:
-        assert store.succeed(claim.job.id, claim.fence, artifacts=[])
-store.close()
-print(json.dumps(claims))
-"""
+from tests.jobs.racers import race
 
 
 def together(*works: Callable[[], None]) -> None:
@@ -69,24 +49,10 @@ def test_threads_claim_each_job_exactly_once(store: Store) -> None:
 def test_processes_claim_each_job_exactly_once(store: Store, ledger_settings: Settings) -> None:
     jobs = [submit(store).id for _ in range(30)]
     url = ledger_settings.resolved_database_url
-    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    claimers = [
-        subprocess.Popen([sys.executable, "-W", "error", "-c", CLAIMER, url, f"worker {n}"], text=True, **pipes)
-        for n in range(3)
-    ]
-    for claimer in claimers:
-        assert claimer.stdout is not None
-        assert claimer.stdout.readline() == "ready\n"
-    outputs: list[str] = []
-    together(
-        *[
-            lambda claimer=claimer: outputs.append(claimer.communicate("go\n", timeout=PATIENCE)[0])
-            for claimer in claimers
-        ]
-    )
-    claims = [tuple(claim) for output in outputs for claim in json.loads(output)]
+    outputs = race("claims_all", url, number=3)
+    claims = [tuple(claim) for output in outputs for claim in output]
     assert Counter(claims) == Counter((job_id, 1) for job_id in jobs)
-    assert sum(len(json.loads(output)) > 0 for output in outputs) >= 2  # they did compete
+    assert all(outputs)  # they did compete
     for job_id in jobs:
         assert [event.kind for event in store.events(job_id)][:2] == ["created", "claimed"]
 

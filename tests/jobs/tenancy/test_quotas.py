@@ -1,8 +1,5 @@
 """What a tenant may have, on SQLite and on PostgreSQL: counted where it is, refused beyond, also by many at once."""
 
-import json
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable
 
@@ -18,8 +15,7 @@ from jobs.store import Store, open_store
 from jobs.tenancy.quotas import Use
 from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
 from tests.jobs.clockwork import age_claim, end_day, expire_lease, use_up
-from tests.jobs.ledger.test_concurrency import together
-from tests.patience import PATIENCE
+from tests.jobs.racers import race
 
 A = Caller("a")
 DAY = 86400
@@ -219,51 +215,13 @@ def test_a_tenant_without_limits_of_its_own_has_those_of_the_settings(ledger_set
         store.close()
 
 
-RACER = """
-import json, sys, uuid
-from jobs.identity import Caller
-from jobs.errors import QuotaExceeded
-from jobs.settings import Settings
-from jobs.store import open_store
-from tests.builders import job_spec, teacher_ref
-store = open_store(Settings(database_url=sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
-done = 0
-for number in range(8):
-    if sys.argv[2] == "claim":
-        done += store.claim("me", 60, 1) is not None
-        continue
-    try:
-        store.of(Caller("a")).create(str(uuid.uuid4()), job_spec(), teacher_ref(str(uuid.uuid4())))
-        done += 1
-    except QuotaExceeded:
-        pass
-store.close()
-print(json.dumps(done))
-"""
-
-
-def raced(store: Store, url: str, verb: str) -> int:
-    """What three processes get done, eight times each and all at once."""
-    pipes: dict[str, int] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    command = [sys.executable, "-W", "error", "-c", RACER, url, verb]
-    racers = [subprocess.Popen(command, text=True, **pipes) for _ in range(3)]
-    for racer in racers:
-        assert racer.stdout is not None
-        assert racer.stdout.readline() == "ready\n"
-    outputs: list[str] = []
-    together(*[lambda racer=racer: outputs.append(racer.communicate("go\n", timeout=PATIENCE)[0]) for racer in racers])
-    return sum(int(json.loads(output)) for output in outputs)
-
-
 @pytest.mark.parametrize("quota", [Quota.QUEUED_JOBS, Quota.STORED_BYTES])
 def test_many_processes_that_submit_at_once_never_get_past_a_limit(
     store: Store, ledger_settings: Settings, quota: Quota
 ) -> None:
     size = 1 if quota is Quota.QUEUED_JOBS else teacher_ref(str(uuid.uuid4())).bytes
     store.tenants.limit("a", {quota: 5 * size})
-    assert raced(store, ledger_settings.resolved_database_url, "submit") == 5
+    assert sum(race("submits_some", ledger_settings.resolved_database_url, number=3)) == 5
     assert used(store, quota) == 5 * size
     assert used(store, Quota.STORED_BYTES) == 5 * 36  # of those that were refused nothing is there
 
@@ -274,5 +232,5 @@ def test_many_processes_that_claim_at_once_never_get_past_a_limit(store: Store, 
         submit_for(store, tenant="a")
     for _ in range(3):
         submit_for(store, tenant="b")
-    assert raced(store, ledger_settings.resolved_database_url, "claim") == 4 + 3
+    assert sum(race("claims_some", ledger_settings.resolved_database_url, number=3)) == 4 + 3
     assert (used(store, Quota.RUNNING_JOBS), used(store, Quota.RUNNING_JOBS, "b")) == (4, 3)
