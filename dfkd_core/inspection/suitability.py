@@ -1,8 +1,7 @@
 """Which methods a teacher can serve, and what `auto` would choose for it (torch-free): from its inspection alone."""
 
 from collections.abc import Collection
-
-from pydantic import BaseModel, ConfigDict, Field
+from dataclasses import dataclass
 
 from dfkd_core.inspection.auto_method import choose
 from dfkd_core.inspection.inspection import Inspection
@@ -15,33 +14,30 @@ _STATISTICS = {
 }
 
 
-class Fact(BaseModel):
-    """A frozen value."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class UnservedMethod(Fact):
+@dataclass(frozen=True, slots=True)
+class UnservedMethod:
     """A method that would be refused for this teacher."""
 
-    name: str = Field(description="Name of the method.")
-    needs: list[str] = Field(description="What it needs and the teacher does not offer.")
-    because: str = Field(description="Why the teacher does not.")
+    name: str
+    needs: list[str]  # what the method needs and the teacher does not offer
+    because: str
 
 
-class AutoChoice(Fact):
-    """What `method: auto` becomes."""
+@dataclass(frozen=True, slots=True)
+class AutoChoice:
+    """What `method: auto` becomes for this teacher."""
 
-    method: str = Field(description="The method.")
-    fallback: str = Field(description="The one that takes over if it fails.")
-    because: str = Field(description="Why this one.")
+    method: str
+    fallback: str  # the method that takes over if the first one fails
+    because: str
 
 
-class Suitability(Fact):
-    """What can be done with a teacher."""
+@dataclass(frozen=True, slots=True)
+class Suitability:
+    """What can be done with a teacher. The API describes these fields in `dfkd.wire.teacher`."""
 
-    served: list[str] = Field(description="Methods that can use this teacher.")
-    unserved: list[UnservedMethod] = Field(description="Methods that cannot.")
+    served: list[str]  # names of methods
+    unserved: list[UnservedMethod]
     auto: AutoChoice
 
 

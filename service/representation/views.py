@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from dfkd.wire.artifact import ArtifactView
-from dfkd.wire.deletion import KeptView, PurgedFileView, PurgeView
+from dfkd.wire.deletion import PurgeView
 from dfkd.wire.event import EventView
 from dfkd.wire.job import DurationsView, JobView, LinksView, ProgressView
 from dfkd.wire.teacher import Suitability, TeacherView
@@ -54,9 +54,7 @@ def event_view(event: Event) -> EventView:
 
 def purge_view(receipt: PurgeReceipt) -> PurgeView:
     """The receipt of a deletion."""
-    files = [PurgedFileView(sha256=file.sha256, bytes=file.bytes, role=file.role) for file in receipt.files]
-    kept = [KeptView(sha256=file.sha256, role=file.role, reason=file.reason) for file in receipt.kept]
-    return PurgeView.model_validate(dict(receipt) | {"files": files, "kept": kept})
+    return PurgeView.model_validate(receipt)
 
 
 def _links(job_id: str) -> LinksView:
