@@ -26,12 +26,12 @@ _COLOURS |= {"paused": "magenta", "pausing": "magenta"}
 
 
 def console(*, stderr: bool) -> Console:
-    """A console that shows text as it is: what came over the network is never markup."""
+    """A console that shows text as it is, because text from the network must not be read as markup."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class Follower:
-    """Shows how a job goes on. On a terminal one live line; elsewhere a line for every stage and now and then."""
+    """Shows the progress of a job: one live line on a terminal, elsewhere a line at each new stage and every 15 s."""
 
     def __init__(self, out: Console) -> None:
         self._out = out
@@ -46,8 +46,8 @@ class Follower:
             transient=True,
         )
         self._task = self._progress.add_task("job", total=1.0, stage="queued", note="")
-        self._said: tuple[str, str] | None = None
-        self._said_at = 0.0
+        self._printed: tuple[str, str] | None = None
+        self._printed_at = 0.0
 
     def __enter__(self) -> Self:
         if self._live:
@@ -66,9 +66,9 @@ class Follower:
             )
             return
         now = time.monotonic()
-        if self._said == (job.state, job.stage) and now - self._said_at < PLAIN_SECONDS:
+        if self._printed == (job.state, job.stage) and now - self._printed_at < PLAIN_SECONDS:
             return
-        self._said, self._said_at = (job.state, job.stage), now
+        self._printed, self._printed_at = (job.state, job.stage), now
         self._out.print(f"{_stage(job):<10} {job.progress.fraction:6.1%}  {progress_note(job)}".rstrip())
 
 
@@ -87,7 +87,7 @@ def progress_note(job: JobView) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Seconds as text for people."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -97,7 +97,10 @@ def duration(seconds: float) -> str:
 
 
 def show_outcome(out: Console, job: JobView, *, audit: AgreementView | None = None) -> None:
-    """How a job ended. The probe flatters the student that it chose: the audit speaks where it is known."""
+    """Show how a job ended.
+
+    The probe chose the student and so overrates it: where the audited agreement is known, it is shown instead.
+    """
     notes = [f"{job.id} {job.state} after {duration(job.durations.running_seconds)}"]
     if audit is not None:
         notes.append(audit_note(audit))
@@ -121,7 +124,7 @@ def audit_note(audit: AgreementView) -> str:
 
 
 def audit_in(files: Sequence[Path]) -> AgreementView | None:
-    """The agreement in the report among downloaded files; None where there is no report that we can read."""
+    """The agreement in the report among downloaded files; None if there is no report that this version can read."""
     for path in files:
         if path.name == "report.json":
             with suppress(ValidationError):  # the report of another version
@@ -130,7 +133,7 @@ def audit_in(files: Sequence[Path]) -> AgreementView | None:
 
 
 def show_problem(out: Console, problem: Problem) -> None:
-    """A refusal: code, detail, each field to blame, hint."""
+    """Show a refusal: code, detail, hint, and each field to blame."""
     show_complaint(out, "error", problem.code, problem.detail, hint=problem.hint)
     for field in problem.errors or []:
         out.print(f"  {field.parameter or field.pointer or '(the document)'}: {field.detail}")
@@ -139,14 +142,14 @@ def show_problem(out: Console, problem: Problem) -> None:
 
 
 def show_complaint(out: Console, kind: str, code: str, detail: str, *, hint: str | None = None) -> None:
-    """One line of what is wrong, and one of what to do about it."""
+    """Print one line about what is wrong, and one about what to do."""
     out.print(f"{kind}: {code}: {detail}", style="red" if kind == "error" else "yellow")
     if hint:
         out.print(f"  hint: {hint}")
 
 
 def show_quota(out: Console, found: QuotaView) -> None:
-    """One line for the tenant, one for each of its quotas."""
+    """Print one line for the tenant and one for each of its quotas."""
     out.print(f"tenant {found.tenant}")
     for name, use in found:
         if isinstance(use, UseView):
@@ -154,7 +157,7 @@ def show_quota(out: Console, found: QuotaView) -> None:
 
 
 def show_job(out: Console, job: JobView) -> None:
-    """All that people want to know about one job."""
+    """Print one job for people."""
     rows = [
         ("job", job.id),
         ("name", job.name),
@@ -185,7 +188,7 @@ def event_line(event: EventView) -> str:
 
 
 def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
-    """One line a job."""
+    """Print a table with one line a job."""
     rows = [
         (
             job.id,
@@ -204,7 +207,7 @@ def show_jobs(out: Console, jobs: Sequence[JobView]) -> None:
 
 
 def show_students(out: Console, students: Sequence[StudentView]) -> None:
-    """The catalogue for one input."""
+    """Print the catalogue of students for one input."""
     rows = [
         (
             student.name,
@@ -222,7 +225,7 @@ def show_students(out: Console, students: Sequence[StudentView]) -> None:
 def show_columns(
     out: Console, rows: Sequence[Sequence[str]], *, right: set[int], styles: Sequence[str | None] = ()
 ) -> None:
-    """Rows in columns that are as wide as they must be: nothing is cut, whatever the terminal."""
+    """Print rows in columns as wide as their longest cell; nothing is cut, however narrow the terminal is."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row, style in zip_longest(rows, (None, *styles)):
         cells = [
@@ -233,7 +236,7 @@ def show_columns(
 
 
 def size(count: int) -> str:
-    """Bytes as people say them."""
+    """A number of bytes as text for people."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
@@ -253,4 +256,4 @@ def _student(job: JobView) -> str:
 def _stage(job: JobView) -> str:
     if job.terminal or job.state in {"queued", "cancelling", "pausing", "paused"}:
         return job.state
-    return "starting" if job.stage == "queued" else job.stage  # claimed, and its runner has not spoken yet
+    return "starting" if job.stage == "queued" else job.stage  # claimed, but its runner has not reported yet

@@ -1,6 +1,6 @@
-"""`dfkd export-teacher`: a trained network, or its weights, becomes a file for the service, on the user's own machine.
+"""`dfkd export-teacher`: make a file for the service from a trained network or its weights, on the user's own machine.
 
-The work is done by a child, `python -m dfkd_core.exporting`: PyTorch and the user's code stay out of this process.
+A child process does the work, `python -m dfkd_core.exporting`: PyTorch and the user's code stay out of this process.
 """
 
 import json
@@ -134,7 +134,7 @@ def _exported(request: "ExportRequest") -> "Exported":
 
 
 def show_exported(to: Console, exported: "Exported") -> None:
-    """What was done, what the service will see, and how to submit it."""
+    """Print what was done, what the service will see, and the command that submits the file."""
     for line in exported.told:
         to.print(line)
     to.print(f"wrote {exported.path}: {exported.file.bytes} bytes, sha256 {exported.file.sha256}")
@@ -167,7 +167,7 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
 
 
 def _assignments(exported: "Exported") -> str:
-    """What the spec has to say of this file."""
+    """The options of `dfkd submit` for what the spec must say of this file."""
     spec = exported.teacher
     told = {"architecture": spec.architecture, "width": spec.width}
     if exported.inspection.format == "safetensors" and spec.input is not None:

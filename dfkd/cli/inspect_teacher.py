@@ -117,7 +117,7 @@ def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> d
 
 
 def show_examination(out: Console, found: Examination) -> None:
-    """Everything that was found, for people."""
+    """Print everything that was found, for people."""
     rows = [*_structure(found.inspection), *_methods(found.methods), *_depth_rows(found)]
     for name, value in rows:
         if value:

@@ -1,4 +1,4 @@
-"""Who could reach an address that the API is to listen on, and whether it would ask them for a key."""
+"""Checks before the API listens: an address that other machines can reach needs API keys."""
 
 import logging
 import socket
@@ -13,13 +13,18 @@ log = logging.getLogger(__name__)
 
 
 class CannotStart(DfkdError):
-    """The service found something that only its caller can change; nothing was started."""
+    """The service cannot start before its operator changes something; nothing was started."""
 
     code = "cannot-start"
 
 
 def check_address(host: str, settings: Settings) -> None:
-    """CannotStart where other machines could reach `host` and nothing was said about keys; LedgerUnavailable."""
+    """Check that an address which other machines can reach asks for keys, unless the settings say otherwise.
+
+    Raises:
+        CannotStart: it would ask nobody for a key, or `host` is no address of this machine.
+        LedgerUnavailable: the database with the keys does not answer.
+    """
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
@@ -37,6 +42,7 @@ def check_address(host: str, settings: Settings) -> None:
 
 
 def _has_keys(settings: Settings) -> bool:
+    """True if a key was ever made. A database file that does not exist is not created."""
     if settings.database_url is None and not settings.sqlite_path.exists():
         return False
     with closing(open_store(settings)) as store:

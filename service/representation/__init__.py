@@ -1,1 +1,1 @@
-"""What goes out: views of ledger values, responses, conditional requests, the menu, OpenAPI and examples."""
+"""What the API sends: wire models made from ledger values, responses, the menu, OpenAPI and its examples."""

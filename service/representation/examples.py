@@ -1,6 +1,7 @@
 """Worked examples for the OpenAPI document. A test holds them against the schemas.
 
-Responses name their example; the document gets its value at the end, because FastAPI drops what is null on the way.
+Responses contain only the name of their example. `openapi.py` replaces it by the value, because FastAPI drops values
+that are null.
 """
 
 from typing import Any

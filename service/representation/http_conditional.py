@@ -9,7 +9,7 @@ _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.IGNORECASE)
 
 
 def etag_matches(header: str | None, etag: str) -> bool:
-    """Whether If-None-Match names `etag`; weak comparison."""
+    """True if If-None-Match names `etag`, by weak comparison."""
     if header is None:
         return False
     if header.strip() == "*":
@@ -20,8 +20,11 @@ def etag_matches(header: str | None, etag: str) -> bool:
 def byte_range(header: str | None, if_range: str | None, *, etag: str, size: int) -> tuple[int, int] | None:
     """First and last byte (inclusive) to send, or None for the whole file.
 
-    Several ranges, other units and what cannot be parsed are answered with the whole file, as the RFC allows; so is
-    a range that was asked for on the condition of another ETag. Raises RangeNotSatisfiable.
+    Several ranges, other units and headers that cannot be parsed are answered with the whole file, as the RFC allows.
+    So is a range with an If-Range that names another ETag.
+
+    Raises:
+        RangeNotSatisfiable: the range lies outside the file.
     """
     if header is None or (if_range is not None and if_range.strip() != etag):
         return None

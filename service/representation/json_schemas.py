@@ -1,7 +1,7 @@
-"""JSON Schemas as callers see them, read off the menu classes.
+"""JSON Schemas as callers see them, derived from the options classes.
 
-Inside, an options class carries the name of its method or memory, so that the right class validates. Outside there is
-no such field: `method` and `memory` are the names, so the schemas that leave do not show it.
+An options class has a field with the name of its method or memory, which chooses the class that validates. Callers give
+this name in `method` and `memory`, not in the options, so the published schemas leave the field out.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def spec_schema() -> Schema:
 
 
 def untag(definitions: Schema) -> None:
-    """Take the names out of the options classes, and the choice by name out of `DistillConfig`."""
+    """Remove the field with the name from the options classes, and the choice by this field from `DistillConfig`."""
     for cls in (*METHODS.values(), *MEMORIES.values()):
         if cls.__name__ in definitions:
             definitions[cls.__name__] = _without_tag(definitions[cls.__name__])

@@ -1,4 +1,4 @@
-"""The menu, read off the menu classes: what is added there appears here, in the API and in the command line."""
+"""The menu, derived from the options classes: a method or memory that is added there appears here and in the API."""
 
 from dfkd.wire.menu import Menu, StudentsFor, StudentView
 from dfkd_core.architectures import catalogue
@@ -7,7 +7,11 @@ from service.representation.json_schemas import MEMORIES, METHODS, options_schem
 
 
 def menu(sized_for: StudentsFor) -> Menu:
-    """Schemas of the spec, and the catalogue for one input. StudentError where the input is no input."""
+    """Schemas of the spec, and the catalogue for one input.
+
+    Raises:
+        StudentError: no student can be sized for this input.
+    """
     return Menu(
         spec=spec_schema(),
         methods={name: options_schema(cls) for name, cls in METHODS.items()},
@@ -19,7 +23,7 @@ def menu(sized_for: StudentsFor) -> Menu:
 
 
 def students(sized_for: StudentsFor) -> list[StudentView]:
-    """Every architecture of the catalogue: its size for this input, or why it refuses."""
+    """Every architecture of the catalogue, with its size for this input or the reason why it cannot take it."""
     shape = (sized_for.channels, sized_for.height, sized_for.width)
     entries = catalogue(shape, sized_for.num_classes, sized_for.student_width)
     return [StudentView.model_validate(entry) for entry in entries]

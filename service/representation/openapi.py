@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives, with our schemas, our problems and nothing that is not true."""
+"""The OpenAPI document: what FastAPI derives, with our schemas and problems, and without what does not hold here."""
 
 from typing import Any
 
@@ -19,10 +19,10 @@ from service.representation.json_schemas import untag
 Document = dict[str, Any]  # Any: JSON
 _REF = "#/components/schemas/{model}"
 KEY_REFUSALS = ("request-in-progress", "idempotency-key-reused")
-"""How every POST may refuse its Idempotency-Key; one that is none is a validation-error."""
+"""Codes with which every POST may refuse its Idempotency-Key. A malformed key is a validation-error."""
 
 LIMIT_REFUSALS = ("quota-exceeded", "rate-limited")
-"""How everything that brings a job or a teacher may be refused."""
+"""Codes with which every request that brings a job or a teacher may be refused."""
 KEY: Document = {
     "type": "http",
     "scheme": "bearer",
@@ -79,7 +79,7 @@ def _document(app: FastAPI) -> Document:
 
 
 def _secure(operation: Document, scope: Scope | None) -> None:
-    """Say which scope the key needs, and how the gate refuses."""
+    """Add the scope that the key needs, and the refusals of a request without it."""
     operation["security"] = [] if scope is None else [{"key": [scope]}]
     if scope is not None:
         refusals = problems("unauthenticated", "insufficient-scope")
@@ -87,7 +87,7 @@ def _secure(operation: Document, scope: Scope | None) -> None:
 
 
 def _correct(responses: dict[str, Document]) -> None:
-    """Take away the framework's own 422, and say what any other refusal looks like."""
+    """Remove the 422 that FastAPI documents for itself, and describe any other refusal."""
     schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("HTTPValidationError"):
         del responses["422"]
@@ -98,7 +98,7 @@ def _correct(responses: dict[str, Document]) -> None:
 
 
 def _name_examples(operation: Document) -> None:
-    """Put the worked examples where they are named."""
+    """Replace the names of worked examples by the examples."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for body in bodies:
         for media in body.get("content", {}).values():

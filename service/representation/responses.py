@@ -1,4 +1,4 @@
-"""Replies that carry a view: JSON text, and the headers that make polling cheap."""
+"""Responses with a JSON body, and the headers that make polling cheap."""
 
 import base64
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from dfkd.wire.model import Answer
 from jobs.models import Job, JobWithPosition
 from service.representation.views import job_view
 
-_POLL_SECONDS = ((60.0, 1), (600.0, 5))  # younger than, ask again after
+_POLL_SECONDS = ((60.0, 1), (600.0, 5))  # (age of the job below which this holds, pause), both in seconds
 _POLL_SECONDS_LATER = 15
 
 
 def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """`view` as JSON that no cache keeps."""
+    """A model of the wire as JSON that no cache keeps."""
     fixed = {"Cache-Control": "no-store", **(headers or {})}
     return Response(view.model_dump_json(), status_code=status, media_type="application/json", headers=fixed)
 
@@ -41,7 +41,7 @@ def job_accepted(found: JobWithPosition) -> Response:
 
 
 def retry_after(job: Job) -> str:
-    """When it is worth asking again, in seconds: soon while the job is young, later as it grows old."""
+    """Seconds after which a client should ask again: few while the job is young, more as it grows old."""
     age = (datetime.now(UTC) - job.created_at).total_seconds()
     return str(next((wait for younger, wait in _POLL_SECONDS if age < younger), _POLL_SECONDS_LATER))
 
