@@ -151,7 +151,7 @@ def show_exported(to: Console, exported: "Exported") -> None:
 def _show_inspection(to: Console, found: "Inspection") -> None:
     to.print("the service will see:")
     shape = "not told" if found.input_shape is None else " × ".join(map(str, found.input_shape))
-    told = {
+    facts = {
         "format": found.format if found.opset is None else f"{found.format}, opset {found.opset}, {found.batch} batch",
         "parameters": f"{found.parameters}",
         "multiply-adds": "unknown" if found.macs is None else f"{found.macs}",
@@ -160,7 +160,7 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
         "BatchNorm": f"{found.batchnorm.status}, {found.batchnorm.present} layers with statistics",
         "offers to methods": ", ".join(found.offers) or "nothing",
     }
-    for name, text in told.items():
+    for name, text in facts.items():
         to.print(f"  {name:<22} {text}")
     for warning in found.warnings:
         display.show_complaint(to, "warning", warning["code"], warning["detail"], hint=warning.get("hint"))
@@ -169,8 +169,8 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
 def _assignments(exported: "Exported") -> str:
     """The options of `dfkd submit` for what the spec must say of this file."""
     spec = exported.teacher
-    told = {"architecture": spec.architecture, "width": spec.width}
+    facts = {"architecture": spec.architecture, "width": spec.width}
     if exported.inspection.format == "safetensors" and spec.input is not None:
-        told["input.shape"] = json.dumps(spec.input.shape, separators=(",", ":"))
-    given = "".join(f" --set teacher.{name}={value}" for name, value in told.items() if value is not None)
+        facts["input.shape"] = json.dumps(spec.input.shape, separators=(",", ":"))
+    given = "".join(f" --set teacher.{name}={value}" for name, value in facts.items() if value is not None)
     return given + " --set teacher.input.mean=[…] --set teacher.input.std=[…]"

@@ -1,4 +1,4 @@
-"""Commands on jobs and teachers of a running service: submit, follow, stop, go on, fetch, delete."""
+"""Commands on jobs and teachers of a running service: submit, follow, stop, continue, fetch, delete."""
 
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -16,7 +16,7 @@ out = display.console(stderr=False)
 err = display.console(stderr=True)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Directory for the files; created if absent.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", help="Give up waiting after so many seconds.", min=0)]
+Timeout = Annotated[float | None, typer.Option("--timeout", help="Stop waiting after this many seconds.", min=0)]
 Key = Annotated[
     str | None, typer.Option("--idempotency-key", help="The same command under the same key makes one job, for a day.")
 ]
@@ -67,7 +67,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
 def list_(
     state: Annotated[list[str] | None, typer.Option(help="Only this state; repeat for more.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="Only jobs with key=value; repeat for more.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="Largest number of jobs.", min=1)] = 20,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
@@ -144,7 +144,7 @@ def pause(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> Non
 
 @app.command()
 def resume(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Let a paused job go on where it was."""
+    """Continue a paused job from its checkpoint."""
     with Client(url) as client:
         job = client.resume(job_id)
     _print_job(job, job.state, as_json=as_json)
@@ -166,7 +166,7 @@ def continue_(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Go on with a finished job from its last checkpoint. Prints the id of the new job."""
+    """Continue a finished job from its last checkpoint. Prints the id of the new job."""
     given = {"steps": steps, "max_seconds": max_seconds}
     budget = {name: value for name, value in given.items() if value is not None}
     with Client(url) as client:
@@ -196,7 +196,7 @@ def delete(
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
-    """Delete a finished job, or a teacher, with all that belongs to it. Prints what went, and what stays and why."""
+    """Delete a finished job, or a teacher, with everything that belongs to it. Prints the receipt."""
     with Client(url) as client:
         receipt = client.delete_teacher(what) if is_teacher_id(what) else client.delete(what)
     if as_json:
@@ -214,7 +214,7 @@ def delete(
 def _follow(
     client: Client, job_id: str, *, timeout_seconds: float | None, output: Path | None, as_json: bool
 ) -> NoReturn:
-    """Show a job until it ends, fetch its files, and exit by how it ended."""
+    """Show a job until it ends, fetch its files, and exit with the code of its end."""
     try:
         with display.Follower(err) as follower:
             job = client.wait(job_id, timeout_seconds=timeout_seconds, on_update=follower.update)
@@ -235,12 +235,16 @@ def _follow(
 
 
 def _print_job(job: JobView, short: str, *, as_json: bool) -> None:
-    """The whole job as JSON where that was asked for."""
+    """Print the whole job as JSON, or only `short`."""
     out.print(job.model_dump_json(indent=2) if as_json else short)
 
 
 def _teacher(text: str) -> Path | str:
-    """A file if there is one; else the id of a teacher, if it looks like one."""
+    """The path of a file if there is one, else the id of an uploaded teacher.
+
+    Raises:
+        UsageError: the text is neither.
+    """
     path = Path(text)
     if path.is_file():
         return path

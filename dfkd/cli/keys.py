@@ -33,13 +33,15 @@ class ScopeName(StrEnum):
 
 @app.command()
 def create(  # noqa: PLR0917 - every option of a command is a parameter
-    tenant: Annotated[str, typer.Option(help="Whose jobs and teachers its bearer sees.")] = "default",
+    tenant: Annotated[str, typer.Option(help="Tenant whose jobs and teachers it opens.")] = "default",
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     scope: Annotated[
-        list[ScopeName] | None, typer.Option(help="What it allows; repeat for more. Both of jobs unless given.")
+        list[ScopeName] | None, typer.Option(help="What the key allows; repeat for more. Default: both of jobs.")
     ] = None,
-    priority: Annotated[int, typer.Option(help="Of the jobs; higher ones go first.", min=-1000, max=1000)] = 0,
-    days: Annotated[float | None, typer.Option(help="Valid for so many days; for ever unless given.", min=0)] = None,
+    priority: Annotated[int, typer.Option(help="Of the jobs; higher ones are claimed first.", min=-1000, max=1000)] = 0,
+    days: Annotated[
+        float | None, typer.Option(help="Days for which the key is valid. Default: for ever.", min=0)
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Make a key and print it. It is shown this once: only its digest is kept."""

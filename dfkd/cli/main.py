@@ -56,7 +56,7 @@ def dfkd_(
 
 @app.command()
 def quota(as_json: AsJson = False, url: Url = DEFAULT_URL) -> None:
-    """Show what you may have, and what you have."""
+    """Show your limits, and how much of them is used."""
     with Client(url) as client:
         found = client.quota()
     if as_json:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Where the service is.")]
+Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where everything is kept; DFKD_DATABASE_URL goes first.")]
+DataDir = Annotated[Path | None, typer.Option(help="Directory of all data; DFKD_DATABASE_URL takes precedence.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")

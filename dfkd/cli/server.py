@@ -10,7 +10,7 @@ from dfkd.cli import display
 out = display.console(stderr=False)
 err = display.console(stderr=True)
 
-Directory = Annotated[Path | None, typer.Option(help="Where everything is kept.")]
+Directory = Annotated[Path | None, typer.Option(help="Directory of all data.")]
 
 
 def up(
@@ -32,7 +32,7 @@ def janitor(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     data_dir: Directory = None,
 ) -> None:
-    """Let go of files whose time is over; prints what and why. The service does this every hour by itself."""
+    """Remove files whose retention period is over; print what and why. The service does this every hour by itself."""
     from dfkd_core.extras import require
 
     require("server")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 LARGEST_LIMIT = 2**53
 
-app = typer.Typer(help="What tenants may have, and what they have.", no_args_is_help=True)
+app = typer.Typer(help="Limits of tenants, and how much of them is used.", no_args_is_help=True)
 out = display.console(stderr=False)
 
 
@@ -26,8 +26,8 @@ def list_(data_dir: DataDir = None) -> None:
     with opened_ledger(data_dir) as store:
         for tenant in store.tenants.names():
             uses = store.tenants.quota_usage(tenant).items()
-            told = {quota.value: {"limit": use.limit or None, "used": use.used} for quota, use in uses}
-            out.print(json.dumps({"tenant": tenant, **told}))
+            limits = {quota.value: {"limit": use.limit or None, "used": use.used} for quota, use in uses}
+            out.print(json.dumps({"tenant": tenant, **limits}))
 
 
 @app.command("set")
@@ -44,9 +44,9 @@ def set_(
 
 
 def audit(
-    tenant: Annotated[str | None, typer.Option(help="Only what this tenant did.")] = None,
-    object_: Annotated[str | None, typer.Option("--object", help="Only what was done to this job or teacher.")] = None,
-    since: Annotated[datetime | None, typer.Option(help="Only what was done since then (UTC).")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Only actions of this tenant.")] = None,
+    object_: Annotated[str | None, typer.Option("--object", help="Only actions on this job or teacher.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only actions since then (UTC).")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Print who did what to which job or teacher, oldest first, a JSON object a line."""

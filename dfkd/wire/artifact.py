@@ -11,8 +11,8 @@ class ArtifactView(Answer):
     name: str = Field(description="student.onnx, student.safetensors, report.json or samples.png.")
     sha256: str = Field(description="Digest of the bytes; the ETag of the download.")
     bytes: int = Field(description="Size.")
-    media_type: str = Field(description="What the bytes are.")
-    url: str = Field(description="Where it is downloaded.")
+    media_type: str = Field(description="Media type of the content.")
+    url: str = Field(description="Path of the download.")
 
 
 class ArtifactList(Answer):

@@ -8,27 +8,27 @@ from dfkd.wire.model import Answer
 
 
 class PurgedFileView(Answer):
-    """A file that is the tenant's no longer."""
+    """A file that no longer belongs to the tenant."""
 
-    sha256: str = Field(description="Digest of its bytes; they are removed unless others have them, too.")
-    bytes: int = Field(description="How many there were.")
-    role: list[str] = Field(alias="was", description="teacher, checkpoint, or names of artifacts.")
+    sha256: str = Field(description="Digest of its bytes. They are removed unless others have the same file.")
+    bytes: int = Field(description="Size of the file.")
+    role: list[str] = Field(alias="was", description="What the file was: teacher, checkpoint, or names of artifacts.")
 
 
 class KeptView(Answer):
-    """A file that belonged to what was deleted, and stays."""
+    """A file that belonged to the deleted job or teacher, and stays."""
 
     sha256: str = Field(description="Digest of the file.")
-    role: list[str] = Field(alias="was", description="teacher, checkpoint, or names of artifacts.")
+    role: list[str] = Field(alias="was", description="What the file was: teacher, checkpoint, or names of artifacts.")
     reason: str = Field(alias="because", description="Why it stays.")
 
 
 class PurgeView(Answer):
-    """What a deletion removed, and what stays. It is told once, and not kept."""
+    """The receipt of a deletion: what was removed, and what stays. It is sent once and not stored."""
 
     kind: str = Field(description="job or teacher.")
-    id: str = Field(description="What was deleted.")
-    deleted_at: datetime = Field(description="When its rows went, by the clock of the database.")
-    rows: dict[str, int] = Field(description="Rows that went, by table of the ledger.")
-    files: list[PurgedFileView] = Field(description="Files that are yours no longer.")
-    kept: list[KeptView] = Field(description="Files of yours that stay, and why; empty: nothing is left.")
+    id: str = Field(description="Id of the deleted job or teacher.")
+    deleted_at: datetime = Field(description="When its rows were deleted, by the clock of the database.")
+    rows: dict[str, int] = Field(description="Number of deleted rows, by table of the ledger.")
+    files: list[PurgedFileView] = Field(description="Files that no longer belong to you.")
+    kept: list[KeptView] = Field(description="Your files that stay, and why; empty if nothing is left.")

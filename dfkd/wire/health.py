@@ -6,7 +6,7 @@ from dfkd.wire.model import Answer
 
 
 class Health(Answer):
-    """The process lives."""
+    """The answer of a process that runs."""
 
     status: str = Field(description="ok")
 
@@ -14,8 +14,8 @@ class Health(Answer):
 class Readiness(Answer):
     """What works and what does not."""
 
-    status: str = Field(description="ok; degraded: jobs are kept but start late; unavailable: none can be kept.")
+    status: str = Field(description="ok; degraded: jobs are accepted but start late; unavailable: none is accepted.")
     missing: list[str] = Field(
         description="Names of the checks that fail: database, storage, sandbox, broker, worker, devices."
     )
-    checks: dict[str, str] = Field(description="What each check found.")
+    checks: dict[str, str] = Field(description="Result of each check, by name.")

@@ -19,12 +19,12 @@ class ListQuery(Request):
 
 
 class ProgressView(Answer):
-    """How far a job is."""
+    """The progress of a job."""
 
-    fraction: float = Field(description="Share of the whole job that is done, 0 to 1; never falls.")
+    fraction: float = Field(description="Share of the whole job that is done, 0 to 1; it never falls.")
     step: int = Field(description="Student updates done.")
     total_steps: int = Field(description="Student updates in all; 0 until known.")
-    eta_seconds: float | None = Field(description="Estimate of the running time left; null until there is one.")
+    eta_seconds: float | None = Field(description="Estimated running time left; null until it can be estimated.")
     agreement: float | None = Field(description="Agreement of the published student with its teacher, on the probe.")
     message: str | None = Field(description="One line for people.")
 
@@ -33,13 +33,13 @@ class DurationsView(Answer):
     """How long a job waited and ran, in seconds."""
 
     queued_seconds: float = Field(description="From acceptance to the first claim, or until now.")
-    running_seconds: float = Field(description="In all attempts together; waiting in between is not counted.")
+    running_seconds: float = Field(description="Running time of all attempts; waiting between them is not counted.")
 
 
 class BestView(Answer):
     """The student that would be delivered if the job stopped now."""
 
-    step: int = Field(description="Student update at which it was published.")
+    step: int = Field(description="Number of student updates when it was published.")
     agreement: float = Field(
         description="Its newest score: agreement with the teacher on the synthetic probe; equal to progress.agreement."
     )
@@ -64,7 +64,7 @@ class WarningView(Answer):
 
 
 class LinksView(Answer):
-    """Where to go from here; all relative to the service's root."""
+    """Paths of what belongs to a job, relative to the service's root."""
 
     self: str
     events: str
@@ -83,14 +83,14 @@ class JobView(Answer):
     name: str | None = Field(description="The caller's name for it.")
     labels: dict[str, str] = Field(description="The caller's labels.")
     state: str = Field(description="queued, running, pausing, paused, cancelling, succeeded, failed or cancelled.")
-    terminal: bool = Field(description="It will not change any more.")
+    terminal: bool = Field(description="True if the job has finished and will not change any more.")
     stage: str = Field(
         description="queued or paused, load, inspect, distill, export, verify, done. New ones may appear."
     )
     queue_position: int | None = Field(description="1 is next; null unless queued.")
     progress: ProgressView
     best: BestView | None = Field(description="The published student, while there is one.")
-    attempt: int = Field(description="How often it was started and charged.")
+    attempt: int = Field(description="How many attempts were started and counted.")
     warnings: list[WarningView]
     error: ErrorView | None = Field(description="Why it failed; null unless failed.")
     durations: DurationsView
@@ -98,16 +98,18 @@ class JobView(Answer):
     updated_at: datetime = Field(description="When it last changed.")
     started_at: datetime | None = Field(description="When it was first claimed.")
     finished_at: datetime | None = Field(description="When it became terminal.")
-    heartbeat_at: datetime | None = Field(description="When its worker was last heard of.")
-    revision: int = Field(description="Rises with every change.")
-    retried_from: str | None = Field(None, description="The job of which this is another try.")
-    continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
-    traceparent: str | None = Field(None, description="Trace (W3C) to which POST /jobs said it belongs.")
+    heartbeat_at: datetime | None = Field(description="When its worker last renewed the lease.")
+    revision: int = Field(description="Number that rises with every change.")
+    retried_from: str | None = Field(None, description="Id of the finished job that this one repeats.")
+    continued_from: str | None = Field(None, description="Id of the job from whose last checkpoint this one continues.")
+    traceparent: str | None = Field(None, description="W3C trace context from the request that made the job.")
     spec: Json = Field(
-        description="What was asked for, every default filled in; as stored, where another version took the job."
+        description="The spec with every default filled in; as it was stored, if another version accepted the job."
     )
     teacher: TeacherView
-    artifacts: list[ArtifactView] = Field(description="What can be downloaded; empty until succeeded.")
+    artifacts: list[ArtifactView] = Field(
+        description="Files that can be downloaded; empty until the job has succeeded."
+    )
     links: LinksView
 
 

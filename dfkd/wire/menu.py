@@ -16,7 +16,7 @@ class MenuQuery(Request):
 
 
 class StudentsFor(Answer):
-    """What the students of the menu are sized for."""
+    """The input for which the students of the menu are sized."""
 
     channels: int
     height: int
@@ -28,10 +28,10 @@ class StudentsFor(Answer):
 class StudentView(Answer):
     """One architecture, sized for an input."""
 
-    name: str = Field(description="Goes into `student.architecture`.")
+    name: str = Field(description="Value for `student.architecture`.")
     family: str
     paper: str
-    form: str = Field(description="Which of its published forms this is.")
+    form: str = Field(description="Which of the published variants this is.")
     options: Json = Field(description="JSON Schema of the family's own options, by name.")
     parameters: int | None = Field(None, description="Number of trained values; null where refused.")
     macs: int | None = Field(None, description="Multiply-adds for one image; null where refused.")

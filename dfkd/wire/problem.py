@@ -6,10 +6,10 @@ from dfkd.wire.model import Answer
 
 
 class ProblemField(Answer):
-    """One field to blame."""
+    """One field of the request that is wrong."""
 
     pointer: str | None = Field(None, description="JSON pointer (RFC 6901) into the document that was sent.")
-    parameter: str | None = Field(None, description="Name of the query parameter or header, where one is to blame.")
+    parameter: str | None = Field(None, description="Name of the query parameter or header, if that is what is wrong.")
     detail: str = Field(description="What is wrong with it. The value itself is never repeated.")
 
 
@@ -17,19 +17,19 @@ class Problem(Answer):
     """RFC 9457 problem details."""
 
     type: str = Field(description="/problems/{code}, which describes this kind of problem.")
-    title: str = Field(description="The kind, in words.")
+    title: str = Field(description="Short text for this kind of problem.")
     status: int = Field(description="The HTTP status.")
     code: str = Field(description="Permanent and kebab-case.")
     detail: str = Field(description="What happened this time.")
     instance: str = Field(description="urn:uuid:{request_id}")
-    request_id: str = Field(description="Finds this request in the service's log; also in X-Request-ID.")
+    request_id: str = Field(description="Id of this request in the service's log; also in X-Request-ID.")
     hint: str | None = Field(None, description="What to do about it.")
-    errors: list[ProblemField] | None = Field(None, description="The fields to blame, 20 at most.")
+    errors: list[ProblemField] | None = Field(None, description="The fields that are wrong, at most 20.")
     nodes: list[str] | None = Field(None, description="teacher-op-unsupported: the ONNX nodes refused.")
     state: str | None = Field(None, description="invalid-transition, artifact-not-ready: the state of the job.")
     allowed: list[str] | None = Field(None, description="invalid-transition: states in which the request works.")
     max_bytes: int | None = Field(None, description="payload-too-large: the limit.")
-    quota: str | None = Field(None, description="quota-exceeded: of what there is no more.")
+    quota: str | None = Field(None, description="quota-exceeded: name of the quota.")
     limit: int | None = Field(None, description="quota-exceeded, rate-limited: the limit.")
     used: int | None = Field(None, description="quota-exceeded: how much of it is used.")
 
@@ -39,5 +39,5 @@ class ProblemKind(Answer):
 
     code: str = Field(description="Permanent, kebab-case.")
     status: int | None = Field(description="The HTTP status; null for codes found only in a job's `error`.")
-    title: str = Field(description="In words.")
+    title: str = Field(description="Short text.")
     meaning: str = Field(description="When it happens.")

@@ -6,17 +6,17 @@ from dfkd.wire.model import Answer
 
 
 class UseView(Answer):
-    """One quota."""
+    """The limit of one quota, and its use."""
 
-    limit: int | None = Field(description="How much there may be; null: any number.")
-    used: int = Field(description="How much there is.")
+    limit: int | None = Field(description="The limit; null if there is none.")
+    used: int = Field(description="How much of it is used.")
 
 
 class QuotaView(Answer):
-    """What a tenant may have, and what it has."""
+    """The limits of a tenant, and how much of them is used."""
 
-    tenant: str = Field(description="Whose it is: that of the key with which was asked.")
+    tenant: str = Field(description="The tenant of the API key that was sent.")
     queued_jobs: UseView = Field(description="Jobs that are queued or paused.")
-    running_jobs: UseView = Field(description="Jobs that run; others wait in the queue meanwhile.")
-    stored_bytes: UseView = Field(description="Teachers that it sent and files of its jobs, equal ones once.")
-    device_seconds_per_day: UseView = Field(description="For how long its jobs have run since midnight UTC.")
+    running_jobs: UseView = Field(description="Running jobs; over the limit, others wait in the queue.")
+    stored_bytes: UseView = Field(description="Size of its teachers and its jobs' files; equal files count once.")
+    device_seconds_per_day: UseView = Field(description="Seconds that its jobs have run since midnight UTC.")

@@ -6,15 +6,15 @@ from dfkd.wire.model import Answer
 
 
 class AgreementView(Answer):
-    """The agreement in a report: measured on the audit set, which chose nothing."""
+    """The agreement in a report, measured on the audit set. The audit set had no part in choosing the student."""
 
-    value: float = Field(description="Share of images on which student and teacher decide alike.")
+    value: float = Field(description="Share of images to which student and teacher give the same class.")
     interval: tuple[float, float] = Field(description="Exact confidence interval of `value`.")
     confidence: float = Field(description="Level of the interval.")
-    n: int = Field(description="Images.")
+    n: int = Field(description="Number of images in the audit set.")
 
 
 class ReportView(Answer):
-    """What our client reads in report.json."""
+    """The fields of report.json that the client reads."""
 
     agreement: AgreementView

@@ -11,20 +11,20 @@ class UnservedMethod(Answer):
     """A method that would be refused for this teacher."""
 
     name: str = Field(description="Name of the method.")
-    needs: list[str] = Field(description="What it needs and the teacher does not offer.")
-    because: str = Field(description="Why the teacher does not.")
+    needs: list[str] = Field(description="What the method needs and the teacher does not offer.")
+    because: str = Field(description="Why the teacher does not offer it.")
 
 
 class AutoChoice(Answer):
-    """What `method: auto` becomes."""
+    """The method that `method: auto` would choose."""
 
     method: str = Field(description="The method.")
-    fallback: str = Field(description="The one that takes over if it fails.")
-    because: str = Field(description="Why this one.")
+    fallback: str = Field(description="The method that takes over if the first one fails.")
+    because: str = Field(description="Why this method was chosen.")
 
 
 class Suitability(Answer):
-    """What can be done with a teacher."""
+    """Which methods can use a teacher."""
 
     served: list[str] = Field(description="Methods that can use this teacher.")
     unserved: list[UnservedMethod] = Field(description="Methods that cannot.")
@@ -36,14 +36,14 @@ class TeacherView(Answer):
 
     id: str = Field(description="sha256 of the file.")
     bytes: int = Field(description="Size.")
-    format: str = Field(description="onnx or safetensors, told from the content.")
+    format: str = Field(description="onnx or safetensors, found from the content.")
     created_at: datetime = Field(description="When it was first uploaded.")
     inspection: Json = Field(description="What the structural inspection found.")
     methods: Suitability | None = Field(
-        None, description="Methods that it can serve, those that it cannot and why, and what auto would choose."
+        None, description="Methods that can use this teacher, methods that cannot and why, and the choice of auto."
     )
     depth: Json | None = Field(
         None,
-        description="What running it showed in its newest job: passed, and measured (parity with ONNX Runtime, "
-        "gradient, dead inputs, logits or log-probabilities) or code, detail and hint; null before the first.",
+        description="Result of running the teacher in its newest job: passed, and measured (parity with ONNX Runtime, "
+        "gradient, dead inputs, logits or log-probabilities) or code, detail and hint; null before the first job.",
     )

@@ -1,4 +1,4 @@
-"""The client and the command line are tried against the same service as its own tests use."""
+"""The fixtures of the service's tests, for tests of the client and the command line."""
 
 from tests.service.conftest import finished, guarded, http, queued, running, service, teacher
 

@@ -1,4 +1,4 @@
-"""The Python client against the real service, and against what networks do to it."""
+"""The Python client against the real service, over a network that loses and damages data."""
 
 import hashlib
 import http.server
@@ -122,7 +122,7 @@ def test_every_file_is_downloaded_and_nothing_else_is_left(client: Client, finis
 
 @contextmanager
 def damaging_proxy(url: str) -> Iterator[str]:
-    """Passes everything on, and turns one bit of every download."""
+    """A proxy that passes everything on and inverts one bit of every download."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -52,7 +52,7 @@ class Installed:
     """An environment that holds the wheel and what its base installation brings."""
 
     bin: Path
-    directory: Path  # where commands run: it has a package `service` of its user's own
+    directory: Path  # where commands run: it contains a package `service` of the user
 
     def run(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a program of this environment."""
@@ -100,7 +100,7 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
 
 @pytest.fixture
 def teacher_file(teacher: bytes, installed: Installed) -> Iterator[Path]:
-    """A teacher where the commands run."""
+    """A teacher in the directory where the commands run."""
     path = installed.directory / "teacher.onnx"
     path.write_bytes(teacher)
     yield path

@@ -1,4 +1,4 @@
-"""`dfkd db`: what it says about the tables of a ledger, and what it does to them."""
+"""`dfkd db`: the revision of the tables that it prints, and the upgrade."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ HEAD = Revisions().head
 
 @pytest.fixture
 def run(database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `dfkd db` with these words on a database of its own → exit code, output, complaints."""
+    """Run `dfkd db` with these arguments on a new database → exit code, standard output, standard error."""
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("DFKD_DATABASE_URL", database_url)

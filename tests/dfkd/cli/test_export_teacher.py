@@ -1,4 +1,4 @@
-"""`dfkd export-teacher` as people run it, and what the service makes of its files."""
+"""`dfkd export-teacher` as a process, and whether the service accepts the files that it writes."""
 
 import json
 import os
@@ -46,14 +46,14 @@ PathFinder.find_spec = staticmethod(find_spec)
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with somebody's code."""
+    """A directory with code of a user."""
     directory = tmp_path_factory.mktemp("somebody")
     (directory / "somebodys.py").write_text(NET)
     return directory
 
 
 def dfkd(place: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    """`dfkd export-teacher` in that directory."""
+    """Run `dfkd export-teacher` in that directory."""
     return subprocess.run(
         [sys.executable, "-m", "dfkd.cli.main", "export-teacher", *arguments],
         cwd=place,
@@ -67,7 +67,7 @@ def dfkd(place: Path, *arguments: str, path: str = "") -> subprocess.CompletedPr
 
 @pytest.fixture(scope="module")
 def exported(place: Path) -> subprocess.CompletedProcess[str]:
-    """The net as ONNX, said in JSON."""
+    """The network exported to ONNX with `--json`."""
     done = dfkd(place, "somebodys:build", "--input", "1,32,32", "--json")
     assert done.returncode == 0, done.stderr
     return done

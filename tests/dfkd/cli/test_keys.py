@@ -1,4 +1,4 @@
-"""`dfkd keys`, and where the API may listen without any."""
+"""`dfkd keys`, and the addresses on which the API may listen without a key."""
 
 import json
 import os
@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `dfkd` with these words on data of its own → exit code, output, complaints."""
+    """Run `dfkd` with these arguments on a new data directory → exit code, standard output, standard error."""
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setenv("DFKD_DATA_DIR", str(tmp_path / "data"))

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What a command did."""
+    """Exit code, standard output and standard error of a command."""
 
     code: int
     out: str
@@ -42,7 +42,7 @@ Run = Callable[..., Ran]
 
 @pytest.fixture
 def run(service: Service, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `dfkd` with these words, in this process."""
+    """Run `dfkd` with these arguments in this process."""
 
     def run(*words: object, url: str = service.url) -> Ran:
         monkeypatch.setenv("DFKD_URL", url)
@@ -64,7 +64,7 @@ def teacher_file(teacher: bytes, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worker(service: Service) -> Iterator[Callable[[Callable[[str, int], object]], None]]:
-    """Does something to the job that is queued next, from another thread."""
+    """Claim the job that is queued next in another thread, and call a function with it."""
     threads: list[threading.Thread] = []
 
     def start(act: Callable[[str, int], object]) -> None:
@@ -215,7 +215,7 @@ def test_download_saves_the_files(run: Run, finished: Finished, tmp_path: Path) 
 
 @pytest.fixture
 def audited(service: Service, running: tuple[str, int], tmp_path: Path) -> str:
-    """The id of a succeeded job whose report says less than the probe."""
+    """The id of a succeeded job whose report has a lower agreement than its probe."""
     report = tmp_path / "made" / "report.json"
     report.parent.mkdir()
     agreement = {"value": 0.935, "interval": [0.923, 0.9456], "confidence": 0.95, "n": 2000, "kl_mean": 0.1}

@@ -1,4 +1,4 @@
-"""`dfkd tenants` and `dfkd audit`: limits into the ledger, and what was done out of it."""
+"""`dfkd tenants` writes limits into the ledger; `dfkd audit` prints the audit log."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @pytest.fixture
 def run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `dfkd` with these words → exit code, its lines of JSON, complaints."""
+    """Run `dfkd` with these arguments → exit code, lines of standard output as JSON, standard error."""
 
     def run(*words: str) -> tuple[int, list[Any], str]:
         monkeypatch.setattr(sys, "argv", ["dfkd", *words, "--data-dir", str(tmp_path)])
