@@ -6,14 +6,17 @@ A Python is found by its name on PATH: python3.11, python3.12, python3.13.
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from dfkd import Client
 from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import Service
@@ -89,11 +92,27 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
     found = shutil.which(request.param)
     if found is None or subprocess.run([found, "-c", ""], check=False, capture_output=True).returncode != 0:
         pytest.skip(f"there is no {request.param} on PATH")
-    environment, directory = tmp_path_factory.mktemp("environment"), tmp_path_factory.mktemp("somebody")
-    subprocess.run([found, "-m", "venv", str(environment)], check=True, timeout=PATIENCE)
+    return _installed(found, str(wheel), tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="module")
+def with_server(wheel: Path) -> Iterator[Installed]:
+    """The wheel with the extra `server` in a new environment of the Python that runs the tests.
+
+    A sandboxed process runs as a user of its own, who must be able to read the environment. Root's temporary
+    directories of pytest do not allow that.
+    """
+    with tempfile.TemporaryDirectory(prefix="dfkd-server-") as name:
+        Path(name).chmod(0o755)
+        yield _installed(sys.executable, f"{wheel}[server]", Path(name))
+
+
+def _installed(python: str, what: str, place: Path) -> Installed:
+    environment, directory = place / "environment", place / "somebody"
+    subprocess.run([python, "-m", "venv", str(environment)], check=True, timeout=PATIENCE)
     install = [str(environment / "bin/python"), "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*install, str(wheel)], check=True, timeout=PATIENCE)
-    (directory / "service").mkdir()
+    subprocess.run([*install, what], check=True, timeout=PATIENCE)
+    (directory / "service").mkdir(parents=True)
     (directory / "service/__init__.py").write_text("raise ImportError('this is not the service of dfkd')\n")
     return Installed(environment / "bin", directory)
 
@@ -187,3 +206,28 @@ def run_dfkd(installed: Installed, service: Service) -> Callable[..., str]:
         return ran.stdout
 
     return run
+
+
+def test_with_the_extra_server_the_api_takes_a_job_and_nothing_that_needs_torch_starts(
+    with_server: Installed, teacher: bytes, tmp_path: Path
+) -> None:
+    (with_server.directory / "teacher.onnx").write_bytes(teacher)
+    inspected = with_server.run("dfkd", "inspect", "teacher.onnx")
+    assert inspected.returncode == 0, inspected.stderr
+    assert "pip install 'dfkd[worker]'" in inspected.stdout
+    refused = with_server.run("dfkd", "up", "--data-dir", str(tmp_path / "up"))
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "this command needs torch" in refused.stderr
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    environment = {**os.environ, "DFKD_DATA_DIR": str(tmp_path / "data")}
+    command = [str(with_server.bin / "python"), "-P", "-m", "service", "--port", str(port)]
+    with subprocess.Popen(command, cwd=with_server.directory, env=environment, stderr=subprocess.DEVNULL) as api:
+        try:
+            with Client(f"http://127.0.0.1:{port}", patience_seconds=PATIENCE) as client:
+                client.jobs()  # waits until the API answers
+                job = client.submit(with_server.directory / "teacher.onnx", SPEC)
+                assert job.state == "queued"
+        finally:
+            api.terminate()
