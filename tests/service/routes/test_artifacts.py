@@ -9,6 +9,7 @@ import pytest
 
 from dfkd.client import Client, Refused
 from jobs.garbage_collector import collect_garbage
+from tests.patience import until
 from tests.servers import BUCKET
 from tests.service.harness import Finished, Service, holdings, log_of, problem_of, running_service
 from tests.stored import overwrite
@@ -168,4 +169,4 @@ def test_a_download_that_breaks_off_leaves_no_open_file(service: Service, studen
     with service.http.stream("GET", student) as response:
         next(response.iter_raw(1000))
     assert service.http.get(student).status_code == 200
-    assert holdings(service).open_files == before
+    until(lambda: holdings(service).open_files == before)
