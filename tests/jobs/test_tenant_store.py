@@ -137,18 +137,18 @@ def test_a_file_that_two_tenants_have_stays_until_both_have_deleted_it(store: St
 
 def test_a_key_of_a_request_is_its_tenants(store: Store) -> None:
     first, second = store.of(ACME).keys, store.of(UMBRELLA).keys
-    assert first.hold(first.new_hold("k"), 60) is None
-    assert second.hold(second.new_hold("k"), 60) is None
+    assert first.hold(first.new_lease("k"), 60) is None
+    assert second.hold(second.new_lease("k"), 60) is None
     with pytest.raises(RequestInProgress):
-        first.hold(first.new_hold("k"), 60)
+        first.hold(first.new_lease("k"), 60)
 
 
 def test_no_text_of_a_key_is_that_of_another_tenants(store: Store) -> None:
     """The default tenant's stand in the table as they came; none of them can be what another's is called there."""
-    name = store.of(ACME).keys.new_hold("k").key
+    name = store.of(ACME).keys.new_lease("k").key
     assert " " in name
-    assert len(store.of(Caller("t" * 64)).keys.new_hold("k" * 255).key) <= 255
-    assert store.keys.new_hold("k").key == "k"
+    assert len(store.of(Caller("t" * 64)).keys.new_lease("k" * 255).key) <= 255
+    assert store.keys.new_lease("k").key == "k"
 
 
 def test_what_a_service_without_tenants_puts_in_becomes_the_default_tenants(store: Store) -> None:
