@@ -37,7 +37,7 @@ from typing import Any
 import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import create_engine, func, insert, select
+from sqlalchemy import func, insert, select
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.large_teacher import large_teacher
@@ -46,7 +46,7 @@ from dfkd import Client
 from jobs.db import tables
 from tests.e2e.service import JOB_SECONDS, spec, stop
 from tests.e2e.teacher import write_teacher
-from tests.servers import Redis, running_postgres, running_redis
+from tests.servers import Redis, all_tenants_engine, running_postgres, running_redis
 
 RESULTS = Path(__file__).resolve().parent / "results"
 CLIENTS = 200
@@ -114,7 +114,7 @@ class Bench:
         with Client(url) as client:
             model = client.submit(self.teacher, spec())
             client.cancel(model.id)
-        engine = create_engine(self.database_url)
+        engine = all_tenants_engine(self.database_url)
         with engine.begin() as connection:
             row = dict(connection.execute(select(tables.jobs).where(tables.jobs.c.id == model.id)).one()._mapping)
             (number,) = connection.execute(select(func.max(tables.jobs.c.number))).one()
@@ -144,7 +144,7 @@ class Bench:
 
     def count(self) -> int:
         """Jobs in the ledger."""
-        engine = create_engine(self.database_url)
+        engine = all_tenants_engine(self.database_url)
         with engine.connect() as connection:
             counted = connection.execute(select(func.count()).select_from(tables.jobs)).scalar_one()
         engine.dispose()

@@ -54,9 +54,9 @@ class Store(TenantStore):
 
     def __init__(self, database: Database, *, limits: Limits, defaults: Quotas, backoff_seconds: float) -> None:
         super().__init__(database, None, defaults)
-        self.api_keys = ApiKeys(database)
-        self.tenants = Tenants(database, defaults)
-        self.audit_log = AuditLog(database)
+        self.api_keys = ApiKeys(self._database)
+        self.tenants = Tenants(self._database, defaults)
+        self.audit_log = AuditLog(self._database)
         self._limits = limits
         self._backoff_seconds = backoff_seconds
 

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, select
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
+from jobs.db.row_security import ALL_TENANTS
 from jobs.errors import InvalidTransition
 from jobs.identity import ANONYMOUS, Caller
 from jobs.ledger import cancel_pause, queries, submissions
@@ -49,7 +50,7 @@ class TenantStore:
         self._defaults = defaults
         self._caller = caller or ANONYMOUS
         self._tenant = None if caller is None else caller.tenant
-        self._database = database.of(self._tenant)
+        self._database = database.of(ALL_TENANTS if caller is None else caller.tenant)
         self.keys = Keys(self._database, self._caller.tenant)
 
     # Teachers

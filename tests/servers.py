@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import redis
+from sqlalchemy import Engine, create_engine
 
+from jobs.db.row_security import ALL_TENANTS
 from jobs.files.s3 import make_client
 from tests.patience import PATIENCE
 
@@ -73,6 +75,12 @@ class Redis:
     def client(self) -> redis.Redis:
         """A client of one's own."""
         return redis.Redis(unix_socket_path=str(self.socket))
+
+
+def all_tenants_engine(url: str) -> Engine:
+    """An engine that sees the rows of all tenants, for tests and benchmarks that look at a ledger from outside."""
+    options = {"options": f"-c dfkd.tenant={ALL_TENANTS}"} if url.startswith("postgresql") else {}
+    return create_engine(url, connect_args=options)
 
 
 @contextmanager

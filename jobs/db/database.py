@@ -8,8 +8,8 @@ import random
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from jobs.db.row_security import narrow
+from jobs.db.row_security import set_tenant
 from jobs.db.schema_versions import Revisions, current
 from jobs.db.tables import events
 from jobs.errors import LedgerUnavailable, StorageFull
@@ -52,14 +52,24 @@ class Database:
         self.dialect = self._engine.dialect.name
         self._writer = self._engine.execution_options(dfkd_writes=True)
         self._reader = self._engine.execution_options(dfkd_snapshot=True)
-        self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
         self._tenant: str | None = None
+        self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
 
-    def of(self, tenant: str | None) -> "Database":
-        """The same database, for work that concerns one tenant: PostgreSQL hides and refuses the rows of others."""
-        theirs = copy(self)
-        theirs._tenant = tenant
-        return theirs
+    def of(self, tenant: str) -> "Database":
+        """The same connections, for transactions of one tenant, or with ALL_TENANTS of all tenants.
+
+        PostgreSQL hides and refuses all other rows; a database without a tenant shows none (`jobs.db.row_security`).
+        """
+        database = copy(self)
+        database._tenant = tenant
+        return database
+
+    @contextmanager
+    def connected(self, *, writes: bool) -> Iterator[Connection]:
+        """A connection for one transaction of this tenant, which the caller commits. For what `read` and `write` do."""
+        with (self._writer if writes else self._reader).connect() as connection:
+            set_tenant(connection, self._tenant)
+            yield connection
 
     def upgrade(self, revisions: Revisions) -> None:
         """Bring the tables to the newest revision; any number of processes may do this at once. SchemaRefused."""
@@ -80,8 +90,7 @@ class Database:
         """Run `work` on one snapshot; raise LedgerUnavailable when the database does not answer."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._reader.connect() as connection:
-                    narrow(connection, self._tenant)
+                with self.connected(writes=False) as connection:
                     found = work(connection)
                     connection.commit()  # after a rollback psycopg would forget what it has prepared
                     return found
@@ -112,8 +121,7 @@ class Database:
         doubtful: tuple[Transaction, T] | None = None
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self._writer.connect() as connection:
-                    narrow(connection, self._tenant)
+                with self.connected(writes=True) as connection:
                     if doubtful is not None and _took_place(connection, doubtful[0]):
                         return doubtful[1]
                     transaction = Transaction(connection)

@@ -8,6 +8,7 @@ JSON values are kept as text, verbatim: nothing inside them is ever searched. Wh
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
 )
 
 from jobs.db.db_time import UtcTime
@@ -160,6 +162,8 @@ workers = Table(
     Column("device", String(32), nullable=False),
     Column("started_at", UtcTime, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
+    # False for workers of versions before revision 1_11, whose transactions name no tenant; see jobs.db.row_security.
+    Column("names_tenants", Boolean, nullable=False, server_default=false()),
 )
 
 requests = Table(

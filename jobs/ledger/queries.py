@@ -16,7 +16,7 @@ from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
-from jobs.db.row_security import narrow, tenant_of
+from jobs.db.row_security import ALL_TENANTS, set_tenant, tenant_of
 from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import scheduling
@@ -61,10 +61,10 @@ def jobs_with_positions(connection: Connection, wanted: Collection[Wanted]) -> d
     found: dict[Wanted, tuple[Row[Any], Job]] = {}
     for tenant in sorted(ids, key=lambda tenant: tenant is not None):  # None: behind the wall that there is
         if tenant is not None:
-            narrow(connection, tenant)
+            set_tenant(connection, tenant)
         found |= {(tenant, job.id): (row, job) for row, job in _several(connection, tenant, ids[tenant])}
     if any(job.state is JobState.QUEUED for _, job in found.values()):
-        narrow(connection, None)  # a place in the line counts the jobs of others; of them a number is told, no more
+        set_tenant(connection, ALL_TENANTS)  # a position counts the jobs of other tenants; only the number leaves
     return {
         key: JobWithPosition(job, scheduling.place(connection, row) if job.state is JobState.QUEUED else None)
         for key, (row, job) in found.items()
@@ -82,7 +82,7 @@ def job_with_position(connection: Connection, tenant: str | None, job_id: str) -
     """One job with its place in the queue; JobNotFound."""
     asking = tenant_of(connection)
     found = jobs_with_positions(connection, [(tenant, job_id)])
-    narrow(connection, asking)
+    set_tenant(connection, asking)
     if (tenant, job_id) not in found:
         raise JobNotFound(job_id)
     return found[tenant, job_id]

@@ -18,7 +18,7 @@ _workers = tables.workers
 
 def seen(transaction: Transaction, worker_id: str, *, host: str, slots: int, device: str) -> None:
     """Note that a worker process lives; forget those that have not for a day."""
-    values = {"id": worker_id, "host": host, "slots": slots, "device": device}
+    values = {"id": worker_id, "host": host, "slots": slots, "device": device, "names_tenants": True}
     statement = dialect_insert(transaction.connection, _workers)
     statement = statement.values(**values, started_at=now(), seen_at=now())
     statement = statement.on_conflict_do_update(index_elements=[_workers.c.id], set_={**values, "seen_at": now()})

@@ -127,5 +127,5 @@ def _unused(retention_seconds: float) -> ColumnElement[bool]:
 
 
 def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:
-    """The retention period is over that began at a moment."""
-    return false() if math.isinf(retention_seconds) else moment < now(-retention_seconds)
+    """Whether a retention period that began at `moment` is over; an infinite one never is."""
+    return false() if math.isinf(retention_seconds) else moment <= now(-retention_seconds)

@@ -39,7 +39,7 @@ from jobs.db import tables
 from jobs.db.database import Transaction, dialect_insert
 from jobs.db.db_time import now
 from jobs.db.mapping import json_text, teacher_from_row
-from jobs.db.row_security import everybodys
+from jobs.db.row_security import as_all_tenants
 from jobs.digests import is_digest
 from jobs.errors import TeacherNotFound
 from jobs.identity import DEFAULT_TENANT
@@ -89,7 +89,7 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     kept = {"id": ref.id, "bytes": ref.bytes, "format": ref.format, **told}
     there = dialect_insert(connection, _teachers).values(kept)
     locked = there.on_conflict_do_update(index_elements=[_teachers.c.id], set_={"format": ref.format}, where=false())
-    with everybodys(connection):  # another tenant may have brought it
+    with as_all_tenants(connection):  # another tenant may have brought it
         connection.execute(locked)  # where it is there already: unchanged, and nobody deletes it now
     values = {**told, "lifetime": lifetime, "used_at": now()}
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
@@ -142,7 +142,7 @@ def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of
         connection.execute(delete(_held).where(*_holding(tenant, teacher_id)))
     left = or_(exists().where(_held.c.teacher_id == teacher_id), exists().where(tables.jobs.c.teacher_id == teacher_id))
     one = _teachers.c.id == teacher_id
-    with everybodys(connection):  # another tenant may have it
+    with as_all_tenants(connection):  # another tenant may have it
         if connection.execute(select(left)).scalar_one():
             connection.execute(update(_teachers).where(one).values(inspection=_NOTHING))  # perhaps this tenant's
         else:

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import redis
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 
 from tests.chaos.history import History
+from tests.servers import all_tenants_engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Evidence:
 
 def read_ledger(url: str) -> tuple[dict[str, Row], set[str]]:
     """All jobs by id, and the ids of all teachers, in one transaction."""
-    engine = create_engine(url)
+    engine = all_tenants_engine(url)
     try:
         with engine.connect() as connection:
             jobs = {row.id: row for row in _jobs(connection)}

@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, text
 from jobs.models import SPEC_VERSION
 from tests.chaos.deployment import STEPS, Deployment, deployed
 from tests.chaos.fault import Run, fault
+from tests.servers import all_tenants_engine
 
 ROOT = Path(__file__).parents[2]
 REVISIONS = "jobs/migrations/versions"
@@ -90,7 +91,7 @@ def revision_of(deployment: Deployment) -> str:
 
 def set_spec_version(deployment: Deployment, job_id: str, version: int) -> None:
     """As if another release had written the job."""
-    engine = create_engine(deployment.ledger_url)
+    engine = all_tenants_engine(deployment.ledger_url)
     with engine.begin() as connection:
         values = {"version": version, "id": job_id}
         connection.execute(text("UPDATE jobs SET spec_version = :version WHERE id = :id"), values)

@@ -69,6 +69,12 @@ def end_day(store: Store) -> None:
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
 
 
+def age_key(store: Store, key_id: str, seconds: float) -> None:
+    """As if an API key had been created so long ago."""
+    statement = update(tables.api_keys).where(tables.api_keys.c.id == key_id).values(created_at=now(-seconds))
+    store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
 def age_audit(store: Store, seconds: float) -> None:
     """As if all lines of the audit log were older by so much."""
     statement = update(tables.audit).values(at=now(-seconds))

@@ -177,7 +177,7 @@ def test_the_filters_use_the_indexes(store: Store) -> None:
         "SELECT 1 FROM jobs WHERE checkpoint_sha256 = 'a'": "ix_jobs_checkpoint_sha256",
     }
     for query, index in queries.items():
-        with store._database._engine.connect() as connection:
+        with store._database.connected(writes=False) as connection:
             if not sqlite:
                 connection.execute(text("SET enable_seqscan = off"))  # the tables are empty
             plan = str(connection.execute(text(explain + query)).all())

@@ -83,7 +83,7 @@ def test_labels_of_others_find_nothing(store: Store) -> None:
 
 def test_a_job_is_its_callers_with_the_priority_of_the_key(store: Store) -> None:
     job = submit_for(store, tenant="acme", priority=7)
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         row = connection.execute(text("SELECT tenant, priority FROM jobs")).one()
     assert tuple(row) == ("acme", 7)
     assert store.of(ACME).get(job.id).id == job.id
@@ -92,7 +92,7 @@ def test_a_job_is_its_callers_with_the_priority_of_the_key(store: Store) -> None
 def test_the_same_bytes_are_kept_once_and_each_tenant_has_its_own_view(store: Store) -> None:
     ref = teacher_ref()
     first, new = store.of(ACME).put_teacher(ref.model_copy(update={"inspection": {"told_shape": [1, 32, 32]}}))
-    with store._database._writer.connect() as connection:  # as if it had been long ago
+    with store._database.connected(writes=True) as connection:  # as if it had been long ago
         connection.execute(text("UPDATE tenant_teachers SET created_at = '2026-01-31T12:00:00.000Z'"))
         connection.commit()
     second, also_new = store.of(UMBRELLA).put_teacher(ref)
@@ -101,7 +101,7 @@ def test_the_same_bytes_are_kept_once_and_each_tenant_has_its_own_view(store: St
     assert second.created_at - store.of(ACME).get_teacher(ref.id).created_at > timedelta(days=1)
     job = store.of(UMBRELLA).create(str(uuid.uuid4()), job_spec(), ref.id)
     assert job.teacher == second
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         assert connection.execute(text("SELECT count(*) FROM teachers")).scalar_one() == 1
 
 
@@ -154,7 +154,7 @@ def test_no_text_of_a_key_is_that_of_another_tenants(store: Store) -> None:
 def test_what_a_service_without_tenants_puts_in_becomes_the_default_tenants(store: Store) -> None:
     mine, _ = store.of(ACME).put_teacher(teacher_ref("mine"))
     old, _ = store.put_teacher(teacher_ref("old"))
-    with store._database._writer.connect() as connection:
+    with store._database.connected(writes=True) as connection:
         connection.execute(text("DELETE FROM tenant_teachers WHERE tenant = 'default'"))
         connection.commit()
     job = store.of(Caller("default"))

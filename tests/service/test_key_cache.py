@@ -39,7 +39,7 @@ def ledger(sqlite_url: str) -> Iterator[Store]:
 def away(ledger: Store) -> Iterator[None]:
     """The keys cannot be read."""
     for before, after in (("api_keys", "elsewhere"), ("elsewhere", "api_keys")):
-        with ledger._database._writer.connect() as connection:
+        with ledger._database.connected(writes=True) as connection:
             connection.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
             connection.commit()
         if before == "api_keys":

@@ -139,7 +139,7 @@ def test_without_the_ledger_everyone_is_told_and_the_next_is_asked_again(store: 
 
 
 def rename(ledger: Store, before: str, after: str) -> None:
-    with ledger._database._writer.connect() as connection:
+    with ledger._database.connected(writes=True) as connection:
         connection.execute(text(f"ALTER TABLE {before} RENAME TO {after}"))
         connection.commit()
 

@@ -230,7 +230,7 @@ def test_a_database_in_memory_is_refused() -> None:
 
 def test_sqlite_is_durable_and_checks_references(sqlite_url: str) -> None:
     store = open_store(Settings(database_url=sqlite_url))
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         pragmas = {
             name: connection.execute(text(f"PRAGMA {name}")).scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")

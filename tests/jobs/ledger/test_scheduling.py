@@ -81,7 +81,7 @@ def test_many_workers_at_once_share_alike(store: Store) -> None:
 def test_what_another_holds_is_passed_over(postgres_url: str) -> None:
     store = open_store(Settings(database_url=postgres_url))
     first, second = submit(store), submit(store)
-    with store._database._writer.connect() as held:
+    with store._database.connected(writes=True) as held:
         assert held.execute(scheduling.next_job("postgresql", CPU)).one().id == first.id
         assert next_id(store) == second.id
         assert next_id(store) is None
@@ -103,7 +103,7 @@ def test_a_device_has_a_class(device: str, expected: DeviceClass) -> None:
 
 def test_what_asks_for_a_device_is_left_to_versions_that_know_how(store: Store) -> None:
     any_job, gpu_job = submit_for(store), submit_for(store, "gpu")
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         rows = connection.exec_driver_sql("SELECT spec_version, device_class, spec FROM jobs ORDER BY number").all()
     assert [tuple(row)[:2] for row in rows] == [(1, "any"), (2, "gpu")]
     assert '"device"' not in rows[0].spec
@@ -160,7 +160,7 @@ def test_jobs_that_know_no_tenant_are_the_one_tenants_and_run_anywhere(store: St
     """As an older service puts them in: without the columns that it does not know."""
     submit_for(store, "gpu", tenant="a", priority=3)
     new = ("tenant", "priority", "device_class")
-    with store._database._writer.connect() as connection:
+    with store._database.connected(writes=True) as connection:
         names = [column.name for column in scheduling._jobs.c if column.name not in (*new, "number", "id")]
         told = ", ".join(names)
         connection.exec_driver_sql(f"INSERT INTO jobs (id, {told}) SELECT 'old', {told} FROM jobs")
@@ -173,7 +173,7 @@ def test_jobs_that_know_no_tenant_are_the_one_tenants_and_run_anywhere(store: St
 def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store) -> None:
     """The plan goes by the index, group by group: nowhere is a whole table or a whole state read."""
     dialect = store._database.dialect
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         statement = scheduling.next_job(dialect, CPU).compile(
             store._database._engine, compile_kwargs={"literal_binds": True}
         )
@@ -192,7 +192,7 @@ def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store)
 
 def pages_read(store: Store) -> int:
     """Pages that PostgreSQL looks at for the next claim."""
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         statement = scheduling.next_job("postgresql", CPU).compile(
             store._database._engine, compile_kwargs={"literal_binds": True}
         )

@@ -209,7 +209,7 @@ def test_deleted_rows_are_overwritten_in_the_file(sqlite_url: str, tmp_path: Pat
     file = tmp_path / "ledger.sqlite3"
 
     def bytes_of_the_ledger() -> bytes:
-        with store._database._engine.connect() as connection:
+        with store._database.connected(writes=False) as connection:
             connection.exec_driver_sql("ROLLBACK")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
             connection.exec_driver_sql("BEGIN")
@@ -336,7 +336,7 @@ def test_a_job_of_an_older_service_keeps_the_bytes_that_another_tenant_deletes(
     teacher = teacher_of(artifacts, "a teacher")
     store.request_cancel(submitted(store.of(ACME), teacher).id)
     old = submitted(store, teacher)
-    with store._database._writer.connect() as connection:  # an older service writes no row of the kind
+    with store._database.connected(writes=True) as connection:  # an older service writes no row of the kind
         connection.execute(delete_rows(tables.tenant_teachers).where(tables.tenant_teachers.c.tenant == "default"))
         connection.commit()
     delete_teacher(store, artifacts, teacher, ACME)

@@ -146,7 +146,7 @@ def test_a_job_that_was_deleted_counts_until_it_would_have(
     for one in (job, earlier):
         store.of(ACME).delete(one.id)
     assert tidy(store, artifacts) == []
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         used_at = connection.execute(select(tables.tenant_teachers.c.used_at)).scalar_one()
     assert used_at == job.finished_at
     age_teacher(store, teacher.id, LONGER, tenant="acme")

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from jobs.identity import Caller, Scope
 from jobs.store import Store
 from jobs.tenancy.api_keys import TOKEN, digest_of
+from tests.jobs.clockwork import age_key
 from tests.patience import PATIENCE
 
 READER = Caller("acme", 3, frozenset({Scope.JOBS_READ}))
@@ -26,7 +27,7 @@ def test_a_key_can_be_found_by_its_form_and_is_256_random_bits(store: Store) -> 
 def test_the_ledger_holds_a_digest_and_nothing_of_the_secret(store: Store) -> None:
     made, key = store.api_keys.create(READER, name="of a test")
     secret = key.rpartition("_")[2]
-    with store._database._engine.connect() as connection:
+    with store._database.connected(writes=False) as connection:
         (row,) = connection.execute(text("SELECT * FROM api_keys")).all()
     assert digest_of(secret.encode()) in row
     assert not any(secret[:8] in str(value) for value in row)
@@ -44,6 +45,7 @@ def test_a_usable_key_says_whose_it_is_and_what_it_may(store: Store) -> None:
 def test_an_expired_or_revoked_key_is_not_usable_and_is_remembered(store: Store) -> None:
     assert not store.api_keys.usable().ever
     short, _ = store.api_keys.create(READER, valid_seconds=0.0)
+    age_key(store, short.id, 1.0)  # SQLite's times are milliseconds: keys of the same one are of the same age
     long, _ = store.api_keys.create(READER, valid_seconds=3600.0)
     left = store.api_keys.usable().by_id[long.id].left_seconds
     assert left is not None
@@ -75,7 +77,7 @@ def test_the_last_use_is_noted(store: Store) -> None:
 
 def test_a_scope_of_a_newer_version_allows_nothing(store: Store) -> None:
     made, _ = store.api_keys.create(READER)
-    with store._database._writer.connect() as connection:
+    with store._database.connected(writes=True) as connection:
         connection.execute(text("UPDATE api_keys SET scopes = 'jobs:read jobs:everything'"))
         connection.commit()
     assert store.api_keys.usable().by_id[made.id].caller.scopes == {Scope.JOBS_READ}

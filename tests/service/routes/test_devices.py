@@ -23,7 +23,7 @@ def for_gpu(service: Service, teacher: bytes) -> Iterator[str]:
 
 
 def columns(service: Service, job_id: str) -> tuple[Any, ...]:
-    with service.store._database._engine.connect() as connection:
+    with service.store._database.connected(writes=False) as connection:
         asked = "SELECT tenant, priority, device_class FROM jobs WHERE id = '{}'"
         return tuple(connection.exec_driver_sql(asked.format(job_id)).one())
 
