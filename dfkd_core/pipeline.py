@@ -24,6 +24,7 @@ from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.notice import Notice
 from dfkd_core.output.evaluate import evaluate, latency, versions
 from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_pruned_weights, save_weights
 from dfkd_core.output.provenance import file_facts, inputs
@@ -34,7 +35,6 @@ from dfkd_core.report import (
     InputFacts,
     Parity,
     Report,
-    ReportWarning,
     StudentFacts,
     TeacherFacts,
     TeacherVerification,
@@ -140,7 +140,7 @@ class _Stages:
         data = {**found, "checked_by": dfkd_core.__version__}
         self.on_step(Update(kind="depth", stage="inspect", fraction=self.start_of("inspect"), data=data))
 
-    def warn(self, warning: ReportWarning, *, stage: str) -> None:
+    def warn(self, warning: Notice, *, stage: str) -> None:
         """Tell a warning through the seam."""
         data = warning.model_dump()
         self.on_step(Update(kind="warning", stage=stage, fraction=self.start_of(stage), data=data))
@@ -157,7 +157,7 @@ class _Case:
     student: Student
     streams: Streams
     device: torch.device
-    warnings: list[ReportWarning]
+    warnings: list[Notice]
 
 
 def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: torch.device) -> _Case:
@@ -183,7 +183,7 @@ def _load(teacher_path: Path, spec: DistillSpec, stages: _Stages, *, device: tor
             student=student,
             streams=streams,
             device=device,
-            warnings=[ReportWarning.model_validate(warning) for warning in (*warnings, *student.warnings)],
+            warnings=[*warnings, *student.warnings],
         )
 
 
@@ -199,7 +199,7 @@ def _inspect(case: _Case, stages: _Stages) -> TeacherVerification:
         return found
 
 
-def _warn(case: _Case, stages: _Stages, warning: ReportWarning, *, stage: str) -> None:
+def _warn(case: _Case, stages: _Stages, warning: Notice, *, stage: str) -> None:
     case.warnings.append(warning)
     stages.warn(warning, stage=stage)
 
@@ -218,7 +218,7 @@ def _distill(
             checkpoints=writer,
         )
         for warning in distilled.warnings:
-            _warn(case, stages, ReportWarning.model_validate(warning), stage="distill")
+            _warn(case, stages, warning, stage="distill")
         return distilled
 
 
@@ -291,7 +291,7 @@ def _judge(case: _Case, stages: _Stages, agreement: Agreement) -> None:
     hint = "give distillation.budget more steps, or choose a larger student"
     if accept.agreement is not None and accept.on_miss == "fail":
         raise AgreementBelowTarget(detail, hint=hint)
-    _warn(case, stages, ReportWarning(code=code, detail=detail, hint=hint), stage="verify")
+    _warn(case, stages, Notice(code=code, detail=detail, hint=hint), stage="verify")
 
 
 def _teacher_facts(case: _Case, depth: TeacherVerification) -> TeacherFacts:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from dfkd_core.notice import Notice
 from dfkd_core.options.field_types import Fraction, Frozen
 
 SCHEMA_VERSION: Final = 1
@@ -152,14 +153,6 @@ class Versions(Frozen):
     packages: dict[str, str] = Field(description="Other packages that computed something, with their versions.")
 
 
-class ReportWarning(Frozen):
-    """Something that the user should know; the job went on."""
-
-    code: str = Field(description="Stable kebab-case name.")
-    detail: str = Field(description="What was seen.")
-    hint: str | None = Field(None, description="What to do about it.")
-
-
 class Report(Frozen):
     """Everything measured about one job."""
 
@@ -185,7 +178,7 @@ class Report(Frozen):
     )
     counters: dict[str, int] = Field(description="Images synthesized, student updates, teacher forwards, rollbacks, …")
     memory_bytes: int = Field(ge=0, description="What had to be kept to replay the past.")
-    warnings: list[ReportWarning] = Field(description="In the order in which they arose.")
+    warnings: list[Notice] = Field(description="In the order in which they arose.")
     durations: dict[str, float] = Field(description="Seconds per stage: load, inspect, distill, export, verify.")
     honesty: str = Field(HONESTY, description="What agreement does not say.")
 

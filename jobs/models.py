@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
+from dfkd_core.notice import Notice
 from dfkd_core.spec.config import Budget, DistillSpec
 from jobs.devices import DeviceClass
 
@@ -115,22 +116,11 @@ class BestStudent(Value):
     )
 
 
-class JobError(Value):
-    """Why a job failed."""
+class JobError(Notice):
+    """Why a job failed; the codes are in docs/api.md."""
 
-    code: str = Field(description="Permanent, kebab-case; the table is in docs/api.md.")
-    detail: str = Field(description="What happened.")
-    hint: str | None = Field(None, description="What to do about it.")
     stage: str | None = Field(None, description="The stage in which it happened.")
     attempt: int | None = Field(None, description="The attempt in which it happened.")
-
-
-class JobWarning(Value):
-    """Something the caller should know that did not stop the job."""
-
-    code: str = Field(description="Permanent, kebab-case.")
-    detail: str = Field(description="What it means.")
-    hint: str | None = Field(None, description="What to do about it.")
 
 
 class ArtifactRef(Value):
@@ -169,7 +159,7 @@ class Job(Value):
     threads: int | None = Field(None, description="Intra-op threads of its runner; fixed by the first claim.")
     cancel_requested: bool = Field(False, description="A cancel is under way.")
     pause_requested: bool = Field(False, description="A pause is under way.")
-    warnings: list[JobWarning] = Field(default_factory=list, description="What the caller should know.")
+    warnings: list[Notice] = Field(default_factory=list, description="What the caller should know.")
     error: JobError | None = Field(None, description="Why it failed; null unless failed.")
     artifacts: list[ArtifactRef] = Field(
         default_factory=list, description="What can be downloaded; empty until succeeded."

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import select
 
+from dfkd_core.notice import Notice
 from jobs.db import row_security, tables
 from jobs.db.database import Database
 from jobs.db.schema_versions import Revisions
@@ -25,7 +26,7 @@ from jobs.ledger.statistics import LedgerStatistics, ledger_statistics
 from jobs.lifecycle import retention
 from jobs.lifecycle.retention import ExpiredJob, UnusedTeacher
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
-from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWarning, JobWithPosition, Progress, Worker
+from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWithPosition, Progress, Worker
 from jobs.quota_limits import Quotas
 from jobs.settings import Settings
 from jobs.tenancy import teachers
@@ -161,7 +162,7 @@ class Store(TenantStore):
         progress: Progress | None = None,
         best: BestStudent | None = None,
         events: Sequence[tuple[str, dict[str, Any]]] = (),
-        warnings: Sequence[JobWarning] = (),
+        warnings: Sequence[Notice] = (),
     ) -> bool:
         """Write what a runner reports; False means fenced out. The fraction never falls."""
         held = self._database.write(

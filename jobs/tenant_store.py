@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
+from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
@@ -29,7 +30,6 @@ from jobs.models import (
     JobPage,
     JobSpec,
     JobState,
-    JobWarning,
     JobWithPosition,
     TeacherRef,
 )
@@ -88,7 +88,7 @@ class TenantStore:
         job_id: str,
         spec: JobSpec,
         teacher: TeacherRef | str,
-        warnings: Sequence[JobWarning] = (),
+        warnings: Sequence[Notice] = (),
         *,
         traceparent: str | None = None,
         origin: Origin | None = None,

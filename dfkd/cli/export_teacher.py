@@ -163,7 +163,7 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
     for name, text in facts.items():
         to.print(f"  {name:<22} {text}")
     for warning in found.warnings:
-        display.show_complaint(to, "warning", warning["code"], warning["detail"], hint=warning.get("hint"))
+        display.show_complaint(to, "warning", warning.code, warning.detail, hint=warning.hint)
 
 
 def _assignments(exported: "Exported") -> str:

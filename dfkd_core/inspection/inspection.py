@@ -22,6 +22,7 @@ from dfkd_core import errors
 from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.inspection.reexport import ReExport, export_line, re_export
+from dfkd_core.notice import Notice
 from dfkd_core.sandbox.detect import SandboxChoice, find_sandbox
 from dfkd_core.sandbox.launch import exit_status, minimal_environment
 from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy, python_path
@@ -74,7 +75,7 @@ class Inspection(BaseModel):
     normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
     offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
     re_export: ReExport | None = Field(None, description="The line that would improve it; null: nothing to gain.")
-    warnings: list[dict[str, str]] = Field(default_factory=list, description="Each with code, detail and hint.")
+    warnings: list[Notice] = Field(default_factory=list, description="What the caller should know about the file.")
 
 
 def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
@@ -88,18 +89,18 @@ def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
     return _inspect_safetensors(path, spec)
 
 
-def folded_warning(status: str, line: str = EXPORT_LINE) -> dict[str, str]:
+def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
     """The warning of a teacher whose statistics are, or may be, gone; `line` would keep them."""
     what = {
         "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
         "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
         "unknown": "The graph has no BatchNormalization; if the network had any, the exporter folded it",
     }[status]
-    return {
-        "code": "teacher-batchnorm-folded",
-        "detail": f"{what}, so no method can use them.",
-        "hint": f"Re-export with the statistics kept: {line}",
-    }
+    return Notice(
+        code="teacher-batchnorm-folded",
+        detail=f"{what}, so no method can use them.",
+        hint=f"Re-export with the statistics kept: {line}",
+    )
 
 
 def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:

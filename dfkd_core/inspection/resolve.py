@@ -1,6 +1,6 @@
 """The door (torch-free): do teacher, student, method and memory belong together? Decided before any training."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
@@ -8,13 +8,14 @@ from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, 
 from dfkd_core.inspection.auto_method import chosen
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.suitability import lacking
+from dfkd_core.notice import Notice
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 
 S = TypeVar("S", bound=DistillSpec)
 
 
-def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[dict[str, Any]]]:
-    """The spec with what the file says filled in, the student's description, and warnings {code, detail, hint}.
+def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[Notice]]:
+    """The spec with what the file says filled in, the student's description, and warnings.
 
     A narrowed teacher has no description: only its graph says what becomes of it. Raises TeacherMismatch,
     StudentError, StudentNotSmaller or RequirementError, each pointing into the spec.
@@ -105,7 +106,7 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
         needs = lacking(options.needs, inspection.offers)
         if needs:
             name = config.method if role == "method" else config.memory
-            hints = [warning["hint"] for warning in inspection.warnings if "batchnorm" in needs]
+            hints = [warning.hint for warning in inspection.warnings if "batchnorm" in needs]
             raise RequirementError(
                 f"{name} needs {', '.join(needs)}, which this teacher does not offer",
                 hint=hints[0] if hints else f"Choose another {role}: GET /menu.",
@@ -119,13 +120,13 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
         )
 
 
-def _warn(spec: TeacherSpec) -> list[dict[str, Any]]:
+def _warn(spec: TeacherSpec) -> list[Notice]:
     if spec.input is not None and spec.input.mean is not None:
         return []
     return [
-        {
-            "code": "input-range-unknown",
-            "detail": "Nobody said which pixel values the teacher was trained on; they are bounded to [-3, 3].",
-            "hint": "Give teacher.input.mean and teacher.input.std as in the teacher's own preprocessing.",
-        }
+        Notice(
+            code="input-range-unknown",
+            detail="Nobody said which pixel values the teacher was trained on; they are bounded to [-3, 3].",
+            hint="Give teacher.input.mean and teacher.input.std as in the teacher's own preprocessing.",
+        )
     ]

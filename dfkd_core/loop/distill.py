@@ -30,6 +30,7 @@ from dfkd_core.loop.round import complete_audit, train_round
 from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.notice import Notice
 from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.spec.config import Budget, DistillConfig
 from dfkd_core.students.temporary_batchnorm import fold
@@ -50,7 +51,7 @@ class Distilled:
     curve: list[dict[str, Any]]  # for each evaluation: step, raw, ema, published (agreements), published_step, losses
     audit: Batch  # held-out synthetic images that decided nothing
     memory_bytes: int
-    warnings: list[dict[str, str]]
+    warnings: list[Notice]
     student_updates: int
     images_synthesized: int
     teacher_forwards: int  # images through the teacher
@@ -231,10 +232,10 @@ def _finish(loop: _Loop) -> Distilled:
     )
 
 
-def _warnings(run: Run) -> list[dict[str, str]]:
+def _warnings(run: Run) -> list[Notice]:
     found = list(run.memory.warnings)
     if run.counters.steps < run.schedule.total_steps:
         detail = f"the time limit ended the run at step {run.counters.steps} of {run.schedule.total_steps}"
         hint = "raise distillation.budget.max_seconds or lower distillation.budget.steps"
-        found.append({"code": "budget-exhausted", "detail": detail, "hint": hint})
+        found.append(Notice(code="budget-exhausted", detail=detail, hint=hint))
     return found

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.methods.parts.synthesizer import Synthesizer
+from dfkd_core.notice import Notice
 
 
 class Memory(ABC):
@@ -35,8 +36,8 @@ class Memory(ABC):
         """Bytes of the tensors that must be kept to replay."""
 
     @property
-    def warnings(self) -> list[dict[str, str]]:
-        """What the user should know, each with code, detail and hint."""
+    def warnings(self) -> list[Notice]:
+        """What the user should know about this memory's run."""
         return []
 
     @abstractmethod

@@ -14,6 +14,7 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.notice import Notice
 from dfkd_core.options.memories.priority import PriorityOptions
 from dfkd_core.options.memories.reservoir import ReservoirOptions
 from dfkd_core.rng import Streams
@@ -75,12 +76,12 @@ class ReservoirMemory(Memory):
         return self._bank.num_bytes
 
     @property
-    def warnings(self) -> list[dict[str, str]]:
+    def warnings(self) -> list[Notice]:
         """Tells when 8 bits did not suffice."""
         if not self._exact:
             return []
         detail = f"8-bit storage kept only {self._kept} of {self._checked} classes; the reservoir holds 16-bit floats"
-        return [{"code": "reservoir-not-8-bit", "detail": detail, "hint": "state teacher.input.mean, std and range"}]
+        return [Notice(code="reservoir-not-8-bit", detail=detail, hint="state teacher.input.mean, std and range")]
 
     def state(self) -> dict[str, Any]:
         """The bank and the storage check."""

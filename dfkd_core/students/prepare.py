@@ -11,6 +11,7 @@ from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection import resolve
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.notice import Notice
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import PRUNED_TEACHER, StudentSpec
 from dfkd_core.students.build import build_network, draw_weights
@@ -30,7 +31,7 @@ class Student:
     width: float
     parameters: int
     description: NetworkDescription | None = None  # None: a narrowed teacher
-    warnings: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[Notice] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -125,15 +126,15 @@ def _images(teacher: Teacher, streams: Streams) -> Tensor:
     return torch.lerp(*space.bounds(), procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
 
 
-def _warnings(found: Pruned) -> list[dict[str, str]]:
+def _warnings(found: Pruned) -> list[Notice]:
     if not found.kept:
         return []
     return [
-        {
-            "code": "student-partly-narrowed",
-            "detail": f"{len(found.kept)} groups of channels kept their size, because the graph fixes it",
-            "hint": "For a smaller student lower student.width further, or choose an architecture of the catalogue.",
-        }
+        Notice(
+            code="student-partly-narrowed",
+            detail=f"{len(found.kept)} groups of channels kept their size, because the graph fixes it",
+            hint="For a smaller student lower student.width further, or choose an architecture of the catalogue.",
+        )
     ]
 
 

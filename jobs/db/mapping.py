@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, insert, select, update
 
+from dfkd_core.notice import Notice
 from dfkd_core.spec.config import Budget
 from jobs.db import tables
 from jobs.db.database import Transaction
@@ -21,7 +22,6 @@ from jobs.models import (
     JobError,
     JobSpec,
     JobState,
-    JobWarning,
     Progress,
     TeacherRef,
     UnreadableSpec,
@@ -34,7 +34,7 @@ Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
 SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
 
 _OF_TENANT = ("inspection", "created_at")
-WARNINGS = TypeAdapter(list[JobWarning])
+WARNINGS = TypeAdapter(list[Notice])
 _DATA = TypeAdapter(dict[str, Any])
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
 
+from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -19,7 +20,7 @@ from jobs.db.mapping import WARNINGS, Occurrence, change, json_text, read_jobs, 
 from jobs.devices import DeviceClass
 from jobs.ledger import scheduling
 from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, held, silent_seconds
-from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, Progress
 from jobs.quota_limits import Quotas
 from jobs.tenancy import quotas
 
@@ -168,7 +169,7 @@ def record(
     progress: Progress | None,
     best: BestStudent | None,
     occurrences: Sequence[tuple[str, dict[str, Any]]],
-    warnings: Sequence[JobWarning],
+    warnings: Sequence[Notice],
 ) -> bool:
     """Write progress, the published student, history and warnings. A warning that is there already is not repeated."""
     values: dict[str, Any] = {}
@@ -192,7 +193,7 @@ def _progress_values(progress: Progress) -> dict[str, Any]:
     return values | {"fraction": case((_jobs.c.fraction < fraction, fraction), else_=_jobs.c.fraction)}
 
 
-def _with_warnings(known: str, warnings: Sequence[JobWarning]) -> str:
+def _with_warnings(known: str, warnings: Sequence[Notice]) -> str:
     every = dict.fromkeys([*WARNINGS.validate_json(known), *warnings])
     return json_text(list(every))
 

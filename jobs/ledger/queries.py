@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, exists, func, insert, or_, select
 
+from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
@@ -21,7 +22,7 @@ from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import scheduling
 from jobs.ledger.lineage import Origin, inherited
-from jobs.models import Job, JobPage, JobSpec, JobState, JobWarning, JobWithPosition
+from jobs.models import Job, JobPage, JobSpec, JobState, JobWithPosition
 from jobs.tenancy import teachers
 
 Wanted = tuple[str | None, str]
@@ -127,7 +128,7 @@ def insert_job(
     job_id: str,
     spec: JobSpec,
     teacher_id: str,
-    warnings: Sequence[JobWarning],
+    warnings: Sequence[Notice],
     *,
     caller: Caller,
     traceparent: str | None = None,
@@ -147,7 +148,7 @@ def insert_job(
     append_events(transaction, row, [("created", {})])
 
 
-def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[JobWarning]) -> dict[str, Any]:
+def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Notice]) -> dict[str, Any]:
     counters = ("fraction", "step", "total_steps", "attempt", "crash_streak", "uncharged_releases", "fence", "rings")
     return dict.fromkeys((*counters, "running_seconds"), 0) | {
         "id": job_id,

@@ -5,11 +5,12 @@ Functions over an open write transaction; within it, no other submission of the 
 
 from collections.abc import Sequence
 
+from dfkd_core.notice import Notice
 from jobs.db.database import Transaction
 from jobs.identity import Caller
 from jobs.ledger import queries
 from jobs.ledger.lineage import Origin
-from jobs.models import JobSpec, JobWarning, TeacherRef
+from jobs.models import JobSpec, TeacherRef
 from jobs.quota_limits import Quotas
 from jobs.tenancy import audit_log, quotas, teachers
 from jobs.tenancy.audit_log import AuditAction, AuditOutcome
@@ -32,7 +33,7 @@ def take_job(
     job_id: str,
     spec: JobSpec,
     teacher: TeacherRef | str,
-    warnings: Sequence[JobWarning],
+    warnings: Sequence[Notice],
     *,
     caller: Caller,
     defaults: Quotas,

@@ -8,17 +8,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.notice import Notice
 from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
 from jobs.lifecycle.idempotency import ResponseRecorder
 from jobs.log_context import about
-from jobs.models import Job, JobSpec, JobWarning, JobWithPosition, TeacherRef
+from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
 from service.intake.uploads import ReceivedTeacher, Submission
@@ -80,7 +80,7 @@ def accept_teacher(
             return context.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
 
 
-def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[dict[str, Any]]]:
+def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[Notice]]:
     """What the spec becomes for this teacher, and warnings; refused where this place cannot bear the two."""
     limits = cost_limits(context.settings)
     check_cost(inspection, limits)
@@ -123,18 +123,17 @@ def _create(
     context: AppContext,
     spec: JobSpec,
     teacher: TeacherRef | str,
-    warnings: list[dict[str, Any]],
+    warnings: list[Notice],
     *,
     traceparent: str | None,
     origin: Origin | None = None,
     receipt: ResponseRecorder[JobWithPosition] | None,
 ) -> Job:
-    told = [JobWarning.model_validate(warning) for warning in warnings]
     job = context.store.create(
         str(uuid.uuid4()),
         spec,
         teacher,
-        told,
+        warnings,
         traceparent=traceparent,
         origin=origin,
         receipt=receipt,

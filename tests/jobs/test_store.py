@@ -7,8 +7,9 @@ from datetime import UTC, timedelta
 import pytest
 from sqlalchemy import text
 
+from dfkd_core.notice import Notice
 from jobs.errors import BadCursor, InvalidTransition, JobNotFound, TeacherNotFound
-from jobs.models import ArtifactRef, Event, Job, JobError, JobSpec, JobState, JobWarning, UnreadableSpec
+from jobs.models import ArtifactRef, Event, Job, JobError, JobSpec, JobState, UnreadableSpec
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, job_spec, submit, teacher_ref
@@ -34,7 +35,7 @@ def test_a_job_comes_back_as_it_was_accepted(store: Store) -> None:
             }
         )
     )
-    warning = JobWarning(code="input-range-unknown", detail="d", hint="h")
+    warning = Notice(code="input-range-unknown", detail="d", hint="h")
     created = store.create(str(uuid.uuid4()), spec, teacher.id, [warning])
     assert store.get(created.id) == created
     assert (created.spec, created.warnings, created.teacher) == (spec, [warning], teacher)

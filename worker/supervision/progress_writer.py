@@ -6,7 +6,8 @@ import time
 
 from pydantic import ValidationError
 
-from jobs.models import BestStudent, JobWarning, Progress
+from dfkd_core.notice import Notice
+from jobs.models import BestStudent, Progress
 from worker.runner.protocol import TeacherFinding, UpdateMessage
 from worker.supervision.context import AttemptContext
 
@@ -27,7 +28,7 @@ class ProgressWriter:
         self._progress: Progress | None = None
         self._unwritten_best: BestStudent | None = None
         self._events: list[tuple[str, dict[str, object]]] = []
-        self._warnings: list[JobWarning] = []
+        self._warnings: list[Notice] = []
         self._finding: TeacherFinding | None = None
         self._next_write = 0.0
         self._stage = ""
@@ -95,4 +96,4 @@ class ProgressWriter:
         texts = {name: update.data.get(name) for name in ("code", "detail", "hint")}
         known = {name: str(text)[:_EVENT_BYTES] for name, text in texts.items() if text is not None}
         if {"code", "detail"} <= known.keys() and len(self._warnings) < _EVENTS_PER_WRITE:
-            self._warnings.append(JobWarning(**known))
+            self._warnings.append(Notice(**known))

@@ -61,15 +61,15 @@ def test_a_subclass_stays_what_it_is() -> None:
 
 def test_an_unknown_pixel_range_is_warned_about() -> None:
     _, _, warnings = resolve(spec(), inspection())
-    assert [warning["code"] for warning in warnings] == ["input-range-unknown"]
-    assert all(set(warning) == {"code", "detail", "hint"} for warning in warnings)
+    assert [warning.code for warning in warnings] == ["input-range-unknown"]
+    assert all(set(warning.model_dump()) == {"code", "detail", "hint"} for warning in warnings)
 
 
 def test_folded_statistics_are_warned_about() -> None:
     facts = {"batchnorm": BatchNormFacts(status="folded", present=0), "warnings": [folded_warning("folded")]}
     _, _, warnings = resolve(spec(), inspection(**facts))
-    assert warnings[0]["code"] == "teacher-batchnorm-folded"
-    assert "do_constant_folding=False" in warnings[0]["hint"]
+    assert warnings[0].code == "teacher-batchnorm-folded"
+    assert "do_constant_folding=False" in (warnings[0].hint or "")
 
 
 def test_contradictions_are_refused_with_a_pointer() -> None:

@@ -295,7 +295,7 @@ def test_updates_tell_the_whole_story() -> None:
 
 def test_the_wall_clock_limit_delivers_what_there_is() -> None:
     distilled = run(tiny_config(budget={"steps": 10_000, "max_seconds": 0.001}))
-    assert [warning["code"] for warning in distilled.warnings] == ["budget-exhausted"]
+    assert [warning.code for warning in distilled.warnings] == ["budget-exhausted"]
     assert distilled.student_updates < 10_000
     assert distilled.published_step == distilled.student_updates
 

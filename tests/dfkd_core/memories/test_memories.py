@@ -71,7 +71,7 @@ def test_reservoir_keeps_16_bits_where_8_would_change_the_classes() -> None:
     memory = ReservoirMemory(ReservoirOptions(capacity=400), teacher, streams=Streams(0), device=CPU)
     for seed in range(26):
         memory.remember(fresh(teacher, seed=seed))
-    assert [warning["code"] for warning in memory.warnings] == ["reservoir-not-8-bit"]
+    assert [warning.code for warning in memory.warnings] == ["reservoir-not-8-bit"]
     memory.remember(fresh(teacher, seed=99))
     replayed = memory.replay(50, generator=draws())
     assert replayed is not None

@@ -117,10 +117,10 @@ def test_folded_statistics_are_told_with_the_line_that_keeps_them(way: str, shel
     found = inspect_file(path, TeacherSpec())
     assert found.batchnorm.status == "folded"
     (warning,) = found.warnings
-    assert warning["code"] == "teacher-batchnorm-folded"
+    assert warning.code == "teacher-batchnorm-folded"
     assert found.re_export is not None
-    assert warning["hint"].endswith(found.re_export.line)
-    line = warning["hint"].partition(": ")[2].replace("teacher.onnx", str(tmp_path / "again.onnx"))
+    assert (warning.hint or "").endswith(found.re_export.line)
+    line = (warning.hint or "").partition(": ")[2].replace("teacher.onnx", str(tmp_path / "again.onnx"))
     with warnings.catch_warnings(action="ignore"):  # the exporter's remarks about its own age
         exec(line, {"torch": torch, "model": net})
     again = inspect_file(tmp_path / "again.onnx", TeacherSpec())

@@ -4,8 +4,9 @@ import time
 
 import pytest
 
+from dfkd_core.notice import Notice
 from jobs.ledger.leases import REFUSALS, UNCHARGED_CAP, Claim
-from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, JobWarning, Progress
+from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, Progress
 from jobs.store import Store
 from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import age_claim, age_spec, end_pauses, expire_lease
@@ -138,7 +139,7 @@ def test_a_zombie_changes_nothing(store: Store) -> None:
     job_id, fence = zombie.job.id, zombie.fence
     assert store.heartbeat(job_id, fence, 60) is None
     assert not store.record(job_id, fence, progress=Progress(fraction=0.9), events=[("stage", {})])
-    assert not store.record(job_id, fence, warnings=[JobWarning(code="c", detail="d")])
+    assert not store.record(job_id, fence, warnings=[Notice(code="c", detail="d")])
     assert not store.record_checkpoint(job_id, fence, step=9, sha256=digest("zombie"))
     assert not store.succeed(job_id, fence, artifacts=[artifact_ref()])
     assert not store.fail(job_id, fence, error=BOOM)
@@ -228,7 +229,7 @@ def test_the_fraction_never_falls_not_even_across_attempts(store: Store) -> None
 
 def test_a_warning_is_kept_once(store: Store) -> None:
     claim = running(store)
-    first, second = JobWarning(code="a", detail="x"), JobWarning(code="b", detail="y", hint="z")
+    first, second = Notice(code="a", detail="x"), Notice(code="b", detail="y", hint="z")
     store.record(claim.job.id, 1, warnings=[first])
     store.record(claim.job.id, 1, warnings=[second, first, second])
     assert store.get(claim.job.id).warnings == [first, second]

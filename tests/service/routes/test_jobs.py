@@ -7,7 +7,8 @@ from datetime import datetime
 import httpx
 import pytest
 
-from jobs.models import BestStudent, JobError, JobWarning, Progress
+from dfkd_core.notice import Notice
+from jobs.models import BestStudent, JobError, Progress
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import SPEC, claim
 from tests.service.harness import Finished, Service, post_parts, problem_of, spec_text
@@ -24,7 +25,7 @@ def test_a_running_job_shows_how_far_it_is(service: Service, running: tuple[str,
     job_id, fence = running
     progress = Progress(stage="distill", fraction=0.25, step=100, total_steps=400, agreement=0.8, message="going well")
     best = BestStudent(step=90, agreement=0.8)
-    warning = JobWarning(code="a-warning", detail="of this test")
+    warning = Notice(code="a-warning", detail="of this test")
     assert service.store.record(job_id, fence, progress=progress, best=best, warnings=[warning])
     job = service.http.get(f"/jobs/{job_id}").json()
     assert (job["state"], job["stage"], job["attempt"], job["queue_position"]) == ("running", "distill", 1, None)
