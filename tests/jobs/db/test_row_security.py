@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import subprocess
 import uuid
 from collections.abc import Iterator
 from copy import copy
@@ -16,7 +18,7 @@ from sqlalchemy.exc import ProgrammingError
 from jobs.db import tables
 from jobs.db.database import Database, Transaction
 from jobs.db.db_time import now
-from jobs.db.row_security import as_all_tenants, setting
+from jobs.db.row_security import ALL_TENANTS, as_all_tenants, setting
 from jobs.devices import DeviceClass
 from jobs.errors import JobNotFound
 from jobs.files.artifacts import ArtifactStore
@@ -31,7 +33,7 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 from service.app import create_app
 from tests.builders import artifact_ref, digest, job_spec, submit_for, teacher_ref
-from tests.servers import OWNER, SUPERUSER, Postgres
+from tests.servers import OWNER, SUPERUSER, Postgres, postgres_binaries
 
 ACME, UMBRELLA = Caller("acme"), Caller("umbrella")
 SHARED = [tables.workers]  # nobody's
@@ -326,3 +328,23 @@ def test_sqlite_has_no_such_role(sqlite_url: str) -> None:
     store = open_store(Settings(database_url=sqlite_url))
     assert store.unbound_role() is None
     store.close()
+
+
+def dumped_jobs(server: Postgres, **environment: str) -> int:
+    """The number of jobs in a dump that the service's own role makes."""
+    binaries = postgres_binaries(server.directory, None)
+    words = ["--enable-row-security", "--data-only", "--inserts", "--table=jobs", "--host", str(server.directory)]
+    done = subprocess.run(
+        [binaries / "pg_dump", *words, "--username", OWNER, "postgres"],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.count("INSERT INTO public.jobs ")
+
+
+def test_a_backup_names_all_tenants(ledger: Store, postgres_server: Postgres) -> None:
+    """The command of docs/operations.md; without PGOPTIONS the dump would have no rows."""
+    assert dumped_jobs(postgres_server, PGOPTIONS=f"-c dfkd.tenant={ALL_TENANTS}") == 2
+    assert dumped_jobs(postgres_server) == 0
