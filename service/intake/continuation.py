@@ -10,8 +10,8 @@ from dfkd_core.spec.config import Budget
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import Job, JobSpec
 from service.intake.spec_parsing import validate
-from service.intake.strict_json import MAX_ERRORS, read_json_object
-from service.problems.errors import FieldError, ValidationFailed
+from service.intake.strict_json import read_json_object
+from service.problems.errors import MAX_ERRORS, FieldError, ValidationFailed
 
 Json = dict[str, Any]  # Any: JSON
 

@@ -12,8 +12,8 @@ from dfkd_core.errors import StudentError
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig, TeacherSpec
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import JobSpec, Sha256
-from service.intake.strict_json import MAX_ERRORS, read_json_object
-from service.problems.errors import FieldError, ValidationFailed
+from service.intake.strict_json import read_json_object
+from service.problems.errors import MAX_ERRORS, FieldError, ValidationFailed
 
 M = TypeVar("M", bound=BaseModel)
 

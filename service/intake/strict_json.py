@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from dfkd_core.spec.json_pointer import child_pointer
-from service.problems.errors import FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
+from service.problems.errors import MAX_ERRORS, FieldError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_DEPTH = 16
 MAX_NUMBER_CHARACTERS = 32
-MAX_ERRORS = 20
 
 
 class _Unreadable:

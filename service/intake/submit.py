@@ -1,6 +1,6 @@
-"""The door: a received teacher and a spec → a job in the ledger, or a refusal that leaves nothing behind.
+"""Turns a received teacher and a spec into a job in the ledger, or refuses them and leaves nothing behind.
 
-Everything here blocks (child process, files, SQL) and runs in the thread pool.
+The functions `accept_…` block (child process, files, SQL) and run in the thread pool.
 """
 
 import logging
@@ -8,6 +8,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+
+from anyio import to_thread
+from fastapi import Request
 
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import check_cost
@@ -20,10 +24,34 @@ from jobs.lifecycle.idempotency import ResponseRecorder
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
+from service.intake.bodies import FRAMING_BYTES
+from service.intake.idempotency import IdempotentRequest
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
-from service.intake.uploads import ReceivedTeacher, Submission
+from service.intake.uploads import ReceivedTeacher, Submission, declared_sha256
 
 log = logging.getLogger(__name__)
+
+
+async def check_quota(request: Request, context: AppContext, idempotency: IdempotentRequest) -> None:
+    """Check the tenant's quotas before the body is read; the ledger checks them again when it creates the row.
+
+    A request whose key was answered before passes.
+
+    Raises:
+        QuotaExceeded: the job or teacher that the request sends would be over a quota.
+    """
+    if idempotency.was_answered:
+        return
+    submits = request.scope["path"] == "/jobs"
+    others_bytes = context.settings.max_spec_bytes + FRAMING_BYTES if submits else 0
+    announced = int(request.headers.get("content-length", "0"))  # `check_headers` made sure of a number
+    check = partial(
+        context.store.check_room,
+        num_bytes=max(0, announced - others_bytes),
+        teacher_id=None if submits else declared_sha256(request),
+        submits=submits,
+    )
+    await to_thread.run_sync(check)
 
 
 def accept_submission(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from dfkd_core.errors import CodedError
 
+MAX_ERRORS = 20  # fields that one problem lists
+
 
 class FieldError(NamedTuple):
     """An invalid field: a JSON pointer into the document, or the name of a query parameter or header."""

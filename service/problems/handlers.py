@@ -14,8 +14,7 @@ from dfkd_core.errors import DfkdError, OperatorUnsupported
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.errors import BadCursor, InvalidTransition, LedgerError, QuotaExceeded, RequestInProgress, UploadTooLarge
 from jobs.quota_limits import Quota
-from service.intake.strict_json import MAX_ERRORS
-from service.problems.errors import ApiError, FieldError, MethodNotAllowed, NotFound, ValidationFailed
+from service.problems.errors import MAX_ERRORS, ApiError, FieldError, MethodNotAllowed, NotFound, ValidationFailed
 from service.problems.table import BY_CODE, INTERNAL, Row, row_for
 
 MEDIA_TYPE = "application/problem+json"

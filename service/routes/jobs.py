@@ -14,12 +14,11 @@ from dfkd.wire.job import JobList, JobView, ListQuery
 from jobs.broker import notify
 from jobs.lifecycle.deletion import removed
 from jobs.models import Job, JobState
-from service.admission import admit
 from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
 from service.intake.idempotency import Idempotency, IdempotentRequest
 from service.intake.spec_parsing import read_request
-from service.intake.submit import accept_request, accept_submission
+from service.intake.submit import accept_request, accept_submission, check_quota
 from service.intake.trace_context import traceparent_of
 from service.intake.uploads import receive_submission
 from service.problems.errors import FieldError, ValidationFailed
@@ -61,7 +60,7 @@ async def create_job(
     The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
     leaves nothing behind. Every default is filled in, kept and echoed.
     """
-    await admit(request, context, idempotency)
+    await check_quota(request, context, idempotency)
     job = await _accept(request, context, idempotency)
     if job is not None:
         background.add_task(notify, context.celery, job.id, job.device_class)

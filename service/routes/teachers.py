@@ -9,10 +9,9 @@ from dfkd.wire.deletion import PurgeView
 from dfkd.wire.teacher import TeacherView
 from jobs.lifecycle.deletion import removed
 from jobs.models import TeacherRef
-from service.admission import admit
 from service.dependencies import Context, TeacherId
 from service.intake.idempotency import Idempotency
-from service.intake.submit import accept_teacher
+from service.intake.submit import accept_teacher, check_quota
 from service.intake.uploads import receive_octets
 from service.representation import examples
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
@@ -44,7 +43,7 @@ async def upload_teacher(request: Request, context: Context, idempotency: Idempo
 
     Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
     """
-    await admit(request, context, idempotency)
+    await check_quota(request, context, idempotency)
     teacher = await receive_octets(request, context.settings, context.artifacts)
     with teacher.upload.discarding():
         if idempotency.replay(teacher=teacher.upload.sha256):

@@ -8,8 +8,7 @@ import pytest
 from dfkd_core.errors import StudentError
 from jobs.models import JobSpec
 from service.intake.spec_parsing import read_request, read_spec
-from service.intake.strict_json import MAX_ERRORS
-from service.problems.errors import ValidationFailed
+from service.problems.errors import MAX_ERRORS, ValidationFailed
 
 STUDENT = {"student": {"architecture": "lenet5_half"}}
 

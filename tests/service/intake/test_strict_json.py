@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from service.intake.strict_json import MAX_DEPTH, MAX_ERRORS, read_json_object
-from service.problems.errors import ApiError, MalformedJson, PayloadTooLarge, ValidationFailed
+from service.intake.strict_json import MAX_DEPTH, read_json_object
+from service.problems.errors import MAX_ERRORS, ApiError, MalformedJson, PayloadTooLarge, ValidationFailed
 
 MAX_BYTES = 64 * 1024
 
