@@ -1,1 +1,1 @@
-"""The front desk: FastAPI takes a teacher in and hands a student out. Never imports torch."""
+"""The HTTP API: it accepts a teacher with a spec and hands out the student. It never imports torch."""

@@ -1,4 +1,4 @@
-"""The front desk: takes a teacher in, hands a student out. No torch, no onnx in this process."""
+"""Builds the FastAPI application: routes, middleware and what lives as long as the process. No torch, no onnx."""
 
 import asyncio
 import gc
@@ -68,7 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what asynccontextmanager makes has no short name
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        """Everything that is opened here is closed here."""
+        """Opens the ledger and starts the background tasks; stops and closes them at the end."""
         store = open_store(settings)
         try:
             _warn_if_row_security_is_bypassed(store)
@@ -80,7 +80,7 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]  # what async
                 key_cache=KeyCache(store.api_keys),
                 read_batcher=ReadBatcher(store),
             )
-            gc.freeze()  # what was imported stays; to walk it again and again would hold up answers by 0.1 s
+            gc.freeze()  # imported modules are never freed; collections that walk them delay answers by 0.1 s
             background = [asyncio.create_task(work) for work in (run_maintenance(app.state.context), watch_loop())]
             try:
                 with set_on_stop_signal(app.state.context.stopping):

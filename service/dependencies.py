@@ -1,6 +1,6 @@
-"""What every route stands on: one `AppContext` per process, built in the lifespan, found through the request.
+"""What routes depend on: one `AppContext` per process, built in the lifespan and found through the request.
 
-These never wait, so they are coroutines: FastAPI would send a plain function through its pool of threads.
+The dependencies are coroutines because they never block; FastAPI would run plain functions in its thread pool.
 """
 
 import re
@@ -25,27 +25,27 @@ from service.read_batcher import ReadBatcher
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-MAX_INSPECTIONS = 2  # at once: each child may use `inspection_memory_bytes`
+MAX_INSPECTIONS = 2  # at the same time: each child process may use `inspection_memory_bytes`
 
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """The ledger, the files, the bell, who has keys, and where we run."""
+    """Ledger, file store, queue, key cache and settings; `caller` is set for the time of one request."""
 
     settings: Settings
-    ledger: Store  # everybody's: for what the service does by itself; what a caller asks goes through `store`
+    ledger: Store  # of all tenants, for the service's own work; requests use `store`
     artifacts: ArtifactStore
     celery: Celery
     key_cache: KeyCache
     read_batcher: ReadBatcher
-    caller: Caller | None = None  # of the request; nobody has to say who asks for what is public
+    caller: Caller | None = None  # None on public paths
     stopping: threading.Event = field(default_factory=threading.Event)  # set when the server is about to stop
     inspections: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(MAX_INSPECTIONS))
 
     @property
     def store(self) -> TenantStore:
-        """What the caller of this request has in the ledger."""
-        assert self.caller is not None  # a public route has no business with anybody's jobs
+        """The ledger as the caller's tenant sees it."""
+        assert self.caller is not None  # public routes read no tenant's data
         return self.ledger.of(self.caller)
 
     async def job_with_position(self, job_id: str) -> JobWithPosition:
@@ -55,7 +55,7 @@ class AppContext:
 
 
 async def app_context(request: Request) -> AppContext:
-    """The context of the application that serves this request, with the caller whom the gate let in."""
+    """The context of the application that serves this request, with its caller."""
     context = request.app.state.context
     assert isinstance(context, AppContext)
     caller = request.state.caller
@@ -63,14 +63,14 @@ async def app_context(request: Request) -> AppContext:
 
 
 async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
-    """A job id that may be shown to a database; anything else is no job of ours."""
+    """The job id, if it has the form of one; only such ids are passed to the database."""
     if not _UUID.fullmatch(job_id):
         raise JobNotFound(job_id)
     return job_id
 
 
 async def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
-    """A teacher id that may be shown to a database; anything else is no teacher of ours."""
+    """The teacher id, if it has the form of one; only such ids are passed to the database."""
     if not is_digest(teacher_id):
         raise TeacherNotFound(teacher_id)
     return teacher_id

@@ -1,7 +1,8 @@
-"""The API keys as this process knows them: read from the ledger every few seconds, not for every request.
+"""A cache of all valid API keys, read from the ledger every few seconds instead of for every request.
 
-All usable keys are held at once, so a made-up key costs no look at the ledger. A revocation is obeyed within
-FRESH_SECONDS. While the ledger does not answer, what was known counts for KEPT_SECONDS; then nobody is let in.
+Because all keys are cached, an invented key causes at most one read a second. A revocation takes effect within
+FRESH_SECONDS. While the ledger does not answer, the cached keys stay valid for KEPT_SECONDS; after that no
+key is accepted.
 """
 
 import asyncio
@@ -19,9 +20,9 @@ log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 5.0
 KEPT_SECONDS = 45.0
-STRANGE_SECONDS = 1.0  # for a key that is not known: it may have been made just now
-PATIENCE_SECONDS = 0.25  # for a ledger that is slow to answer, while what is known still counts
-USE_SECONDS = 3600.0  # the use of a key is noted once in this time
+STRANGE_SECONDS = 1.0  # the age at which an unknown key causes a read: it may have been created just now
+PATIENCE_SECONDS = 0.25  # how long a request waits for a read while the cached keys are still valid
+USE_SECONDS = 3600.0  # the use of a key is recorded once in this time
 
 _NOBODY = digest_of(b"")
 
@@ -34,12 +35,16 @@ class KeyCache:
         self._known = Usable({}, ever=False)
         self._read_at = -math.inf
         self._reading: asyncio.Task[None] | None = None
-        self._one_at_a_time = CapacityLimiter(1)  # of its own: requests that wait for the ledger must not hold it up
+        self._one_at_a_time = CapacityLimiter(1)  # its own: waiting requests must not take its thread
         self._used_at: dict[str, float] = {}
         self._used: set[str] = set()
 
     async def caller(self, token: bytes) -> Caller | None:
-        """Whose key this is; None for whatever is no valid key. LedgerUnavailable."""
+        """The caller that the key belongs to; None if the key is not valid.
+
+        Raises:
+            LedgerUnavailable: the keys could not be read for KEPT_SECONDS.
+        """
         match = TOKEN.fullmatch(token)
         key_id, secret = (match[1].decode(), match[2]) if match else ("", b"")
         found = await self._credential(key_id)
@@ -50,15 +55,15 @@ class KeyCache:
         return found.caller
 
     async def still_valid(self, caller: Caller) -> bool:
-        """Whether the key of a caller who was let in before is still good. LedgerUnavailable."""
+        """Whether the key of an earlier request is still valid."""
         return caller.key_id is None or await self._credential(caller.key_id) is not None
 
     async def in_use(self) -> bool:
-        """Whether there is or ever was a key. LedgerUnavailable."""
+        """Whether there is or ever was a key."""
         return (await self._refreshed(FRESH_SECONDS)).ever
 
     def take_used(self) -> set[str]:
-        """Keys whose use is to be noted."""
+        """The ids of keys that were used since the last call."""
         used, self._used = self._used, set()
         return used
 
@@ -71,7 +76,7 @@ class KeyCache:
         return found
 
     async def _refreshed(self, fresh_seconds: float) -> Usable:
-        """What is known, read again where it is older than that."""
+        """The cached keys, read again if they are older than `fresh_seconds`."""
         if self._age() > fresh_seconds:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())

@@ -1,8 +1,8 @@
-"""Polls that wait for the ledger at the same time are answered by one read.
+"""Answers polls that wait for the ledger at the same time with one read.
 
-In a thread, the way there and back costs more than the rows: event loop and thread hand the interpreter's lock to and
-fro. So whoever asks while a read is under way waits for the next, which is for all who came. Under a load that
-single reads could not bear, the reads grow longer instead of more.
+Requests that arrive during a read share the next one. Handing a read to a thread and back costs more than the rows
+themselves, because event loop and thread pass the interpreter's lock to and fro. Under load the reads therefore get
+larger instead of more numerous.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from jobs.ledger.queries import Wanted
 from jobs.models import JobWithPosition
 from jobs.store import Store
 
-PATIENCE_SECONDS = 0.2  # a read that takes longer holds up nobody else: the next begins beside it
+PATIENCE_SECONDS = 0.2  # after this time the next read starts beside the one that still runs
 
 
 class ReadBatcher:
-    """Reads jobs for everyone who asks in one event loop."""
+    """Reads jobs for all requests of one event loop."""
 
     def __init__(self, ledger: Store) -> None:
         self._ledger = ledger
         self._waiting: dict[Wanted, asyncio.Future[JobWithPosition]] = {}
-        self._patience: asyncio.TimerHandle | None = None  # while it runs, who comes has to wait
+        self._patience: asyncio.TimerHandle | None = None  # while this timer runs, new requests wait
         self._reads: set[asyncio.Task[None]] = set()
 
     async def job_with_position(self, tenant: str | None, job_id: str) -> JobWithPosition:
@@ -34,10 +34,10 @@ class ReadBatcher:
             future = self._waiting[wanted] = asyncio.get_running_loop().create_future()
         if self._patience is None:
             self._begin()
-        return await asyncio.shield(future)  # others may wait for it, too
+        return await asyncio.shield(future)  # other requests may wait for the same future
 
     def _begin(self) -> None:
-        """Read what is wanted by now."""
+        """Start one read for all jobs that are waited for."""
         batch, self._waiting = self._waiting, {}
         self._patience = asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._go_on)
         read = asyncio.create_task(self._read(batch, self._patience))
@@ -45,7 +45,7 @@ class ReadBatcher:
         read.add_done_callback(self._reads.discard)
 
     def _go_on(self) -> None:
-        """The read has ended, or takes too long."""
+        """Start the next read: the current one has ended or takes too long."""
         self._patience = None
         if self._waiting:
             self._begin()
@@ -53,7 +53,7 @@ class ReadBatcher:
     async def _read(self, batch: dict[Wanted, asyncio.Future[JobWithPosition]], patience: asyncio.TimerHandle) -> None:
         try:
             found = await to_thread.run_sync(self._ledger.jobs_with_positions, list(batch))
-        except Exception as error:  # each of them is told
+        except Exception as error:  # every waiting request gets the error
             for future in batch.values():
                 future.set_exception(error)
         else:

@@ -1,7 +1,7 @@
-"""Learning early that the server is to stop, so that streams end by themselves instead of being cut.
+"""Notices a stop signal early, so that event streams end by themselves instead of being cut.
 
-The server first waits for open connections and only then ends the lifespan; a stream that knows nothing would hold it
-up until its patience is over.
+uvicorn first waits for open connections and only then ends the lifespan. A stream that did not know of the signal would
+delay the stop until uvicorn's timeout.
 """
 
 import signal

@@ -1,4 +1,4 @@
-"""What the service does beside answering: it sweeps the ledger, rings for jobs that wait, and clears leftovers."""
+"""Background maintenance: ends expired leases, announces jobs that are due and deletes what is no longer kept."""
 
 import logging
 import time
@@ -19,7 +19,7 @@ JANITOR_SECONDS = 3600.0
 
 
 async def run_maintenance(context: AppContext) -> None:
-    """Until cancelled. A database that does not answer is tried again at the next round."""
+    """Run `sweep` at every interval and `delete_expired` every hour until cancelled; errors are retried next time."""
     next_cleaning = time.monotonic()
     while True:
         try:
@@ -33,7 +33,7 @@ async def run_maintenance(context: AppContext) -> None:
 
 
 def delete_expired(context: AppContext) -> None:
-    """Remove what is over its time."""
+    """Delete idempotency keys, audit lines, jobs and files that are older than they are kept."""
     context.ledger.keys.forget_old()
     context.ledger.adopt_teachers()
     context.ledger.audit_log.forget_old(context.settings.audit_days * DAY_SECONDS)

@@ -1,7 +1,7 @@
-"""ASGI middleware: who asks, whether they may, and whether what they announce to send is not too much.
+"""ASGI middleware: identifies the caller by the API key, checks the key's scope and the announced size of the body.
 
-All of it is decided by the headers, before a byte of the body is read. What is not on the list of public paths needs a
-key, whether there is a route for it or not.
+All decisions are made by the headers, before a byte of the body is read. Every path outside the list of public paths
+needs a key, whether there is a route for the path or not.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ _CHALLENGE = 'Bearer realm="dfkd"'
 
 
 def scope_for(method: str, path: str) -> KeyScope | None:
-    """The scope that a request needs; None: it is public."""
+    """The scope that a request needs; None if the path is public."""
     if method in SAFE_METHODS and PUBLIC.fullmatch(path):
         return None
     if path == "/metrics":
@@ -39,7 +39,7 @@ def scope_for(method: str, path: str) -> KeyScope | None:
 
 
 class AuthenticationMiddleware:
-    """Lets requests in and notes their caller, or turns them away and closes the connection."""
+    """Stores the caller in the request's state, or rejects the request and closes the connection."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -65,7 +65,13 @@ class AuthenticationMiddleware:
             await self.app(scope, receive, send)
 
     async def _admitted(self, request: Request) -> Caller | None:
-        """Who asks; None where nobody has to say so. Unauthenticated, InsufficientScope, LedgerUnavailable."""
+        """The caller; None if the path is public.
+
+        Raises:
+            Unauthenticated: there is no valid key.
+            InsufficientScope: the key lacks the scope.
+            LedgerUnavailable: the keys could not be read.
+        """
         needed = scope_for(request.method, request.scope["path"])  # as the router sees it, unlike `request.url`
         if needed is None:
             return None
@@ -94,23 +100,23 @@ class AuthenticationMiddleware:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can be at the other end of a connection to this address of its own."""
+    """True if only processes of this machine can connect to this local address."""
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:  # a socket in the file system, or nothing
+    except ValueError:  # a Unix socket, or no address
         return False
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return (mapped or found).is_loopback
 
 
 def _own_address(request: Request) -> str:
-    """The address of ours to which the request came."""
+    """The local address that received the request."""
     server = request.scope.get("server")
     return str(server[0]) if server else ""
 
 
 async def reject(error: Exception, request: Request, receive: Receive, send: Send) -> None:
-    """Answer before the body is read, and close. `service.middleware.early_response` makes the answer arrive."""
+    """Answer before the body is read and close. `early_response` makes sure that the client receives the answer."""
     response = error_response(request, error)
     response.headers["Connection"] = "close"
     await response(request.scope, receive, send)

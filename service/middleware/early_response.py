@@ -1,7 +1,8 @@
-"""ASGI middleware: a reply that comes before its request has been read ends the connection, and with it the upload.
+"""ASGI middleware: closes the connection when we reply before reading the whole body.
 
-Servers read on behind such a reply, for as long as the client sends. A connection that is closed at once, on the other
-hand, is reset, and the client may lose the reply: so a little more is read first, and not for long.
+Without it the server would read the rest of the upload after the reply, for as long as the client sends. Closing at
+once would reset the connection, and the client might lose the reply. So the middleware reads at most LINGER_BYTES more,
+for at most LINGER_SECONDS, and then closes.
 """
 
 import asyncio
@@ -11,13 +12,13 @@ from contextlib import suppress
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-SMALL_BYTES = 64 * 1024  # a rest that is not worth a new connection
+SMALL_BYTES = 64 * 1024  # a declared body of this size is read to its end: that is cheaper than a new connection
 LINGER_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 
 
 class EarlyResponseMiddleware:
-    """Outermost."""
+    """Closes the connection when we reply before reading the whole body. This is the outermost middleware."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -32,7 +33,7 @@ class EarlyResponseMiddleware:
 
 
 class _Body:
-    """What of a request has come."""
+    """The body of one request; `over` says whether all of it was received."""
 
     def __init__(self, receive: Receive, *, waits: bool) -> None:
         self.over = False
@@ -46,7 +47,7 @@ class _Body:
         return message
 
     async def linger(self) -> None:
-        """Read on until it is over, or enough. Who waits to be asked for the body has sent nothing."""
+        """Read on within the limits. A client that waits for `100 Continue` was never asked and has sent nothing."""
         if not self._asked:
             return
         left = LINGER_BYTES

@@ -1,6 +1,6 @@
-"""The HTTP/1.1 of uvicorn, with a limit on how finely a body may be chopped.
+"""uvicorn's HTTP/1.1 protocol with a limit on the number of very small chunks in a body.
 
-Every chunk costs the event loop microseconds, so three megabytes of single bytes hold up everybody for twenty seconds.
+Every chunk costs the event loop some microseconds: three megabytes in chunks of one byte would block it for 20 seconds.
 """
 
 import asyncio
@@ -12,11 +12,11 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 FREE_CHUNKS = 4096
-LEAST_CHUNK_BYTES = 64  # on average, beyond those
+LEAST_CHUNK_BYTES = 64  # on average, once there are more than FREE_CHUNKS chunks
 
 
 class Connection(h11.Connection):
-    """Refuses a body of crumbs."""
+    """Refuses a body whose chunks are too small on average."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # Any: those of h11.Connection
         super().__init__(*arguments, **options)
@@ -24,7 +24,11 @@ class Connection(h11.Connection):
         self._bytes = 0
 
     def next_event(self) -> Any:  # as in h11
-        """The next event; RemoteProtocolError, which is a 400, for a body in too small chunks."""
+        """The next event of the connection.
+
+        Raises:
+            RemoteProtocolError: the chunks are too small; uvicorn answers 400.
+        """
         event = super().next_event()
         if isinstance(event, h11.Data):
             self._chunks += event.chunk_start
@@ -45,16 +49,17 @@ class Protocol(H11Protocol):
         self.conn = Connection(h11.SERVER) if size is None else Connection(h11.SERVER, size)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Have small answers sent at once: asyncio does so only where a socket says that it is TCP.
+        """Set TCP_NODELAY, so that small answers are sent at once.
 
-        One that was handed over as a descriptor does not, and every answer on a kept connection would take 40 ms more.
+        asyncio sets it only for sockets that say they are TCP. A socket that was passed as a file descriptor does not
+        say so, and every answer on a kept connection would take 40 ms longer.
         """
-        with suppress(OSError):  # it is none
+        with suppress(OSError):  # it is no TCP socket
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer, then close; where an answer is out already there is nothing to add to it."""
+        """Answer 400 and close; only close if an answer was already sent."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             super().send_400_response(msg)
         else:

@@ -1,4 +1,4 @@
-"""ASGI middleware: a request whose headers are too many, ambiguous or without a host is refused before any route."""
+"""ASGI middleware: refuses requests with too many headers, contradictory headers or no valid Host."""
 
 import re
 
@@ -16,7 +16,7 @@ _HOST = re.compile(r"[A-Za-z0-9._~%-]+(:\d{0,5})?|\[[0-9A-Fa-f:.%]+\](:\d{0,5})?
 
 
 class HeaderChecksMiddleware:
-    """Within `RequestIdMiddleware`, whose id the refusal bears."""
+    """Runs inside `RequestIdMiddleware`, so that a refusal has a request id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -30,7 +30,7 @@ class HeaderChecksMiddleware:
 
 
 def refusal(scope: Scope) -> ApiError | None:
-    """Why the headers cannot be taken."""
+    """The reason to refuse the request; None if its headers are valid."""
     lines = scope["headers"]
     if len(lines) > MAX_HEADERS or sum(len(name) + len(value) for name, value in lines) > MAX_HEADER_BYTES:
         return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all are read.")

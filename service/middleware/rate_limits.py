@@ -1,9 +1,8 @@
-"""Rate limits: so many requests of a tenant in a window, counted before anything else is done about them.
+"""ASGI middleware: limits the number of requests of a tenant in a fixed window of time.
 
-Where no key was asked for, an address is what counts. Windows are fixed: what is left of one is told with every answer,
-in `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10). With a Redis all processes count
-together. While it does not answer, each counts for itself: requests are never refused for want of a counter, and the
-quotas of the ledger stand behind.
+Requests without a key are counted by address. Every answer has the headers `RateLimit` and `RateLimit-Policy`
+(draft-ietf-httpapi-ratelimit-headers-10) with what is left of the window. With a Redis all processes share counters.
+While Redis does not answer, each process counts for itself; a request is never refused because a counter is missing.
 """
 
 import asyncio
@@ -35,10 +34,10 @@ from service.problems.errors import RateLimited
 log = logging.getLogger(__name__)
 
 EXEMPT = {"/healthz", "/readyz", "/metrics"}
-"""Asked by machines of the operator, in whose way no limit may stand."""
+"""Paths that the operator's machines poll; they are not limited."""
 
-ANSWER_SECONDS = 0.25  # for which a request waits for the counters
-AWAY_SECONDS = 5.0  # after a failure, until they are asked again
+ANSWER_SECONDS = 0.25  # how long a request waits for the shared counters
+AWAY_SECONDS = 5.0  # how long Redis is not asked after a failure
 KEY_PREFIX = "dfkd.rate"
 
 
@@ -50,13 +49,13 @@ class Policy:
     limit: RateLimitItem
 
     @property
-    def told(self) -> str:
-        """RateLimit-Policy."""
+    def header(self) -> str:
+        """The value of the RateLimit-Policy header."""
         return f'"{self.name}";q={self.limit.amount};w={self.limit.get_expiry()}'
 
 
 class RateLimitMiddleware:
-    """ASGI middleware, inside the gate, which knows who asks."""
+    """Runs inside `AuthenticationMiddleware`, which stores the caller in the request's state."""
 
     def __init__(self, app: ASGIApp, *, settings: Settings) -> None:
         self.app = app
@@ -73,14 +72,14 @@ class RateLimitMiddleware:
             return
         taken, window = await self._counters.take(policy, whose(scope))
         left_seconds = max(1, math.ceil(window.reset_time - time.time()))
-        told = {
-            "ratelimit-policy": policy.told,
+        headers = {
+            "ratelimit-policy": policy.header,
             "ratelimit": f'"{policy.name}";r={max(0, window.remaining)};t={left_seconds}',
         }
 
         async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(told)
+                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         if taken:
@@ -91,7 +90,7 @@ class RateLimitMiddleware:
 
 
 class Counters:
-    """Windows of this process, and those that all processes share, if there are any."""
+    """Counts requests in the shared windows of Redis, or else in windows of this process."""
 
     def __init__(self, url: str | None) -> None:
         self._own = OwnWindows(MemoryStorage())
@@ -99,7 +98,7 @@ class Counters:
         self._ask_again_at = 0.0
 
     async def take(self, policy: Policy, whose: str) -> tuple[bool, WindowStats]:
-        """Count one request → whether it is within the limit, and how the window stands."""
+        """Count one request; returns whether it is within the limit, and the state of the window."""
         if self._shared is not None and time.monotonic() >= self._ask_again_at:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -114,7 +113,7 @@ class Counters:
 
 
 def whose(scope: Scope) -> str:
-    """Whose requests are counted together."""
+    """The name of the counter: the tenant, or the client's address if there is no key."""
     caller: Caller | None = scope["state"]["caller"]
     if caller is not None and caller.key_id is not None:
         return f"tenant {caller.tenant}"
@@ -123,7 +122,7 @@ def whose(scope: Scope) -> str:
 
 
 def _neighbourhood(address: str) -> str:
-    """An IPv6 client has a whole /64 of addresses to ask from."""
+    """The address; for IPv6 its /64 network, because one client can use all addresses of its /64."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
@@ -145,7 +144,7 @@ def _refusal(policy: Policy, left_seconds: int) -> RateLimited:
 
 
 def _redis(url: str) -> RedisStorage:
-    """Counters at a Redis URL of the kind that DFKD_BROKER_URL takes."""
+    """Counters in the Redis at a URL in the form of DFKD_BROKER_URL."""
     parts = urlsplit(url)
     if parts.scheme == "redis+socket":
         url = f"redis+unix://{parts.path}?db={parse_qs(parts.query).get('virtual_host', ['0'])[0]}"

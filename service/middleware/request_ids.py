@@ -1,4 +1,4 @@
-"""ASGI middleware: every request gets an id, every reply and every line of the log bears it, no exception passes."""
+"""ASGI middleware: gives every request an id for its reply and its log lines, and answers unexpected exceptions."""
 
 import logging
 import uuid
@@ -17,7 +17,7 @@ HEADER = "x-request-id"
 
 
 class RequestIdMiddleware:
-    """Outermost of our own layers."""
+    """Adds `X-Request-ID` to the reply and turns an exception that nobody handled into a problem."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -49,5 +49,5 @@ class RequestIdMiddleware:
                 log.exception("request failed", extra={"path": scope["path"]})
                 state["problem"] = row_for(error).code
                 if started:
-                    raise  # half a reply is out: only closing the connection tells the client
+                    raise  # a part of the reply is sent: only closing the connection can tell the client
                 await problem_response(error, request_id=request_id)(scope, receive, send_with_id)

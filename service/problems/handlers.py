@@ -1,4 +1,4 @@
-"""RFC 9457: every refusal and every fault leaves as application/problem+json, with a code from the one table."""
+"""Answers every exception with application/problem+json (RFC 9457); code, title and status come from the table."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ QUOTA_HINTS = {
 
 
 def problem_response(error: Exception, *, request_id: str) -> Response:
-    """The reply to a request that ended in `error`."""
+    """The response to a request that raised `error`."""
     row = row_for(error)
     return _response(
         row, row.status or 500, request_id=request_id, members=_members(error), headers=_headers(error, row)
@@ -38,7 +38,7 @@ def problem_response(error: Exception, *, request_id: str) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Everything that a route or the framework raises goes through the table."""
+    """Register the handlers for all exceptions that a route or the framework raises."""
     app.add_exception_handler(ApiError, error_response)
     app.add_exception_handler(LedgerError, error_response)
     app.add_exception_handler(DfkdError, error_response)
@@ -52,7 +52,7 @@ def request_id_of(request: Request) -> str:
 
 
 def error_response(request: Request, error: Exception) -> Response:
-    """The reply to this request, which ended in `error`."""
+    """The response to this request, which raised `error`; notes the code for the metrics."""
     request.state.problem = row_for(error).code  # for `service.middleware.metrics`
     return problem_response(error, request_id=request_id_of(request))
 
@@ -67,13 +67,13 @@ def _handle_validation(request: Request, error: Exception) -> Response:
 
 
 def _parameter(location: tuple[str | int, ...]) -> str:
-    """The name of a parameter; one that is not fit to be repeated is called by its place."""
+    """The name of a parameter; its place if the name is not fit to be repeated."""
     name = str(location[1]) if len(location) > 1 else ""
     return child_pointer("", name)[1:] or str(location[0])
 
 
 def _handle_http(request: Request, error: Exception) -> Response:
-    """What routing raises: 404, 405 and whatever Starlette refuses by itself."""
+    """Answer what routing raises: 404, 405 and other refusals of Starlette."""
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return error_response(request, NotFound("Nothing lives at this path.", hint="GET /docs lists what there is."))
@@ -94,7 +94,7 @@ def allowed_methods(request: Request) -> list[str]:
 
 
 def _members(error: Exception) -> dict[str, Any]:
-    """What this occurrence adds to its row. Nothing here comes from an exception that is not ours."""
+    """The members of the problem that describe this occurrence. An exception that is not ours adds none of its text."""
     if isinstance(error, ApiError):
         errors = {"errors": [entry.as_json() for entry in error.errors]} if error.errors else {}
         return {"detail": error.detail, "hint": error.hint, **errors, **error.members}
