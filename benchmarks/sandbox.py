@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.hardware import describe_hardware
 from dfkd_core.errors import SandboxUnavailable
-from dfkd_core.inspection.inspection import inspect_in_child
+from dfkd_core.inspection.child import inspect_in_child
 from dfkd_core.sandbox.detect import find_sandbox
 from dfkd_core.sandbox.launch import Sandbox, SandboxKind
 from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy

@@ -21,7 +21,7 @@ from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
 
 if TYPE_CHECKING:
-    from dfkd_core.pipeline import Outcome
+    from dfkd_core.pipeline import Compressed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _complain(*lines: str, status: int) -> int:
     return status
 
 
-def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, device: str) -> "Outcome":
+def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, device: str) -> "Compressed":
     """Distil in a scratch directory and move the files to where `output` is; nothing is left on failure."""
     from dfkd_core.pipeline import REPORT, SAMPLES, STUDENT_ONNX, STUDENT_WEIGHTS, compress
 

@@ -1,7 +1,9 @@
-"""The one seam (torch-free) through which progress leaves the science and a wish to stop enters it."""
+"""The one interface (torch-free) through which a run reports progress and is asked to stop."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back", "checkpoint", "depth", "warning"]
@@ -9,7 +11,7 @@ UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One thing worth telling. `data` by kind:
+    """One report of a run. `data` depends on `kind`:
 
     stage: {} · progress: {"losses": {name: float}} · published: {"agreement": float} ·
     rolled-back: {"reason": str} · fell-back: {"reason", "from", "to"} · checkpoint: {"path": str} ·
@@ -29,3 +31,40 @@ class Update:
 
 OnStep = Callable[[Update], bool]
 """Called at least once per outer iteration; True asks the run to write a checkpoint and raise `Stopped`."""
+
+
+STAGE_SHARES = {"load": 0.01, "inspect": 0.02, "distill": 0.91, "export": 0.03, "verify": 0.03}
+"""Share of the whole job that each stage is, in the order of the stages; distillation is nearly all of it."""
+
+
+@dataclass(slots=True)
+class StageReporter:
+    """Tells which stage a job is in and how far it is, and measures how long each stage takes."""
+
+    on_step: OnStep
+    durations: dict[str, float] = field(default_factory=dict)  # stage → seconds
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Announce a stage, and measure it until the block ends."""
+        started = time.monotonic()
+        self.tell("stage", name)
+        try:
+            yield
+        finally:
+            self.durations[name] = round(time.monotonic() - started, 3)
+
+    def tell(self, kind: UpdateKind, stage: str, data: Mapping[str, Any] | None = None) -> None:
+        """Send one update; its fraction is the start of the stage."""
+        self.on_step(Update(kind=kind, stage=stage, fraction=start_of(stage), data=dict(data or {})))
+
+    def during_distillation(self, update: Update) -> bool:
+        """Pass on an update of the loop, with its fraction of the distillation made one of the whole job."""
+        share = start_of("distill") + STAGE_SHARES["distill"] * update.fraction
+        return self.on_step(replace(update, fraction=share))
+
+
+def start_of(stage: str) -> float:
+    """Share of the job that lies before a stage."""
+    earlier = list(STAGE_SHARES)[: list(STAGE_SHARES).index(stage)]
+    return sum(STAGE_SHARES[name] for name in earlier)

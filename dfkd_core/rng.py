@@ -1,14 +1,17 @@
-"""Streams: every random draw of a run comes from a named generator that depends on the seed and the name alone."""
+"""Random draws that can be repeated. Every draw of a run comes from a named generator, which depends on the seed and
+the name alone.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 
 class Streams:
-    """Named CPU generators, made when first asked for. Drawing from one never moves another."""
+    """Named CPU generators, each made at its first use. A draw from one never changes another."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -25,10 +28,24 @@ class Streams:
         return int.from_bytes(digest[:8], "big") >> 1
 
     def state(self) -> dict[str, Tensor]:
-        """Where every stream stands."""
+        """The state of every generator, by name."""
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put every stream back to where `state` says, in place: whoever holds one goes on with it."""
+        """Set every generator to its state in `state`, in place: objects that hold a generator continue from there."""
         for name, position in state.items():
             self[name].set_state(position)
+
+
+@contextmanager
+def reproducible(threads: int) -> Iterator[None]:
+    """Inside the block, `threads` CPU threads and deterministic algorithms; afterwards the process's own settings."""
+    threads_before = torch.get_num_threads()
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic_before)
+        torch.set_num_threads(threads_before)

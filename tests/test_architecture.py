@@ -15,7 +15,7 @@ ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
 HEAVY = ("torch", "onnxruntime", "onnxscript", "onnx", "safetensors", "scipy")
 TORCH_FREE_CORE = (
     "spec.config", "errors", "inspection.formats", "progress", "architectures.layers", "architectures", "report",
-    "inspection.inspection", "inspection.resolve", "sandbox.process_tuning", "sandbox.launch",
+    "inspection.child", "inspection.resolve", "options.registry", "sandbox.process_tuning", "sandbox.launch",
 )  # fmt: skip
 
 

@@ -8,9 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,15 +18,14 @@ from dfkd_core.errors import DfkdError, ParityError, TeacherInvalid, TeacherMism
 from dfkd_core.exporting.code import Logits, load_into, network_from
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.exporting.weights import read_weights
-from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.inspection import parse_file
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.output.onnx_export import strip_documentation
 from dfkd_core.output.provenance import file_facts
-from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.verification import BATCHES, TOLERANCE, verify_teacher
+from dfkd_core.teachers.verification import BATCHES, TOLERANCE, verification_facts, verify_teacher
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}
 _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -271,13 +268,12 @@ def _checked(path: Path, spec: TeacherSpec, notes: list[str], *, max_abs_diff: f
     Raises:
         TeacherError: the inspection or the verification refuses the file.
     """
-    inspection = inspect_file(path, spec)
+    inspection, parsed = parse_file(path, spec)
     depth = None
     if inspection.format == "onnx" or spec.architecture is not None:
-        found: dict[str, Any] = asdict(
-            verify_teacher(load_teacher(path, spec), path, generator=torch.Generator().manual_seed(0))
-        )
-        depth = TeacherVerification.model_validate({**found, "batches": list(found["batches"])})
+        teacher = load_teacher(path, spec, parsed=parsed)
+        found = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0), parsed=parsed)
+        depth = verification_facts(found)
     return Exported(
         path=path,
         file=file_facts(path),

@@ -1,39 +1,23 @@
-"""Inspection (torch-free): what a teacher file is, found without PyTorch and, in the service, in a throw-away child.
+"""Inspection (torch-free): what a teacher file is, found without PyTorch and without running it.
 
-`python -m dfkd_core.inspection.inspection` is that child: in its sandbox it reads one request from standard input.
+In the service a file is inspected in a throw-away child process, see `child`.
 """
 
-import contextlib
-import json
-import logging
 import math
-import os
-import signal
-import subprocess
-import sys
-import threading
 from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core import errors
-from dfkd_core.errors import DfkdError, OperatorUnsupported, TeacherInvalid, TeacherMismatch
+from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.inspection.reexport import ReExport, export_line, re_export
 from dfkd_core.notice import Notice
-from dfkd_core.sandbox.detect import SandboxChoice, find_sandbox
-from dfkd_core.sandbox.launch import exit_status, minimal_environment
-from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy, python_path
 from dfkd_core.spec.config import TeacherSpec
 
-log = logging.getLogger(__name__)
-
-MAX_REPLY_BYTES = 4 * 2**20
-MAX_FILES = 64
-MAX_PROCESSES = 16
-ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
+if TYPE_CHECKING:  # the service imports this module and must not load onnx
+    from dfkd_core.onnx_import.reader import ParsedOnnx
 
 
 class BatchNormFacts(BaseModel):
@@ -79,14 +63,27 @@ class Inspection(BaseModel):
 
 
 def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
-    """Inspect in this process. Raises the TeacherError that fits; `spec` may say what the file leaves open."""
+    """Inspect a file in this process; `spec` may say what the file leaves open.
+
+    Raises:
+        TeacherError: the file cannot serve as a teacher; the subclass says why.
+    """
+    return parse_file(path, spec)[0]
+
+
+def parse_file(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx | None"]:
+    """The inspection of a file and, for an ONNX file whose image size is known, the graph that was parsed for it.
+
+    Raises:
+        TeacherError: the file cannot serve as a teacher; the subclass says why.
+    """
     with path.open("rb") as file:
         found = sniff(file.read(SNIFF_BYTES), path.name)
     if spec.format is not None and spec.format != found:
         raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
     if found is TeacherFormat.ONNX:
-        return _inspect_onnx(path, spec)
-    return _inspect_safetensors(path, spec)
+        return _parse_onnx(path, spec)
+    return _inspect_safetensors(path, spec), None
 
 
 def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
@@ -103,20 +100,26 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
     )
 
 
-def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
-    from dfkd_core.inspection.producer import exporter_of
-    from dfkd_core.onnx_import.batchnorm import batchnorm_of
+def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx | None"]:
     from dfkd_core.onnx_import.reader import read_plan
 
     if spec.architecture is not None:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
     shape = None if spec.input is None else tuple(spec.input.shape)
     try:
-        plan, model = read_plan(path, input_shape=shape)
+        parsed = read_plan(path, input_shape=shape)
     except TeacherMismatch as error:
         if error.pointer == "/teacher/input":
-            return _inspect_unsized(path)
+            return _inspect_unsized(path), None
         raise
+    return _inspection_of(parsed), parsed
+
+
+def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
+    from dfkd_core.inspection.producer import exporter_of
+    from dfkd_core.onnx_import.batchnorm import batchnorm_of
+
+    plan, model = parsed
     status, present = batchnorm_of(plan)
     exporter, version = exporter_of(model)
     line = export_line(exporter, input_name=plan.input_name, output_name=plan.output_name, shape=plan.input_shape)
@@ -143,7 +146,7 @@ def _inspect_onnx(path: Path, spec: TeacherSpec) -> Inspection:
 
 
 def _inspect_unsized(path: Path) -> Inspection:
-    """An ONNX graph that takes images of any size: only the file is checked; `door.resolve` then asks for the size."""
+    """An ONNX graph that takes images of any size: only the file is checked; `resolve` then asks for the size."""
     from dfkd_core.onnx_import.ir.parse import opset_of, read_model
 
     model = read_model(path)
@@ -157,7 +160,7 @@ def _inspect_unsized(path: Path) -> Inspection:
 
 
 def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
-    """Without a named architecture only the file itself is checked; `door.resolve` then asks for the name."""
+    """Without a named architecture only the file itself is checked; `resolve` then asks for the name."""
     from dfkd_core.inspection.named_teacher import COUNTERS, describe_teacher
     from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 
@@ -180,154 +183,3 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
         normalisations=sorted({f"{info.dtype.lower()}-to-float32" for info in header.values()} & {"f16-to-float32"}),
         offers=(["batchnorm"] if norms else []) + (["features"] if description is not None else []),
     )
-
-
-def inspect_in_child(
-    path: Path,
-    spec: TeacherSpec,
-    *,
-    timeout_seconds: float,
-    memory_bytes: int,
-    sandbox: SandboxChoice = "auto",
-    hidden: tuple[Path, ...] = (),
-) -> Inspection:
-    """Inspect in a throw-away child: in a sandbox, with hard limits on time, memory and files and an empty environment.
-
-    The sandbox shows `path` and never what lies below `hidden`. Raises what the child raised; TeacherInvalid where it
-    crashed, was too slow or needed too much memory; SandboxUnavailable.
-    """
-    path = path.resolve()
-    request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
-    policy = child_policy(path, timeout_seconds=timeout_seconds, memory_bytes=memory_bytes, hidden=hidden)
-    with find_sandbox(sandbox).start(
-        [sys.executable, "-P", "-s", "-m", "dfkd_core.inspection.inspection"],
-        policy,
-        directory=Path("/"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as child:
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            _kill(child)
-
-        timer = threading.Timer(timeout_seconds, stop)
-        timer.start()
-        try:
-            reply = _converse(child, json.dumps(request).encode())
-            if len(reply) < MAX_REPLY_BYTES:
-                child.wait()  # It closed its output, so it ends by itself, and the timer ends one that does not.
-        finally:
-            timer.cancel()
-            _kill(child)
-        code = exit_status(child.wait())
-    return _result(reply, code, late=late.is_set())
-
-
-def child_policy(
-    path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()
-) -> SandboxPolicy:
-    """What an inspection finds in its sandbox: the file, and nothing to write to."""
-    limits = ResourceLimits(
-        address_bytes=memory_bytes,
-        cpu_seconds=math.ceil(timeout_seconds),
-        file_bytes=0,
-        processes=MAX_PROCESSES,
-        open_files=MAX_FILES,
-    )
-    return SandboxPolicy(limits=limits, inputs=(path,), hidden=hidden, environment=_environment())
-
-
-def _environment() -> dict[str, str]:
-    """Nothing of ours but where Python finds this package; one thread for whatever NumPy brings."""
-    found = {"PYTHONPATH": python_path({}), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    return minimal_environment(os.environ) | found
-
-
-def _converse(child: subprocess.Popen[bytes], request: bytes) -> bytes:
-    assert child.stdin is not None
-    assert child.stdout is not None
-    try:
-        child.stdin.write(request)
-        child.stdin.close()
-    except BrokenPipeError:
-        log.warning("the inspection died before it was asked")
-    return child.stdout.read(MAX_REPLY_BYTES)
-
-
-def _kill(child: subprocess.Popen[bytes]) -> None:
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
-            os.killpg(child.pid, signal.SIGKILL)
-
-
-def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
-    message = _message(reply)
-    if "inspection" in message:
-        return Inspection.model_validate(message["inspection"])
-    if "error" in message:
-        raise _rebuilt(message["error"])
-    slow = late or -code in (signal.SIGXCPU, signal.SIGKILL)
-    log.warning(
-        "the inspection of a teacher failed", extra={"exit_code": code, "late": late, "fault": message.get("fault")}
-    )
-    if message.get("fault") == "MemoryError":
-        raise TeacherInvalid("the teacher is too large to be inspected", hint="Upload a smaller model.")
-    if slow:
-        raise TeacherInvalid(
-            "the inspection of the teacher took too long", hint="Upload a simpler export of the model."
-        )
-    raise TeacherInvalid("the inspection of the teacher crashed: the file is damaged or made to do so")
-
-
-def _message(reply: bytes) -> dict[str, Any]:
-    """What a child said that has read a stranger's file: something with the form of an answer, or nothing."""
-    try:
-        message = json.loads(reply)
-        if "inspection" in message:
-            Inspection.model_validate(message["inspection"])
-        if "error" in message:
-            _rebuilt(message["error"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return {}
-    return message if isinstance(message, dict) else {}
-
-
-def _rebuilt(error: dict[str, Any]) -> DfkdError:
-    kind = getattr(errors, str(error["class"]), None)
-    if not (isinstance(kind, type) and issubclass(kind, DfkdError)):
-        return TeacherInvalid("the inspection of the teacher crashed")
-    if issubclass(kind, OperatorUnsupported):
-        return kind(error["detail"], nodes=error["nodes"], hint=error["hint"])
-    return kind(error["detail"], hint=error["hint"], pointer=error["pointer"])
-
-
-def _check_size(path: Path, memory_bytes: int) -> None:
-    """Refuse an ONNX file that could only fail later, as if it were broken; safetensors are read tensor by tensor."""
-    with path.open("rb") as file:
-        found = sniff(file.read(SNIFF_BYTES), path.name)
-    most = memory_bytes // ONNX_COPIES
-    if found is TeacherFormat.ONNX and path.stat().st_size > most:
-        raise TeacherInvalid(
-            "the teacher is too large to be inspected", hint=f"ONNX files of up to {most // 2**20} MiB are taken here."
-        )
-
-
-def _child() -> dict[str, Any]:
-    request = json.load(sys.stdin)
-    path = Path(request["path"])
-    try:
-        spec = TeacherSpec.model_validate(request["spec"])
-        _check_size(path, int(request["memory_bytes"]))
-        return {"inspection": inspect_file(path, spec).model_dump(mode="json")}
-    except DfkdError as error:
-        told = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
-        return {"error": told | {"nodes": getattr(error, "nodes", [])}}
-    except Exception as error:  # whatever a file made a library raise: the parent logs it and refuses the file
-        return {"fault": type(error).__name__}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_child()))

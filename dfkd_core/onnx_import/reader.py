@@ -1,6 +1,7 @@
-"""One ONNX file → its plan, and the normalised model that ONNX Runtime runs to check the plan against."""
+"""Read an ONNX file: its plan, and the normalised model that ONNX Runtime runs to check the plan against."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from onnx import ModelProto
 
@@ -10,13 +11,22 @@ from dfkd_core.onnx_import.ir.plan import Plan, Shape
 from dfkd_core.onnx_import.specialize import specialize
 
 
-def read_plan(path: Path, *, input_shape: Shape | None = None) -> tuple[Plan, ModelProto]:
-    """The plan of a file and the model in eval mode with logits as output.
+class ParsedOnnx(NamedTuple):
+    """What one reading of a file gives: inspection, network and verification are all made from it."""
 
-    Raises TeacherInvalid, OperatorUnsupported or TeacherMismatch; `input_shape` (C, H, W) fills what the file leaves
-    open.
+    plan: Plan
+    model: ModelProto  # in eval mode, with logits as output
+
+
+def read_plan(path: Path, *, input_shape: Shape | None = None) -> ParsedOnnx:
+    """Read a file; `input_shape` (C, H, W) fills what the file leaves open.
+
+    Raises:
+        TeacherInvalid: the file is broken, or is no image classifier.
+        OperatorUnsupported: some nodes are outside the importer's list.
+        TeacherMismatch: the file contradicts `input_shape`, or needs one.
     """
     model = read_model(path)
     check_signature(model)
     done = normalize(model)
-    return specialize(model, done, input_shape=input_shape), model
+    return ParsedOnnx(specialize(model, done, input_shape=input_shape), model)

@@ -5,6 +5,7 @@ from pathlib import Path
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.networks.teacher import InputSpace, Teacher
+from dfkd_core.onnx_import.reader import ParsedOnnx
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.safetensors import load_safetensors
@@ -12,16 +13,19 @@ from dfkd_core.teachers.safetensors import load_safetensors
 __all__ = ["InputSpace", "Teacher", "load_teacher"]
 
 
-def load_teacher(path: Path, spec: TeacherSpec) -> Teacher:
-    """The teacher in a file, frozen, float32, on the CPU; the format is told from the content.
+def load_teacher(path: Path, spec: TeacherSpec, *, parsed: ParsedOnnx | None = None) -> Teacher:
+    """Load the teacher of a file: frozen, float32, on the CPU. The content tells the format.
 
-    Raises the TeacherError that fits: FormatUnsupported, TeacherInvalid, OperatorUnsupported, TeacherMismatch.
+    `parsed` is what the inspection has read of an ONNX file; without it the file is read here.
+
+    Raises:
+        TeacherError: the file cannot serve as a teacher; the subclass says why.
     """
     with path.open("rb") as file:
         found = sniff(file.read(SNIFF_BYTES), path.name)
     if spec.format is not None and spec.format != found:
         raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
-    teacher = load_onnx(path, spec) if found is TeacherFormat.ONNX else load_safetensors(path, spec)
+    teacher = load_onnx(path, spec, parsed) if found is TeacherFormat.ONNX else load_safetensors(path, spec)
     if spec.num_classes not in (None, teacher.num_classes):
         raise TeacherMismatch(
             f"the file gives {teacher.num_classes} logits, the spec says {spec.num_classes}",

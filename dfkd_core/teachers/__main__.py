@@ -1,7 +1,7 @@
-"""`python -m dfkd_core.teachers`: the depth of one teacher. A request in JSON on standard input, the answer on output.
+"""`python -m dfkd_core.teachers`: load and verify one teacher.
 
-Request: {"path", "spec"}, where `spec` is the `teacher` of a job's spec. Answer: {"measured": …} or {"error": {"code",
-"detail", "hint"}}.
+Request, as JSON on standard input: {"path", "spec"}, where `spec` is the `teacher` of a job's spec. Answer, as JSON on
+standard output: {"measured": …} or {"error": {"code", "detail", "hint"}}.
 """
 
 import json
@@ -20,13 +20,13 @@ SEED = 0
 
 
 def examine(path: Path, spec: TeacherSpec) -> dict[str, Any]:
-    """What running the teacher shows, or why it cannot serve."""
+    """Load and verify a teacher: what running it showed, or why it cannot serve."""
     try:
         teacher = load_teacher(path, spec)
-        depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(SEED))
+        found = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(SEED))
     except DfkdError as error:
         return {"error": {"code": error.code, "detail": error.detail, "hint": error.hint}}
-    return {"measured": verification_facts(depth).model_dump(mode="json")}
+    return {"measured": verification_facts(found).model_dump(mode="json")}
 
 
 if __name__ == "__main__":

@@ -4,15 +4,20 @@ from pathlib import Path
 
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.batchnorm import batchnorm_of
-from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.teachers.fx_builder import classifier_of, network_from_plan
 from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
-def load_onnx(path: Path, spec: TeacherSpec) -> Teacher:
-    """The teacher in an ONNX file. Raises TeacherError as the inspection does."""
-    plan, _ = read_plan(path, input_shape=None if spec.input is None else tuple(spec.input.shape))
+def load_onnx(path: Path, spec: TeacherSpec, parsed: ParsedOnnx | None = None) -> Teacher:
+    """Build the teacher of an ONNX file, from `parsed` if the file was read before.
+
+    Raises:
+        TeacherError: the file cannot serve as a teacher, for the reasons that the inspection gives.
+    """
+    shape = None if spec.input is None else tuple(spec.input.shape)
+    plan, _ = parsed or read_plan(path, input_shape=shape)
     network = network_from_plan(plan)
     status, _ = batchnorm_of(plan)
     return Teacher(

@@ -13,7 +13,12 @@ from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
 def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:
-    """The named architecture with the file's weights. Raises TeacherMismatch or TeacherInvalid."""
+    """Build the named architecture with the weights of the file.
+
+    Raises:
+        TeacherMismatch: architecture and file do not belong together.
+        TeacherInvalid: the file is broken.
+    """
     header = read_header(path)
     description = describe_teacher(spec, header)
     wanted = description.tensors()

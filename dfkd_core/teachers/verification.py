@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.report import TeacherVerification
 
 BATCHES = (1, 2, 7)
@@ -32,7 +32,7 @@ Runtime = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What running the teacher showed."""
+    """What running the teacher showed: the comparison with ONNX Runtime and the health of its gradient."""
 
     max_abs_diff: float | None  # largest difference to ONNX Runtime; None where the file is not ONNX
     tolerance: float | None  # the largest difference allowed, scaled by the logits
@@ -42,13 +42,19 @@ class Verification:
     outputs: Literal["logits", "log-probabilities"]
 
 
-def verify_teacher(teacher: Teacher, path: Path, *, generator: torch.Generator) -> Verification:
-    """Compare, differentiate and look at the outputs; seconds for a small teacher.
+def verify_teacher(
+    teacher: Teacher, path: Path, *, generator: torch.Generator, parsed: ParsedOnnx | None = None
+) -> Verification:
+    """Compare the teacher with ONNX Runtime, check its gradient and its outputs; seconds for a small teacher.
 
-    Raises ParityError, NotDifferentiable, or TeacherInvalid (logits that are not finite, probabilities instead of
-    logits, a file that ONNX Runtime refuses).
+    `parsed` is what was read of an ONNX file before; without it the file is read here.
+
+    Raises:
+        ParityError: ONNX Runtime computes other logits.
+        NotDifferentiable: no useful gradient reaches the images.
+        TeacherInvalid: the logits are not finite or are probabilities, or ONNX Runtime refuses the file.
     """
-    difference, tolerance = _check_parity(teacher, path, generator)
+    difference, tolerance = _check_parity(teacher, path, generator, parsed)
     images = draw_images(teacher, 8, generator)
     outputs = _check_outputs(teacher.label(images))
     dead = _check_dead(teacher, images, generator)
@@ -62,9 +68,9 @@ def verify_teacher(teacher: Teacher, path: Path, *, generator: torch.Generator) 
     )
 
 
-def verification_facts(depth: Verification) -> TeacherVerification:
-    """The same as a value of the report."""
-    return TeacherVerification.model_validate({**asdict(depth), "batches": list(depth.batches)})
+def verification_facts(found: Verification) -> TeacherVerification:
+    """The verification as a value of the report."""
+    return TeacherVerification.model_validate({**asdict(found), "batches": list(found.batches)})
 
 
 def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
@@ -79,11 +85,13 @@ def _device(teacher: Teacher) -> torch.device:
     return next((parameter.device for parameter in teacher.network.parameters()), torch.device("cpu"))
 
 
-def _check_parity(teacher: Teacher, path: Path, generator: torch.Generator) -> tuple[float | None, float | None]:
+def _check_parity(
+    teacher: Teacher, path: Path, generator: torch.Generator, parsed: ParsedOnnx | None
+) -> tuple[float | None, float | None]:
     with path.open("rb") as file:
         if sniff(file.read(SNIFF_BYTES), path.name) is not TeacherFormat.ONNX:
             return None, None
-    run, tolerance = _runtime(path, teacher.input_space.shape)
+    run, tolerance = _runtime(parsed or read_plan(path, input_shape=teacher.input_space.shape))
     worst = 0.0
     for count in BATCHES:
         images = draw_images(teacher, count, generator)
@@ -110,9 +118,9 @@ def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
     return difference
 
 
-def _runtime(path: Path, shape: tuple[int, int, int]) -> tuple[Runtime, float]:
-    """The file in ONNX Runtime, in eval mode and with logits, as a function of images; and the tolerance for it."""
-    plan, model = read_plan(path, input_shape=shape)
+def _runtime(parsed: ParsedOnnx) -> tuple[Runtime, float]:
+    """The model in ONNX Runtime as a function of images (N, C, H, W), and the tolerance for its logits."""
+    plan, model = parsed
     session = _session(model.SerializeToString())
     element: Any = np.dtype(plan.element)  # Any: one of three NumPy types
     declared = plan.declared_batch

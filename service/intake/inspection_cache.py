@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 import dfkd_core
-from dfkd_core.inspection.inspection import Inspection, inspect_in_child
+from dfkd_core.inspection.child import inspect_in_child
+from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import CostLimits
 from dfkd_core.spec.config import TeacherSpec
 from jobs.models import DEPTH, TeacherRef

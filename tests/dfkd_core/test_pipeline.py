@@ -14,7 +14,7 @@ import pytest
 from dfkd_core.__main__ import main
 from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
 from dfkd_core.output.provenance import main as check_report
-from dfkd_core.pipeline import Outcome, compress
+from dfkd_core.pipeline import Compressed, compress
 from dfkd_core.progress import Update
 from dfkd_core.report import Report
 from dfkd_core.sandbox.process_tuning import TUNED
@@ -49,7 +49,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(teacher: Path, workspace: Path, on_step: Callable[[Update], bool] = lambda _: False, **options: Any) -> Outcome:
+def run(
+    teacher: Path, workspace: Path, on_step: Callable[[Update], bool] = lambda _: False, **options: Any
+) -> Compressed:
     spec = options.pop("spec", None) or a_spec()
     return compress(teacher, spec, workspace=workspace, threads=1, device="cpu", on_step=on_step, **options)
 
@@ -60,7 +62,7 @@ def updates() -> list[Update]:
 
 
 @pytest.fixture(scope="module")
-def outcome(teacher: Path, updates: list[Update], tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def outcome(teacher: Path, updates: list[Update], tmp_path_factory: pytest.TempPathFactory) -> Compressed:
     return run(teacher, tmp_path_factory.mktemp("whole"), lambda update: bool(updates.append(update)))
 
 
@@ -68,7 +70,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_files_are_the_ones_the_report_names(outcome: Outcome) -> None:
+def test_the_files_are_the_ones_the_report_names(outcome: Compressed) -> None:
     report = Report.model_validate_json(outcome.artifacts["report.json"].read_text())
     assert digest(outcome.artifacts["student.onnx"]) == report.student.onnx.sha256
     assert digest(outcome.artifacts["student.safetensors"]) == report.student.safetensors.sha256
@@ -77,21 +79,21 @@ def test_the_files_are_the_ones_the_report_names(outcome: Outcome) -> None:
     assert report.counters["student_updates"] == STEPS
 
 
-def test_the_student_takes_any_batch(outcome: Outcome) -> None:
+def test_the_student_takes_any_batch(outcome: Compressed) -> None:
     session = onnxruntime.InferenceSession(str(outcome.artifacts["student.onnx"]))
     for size in (1, 3):
         (logits,) = session.run(None, {"images": np.zeros((size, 1, 32, 32), np.float32)})
         assert logits.shape == (size, 10)
 
 
-def test_progress_only_rises_and_passes_every_stage(outcome: Outcome, updates: list[Update]) -> None:
+def test_progress_only_rises_and_passes_every_stage(outcome: Compressed, updates: list[Update]) -> None:
     fractions = [update.fraction for update in updates]
     assert fractions == sorted(fractions)
     stages = [update.stage for update in updates if update.kind == "stage"]
     assert list(dict.fromkeys(stages)) == ["load", "inspect", "distill", "export", "verify"]
 
 
-def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
     resume_from = None
     for attempt, stop_at in enumerate((8, 16)):
         with pytest.raises(Stopped):
@@ -102,7 +104,9 @@ def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Outcome, teacher: Pat
         assert digest(resumed.artifacts[name]) == digest(outcome.artifacts[name])
 
 
-def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+def test_the_export_can_be_repeated_from_the_final_checkpoint(
+    outcome: Compressed, teacher: Path, tmp_path: Path
+) -> None:
     workspace = outcome.artifacts["student.onnx"].parent
     final = max((workspace / "checkpoints").glob("*.safetensors"))
     steps: list[int] = []
@@ -112,7 +116,7 @@ def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Outcome, 
 
 
 def test_samples_are_written_when_asked_for_and_change_nothing_else(
-    outcome: Outcome, teacher: Path, tmp_path: Path
+    outcome: Compressed, teacher: Path, tmp_path: Path
 ) -> None:
     assert sorted(outcome.artifacts) == ["report.json", "student.onnx", "student.safetensors"]
     assert outcome.report.samples is None
@@ -125,7 +129,7 @@ def test_samples_are_written_when_asked_for_and_change_nothing_else(
     assert digest(first.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
 
 
-def test_a_report_lists_everything_that_went_in(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+def test_a_report_lists_everything_that_went_in(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
     report = outcome.report
     assert [one.name for one in report.inputs] == ["teacher", "spec", "code"]
     assert report.inputs[0].sha256 == digest(teacher) == report.teacher.file.sha256
@@ -136,7 +140,9 @@ def test_a_report_lists_everything_that_went_in(outcome: Outcome, teacher: Path,
     assert resumed.inputs[3].sha256 == digest(final)
 
 
-def test_what_is_published_says_nothing_of_where_it_was_made(outcome: Outcome, teacher: Path, tmp_path: Path) -> None:
+def test_what_is_published_says_nothing_of_where_it_was_made(
+    outcome: Compressed, teacher: Path, tmp_path: Path
+) -> None:
     final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
     files = run(teacher, tmp_path, spec=a_spec(export={"samples": True}), resume_from=final).artifacts
     for name, content in {name: path.read_bytes() for name, path in files.items()}.items():
@@ -172,7 +178,7 @@ def test_a_missed_target_fails_the_job_when_it_should(teacher: Path, tmp_path: P
         run(teacher, tmp_path, spec=a_spec(accept=accept))
 
 
-def test_a_low_agreement_is_said_and_the_student_delivered(outcome: Outcome) -> None:
+def test_a_low_agreement_is_said_and_the_student_delivered(outcome: Compressed) -> None:
     assert outcome.report.agreement.value < 0.9
     assert "agreement-low" in [warning.code for warning in outcome.report.warnings]
 

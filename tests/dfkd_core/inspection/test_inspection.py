@@ -12,8 +12,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInvalid, TeacherMismatch
-from dfkd_core.inspection import inspection
-from dfkd_core.inspection.inspection import inspect_file, inspect_in_child
+from dfkd_core.inspection import child
+from dfkd_core.inspection.child import inspect_in_child
+from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from tests.dfkd_core.onnx_models import classifier, node, save
 from tests.patience import PATIENCE
@@ -36,8 +37,7 @@ def loaded(code: str, *arguments: str) -> set[str]:
 
 def test_the_torch_free_face_imports_nothing_heavy() -> None:
     assert (
-        loaded("import dfkd_core.inspection.formats, dfkd_core.inspection.inspection, dfkd_core.inspection.resolve")
-        == set()
+        loaded("import dfkd_core.inspection.formats, dfkd_core.inspection.child, dfkd_core.inspection.resolve") == set()
     )
 
 
@@ -55,7 +55,7 @@ def test_an_inspection_needs_no_torch(kind: str, tmp_path: Path) -> None:
 def test_the_parent_of_an_inspection_stays_light(tmp_path: Path) -> None:
     path = save(classifier(), tmp_path / "teacher.onnx")
     code = (
-        "import sys; from pathlib import Path; from dfkd_core.inspection.inspection import inspect_in_child; "
+        "import sys; from pathlib import Path; from dfkd_core.inspection.child import inspect_in_child; "
         "from dfkd_core.spec.config import TeacherSpec; "
         "limits = {'timeout_seconds': 60, 'memory_bytes': 2**32}; "
         "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), **limits, sandbox=sys.argv[2]); "
@@ -149,4 +149,4 @@ def test_no_process_and_no_descriptor_is_left(tmp_path: Path) -> None:
 def test_an_answer_without_the_form_of_one_is_that_of_a_crash(reply: bytes) -> None:
     """A child that a file has taken over may say anything."""
     with pytest.raises(TeacherInvalid, match="crashed"):
-        inspection._result(reply, 0, late=False)
+        child._result(reply, 0, late=False)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from dfkd_core.options.registry import MemoryName, MethodName
-from dfkd_core.pipeline import Outcome, compress
+from dfkd_core.pipeline import Compressed, compress
 from dfkd_core.spec.config import DistillConfig, DistillSpec
 from tests.builders import onnx_teacher
 
@@ -28,7 +28,7 @@ def small(options: Any) -> dict[str, Any]:
     return {name: value for name, value in SMALL.items() if name in type(options).model_fields}
 
 
-def student_of(tmp_path: Path, **choice: Any) -> Outcome:
+def student_of(tmp_path: Path, **choice: Any) -> Compressed:
     usual = DistillConfig.model_validate(choice)
     spec = {
         "teacher": {"input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.5]}},

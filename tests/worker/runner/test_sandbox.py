@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from dfkd_core.inspection.inspection import MAX_PROCESSES, child_policy
+from dfkd_core.inspection.child import MAX_PROCESSES, child_policy
 from dfkd_core.sandbox import seccomp
 from dfkd_core.sandbox.launch import Sandbox, SandboxKind, exit_status
 from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy

@@ -1,0 +1,47 @@
+"""`python -m dfkd_core.inspection`: the child process that inspects one file in its sandbox.
+
+Request, as JSON on standard input: {"path", "spec", "memory_bytes"}. Answer, as JSON on standard output: {"inspection":
+…}, {"error": {"class", "detail", "hint", "pointer", "nodes"}}, or {"fault": name of an unexpected exception}.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from dfkd_core.errors import DfkdError, TeacherInvalid
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.spec.config import TeacherSpec
+
+ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
+
+
+def _check_size(path: Path, memory_bytes: int) -> None:
+    """Refuse an ONNX file for which the memory would not suffice; safetensors are read tensor by tensor."""
+    with path.open("rb") as file:
+        found = sniff(file.read(SNIFF_BYTES), path.name)
+    most = memory_bytes // ONNX_COPIES
+    if found is TeacherFormat.ONNX and path.stat().st_size > most:
+        raise TeacherInvalid(
+            "the teacher is too large to be inspected", hint=f"ONNX files of up to {most // 2**20} MiB are taken here."
+        )
+
+
+def answer() -> dict[str, Any]:
+    """Read the request, inspect the file, and say what came of it."""
+    request = json.load(sys.stdin)
+    path = Path(request["path"])
+    try:
+        spec = TeacherSpec.model_validate(request["spec"])
+        _check_size(path, int(request["memory_bytes"]))
+        return {"inspection": inspect_file(path, spec).model_dump(mode="json")}
+    except DfkdError as error:
+        refusal = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
+        return {"error": refusal | {"nodes": getattr(error, "nodes", [])}}
+    except Exception as error:  # a library may raise anything for a bad file: the parent logs it and refuses the file
+        return {"fault": type(error).__name__}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(answer()))

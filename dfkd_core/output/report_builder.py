@@ -1,0 +1,67 @@
+"""The facts of the report that are read off the files: the teacher's, the student's, and those of both together."""
+
+from pathlib import Path
+
+import torch
+
+from dfkd_core.inspection.inspection import Inspection, inspect_file
+from dfkd_core.loop.distill import Distilled
+from dfkd_core.output.evaluate import latency
+from dfkd_core.output.provenance import file_facts
+from dfkd_core.report import StudentFacts, TeacherFacts, TeacherVerification
+from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.students.prepare import Student
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+
+def teacher_facts(path: Path, inspection: Inspection, verification: TeacherVerification, shape: Shape) -> TeacherFacts:
+    """Digest, size and latency of the teacher's file, with what inspection and verification found."""
+    is_onnx = inspection.format == "onnx"
+    return TeacherFacts(
+        file=file_facts(path),
+        format=inspection.format,
+        parameters=inspection.parameters,
+        macs=inspection.macs,
+        latency=latency(path, shape) if is_onnx else None,
+        depth=verification,
+    )
+
+
+def student_facts(student: Student, *, onnx: Path, safetensors: Path, shape: Shape) -> StudentFacts:
+    """Size and latency of the student's files, with how it was built."""
+    return StudentFacts(
+        architecture=student.name,
+        width=student.width,
+        options=student.options,
+        init=student.init,
+        parameters=student.parameters,
+        macs=_macs(student, onnx),
+        onnx=file_facts(onnx),
+        safetensors=file_facts(safetensors),
+        latency=latency(onnx, shape),
+    )
+
+
+def _macs(student: Student, onnx: Path) -> int:
+    """Multiply-adds for one image: from the architecture's description or, without one, from the exported graph."""
+    if student.description is not None:
+        return student.description.macs
+    found = inspect_file(onnx, TeacherSpec()).macs
+    assert found is not None  # the exported file fixes the size of its images
+    return found
+
+
+def counters(distilled: Distilled) -> dict[str, int]:
+    """How often the loop did what costs time."""
+    return {
+        "student_updates": distilled.student_updates,
+        "images_synthesized": distilled.images_synthesized,
+        "teacher_forwards": distilled.teacher_forwards,
+        "rollbacks": distilled.rollbacks,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """The device of the report: "cpu", or "cuda: " with the model of the GPU."""
+    return "cpu" if device.type == "cpu" else f"cuda: {torch.cuda.get_device_name(device)}"
