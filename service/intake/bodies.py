@@ -1,4 +1,4 @@
-"""Request bodies as streams: capped, watched for silence, never held in memory as a whole."""
+"""Reads request bodies as streams with a limit on size and on idle time, never as a whole in memory."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from jobs.settings import Settings
 from service.problems.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
 
 FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
-LEAST_BYTES = 1024  # in `idle_seconds`: a byte now and then would hold a connection for ever
+LEAST_BYTES = 1024  # at least this much in `upload_idle_seconds`; single bytes would hold a connection for ever
 
 
 def media_type_of(request: Request) -> str:
@@ -29,7 +29,7 @@ def limit_for(request: Request, settings: Settings) -> int:
 
 
 def check_headers(request: Request, settings: Settings) -> None:
-    """Refuse by the headers alone, before a byte of the body is read. For `service.middleware.authentication`."""
+    """Refuse a body by its headers, before it is read; called by `service.middleware.authentication`."""
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body as it is, without a content encoding.")
     declared = request.headers.get("content-length", "0")
@@ -42,7 +42,12 @@ def check_headers(request: Request, settings: Settings) -> None:
 
 
 async def stream(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body's chunks. PayloadTooLarge; RequestTimeout when `upload_idle_seconds` of waiting brought too little."""
+    """The body's chunks.
+
+    Raises:
+        PayloadTooLarge: the body is larger than allowed.
+        RequestTimeout: fewer than LEAST_BYTES came in `upload_idle_seconds` of waiting.
+    """
     max_bytes, idle_seconds = limit_for(request, settings), settings.upload_idle_seconds
     received, lately, waited = 0, 0, 0.0
     chunks = request.stream()
@@ -70,7 +75,11 @@ async def read_json(request: Request, settings: Settings) -> bytes:
 
 
 async def read(chunks: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
-    """All of a small body or part; raises PayloadTooLarge."""
+    """The whole of a small body or part.
+
+    Raises:
+        PayloadTooLarge: it is larger than `max_bytes`.
+    """
     held = bytearray()
     async for chunk in chunks:
         held += chunk

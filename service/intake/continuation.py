@@ -1,6 +1,7 @@
-"""What a job that continues another may ask for: more of the same.
+"""Builds the spec of a job that continues another one.
 
-The checkpoint from which it goes on was computed by the old spec, so nothing that computes may change but the budget.
+The checkpoint was computed under the old spec, so of everything that affects the computation only the budget may
+change.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,11 @@ _FREE = {BUDGET, "/name", "/labels", "/device", "/export/samples"}
 
 
 def readable_spec(job: Job) -> JobSpec:
-    """The spec of a job that is to be run again; ValidationFailed."""
+    """The spec of a job that is to be run again.
+
+    Raises:
+        ValidationFailed: another version stored the spec, and this version cannot read it.
+    """
     if isinstance(job.spec, JobSpec):
         return job.spec
     raise ValidationFailed(
@@ -32,7 +37,8 @@ def readable_spec(job: Job) -> JobSpec:
 def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
     """The spec of `job` with what `text` changes in it: a larger budget, name, labels, device, samples.
 
-    ValidationFailed.
+    Raises:
+        ValidationFailed: the spec is not valid, or something else changes.
     """
     old = readable_spec(job)
     before = old.model_dump(mode="json")
@@ -50,7 +56,7 @@ def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
 
 
 def _check_budget(old: Budget, new: Budget, *, steps_done: int) -> None:
-    """There has to be something left to do; what was scheduled for is not taken back."""
+    """Check that steps are left to do and that the new budget is not smaller than the old one."""
     if new.steps >= old.steps and new.steps > steps_done:
         return
     least = max(old.steps, steps_done + 1)
@@ -62,7 +68,7 @@ def _check_budget(old: Budget, new: Budget, *, steps_done: int) -> None:
 
 
 def _merged(before: Json, changes: Json, *, pointer: str) -> Json:
-    """`before` with `changes` laid over it, object by object; labels as a whole."""
+    """`before` with `changes` merged into it object by object; labels are replaced as a whole."""
     merged = dict(before)
     for key, value in changes.items():
         below, known = child_pointer(pointer, key), before.get(key)
@@ -74,7 +80,7 @@ def _merged(before: Json, changes: Json, *, pointer: str) -> Json:
 
 
 def _differences(before: Any, after: Any, *, pointer: str) -> Iterator[str]:
-    """Pointers to what differs and must not."""
+    """JSON pointers of all differences in fields that must not change."""
     if pointer in _FREE:
         return
     if isinstance(before, dict) and isinstance(after, dict):

@@ -1,7 +1,7 @@
-"""Idempotency-Key: a request that is sent again under its key is answered again, not done again.
+"""Idempotency-Key: a request that is repeated with its key gets the stored response and is not carried out again.
 
-The key is taken before the body is read. What makes two requests the same is their route and what they ask for: the
-spec with its defaults filled in and the digest of the teacher, not the bytes on the way. Refusals are not kept.
+A request takes its key before its body is read. Two requests are the same if route and content are equal: the spec with
+its defaults filled in and the digest of the teacher, not the bytes that were sent. Refusals are not stored.
 """
 
 import asyncio
@@ -28,27 +28,31 @@ log = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
-_RENEWALS = 3  # in one lease
+_RENEWALS = 3  # per lease time
 _NOT_KEPT = {"content-length"}
 
 
 class IdempotentRequest:
-    """One POST: what it asks, and what it is told. `response` is there once the ledger has settled it."""
+    """One POST with or without a key. `response` is set once the ledger has recorded the outcome."""
 
-    def __init__(self, route: str, held: KeyLease | None, answered: StoredResponse | None) -> None:
+    def __init__(self, route: str, lease: KeyLease | None, answered: StoredResponse | None) -> None:
         self._response: Response | None = None
         self._route = route
-        self._held = held
+        self._lease = lease
         self._answered = answered
         self._fingerprint = ""
 
     @property
     def was_answered(self) -> bool:
-        """Whether a request with this key was answered before; whether that was the same one, `asks` tells."""
+        """Whether some request with this key was answered before; `replay` checks that it was the same request."""
         return self._answered is not None
 
     def replay(self, **what: Any) -> bool:  # Any: JSON
-        """Say what the request asks for. True: it was answered before, and that is `response`. IdempotencyKeyReused."""
+        """Fix what the request asks for; True if it was answered before, then `response` is the stored response.
+
+        Raises:
+            IdempotencyKeyReused: the key was used for a different request.
+        """
         text = json.dumps({"route": self._route, **what}, sort_keys=True, ensure_ascii=True, allow_nan=False)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
         if self._answered is None:
@@ -62,14 +66,14 @@ class IdempotentRequest:
         self._response = _response_from(self._answered.text)
         return True
 
-    def receipt(self, respond: Callable[[T], Response]) -> ResponseRecorder[T]:
-        """How the ledger tells the outcome, within the transaction that brings it about."""
+    def recorder(self, respond: Callable[[T], Response]) -> ResponseRecorder[T]:
+        """The recorder with which the ledger stores the response in the transaction that causes the outcome."""
 
         def answer(outcome: T) -> str:
             self._response = respond(outcome)
             return _text_from(self._response)
 
-        return ResponseRecorder(answer, self._held, self._fingerprint)
+        return ResponseRecorder(answer, self._lease, self._fingerprint)
 
     @property
     def response(self) -> Response:
@@ -89,21 +93,25 @@ async def idempotent_request(
         ),
     ] = None,
 ) -> AsyncIterator[IdempotentRequest]:
-    """Takes the request's key, if it has one, and holds it until the request is over. RequestInProgress."""
+    """Takes the request's key, if it has one, and keeps its lease until the request is over.
+
+    Raises:
+        RequestInProgress: another request with this key is being answered.
+    """
     route = f"{request.method} {request.scope['path']}"
     if idempotency_key is None:
         yield IdempotentRequest(route, None, None)
         return
-    held = context.store.keys.new_lease(key_of(request.headers.getlist(HEADER)))
-    answered = await to_thread.run_sync(context.store.keys.hold, held, context.settings.request_lease_seconds)
+    lease = context.store.keys.new_lease(key_of(request.headers.getlist(HEADER)))
+    answered = await to_thread.run_sync(context.store.keys.hold, lease, context.settings.request_lease_seconds)
     if answered is not None:
         yield IdempotentRequest(route, None, answered)
         return
     try:
-        async with _renewing(context, held):
-            yield IdempotentRequest(route, held, None)
+        async with _renewing(context, lease):
+            yield IdempotentRequest(route, lease, None)
     except BaseException:
-        await to_thread.run_sync(_let_go, context, held)
+        await to_thread.run_sync(_release, context, lease)
         raise
 
 
@@ -111,7 +119,11 @@ Idempotency = Annotated[IdempotentRequest, Depends(idempotent_request)]
 
 
 def key_of(values: list[str]) -> str:
-    """The key in a header, plain or as a quoted string (RFC 8941); ValidationFailed."""
+    """The key in the header, plain or as a quoted string (RFC 8941).
+
+    Raises:
+        ValidationFailed: the header is no valid key.
+    """
     text = values[0].strip() if len(values) == 1 else ""
     if len(text) > 1 and text[0] == text[-1] == '"':
         text = text[1:-1]
@@ -122,14 +134,14 @@ def key_of(values: list[str]) -> str:
 
 
 @asynccontextmanager
-async def _renewing(context: AppContext, held: KeyLease) -> AsyncIterator[None]:
-    """Keeps the lease fresh inside: an upload may take longer than one."""
+async def _renewing(context: AppContext, lease: KeyLease) -> AsyncIterator[None]:
+    """Renews the lease while the request runs: an upload may take longer than one lease."""
 
     async def renew() -> None:
         while True:
             await asyncio.sleep(context.settings.request_lease_seconds / _RENEWALS)
             with suppress(LedgerError):
-                await to_thread.run_sync(context.store.keys.renew, held, context.settings.request_lease_seconds)
+                await to_thread.run_sync(context.store.keys.renew, lease, context.settings.request_lease_seconds)
 
     task = asyncio.create_task(renew())
     try:
@@ -140,10 +152,10 @@ async def _renewing(context: AppContext, held: KeyLease) -> AsyncIterator[None]:
             await task
 
 
-def _let_go(context: AppContext, held: KeyLease) -> None:
-    """What was refused may be sent again at once; what was answered stays answered."""
+def _release(context: AppContext, lease: KeyLease) -> None:
+    """Release the key, so that a refused request can be repeated at once; a stored response stays."""
     try:
-        context.store.keys.let_go(held)
+        context.store.keys.let_go(lease)
     except LedgerError:
         log.warning("a key stays taken until its lease ends", exc_info=True)
 

@@ -1,7 +1,7 @@
-"""The structural inspection of a teacher: in its throw-away child, and only once where its result is known.
+"""Inspects a teacher in a child process, unless the result is already stored with the teacher.
 
-What the child finds depends on the file, on the version of its code, and on what the spec says about the teacher: the
-architecture of a safetensors file, and the shape of the images where an ONNX graph leaves it open.
+The result depends on the file, on the version of our code and on what the spec says about the teacher: the architecture
+of a safetensors file, and the shape of the images if the ONNX graph leaves it open.
 """
 
 from pathlib import Path
@@ -21,11 +21,11 @@ Facts = dict[str, Any]  # Any: JSON
 
 TOLD_SHAPE = "told_shape"
 INSPECTED_BY = "inspected_by"
-BESIDE = {TOLD_SHAPE, INSPECTED_BY, DEPTH}  # what is kept with an inspection and is no part of it
+BESIDE = {TOLD_SHAPE, INSPECTED_BY, DEPTH}  # stored with an inspection, but no part of it
 
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
-    """What the file is; from `known` where that was found under the same circumstances."""
+    """The inspection of the file; taken from `known` if that was made under the same conditions."""
     found = None if known is None else recalled(known, spec)
     return found or inspect_in_child(
         path,
@@ -38,27 +38,27 @@ def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: Teacher
 
 
 def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
-    """An inspection as it is kept with its teacher, with the circumstances."""
+    """The inspection as it is stored with the teacher, with the conditions under which it was made."""
     return {
         **inspection.model_dump(mode="json"),
-        TOLD_SHAPE: _told_shape(spec),
+        TOLD_SHAPE: _given_shape(spec),
         INSPECTED_BY: dfkd_core.__version__,
     }
 
 
 def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
-    """A kept inspection, if inspecting anew under `spec` would find the same."""
+    """The stored inspection, if a new one under `spec` would give the same result; else None."""
     kept = known.inspection
     if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
         return None
-    told = _told_shape(spec)
-    if told != kept.get(TOLD_SHAPE) and (told is None or told != kept.get("input_shape")):
+    shape = _given_shape(spec)
+    if shape != kept.get(TOLD_SHAPE) and (shape is None or shape != kept.get("input_shape")):
         return None
     return inspection_of(known)
 
 
 def inspection_of(known: TeacherRef) -> Inspection | None:
-    """The inspection that is kept with a teacher; None where another version of the service wrote it."""
+    """The inspection that is stored with a teacher; None if this version of the service cannot read it."""
     kept = {name: value for name, value in known.inspection.items() if name not in BESIDE}
     try:
         return Inspection.model_validate(kept)
@@ -67,9 +67,9 @@ def inspection_of(known: TeacherRef) -> Inspection | None:
 
 
 def cost_limits(settings: Settings) -> CostLimits:
-    """What a teacher may cost here."""
+    """The limits on what a teacher may cost on this installation."""
     return CostLimits(macs=settings.max_teacher_macs, activation_bytes=settings.max_activation_bytes)
 
 
-def _told_shape(spec: TeacherSpec) -> list[int] | None:
+def _given_shape(spec: TeacherSpec) -> list[int] | None:
     return None if spec.input is None else list(spec.input.shape)

@@ -1,6 +1,7 @@
-"""multipart/form-data as a stream of parts: nothing is kept but what is being read, and everything is limited.
+"""Reads multipart/form-data as a stream of parts; only the current chunk is in memory, and everything is limited.
 
-Framework form parsing spools whole bodies before a route runs; here the route pulls, so it can refuse at any byte.
+The form parsing of the framework stores whole bodies before a route runs. Here the route pulls the parts, so it can
+refuse the body at any byte.
 """
 
 from collections import deque
@@ -23,7 +24,7 @@ CHUNK_BYTES = 256 * 1024
 class Part:
     """One part. Its bytes come from `MultipartReader.chunks`, before the next part."""
 
-    name: str  # the client's file name is not even looked at
+    name: str  # the client's file name is ignored
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""From JSON text to a `JobSpec`: everything wrong with it at once, each with the JSON pointer of its field."""
+"""Parses JSON text into a `JobSpec` and reports all invalid fields at once, each with its JSON pointer."""
 
 import re
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
     request = validate(JobRequest, read_json_object(text, max_bytes=max_bytes))
     _check_student(request)
     fields = {name: getattr(request, name) for name in JobSpec.model_fields}
-    told = {name: getattr(request.teacher, name) for name in TeacherSpec.model_fields}
-    return JobSpec(**{**fields, "teacher": TeacherSpec(**told)}), request.teacher.id
+    teacher = {name: getattr(request.teacher, name) for name in TeacherSpec.model_fields}
+    return JobSpec(**{**fields, "teacher": TeacherSpec(**teacher)}), request.teacher.id
 
 
 def validate(model: type[M], document: dict[str, Any]) -> M:
@@ -63,7 +63,7 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
 
 
 def _check_student(spec: JobSpec) -> None:
-    """An architecture that nobody knows needs no teacher to be refused."""
+    """Refuse an unknown architecture before the teacher is inspected."""
     if spec.student.architecture not in (*ARCHITECTURES, PRUNED_TEACHER):
         raise StudentError(
             "there is no architecture of this name",
@@ -73,7 +73,7 @@ def _check_student(spec: JobSpec) -> None:
 
 
 def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:
-    """What pydantic found, as pointers."""
+    """The errors of pydantic as JSON pointers with details."""
     errors: list[FieldError] = []
     for entry in found:
         error = FieldError(pointer(entry["loc"], document), _detail(entry))
@@ -85,7 +85,7 @@ def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> li
 
 
 def _follows_from_a_wrong_name(entry: ErrorDetails) -> bool:
-    """A method or memory that does not exist is reported at its own field; its options need no complaint."""
+    """True for errors in the options of an unknown method or memory: the name itself is reported already."""
     if entry["type"] in _UNION_ERRORS:
         return entry["loc"][-1] in _TAGGED
     return entry["type"] == "literal_error" and entry["loc"][-1] == "name" and len(entry["loc"]) > 2
@@ -109,7 +109,7 @@ def pointer(location: Sequence[str | int], document: Any) -> str:
 
 
 def _detail(entry: ErrorDetails) -> str:
-    """What is wrong, without the value."""
+    """The description of an error without the invalid value."""
     match entry["type"]:
         case "extra_forbidden":
             return "unknown key"

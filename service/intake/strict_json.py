@@ -1,7 +1,7 @@
-"""The JSON front: bytes from a stranger → plain values, or one refusal that says where. Nothing is guessed.
+"""Parses JSON strictly: bytes become plain values, or one refusal names every invalid place.
 
-Python's parser takes NaN, 1e999, lone surrogates, duplicate keys and byte-order marks; databases and other parsers
-do not, so such a document would mean different things to different readers. All of it is refused here, once.
+Python's parser accepts NaN, 1e999, lone surrogates, duplicate keys and byte-order marks. Databases and other parsers do
+not, so such a document would mean different things to different readers. This module refuses all of them.
 """
 
 import json
@@ -17,11 +17,11 @@ MAX_NUMBER_CHARACTERS = 32
 
 
 class _Unreadable:
-    """Stands where a number was that JSON or a double cannot hold."""
+    """Replaces a number that JSON or a double cannot represent."""
 
 
 class _Repeated(dict[str, Any]):
-    """An object in which some key came twice."""
+    """An object in which a key appears more than once."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__(pairs)

@@ -61,7 +61,7 @@ def accept_submission(
     traceparent: str | None = None,
     receipt: ResponseRecorder[JobWithPosition] | None = None,
 ) -> Job:
-    """Inspect and resolve first, keep the file last: what is refused was never kept."""
+    """Inspect and resolve first and keep the file last, so that a refused file is never kept."""
     teacher, spec = submission.teacher, submission.spec
     assert teacher is not None  # both parts came, or the submission was refused
     assert spec is not None
@@ -83,7 +83,7 @@ def accept_request(
     origin: Origin | None = None,
     receipt: ResponseRecorder[JobWithPosition] | None = None,
 ) -> Job:
-    """A job for a teacher that is here already."""
+    """Create a job for a teacher that was uploaded before."""
     teacher = context.store.get_teacher(teacher_id)
     if not context.artifacts.exists(teacher.id):
         raise ArtifactLost(teacher.id)
@@ -98,18 +98,18 @@ def accept_request(
 def accept_teacher(
     context: AppContext, teacher: ReceivedTeacher, *, receipt: ResponseRecorder[tuple[TeacherRef, bool]] | None = None
 ) -> tuple[TeacherRef, bool]:
-    """Keep a teacher for later jobs → what is kept, and whether it is new."""
-    told = TeacherSpec()
+    """Keep a teacher for later jobs; returns the teacher and whether it is new."""
+    spec = TeacherSpec()
     with teacher.upload.discarding():
         known = _known(context, teacher.upload.sha256)
-        inspection = inspect(teacher.upload.path, told, context.settings, known=known)
+        inspection = inspect(teacher.upload.path, spec, context.settings, known=known)
         check_cost(inspection, cost_limits(context.settings))
         with _keeping(context, teacher):
-            return context.store.put_teacher(_ref(teacher, facts(inspection, told)), receipt=receipt)
+            return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), receipt=receipt)
 
 
 def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[Notice]]:
-    """What the spec becomes for this teacher, and warnings; refused where this place cannot bear the two."""
+    """The spec resolved for this teacher, with warnings; refuses what is over the cost limits."""
     limits = cost_limits(context.settings)
     check_cost(inspection, limits)
     resolved, _, warnings = resolve(spec, inspection)
@@ -126,7 +126,7 @@ def _known(context: AppContext, teacher_id: str) -> TeacherRef | None:
 
 @contextmanager
 def _keeping(context: AppContext, teacher: ReceivedTeacher) -> Iterator[None]:
-    """The file first, then its row; a file whose row could not be written is taken back."""
+    """Store the file before the row is written inside; remove the file again if writing the row fails."""
     try:
         with context.artifacts.keeping():
             teacher.upload.commit()

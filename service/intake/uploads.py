@@ -42,8 +42,8 @@ class Submission:
     spec: JobSpec | None = None
     teacher: ReceivedTeacher | None = None
 
-    def asked(self) -> dict[str, Any]:
-        """What is asked for: spec and digest of the teacher."""
+    def content(self) -> dict[str, Any]:
+        """What the request asks for: the spec and the digest of the teacher."""
         assert self.spec is not None  # both parts came, or the submission was refused
         assert self.teacher is not None
         return {"spec": self.spec.model_dump(mode="json"), "teacher": self.teacher.upload.sha256}
@@ -63,7 +63,7 @@ class Submission:
 
 
 async def receive_submission(request: Request, settings: Settings, artifacts: ArtifactStore) -> Submission:
-    """Both parts of a multipart body, in whichever order they came. A refusal leaves no file behind."""
+    """Both parts of a multipart body, in either order. A refusal leaves no file behind."""
     boundary = boundary_of(request.headers.get("content-type", ""))
     body = bodies.stream(request, settings)
     submission = Submission()
@@ -96,7 +96,7 @@ async def _read_parts(
 async def receive_teacher(
     chunks: AsyncIterator[bytes], settings: Settings, artifacts: ArtifactStore
 ) -> ReceivedTeacher:
-    """A teacher's bytes into a temporary file, refused as soon as they cannot be one."""
+    """Write a teacher's bytes to a temporary file; refuse them as soon as they cannot be a teacher."""
     sniffer = _Sniffer(chunks)
     upload = await artifacts.receive_async(sniffer.chunks(), max_bytes=settings.max_upload_bytes)
     assert sniffer.format is not None  # the end of the chunks decides at the latest
@@ -142,7 +142,7 @@ def _hexadecimal(text: str, *, header: str) -> str:
 
 
 class _Sniffer:
-    """Passes chunks on and tells the format as soon as enough of them went by."""
+    """Passes chunks on and detects the format as soon as enough bytes were seen."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks

@@ -24,19 +24,19 @@ def job_response(
     job: Job, queue_position: int | None = None, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A job with its weak ETag, and Retry-After while it is live."""
-    told = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
+    fields = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
     if not job.state.terminal:
-        told["Retry-After"] = retry_after(job)
-    return json_response(job_view(job, queue_position=queue_position), status=status, headers=told)
+        fields["Retry-After"] = retry_after(job)
+    return json_response(job_view(job, queue_position=queue_position), status=status, headers=fields)
 
 
 def job_reply(found: JobWithPosition, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """The answer to a request that changed a job, or made it."""
+    """The response to a request that changed or created a job."""
     return job_response(*found, status=status, headers=headers)
 
 
 def job_accepted(found: JobWithPosition) -> Response:
-    """The answer to a request that made a job."""
+    """The response to a request that created a job."""
     return job_reply(found, status=202, headers={"Location": f"/jobs/{found.job.id}"})
 
 

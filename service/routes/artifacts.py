@@ -109,7 +109,7 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
 
 
 def _handed_out(context: AppContext, job_id: str, artifact: ArtifactRef) -> BinaryIO:
-    """The verified bytes; that somebody has them is written down before the first of them leaves."""
+    """The verified bytes; the download is recorded before the first of them is sent."""
     file = _opened(context, artifact.sha256)
     try:
         context.store.note_download(job_id, artifact.name)
@@ -120,7 +120,11 @@ def _handed_out(context: AppContext, job_id: str, artifact: ArtifactRef) -> Bina
 
 
 def _opened(context: AppContext, sha256: str) -> BinaryIO:
-    """The verified bytes of a row; without them it is the row that was there first."""
+    """The verified bytes of an artifact.
+
+    Raises:
+        ArtifactLost: the ledger has the artifact, but the store has no such file.
+    """
     try:
         return context.artifacts.open(sha256)
     except ArtifactNotFound as error:

@@ -69,13 +69,13 @@ def _last_event_id(request: Request, after: int) -> int:
 
 
 async def _may_go_on(context: AppContext) -> bool:
-    """A key that is revoked ends its streams, too."""
+    """Whether the stream may continue: revoking a key ends its streams."""
     assert context.caller is not None
     return await context.key_cache.still_valid(context.caller)
 
 
 async def _stream(context: AppContext, job_id: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events. Between two looks at the ledger nothing is held: no thread, no connection."""
+    """Server-sent events. Between two reads of the ledger the stream occupies no thread and no connection."""
     yield f"retry: {RECONNECT_MS}\n\n"
     started = spoke = time.monotonic()
     while time.monotonic() - started < STREAM_SECONDS and not context.stopping.is_set() and await _may_go_on(context):

@@ -68,7 +68,7 @@ async def create_job(
 
 
 async def _accept(request: Request, context: AppContext, idempotency: IdempotentRequest) -> Job | None:
-    """The new job; None where this was asked before."""
+    """The new job; None if the request was answered before."""
     if bodies.media_type_of(request) == "application/json":
         text = await bodies.read_json(request, context.settings)
         spec, teacher_id = read_request(text, max_bytes=context.settings.max_spec_bytes)
@@ -78,12 +78,12 @@ async def _accept(request: Request, context: AppContext, idempotency: Idempotent
     else:
         submission = await receive_submission(request, context.settings, context.artifacts)
         with submission.discarded_on_error():
-            if idempotency.replay(**submission.asked()):
+            if idempotency.replay(**submission.content()):
                 submission.discard()
                 return None
         accept = partial(accept_submission, context, submission)
-    told = partial(accept, traceparent=traceparent_of(request), receipt=idempotency.receipt(job_accepted))
-    return await to_thread.run_sync(told, limiter=context.inspections)
+    accept_traced = partial(accept, traceparent=traceparent_of(request), receipt=idempotency.recorder(job_accepted))
+    return await to_thread.run_sync(accept_traced, limiter=context.inspections)
 
 
 @router.get(
@@ -166,7 +166,7 @@ def cancel_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Res
         return idempotency.response
     before = context.store.get(job_id)
     status = 200 if before.public_state in {"cancelled", "cancelling"} else 202
-    context.store.request_cancel(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    context.store.request_cancel(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
     return idempotency.response
 
 

@@ -32,7 +32,7 @@ def pause_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Resp
     if idempotency.replay():
         return idempotency.response
     status = 200 if context.store.get(job_id).public_state in {"paused", "pausing"} else 202
-    context.store.request_pause(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    context.store.request_pause(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
     return idempotency.response
 
 
@@ -49,6 +49,6 @@ def resume_job(context: Context, job_id: JobId, idempotency: Idempotency, backgr
     if idempotency.replay():
         return idempotency.response
     status = 202 if context.store.get(job_id).public_state in {"paused", "pausing"} else 200
-    context.store.request_resume(job_id, receipt=idempotency.receipt(partial(job_reply, status=status)))
+    context.store.request_resume(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
     background.add_task(notify, context.celery, job_id)
     return idempotency.response

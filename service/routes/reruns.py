@@ -46,7 +46,7 @@ def retry_job(
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=False),
-        receipt=idempotency.receipt(job_accepted),
+        receipt=idempotency.recorder(job_accepted),
     )
     background.add_task(notify, context.celery, new.id, new.device_class)
     return idempotency.response
@@ -100,5 +100,5 @@ def _continue(
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
-        receipt=idempotency.receipt(job_accepted),
+        receipt=idempotency.recorder(job_accepted),
     )

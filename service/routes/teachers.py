@@ -49,7 +49,7 @@ async def upload_teacher(request: Request, context: Context, idempotency: Idempo
         if idempotency.replay(teacher=teacher.upload.sha256):
             teacher.upload.discard()
             return idempotency.response
-    accept = partial(accept_teacher, context, teacher, receipt=idempotency.receipt(_kept))
+    accept = partial(accept_teacher, context, teacher, receipt=idempotency.recorder(_kept))
     await to_thread.run_sync(accept, limiter=context.inspections)
     return idempotency.response
 
