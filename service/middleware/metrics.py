@@ -1,4 +1,4 @@
-"""What the service counts: requests, refused uploads, the event loop's lag; at every scrape, the ledger's figures."""
+"""Metrics of the service: requests, refused uploads and the event loop's lag; at every scrape the ledger's figures."""
 
 import time
 from collections.abc import Iterable
@@ -42,7 +42,7 @@ _QUEUE = ["spec_version", "device_class"]
 
 
 class MetricsMiddleware:
-    """ASGI middleware: every request is counted once, whatever became of it."""
+    """ASGI middleware: counts every request once, whether it was answered, refused or failed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -66,9 +66,9 @@ class MetricsMiddleware:
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
-    """Labels hold nothing that a client may choose freely: each new value is a series for ever."""
+    """Count a request. Labels hold nothing that a client can choose freely: each new value makes a new series."""
     method = scope["method"] if scope["method"] in METHODS else "other"
-    known = scope["path"] if scope["path"] in UPLOADS else "other"  # of a request that was turned away at the gate
+    known = scope["path"] if scope["path"] in UPLOADS else "other"  # of a request that was rejected before routing
     route = getattr(scope.get("route"), "path", known)
     HTTP_REQUESTS.labels(method, route, str(status)).inc()
     HTTP_SECONDS.labels(method, route).observe(seconds)
@@ -77,7 +77,7 @@ def _count(scope: Scope, status: int, seconds: float) -> None:
 
 
 async def watch_loop() -> None:
-    """Until cancelled."""
+    """Measure the lag of the event loop until cancelled."""
     while True:
         asleep_at = time.perf_counter()
         await anyio.sleep(_LAG_SECONDS)
@@ -85,7 +85,7 @@ async def watch_loop() -> None:
 
 
 def text(store: Store, *, worker_seconds: float) -> bytes:
-    """What this process counts, then what the ledger says; without the latter while the database does not answer."""
+    """The counters of this process and the ledger's figures; only the former if the database does not answer."""
     ledger = CollectorRegistry()
     try:
         ledger.register(LedgerCollector(store.statistics(worker_seconds=worker_seconds)))

@@ -1,4 +1,4 @@
-"""/jobs/{id}/artifacts: what a finished job hands out."""
+"""/jobs/{id}/artifacts: the files of a finished job."""
 
 import logging
 from collections.abc import Iterator
@@ -143,7 +143,7 @@ def _headers(artifact: ArtifactRef, etag: str) -> dict[str, str]:
 
 
 class FileSlice(StreamingResponse):
-    """Bytes `first` to `last` of an opened file, which is closed whatever becomes of the client."""
+    """Bytes `first` to `last` of an opened file; the file is closed even if the client goes away."""
 
     def __init__(
         self, file: BinaryIO, *, first: int, last: int, status: int, headers: dict[str, str], media_type: str

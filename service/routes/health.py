@@ -1,4 +1,4 @@
-"""/healthz: the process lives. /readyz: what is missing, by name."""
+"""/healthz says that the process lives, /readyz names what is missing."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["service"])
 
 SPARE_BYTES = 64 * 1024**2
-NEVER_READY = ("database", "storage", "sandbox")  # without these no job could be accepted and kept
+NEVER_READY = ("database", "storage", "sandbox")  # without these no job can be accepted and kept
 GOOD = ("ok", "not configured", "off")
 
 
@@ -64,7 +64,7 @@ def _database(context: AppContext) -> str:
 
 
 def _storage(context: AppContext) -> str:
-    """Files can be written here and kept for good, and there is room for more."""
+    """Whether files can be written and stored, and whether there is room for more."""
     probe = Path(context.settings.data_dir) / f".ready-{os.getpid()}"
     try:
         probe.write_bytes(b"ready")
@@ -80,7 +80,7 @@ def _storage(context: AppContext) -> str:
 
 
 def _sandbox(context: AppContext) -> str:
-    """What holds the inspections of this process."""
+    """The sandbox in which this process inspects teachers."""
     try:
         sandbox = find_sandbox(context.settings.sandbox)
     except SandboxUnavailable:
@@ -103,7 +103,7 @@ def _worker(context: AppContext) -> str:
 
 
 def _devices(context: AppContext) -> str:
-    """For every device class that a queued job asks for there is a worker."""
+    """Whether there is a worker for every device class that a queued job asks for."""
     try:
         unserved = context.ledger.unserved(context.settings.lease_seconds)
     except LedgerError:

@@ -1,4 +1,4 @@
-"""/problems/{code}: what `type` points at, from the one table."""
+"""/problems/{code}: describes an error code; the member `type` of a problem points here."""
 
 from fastapi import APIRouter, Response
 
