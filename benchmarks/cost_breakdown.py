@@ -22,20 +22,21 @@ from benchmarks.hardware import describe_hardware
 from benchmarks.pair import RESULTS, Pair
 from dfkd_core.images import augment
 from dfkd_core.loop import distill as distill_
-from dfkd_core.loop import ema, student_batches
+from dfkd_core.loop import image_sources
 from dfkd_core.loop import round as round_
+from dfkd_core.loop import student as student_
 from dfkd_core.options.registry import MethodName
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 PARTS: dict[str, Callable[..., Any]] = {
     "procedural images": round_._draw_procedural,
-    "synthesizer learns": round_._synthesize,
+    "synthesizer learns": round_._train_synthesizer,
     "fresh images": round_._draw_fresh,
     "replay": round_._draw_remembered,
     "student learns": round_._teach_student,
     "  augmentation": augment.augment,
-    "  student batch put together": student_batches.mixed,
-    "  average of the student": ema.AveragedStudent.update,
+    "  student batch put together": image_sources.ImageSources.student_batch,
+    "  average of the student": student_.AveragedStudent.update,
     "memory learns": round_._update_memory,
     "probe and publishing": distill_._evaluate,
 }

@@ -16,6 +16,10 @@ class Batch:
     def __len__(self) -> int:
         return self.images.shape[0]
 
+    def __getitem__(self, chosen: slice | Tensor) -> "Batch":
+        """The images of a slice, of a mask (N,) or of indices, with their logits."""
+        return Batch(images=self.images[chosen], teacher_logits=self.teacher_logits[chosen])
+
     @staticmethod
     def join(*batches: "Batch | None") -> "Batch":
         """All given batches behind one another; absent ones are left out."""

@@ -18,15 +18,15 @@ from dfkd_core.loop.probe import agrees, overlap
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What one comparison said; agreements are shares of the same probe."""
+    """The result of one comparison. Agreements are shares of the same probe."""
 
     candidate: float
-    published: float  # of the student published after the comparison
+    published: float  # of the student that is published after the comparison
     replaced: bool
 
 
 class BestStudent:
-    """Holds the published student. On one and the same probe its agreement never falls."""
+    """Holds the published student. Its agreement on one and the same probe never falls."""
 
     def __init__(self, student: nn.Module, *, margin: float) -> None:
         self.published = copy.deepcopy(student).eval().requires_grad_(False)
@@ -34,11 +34,11 @@ class BestStudent:
         self._margin = margin
 
     def maybe_replace(self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0) -> Comparison:
-        """Compare both, image by image, on `probe`; publish the candidate if it is better beyond chance.
+        """Compare candidate and published student image by image on `probe`; publish the candidate if it is better.
 
         `margin_scale` in [0, 1] scales the margin: an average that hardly moves any more needs less proof.
         """
-        new, old = answers(candidate, probe), answers(self.published, probe)
+        new, old = answers(candidate, probe), answers(self.published, probe)  # (N, num_classes) each
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
         better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * margin_scale)
         replaced = self.published_step is None or (better and new_share >= old_share)

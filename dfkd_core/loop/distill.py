@@ -1,17 +1,18 @@
 """The loop: a teacher goes in, a student comes out, and no real image is seen.
 
     warm up the synthesizer without the student
-    until all student updates are done:                           # a round
+    until all student updates are done:                           # a round, see `round`
+        draw procedural images                                    # a part of all new images is held out for the judge
         synthesizer learns                                        # not during consolidation, the last rounds
-        fresh = synthesizer's images, labelled by the teacher     # some are held out for probe and audit
+        fresh = synthesizer's images, labelled by the teacher
         remembered = memory's replay
-        repeat: student learns from fresh and remembered; its running average follows
+        repeat: student learns from procedural, fresh and remembered images; its running average follows
         memory takes in the fresh images
-        guard: roll the synthesizer back if it collapsed
-        now and then: score the average on the probe; publish it if it beats the published student
+        roll the synthesizer back if it collapsed
+        now and then: judge scores the average on the probe, and publishes it if it beats the published student
     return the published student
 
-Losses cite their equations in `losses`; what the step count decides is in `schedule`.
+The losses cite their equations in `dfkd_core/networks/losses`. What the step count decides is in `schedule`.
 """
 
 import time
@@ -25,8 +26,7 @@ from torch import nn
 from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
-from dfkd_core.loop.evaluation import evaluate_on_probe
-from dfkd_core.loop.round import complete_audit, train_round
+from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
@@ -36,7 +36,9 @@ from dfkd_core.spec.config import Budget, DistillConfig
 from dfkd_core.students.temporary_batchnorm import fold
 
 PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over,
-GOOD = 0.9  # unless that student agrees with its teacher on so much of the probe: a plateau is where good runs end
+GOOD = (
+    0.9  # unless the published student agrees with its teacher on this share of the probe: good runs end in a plateau
+)
 
 Measure = Callable[[int, Mapping[str, nn.Module]], None]
 
@@ -69,19 +71,25 @@ def distill(
     continued_budget: Budget | None = None,
     measure: Measure | None = None,
 ) -> Distilled:
-    """Train `student` in place, on the device it is on, and return the published one.
+    """Train `student` in place, on the device it is on, and return the published student.
 
-    `continued_budget`: the checkpoint may also be one of the same run under this budget; then the run goes on from
-    there as one with its own budget would go on at that step, and the seconds are counted anew.
+    `on_step` is called after every round; its fractions are of the distillation alone. `measure` gets the step and the
+    raw, the averaged and the published student after every evaluation; it must not change them.
 
-    `on_step` hears of every round; fractions are of the distillation alone. `measure` only measures: it gets the step
-    and the raw, ema and published students after every evaluation. Raises Stopped, DistillationDiverged,
-    GeneratorCollapsed, CheckpointMismatch, CompileUnavailable.
+    `resume_from` is a checkpoint of the same run. With `continued_budget` it may also be one of the same run under that
+    budget: the run then goes on from there under its own budget, and its seconds are counted from zero.
+
+    Raises:
+        Stopped: if `on_step` asked for that; a checkpoint was written if there is a place for it.
+        DistillationDiverged: if a loss is not finite any more.
+        GeneratorCollapsed: if the synthesizer collapsed for good and there is no fallback.
+        CheckpointMismatch: if `resume_from` belongs to another run.
+        CompileUnavailable: if torch.compile is asked for and does not work here.
     """
     device = next(student.parameters()).device
     with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
         run = build_run(teacher, student, config)
-        facts = fingerprint_of(config, teacher, student, device=run.device)
+        facts = fingerprint_of(config, teacher, student, device=device)
         if resume_from is not None:
             wanted = {**facts, **(checkpoints.fingerprint if checkpoints else {})}
             _resume(run, resume_from, wanted, continued_budget=continued_budget)
@@ -90,7 +98,7 @@ def distill(
 
 
 def _resume(run: Run, path: Path, wanted: Mapping[str, str], *, continued_budget: Budget | None) -> None:
-    """Go on with this run, or extend the one that had the other budget; CheckpointMismatch."""
+    """Restore this run, or extend the run that had the other budget."""
     try:
         run.restore(read_checkpoint(path, fingerprint=wanted))
     except CheckpointMismatch:
@@ -106,7 +114,7 @@ class _Loop:
     """The run together with the outside world it reports to."""
 
     run: Run
-    facts: Mapping[str, str]
+    facts: Mapping[str, str]  # the fingerprint of its checkpoints
     on_step: OnStep
     checkpoints: CheckpointWriter | None
     measure: Measure | None
@@ -114,7 +122,7 @@ class _Loop:
     stop_requested: bool = False
 
     def tell(self, kind: UpdateKind, data: dict[str, Any] | None = None) -> None:
-        """Send one update through the seam and remember the wish to stop."""
+        """Send one update to the caller, and remember whether it asks the run to stop."""
         run = self.run
         total, newest = run.schedule.total_steps, run.curve[-1] if run.curve else {}
         update = Update(
@@ -130,7 +138,7 @@ class _Loop:
         self.stop_requested = self.on_step(update) or self.stop_requested
 
     def save(self) -> None:
-        """Write a checkpoint, if there is anywhere to write it, and say so."""
+        """Write a checkpoint and tell where it is, if there is a place for checkpoints."""
         if self.checkpoints is None:
             return
         self.count_time()
@@ -156,17 +164,17 @@ def _train(loop: _Loop) -> None:
     while run.counters.steps < run.schedule.total_steps and not loop.out_of_time():
         before = run.counters.steps
         try:
-            outcome = train_round(run)
+            result = train_round(run)
         except GeneratorCollapsed as error:
             if run.config.fallback is None:
                 raise
             _fall_back(loop, error.detail)
             continue
-        loop.tell("progress", {"losses": outcome.losses})
-        if outcome.rolled_back is not None:
-            loop.tell("rolled-back", {"reason": outcome.rolled_back})
+        loop.tell("progress", {"losses": result.losses})
+        if result.rolled_back is not None:
+            loop.tell("rolled-back", {"reason": result.rolled_back})
         if run.schedule.evaluates(before, run.counters.steps):
-            _evaluate(loop, outcome.losses)
+            _evaluate(loop, result.losses)
             _leave_a_plateau(loop)
         if loop.stop_requested:
             loop.save()
@@ -175,10 +183,30 @@ def _train(loop: _Loop) -> None:
             loop.save()
 
 
+def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
+    """Let the judge score the students, and tell what it found."""
+    run, step = loop.run, loop.run.counters.steps
+    scores = run.judge.evaluate(
+        run.student,
+        run.images,
+        step=step,
+        replay_share=run.schedule.replay_share_at(step),
+        margin_scale=min(1.0, run.schedule.student_rate(step)),  # an average that hardly moves needs less proof
+    )
+    run.curve.append({"step": step, **scores.as_dict(), "losses": round_losses})
+    if scores.replaced:
+        loop.tell("published", {"agreement": scores.published})
+    else:
+        loop.tell("progress", {"losses": {}})  # the round's losses were told; the published student has a newer score
+    if loop.measure is not None:
+        students = {"raw": run.student.network, "ema": run.student.average, "published": run.judge.best.published}
+        loop.measure(step, students)
+
+
 def _leave_a_plateau(loop: _Loop) -> None:
-    """Fall back where a poor student has not become better for long, and there is still time."""
+    """Fall back if a poor student has not become better for long and there is still time."""
     run = loop.run
-    since = run.counters.steps - (run.ratchet.published_step or 0)
+    since = run.counters.steps - (run.judge.best.published_step or 0)
     stuck = since > PLATEAU * run.schedule.total_steps and run.curve[-1]["published"] < GOOD
     if run.config.fallback is not None and stuck and not run.schedule.consolidates(run.counters.steps):
         _fall_back(loop, f"no better student in {since} updates")
@@ -191,38 +219,25 @@ def _fall_back(loop: _Loop, reason: str) -> None:
     loop.run.take_over(config.fallback)
 
 
-def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
-    run = loop.run
-    scores = evaluate_on_probe(run)
-    run.curve.append({"step": run.counters.steps, **scores.as_dict(), "losses": round_losses})
-    if scores.replaced:
-        loop.tell("published", {"agreement": scores.published})
-    else:
-        loop.tell("progress", {"losses": {}})  # the round's are told; the published student has a newer score
-    if loop.measure is not None:
-        networks = {"raw": run.student, "ema": run.average.network, "published": run.ratchet.published}
-        loop.measure(run.counters.steps, networks)
-
-
 def _finish(loop: _Loop) -> Distilled:
     """Train, complete the audit set, and leave a final checkpoint from which the rest can be repeated."""
-    run = loop.run
+    run, best = loop.run, loop.run.judge.best
     loop.tell("stage")
     if not run.done:
         _train(loop)
-        if run.ratchet.published_step is None:
+        if best.published_step is None:
             _evaluate(loop, {})
-        complete_audit(run)
+        run.judge.complete_audit(run.images, run.counters)
         run.done = True
         loop.save()
-    counters, published_step = run.counters, run.ratchet.published_step
-    assert published_step is not None  # an evaluation has just seen to that
+    assert best.published_step is not None  # an evaluation has just seen to that
+    counters = run.counters
     return Distilled(
-        student=fold(run.ratchet.published),
-        published_step=published_step,
+        student=fold(best.published),
+        published_step=best.published_step,
         probe_agreement=run.curve[-1]["published"],
         curve=run.curve,
-        audit=run.audit.batch(),
+        audit=run.judge.audit.batch(),
         memory_bytes=run.memory.num_bytes,
         warnings=_warnings(run),
         student_updates=counters.steps,

@@ -95,8 +95,10 @@ def test_procedural_images_are_drawn_only_where_asked_for(share: float, *, drawn
     state = build_run(tiny_teacher(), tiny_network(), config)
     for _ in range(config.method_options.warmup_rounds + 1):  # they are drawn in the warm-up too
         train_round(state)
-    assert len(state.procedural) == (48 * state.counters.rounds if drawn_images else 0)  # the others are held out
-    assert len(state.refined) == (6 * state.counters.rounds if drawn_images else 0)
+    assert len(state.images.procedural) == (
+        48 * state.counters.rounds if drawn_images else 0
+    )  # the others are held out
+    assert len(state.images.refined) == (6 * state.counters.rounds if drawn_images else 0)
 
 
 def test_equal_runs_give_equal_bytes_and_other_seeds_do_not() -> None:
@@ -209,9 +211,9 @@ def test_a_generator_that_learns_alone_is_frozen_from_the_first_student_step() -
     state = build_run(tiny_teacher(), tiny_network(), config)
     weights = []
     for _ in range(4):
-        weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
+        weights.append(state.images.synthesizer.state()["network"]["conv1.weight"].clone())
         train_round(state)
-    weights.append(state.synthesizer.state()["network"]["conv1.weight"].clone())
+    weights.append(state.images.synthesizer.state()["network"]["conv1.weight"].clone())
     same = [torch.equal(one, other) for one, other in itertools.pairwise(weights)]
     assert same == [False, False, True, True]
     assert state.counters.steps == 8
@@ -224,7 +226,7 @@ def test_the_averaged_generator_starts_anew_with_the_generator() -> None:
         train_round(state)
     assert isinstance(state.memory, EmaMemory)
     assert state.memory.network is not None
-    pairs = zip(state.memory.network.parameters(), state.synthesizer.generator.parameters(), strict=True)
+    pairs = zip(state.memory.network.parameters(), state.images.synthesizer.generator.parameters(), strict=True)
     assert all(torch.equal(average, current) for average, current in pairs)
 
 

@@ -98,7 +98,7 @@ def test_what_is_read_of_a_narrow_forward_is_fp32() -> None:
 def test_every_network_of_a_round_computes_in_bf16() -> None:
     teacher, student = tiny_teacher(batchnorm=True), tiny_network()
     state = build_run(teacher, student, tiny_config(memory="vae", compute={"precision": "bf16"}))
-    generator = state.synthesizer.generator
+    generator = state.images.synthesizer.generator
     assert generator is not None
     convolutions = {"student": student[0], "generator": generator.get_submodule("conv1")}
     convolutions["encoder"] = state.memory.encoder.conv1  # type: ignore[attr-defined]

@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dfkd_core.loop.evaluation import evaluate_on_probe
 from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run
-from dfkd_core.loop.student_batches import Pools, mixed, num_featured
 from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
@@ -18,10 +16,11 @@ def test_the_stated_share_of_the_procedural_images_is_refined(share: float, refi
     state = build_run(tiny_teacher(), tiny_network(), config)
     while state.counters.warmup_rounds < config.method_options.warmup_rounds:
         train_round(state)
-    state.procedural._images.fill_(0)  # black
-    state.refined._images.fill_(255)  # white
-    pools = Pools(state.procedural.draw(4, generator=torch.Generator()), None)
-    images = mixed(state, pools, state.config.training.batch_size, generator=torch.Generator()).images.flatten(1)
+    state.images.procedural._images.fill_(0)  # black
+    state.images.refined._images.fill_(255)  # white
+    state.images.fresh = [state.images.procedural.draw(4, generator=torch.Generator())]
+    batch = state.images.student_batch(config.training.batch_size, replay_share=0.0, generator=torch.Generator())
+    images = batch.images.flatten(1)
     assert int((images == 2).all(dim=1).sum()) == refined
     assert int((images == -1).all(dim=1).sum()) == 16 - refined
 
@@ -36,9 +35,9 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
     state: Run = build_run(tiny_teacher(batchnorm=True), tiny_network(batchnorm=True), config)
     for _ in range(config.method_options.warmup_rounds + 1):
         train_round(state)
-    state.procedural._images.fill_(shade)
-    evaluate_on_probe(state)
-    student = state.average.network
+    state.images.procedural._images.fill_(shade)
+    state.judge.evaluate(state.student, state.images, step=state.counters.steps, replay_share=0.0, margin_scale=1.0)
+    student = state.student.average
     norm, convolution = student.get_submodule("1"), student.get_submodule("0")
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
@@ -49,4 +48,4 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
 @pytest.mark.parametrize(("method", "featured"), [("pre_dfkd", 8), ("deepinversion", 16)])
 def test_features_are_compared_on_all_images_that_no_generator_made(method: str, featured: int) -> None:
     config = DistillConfig.model_validate({"method": method, "procedural": {"share": 0.5}})
-    assert num_featured(build_run(tiny_teacher(), tiny_network(), config), 16) == featured
+    assert build_run(tiny_teacher(), tiny_network(), config).images.num_featured(16) == featured

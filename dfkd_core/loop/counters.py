@@ -1,0 +1,33 @@
+"""Counters: how far a run is, and what it has spent."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class Counters:
+    """One object for the whole run: every part that makes or spends something adds to it."""
+
+    rounds: int = 0  # of any kind
+    warmup_rounds: int = 0  # since the synthesizer started
+    rounds_since_start: int = 0  # of the synthesizer, without its warm-up
+    steps: int = 0  # student updates
+    images_synthesized: int = 0
+    teacher_images: int = 0  # images that went forward through the teacher
+    rollbacks: int = 0
+    rollbacks_in_a_row: int = 0
+    elapsed_seconds: float = 0.0
+
+    def start_synthesizer(self) -> None:
+        """A synthesizer with new weights has begun: its warm-up and its roll-backs are counted from zero."""
+        self.warmup_rounds = self.rounds_since_start = self.rollbacks_in_a_row = 0
+
+    def state(self) -> dict[str, Any]:
+        """All counts by name."""
+        return asdict(self)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over the counts of an earlier run, in place."""
+        for name, value in state.items():
+            setattr(self, name, value)

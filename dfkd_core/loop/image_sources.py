@@ -1,0 +1,243 @@
+"""ImageSources: the images of a run, and how a student batch is mixed from them.
+
+    synthesizer   makes the fresh images
+    fresh         the synthesizer's images of the last rounds, labelled by the teacher
+    remembered    what the memory replayed in the last rounds
+    procedural    a bank of images that a program draws
+    refined       a bank of procedural images after a few gradient steps towards random soft labels
+
+A part of the new images is held out: it goes to the judge and is never trained on.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dfkd_core.errors import GeneratorCollapsed
+from dfkd_core.images.augment import augment
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.procedural import ProceduralBank
+from dfkd_core.loop.collapse_guard import CollapseGuard
+from dfkd_core.loop.counters import Counters
+from dfkd_core.methods import build_synthesizer
+from dfkd_core.networks.teacher import Teacher
+from dfkd_core.rng import Streams
+from dfkd_core.spec.config import DistillConfig
+
+HELD_OUT_SHARE = 1 / 8  # of the fresh images of a round
+PROCEDURAL_CHUNK = 512  # procedural images drawn, labelled and stored at a time
+PROCEDURAL_HELD_OUT = 4  # one of this many new procedural images may be held out
+SNAPSHOT_ROUNDS = 20  # rounds between two snapshots of a healthy synthesizer
+SNAPSHOTS = 2  # kept: a collapse is noticed late, so the older one is the safe one
+
+
+class ImageSources:
+    """Everything that makes or holds images to train on. Images are (N, C, H, W) in the teacher's input space."""
+
+    def __init__(
+        self, config: DistillConfig, teacher: Teacher, *, streams: Streams, counters: Counters, device: torch.device
+    ) -> None:
+        self._teacher = teacher
+        self._streams = streams
+        self._counters = counters
+        self._device = device
+        low, high = teacher.input_space.bounds()
+        self._low, self._high = low.to(device), high.to(device)  # (1, C, 1, 1) each
+        procedural = config.procedural
+        drawn = procedural.share > 0
+        refined = drawn and procedural.refinement.share > 0
+        capacity, refined_capacity = procedural.capacity * drawn, procedural.refinement.capacity * refined
+        self.procedural = ProceduralBank(procedural, teacher, capacity=capacity, device=device)
+        self.refined = ProceduralBank(procedural, teacher, capacity=refined_capacity, device=device)
+        self.fresh: list[Batch] = []  # one batch a round, newest last
+        self.remembered: list[Batch] = []
+        self._pools: tuple[Batch, Batch | None] | None = None  # fresh and remembered, each in one piece
+        self.use_method(config)
+
+    def use_method(self, config: DistillConfig) -> None:
+        """Go on with the method of `config`: a new synthesizer, which warms up first. Images made so far stay."""
+        self._config = config
+        self.synthesizer = build_synthesizer(config, self._teacher, streams=self._streams, device=self._device)
+        self._guard = CollapseGuard(
+            min_class_entropy=config.steadiness.min_class_entropy, min_diversity=config.steadiness.min_diversity
+        )
+        self._begin()
+
+    def restart_synthesizer(self) -> None:
+        """Give the synthesizer new random weights; it warms up again."""
+        self.synthesizer.restart()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._healthy_snapshots = [copy.deepcopy(self.synthesizer.state())]  # oldest first
+        self._counters.start_synthesizer()
+
+    # Where new images come from
+
+    def draw_procedural(self) -> Iterator[Batch]:
+        """Add new procedural images to the banks; yields those that are held out instead."""
+        options, streams = self._config.procedural, self._streams
+        if not options.share:
+            return
+        for count in _chunks(options.images_per_round):
+            yield from self._add(self.procedural, self.procedural.draw(count, generator=streams["procedural"]))
+        for count in _chunks(options.refinement.images_per_round if options.refinement.share else 0):
+            yield from self._add(self.refined, self.refined.refined(count, generator=streams["refined"]))
+
+    def _add(self, bank: ProceduralBank, new: Batch) -> Iterator[Batch]:
+        """Show new images to a bank, and yield those that are held out, of the same kinds that the bank keeps."""
+        lots = self._streams["procedural-lots"]
+        self._counters.images_synthesized += len(new)
+        num_candidates = len(new) // PROCEDURAL_HELD_OUT
+        candidates = new[:num_candidates]
+        if num_candidates:
+            odds = bank.weights(candidates)  # (num_candidates,)
+            chosen = torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds
+            yield candidates[chosen.to(self._device)]
+        bank.add(new[num_candidates:], generator=lots)
+
+    def draw_fresh(self) -> tuple[Batch, Batch] | None:
+        """New labelled images of the synthesizer: those held out, and those to learn from. None if it has no new ones.
+
+        The images to learn from join the fresh ones of the last rounds.
+        """
+        training = self._config.training
+        count = training.fresh_batches * self._config.method_options.batch_size
+        images = self.synthesizer.sample(count, generator=self._streams["fresh"])  # (N, C, H, W), N ≤ count
+        if not len(images):
+            return None
+        if not self.synthesizer.optimises_images:  # optimised images were counted when they were made
+            self._counters.images_synthesized += len(images)
+        num_held_out = max(3, round(len(images) * HELD_OUT_SHARE))
+        held_out = self.labelled(self.in_range(images[:num_held_out]))
+        fresh = self.labelled(images[num_held_out:])
+        self.fresh = [*self.fresh, fresh][-training.fresh_rounds :]
+        self._pools = None
+        return held_out, fresh
+
+    def add_remembered(self, replayed: Batch) -> None:
+        """Take in what the memory replayed in this round."""
+        self.remembered = [*self.remembered, replayed][-self._config.training.fresh_rounds :]
+        self._pools = None
+
+    def labelled(self, images: Tensor) -> Batch:
+        """The images with the teacher's logits (N, num_classes)."""
+        return Batch(images=images, teacher_logits=self._teacher.label(images))
+
+    def in_range(self, images: Tensor) -> Tensor:
+        """Images as student, probe and audit see them: in the valid pixel range, unless `training` says otherwise."""
+        return images.clamp(self._low, self._high) if self._config.training.valid_range else images
+
+    # What the student learns from
+
+    def student_batch(self, size: int, *, replay_share: float, generator: torch.Generator) -> Batch:
+        """`size` images to learn from: procedural ones in their share, then fresh and remembered ones.
+
+        `replay_share` is the share of remembered images among those that are not procedural.
+        """
+        if self._pools is None:
+            self._pools = (Batch.join(*self.fresh), Batch.join(*self.remembered) if self.remembered else None)
+        fresh, remembered = self._pools
+        num_procedural = self._num_procedural(size)
+        refined_share = self._config.procedural.refinement.share
+        num_refined = min(round(num_procedural * refined_share), num_procedural) if len(self.refined) else 0
+        num_remembered = round((size - num_procedural) * replay_share) if remembered else 0
+        parts = []
+        for bank, count in (self.procedural, num_procedural - num_refined), (self.refined, num_refined):
+            if count:
+                parts.append(bank.sample(count, generator=generator))
+        parts.append(_drawn(fresh, size - num_procedural - num_remembered, generator))
+        if remembered:
+            parts.append(_drawn(remembered, num_remembered, generator))
+        return Batch.join(*parts)
+
+    def _num_procedural(self, size: int) -> int:
+        return round(size * self._config.procedural.share)
+
+    def num_featured(self, size: int) -> int:
+        """Number of images of a student batch on which features are compared: the first ones, that no generator made.
+
+        A generator that persists fits its images to the teacher's features; optimised images are as good as procedural.
+        """
+        return size if self.synthesizer.optimises_images else self._num_procedural(size)
+
+    def augmented(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Images (N, C, H, W) as the student meets them: augmented and in the valid range, as `training` says."""
+        options = self._config.training.augmentation
+        return self.in_range(augment(images, options, low=self._low, high=self._high, generator=generator))
+
+    # Whether the synthesizer is healthy
+
+    def check_collapse(self, fresh: Batch) -> str | None:
+        """Roll the synthesizer back if `fresh` shows that it collapsed; returns the reason, or None.
+
+        Now and then the state of a healthy synthesizer is kept for that.
+
+        Raises:
+            GeneratorCollapsed: if earlier roll-backs in a row did not help.
+        """
+        reason = self._guard.check(fresh)
+        if reason is not None:
+            self._roll_back(reason)
+        elif self._guard.healthy and self._counters.rounds % SNAPSHOT_ROUNDS == 0:
+            self._healthy_snapshots.append(copy.deepcopy(self.synthesizer.state()))
+            del self._healthy_snapshots[:-SNAPSHOTS]
+            self._counters.rollbacks_in_a_row = 0
+        return reason
+
+    def _roll_back(self, reason: str) -> None:
+        counters = self._counters
+        counters.rollbacks += 1
+        counters.rollbacks_in_a_row += 1
+        if counters.rollbacks_in_a_row > self._config.steadiness.max_rollbacks:
+            raise GeneratorCollapsed(
+                f"{reason}; {counters.rollbacks_in_a_row - 1} roll-backs did not help",
+                hint="lower distillation.method_options.learning_rate or raise its balance_weight",
+            )
+        self.synthesizer.restore(self._healthy_snapshots[0])
+        for _ in range(counters.rollbacks_in_a_row):  # the snapshot holds the rate of its own time
+            self.synthesizer.back_off()
+
+    # Checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """All sources; the keys are those of checkpoint files."""
+        return {
+            "synthesizer": self.synthesizer.state(),
+            "procedural": self.procedural.state(),
+            "refined": self.refined.state(),
+            "guard": self._guard.state(),
+            "fresh": [[batch.images, batch.teacher_logits] for batch in self.fresh],
+            "remembered": [[batch.images, batch.teacher_logits] for batch in self.remembered],
+            "good": self._healthy_snapshots,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over earlier sources."""
+        for part, key in (
+            (self.synthesizer, "synthesizer"),
+            (self.procedural, "procedural"),
+            (self.refined, "refined"),
+            (self._guard, "guard"),
+        ):
+            part.restore(state[key])
+        self.fresh = [self._batch(pair) for pair in state["fresh"]]
+        self.remembered = [self._batch(pair) for pair in state["remembered"]]
+        self._healthy_snapshots = list(state["good"])
+        self._pools = None
+
+    def _batch(self, pair: list[Tensor]) -> Batch:
+        return Batch(images=pair[0].to(self._device), teacher_logits=pair[1].to(self._device))
+
+
+def _chunks(count: int) -> list[int]:
+    whole, rest = divmod(count, PROCEDURAL_CHUNK)
+    return [PROCEDURAL_CHUNK] * whole + [rest] * (rest > 0)
+
+
+def _drawn(batch: Batch, count: int, generator: torch.Generator) -> Batch:
+    """`count` images of the batch, drawn with replacement."""
+    return batch[torch.randint(len(batch), (count,), generator=generator).to(batch.images.device)]

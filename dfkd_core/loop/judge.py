@@ -1,0 +1,128 @@
+"""Judge: what decides which student is published, and what that student is finally reported on.
+
+Held-out images go to two sets. The probe compares students during the run. The audit set decides nothing: the report's
+agreement is measured on it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.reservoir import PixelCodec
+from dfkd_core.images.student_answers import answers
+from dfkd_core.loop.best_student import BestStudent
+from dfkd_core.loop.counters import Counters
+from dfkd_core.loop.image_sources import ImageSources
+from dfkd_core.loop.probe import Probe, agrees
+from dfkd_core.loop.student import StudentTrainer
+from dfkd_core.networks.batchnorm import has_batchnorm, reestimate
+from dfkd_core.networks.teacher import Teacher
+from dfkd_core.rng import Streams
+from dfkd_core.spec.config import Steadiness
+
+AUDIT_PART = 3  # one of this many held-out images goes to the audit set, the others to the probe
+COSTLY_AUDIT = 256  # images that an audit set is completed to where each of them is optimised
+BATCHNORM_BATCHES = 8
+BATCHNORM_BATCH_SIZE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """One evaluation: the share of the probe's images on which each student gives the teacher's class."""
+
+    raw: float
+    ema: float
+    published: float
+    published_step: int
+    replaced: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class Judge:
+    """Probe, audit set and published student. `fp32_teacher` labels what is held out, whatever the run's precision."""
+
+    def __init__(
+        self, student: nn.Module, fp32_teacher: Teacher, steadiness: Steadiness, *, streams: Streams, relabels: bool
+    ) -> None:
+        space, num_classes = fp32_teacher.input_space, fp32_teacher.num_classes
+        codec = PixelCodec(*space.bounds(), torch.float16)
+        self.best = BestStudent(student, margin=steadiness.margin)
+        self.probe = Probe(steadiness.probe_size, num_classes=num_classes, shape=space.shape, codec=codec)
+        self.audit = Probe(steadiness.audit_size, num_classes=num_classes, shape=space.shape, codec=codec)
+        self._audit_size = steadiness.audit_size
+        self._fp32_teacher = fp32_teacher
+        self._relabels = relabels  # the run's own labels are of lower precision
+        self._streams = streams
+
+    def hold_out(self, batch: Batch) -> None:
+        """Give new images to the audit set and to the probe; nothing else ever sees them."""
+        batch = self._with_fp32_labels(batch)
+        num_audited = len(batch) // AUDIT_PART
+        self.audit.observe(batch[:num_audited], generator=self._streams["audit"])
+        self.probe.observe(batch[num_audited:], generator=self._streams["probe"])
+
+    def evaluate(
+        self, student: StudentTrainer, images: ImageSources, *, step: int, replay_share: float, margin_scale: float
+    ) -> Scores:
+        """Score the student, its average and the published student on the probe; publish the average if it is better.
+
+        The average's BatchNorm statistics are estimated anew first, on images as the student meets them at this step.
+        """
+        if has_batchnorm(student.average):
+            reestimate(student.average, self._training_images(images, replay_share))
+        probe = self.probe.batch()
+        raw = float(agrees(answers(student.network, probe), probe).double().mean())
+        comparison = self.best.maybe_replace(student.average, probe, step=step, margin_scale=margin_scale)
+        return Scores(
+            raw=raw,
+            ema=comparison.candidate,
+            published=comparison.published,
+            published_step=self.best.published_step or 0,
+            replaced=comparison.replaced,
+        )
+
+    def _training_images(self, images: ImageSources, replay_share: float) -> list[Tensor]:
+        """Batches of images as in training, (N, C, H, W) each."""
+        draws, batches = self._streams["batchnorm"], []
+        for _ in range(BATCHNORM_BATCHES):
+            batch = images.student_batch(BATCHNORM_BATCH_SIZE, replay_share=replay_share, generator=draws)
+            batches.append(images.augmented(batch.images, generator=draws))
+        return batches
+
+    def complete_audit(self, images: ImageSources, counters: Counters) -> None:
+        """Fill an audit set that a short run has left small with new images. Call it when all is decided."""
+        synthesizer, wanted = images.synthesizer, self._audit_size
+        if synthesizer.optimises_images:
+            wanted = min(wanted, COSTLY_AUDIT)
+        while (missing := wanted - len(self.audit)) > 0:
+            if synthesizer.optimises_images:
+                synthesizer.synthesize(None, rate=1.0)
+            new = synthesizer.sample(missing, generator=self._streams["audit-images"])
+            counters.images_synthesized += len(new)
+            before = len(self.audit)
+            labelled = self._with_fp32_labels(images.labelled(images.in_range(new)))
+            self.audit.observe(labelled, generator=self._streams["audit"])
+            if len(self.audit) == before:
+                break  # the set is full for the classes that the synthesizer still makes
+
+    def _with_fp32_labels(self, batch: Batch) -> Batch:
+        if not self._relabels or not len(batch):
+            return batch
+        return Batch(images=batch.images, teacher_logits=self._fp32_teacher.label(batch.images))
+
+    def state(self) -> dict[str, Any]:
+        """Both sets and the published student; the keys are those of checkpoint files."""
+        return {"ratchet": self.best.state(), "probe": self.probe.state(), "audit": self.audit.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue an earlier judge."""
+        self.best.restore(state["ratchet"])
+        self.probe.restore(state["probe"])
+        self.audit.restore(state["audit"])
