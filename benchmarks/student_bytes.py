@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -268,7 +269,10 @@ def attempt(task: Mapping[str, Any]) -> int:
         return interruption == "stopped" and written == 2
 
     budget = config.Budget(steps=task["continued_steps"]) if "continued_steps" in task else None
-    newest = sorted((workspace / "checkpoints").glob("checkpoint-*.safetensors"))[-1:] if task.get("resume") else []
+    resume_from = None
+    if task.get("resume"):
+        newest = max((workspace / "checkpoints").glob("checkpoint-*.safetensors"))
+        resume_from = Path(shutil.copy(newest, workspace / "resumed.safetensors"))  # the writer keeps two of its own
     try:
         compress(
             Path(task["teacher"]),
@@ -277,7 +281,7 @@ def attempt(task: Mapping[str, Any]) -> int:
             threads=THREADS,
             device="cpu",
             on_step=on_step,
-            resume_from=newest[0] if newest else None,
+            resume_from=resume_from,
             continued_budget=budget,
             checkpoint_seconds=0.0,
         )

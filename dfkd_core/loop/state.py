@@ -57,7 +57,7 @@ class Run:
         self.counters.elapsed_seconds = 0.0
 
     def state(self) -> dict[str, Any]:
-        """The whole run as a tree; see `checkpoint`. Its keys are those of earlier versions, whose files can be resumed."""
+        """The run as a tree for `checkpoint`. Its keys are those of earlier versions, whose files can be resumed."""
         return {
             **self.images.state(),
             **self.student.state(),

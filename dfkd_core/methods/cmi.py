@@ -12,8 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.parts.generator_method import Terms
-from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod, Reader
+from dfkd_core.methods.parts.image_parameters import Group
+from dfkd_core.methods.parts.image_starts import FreshGenerator
+from dfkd_core.methods.parts.image_terms import Step, Term, usual_terms
+from dfkd_core.methods.parts.part import Part
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.batchnorm import ChannelMeans
 from dfkd_core.networks.teacher import Teacher
@@ -21,51 +25,80 @@ from dfkd_core.options.methods.cmi import CmiOptions
 from dfkd_core.rng import Streams
 
 
-class Cmi(RedrawnMethod[CmiOptions]):
+class Cmi(ImageMethod):
     """A generator for every batch, a contrast with everything made before."""
 
     def __init__(self, options: CmiOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
-        with torch.no_grad():
-            example = self._seen(torch.zeros((1, *teacher.input_space.shape), device=device))[1]
-        assert example is not None
-        self._width = example.shape[1]
-        self._forget()
+        draws = streams["images"]
+        reader = embedding_reader(teacher)
+        example = torch.zeros((1, *teacher.input_space.shape), device=device)
+        contrast = Contrast(options, reader, example, draws=draws)
+        own = [Term("contrast", options.contrast_weight, contrast.loss)] if options.contrast_weight else []
+        super().__init__(
+            options,
+            teacher,
+            start=FreshGenerator(options, teacher, draws=draws, device=device),
+            targets=ClassTargets(teacher.num_classes, draws=draws, device=device),
+            terms=[*usual_terms(options), *own],
+            past=PastStatistics(options.bn_past),
+            parts=[contrast],
+            reader=reader,
+            draws=draws,
+            device=device,
+        )
 
-    def _forget(self) -> None:
+
+def embedding_reader(teacher: Teacher) -> Reader:
+    """Logits, and what an embedding is made of, (N, F): channel means at all BatchNorms, penultimate features or
+    logits, the first of these that the teacher has."""
+
+    def channel_means(images: Tensor) -> tuple[Tensor, Tensor]:
+        with ChannelMeans(teacher.network) as means:
+            return teacher(images), means.all()
+
+    def logits_twice(images: Tensor) -> tuple[Tensor, Tensor]:
+        logits: Tensor = teacher(images)
+        return logits, logits
+
+    if "batchnorm" in teacher.offers:
+        return channel_means
+    return teacher.forward_with_features if "features" in teacher.offers else logits_twice
+
+
+class Contrast(Part):
+    """The head that embeds, and the features of earlier images: local and whole views, (M, 2, F), newest last."""
+
+    def __init__(self, options: CmiOptions, reader: Reader, example: Tensor, *, draws: torch.Generator) -> None:
+        self._options = options
+        self._reader = reader
+        self._draws = draws
+        self._device = example.device
+        with torch.no_grad():
+            self._width = self._features_of(example).shape[1]
+        self.restart()
+
+    def restart(self) -> None:
+        """A new head and no earlier images."""
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
             width = self._width
             head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self._options.embedding_dim))
         self._head = head.to(self._device)
-        self._features = torch.zeros((0, 2, self._width), device=self._device)  # local and global views, newest last
+        self._features = torch.zeros((0, 2, self._width), device=self._device)
 
-    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and what an embedding is made of: channel means at all BatchNorms, penultimate features or logits."""
-        teacher = self._teacher
-        if "batchnorm" in teacher.offers:
-            with ChannelMeans(teacher.network) as means:
-                return teacher(images), means.all()
-        if "features" in teacher.offers:
-            return teacher.forward_with_features(images)
-        logits = teacher(images)
-        return logits, logits
-
-    def _learnt_beside(self) -> list[tuple[list[Tensor], float]]:
+    @property
+    def groups(self) -> list[Group]:
+        """The head's weights."""
         return [(list(self._head.parameters()), self._options.head_learning_rate)]
 
-    def _own_terms(self, images: Tensor, features: Tensor | None) -> Terms:
-        if not self._options.contrast_weight or features is None:
-            return {}
-        local = self._local_features(images)
-        return {"contrast": (self._options.contrast_weight, self._contrast(local, features.detach()))}
-
-    def _contrast(self, local: Tensor, whole: Tensor) -> Tensor:
-        """InfoNCE of local views (N, F) with whole ones, earlier images taking part as negatives and as anchors."""
+    def loss(self, step: Step) -> Tensor:
+        """InfoNCE of local views with whole ones, earlier images taking part as negatives and as anchors."""
+        assert step.features is not None
+        local, whole = self._local_features(step.images), step.features.detach()  # (N, F) each
         count = min(self._options.negatives, len(self._features))
         chosen = torch.randint(max(1, len(self._features)), (count,), generator=self._draws)
-        earlier = self._features[chosen.to(self._device)]
-        anchors, positives = torch.cat([local, earlier[:, 0]]), torch.cat([whole, earlier[:, 1]])
+        earlier = self._features[chosen.to(self._device)]  # (count, 2, F)
+        anchors, positives = torch.cat([local, earlier[:, 0]]), torch.cat([whole, earlier[:, 1]])  # (N + count, F)
         with torch.no_grad():
             positives = self._head(positives)
         return inversion_losses.info_nce(
@@ -74,34 +107,29 @@ class Cmi(RedrawnMethod[CmiOptions]):
 
     def _local_features(self, images: Tensor) -> Tensor:
         views = cropped(images, self._options.crop, mirror=self._options.mirror, generator=self._draws)
-        features = self._seen(views)[1]
+        return self._features_of(views)
+
+    def _features_of(self, images: Tensor) -> Tensor:
+        features = self._reader(images)[1]
         assert features is not None
         return features
 
-    def _finish(self, images: Tensor, targets: Tensor) -> None:
+    def finish(self, images: Tensor, targets: Tensor) -> None:
         """Keep what the teacher sees of the new images."""
-        super()._finish(images, targets)
         if not self._options.contrast_weight:
             return
         with torch.no_grad():
-            whole = self._seen(images)[1]
-            assert whole is not None
+            whole = self._features_of(images)
             pairs = torch.stack([self._local_features(images), whole], dim=1)  # (N, 2, F)
         self._features = torch.cat([self._features, pairs])[-self._options.feature_capacity :]
 
-    def restart(self) -> None:
-        """A new head and no earlier images."""
-        super().restart()
-        self._forget()
-
     def state(self) -> dict[str, Any]:
-        """With the head and the features of earlier images."""
+        """The head and the features of earlier images."""
         head = {name: tensor.clone() for name, tensor in self._head.state_dict().items()}
-        return {**super().state(), "head": head, "features": self._features}
+        return {"head": head, "features": self._features}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with an earlier head and its images."""
-        super().restore(state)
         self._head.load_state_dict(state["head"])
         self._features = state["features"].to(self._device).clone()
 

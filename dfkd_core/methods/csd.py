@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
-from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
+from dfkd_core.methods.parts.image_starts import FreshGenerator
+from dfkd_core.methods.parts.image_terms import Step, usual_terms
+from dfkd_core.methods.parts.part import Part
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.parts.penultimate import classifier_of, student_features
 from dfkd_core.networks import inversion_losses
-from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.csd import CsdOptions
 from dfkd_core.rng import Streams
@@ -24,85 +27,101 @@ from dfkd_core.rng import Streams
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the probe
 
 
-class Csd(RedrawnMethod[CsdOptions]):
-    """A generator for every batch, and a probe for every round."""
+class Csd(ImageMethod):
+    """A generator for every batch, and a new probe of the student before it."""
 
     def __init__(self, options: CsdOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
-        self._probe_draws = streams["csd-probe"]
-        self._probe: nn.Module = nn.Identity()
-        self._bank = self._empty_bank()
+        draws = streams["images"]
+        probe = StudentProbe(options, teacher, draws=streams["csd-probe"], device=device)
+        super().__init__(
+            options,
+            teacher,
+            start=FreshGenerator(options, teacher, draws=draws, device=device),
+            targets=ClassTargets(teacher.num_classes, draws=draws, device=device),
+            terms=usual_terms(options, feedback=probe.failure),
+            past=PastStatistics(options.bn_past),
+            parts=[probe],
+            draws=draws,
+            device=device,
+        )
 
-    def _empty_bank(self) -> ClassReservoir:
-        space = self._teacher.input_space
-        capacity, classes = self._options.probe_capacity, self._teacher.num_classes
-        return ClassReservoir(capacity, num_classes=classes, shape=space.shape, codec=PixelCodec(*space.bounds()))
 
-    def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
-        """One batch, against a new probe of the student as it is now."""
-        if student is not None and self._options.adv_weight and len(self._bank):
-            with evaluating(student):
-                told = {"probe": self._learn_probe(student)}
-            return told | super().synthesize(student, rate=rate)
-        return super().synthesize(None, rate=rate)
+class StudentProbe(Part):
+    """The images made so far, and a probe that learns their class and transform from the student's features."""
 
-    def _learn_probe(self, student: nn.Module) -> Tensor:
-        """A probe with random weights, trained on the images made so far; returns its last loss."""
-        options = self._options
+    def __init__(self, options: CsdOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device) -> None:
+        self._options = options
+        self._space, self._num_classes = teacher.input_space, teacher.num_classes
+        self._draws = draws
+        self._device = device
+        self._probe: nn.Module | None = None  # lives for one batch
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all images."""
+        codec, shape = PixelCodec(*self._space.bounds()), self._space.shape
+        capacity = self._options.probe_capacity
+        self._bank = ClassReservoir(capacity, num_classes=self._num_classes, shape=shape, codec=codec)
+
+    def prepare(self, student: nn.Module | None) -> dict[str, Tensor]:
+        """Train a probe with random weights on the student as it is now; there is none before there are images."""
+        self._probe = None
+        if student is None or not self._options.adv_weight or not len(self._bank):
+            return {}
         self._probe = self._new_probe(classifier_of(student).in_features)
+        return {"probe": self._train(self._probe, student)}
+
+    def _train(self, probe: nn.Module, student: nn.Module) -> Tensor:
+        """Returns the last loss."""
+        options = self._options
         optimizer = torch.optim.SGD(
-            self._probe.parameters(), lr=options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
+            probe.parameters(), lr=options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
         )
         loss = torch.zeros(())
         for _ in range(options.probe_steps):
-            batch = self._bank.sample(options.probe_batch_size, generator=self._probe_draws)
+            batch = self._bank.sample(options.probe_batch_size, generator=self._draws)
             classes = batch.teacher_logits.argmax(dim=1).to(self._device)
             with torch.no_grad():
                 turned, labels = self._turned(batch.images.to(self._device), classes)
                 features = student_features(student, turned)
-            loss = inversion_losses.bounded_cross_entropy(self._probe(features), labels).mean()
+            loss = inversion_losses.bounded_cross_entropy(probe(features), labels).mean()
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
-        self._probe.requires_grad_(False)
+        probe.requires_grad_(False)
         return loss.detach()
 
     def _new_probe(self, width: int) -> nn.Module:
-        outputs = self._teacher.num_classes * num_transforms(self._options.transforms, self._teacher.input_space.shape)
+        outputs = self._num_classes * num_transforms(self._options.transforms, self._space.shape)
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
-            torch.manual_seed(int(torch.randint(2**31, (), generator=self._probe_draws)))
+            torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)).to(self._device)
 
     def _turned(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """All transforms of images (N, C, H, W) behind one another, and the joint labels of class and transform."""
-        count = num_transforms(self._options.transforms, self._teacher.input_space.shape)
+        count = num_transforms(self._options.transforms, self._space.shape)
         turned = [transformed(images, self._options.transforms, index) for index in range(count)]
         return torch.cat(turned), torch.cat([classes * count + index for index in range(count)])
 
-    def _adversarial(self, images: Tensor, logits: Tensor, targets: Tensor, student: nn.Module) -> Tensor:
+    def failure(self, step: Step) -> Tensor | None:
         """Minus the probe's cross-entropy with class and transform, at most `adv_limit` for each image."""
-        turned, labels = self._turned(images, targets.argmax(dim=1))
-        outputs = self._probe(student_features(student, turned))
-        failure = inversion_losses.bounded_cross_entropy(outputs, labels)
+        if self._probe is None or step.student is None:
+            return None
+        turned, labels = self._turned(step.images, step.targets.argmax(dim=1))  # (transforms · N, C, H, W)
+        outputs = self._probe(student_features(step.student, turned))
+        failure = inversion_losses.bounded_cross_entropy(outputs, labels)  # (transforms · N,)
         return -failure.clamp(max=self._options.adv_limit).mean()
 
-    def _finish(self, images: Tensor, targets: Tensor) -> None:
-        super()._finish(images, targets)
-        self._bank.add(Batch(images=images, teacher_logits=targets), generator=self._probe_draws)
-
-    def restart(self) -> None:
-        """Forget all images."""
-        super().restart()
-        self._bank = self._empty_bank()
+    def finish(self, images: Tensor, targets: Tensor) -> None:
+        """Keep some of the new images for later probes."""
+        self._bank.add(Batch(images=images, teacher_logits=targets), generator=self._draws)
 
     def state(self) -> dict[str, Any]:
-        """With the probe's images; the probe itself does not outlive a batch."""
-        bank = {name: tensor.clone() for name, tensor in self._bank.state().items()}
-        return {**super().state(), "bank": bank}
+        """The images; the probe itself does not outlive a batch."""
+        return {"bank": {name: tensor.clone() for name, tensor in self._bank.state().items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with earlier images."""
-        super().restore(state)
         self._bank.restore(state["bank"])
 
 

@@ -12,70 +12,87 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.methods.parts.canvas import Canvas, RedrawnCanvas, redrawn_generator
-from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
+from dfkd_core.methods.parts.image_parameters import GeneratorParameters, Group, ImageParameters
+from dfkd_core.methods.parts.image_starts import FreshGenerator, Start
+from dfkd_core.methods.parts.image_terms import usual_terms
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.fast import FastOptions
 from dfkd_core.rng import Streams
 
 
-class Fast(RedrawnMethod[FastOptions]):
+class Fast(ImageMethod):
     """A generator for every batch that starts from one and the same, which is learnt."""
 
     def __init__(self, options: FastOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
-        self._new_start()
-
-    def _new_start(self) -> None:
-        space, options = self._teacher.input_space, self._options
-        self._start = redrawn_generator(options, space, generator=self._draws).to(self._device)
-        first, second = options.betas
-        self._meta = torch.optim.Adam(self._start.parameters(), lr=options.meta_learning_rate, betas=(first, second))
-
-    def _canvas(self) -> Canvas:
-        self._meta.zero_grad(set_to_none=False)
-        space, engine = self._teacher.input_space, self._teacher.engine
-        return AdaptedCanvas(
-            self._options, self._start, space, engine=engine, generator=self._draws, device=self._device
+        draws = streams["images"]
+        super().__init__(
+            options,
+            teacher,
+            start=LearntGenerator(options, teacher, draws=draws, device=device),
+            targets=ClassTargets(teacher.num_classes, draws=draws, device=device),
+            terms=usual_terms(options),
+            past=PastStatistics(options.bn_past),
+            draws=draws,
+            device=device,
         )
 
-    def _finish(self, images: Tensor, targets: Tensor) -> None:
-        """Move the start along the gradients that the batch's canvas left at it."""
-        super()._finish(images, targets)
-        self._meta.step()
-        self._meta.zero_grad(set_to_none=True)
+
+class LearntGenerator(Start):
+    """Every batch starts from a copy of `network`, with new codes; after the batch `network` follows its gradients."""
+
+    def __init__(self, options: FastOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device) -> None:
+        self._options = options
+        self._fresh = FreshGenerator(options, teacher, draws=draws, device=device)
+        self.restart()
 
     def restart(self) -> None:
         """A start with other random weights."""
-        super().restart()
-        self._new_start()
+        first, second = self._options.betas
+        rate = self._options.meta_learning_rate
+        self.network = self._fresh.new_network()
+        self._optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, betas=(first, second))
+
+    def begin(self, targets: Tensor) -> ImageParameters:
+        """A copy of the start with new codes."""
+        self._optimizer.zero_grad(set_to_none=False)
+        return AdaptedParameters(self._fresh.begin(targets), self.network)
+
+    def finish(self, images: Tensor, targets: Tensor) -> None:
+        """Move the start along the gradients that the batch left at it."""
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """With the start and its optimiser."""
-        return {
-            **super().state(),
-            "start": copy.deepcopy(self._start.state_dict()),
-            "meta": copy.deepcopy(self._meta.state_dict()),
-        }
+        """The start and its optimiser."""
+        start, meta = self.network.state_dict(), self._optimizer.state_dict()
+        return {"start": copy.deepcopy(start), "meta": copy.deepcopy(meta)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with an earlier start."""
-        super().restore(state)
-        self._start.load_state_dict(state["start"])
-        self._meta.load_state_dict(copy.deepcopy(state["meta"]))
+        self.network.load_state_dict(state["start"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["meta"]))  # it would share the tensors
 
 
-class AdaptedCanvas(RedrawnCanvas):
-    """A copy of the start with new codes; it adds every step's gradient to the start's."""
+class AdaptedParameters(ImageParameters):
+    """A copy of `start` as a batch changes it; every step's gradient is added to the start's."""
 
-    def __init__(self, options: FastOptions, start: Generator, space: Any, **draws: Any) -> None:
-        super().__init__(options, space, **draws)
+    def __init__(self, copied: GeneratorParameters, start: Generator) -> None:
+        self._copied = copied
         self._start = start
-        self.network.load_state_dict(start.state_dict())
+        copied.network.load_state_dict(start.state_dict())
+
+    @property
+    def groups(self) -> list[Group]:
+        return self._copied.groups
+
+    def images(self) -> Tensor:
+        return self._copied.images()
 
     @torch.no_grad()
     def project(self) -> None:
-        for learnt, mine in zip(self._start.parameters(), self.network.parameters(), strict=True):
+        for learnt, mine in zip(self._start.parameters(), self._copied.network.parameters(), strict=True):
             if mine.grad is not None:
                 learnt.grad = mine.grad.clone() if learnt.grad is None else learnt.grad + mine.grad

@@ -14,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.parts.canvas import Canvas, redrawn_generator
-from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
+from dfkd_core.methods.parts.image_parameters import Group, ImageParameters
+from dfkd_core.methods.parts.image_starts import FreshGenerator, Start
+from dfkd_core.methods.parts.image_terms import usual_terms
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
@@ -23,88 +26,98 @@ from dfkd_core.options.methods.nayer import NayerOptions
 from dfkd_core.rng import Streams
 
 
-class Nayer(RedrawnMethod[NayerOptions]):
+class Nayer(ImageMethod):
     """A generator that lives for some batches, behind noisy layers that live for one."""
 
     def __init__(self, options: NayerOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
-        self._embeddings = class_embeddings(teacher).to(device)
-        self._classes_now = torch.zeros(0, dtype=torch.int64)
-        self._new_network()
-
-    def _new_network(self) -> None:
-        space = self._teacher.input_space
-        self._network = redrawn_generator(self._options, space, generator=self._draws).to(self._device)
-        self._age = 0
-
-    def _targets(self, count: int) -> Tensor:
-        """Classes, and with them the embeddings of the next canvas."""
-        targets = super()._targets(count)
-        self._classes_now = targets.argmax(dim=1)
-        return targets
-
-    def _canvas(self) -> Canvas:
-        if self._age >= self._options.life:
-            self._new_network()
-        self._age += 1
-        embeddings = self._embeddings[self._classes_now]
-        return NoisyLayerCanvas(
-            self._options,
-            self._network,
-            embeddings,
-            len(self._embeddings),
-            engine=self._teacher.engine,
-            generator=self._draws,
+        draws = streams["images"]
+        super().__init__(
+            options,
+            teacher,
+            start=NoisyLayers(options, teacher, draws=draws, device=device),
+            targets=ClassTargets(teacher.num_classes, draws=draws, device=device),
+            terms=usual_terms(options),
+            past=PastStatistics(options.bn_past),
+            draws=draws,
+            device=device,
         )
+
+
+class NoisyLayers(Start):
+    """New layers for every batch; a new generator after `options.life` batches."""
+
+    def __init__(
+        self, options: NayerOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
+    ) -> None:
+        self._options = options
+        self._engine = teacher.engine
+        self._draws = draws
+        self._fresh = FreshGenerator(options, teacher, draws=draws, device=device)
+        self._embeddings = class_embeddings(teacher).to(device)  # (num_classes, E)
+        self.restart()
 
     def restart(self) -> None:
         """A generator with other random weights."""
-        super().restart()
-        self._new_network()
+        self.network = self._fresh.new_network()
+        self._age = 0  # batches
+
+    def begin(self, targets: Tensor) -> ImageParameters:
+        """New layers for the embeddings of the classes in `targets`."""
+        if self._age >= self._options.life:
+            self.restart()
+        self._age += 1
+        embeddings = self._embeddings[targets.argmax(dim=1)]  # (N, E)
+        return NoisyLayerParameters(
+            self._options,
+            self.network,
+            embeddings,
+            run=len(self._embeddings),
+            engine=self._engine,
+            draws=self._draws,
+        )
 
     def state(self) -> dict[str, Any]:
-        """With the generator and its age."""
-        return {**super().state(), "network": copy.deepcopy(self._network.state_dict()), "age": self._age}
+        """The generator and its age."""
+        return {"network": copy.deepcopy(self.network.state_dict()), "age": self._age}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue with an earlier generator."""
-        super().restore(state)
-        self._network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["network"])
         self._age = state["age"]
 
 
-class NoisyLayerCanvas(Canvas):
-    """One linear layer for each run of images of different classes; embeddings are (N, E)."""
+class NoisyLayerParameters(ImageParameters):
+    """One linear layer for each run of `run` images, which are of different classes; embeddings are (N, E)."""
 
     def __init__(
         self,
         options: NayerOptions,
         network: Generator,
         embeddings: Tensor,
-        run: int,
         *,
+        run: int,
         engine: Engine,
-        generator: torch.Generator,
+        draws: torch.Generator,
     ) -> None:
         self._options = options
         self._engine = engine
         self._network = network
         self._embeddings = embeddings
         self._run = min(run, len(embeddings))
-        layers = -(-len(embeddings) // self._run)
-        noise = torch.randn((layers, embeddings.shape[1], options.latent_dim), generator=generator)
-        self.layers = noise.to(embeddings.device).requires_grad_()
+        num_layers = -(-len(embeddings) // self._run)
+        noise = torch.randn((num_layers, embeddings.shape[1], options.latent_dim), generator=draws)
+        self.layers = noise.to(embeddings.device).requires_grad_()  # (num_layers, E, latent_dim)
 
     @property
-    def unknowns(self) -> list[tuple[list[Tensor], float]]:
+    def groups(self) -> list[Group]:
         options = self._options
         return [(list(self._network.parameters()), options.learning_rate), ([self.layers], options.code_learning_rate)]
 
     def images(self) -> Tensor:
         count, width = self._embeddings.shape
-        spread = F.batch_norm(self._embeddings, None, None, training=True)
+        spread = F.batch_norm(self._embeddings, None, None, training=True)  # (N, E)
         padded = F.pad(spread, (0, 0, 0, len(self.layers) * self._run - count))
-        codes = padded.view(-1, self._run, width) @ self.layers  # (layers, images of a layer, latent_dim)
+        codes = padded.view(-1, self._run, width) @ self.layers  # (num_layers, run, latent_dim)
         images: Tensor = self._engine(self._network.train(), codes.flatten(0, 1)[:count])
         return images
 

@@ -12,43 +12,66 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.methods.parts.image_method import RedrawnMethod
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
+from dfkd_core.methods.parts.image_starts import FreshGenerator
+from dfkd_core.methods.parts.image_terms import Step, usual_terms
+from dfkd_core.methods.parts.part import Part
+from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.ssd_kd import SsdKdOptions
 from dfkd_core.rng import Streams
 
 
-class SsdKd(RedrawnMethod[SsdKdOptions]):
+class SsdKd(ImageMethod):
     """A generator for every batch; cross-entropy weighed by difficulty and rarity."""
 
     def __init__(self, options: SsdKdOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
-        self._made = torch.zeros(teacher.num_classes, device=device)  # images so far, by the teacher's class
+        draws = streams["images"]
+        made = ClassCounts(teacher, device=device)
 
-    def _target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        classes = targets.argmax(dim=1)
-        rarity = class_rarity(self._made, exponent=self._options.diversity)[classes]
-        return inversion_losses.modulated_cross_entropy(logits, classes, rarity, focus=self._options.focus)
+        def modulated(step: Step) -> Tensor:
+            """Cross-entropy that counts less where the teacher is sure and the class is common."""
+            classes = step.targets.argmax(dim=1)  # (N,)
+            rarity = class_rarity(made.counts, exponent=options.diversity)[classes]  # (N,)
+            return inversion_losses.modulated_cross_entropy(step.logits, classes, rarity, focus=options.focus)
 
-    def _finish(self, images: Tensor, targets: Tensor) -> None:
-        super()._finish(images, targets)
+        super().__init__(
+            options,
+            teacher,
+            start=FreshGenerator(options, teacher, draws=draws, device=device),
+            targets=ClassTargets(teacher.num_classes, draws=draws, device=device),
+            terms=usual_terms(options, target=modulated),
+            past=PastStatistics(options.bn_past),
+            parts=[made],
+            draws=draws,
+            device=device,
+        )
+
+
+class ClassCounts(Part):
+    """How many images of each class, by the teacher's answer, were made so far: `counts` (num_classes,)."""
+
+    def __init__(self, teacher: Teacher, *, device: torch.device) -> None:
+        self._teacher = teacher
+        self.counts = torch.zeros(teacher.num_classes, device=device)
+
+    def finish(self, images: Tensor, targets: Tensor) -> None:
+        """Count the new images."""
         classes = self._teacher.label(images).argmax(dim=1)
-        self._made = self._made + torch.bincount(classes, minlength=len(self._made))
+        self.counts = self.counts + torch.bincount(classes, minlength=len(self.counts))
 
     def restart(self) -> None:
         """Nothing was made yet."""
-        super().restart()
-        self._made = torch.zeros_like(self._made)
+        self.counts = torch.zeros_like(self.counts)
 
     def state(self) -> dict[str, Any]:
-        """With what was made of each class."""
-        return {**super().state(), "made": self._made}
+        """The counts."""
+        return {"made": self.counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with earlier images."""
-        super().restore(state)
-        self._made = state["made"].to(self._device).clone()
+        """Continue earlier counts."""
+        self.counts = state["made"].to(self.counts.device).clone()
 
 
 def class_rarity(made: Tensor, *, exponent: float) -> Tensor:

@@ -13,44 +13,64 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core.errors import RequirementError
-from dfkd_core.methods.parts.generator_method import Terms
-from dfkd_core.methods.parts.image_method import PixelMethod
+from dfkd_core.methods.parts.image_method import ImageMethod
+from dfkd_core.methods.parts.image_starts import PixelStart
+from dfkd_core.methods.parts.image_terms import Step, Term, usual_terms
 from dfkd_core.networks import inversion_losses, losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.sttss import SttssOptions
 from dfkd_core.rng import Streams
 
 
-class Sttss(PixelMethod[SttssOptions]):
+class Sttss(ImageMethod):
     """Pixels for targets sampled in the feature space."""
 
     def __init__(self, options: SttssOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        super().__init__(options, teacher, streams=streams, device=device)
+        draws = streams["images"]
+
+        def tempered(step: Step) -> Tensor:
+            """Cross-entropy with the soft targets at their temperature."""
+            return inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=options.temperature)
+
+        def activation(step: Step) -> Tensor | None:
+            """Minus the mean |penultimate feature|."""
+            return None if step.features is None else losses.activation(step.features)
+
+        own = [Term("activation", options.activation_weight, activation)] if options.activation_weight else []
+        super().__init__(
+            options,
+            teacher,
+            start=PixelStart(options, teacher.input_space, draws=draws, device=device),
+            targets=FeatureTargets(options, teacher, draws=draws, device=device),
+            terms=[*usual_terms(options, target=tempered), *own],
+            reader=teacher.forward_with_features,
+            draws=draws,
+            device=device,
+        )
+
+
+class FeatureTargets:
+    """What the teacher's classifier says of random features, at the temperature of the images."""
+
+    def __init__(
+        self, options: SttssOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
+    ) -> None:
         if not isinstance(teacher.classifier, nn.Linear):
             raise RequirementError("sttss needs a linear classifier", pointer="/distillation/method")
+        self._options = options
         self._classifier = teacher.classifier
         self._directions = F.normalize(feature_weights(teacher.network.modules(), self._classifier), dim=1)
+        self._draws = draws
+        self._device = device
 
-    def _targets(self, count: int) -> Tensor:
-        """What the classifier says of random features, at the temperature of the images: (N, num_classes)."""
+    def __call__(self, count: int) -> Tensor:
+        """Probabilities (count, num_classes)."""
+        options, classifier = self._options, self._classifier
         features = correlated_normal(
-            self._directions, count, variance=self._options.variance, generator=self._draws, device=self._device
-        )
-        features = features.relu() if self._options.rectified else features
-        return (F.linear(features, self._classifier.weight, self._classifier.bias) / self._options.temperature).softmax(
-            dim=1
-        )
-
-    def _target_loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return inversion_losses.soft_cross_entropy(logits, targets, temperature=self._options.temperature)
-
-    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self._teacher.forward_with_features(images)
-
-    def _own_terms(self, images: Tensor, features: Tensor | None) -> Terms:
-        if not self._options.activation_weight or features is None:
-            return {}
-        return {"activation": (self._options.activation_weight, losses.activation(features))}
+            self._directions, count, variance=options.variance, generator=self._draws, device=self._device
+        )  # (count, F)
+        features = features.relu() if options.rectified else features
+        return (F.linear(features, classifier.weight, classifier.bias) / options.temperature).softmax(dim=1)
 
 
 def feature_weights(modules: Iterable[nn.Module], classifier: nn.Linear) -> Tensor:

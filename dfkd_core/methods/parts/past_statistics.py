@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
+from dfkd_core.methods.parts.part import Part
+
 Moments = tuple[Tensor, Tensor, Tensor, Tensor]
 """Batch mean, batch variance, running mean, running variance of one layer, each (channels,)."""
 
 
-class PastStatistics:
+class PastStatistics(Part):
     """A running average of every layer's batch mean and variance; `share` is both its weight and its decay."""
 
     def __init__(self, share: float) -> None:
@@ -31,8 +33,12 @@ class PastStatistics:
             for (mean, variance, goal_mean, goal_variance), (old_mean, old_variance) in pairs
         ]
 
-    def take_in(self) -> None:
+    def finish(self, images: Tensor, targets: Tensor) -> None:
         """Add the batch that was blended last to the past."""
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Add the moments that were blended last to the past."""
         if self._past and self._share:
             pairs = zip(self._past, self._latest, strict=True)
             self._past = [
@@ -41,10 +47,14 @@ class PastStatistics:
         elif self._share:
             self._past = self._latest
 
+    def restart(self) -> None:
+        """Forget all earlier batches."""
+        self._past, self._latest = [], []
+
     def state(self) -> dict[str, Any]:
         """The past of every layer."""
-        return {"past": self._past}
+        return {"past": {"past": self._past}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue an earlier past."""
-        self._past = [list(layer) for layer in state["past"]]
+        self._past = [list(layer) for layer in state["past"]["past"]]

@@ -8,9 +8,10 @@ from torch import nn
 from dfkd_core.errors import RequirementError
 from dfkd_core.methods.cmi import cropped
 from dfkd_core.methods.csd import num_transforms, transformed
-from dfkd_core.methods.fast import Fast
-from dfkd_core.methods.nayer import Nayer
-from dfkd_core.methods.parts.canvas import PixelCanvas, shifted, smooth_noise
+from dfkd_core.methods.fast import LearntGenerator
+from dfkd_core.methods.nayer import NoisyLayers
+from dfkd_core.methods.parts.image_method import ImageMethod, shifted
+from dfkd_core.methods.parts.image_starts import PixelStart, smooth_noise
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
@@ -32,7 +33,8 @@ def test_pixels_stay_in_the_valid_range_unless_told_not_to(valid_range: bool) ->
 def test_pixels_start_as_they_are_told(start: str, low: float, high: float) -> None:
     space = tiny_teacher(shape=(3, 8, 12)).input_space
     options = DeepInversionOptions.model_validate({"batch_size": 40, "start": start})
-    images = PixelCanvas(options, space, generator=draws(), device=CPU).images().detach()
+    begun = PixelStart(options, space, draws=draws(), device=CPU).begin(torch.zeros((40, CLASSES)))
+    images = begun.images().detach()
     assert images.shape == (40, 3, 8, 12)
     assert low <= images.min() < images.max() <= high
     assert images.std() > 0.3
@@ -170,38 +172,43 @@ def test_past_statistics_are_mixed_in_and_follow_with_their_own_decay() -> None:
 
 def test_the_start_of_fast_follows_the_sum_of_all_gradients() -> None:
     source = synthesizer("fast", learning_rate=1e-9, code_learning_rate=1e-9, shift=0)
-    assert isinstance(source, Fast)
-    before = [parameter.detach().clone() for parameter in source._start.parameters()]
-    canvas = source._canvas()
+    assert isinstance(source, ImageMethod)
+    start = source._start
+    assert isinstance(start, LearntGenerator)
+    before = [parameter.detach().clone() for parameter in start.network.parameters()]
     targets = source._targets(8)
+    begun = start.begin(targets)
+    weights = begun.groups[0][0]
     for _ in range(2):
-        loss = nn.functional.cross_entropy(source._teacher(canvas.images()), targets)
-        gradients = torch.autograd.grad(loss, canvas.unknowns[0][0])
-        for parameter, gradient in zip(canvas.unknowns[0][0], gradients, strict=True):
+        loss = nn.functional.cross_entropy(source._teacher(begun.images()), targets)
+        gradients = torch.autograd.grad(loss, weights)
+        for parameter, gradient in zip(weights, gradients, strict=True):
             parameter.grad = gradient
-        canvas.project()
-    for learnt, gradient in zip(source._start.parameters(), gradients, strict=True):
+        begun.project()
+    for learnt, gradient in zip(start.network.parameters(), gradients, strict=True):
         torch.testing.assert_close(learnt.grad, 2 * gradient)
-    source._finish(canvas.images().detach(), targets)
-    moved = [learnt.detach() - old for learnt, old in zip(source._start.parameters(), before, strict=True)]
+    source._finish(begun.images().detach(), targets)
+    moved = [learnt.detach() - old for learnt, old in zip(start.network.parameters(), before, strict=True)]
     large = gradients[0].abs() > 1e-5
     torch.testing.assert_close(moved[0][large], -0.02 * gradients[0].sign()[large], rtol=0.01, atol=1e-6)
 
 
 def test_nayer_draws_another_layer_for_every_run_of_classes_and_another_generator_in_the_end() -> None:
     source = synthesizer("nayer")
-    assert isinstance(source, Nayer)
-    classes = source._targets(8).argmax(dim=1)
-    canvas = source._canvas()
-    images = canvas.images()
+    assert isinstance(source, ImageMethod)
+    start = source._start
+    assert isinstance(start, NoisyLayers)
+    targets = source._targets(8)
+    classes = targets.argmax(dim=1)
+    images = start.begin(targets).images()
     assert sorted(classes[:CLASSES].tolist()) == list(range(CLASSES))
     again = [(classes == label).nonzero().flatten() for label in range(CLASSES)]
     assert all(not torch.allclose(images[one], images[other], atol=1e-3) for one, other in again)
-    network = source._network
-    source._canvas()
-    assert source._network is network
-    source._canvas()
-    assert source._network is not network
+    network = start.network
+    start.begin(targets)
+    assert start.network is network
+    start.begin(targets)
+    assert start.network is not network
 
 
 def test_rare_classes_weigh_more() -> None:

@@ -57,7 +57,7 @@ def why_nothing_compiles() -> str:
 def test_the_plain_engine_changes_nothing() -> None:
     network = tiny_network()
     assert Engine().plain
-    assert Engine().view(network) is network
+    assert Engine().wrap(network) is network
     assert torch.equal(Engine()(network, images()), network(images()))
 
 

@@ -1,0 +1,84 @@
+"""ImageParameters: what is optimised behind one batch of images: pixels, or a generator's weights and latent codes."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from dfkd_core.networks.generators import Generator
+from dfkd_core.networks.precision import Engine
+
+Group = tuple[list[Tensor], float]
+"""Leaves, and the learning rate they share."""
+
+
+class ImageParameters(ABC):
+    """What an optimiser changes, and the images that follow from it."""
+
+    @property
+    @abstractmethod
+    def groups(self) -> list[Group]:
+        """The leaves in groups."""
+
+    @abstractmethod
+    def images(self) -> Tensor:
+        """Images (N, C, H, W), differentiable with respect to the leaves."""
+
+    def project(self) -> None:
+        """Put the leaves back to where they may be. Called after every step."""
+        return
+
+
+class PixelParameters(ImageParameters):
+    """The pixels of a batch, (N, C, H, W). `bounds` are lowest and highest values, (1, C, 1, 1) each."""
+
+    def __init__(self, start: Tensor, *, learning_rate: float, bounds: tuple[Tensor, Tensor] | None) -> None:
+        self.pixels = start.requires_grad_()
+        self._learning_rate = learning_rate
+        self._bounds = bounds
+
+    @property
+    def groups(self) -> list[Group]:
+        return [([self.pixels], self._learning_rate)]
+
+    def images(self) -> Tensor:
+        return self.pixels
+
+    @torch.no_grad()
+    def project(self) -> None:
+        if self._bounds is not None:
+            low, high = self._bounds
+            torch.clamp(self.pixels, low, high, out=self.pixels)
+
+
+class GeneratorParameters(ImageParameters):
+    """The weights of a generator, and one code (latent_dim,) for each image."""
+
+    def __init__(
+        self, network: Generator, codes: Tensor, *, engine: Engine, learning_rate: float, code_learning_rate: float
+    ) -> None:
+        self.network = network
+        self.codes = codes.requires_grad_()  # (N, latent_dim)
+        self._engine = engine
+        self._learning_rate, self._code_learning_rate = learning_rate, code_learning_rate
+
+    @property
+    def groups(self) -> list[Group]:
+        return [(list(self.network.parameters()), self._learning_rate), ([self.codes], self._code_learning_rate)]
+
+    def images(self) -> Tensor:
+        images: Tensor = self._engine(self.network.train(), self.codes)
+        return images
+
+
+def adam_over(groups: list[Group], betas: list[float]) -> torch.optim.Adam:
+    """Adam over groups of leaves; every group remembers its own learning rate as "full"."""
+    first, second = betas
+    parameters = [{"params": leaves, "lr": rate, "full": rate} for leaves, rate in groups]
+    return torch.optim.Adam(parameters, betas=(first, second))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's learning rate to `factor` times its full one."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group["full"]

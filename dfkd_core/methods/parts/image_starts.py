@@ -1,0 +1,95 @@
+"""Starts: where the optimisation of a batch of images begins. Each start makes the ImageParameters of a new batch."""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dfkd_core.images.procedural import procedural_images
+from dfkd_core.methods.parts.image_parameters import GeneratorParameters, ImageParameters, PixelParameters
+from dfkd_core.methods.parts.part import Part
+from dfkd_core.networks.generators import Generator
+from dfkd_core.networks.teacher import InputSpace, Teacher
+from dfkd_core.options.images import PixelOptions, RedrawnOptions
+
+
+class Start(Part):
+    """Makes the parameters of each new batch."""
+
+    @abstractmethod
+    def begin(self, targets: Tensor) -> ImageParameters:
+        """Parameters of a batch for which the teacher shall say `targets` (N, num_classes)."""
+
+
+class PixelStart(Start):
+    """Pixels that start as normal noise, smooth noise or procedural shapes, as `options.start` says."""
+
+    def __init__(
+        self, options: PixelOptions, space: InputSpace, *, draws: torch.Generator, device: torch.device
+    ) -> None:
+        self._options = options
+        self._shape = (options.batch_size, *space.shape)
+        self._low, self._high = (bound.to(device) for bound in space.bounds())
+        self._draws = draws
+        self._device = device
+
+    def begin(self, targets: Tensor) -> ImageParameters:
+        options = self._options
+        bounds = (self._low, self._high) if options.valid_range else None
+        return PixelParameters(self._pixels(), learning_rate=options.learning_rate, bounds=bounds)
+
+    def _pixels(self) -> Tensor:
+        """Images (N, C, H, W) at their start."""
+        if self._options.start == "normal":
+            return torch.randn(self._shape, generator=self._draws).to(self._device)
+        if self._options.start == "shapes":
+            levels = procedural_images(self._shape[1:], self._shape[0], generator=self._draws)
+        else:
+            levels = smooth_noise(self._shape, self._options.start_scale, generator=self._draws)
+        return torch.lerp(self._low, self._high, levels.to(self._device))
+
+
+class FreshGenerator(Start):
+    """A generator with new random weights for every batch, and new codes."""
+
+    def __init__(
+        self, options: RedrawnOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
+    ) -> None:
+        self._options = options
+        self._teacher = teacher
+        self._draws = draws
+        self._device = device
+
+    def begin(self, targets: Tensor) -> GeneratorParameters:
+        options = self._options
+        network = self.new_network()
+        codes = torch.randn((options.batch_size, options.latent_dim), generator=self._draws).to(self._device)
+        return GeneratorParameters(
+            network,
+            codes,
+            engine=self._teacher.engine,
+            learning_rate=options.learning_rate,
+            code_learning_rate=options.code_learning_rate,
+        )
+
+    def new_network(self) -> Generator:
+        """A generator of codes (N, latent_dim) with random weights."""
+        options = self._options
+        return Generator(
+            self._teacher.input_space,
+            latent_dim=options.latent_dim,
+            width=options.width,
+            batchnorm_eps=options.batchnorm_eps,
+            spectral_norm=False,
+            output=options.output,
+            generator=self._draws,
+        ).to(self._device)
+
+
+def smooth_noise(shape: tuple[int, int, int, int], scale: int, *, generator: torch.Generator) -> Tensor:
+    """Values in [0, 1], (N, C, H, W): uniform on a grid of `scale` pixels, linear in between."""
+    count, channels, height, breadth = shape
+    grid = (count, channels, -(-height // scale), -(-breadth // scale))
+    coarse = torch.rand(grid, generator=generator)
+    return F.interpolate(coarse, size=(height, breadth), mode="bilinear", align_corners=False)
