@@ -1,7 +1,7 @@
 """Shows that a change of the code leaves every student as it was, byte for byte.
 
-    python benchmarks/student_bytes.py --tree PATH --output RESULT.json     # distil every case with the code in PATH
-    python benchmarks/student_bytes.py --compare BEFORE.json AFTER.json     # the table; status 1 where digests differ
+    python -m benchmarks.student_bytes --tree PATH --output RESULT.json     # distil every case with the code in PATH
+    python -m benchmarks.student_bytes --compare BEFORE.json AFTER.json     # the table; status 1 where digests differ
 
 The teachers are made once, small and briefly trained, and are shared by all trees (`--teachers`). Every case is a
 distillation of a few updates by the interpreter of the tree (`PATH/.venv/bin/python`), through the command line, or,
@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +28,6 @@ from typing import Any
 
 THREADS = 1
 STEPS = 18
-TRAINING_STEPS = 80  # of each teacher
 
 TINY: dict[str, Any] = {
     "distillation.budget.steps": STEPS,
@@ -197,7 +195,9 @@ def main() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Digests of every case, and what they were made with."""
     tree, chosen = options.tree.absolute(), [case for case in CASES if options.only in case.name]
-    teachers = make_teachers(options.teachers)
+    from benchmarks.student_bytes_teachers import make_teachers  # absent from older trees, where attempts run
+
+    teachers = make_teachers(options.teachers, threads=THREADS)
     with ThreadPoolExecutor(options.jobs) as pool:
         found = list(pool.map(lambda case: run_case(tree, case, teachers[case.teacher]), chosen))
     cases = dict(zip((case.name for case in chosen), found, strict=True))
@@ -310,72 +310,6 @@ def _call(command: list[str], tree: Path, *, status: int = 0) -> None:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def make_teachers(directory: Path) -> dict[str, Path]:
-    """Name → ONNX file. Files that are there already are left as they are."""
-    directory.mkdir(parents=True, exist_ok=True)
-    kinds = {
-        "grey_bn": (1, 16),
-        "grey_folded": (1, 16),
-        "colour_bn": (3, 16),
-        "colour_folded": (3, 16),
-        "lenet": (1, 32),
-    }
-    for seed, (name, (channels, side)) in enumerate(kinds.items()):
-        path = directory / f"{name}.onnx"
-        if not path.exists():
-            _export_teacher(path, channels, side, seed=seed, kind=name.rpartition("_")[2])
-    return {name: directory / f"{name}.onnx" for name in kinds}
-
-
-def _export_teacher(path: Path, channels: int, side: int, *, seed: int, kind: str) -> None:
-    import torch
-    from torch import nn
-    from torch.onnx import TrainingMode
-
-    torch.set_num_threads(THREADS)
-    torch.manual_seed(seed)
-    net = nn.Sequential(*_layers(channels, side, normalised=kind != "lenet"))
-    prototypes = torch.randn(10, channels, side, side)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-    for _ in range(TRAINING_STEPS):
-        classes = torch.randint(10, (64,))
-        images = prototypes[classes] + 0.7 * torch.randn(64, channels, side, side)
-        optimizer.zero_grad()
-        torch.autograd.backward(nn.functional.cross_entropy(net(images), classes))
-        optimizer.step()
-    net.eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net,
-            (torch.zeros(2, channels, side, side),),
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            training=TrainingMode.PRESERVE if kind == "bn" else TrainingMode.EVAL,
-            do_constant_folding=kind != "bn",
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-        )
-
-
-def _layers(channels: int, side: int, *, normalised: bool) -> Iterator[Any]:
-    """Two convolutions with a pooling after each, and two linear layers."""
-    from torch import nn
-
-    for before, after in (channels, 12), (12, 16):
-        yield nn.Conv2d(before, after, 3, padding=1, bias=not normalised)
-        if normalised:
-            yield nn.BatchNorm2d(after)
-        yield nn.ReLU()
-        yield nn.MaxPool2d(2)
-    yield nn.Flatten()
-    yield nn.Linear(16 * (side // 4) ** 2, 48)
-    yield nn.ReLU()
-    yield nn.Linear(48, 10)
 
 
 def compare(before: Path, after: Path) -> int:
