@@ -1,12 +1,13 @@
-"""The store: the whole ledger, everybody's belongings and what service and workers do with them, one method each.
+"""The store: the ledger of all tenants, as workers and the service itself use it.
 
-A method is one transaction. Methods may be called from any thread; they block for at most a few seconds and then
-raise LedgerUnavailable. Times are the database's. What a caller may do is in `belongings`, what a worker may do in
-`claims`.
+Each method is one transaction. Methods may be called from any thread. They block for at most a few seconds, and then
+raise LedgerUnavailable. All times are the database's. A caller's methods are in `jobs.tenant_store`, and
+`jobs.ledger.leases` has the rules for workers. A method that only calls one function of the ledger is declared with
+`on_snapshot` or `in_transaction`, and has the signature and docstring of that function.
 """
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -16,17 +17,16 @@ from dfkd_core.notice import Notice
 from jobs.db import row_security, tables
 from jobs.db.database import Database
 from jobs.db.schema_versions import Revisions
+from jobs.db.transactional import in_transaction, on_snapshot
 from jobs.devices import DeviceClass
 from jobs.errors import ClaimRaceLost
 from jobs.identity import Caller
 from jobs.ledger import attempt_end, cancel_pause, leases, queries, workers
 from jobs.ledger.leases import Claim, Lease, Limits, Sweep
-from jobs.ledger.queries import Wanted
-from jobs.ledger.statistics import LedgerStatistics, ledger_statistics
+from jobs.ledger.statistics import ledger_statistics
 from jobs.lifecycle import retention
-from jobs.lifecycle.retention import ExpiredJob, UnusedTeacher
 from jobs.metrics import LEASES_EXPIRED, OUTCOMES, STALE_WRITES
-from jobs.models import ArtifactRef, BestStudent, JobError, JobState, JobWithPosition, Progress, Worker
+from jobs.models import ArtifactRef, BestStudent, JobError, Progress
 from jobs.quota_limits import Quotas
 from jobs.settings import Settings
 from jobs.tenancy import teachers
@@ -39,7 +39,12 @@ log = logging.getLogger(__name__)
 
 
 def open_store(settings: Settings) -> "Store":
-    """The ledger of these settings, its tables made or brought up to date. Close it when done. SchemaRefused."""
+    """Open the ledger of these settings, and create or upgrade its tables. The caller closes it.
+
+    Raises:
+        SchemaRefused: The tables are of a version that this one cannot work with.
+        LedgerUnavailable: The database does not answer.
+    """
     database = Database(settings.resolved_database_url)
     try:
         database.upgrade(Revisions())
@@ -51,7 +56,7 @@ def open_store(settings: Settings) -> "Store":
 
 
 class Store(TenantStore):
-    """The ledger, whosever jobs these are. For a caller: `of`."""
+    """The ledger of all tenants. `of` gives the part that one caller may see."""
 
     def __init__(self, database: Database, *, limits: Limits, defaults: Quotas, backoff_seconds: float) -> None:
         super().__init__(database, None, defaults)
@@ -62,92 +67,56 @@ class Store(TenantStore):
         self._backoff_seconds = backoff_seconds
 
     def of(self, caller: Caller) -> TenantStore:
-        """What this caller's tenant has, and nothing else."""
+        """The rows of this caller's tenant, and nothing else."""
         return TenantStore(self._database, caller, self._defaults)
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._database.close()
 
     def ping(self) -> None:
         """Return when the database answers and the tables are there; raise LedgerUnavailable otherwise."""
         self._database.read(lambda connection: connection.execute(select(tables.jobs.c.number).limit(1)).first())
 
-    def unbound_role(self) -> str | None:
-        """The PostgreSQL role of this ledger where row-level security does not bind it."""
-        return self._database.read(row_security.unbound_role)
-
-    # Jobs
-
-    def jobs_with_positions(self, wanted: Collection[Wanted]) -> dict[Wanted, JobWithPosition]:
-        """Jobs by tenant (None: whosever) and id, with their places in the queue; what is not there is left out.
-
-        All in one transaction, one query a tenant.
-        """
-        return self._database.read(lambda connection: queries.jobs_with_positions(connection, wanted))
-
-    # Teachers
-
-    def keep_depth(self, job_id: str, found: dict[str, Any]) -> None:
-        """Keep with a job's teacher what running it showed; nothing happens where either is gone."""
-        self._database.write(lambda transaction: teachers.keep_depth(transaction.connection, job_id, found))
+    unbound_role = on_snapshot(row_security.unbound_role)
+    jobs_with_positions = on_snapshot(queries.jobs_with_positions)
 
     # What there is
-
-    def queue_depth(self) -> dict[JobState, int]:
-        """How many jobs there are in each state, also where there is none."""
-        return self._database.read(queries.count_by_state)
-
-    def statistics(self, *, worker_seconds: float) -> LedgerStatistics:
-        """LedgerStatistics of the whole deployment; a worker that was silent for `worker_seconds` is not counted."""
-        return self._database.read(lambda connection: ledger_statistics(connection, worker_seconds=worker_seconds))
-
-    def referenced(self, sha256: str) -> bool:
-        """Whether a teacher, a published file or a checkpoint is kept under this digest."""
-        return self._database.read(lambda connection: queries.is_referenced(connection, None, sha256))
-
-    def references(self) -> set[str]:
-        """Every digest for which that is so."""
-        return self._database.read(retention.references)
+    queue_depth = on_snapshot(queries.count_by_state)
+    statistics = on_snapshot(ledger_statistics)
+    referenced = on_snapshot(queries.is_referenced)
+    references = on_snapshot(retention.references)
 
     # Retention
+    expirable = on_snapshot(retention.expirable)
+    expire = in_transaction(retention.expire)
+    unused_teachers = on_snapshot(retention.unused_teachers)
+    expire_teacher = in_transaction(retention.expire_teacher)
+    adopt_teachers = in_transaction(teachers.adopt)
+    keep_depth = in_transaction(teachers.keep_depth)
 
-    def expirable(self, retention_seconds: float) -> Sequence[ExpiredJob]:
-        """Finished jobs that refer to files for longer than they should; some of them, where there are many."""
-        return self._database.read(lambda connection: retention.expirable(connection, retention_seconds))
-
-    def adopt_teachers(self) -> int:
-        """Give the default tenant what a service without tenants has put in meanwhile; how many teachers."""
-        return self._database.write(teachers.adopt)
-
-    def expire(self, job_id: str, retention_seconds: float) -> None:
-        """Have a finished job let go of its files; what is not over yet stays. JobNotFound."""
-        self._database.write(lambda t: retention.expire(t, job_id, retention_seconds))
-
-    def unused_teachers(self, retention_seconds: float) -> Sequence[UnusedTeacher]:
-        """Teachers that their tenants have not used for so long; some of them, where there are many."""
-        return self._database.read(lambda connection: retention.unused_teachers(connection, retention_seconds))
-
-    def expire_teacher(self, unused: UnusedTeacher, retention_seconds: float) -> bool:
-        """Forget a teacher as if its tenant had deleted it; False where that uses it again, or has it no longer."""
-        return self._database.write(lambda t: retention.expire_teacher(t, unused, retention_seconds))
+    # Workers
+    worker_seen = in_transaction(workers.seen)
+    worker_gone = in_transaction(workers.gone)
+    live_workers = on_snapshot(workers.living)
+    unserved = on_snapshot(workers.unserved)
 
     # Jobs, from the worker's side
 
     def claim(
         self, owner: str, lease_seconds: float, threads: int, device_class: DeviceClass = DeviceClass.CPU
     ) -> Claim | None:
-        """Take the first job in line that is due and that a worker of this class serves, for `lease_seconds`.
+        """Claim the first due job that a worker of this class serves, for `lease_seconds`; None if there is none.
 
-        None when there is none. The line: `jobs.ledger.scheduling`.
+        `jobs.ledger.scheduling` defines the order.
         """
-        told: dict[str, Any] = {"lease_seconds": lease_seconds, "threads": threads, "device_class": device_class}
+        options: dict[str, Any] = {"lease_seconds": lease_seconds, "threads": threads, "device_class": device_class}
         while True:
             with suppress(ClaimRaceLost):
-                return self._database.write(lambda t: leases.claim(t, owner, defaults=self._defaults, **told))
+                return self._database.write(lambda t: leases.claim(t, owner, defaults=self._defaults, **options))
 
     def heartbeat(self, job_id: str, fence: int, lease_seconds: float) -> Lease | None:
-        """Renew a lease; None means fenced out: stop the runner now."""
+        """Renew a lease. None means that another claim has the job: stop the runner now."""
         lease = self._database.write(
             lambda t: leases.heartbeat(t, job_id, fence, lease_seconds=lease_seconds, defaults=self._defaults)
         )
@@ -164,48 +133,50 @@ class Store(TenantStore):
         events: Sequence[tuple[str, dict[str, Any]]] = (),
         warnings: Sequence[Notice] = (),
     ) -> bool:
-        """Write what a runner reports; False means fenced out. The fraction never falls."""
+        """Write what a runner reports. False means that another claim has the job. The fraction never falls."""
         held = self._database.write(
-            lambda t: leases.record(
-                t, job_id, fence, progress=progress, best=best, occurrences=events, warnings=warnings
-            )
+            lambda t: leases.record(t, job_id, fence, progress=progress, best=best, events=events, warnings=warnings)
         )
         return _counted("record", held=held)
 
     def record_checkpoint(self, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
-        """Resume from this checkpoint from now on, keep the one before; False means fenced out."""
+        """Make this the last checkpoint and keep the one before it. False means that another claim has the job."""
         held = self._database.write(lambda t: leases.record_checkpoint(t, job_id, fence, step=step, sha256=sha256))
         return _counted("checkpoint", held=held)
 
     def succeed(
         self, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None = None
     ) -> bool:
-        """Publish files that are in the artifact store already; False when fenced out or cancelled meanwhile."""
+        """End a job as succeeded and publish its files, which must be in the artifact store already.
+
+        False means that another claim has the job, or that it is being cancelled.
+        """
         published = self._database.write(lambda t: leases.succeed(t, job_id, fence, artifacts=artifacts, best=best))
         _counted("succeed", held=published or self._holds(job_id, fence))
         return published
 
     def fail(self, job_id: str, fence: int, *, error: JobError) -> bool:
-        """End a job for good (as cancelled where a cancel is under way); False means fenced out."""
+        """End a job as failed, or as cancelled if a cancel was requested. False: another claim has the job."""
         return _counted("fail", held=self._database.write(lambda t: leases.fail(t, job_id, fence, error=error)))
 
     def cancelled(self, job_id: str, fence: int) -> bool:
-        """The runner has stopped as asked; False means fenced out, or that nobody asked."""
+        """End a job as cancelled. False means that another claim has the job, or that no cancel was requested."""
         ended = self._database.write(lambda t: leases.cancelled(t, job_id, fence))
         _counted("cancelled", held=ended or self._holds(job_id, fence))
         return ended
 
     def paused(self, job_id: str, fence: int) -> bool:
-        """The runner has stopped as asked; False means fenced out, or that the job was resumed meanwhile."""
+        """Pause a job whose runner has stopped. False means that another claim has the job, or that it was resumed."""
         obeyed = self._database.write(lambda t: cancel_pause.paused(t, job_id, fence))
         _counted("paused", held=obeyed or self._holds(job_id, fence))
         return obeyed
 
     def release(self, job_id: str, fence: int, *, reason: str, charged: bool, delay_seconds: float = 0.0) -> bool:
-        """Back to the queue, or paused where that was asked; False means fenced out.
+        """Put a job back into the queue, or pause it if that was requested. False: another claim has the job.
 
-        A charged release is a crash: enough of them without a newer checkpoint end the job as `poison`, enough
-        attempts as `worker-lost`. An uncharged one gives the attempt back, up to UNCHARGED_CAP times.
+        A charged release is a crash. `max_crashes` of them without a newer checkpoint end the job as `poison`, and
+        `max_attempts` attempts end it as `worker-lost`. An uncharged release does not count the attempt, up to
+        UNCHARGED_CAP times.
         """
         held = self._database.write(
             lambda t: leases.release(
@@ -227,9 +198,9 @@ class Store(TenantStore):
         max_crashes: int | None = None,
         backoff_seconds: float | None = None,
     ) -> Sweep:
-        """Take back what dead workers hold, and say for which queued jobs to ring. What is absent is as in Settings.
+        """Release the jobs of dead workers, and name the queued jobs about which to notify workers.
 
-        Idempotent: any process may call this at any time.
+        Limits that are not given are those of the settings. Any process may call this at any time.
         """
         if not self._database.read(leases.something_to_sweep):
             return Sweep()
@@ -241,43 +212,25 @@ class Store(TenantStore):
         found = self._database.write(
             lambda t: leases.sweep(t, limits=limits, backoff_seconds=backoff, defaults=self._defaults)
         )
-        _tell(found)
+        _log_expired(found)
         return found
 
     def _holds(self, job_id: str, fence: int) -> bool:
-        """Whether a refused write was refused for another reason than a lost job."""
-        return self._database.read(lambda connection: attempt_end.holds(connection, job_id, fence))
-
-    # Workers
-
-    def worker_seen(self, worker_id: str, *, host: str, slots: int, device: str) -> None:
-        """A worker process lives."""
-        self._database.write(lambda t: workers.seen(t, worker_id, host=host, slots=slots, device=device))
-
-    def worker_gone(self, worker_id: str) -> None:
-        """A worker process ends."""
-        self._database.write(lambda t: workers.gone(t, worker_id))
-
-    def live_workers(self, max_age_seconds: float) -> Sequence[Worker]:
-        """Workers seen in the last `max_age_seconds`, the one that has lived longest first."""
-        return self._database.read(lambda connection: workers.living(connection, max_age_seconds))
-
-    def unserved(self, max_age_seconds: float) -> Sequence[DeviceClass]:
-        """The classes for which jobs are queued, and no worker seen in the last `max_age_seconds` serves them."""
-        return self._database.read(lambda connection: workers.unserved(connection, max_age_seconds))
+        """Whether this claim still owns the job, so that a write was refused for another reason."""
+        return self._database.read(lambda connection: attempt_end.is_owner(connection, job_id, fence))
 
 
 def _counted(kind: str, *, held: bool) -> bool:
-    """`held`; a write that was refused because another has the job is counted."""
+    """Return `held`, and count a write that was refused because another claim has the job."""
     if not held:
         STALE_WRITES.labels(kind).inc()
     return held
 
 
-def _tell(found: Sweep) -> None:
-    """A line for every lease that expired."""
+def _log_expired(found: Sweep) -> None:
+    """Count and log every lease that expired."""
     for outcome in OUTCOMES:
         LEASES_EXPIRED.labels(outcome).inc(len(getattr(found, outcome)))
         for job_id in getattr(found, outcome):
-            told = "queued again" if outcome == "expired" else outcome
-            log.warning("a worker was lost", extra={"job_id": job_id, "attempt": found.attempts[job_id], "now": told})
+            now = "queued again" if outcome == "expired" else outcome
+            log.warning("a worker was lost", extra={"job_id": job_id, "attempt": found.attempts[job_id], "now": now})

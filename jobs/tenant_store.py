@@ -1,9 +1,9 @@
-"""What a caller has in the ledger: jobs with their history and files, teachers, answers kept under its keys.
+"""The part of the ledger that one caller may see: its tenant's jobs, teachers and idempotency keys.
 
-Every question and every change is about the jobs and teachers of one tenant; what another has is as if it were not
-there. Each query says so and, on PostgreSQL, each transaction (`jobs.db.row_security`). A method is one transaction.
-Methods may be called from any thread; they block for at most a few seconds and then raise LedgerUnavailable. Times are
-the database's.
+Every method reads and changes only rows of one tenant; rows of other tenants count as absent. Each query names the
+tenant, and on PostgreSQL each transaction does, too (`jobs.db.row_security`). A method is one transaction. Methods may
+be called from any thread. They block for at most a few seconds, and then raise LedgerUnavailable. All times are the
+database's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

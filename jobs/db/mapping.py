@@ -28,7 +28,7 @@ from jobs.models import (
     Worker,
 )
 
-Occurrence = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
+EventData = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
 """Kind and data of an event; the data may be read from the row as the update left it."""
 
 SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
@@ -47,25 +47,25 @@ def change(
     transaction: Transaction,
     guard: Sequence[ColumnElement[bool]],
     values: dict[str, Any],
-    occurrences: Sequence[Occurrence] = (),
+    events: Sequence[EventData] = (),
 ) -> Row[Any] | None:
     """The one way in which a job changes: a guarded UPDATE and its history, or None when the guard fails."""
     jobs = tables.jobs
     counted = {
         "revision": jobs.c.revision + 1,
         "updated_at": now(),
-        "last_seq": jobs.c.last_seq + len(occurrences),
+        "last_seq": jobs.c.last_seq + len(events),
     }
     statement = update(jobs).where(*guard).values({**counted, **values}).returning(*jobs.c)
     row = transaction.connection.execute(statement).one_or_none()
-    if row is not None and occurrences:
-        append_events(transaction, row, occurrences)
+    if row is not None and events:
+        append_events(transaction, row, events)
     return row
 
 
-def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence[Occurrence]) -> None:
-    """Write the last `len(occurrences)` events of a job whose `last_seq` counts them already."""
-    first = row.last_seq - len(occurrences) + 1
+def append_events(transaction: Transaction, row: Row[Any], events: Sequence[EventData]) -> None:
+    """Write the last `len(events)` events of a job whose `last_seq` counts them already."""
+    first = row.last_seq - len(events) + 1
     lines = [
         {
             "job_number": row.number,
@@ -75,7 +75,7 @@ def append_events(transaction: Transaction, row: Row[Any], occurrences: Sequence
             "data": json_text(data(row) if callable(data) else data),
             "write_id": transaction.write_id,
         }
-        for offset, (kind, data) in enumerate(occurrences)
+        for offset, (kind, data) in enumerate(events)
     ]
     transaction.connection.execute(insert(tables.events).values(at=now()), lines)
     transaction.job_number = row.number

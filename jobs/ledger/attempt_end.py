@@ -1,4 +1,4 @@
-"""The end of an attempt: what leaving `running` does, whose a job is, and how long it was without a worker."""
+"""The end of an attempt: what a job loses when it leaves `running`, and which claim owns a job."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, literal, select
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import UtcTime, elapsed_seconds, now
-from jobs.db.mapping import Occurrence, change, event_from_row
+from jobs.db.mapping import EventData, change, event_from_row
 from jobs.models import JobState
 from jobs.tenancy.usage import charge
 
@@ -21,7 +21,7 @@ def end_attempt(
     transaction: Transaction,
     row: Row[Any],
     values: dict[str, Any],
-    occurrences: Sequence[Occurrence] = (),
+    events: Sequence[EventData] = (),
     *,
     until: datetime | None = None,
 ) -> Row[Any] | None:
@@ -37,7 +37,7 @@ def end_attempt(
         "pause_requested_at": None,
         "running_seconds": tables.jobs.c.running_seconds + spent,
     }
-    changed = change(transaction, held(row.id, row.fence), left | values, occurrences)
+    changed = change(transaction, owned_by(row.id, row.fence), left | values, events)
     if changed is not None:
         charge(transaction, row, until)
     return changed
@@ -57,12 +57,12 @@ def silent_seconds(connection: Connection, row: Row[Any]) -> float | None:
     return float(found.silence) if lost else None
 
 
-def held(job_id: str, fence: int) -> list[ColumnElement[bool]]:
-    """The job still belongs to the claim with this fencing number: the guard of every write of a worker."""
+def owned_by(job_id: str, fence: int) -> list[ColumnElement[bool]]:
+    """Conditions: the job still belongs to the claim with this fencing number. They guard every write of a worker."""
     jobs = tables.jobs
     return [jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.fence == fence]
 
 
-def holds(connection: Connection, job_id: str, fence: int) -> bool:
-    """Whether that is so."""
-    return connection.execute(select(tables.jobs.c.number).where(*held(job_id, fence))).first() is not None
+def is_owner(connection: Connection, job_id: str, fence: int) -> bool:
+    """Whether the claim with this fencing number still owns the job."""
+    return connection.execute(select(tables.jobs.c.number).where(*owned_by(job_id, fence))).first() is not None

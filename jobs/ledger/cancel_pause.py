@@ -1,8 +1,8 @@
-"""What callers want of a job that is there: cancel, pause, resume.
+"""Cancel, pause and resume: what callers request of a job.
 
-A job that waits obeys at once, one that runs when its worker has stopped it. Until then a pause is only a wish, which a
-resume takes back and a cancel overrules. A paused job has no lease and no owner; the attempt that was stopped for it is
-not counted.
+A waiting job obeys at once. A running job obeys when its worker has stopped it; until then a pause is only a request,
+which a resume withdraws and a cancel overrides. A paused job has no lease and no owner, and the attempt that was
+stopped for the pause is not counted.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
-from jobs.ledger.attempt_end import end_attempt, held
-from jobs.ledger.leases import end_cancelled, locked, paused_values
+from jobs.ledger.attempt_end import end_attempt, owned_by
+from jobs.ledger.leases import end_cancelled, paused_values, select_for_update
 from jobs.models import JobState
 
 _jobs = tables.jobs
@@ -40,7 +40,7 @@ def request_pause(transaction: Transaction, row: Row[Any]) -> None:
 
 
 def request_resume(transaction: Transaction, row: Row[Any]) -> None:
-    """Queue a paused row again, or take back the wish to pause one."""
+    """Queue a paused row again, or withdraw the pause of a running one."""
     guard = [_jobs.c.number == row.number, _jobs.c.state == row.state]
     if row.state == JobState.PAUSED:
         values = {"state": JobState.QUEUED, "stage": "queued", "not_before": now(), "ring_at": now(), "rings": 0}
@@ -51,7 +51,7 @@ def request_resume(transaction: Transaction, row: Row[Any]) -> None:
 
 def paused(transaction: Transaction, job_id: str, fence: int) -> bool:
     """The runner is gone as asked; cancelled where that was asked too. False when fenced out or resumed meanwhile."""
-    row = locked(transaction.connection, *held(job_id, fence))
+    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
     if row is None:
         return False
     if row.cancel_requested_at is not None:

@@ -1,8 +1,8 @@
-"""The worker's side of the ledger: claim, renew, report, finish, give back, and find what dead workers left.
+"""Leases: how workers claim, renew, report on, end and release jobs, and how jobs of dead workers are taken back.
 
-Every function takes an open write transaction and changes a job by one UPDATE that is guarded by its state and its
-fencing number. A worker whose fence is not the job's any more changes nothing and is told so. A cancel request wins
-over everything but a success that was committed before it.
+Every function takes an open write transaction and changes a job by one UPDATE, which is guarded by the job's state and
+fencing number. A worker with an old fencing number changes nothing, and the function returns None or False. A cancel
+request wins over everything except a success that was committed before it.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
-from jobs.db.mapping import WARNINGS, Occurrence, change, json_text, read_jobs, select_jobs, spec_from_text
+from jobs.db.mapping import WARNINGS, EventData, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.devices import DeviceClass
 from jobs.ledger import scheduling
-from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, held, silent_seconds
+from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, owned_by, silent_seconds
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, Progress
 from jobs.quota_limits import Quotas
 from jobs.tenancy import quotas
@@ -31,14 +31,14 @@ MAX_BACKOFF_SECONDS = 300.0
 MAX_RING_SECONDS = 30.0
 BATCH = 100  # expired leases in one transaction
 REFUSALS = 100  # unreadable jobs in one transaction
-BELLS = 20  # jobs of each class rung for in one sweep: a bell only says "look at the table"
+MAX_NOTIFICATIONS = 20  # of each device class in one sweep: a message only says "look at the table"
 
 _jobs = tables.jobs
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that is ours until its lease ends. Every later write carries `fence`."""
+    """A claimed job. The claim lasts until its lease ends; every later write carries `fence`."""
 
     job: Job
     spec: JobSpec  # the job's, which this version can read
@@ -55,12 +55,12 @@ class Lease:
 
     cancel_requested: bool
     pause_requested: bool
-    over_quota: bool = False  # the tenant has had its device-seconds of the day
+    over_quota: bool = False  # the tenant has used all its device-seconds of the day
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a job is given up."""
+    """How many attempts and crashes end a job as failed."""
 
     max_attempts: int
     max_crashes: int
@@ -124,8 +124,8 @@ def _start(
         "rings": 0,
     }
     silent = silent_seconds(transaction.connection, row)
-    told: Occurrence = ("claimed", lambda row: {"attempt": row.attempt, "worker": owner})
-    ours = change(transaction, [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED], values, [told])
+    event: EventData = ("claimed", lambda row: {"attempt": row.attempt, "worker": owner})
+    ours = change(transaction, [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED], values, [event])
     if ours is None:
         return None
     (job,) = read_jobs(transaction.connection, select_jobs().where(_jobs.c.number == ours.number))
@@ -151,7 +151,7 @@ def heartbeat(
 ) -> Lease | None:
     """Renew the lease; None means fenced out."""
     values = {"lease_until": now(lease_seconds), "heartbeat_at": now()}
-    row = change(transaction, held(job_id, fence), values)
+    row = change(transaction, owned_by(job_id, fence), values)
     if row is None:
         return None
     return Lease(
@@ -168,7 +168,7 @@ def record(
     *,
     progress: Progress | None,
     best: BestStudent | None,
-    occurrences: Sequence[tuple[str, dict[str, Any]]],
+    events: Sequence[tuple[str, dict[str, Any]]],
     warnings: Sequence[Notice],
 ) -> bool:
     """Write progress, the published student, history and warnings. A warning that is there already is not repeated."""
@@ -178,12 +178,12 @@ def record(
     if best is not None:
         values["best"] = best.model_dump_json()
     if warnings:
-        mine = select(_jobs.c.warnings).where(*held(job_id, fence)).with_for_update()
+        mine = select(_jobs.c.warnings).where(*owned_by(job_id, fence)).with_for_update()
         known = transaction.connection.execute(mine).scalar_one_or_none()
         if known is None:
             return False
         values["warnings"] = _with_warnings(known, warnings)
-    return change(transaction, held(job_id, fence), values, list(occurrences)) is not None
+    return change(transaction, owned_by(job_id, fence), values, list(events)) is not None
 
 
 def _progress_values(progress: Progress) -> dict[str, Any]:
@@ -210,7 +210,7 @@ def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step
         "checkpoint_sha256": sha256,
         "checkpoint_step": step,
     }
-    return change(transaction, held(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
+    return change(transaction, owned_by(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
 
 
 def succeed(
@@ -220,9 +220,9 @@ def succeed(
     values = {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done", "fraction": 1.0, "message": None}
     if best is not None:
         values |= {"best": best.model_dump_json(), "agreement": best.agreement}
-    told = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
-    row = locked(transaction.connection, *held(job_id, fence), _jobs.c.cancel_requested_at.is_(None))
-    if row is None or end_attempt(transaction, row, values, [told]) is None:
+    event = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
+    row = select_for_update(transaction.connection, *owned_by(job_id, fence), _jobs.c.cancel_requested_at.is_(None))
+    if row is None or end_attempt(transaction, row, values, [event]) is None:
         return False
     if artifacts:
         lines = [{"job_number": row.number, **artifact.model_dump()} for artifact in artifacts]
@@ -232,7 +232,7 @@ def succeed(
 
 def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) -> bool:
     """End the job for good; as cancelled where a cancel is under way. False when fenced out."""
-    row = locked(transaction.connection, *held(job_id, fence))
+    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
     if row is None:
         return False
     if row.cancel_requested_at is not None:
@@ -241,8 +241,8 @@ def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) 
 
 
 def cancelled(transaction: Transaction, job_id: str, fence: int) -> bool:
-    """The runner is gone as asked. False when fenced out or when nobody asked."""
-    row = locked(transaction.connection, *held(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
+    """End a job whose runner has stopped for a cancel. False: another claim has it, or no cancel was requested."""
+    row = select_for_update(transaction.connection, *owned_by(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
     return row is not None and end_cancelled(transaction, row) is not None
 
 
@@ -257,7 +257,7 @@ def release(
     limits: Limits,
 ) -> bool:
     """Give the job back. Charged: a crash, which counts. Uncharged: not the job's fault, the attempt is returned."""
-    row = locked(transaction.connection, *held(job_id, fence))
+    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
     if row is None:
         return False
     _give_back(transaction, row, reason=reason, charged=charged, delay_seconds=delay_seconds, limits=limits)
@@ -266,11 +266,13 @@ def release(
 
 def something_to_sweep(connection: Connection) -> bool:
     """Whether a sweep would write anything; cheap, takes no lock."""
-    return bool(connection.execute(select(or_(exists().where(_expired()), exists().where(_bell_due())))).scalar())
+    return bool(
+        connection.execute(select(or_(exists().where(_expired()), exists().where(_notification_due())))).scalar()
+    )
 
 
 def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float, defaults: Quotas) -> Sweep:
-    """Take back what dead workers hold, and say which bells to ring. Any process, any time, any number at once."""
+    """Release the jobs of dead workers, and choose the jobs to notify workers of. Any number of processes may sweep."""
     found = Sweep()
     statement = select(_jobs).where(_expired()).order_by(_jobs.c.number).limit(BATCH).with_for_update(skip_locked=True)
     expired = transaction.connection.execute(statement).all()
@@ -289,7 +291,7 @@ def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float, d
         lists |= {JobState.PAUSED: found.paused}
         lists[state].append(row.id)
         found.attempts[row.id] = row.attempt
-    found.notify = _take_bells(transaction.connection, defaults)
+    found.notify = _take_notifications(transaction.connection, defaults)
     return found
 
 
@@ -297,18 +299,19 @@ def _expired() -> ColumnElement[bool]:
     return and_(_jobs.c.state == JobState.RUNNING, _jobs.c.lease_until < now())
 
 
-def _bell_due() -> ColumnElement[bool]:
+def _notification_due() -> ColumnElement[bool]:
     return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
 
 
-def _take_bells(connection: Connection, defaults: Quotas) -> dict[str, DeviceClass]:
-    """Due jobs of each class, in the order of claims; each comes up again after 2, 4, 8 … 30 s while it stays queued.
+def _take_notifications(connection: Connection, defaults: Quotas) -> dict[str, DeviceClass]:
+    """Due jobs of each class, in the order of claims. A job that stays queued is due again after 2, 4, 8 … 30 s.
 
-    Without that pause every sweep of every process would ring again, and the broker would fill up for as long as all
-    slots are busy.
+    Without that pause every sweep of every process would send a message for every queued job, and the broker would
+    fill up while all slots are busy.
     """
     statements = [
-        scheduling.bells(connection.dialect.name, device_class, BELLS, defaults) for device_class in DeviceClass
+        scheduling.due_for_notification(connection.dialect.name, device_class, MAX_NOTIFICATIONS, defaults)
+        for device_class in DeviceClass
     ]
     rows = [row for statement in statements for row in connection.execute(statement)]
     for row in rows:
@@ -318,7 +321,7 @@ def _take_bells(connection: Connection, defaults: Quotas) -> dict[str, DeviceCla
     return {row.id: DeviceClass(row.device_class) for row in rows}
 
 
-def locked(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
+def select_for_update(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
     return connection.execute(select(_jobs).where(*guard).with_for_update()).one_or_none()
 
 
@@ -349,21 +352,21 @@ def _give_back(
     values = counts | {"state": JobState.QUEUED, "stage": "queued", "message": None}
     values |= {"not_before": now(delay_seconds), "ring_at": now(delay_seconds), "rings": 0}
     data = {"reason": reason, "charged": not returned, "attempt": row.attempt, "delay_seconds": delay_seconds}
-    told: list[Occurrence] = [("released", data)]
+    history: list[EventData] = [("released", data)]
     if row.pause_requested_at is not None:
         values |= paused_values()
-        told.append(("paused", {}))
-    end_attempt(transaction, row, values, told, until=until)
+        history.append(("paused", {}))
+    end_attempt(transaction, row, values, history, until=until)
     return JobState.QUEUED if row.pause_requested_at is None else JobState.PAUSED
 
 
 def paused_values() -> dict[str, Any]:
-    """What being paused means, wherever the job comes from."""
+    """The columns of a paused job."""
     return {"state": JobState.PAUSED, "stage": "paused", "message": None, "pause_requested_at": None}
 
 
 def _spent(counts: dict[str, int], reason: str, limits: Limits) -> JobError | None:
-    """Why a job with these counts is given up, if it is."""
+    """The error of a job that has used up its attempts or crashes; None if it has not."""
     crashes, attempts = counts["crash_streak"], counts["attempt"]
     if crashes >= limits.max_crashes:
         detail = f"the runner died {crashes} times without getting any further (last: {reason})"
@@ -383,9 +386,9 @@ def _end_failed(
     counts: dict[str, int] | None = None,
 ) -> Row[Any] | None:
     stage = error.stage or (row.stage if row.stage != "queued" else None)
-    told = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
-    values = {"state": JobState.FAILED, "finished_at": now(), "error": told.model_dump_json(), **(counts or {})}
-    return end_attempt(transaction, row, values, [("failed", told.model_dump())], until=until)
+    complete = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
+    values = {"state": JobState.FAILED, "finished_at": now(), "error": complete.model_dump_json(), **(counts or {})}
+    return end_attempt(transaction, row, values, [("failed", complete.model_dump())], until=until)
 
 
 def end_cancelled(transaction: Transaction, row: Row[Any], until: datetime | None = None) -> Row[Any] | None:

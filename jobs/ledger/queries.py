@@ -221,8 +221,8 @@ def _number_from_cursor(cursor: str) -> int:
     return int(found[1])
 
 
-def is_referenced(connection: Connection, tenant: str | None, sha256: str) -> bool:
-    """Whether a teacher, a published file or a checkpoint of a tenant is kept under this digest."""
+def is_referenced(connection: Connection, sha256: str, tenant: str | None = None) -> bool:
+    """Whether any row refers to this digest: a teacher, a published file or a checkpoint; of one tenant, or of all."""
     jobs, files = tables.jobs, tables.artifacts
     its = of_tenant(tenant)
     anywhere = or_(

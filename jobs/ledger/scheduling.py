@@ -1,8 +1,8 @@
-"""The line: in which order queued jobs are claimed. Higher priority first, then the tenant with the fewest running
-jobs (of two alike, the one that was served longer ago), then age.
+"""Scheduling: the order in which queued jobs are claimed. Higher priority comes first, then the lower turn, then the
+tenant that was served longer ago, then age.
 
-A tenant's waiting jobs are counted in their own order, on from those that run; that is the turn of each. So many
-workers at once claim in the same order as one after another, each passing over what the others hold at that moment.
+turn = the tenant's running jobs + the job's rank among the tenant's queued jobs. So workers that claim at the same time
+follow the same order as workers that claim one after another; each skips the rows that the others have locked.
 
 The index `jobs_in_line` keeps queued jobs in groups of one device class, spec version, priority and tenant, each by
 age. One look-up leads from group to group, another to the heads of a group, and only the heads are compared: neither
@@ -62,13 +62,15 @@ def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMIT
 
 
 @lru_cache(maxsize=KEPT)
-def bells(dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED) -> Select[Any]:
-    """Jobs that ask for this class, are due and were not rung for lately, as `next_job`."""
+def due_for_notification(
+    dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED
+) -> Select[Any]:
+    """Due jobs of exactly this class about which workers were not notified lately, in the order of claims."""
 
-    def unheard(job: FromClause) -> list[ColumnElement[bool]]:
+    def due_again(job: FromClause) -> list[ColumnElement[bool]]:
         return [*_due(job), job.c.ring_at <= now()]
 
-    return _first(dialect, limit, lambda job: [job.c.device_class == device_class], unheard, defaults)
+    return _first(dialect, limit, lambda job: [job.c.device_class == device_class], due_again, defaults)
 
 
 def place(connection: Connection, row: Row[Any]) -> int:
@@ -147,7 +149,7 @@ def _groups() -> CTE:
     first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
     groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
     # With bare columns SQLite uses the first one only. PostgreSQL takes COALESCE, unlike CASE, for something that could
-    # tell of rows behind the wall of `jobs.db.row_security`, and would compare row by row instead of using the index.
+    # reveal rows that `jobs.db.row_security` hides, and would compare row by row instead of using the index.
     here = [case((true(), value)) for value in _group(last)]
     further = _oldest(after, tuple_(*_group(after)) > tuple_(*here)).correlate(last).scalar_subquery()
     return groups.union_all(select(further).join_from(groups, last, last.c.number == groups.c.number))

@@ -1,10 +1,7 @@
-"""Purges: a finished job, or a teacher, is deleted with all that belongs to it, and a receipt says what that was.
+"""Deletion of a finished job or a teacher with all that belongs to it, and the receipt of the deletion.
 
-Rows go first, in one transaction; then the files that no row refers to any more. A file that cannot be removed at
-once has no row left: the janitor removes it.
-
-A receipt tells a tenant of what is its own. Of bytes that others have too it says what it says of any: they are the
-tenant's no longer. So it is the same whether there are such others or not.
+One transaction deletes the rows. Then the files to which no row refers are removed; garbage collection removes those
+that cannot be removed now. The receipt never reveals whether another tenant has the same file.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,7 +59,7 @@ class DeletedRecord:
     def let_go(self, connection: Connection, tenant: str, files: dict[str, list[str]]) -> None:
         """Note files that the rows spoke of, by whether another row of the tenant does."""
         for sha256, role in sorted(files.items()):
-            if queries.is_referenced(connection, tenant, sha256):
+            if queries.is_referenced(connection, sha256, tenant):
                 self.kept.append(RetainedFile(sha256=sha256, role=role, reason=SAME_BYTES))
             else:
                 self.files[sha256] = role

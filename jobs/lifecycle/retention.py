@@ -1,10 +1,9 @@
-"""How long the ledger refers to files: those of finished jobs, and teachers that nobody uses. The SQL behind
-`Store.expirable` and `Store.expire`, `Store.unused_teachers` and `Store.expire_teacher`.
+"""Retention: when rows stop referring to the files of finished jobs, and when unused teachers are deleted.
 
-Of a finished job only the last checkpoint is of use. That and the job's files are kept for the retention period; then
-the row forgets them. Downloads of a succeeded job without files answer 410. A teacher is kept for the retention period
-after its tenant used it last; then it is forgotten as if the tenant had deleted it. What no row refers to, the janitor
-removes. An infinite retention period is never over.
+A finished job keeps its last checkpoint and its published files for the retention period. After that its row refers to
+no file, and downloads answer 410. A teacher is kept for the retention period after its tenant last used it; then it is
+deleted as if the tenant had deleted it. Garbage collection removes files to which no row refers. An infinite retention
+period never ends.
 """
 
 import math
@@ -45,7 +44,7 @@ class UnusedTeacher:
 
 
 def expirable(connection: Connection, retention_seconds: float) -> list[ExpiredJob]:
-    """Up to BATCH finished jobs that hold on to more than they should, oldest first."""
+    """Up to BATCH finished jobs that refer to files longer than they should, oldest first."""
     over = _over(retention_seconds)
     statement = select(_jobs.c.id, over.label("over")).where(_finished(), or_(over, _superseded()))
     return [
@@ -55,7 +54,11 @@ def expirable(connection: Connection, retention_seconds: float) -> list[ExpiredJ
 
 
 def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> None:
-    """Forget what `expirable` names. JobNotFound."""
+    """Drop the references that `expirable` names; a job whose period is not over keeps its files.
+
+    Raises:
+        JobNotFound: The job has been deleted.
+    """
     row = locked_row(transaction.connection, None, job_id)
     guard = [_jobs.c.number == row.number, _finished()]
     if not transaction.connection.execute(select(_jobs.c.id).where(*guard, _over(retention_seconds))).first():
@@ -85,7 +88,7 @@ def expire_teacher(transaction: Transaction, unused: UnusedTeacher, retention_se
 
 
 def references(connection: Connection) -> set[str]:
-    """Every digest that a teacher, a published file or a checkpoint is kept under."""
+    """All sha256 digests referenced by any row: teachers, published files and checkpoints."""
     columns = (
         _artifacts.c.sha256,
         _jobs.c.checkpoint_sha256,

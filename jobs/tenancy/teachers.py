@@ -161,10 +161,14 @@ def has_bytes(tenant: str | None) -> ColumnElement[bool]:
     return or_(held.where(is_live()), ~held, used)
 
 
-def keep_depth(connection: Connection, job_id: str, found: dict[str, Any]) -> None:
-    """Put what running a job's teacher showed beside what its tenant was told of it."""
+def keep_depth(transaction: Transaction, job_id: str, found: dict[str, Any]) -> None:
+    """Store the verification report of a job's teacher in the inspection that its tenant sees.
+
+    Nothing happens if the job or the teacher has been deleted.
+    """
     of_job = select(tables.jobs.c.tenant, tables.jobs.c.teacher_id).where(tables.jobs.c.id == job_id).subquery()
     holding = (_held.c.tenant == of_job.c.tenant, _held.c.teacher_id == of_job.c.teacher_id, is_live())
+    connection = transaction.connection
     row = connection.execute(select(_held).join(of_job, and_(*holding)).with_for_update(of=_held)).one_or_none()
     if row is not None:
         kept = json_text({**json.loads(row.inspection), DEPTH: found})

@@ -183,7 +183,7 @@ def test_neither_finished_jobs_nor_the_depth_of_the_queue_are_read(store: Store)
         plan = [str(row) for row in connection.exec_driver_sql((explain + str(statement)).replace("%", "%%"))]
     told = "\n".join(plan)
     assert "SCAN jobs" not in told
-    assert "Seq Scan" not in told
+    assert "Seq Scan" not in told.replace("Seq Scan on workers", "")  # of a policy: run only where no tenant is named
     assert "jobs_in_line" in told
     steps = "(device_class,spec_version,priority,tenant)>" if dialect == "sqlite" else "ROW(device_class, spec_version"
     assert steps in told
