@@ -29,7 +29,7 @@ def refused(made: ModelProto | bytes, path: Path, *, kind: type[TeacherError] = 
     begin = time.process_time()
     with pytest.raises(kind) as refusal:
         inspect_file(path, TeacherSpec())
-    assert time.process_time() - begin < 1
+    assert time.process_time() - begin < 10  # seconds of CPU: refused before any large work
     return refusal.value
 
 
