@@ -1,4 +1,4 @@
-"""Worked examples for the OpenAPI document. A test holds them against the schemas.
+"""Worked examples for the OpenAPI document. A test checks them against the schemas.
 
 Responses contain only the name of their example. `openapi.py` replaces it by the value, because FastAPI drops values
 that are null.
@@ -76,14 +76,14 @@ DIGEST_HEADERS: list[Document] = [
         "name": "Repr-Digest",
         "in": "header",
         "required": False,
-        "description": "RFC 9530; `sha-256=:base64:` is compared with what arrived.",
+        "description": "RFC 9530: the service compares `sha-256=:base64:` with the bytes that arrived.",
         "schema": {"type": "string"},
     },
     {
         "name": "X-Content-SHA256",
         "in": "header",
         "required": False,
-        "description": "The same in hexadecimal.",
+        "description": "The sha256 of the file in hexadecimal.",
         "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"},
     },
 ]
@@ -93,7 +93,7 @@ LAST_EVENT_ID: list[Document] = [
         "name": "Last-Event-ID",
         "in": "header",
         "required": False,
-        "description": "Goes before `after`; browsers send it by themselves when a stream broke off.",
+        "description": "It takes precedence over `after`. Browsers send it when they reconnect to a stream.",
         "schema": {"type": "integer", "minimum": 0},
     }
 ]
@@ -103,7 +103,7 @@ TRACEPARENT: list[Document] = [
         "name": "traceparent",
         "in": "header",
         "required": False,
-        "description": "W3C Trace Context: kept with the job and in the log; ignored where it is not valid.",
+        "description": "W3C Trace Context. The job and the log keep it; an invalid value is ignored.",
         "schema": {"type": "string", "maxLength": 200},
     }
 ]
@@ -200,11 +200,11 @@ def _header(description: str) -> Document:
 
 
 _POLL_HEADERS: Document = {
-    "ETag": _header("Weak; send it back in If-None-Match."),
-    "Retry-After": _header("Seconds; absent once the job is terminal."),
+    "ETag": _header("A weak tag; send it back in If-None-Match."),
+    "Retry-After": _header("Seconds to wait before the next request; absent once the job has ended."),
 }
 
-_REPLAYED = _header("true where this is the answer that an earlier request with the same key got.")
+_REPLAYED = _header("`true` if this repeats the answer to an earlier request with the same key.")
 
 JOB_ACCEPTED: Document = {
     "description": "The job is kept and queued.",
@@ -242,7 +242,7 @@ PURGE: Document = {
 }
 
 PURGED: Document = {
-    "description": "What went, and what stays.",
+    "description": "What was removed, and what stays and why.",
     "content": {"application/json": {"examples": {"receipt": {"value": "PURGE"}}}},
 }
 
@@ -266,10 +266,10 @@ EVENTS: Document = {
 
 _FILE: Document = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _DOWNLOAD_HEADERS: Document = {
-    "ETag": _header("Strong: the sha256 of the file."),
-    "Repr-Digest": _header("The same by RFC 9530."),
+    "ETag": _header("A strong tag: the sha256 of the file."),
+    "Repr-Digest": _header("The sha256 of the file in the form of RFC 9530."),
     "Accept-Ranges": _header("bytes"),
-    "Content-Disposition": _header("attachment, with the fixed name."),
+    "Content-Disposition": _header("`attachment` with the name of the file."),
 }
 
 DOWNLOAD: dict[int | str, Document] = {
@@ -283,7 +283,7 @@ DOWNLOAD: dict[int | str, Document] = {
         },
     },
     206: {
-        "description": "One range of it.",
+        "description": "One range of the file.",
         "headers": {**_DOWNLOAD_HEADERS, "Content-Range": _header("bytes first-last/size")},
         "content": {"application/octet-stream": _FILE, "image/png": _FILE},
     },

@@ -20,8 +20,8 @@ def etag_matches(header: str | None, etag: str) -> bool:
 def byte_range(header: str | None, if_range: str | None, *, etag: str, size: int) -> tuple[int, int] | None:
     """First and last byte (inclusive) to send, or None for the whole file.
 
-    Several ranges, other units and headers that cannot be parsed are answered with the whole file, as the RFC allows.
-    So is a range with an If-Range that names another ETag.
+    The whole file is sent, as the RFC allows, for several ranges, for other units than bytes, for a header that cannot
+    be parsed, and for a range whose If-Range names another ETag.
 
     Raises:
         RangeNotSatisfiable: the range lies outside the file.

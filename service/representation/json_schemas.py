@@ -1,7 +1,7 @@
 """JSON Schemas as callers see them, derived from the options classes.
 
-An options class has a field with the name of its method or memory, which chooses the class that validates. Callers give
-this name in `method` and `memory`, not in the options, so the published schemas leave the field out.
+The field `name` of an options class holds the name of its method or memory and selects the class that validates the
+options. Callers give this name in `method` and `memory`, so the published schemas leave the field out.
 """
 
 from collections.abc import Mapping
@@ -22,26 +22,26 @@ MEMORIES: Mapping[str, type[BaseModel]] = registry.MEMORIES
 
 
 def options_schema(cls: type[BaseModel]) -> Schema:
-    """The schema of one options class, with what it needs from the teacher."""
+    """The schema of one options class. `needs` lists the properties that its method needs of the teacher."""
     return {**_without_tag(cls.model_json_schema()), "needs": sorted(getattr(cls, "needs", ()))}
 
 
 def spec_schema() -> Schema:
-    """The schema of the spec, self-contained."""
+    """The schema of the spec, with all definitions that it refers to."""
     schema = JobSpec.model_json_schema()
     untag(schema["$defs"])
     return schema
 
 
 def untag(definitions: Schema) -> None:
-    """Remove the field with the name from the options classes, and the choice by this field from `DistillConfig`."""
+    """Remove the field `name` from the options classes, and the selection by this field from `DistillConfig`."""
     for cls in (*METHODS.values(), *MEMORIES.values()):
         if cls.__name__ in definitions:
             definitions[cls.__name__] = _without_tag(definitions[cls.__name__])
     for role in ("method_options", "memory_options"):
         choice = definitions["DistillConfig"]["properties"][role]
         if choice.pop("discriminator", None) is not None:
-            choice["anyOf"] = choice.pop("oneOf")  # {} fits all of them
+            choice["anyOf"] = choice.pop("oneOf")  # without the field, {} is valid for several classes
 
 
 def _without_tag(schema: Schema) -> Schema:

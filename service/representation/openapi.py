@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI derives, with our schemas and problems, and without what does not hold here."""
+"""The OpenAPI document: FastAPI derives it, and this module adds our schemas, problems, scopes and examples."""
 
 from typing import Any
 
@@ -19,23 +19,23 @@ from service.representation.json_schemas import untag
 Document = dict[str, Any]  # Any: JSON
 _REF = "#/components/schemas/{model}"
 KEY_REFUSALS = ("request-in-progress", "idempotency-key-reused")
-"""Codes with which every POST may refuse its Idempotency-Key. A malformed key is a validation-error."""
+"""Every POST that takes an Idempotency-Key may refuse it with these codes. A malformed key is a validation-error."""
 
 LIMIT_REFUSALS = ("quota-exceeded", "rate-limited")
-"""Codes with which every request that brings a job or a teacher may be refused."""
+"""Every request that creates a job or a teacher may be refused with these codes."""
 KEY: Document = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "dfkd_ID_SECRET",
-    "description": "An API key, made by `dfkd keys create`; each operation names the scope it needs. A service that "
-    "only its own machine can reach asks for none until there is one.",
+    "description": "An API key from `dfkd keys create`. Each operation names the scope that the key needs. A service "
+    "that only its own machine can reach asks for no key until the first key exists.",
 }
 
 _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
 def problems(*codes: str) -> dict[int | str, Document]:
-    """The `responses` of an operation that can refuse with these codes, by status."""
+    """The `responses` of an operation that may refuse with these codes, by status."""
     by_status: dict[int, list[Row]] = {}
     for code in codes:
         row = BY_CODE[code]
@@ -45,7 +45,7 @@ def problems(*codes: str) -> dict[int | str, Document]:
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` build our document, once."""
+    """Make `app.openapi()` return our document, which is built once."""
 
     def openapi() -> Document:
         if app.openapi_schema is None:
@@ -79,7 +79,7 @@ def _document(app: FastAPI) -> Document:
 
 
 def _secure(operation: Document, scope: Scope | None) -> None:
-    """Add the scope that the key needs, and the refusals of a request without it."""
+    """Add the scope that the key needs, and the refusals of a request whose key is missing or lacks the scope."""
     operation["security"] = [] if scope is None else [{"key": [scope]}]
     if scope is not None:
         refusals = problems("unauthenticated", "insufficient-scope")
@@ -87,7 +87,7 @@ def _secure(operation: Document, scope: Scope | None) -> None:
 
 
 def _correct(responses: dict[str, Document]) -> None:
-    """Remove the 422 that FastAPI documents for itself, and describe any other refusal."""
+    """Remove the 422 response that FastAPI adds by itself, and add a default response for all other problems."""
     schema = responses.get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
     if schema.get("$ref", "").endswith("HTTPValidationError"):
         del responses["422"]
@@ -98,7 +98,7 @@ def _correct(responses: dict[str, Document]) -> None:
 
 
 def _name_examples(operation: Document) -> None:
-    """Replace the names of worked examples by the examples."""
+    """Replace each name of an example by the example itself."""
     bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
     for body in bodies:
         for media in body.get("content", {}).values():

@@ -10,12 +10,12 @@ from dfkd.wire.model import Answer
 from jobs.models import Job, JobWithPosition
 from service.representation.views import job_view
 
-_POLL_SECONDS = ((60.0, 1), (600.0, 5))  # (age of the job below which this holds, pause), both in seconds
+_POLL_SECONDS = ((60.0, 1), (600.0, 5))  # pairs (age, pause) in seconds: the pause of jobs that are younger than age
 _POLL_SECONDS_LATER = 15
 
 
 def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A model of the wire as JSON that no cache keeps."""
+    """A wire model as a JSON response that no cache may keep."""
     fixed = {"Cache-Control": "no-store", **(headers or {})}
     return Response(view.model_dump_json(), status_code=status, media_type="application/json", headers=fixed)
 
@@ -23,7 +23,7 @@ def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str]
 def job_response(
     job: Job, queue_position: int | None = None, *, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A job with its weak ETag, and Retry-After while it is live."""
+    """A job with its weak ETag, and with Retry-After until the job has ended."""
     fields = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
     if not job.state.terminal:
         fields["Retry-After"] = retry_after(job)
@@ -40,8 +40,15 @@ def job_accepted(found: JobWithPosition) -> Response:
     return job_reply(found, status=202, headers={"Location": f"/jobs/{found.job.id}"})
 
 
+def not_modified(response: Response) -> Response:
+    """304 in place of `response`, with those of its headers that a 304 must repeat (RFC 9110, 15.4.5)."""
+    repeated = ("etag", "cache-control", "retry-after")
+    headers = {name: response.headers[name] for name in repeated if name in response.headers}
+    return Response(status_code=304, headers=headers)
+
+
 def retry_after(job: Job) -> str:
-    """Seconds after which a client should ask again: few while the job is young, more as it grows old."""
+    """Seconds after which a client should ask again. The pause grows with the age of the job."""
     age = (datetime.now(UTC) - job.created_at).total_seconds()
     return str(next((wait for younger, wait in _POLL_SECONDS if age < younger), _POLL_SECONDS_LATER))
 

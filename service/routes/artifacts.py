@@ -35,7 +35,7 @@ CHUNK_BYTES = 256 * 1024
     responses=problems("job-not-found", "unavailable"),
 )
 def list_artifacts(context: Context, job_id: JobId) -> Response:
-    """Empty until the job has succeeded."""
+    """The list is empty until the job has succeeded."""
     job = context.store.get(job_id)
     return json_response(ArtifactList(artifacts=[artifact_view(job.id, artifact) for artifact in job.artifacts]))
 
@@ -67,28 +67,66 @@ _REFUSALS = problems(
     responses={**examples.HEAD, **_REFUSALS},
 )
 def download_artifact(request: Request, context: Context, job_id: JobId, name: str) -> Response:
-    """The digest of the stored bytes is checked before the first of them leaves. Single byte ranges are served."""
+    """The digest of the stored bytes is checked before the first byte is sent. Single byte ranges are served."""
     artifact = _artifact(context.store.get(job_id), name)
     etag = f'"{artifact.sha256}"'
     headers = _headers(artifact, etag)
     if etag_matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={name: headers[name] for name in ("ETag", "Cache-Control")})
-    wanted = byte_range(request.headers.get("range"), request.headers.get("if-range"), etag=etag, size=artifact.bytes)
-    first, last = wanted or (0, artifact.bytes - 1)
-    headers["Content-Length"] = str(last - first + 1)
-    if wanted is not None:
-        headers["Content-Range"] = f"bytes {first}-{last}/{artifact.bytes}"
-    status = 200 if wanted is None else 206
+    part = byte_range(request.headers.get("range"), request.headers.get("if-range"), etag=etag, size=artifact.bytes)
     if request.method == "HEAD":
-        if not context.artifacts.exists(artifact.sha256):
-            raise ArtifactLost(artifact.sha256)
-        return Response(status_code=status, headers=headers, media_type=artifact.media_type)
-    file = _handed_out(context, job_id, artifact)
-    return FileSlice(file, first=first, last=last, status=status, headers=headers, media_type=artifact.media_type)
+        return _head(context, artifact, part, headers)
+    return _download(context, job_id, artifact, part, headers)
+
+
+def _head(
+    context: AppContext, artifact: ArtifactRef, part: tuple[int, int] | None, headers: dict[str, str]
+) -> Response:
+    """The headers of a download of `part`, the first and last byte, or of the whole file if it is None.
+
+    Raises:
+        ArtifactLost: the ledger has the artifact, but the store has no such file.
+    """
+    if not context.artifacts.exists(artifact.sha256):
+        raise ArtifactLost(artifact.sha256)
+    return Response(
+        status_code=200 if part is None else 206,
+        headers=headers | _length_headers(artifact, part),
+        media_type=artifact.media_type,
+    )
+
+
+def _download(
+    context: AppContext, job_id: str, artifact: ArtifactRef, part: tuple[int, int] | None, headers: dict[str, str]
+) -> Response:
+    """The bytes of `part`, the first and last byte, or of the whole file if it is None."""
+    first, last = part or (0, artifact.bytes - 1)
+    return FileSlice(
+        _open_for_download(context, job_id, artifact),
+        first=first,
+        last=last,
+        status=200 if part is None else 206,
+        headers=headers | _length_headers(artifact, part),
+        media_type=artifact.media_type,
+    )
+
+
+def _length_headers(artifact: ArtifactRef, part: tuple[int, int] | None) -> dict[str, str]:
+    """Content-Length and, for a part of the file, Content-Range."""
+    if part is None:
+        return {"Content-Length": str(artifact.bytes)}
+    first, last = part
+    return {"Content-Length": str(last - first + 1), "Content-Range": f"bytes {first}-{last}/{artifact.bytes}"}
 
 
 def _artifact(job: Job, name: str) -> ArtifactRef:
-    """The file of this name; a client's string is only ever compared with names, it never becomes a path."""
+    """The job's file with this name. The name is compared with fixed names; it never becomes a path.
+
+    Raises:
+        ArtifactNotFound: the job has no file of this name and will not have one.
+        ArtifactExpired: the job succeeded, but its files are no longer kept.
+        ArtifactNotReady: the job has not ended yet.
+    """
     if name not in NAMES:
         raise ArtifactNotFound(name)
     for artifact in job.artifacts:
@@ -108,8 +146,8 @@ def _artifact(job: Job, name: str) -> ArtifactRef:
     )
 
 
-def _handed_out(context: AppContext, job_id: str, artifact: ArtifactRef) -> BinaryIO:
-    """The verified bytes; the download is recorded before the first of them is sent."""
+def _open_for_download(context: AppContext, job_id: str, artifact: ArtifactRef) -> BinaryIO:
+    """Open the verified bytes and record the download in the audit log, before the first byte is sent."""
     file = _opened(context, artifact.sha256)
     try:
         context.store.note_download(job_id, artifact.name)
@@ -137,7 +175,7 @@ def _headers(artifact: ArtifactRef, etag: str) -> dict[str, str]:
         "ETag": etag,
         "Repr-Digest": repr_digest(artifact.sha256),
         "Accept-Ranges": "bytes",
-        "Cache-Control": "private, no-cache",  # immutable, but a deleted job must not be served from a cache
+        "Cache-Control": "private, no-cache",  # the file never changes, but no cache may serve it after a deletion
         "Content-Disposition": f'attachment; filename="{artifact.name}"',
     }
 

@@ -1,4 +1,4 @@
-"""/jobs/{id}/events: one append-only history, read as pages or as a stream."""
+"""/jobs/{id}/events: the history of a job, which clients read as pages or as a stream. Events are only appended."""
 
 import time
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
 EVENT_STREAM = "text/event-stream"
 POLL_SECONDS = 0.5
 PING_SECONDS = 15.0
-STREAM_SECONDS = 300.0  # then the client connects again with Last-Event-ID, so a restarting service is not held up
+STREAM_SECONDS = 300.0  # the client then reconnects with Last-Event-ID; a bounded stream cannot delay a shutdown
 RECONNECT_MS = 2000
 PAGE = 100
 
@@ -39,12 +39,15 @@ Limit = Annotated[int, Query(ge=1, le=1000, description="Events on a page; a str
     responses={200: examples.EVENTS, **problems("job-not-found", "validation-error", "unavailable")},
 )
 def list_events(request: Request, context: Context, job_id: JobId, after: After = 0, limit: Limit = PAGE) -> Response:
-    """JSON pages by `after`; with `Accept: text/event-stream` a stream that resumes by `Last-Event-ID` and ends after
-    the last event of a finished job. A stream is cut after five minutes: reconnect, nothing is lost.
+    """Returns one JSON page of the events after `after`.
+
+    With `Accept: text/event-stream` it returns a stream instead. The stream resumes after `Last-Event-ID` and ends
+    after the last event of a finished job. The service ends every stream after five minutes; a client that reconnects
+    with `Last-Event-ID` misses no event.
     """
     after = _last_event_id(request, after)
     if EVENT_STREAM in request.headers.get("accept", ""):
-        context.store.get(job_id)  # refused now, or never
+        context.store.get(job_id)  # an unknown job must be refused here: a stream that has begun has status 200
         stream = _stream(context, job_id, after)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
@@ -52,7 +55,10 @@ def list_events(request: Request, context: Context, job_id: JobId, after: After 
 
 
 def read_page(context: AppContext, job_id: str, *, after: int, limit: int) -> EventPage:
-    """Events after `after`. The state is read first: once it is terminal, all events are there."""
+    """A page of the events after `after`.
+
+    The state is read before the events, because a terminal job gets no more events.
+    """
     terminal = context.store.get(job_id).state.terminal
     events = [event_view(event) for event in context.store.events(job_id, after=after, limit=limit)]
     return EventPage(events=events, last_seq=events[-1].seq if events else after, terminal=terminal)
@@ -69,13 +75,13 @@ def _last_event_id(request: Request, after: int) -> int:
 
 
 async def _may_go_on(context: AppContext) -> bool:
-    """Whether the stream may continue: revoking a key ends its streams."""
+    """True if the key of the stream is still valid. Revoking a key ends its streams."""
     assert context.caller is not None
     return await context.key_cache.still_valid(context.caller)
 
 
 async def _stream(context: AppContext, job_id: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events. Between two reads of the ledger the stream occupies no thread and no connection."""
+    """Send new events as server-sent events. Between two reads the stream holds no thread and no connection."""
     yield f"retry: {RECONNECT_MS}\n\n"
     started = spoke = time.monotonic()
     while time.monotonic() - started < STREAM_SECONDS and not context.stopping.is_set() and await _may_go_on(context):

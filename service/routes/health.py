@@ -1,4 +1,4 @@
-"""/healthz says that the process lives, /readyz names what is missing."""
+"""/healthz: the process is alive. /readyz: jobs can be accepted; it names each dependency that does not work."""
 
 import logging
 import os
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 router = APIRouter(tags=["service"])
 
 SPARE_BYTES = 64 * 1024**2
-NEVER_READY = ("database", "storage", "sandbox")  # without these no job can be accepted and kept
+NEVER_READY = ("database", "storage", "sandbox")  # the service can accept no job if one of these fails
 GOOD = ("ok", "not configured", "off")
 
 
 @router.get("/healthz", operation_id="healthz", summary="Is the process alive", response_model=Health)
 def healthz() -> Response:
-    """Answers as long as the process does; asks nobody else."""
+    """Answers as long as the process runs. It checks neither the database nor any other dependency."""
     return json_response(Health(status="ok"))
 
 
@@ -39,9 +39,10 @@ def healthz() -> Response:
     responses={503: {"model": Readiness, "description": "No job could be accepted and kept: see `missing`."}},
 )
 def readyz(context: Context) -> Response:
-    """503 only when the database, the storage or the sandbox does not work. A missing broker or worker delays jobs, and
-    is named in `missing` with status `degraded`; so are `devices`, when no worker serves a device class that a queued
-    job asks for.
+    """Answers 503 `unavailable` if the database, the storage or the sandbox does not work.
+
+    Without a broker or a worker jobs are delayed, so the status is `degraded` and `missing` names the broker or the
+    worker. `missing` names `devices` if a queued job asks for a device class that no worker serves.
     """
     found = {"database": _database(context), "storage": _storage(context), "broker": _broker(context)}
     found |= {"sandbox": _sandbox(context), "worker": _worker(context), "devices": _devices(context)}
@@ -64,7 +65,7 @@ def _database(context: AppContext) -> str:
 
 
 def _storage(context: AppContext) -> str:
-    """Whether files can be written and stored, and whether there is room for more."""
+    """Check that files can be written and stored, and that at least SPARE_BYTES are free."""
     probe = Path(context.settings.data_dir) / f".ready-{os.getpid()}"
     try:
         probe.write_bytes(b"ready")
@@ -80,7 +81,7 @@ def _storage(context: AppContext) -> str:
 
 
 def _sandbox(context: AppContext) -> str:
-    """The sandbox in which this process inspects teachers."""
+    """The name of the sandbox in which this process inspects teachers."""
     try:
         sandbox = find_sandbox(context.settings.sandbox)
     except SandboxUnavailable:
@@ -103,7 +104,7 @@ def _worker(context: AppContext) -> str:
 
 
 def _devices(context: AppContext) -> str:
-    """Whether there is a worker for every device class that a queued job asks for."""
+    """The device classes that queued jobs ask for and no worker serves."""
     try:
         unserved = context.ledger.unserved(context.settings.lease_seconds)
     except LedgerError:

@@ -25,7 +25,7 @@ from service.problems.errors import FieldError, ValidationFailed
 from service.representation import examples
 from service.representation.http_conditional import etag_matches
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
-from service.representation.responses import job_accepted, job_reply, job_response, json_response
+from service.representation.responses import job_accepted, job_reply, job_response, json_response, not_modified
 from service.representation.views import job_view, purge_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -54,11 +54,11 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
 async def create_job(
     request: Request, context: Context, idempotency: Idempotency, background: BackgroundTasks
 ) -> Response:
-    """Send `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON), in any order; or
-    `application/json`, a spec whose `teacher.id` names a teacher that `POST /teachers` took before.
+    """Send `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON) in any order. For a teacher that
+    was uploaded before, send the spec alone as `application/json`, with the teacher's id in `teacher.id`.
 
-    The file is streamed to disk, inspected and, with the spec, checked before the job exists; a refused request
-    leaves nothing behind. Every default is filled in, kept and echoed.
+    The service inspects the file and checks the spec against it before it creates the job. A refused request leaves
+    nothing behind. The job keeps and shows the spec with all defaults filled in.
     """
     await check_quota(request, context, idempotency)
     job = await _accept(request, context, idempotency)
@@ -68,7 +68,7 @@ async def create_job(
 
 
 async def _accept(request: Request, context: AppContext, idempotency: IdempotentRequest) -> Job | None:
-    """The new job; None if the request was answered before."""
+    """Create the job and return it; return None if the request repeats an earlier one, which is answered again."""
     if bodies.media_type_of(request) == "application/json":
         text = await bodies.read_json(request, context.settings)
         spec, teacher_id = read_request(text, max_bytes=context.settings.max_spec_bytes)
@@ -94,7 +94,9 @@ async def _accept(request: Request, context: AppContext, idempotency: Idempotent
     responses=problems("validation-error", "unavailable"),
 )
 def list_jobs(request: Request, context: Context, query: Annotated[ListQuery, Query()]) -> Response:
-    """Pages do not shift when jobs arrive. `Link: rel=next` leads on; `queue_position` is only told for single jobs."""
+    """Returns one page of jobs. The header `Link: rel=next` leads to the next page, which does not change when new jobs
+    arrive. `queue_position` is null here; `GET /jobs/{job_id}` shows it.
+    """
     page = context.store.list(
         query.limit, cursor=query.cursor, states=_states(query.state) or None, labels=_labels(query.label)
     )
@@ -133,19 +135,14 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
     responses={200: examples.JOB, 304: examples.NOT_MODIFIED, **problems("job-not-found", "unavailable")},
 )
 async def get_job(request: Request, context: Context, job_id: JobId) -> Response:
-    """Cheap to poll: send the ETag back in `If-None-Match`, wait `Retry-After` seconds while the job is live."""
+    """To poll cheaply, send the ETag back in `If-None-Match` and wait `Retry-After` seconds between two requests."""
     job = context.store.glance(job_id)
     if job is None or job.state is JobState.QUEUED:
         response = job_response(*await context.job_with_position(job_id))
     else:
         response = job_response(job)
     if etag_matches(request.headers.get("if-none-match"), response.headers["etag"]):
-        kept = {
-            name: response.headers[name]
-            for name in ("etag", "cache-control", "retry-after")
-            if name in response.headers
-        }
-        return Response(status_code=304, headers=kept)
+        return not_modified(response)
     return response
 
 
@@ -156,12 +153,12 @@ async def get_job(request: Request, context: Context, job_id: JobId) -> Response
     summary="Cancel a job",
     response_model=JobView,
     responses={
-        200: {"model": JobView, "description": "It was cancelled, or being cancelled, already."},
+        200: {"model": JobView, "description": "The job was already cancelled or being cancelled."},
         **problems("job-not-found", "invalid-transition", *KEY_REFUSALS, "unavailable"),
     },
 )
 def cancel_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Response:
-    """A queued job is cancelled at once, a running one as soon as its worker has stopped it (`cancelling`)."""
+    """A queued job is cancelled at once. A running job is `cancelling` until its worker has stopped it."""
     if idempotency.replay():
         return idempotency.response
     before = context.store.get(job_id)
@@ -178,10 +175,10 @@ def cancel_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Res
     responses={200: examples.PURGED, **problems("job-not-found", "invalid-transition", "unavailable")},
 )
 def delete_job(context: Context, job_id: JobId) -> Response:
-    """Removes the job, its history, its artifacts, its checkpoints and the answers that are kept for requests that
-    were sent again; also its teacher, where that came along with it and no other job uses it.
+    """Removes the job, its history, its artifacts, its checkpoints and the answers that are kept for idempotency keys.
+    A teacher that was sent with the job is removed too, unless another job uses it.
 
-    The receipt says what went, and what stays and why. It is told once.
+    The receipt lists what was removed, and what stays and why. The service does not keep the receipt.
     """
     forgotten = context.store.delete(job_id)
     return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))

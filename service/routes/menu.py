@@ -1,4 +1,4 @@
-"""/menu: what can be asked for, without reading a manual."""
+"""/menu: the methods, memories and students that a job can ask for, with the schemas of their options."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/menu", tags=["menu"])
     responses=problems("validation-error"),
 )
 def get_menu(query: Annotated[MenuQuery, Query()]) -> Response:
-    """JSON Schema of the spec, of each method's and memory's options, and the students with parameters and
-    multiply-adds for one input; a 3 × 32 × 32 image and 10 classes unless the query says otherwise.
+    """Returns the JSON Schemas of the spec and of each method's and memory's options, and the students with their
+    parameters and multiply-adds. The sizes are for a 3 × 32 × 32 image and 10 classes unless the query says otherwise.
     """
     return json_response(menu(StudentsFor(**query.model_dump())))

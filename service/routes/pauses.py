@@ -1,4 +1,4 @@
-"""/jobs/{id}/pause and /jobs/{id}/resume."""
+"""/jobs/{id}/pause and /jobs/{id}/resume: stop a job at its next checkpoint, and queue it again."""
 
 from functools import partial
 
@@ -22,12 +22,12 @@ _REFUSALS = problems("job-not-found", "invalid-transition", *KEY_REFUSALS, "unav
     operation_id="pause_job",
     summary="Pause a job",
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "It was paused, or pausing, already."}, **_REFUSALS},
+    responses={200: {"model": JobView, "description": "The job was already paused or pausing."}, **_REFUSALS},
 )
 def pause_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Response:
-    """A queued job is paused at once, a running one as soon as it has written a checkpoint and stopped (`pausing`).
+    """A queued job is paused at once. A running job is `pausing` until it has written a checkpoint and stopped.
 
-    The attempt that is stopped is not counted, and a paused job keeps its checkpoint for as long as it exists.
+    The stopped attempt does not count as an attempt. A paused job keeps its checkpoint until the job is deleted.
     """
     if idempotency.replay():
         return idempotency.response
@@ -42,10 +42,12 @@ def pause_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Resp
     operation_id="resume_job",
     summary="Resume a paused job",
     response_model=JobView,
-    responses={200: {"model": JobView, "description": "It was neither paused nor pausing."}, **_REFUSALS},
+    responses={200: {"model": JobView, "description": "The job was neither paused nor pausing."}, **_REFUSALS},
 )
 def resume_job(context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks) -> Response:
-    """A paused job is queued again, at its old place, and goes on from its checkpoint. A pending pause is off."""
+    """A paused job returns to its old place in the queue and later continues from its checkpoint. For a job that is
+    `pausing` the pause is withdrawn.
+    """
     if idempotency.replay():
         return idempotency.response
     status = 202 if context.store.get(job_id).public_state in {"paused", "pausing"} else 200

@@ -19,7 +19,7 @@ router = APIRouter(prefix="/problems", tags=["service"])
     responses=problems("not-found"),
 )
 def describe_problem(code: str) -> Response:
-    """Every `code` that a problem, or the `error` of a job, can have."""
+    """Describes one `code`. Every code of a problem or of a job's `error` has a description."""
     row = BY_CODE.get(code)
     if row is None:
         raise NotFound("There is no such code.")

@@ -1,4 +1,4 @@
-"""/quota: what the caller's tenant may have, and what it has."""
+"""/quota: the limits of the caller's tenant, and how much of each limit is used."""
 
 from fastapi import APIRouter, Response
 
@@ -18,7 +18,9 @@ router = APIRouter(prefix="/quota", tags=["service"])
     responses=problems("unavailable"),
 )
 def get_quota(context: Context) -> Response:
-    """Over a limit, POST answers 429 `quota-exceeded`; running jobs over theirs wait in the queue."""
+    """If a tenant exceeds a limit, POST answers 429 `quota-exceeded`. Over the limit of running jobs, jobs wait in the
+    queue instead.
+    """
     assert context.caller is not None
     found = context.store.quota_usage()
     uses = {quota.value: UseView(limit=use.limit or None, used=use.used) for quota, use in found.items()}

@@ -1,4 +1,4 @@
-"""/jobs/{id}/retry and /jobs/{id}/continue: new jobs that come from finished ones."""
+"""/jobs/{id}/retry and /jobs/{id}/continue: make a new job from a finished one."""
 
 from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Request, Response
@@ -36,7 +36,9 @@ _ALWAYS = ("job-not-found", "invalid-transition", "validation-error", *KEY_REFUS
 def retry_job(
     request: Request, context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks
 ) -> Response:
-    """A new job with the same teacher and the same spec, from the beginning; `retried_from` names the old one."""
+    """Creates a job with the same teacher and the same spec, which starts from the beginning. Its `retried_from` names
+    the old job.
+    """
     if idempotency.replay():
         return idempotency.response
     job = context.store.get(job_id)
@@ -70,11 +72,12 @@ def retry_job(
 async def continue_job(
     request: Request, context: Context, job_id: JobId, idempotency: Idempotency, background: BackgroundTasks
 ) -> Response:
-    """A new job that goes on from the last checkpoint of a finished one under a larger budget; `continued_from` names
-    the old one. The body is the part of the spec that changes: `distillation.budget`, `name`, `labels`, `device`.
+    """Creates a job that continues from the last checkpoint of a finished job with a larger budget. Its
+    `continued_from` names the old job. The body holds only what changes of the spec: `distillation.budget`, `name`,
+    `labels`, `device`.
 
-    `steps` counts those of the old job, too. The schedules go on as those of a run with the new budget do at that step;
-    `max_seconds` counts from zero.
+    `steps` includes the steps of the old job. The schedules are those of a run that had the new budget from its
+    beginning. `max_seconds` counts from the start of the new job.
     """
     if bodies.media_type_of(request) != "application/json":
         raise UnsupportedMediaType("This route reads application/json.")
@@ -88,6 +91,7 @@ async def continue_job(
 def _continue(
     request: Request, context: AppContext, job_id: str, text: bytes, idempotency: IdempotentRequest
 ) -> Job | None:
+    """Create the job and return it; return None if the request repeats an earlier one, which is answered again."""
     job = context.store.get(job_id)
     spec = continued_spec(job, text, max_bytes=context.settings.max_spec_bytes)
     if idempotency.replay(spec=spec.model_dump(mode="json")):

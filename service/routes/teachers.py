@@ -1,4 +1,4 @@
-"""/teachers: upload once, use in many jobs."""
+"""/teachers: upload a teacher once and use it in many jobs."""
 
 from functools import partial
 
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
     response_model=TeacherView,
     openapi_extra={"requestBody": examples.UPLOAD_TEACHER_BODY, "parameters": examples.DIGEST_HEADERS},
     responses={
-        200: {"model": TeacherView, "description": "These bytes were here already."},
+        200: {"model": TeacherView, "description": "The tenant already has this file."},
         201: examples.TEACHER_CREATED,
         **problems(
             "request-timeout", "payload-too-large", "format-unsupported", "unsupported-media-type",
@@ -39,9 +39,10 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
     },
 )  # fmt: skip
 async def upload_teacher(request: Request, context: Context, idempotency: Idempotency) -> Response:
-    """The raw file as `application/octet-stream`. Its id is its sha256, so uploading it again changes nothing.
+    """Send the raw file as `application/octet-stream`. The teacher's id is the sha256 of the file, so a second upload
+    of the same file changes nothing.
 
-    Declare the digest (`Repr-Digest: sha-256=:…:` or `X-Content-SHA256`) to have the transfer checked.
+    Send the digest in `Repr-Digest: sha-256=:…:` or `X-Content-SHA256` to have the transfer checked.
     """
     await check_quota(request, context, idempotency)
     teacher = await receive_octets(request, context.settings, context.artifacts)
@@ -67,7 +68,7 @@ def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
     responses=problems("teacher-not-found", "unavailable"),
 )
 def get_teacher(context: Context, teacher_id: TeacherId) -> Response:
-    """What the structural inspection found when the file arrived."""
+    """Returns what the inspection found when the file was uploaded, and which methods it allows."""
     return json_response(teacher_view(context.store.get_teacher(teacher_id)))
 
 
@@ -79,8 +80,8 @@ def get_teacher(context: Context, teacher_id: TeacherId) -> Response:
     responses={200: examples.PURGED, **problems("teacher-not-found", "teacher-in-use", "unavailable")},
 )
 def delete_teacher(context: Context, teacher_id: TeacherId) -> Response:
-    """Removes the file, what was found in it, and the checkpoints of the finished jobs that used it. Those jobs stay,
-    with their students; they can neither be retried nor continued. What others have sent stays theirs.
+    """Removes the file, its inspection, and the checkpoints of the finished jobs that used it. These jobs stay, with
+    their students, but they can neither be retried nor continued. Other tenants that uploaded the same file keep it.
     """
     forgotten = context.store.delete_teacher(teacher_id)
     return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))
