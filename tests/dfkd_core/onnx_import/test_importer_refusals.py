@@ -24,12 +24,12 @@ Change = Callable[[ModelProto], None]
 
 
 def refused(made: ModelProto | bytes, path: Path, *, kind: type[TeacherError] = TeacherInvalid) -> TeacherError:
-    """The refusal of a file, which must take less than a second of the processor."""
+    """The refusal of a file, which must come before any large work."""
     path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
     begin = time.process_time()
     with pytest.raises(kind) as refusal:
         inspect_file(path, TeacherSpec())
-    assert time.process_time() - begin < 10  # seconds of CPU: refused before any large work
+    assert time.process_time() - begin < 10  # seconds of CPU
     return refusal.value
 
 
