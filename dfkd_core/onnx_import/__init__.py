@@ -1,5 +1,9 @@
-"""An ONNX file, read, checked, normalised and reduced to a plan. No PyTorch; only `wire` and `plan` need neither onnx.
+"""The ONNX importer: it reads, checks and normalises an ONNX file and reduces it to a `Plan`, without PyTorch.
 
-wire (counts what the file declares, before any parser) → model (parses, refuses) → normal (eval mode, cut softmax)
-→ specialize (folds constants and shape arithmetic) → plan (what is left: pure image arithmetic).
+The stages run in this order:
+- `ir.protobuf_scan` counts what the file declares before a parser allocates memory (needs no onnx);
+- `ir.parse` parses the file and refuses what is not a plain graph;
+- `canonicalize` puts the graph into eval mode and cuts a final softmax;
+- `specialize` folds constants and shape arithmetic;
+- `assemble` builds the `Plan` (`ir.plan`, needs no onnx): the operations on images that are left.
 """

@@ -1,4 +1,4 @@
-"""Assemble: after the walk through all nodes, the `Plan` of the steps that the logits need."""
+"""Building of the `Plan` after all nodes have been visited; only the steps that the logits need are kept."""
 
 from collections import Counter
 
@@ -11,7 +11,7 @@ from dfkd_core.onnx_import.ir.plan import Plan, Shape, Step
 from dfkd_core.onnx_import.ir.state import GraphState
 from dfkd_core.onnx_import.signature import Signature
 
-MAX_MACS = 10**12  # for one image; a ViT-L on 384 pixels takes 2e11
+MAX_MACS = 10**12  # multiply-adds for one image; a ViT-L on 384 pixels takes 2e11
 MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
 
 
@@ -60,7 +60,11 @@ def assemble(state: GraphState, model: ModelProto, signature: Signature, done: l
 
 
 def _check_size(plan: Plan) -> None:
-    """Refuse what could be computed only by somebody else's computer, and what no computer can."""
+    """Check the cost of a plan, and that its constants are numbers.
+
+    Raises:
+        TeacherInvalid: one image takes too many multiply-adds or values, or a constant holds NaN.
+    """
     if plan.macs > MAX_MACS or plan.activations > MAX_ACTIVATIONS:
         raise TeacherInvalid(
             f"the ONNX graph is too large: {plan.macs:.1e} multiply-adds and {plan.activations:.1e} values "
@@ -80,7 +84,7 @@ def _for_one(shapes: tuple[Shape, Shape], batch_sizes: tuple[int, int]) -> Shape
 
 
 def _alive(steps: list[Step], output: str) -> list[Step]:
-    """The steps that the output needs, in their order."""
+    """The steps that the output depends on, in their original order."""
     needed = {output}
     kept = []
     for step in reversed(steps):

@@ -1,4 +1,4 @@
-"""Whether a plan still has its BatchNormalization, or the exporter folded the statistics into the convolutions."""
+"""Detection of BatchNormalization: the plan still has it, or the exporter folded its statistics into convolutions."""
 
 from typing import Literal
 
@@ -8,10 +8,11 @@ BatchNormStatus = Literal["present", "partial", "folded", "none", "unknown"]
 
 
 def batchnorm_of(plan: Plan) -> tuple[BatchNormStatus, int]:
-    """The status, and how many BatchNormalization nodes over images there are.
+    """The status, and the number of BatchNormalization steps whose output is (N, C, H, W).
 
-    A convolution's bias that was stored beside its weight (`conv1.weight`, `conv1.bias`) was the network's own; a bias
-    that the exporter named was folded out of statistics. Where the names tell nothing the status is "unknown".
+    The name of a convolution's bias shows where the bias comes from. If it is stored beside its weight (`conv1.weight`,
+    `conv1.bias`), the network had it. If the exporter invented the name, the bias was folded from statistics. If the
+    names show neither, the status is "unknown".
     """
     norms = [step for step in plan.steps if step.op == "BatchNormalization"]
     present = sum(len(plan.shapes[step.outputs[0]]) == 4 for step in norms)

@@ -1,6 +1,6 @@
-"""Eval mode and logits: rewrites a checked model in place so that ONNX Runtime can still run it, and says what it did.
+"""Rewriting of a checked model to eval mode and logits; ONNX Runtime can still run the rewritten model.
 
-Training-mode BatchNormalization uses its stored statistics, Dropout passes through, and a trailing softmax is cut.
+BatchNormalization in training mode uses its stored statistics, Dropout becomes Identity, and a final softmax is cut.
 """
 
 import numpy as np
@@ -14,7 +14,11 @@ EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.
 
 
 def normalize(model: ModelProto) -> list[str]:
-    """Rewrite to eval mode and logits; the names of what was done. Raises OperatorUnsupported where it cannot be."""
+    """Rewrite the model in place to eval mode and logits, and return the names of the changes.
+
+    Raises:
+        OperatorUnsupported: a node needs training mode, or the graph ends in a sigmoid.
+    """
     graph = model.graph
     done = []
     used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
@@ -26,7 +30,11 @@ def normalize(model: ModelProto) -> list[str]:
 
 
 def check_signature(model: ModelProto) -> None:
-    """One image in, one vector out; TeacherInvalid otherwise."""
+    """Check that the graph has one input and one output.
+
+    Raises:
+        TeacherInvalid: it has more, or none.
+    """
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in stored]
@@ -64,7 +72,7 @@ def _eval_batchnorm(node: NodeProto, graph: GraphProto, used: set[str]) -> bool:
 
 
 def _never_measured(node: NodeProto, graph: GraphProto) -> bool:
-    """Means of 0 and variances of 1 throughout: what exporters write where there are no statistics."""
+    """Whether all means are 0 and all variances 1, which exporters write for layers without running statistics."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     constants = {
         name: attribute.t
@@ -91,7 +99,11 @@ def _eval_dropout(node: NodeProto, used: set[str]) -> bool:
 
 
 def _cut_softmax(graph: GraphProto) -> list[str]:
-    """Replace a softmax that ends the graph, behind nodes that only pass on, by Identity."""
+    """Replace the softmax at the end of the graph by Identity; only nodes that change no number may follow it.
+
+    Raises:
+        OperatorUnsupported: the graph ends in a sigmoid.
+    """
     makers = {name: node for node in graph.node for name in node.output}
     uses = [name for node in graph.node for name in node.input]
     name = graph.output[0].name

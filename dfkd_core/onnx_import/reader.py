@@ -1,4 +1,4 @@
-"""Read an ONNX file: its plan, and the normalised model that ONNX Runtime runs to check the plan against."""
+"""Reading of an ONNX file: its plan, and the normalised model that ONNX Runtime runs to verify the plan."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from dfkd_core.onnx_import.specialize import specialize
 
 
 class ParsedOnnx(NamedTuple):
-    """What one reading of a file gives: inspection, network and verification are all made from it."""
+    """The result of reading a file once; inspection, network and verification are all made from it."""
 
     plan: Plan
-    model: ModelProto  # in eval mode, with logits as output
+    model: ModelProto  # the model in eval mode, whose output is the logits
 
 
 def read_plan(path: Path, *, input_shape: Shape | None = None) -> ParsedOnnx:
-    """Read a file; `input_shape` (C, H, W) fills what the file leaves open.
+    """Read a file; `input_shape` (C, H, W) replaces the sizes that the file leaves open.
 
     Raises:
         TeacherInvalid: the file is broken, or is no image classifier.

@@ -1,4 +1,4 @@
-"""Signature: what an ONNX file says of its one input, and whether that can be a batch of images."""
+"""The signature of an ONNX graph: its only input, which must be a batch of floating-point images (N, C, H, W)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +17,21 @@ _ELEMENTS: dict[int, str] = {
 
 @dataclass(slots=True)
 class Signature:
-    """What the file says of its input."""
+    """The input that the file declares."""
 
     name: str
-    element: Any  # a Literal of Plan.element
+    element: Any  # one of the literals of Plan.element
     shape: Shape  # (C, H, W)
-    batch: int | None  # None: dynamic
+    batch: int | None  # the declared batch size; None if it is dynamic
 
 
 def read_signature(value: ValueInfoProto, wanted: Shape | None) -> Signature:
+    """Read the declared input; `wanted` (C, H, W) replaces the sizes that the file leaves open.
+
+    Raises:
+        TeacherInvalid: the input is not a batch of floating-point images (N, C, H, W).
+        TeacherMismatch: a size is unknown, or the file contradicts `wanted`.
+    """
     tensor = value.type.tensor_type
     element = _ELEMENTS.get(int(tensor.elem_type))
     if element is None:

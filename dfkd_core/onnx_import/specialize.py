@@ -1,8 +1,8 @@
-"""Specialise: an ONNX model becomes a `Plan` by walking it at two batch sizes at once.
+"""`specialize` turns an ONNX model into a `Plan`: it visits every node once, at two batch sizes side by side.
 
-What depends on no image is computed now, with NumPy. A number that differs between the two batch sizes must be a
-multiple of the batch; it stays in the plan as `Scaled`. So no Shape, Gather or Concat of sizes is left at run time,
-and a graph that was exported for one batch size is rewritten where that can be done.
+NumPy computes every value that depends on no image. A number that differs between the two batch sizes must be a
+multiple of the batch size, and becomes a `Scaled` in the plan. The plan therefore computes no shapes at run time. A
+graph that was exported for one batch size is rewritten for others where `batch_rewrite` can do so.
 """
 
 import math
@@ -32,7 +32,7 @@ RULES: dict[str, Rule] = {
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
-MAX_PARTS = 4096  # of one split
+MAX_PARTS = 4096  # parts of one split
 MAX_FOLDED = 2**28  # elements of all constants that are computed from others
 MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
@@ -43,15 +43,19 @@ EXPORT_HINT = (
 
 
 def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None = None) -> Plan:
-    """The plan of a checked, normalised model; `input_shape` (C, H, W) fills what the file leaves open.
+    """The plan of a checked and normalised model.
 
-    Raises OperatorUnsupported with the nodes that cannot be taken, TeacherInvalid for a signature that is not image
-    batch → logits, TeacherMismatch where `input_shape` contradicts the file.
+    `done` names the changes that `normalize` made. `input_shape` (C, H, W) replaces sizes that the file leaves open.
+
+    Raises:
+        OperatorUnsupported: the importer cannot take some nodes; the error lists them.
+        TeacherInvalid: the graph does not map images (N, C, H, W) to logits (N, classes).
+        TeacherMismatch: `input_shape` contradicts the file, or is missing and the file leaves a size open.
     """
     _check_operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
-    given = next(value for value in model.graph.input if value.name not in stored)
-    signature = read_signature(given, input_shape)
+    declared = next(value for value in model.graph.input if value.name not in stored)
+    signature = read_signature(declared, input_shape)
     batch_sizes = (signature.batch, signature.batch + 1) if signature.batch else (2, 3)
     state = GraphState(opset_of(model), batch_sizes, fixed=signature.batch is not None)
     state.values[signature.name] = GraphValue(
@@ -121,7 +125,7 @@ def _visit(state: GraphState, node: NodeProto) -> None:
         if any(value is not None and value.parts for value in inputs):
             raise Unsupported("its input is a sequence")
         own = NodeProto()
-        own.CopyFrom(node)  # a rewriting renames its inputs; the model itself stays as it is for ONNX Runtime
+        own.CopyFrom(node)  # `batch_rewrite` may rename the inputs; ONNX Runtime needs the model unchanged
         _compute(state, own, attributes, inputs)
 
 
@@ -143,7 +147,7 @@ def _constant(state: GraphState, name: str, attributes: dict[str, Any]) -> None:
 
 
 def _sequence(state: GraphState, node: NodeProto, attributes: dict[str, Any]) -> None:
-    """SplitToSequence followed by SequenceAt, the unoptimised form of a chunk, becomes Split."""
+    """Turn SplitToSequence and SequenceAt, which exporters write for `torch.chunk`, into a Split."""
     if not node.input or not node.input[0] or not node.output:
         raise Unsupported("an input or its output is missing")
     value = state.values[node.input[0]]
@@ -221,7 +225,10 @@ def _fold(
     calls: tuple[Call, Call],
     shapes: tuple[list[Shape], list[Shape]],
 ) -> bool:
-    """Compute now what depends on no image; reals only where their shape does not grow with the batch."""
+    """Compute the output of a node whose inputs are all constants; False if the node must run for each batch.
+
+    Real numbers are computed only if the shape of the output does not grow with the batch.
+    """
     if any(array is None for call in calls for array in call.const_values):
         return False
     reals = any(array is not None and array.dtype.kind == "f" for array in calls[0].const_values)
@@ -248,7 +255,7 @@ def _fold(
 
 
 def _fold_split(state: GraphState, node: NodeProto, call: Call) -> bool:
-    """A constant cut into several."""
+    """Split a constant into several constants."""
     array = call.const_values[0]
     assert array is not None
     parts = np.split(array, np.cumsum(call.attributes["sizes"])[:-1], call.attributes["axis"])
@@ -264,7 +271,7 @@ def _emit(
     calls: tuple[Call, Call],
     shapes: tuple[list[Shape], list[Shape]],
 ) -> None:
-    """A step that is left for run time."""
+    """Add the step that computes the node at run time."""
     first, second = calls
     if first.op in NEVER_ON_IMAGES:
         raise Unsupported("no gradient passes it")
@@ -294,7 +301,11 @@ def _emit(
 
 
 def _settle_cast(state: GraphState, node: NodeProto, call: Call) -> None:
-    """To real numbers, or of truth values, which have no gradient to lose."""
+    """Accept a cast to real numbers, or a cast of booleans, which have no gradient.
+
+    Raises:
+        Unsupported: the cast to integers would stop the gradient.
+    """
     if node.input[0] in state.bool_values:
         call.op = "Identity" if call.attributes["to"] == elementwise.BOOL else "Cast"
     elif call.attributes["to"] not in FLOATS:

@@ -1,1 +1,1 @@
-"""An ONNX file as values of our own: the byte scan before any parser, the parsed model, its nodes and the plan."""
+"""Representations of an ONNX file: the byte scan that runs before a parser, the parsed model, its nodes, the plan."""

@@ -1,4 +1,4 @@
-"""Call: one node as the operator tables see it, with shapes and known values of its inputs at one batch size."""
+"""`Call`: one node at one batch size, with the shapes and known values of its inputs; the operator rules work on it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,26 +9,30 @@ import numpy as np
 
 from dfkd_core.onnx_import.ir.plan import Array, Shape
 
-MAX_ELEMENTS = 2**27  # of one value: 512 MiB of float32
+MAX_ELEMENTS = 2**27  # elements of one value: 512 MiB of float32
 
 
 class Unsupported(Exception):
-    """The node cannot be taken; the message is the reason."""
+    """The importer cannot take a node; the message says why."""
 
 
 @dataclass(slots=True)
 class Call:
-    """A node at one batch size. A rule reads it, keeps the inputs that stay tensors and settles the attributes."""
+    """A node at one batch size. A rule drops the inputs that it reads into attributes, and completes the attributes."""
 
     op: str
     opset: int
     attributes: dict[str, Any]
-    shapes: list[Shape | None]  # None: the input is left out
-    const_values: list[Array | None]  # None: depends on the images
+    shapes: list[Shape | None]  # None: the node omits this optional input
+    const_values: list[Array | None]  # None: the value depends on the images
     num_outputs: int
 
     def shape(self, index: int = 0) -> Shape:
-        """Shape of an input that must be there."""
+        """The shape of a required input.
+
+        Raises:
+            Unsupported: the node omits the input.
+        """
         shape = self.shapes[index] if index < len(self.shapes) else None
         if shape is None:
             raise Unsupported(f"input {index} is missing")
@@ -36,62 +40,81 @@ class Call:
 
     @property
     def rank(self) -> int:
-        """Number of dimensions of the first input."""
+        """The number of dimensions of the first input."""
         return len(self.shape(0))
 
-    def given(self, index: int) -> bool:
-        """Whether an optional input is there."""
+    def has_input(self, index: int) -> bool:
+        """Whether the node has this optional input."""
         return index < len(self.shapes) and self.shapes[index] is not None
 
     def const_value(self, index: int) -> Array:
-        """The value of an input that must not depend on the images."""
-        value = self.const_values[index] if self.given(index) else None
+        """The value of a constant input.
+
+        Raises:
+            Unsupported: the node omits the input, or its value depends on the images.
+        """
+        value = self.const_values[index] if self.has_input(index) else None
         if value is None:
             raise Unsupported(f"input {index} is missing or depends on the images")
         return value
 
     def ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
-        """Whole numbers that older operator sets hold as an attribute and newer ones as an input."""
-        if self.given(index):
+        """Integers that older operator sets store in an attribute and newer ones in an input; None without either."""
+        if self.has_input(index):
             return tuple(int(value) for value in np.atleast_1d(self.const_value(index)).ravel())
         value = self.attributes.get(attribute)
         return None if value is None else tuple(int(entry) for entry in np.atleast_1d(value))
 
     def number(self, index: int, attribute: str, default: float) -> float:
-        """The same for a single real number."""
-        if self.given(index):
+        """A real number that older operator sets store in an attribute and newer ones in an input."""
+        if self.has_input(index):
             return float(np.asarray(self.const_value(index)).ravel()[0])
         return float(self.attributes.get(attribute, default))
 
     def axis(self, default: int) -> int:
-        """The attribute `axis`, counted from the front."""
+        """The attribute `axis` as an index from 0 to rank - 1."""
         return normalize_axis(int(self.attributes.get("axis", default)), self.rank)
 
     def keep_inputs(self, count: int) -> None:
-        """Only the first `count` inputs stay; the others have been read into attributes."""
+        """Drop all but the first `count` inputs, after a rule has read the others into attributes."""
         del self.shapes[count:], self.const_values[count:]
 
 
 Rule = Callable[[Call], list[Shape]]
-"""Settles `attributes`, drops the inputs it has read, and returns the shapes of the outputs."""
+"""Completes the attributes of a call, drops the inputs that became attributes, and returns the output shapes.
+
+Raises Unsupported for a node that the importer cannot take.
+"""
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """The index, from 0 to rank - 1, of an axis that may be negative.
+
+    Raises:
+        Unsupported: there is no such axis.
+    """
     if not -rank <= axis < rank:
         raise Unsupported(f"axis {axis} of {rank} dimensions")
     return axis % rank if rank else 0
 
 
 def broadcast(*shapes: Sequence[int]) -> Shape:
-    """The shape that the given ones broadcast to."""
+    """The shape that `shapes` broadcast to.
+
+    Raises:
+        Unsupported: they do not broadcast.
+    """
     try:
         return np.broadcast_shapes(*map(tuple, shapes))
-    except (ValueError, RuntimeError):  # the latter: more dimensions than NumPy knows
+    except (ValueError, RuntimeError):  # RuntimeError: more dimensions than NumPy supports
         raise Unsupported(f"shapes {', '.join(map(str, shapes))} do not fit together") from None
 
 
 def check_size(shape: Shape) -> None:
-    """Refuse a value that would not fit into memory, before anything is allocated."""
+    """Check the shape of a value before memory is allocated for it.
+
+    Raises:
+        Unsupported: a size is negative, or the value has more than MAX_ELEMENTS elements.
+    """
     if any(size < 0 for size in shape) or math.prod(shape) > MAX_ELEMENTS:
         raise Unsupported(f"its result of shape {shape} is too large")

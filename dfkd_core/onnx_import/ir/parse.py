@@ -1,7 +1,7 @@
-"""An ONNX file parsed and refused unless it is plain: one graph, default operators, whole tensors, sane names.
+"""Parsing of an ONNX file, which must hold one graph, operators of the default domain, whole tensors and valid names.
 
-Everything here happens before onnx.checker, shape inference or ONNX Runtime see the file: a model of 2 KB can keep
-those busy for ever. Needs onnx (for its protobuf classes only); torch-free.
+These checks run before onnx.checker, shape inference or ONNX Runtime read the file, because a model of 2 KB can make
+them run without end. This module uses only the protobuf classes of onnx, and does not import torch.
 """
 
 import math
@@ -20,14 +20,14 @@ from dfkd_core.onnx_import.ir.protobuf_scan import check_wire
 MIN_OPSET, MAX_OPSET = 9, 24
 MAX_IR_VERSION = 13
 MAX_RANK = 8
-MAX_EXTENT = 2**40  # product of all sides of a tensor, those of length 0 left out
+MAX_EXTENT = 2**40  # product of all sizes of a tensor that are not 0
 MAX_NAME = 512
 MAX_FILE_BYTES = 2**31 - 1
 
 Array = NDArray[np.generic]
 
 _NAME = re.compile(r"[\w.:/\-+|@#$%&=<>,;()\[\]{} ]*")
-_STORED: dict[int, tuple[np.dtype[np.generic], str]] = {  # data type → (element, the field of values when not raw)
+_STORED: dict[int, tuple[np.dtype[np.generic], str]] = {  # type → (element, field of values besides raw_data)
     TensorProto.FLOAT: (np.dtype("<f4"), "float_data"),
     TensorProto.DOUBLE: (np.dtype("<f8"), "double_data"),
     TensorProto.FLOAT16: (np.dtype("<f2"), "int32_data"),
@@ -42,10 +42,11 @@ _GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
 def read_model(path: Path) -> ModelProto:
-    """The parsed model, checked but otherwise as it was stored.
+    """Parse and check a file; the model is not changed.
 
-    Raises TeacherInvalid for anything broken, external or oversized and OperatorUnsupported for nodes with sub-graphs
-    or of a custom domain.
+    Raises:
+        TeacherInvalid: the file is broken or too large, or keeps its tensors in other files.
+        OperatorUnsupported: a node has a sub-graph or belongs to a custom domain.
     """
     model = ModelProto()
     if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
@@ -64,7 +65,12 @@ def read_model(path: Path) -> ModelProto:
 
 
 def check_model(model: ModelProto) -> None:
-    """Versions, names, tensors and the order of nodes."""
+    """Check the names, versions, nodes and tensors of a model, and that no value is used before it is defined.
+
+    Raises:
+        TeacherInvalid: the model is broken.
+        OperatorUnsupported: a node has a sub-graph or belongs to a custom domain.
+    """
     _check_names(model)
     _check_versions(model)
     graph = model.graph
@@ -75,7 +81,7 @@ def check_model(model: ModelProto) -> None:
 
 
 def opset_of(model: ModelProto) -> int:
-    """Version of the default operator set."""
+    """The version of the default operator set that the model imports."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
@@ -120,7 +126,12 @@ def _refusal(node: NodeProto) -> str | None:
 
 
 def check_tensor(tensor: TensorProto) -> None:
-    """Refuse a tensor that is external, of a strange type, or whose bytes are not exactly those that it declares."""
+    """Check that a tensor is whole.
+
+    Raises:
+        TeacherInvalid: the tensor is in another file, or has a type or shape that is not supported, or does not hold
+            as many values as it declares.
+    """
     name = readable(tensor.name)
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise TeacherInvalid(
@@ -134,7 +145,7 @@ def check_tensor(tensor: TensorProto) -> None:
         raise TeacherInvalid(
             f"tensor {name} has an unsupported data type ({tensor.data_type})", hint="Store float32 weights."
         )
-    sizes = [max(1, dim) for dim in tensor.dims]  # an empty tensor may have huge sides, too huge for any array
+    sizes = [max(1, dim) for dim in tensor.dims]  # an empty tensor may declare sizes that NumPy cannot represent
     if len(sizes) > MAX_RANK or any(dim < 0 for dim in tensor.dims) or math.prod(sizes) > MAX_EXTENT:
         raise TeacherInvalid(f"tensor {name} has an invalid shape")
     element, field = stored
@@ -149,7 +160,7 @@ def check_tensor(tensor: TensorProto) -> None:
 
 
 def array_of(tensor: TensorProto) -> Array:
-    """The values of a checked tensor; float16 and float64 become float32."""
+    """The values of a tensor that `check_tensor` has accepted; float16 and float64 become float32."""
     element, field = _STORED[tensor.data_type]
     if tensor.HasField("raw_data"):
         array: Array = np.frombuffer(tensor.raw_data, dtype=element)
@@ -162,8 +173,8 @@ def array_of(tensor: TensorProto) -> Array:
 
 
 def readable(name: str | bytes) -> str:
-    """A name from the file, fit for a message: printable and short."""
-    if isinstance(name, bytes):  # protobuf's answer to what is not UTF-8
+    """A name from the file, made printable and short enough for a message."""
+    if isinstance(name, bytes):  # protobuf returns bytes for a name that is not UTF-8
         name = name.decode("latin-1")
     shown = "".join(char if char.isprintable() else "?" for char in name[:60])
     return (shown + "…" if len(name) > 60 else shown) or "(unnamed)"
@@ -186,7 +197,7 @@ def _check_name(name: str | bytes) -> None:
 
 
 def _check_order(graph: GraphProto) -> None:
-    """Every value is defined once, before it is used: so there is no cycle either."""
+    """Check that each value is defined exactly once and before its use, which also excludes cycles."""
     defined: set[str] = set()
 
     def define(name: str) -> None:

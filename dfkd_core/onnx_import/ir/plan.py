@@ -1,7 +1,7 @@
-"""Plan: what is left of an ONNX graph once every constant and every computation on shapes is done. Torch-free.
+"""`Plan`: an ONNX graph after all constants and all shapes have been computed. This module does not import torch.
 
-Steps hold only operations on image-dependent values, in the form of the newest operator set whatever the file's was:
-axes, shapes and sizes are attributes, no longer inputs.
+Its steps compute only values that depend on the images. Every step has the form of the newest operator set, whichever
+set the file uses: axes, shapes and sizes are attributes, not inputs.
 """
 
 import math
@@ -29,7 +29,7 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. Inputs name earlier outputs or constants; None is an input left out."""
+    """One operation. An input is the name of an earlier output or of a constant; None is an omitted optional input."""
 
     op: str
     name: str
@@ -76,17 +76,17 @@ class Plan:
     batch: Literal["dynamic", "fixed"]  # as the file declares it; a fixed batch is rewritten
     declared_batch: int | None
     opset: int
-    element: Literal["float32", "float16", "float64"]  # of the file's input; everything is computed in float32
+    element: Literal["float32", "float16", "float64"]  # element type of the file's input; the plan computes in float32
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
-    learned: Mapping[str, int]  # stored float tensor → its size, the running statistics of BatchNormalization left out
-    shapes: Mapping[str, Shape]  # of every value, for one image
-    operators: Mapping[str, int]  # how often each operator stands in the file
+    learned: Mapping[str, int]  # stored float tensor → its elements, without BatchNormalization statistics
+    shapes: Mapping[str, Shape]  # value → its shape for a batch of one image
+    operators: Mapping[str, int]  # operator → how often it occurs in the file
     normalisations: tuple[str, ...]
 
     @property
     def parameters(self) -> int:
-        """Numbers that were learned."""
+        """The number of learned parameters."""
         return sum(self.learned.values())
 
     @property
@@ -100,7 +100,7 @@ class Plan:
         return sum(math.prod(self.shapes[name]) for step in self.steps for name in step.outputs if name in self.shapes)
 
     def macs_of(self, step: Step) -> int:
-        """Multiply-adds of one step for one image; 0 for what is neither convolution nor matrix product."""
+        """Multiply-adds of one step for one image; 0 if the step is neither a convolution nor a matrix product."""
         count = _MACS.get(step.op)
         if count is None:
             return 0
@@ -108,7 +108,7 @@ class Plan:
 
     @property
     def ends_in_linear(self) -> bool:
-        """Whether the logits are a matrix product with constants, plus a constant: then its input is the feature."""
+        """Whether a linear layer with constant weights computes the logits; its input is then the feature vector."""
         makers = {name: step for step in self.steps for name in step.outputs}
         step = makers.get(self.output_name)
         while step is not None and step.op in PASSING:
@@ -120,5 +120,5 @@ class Plan:
         return step is not None and step.op in ("Gemm", "MatMul") and step.inputs[1] in self.constants
 
     def consumers(self) -> Counter[str]:
-        """How often each value is used; the output counts once."""
+        """How many steps use each value; being the output of the graph counts as one use."""
         return Counter([self.output_name, *(name for step in self.steps for name in step.inputs if name)])

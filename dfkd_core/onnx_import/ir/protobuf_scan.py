@@ -1,7 +1,7 @@
-"""The wire pre-pass: walks an ONNX file's protobuf fields itself and counts, before any parser allocates for them.
+"""A scan of the protobuf fields of an ONNX file, which counts nodes and tensors before a parser allocates memory.
 
-Only the two outermost levels are walked (model and graph), so the time is linear in the number of nodes and tensors.
-Torch-free, onnx-free: the standard library only.
+The scan visits only the two outermost levels (model and graph), so its time is linear in the number of nodes and
+tensors. This module uses the standard library only.
 """
 
 from collections import Counter
@@ -12,7 +12,7 @@ from dfkd_core.errors import TeacherInvalid
 
 MAX_NODES = 50_000
 MAX_TENSORS = 20_000
-MAX_ENTRIES = 200_000  # value_info, inputs and metadata together
+MAX_ENTRIES = 200_000  # all other fields of model and graph together: value_info, inputs, metadata
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MODEL_FIELDS = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES, 20: BYTES}
@@ -34,7 +34,7 @@ NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
 
 
 class Field(NamedTuple):
-    """One protobuf field: its number, its wire type and where its content lies (for BYTES)."""
+    """One protobuf field: its number, its wire type, and the offsets between which its value lies."""
 
     number: int
     wire_type: int
@@ -47,7 +47,12 @@ class Truncated(ValueError):
 
 
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The unsigned integer at `at` and the offset behind it."""
+    """The unsigned integer that begins at offset `at`, and the offset after it.
+
+    Raises:
+        Truncated: the data end inside the number.
+        ValueError: the number is longer than 64 bits.
+    """
     value = shift = 0
     while True:
         if at >= len(data):
@@ -63,7 +68,12 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]) -> Iterator[Field]:
-    """The fields between two offsets; a field that the message does not have, or groups, are an error."""
+    """The fields between two offsets; `known` maps the field numbers of the message to their wire types.
+
+    Raises:
+        Truncated: the data end inside a field.
+        ValueError: the message has no such field.
+    """
     at = start
     while at < end:
         key, at = read_varint(data, at)
@@ -83,7 +93,7 @@ def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]
 
 
 def looks_like_onnx(first_bytes: bytes) -> bool:
-    """Whether the first bytes of a file can be the beginning of an ONNX model."""
+    """Whether a file that begins with these bytes can be an ONNX model."""
     seen = 0
     try:
         for field in fields(first_bytes, 0, len(first_bytes), MODEL_FIELDS):
@@ -91,12 +101,12 @@ def looks_like_onnx(first_bytes: bytes) -> bool:
     except Truncated:
         return seen >= 1 and _begins_like_a_model(first_bytes)
     except ValueError:
-        pass  # the beginning fits; what follows is for the check of the whole file
+        pass  # the fields so far may fit; `check_wire` later checks the whole file
     return seen >= 2
 
 
 def _begins_like_a_model(first_bytes: bytes) -> bool:
-    """The graph itself is longer than what is seen: what came before, or its own beginning, must fit."""
+    """Whether the fields of the model that begin in `first_bytes` include its version, producer or operator sets."""
     at, numbers = 0, []
     while at < len(first_bytes):
         try:
@@ -113,9 +123,11 @@ def _begins_like_a_model(first_bytes: bytes) -> bool:
 
 
 def check_wire(data: bytes | memoryview) -> Counter[str]:
-    """Refuse what is not a plain ONNX model of bearable size; counts of nodes and tensors otherwise.
+    """Check the structure of an ONNX file; the numbers of its nodes, tensors and other entries.
 
-    Raises TeacherInvalid: truncated, malformed, functions, training graphs, sparse tensors, too many nodes or tensors.
+    Raises:
+        TeacherInvalid: the file is truncated or malformed, has functions, a training graph or sparse tensors, or has
+            too many nodes, tensors or other entries.
     """
     try:
         return _count(data)
@@ -136,7 +148,7 @@ def _count(data: bytes | memoryview) -> Counter[str]:
             )
         if field.number == TRAINING_INFO:
             raise TeacherInvalid("the ONNX file has a training graph", hint="Export the model for inference.")
-        _bear(counts, "entries", MAX_ENTRIES)
+        _increment(counts, "entries", MAX_ENTRIES)
         if field.number == GRAPH:
             graphs.append(field)
     if len(graphs) != 1:
@@ -145,15 +157,15 @@ def _count(data: bytes | memoryview) -> Counter[str]:
         if field.number == SPARSE_INITIALIZER:
             raise TeacherInvalid("the ONNX file has sparse tensors", hint="Store the weights as dense tensors.")
         if field.number == NODE:
-            _bear(counts, "nodes", MAX_NODES)
+            _increment(counts, "nodes", MAX_NODES)
         elif field.number == INITIALIZER:
-            _bear(counts, "tensors", MAX_TENSORS)
+            _increment(counts, "tensors", MAX_TENSORS)
         else:
-            _bear(counts, "entries", MAX_ENTRIES)
+            _increment(counts, "entries", MAX_ENTRIES)
     return counts
 
 
-def _bear(counts: Counter[str], what: str, limit: int) -> None:
+def _increment(counts: Counter[str], what: str, limit: int) -> None:
     counts[what] += 1
     if counts[what] > limit:
         raise TeacherInvalid(f"the ONNX file has more than {limit} {what}")

@@ -1,4 +1,4 @@
-"""GraphState: the values that a specialisation knows so far, each at two batch sizes, and the steps that it leaves."""
+"""`GraphState`: the values that `specialize` has computed so far, at two batch sizes, and the steps for run time."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +11,16 @@ from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
 
 @dataclass(slots=True)
 class GraphValue:
-    """A named value at both batch sizes. `const_values` is None where it depends on the images."""
+    """A named value at both batch sizes. `const_values` is None if the value depends on the images."""
 
     shapes: tuple[Shape, Shape]
     const_values: tuple[Array, Array] | None
-    sources: frozenset[str] = frozenset()  # stored tensors that it was computed from
-    parts: tuple[str, ...] = ()  # of a sequence
+    sources: frozenset[str] = frozenset()  # names of the stored tensors from which the value was computed
+    parts: tuple[str, ...] = ()  # if the value is a sequence: the names of its parts
 
     @property
     def constant(self) -> Array | None:
-        """The value where it is the same at both batch sizes."""
+        """The constant value if it is the same at both batch sizes, else None."""
         if self.const_values is None or self.shapes[0] != self.shapes[1]:
             return None
         first, second = self.const_values
@@ -28,7 +28,7 @@ class GraphValue:
 
 
 Inputs = list[GraphValue | None]
-"""The inputs of a node; None: an optional input that is left out."""
+"""The inputs of a node; None stands for an omitted optional input."""
 
 
 @dataclass(slots=True)
@@ -40,15 +40,19 @@ class GraphState:
     values: dict[str, GraphValue] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → elements
-    bool_values: set[str] = field(default_factory=set)  # values that are true or false for every pixel
-    folded: int = 0  # elements of all constants that were computed
+    sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → number of elements
+    bool_values: set[str] = field(default_factory=set)  # names of the run-time values of boolean type
+    folded: int = 0  # elements of all constants computed so far
     fixed: bool = False  # the file declares one batch size
-    rewritten: bool = False
+    rewritten: bool = False  # a node was rewritten for other batch sizes
 
 
 def operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
-    """The name of an input; a constant is taken into the plan with it."""
+    """The name of an input of a step; if the input is a constant, it is added to the constants of the plan.
+
+    Raises:
+        Unsupported: the constant differs between the two batch sizes.
+    """
     if not name or value is None:
         return None
     if value.const_values is not None:
@@ -60,12 +64,16 @@ def operand(state: GraphState, name: str | None, value: GraphValue | None) -> st
 
 
 def is_padding(state: GraphState, name: str) -> bool:
-    """A bias of zeros that the exporter made up: the file stores none."""
+    """Whether a bias holds only zeros and comes from no stored tensor, so that the exporter must have added it."""
     return not state.values[name].sources & state.sizes.keys() and not state.constants[name].any()
 
 
 def merge(first: Any, second: Any, batch_sizes: tuple[int, int]) -> Any:
-    """One attribute at both batch sizes: the same, or growing with the batch."""
+    """One attribute from its values at both batch sizes: the equal value, or `Scaled` if it grows with the batch.
+
+    Raises:
+        Unsupported: the values differ, and are not the same multiple of the batch size.
+    """
     if isinstance(first, tuple):
         return tuple(merge(one, two, batch_sizes) for one, two in zip(first, second, strict=True))
     if first == second:

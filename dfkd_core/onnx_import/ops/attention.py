@@ -1,4 +1,4 @@
-"""Operators of transformers: products along named axes, attention in one node, root mean squares."""
+"""Rules of the operators of transformers: Einsum, Attention and RMSNormalization."""
 
 import math
 
@@ -10,7 +10,11 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def terms_of(equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
-    """The letters of each operand and of the result; an ellipsis becomes letters of its own."""
+    """The axis letters of each operand and of the result; unused letters replace an ellipsis.
+
+    Raises:
+        Unsupported: the equation does not fit the operands.
+    """
     left, arrow, right = equation.replace(" ", "").partition("->")
     terms = left.split(",")
     if len(terms) != len(shapes) or len(equation) > MAX_EQUATION:
@@ -29,7 +33,11 @@ def terms_of(equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
 
 
 def sizes_of(terms: list[str], shapes: list[Shape]) -> dict[str, int]:
-    """The size of every letter."""
+    """The size of the axis that each letter names.
+
+    Raises:
+        Unsupported: one letter has two sizes, or the equation does not fit the operands.
+    """
     sizes: dict[str, int] = {}
     for term, shape in zip(terms, shapes, strict=True):
         if len(term) != len(shape) or not set(term) <= set(LETTERS):
@@ -55,26 +63,27 @@ def _einsum(call: Call) -> list[Shape]:
 
 
 def _attention(call: Call) -> list[Shape]:
-    if call.num_outputs > 1 or call.given(4) or call.given(5) or call.given(6):
+    if call.num_outputs > 1 or call.has_input(4) or call.has_input(5) or call.has_input(6):
         raise Unsupported("it keeps keys and values of earlier calls")
-    given = call.attributes
-    folded = call.rank == 3  # (N, length, heads x size)
+    attributes = call.attributes
+    folded = call.rank == 3  # the operands are (N, length, heads x size)
     heads, shared = (
-        int(given.get(f"{which}_num_heads", 0)) if folded else call.shape(at)[1] for at, which in enumerate(("q", "kv"))
+        int(attributes.get(f"{which}_num_heads", 0)) if folded else call.shape(at)[1]
+        for at, which in enumerate(("q", "kv"))
     )
     query, key, value = _apart(call.shape(0), heads), _apart(call.shape(1), shared), _apart(call.shape(2), shared)
     if query[3] != key[3] or key[1:3] != value[1:3] or query[0] != key[0] or heads % shared:
         raise Unsupported(f"queries {query}, keys {key} and values {value} do not fit together")
     scores = (query[0], heads, query[2], key[2])
     check_size(scores)
-    if call.given(3) and broadcast(call.shape(3), scores) != scores:
+    if call.has_input(3) and broadcast(call.shape(3), scores) != scores:
         raise Unsupported("its mask does not fit the scores")
     call.attributes = {
         "heads": (heads, shared),
         "folded": folded,
-        "causal": bool(given.get("is_causal", 0)),
-        "scale": float(given.get("scale", 1 / math.sqrt(query[3]))),
-        "softcap": float(given.get("softcap", 0.0)),
+        "causal": bool(attributes.get("is_causal", 0)),
+        "scale": float(attributes.get("scale", 1 / math.sqrt(query[3]))),
+        "softcap": float(attributes.get("softcap", 0.0)),
     }
     if folded:
         return [(query[0], query[2], heads * value[3])]
@@ -82,7 +91,7 @@ def _attention(call: Call) -> list[Shape]:
 
 
 def _apart(shape: Shape, heads: int) -> Shape:
-    """(N, heads, length, size) of an operand that has three or four axes."""
+    """The shape (N, heads, length, size) of an operand (N, length, heads x size) or (N, heads, length, size)."""
     if len(shape) == 4:
         return shape
     if len(shape) != 3 or heads < 1 or shape[2] % heads:
@@ -91,7 +100,7 @@ def _apart(shape: Shape, heads: int) -> Shape:
 
 
 def _rms_norm(call: Call) -> list[Shape]:
-    if call.given(1) and call.const_values[1] is None:
+    if call.has_input(1) and call.const_values[1] is None:
         raise Unsupported("its weights depend on the images")
     axis = call.axis(-1)
     if broadcast(call.shape(1), call.shape()[axis:]) != call.shape()[axis:]:

@@ -1,4 +1,4 @@
-"""Other batch sizes: what a graph's own constants only allow for one batch size is rewritten where that can be done."""
+"""Rewriting of nodes whose constants fit only one batch size, so that a graph exported for it takes any batch size."""
 
 import math
 
@@ -14,7 +14,10 @@ from dfkd_core.onnx_import.ops.layout import RULES
 def rewrite_constant(
     state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call
 ) -> list[Shape] | None:
-    """A constant target in a file of fixed batch ([1, -1]) may fit another batch and yet mix its images."""
+    """Rewrite a Reshape to a constant shape in a file of fixed batch size; None if no rewriting is needed.
+
+    Such a shape, for example [1, -1], may fit another batch size and then mix the values of its images.
+    """
     target = inputs[1] if node.op_type == "Reshape" and len(inputs) > 1 else None
     if not state.fixed or target is None or target.constant is None or first.shape() == second.shape():
         return None
@@ -22,7 +25,11 @@ def rewrite_constant(
 
 
 def rewrite(state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call) -> list[Shape] | None:
-    """The same node for another batch size, where the file's own sizes only fit the declared one."""
+    """Rewrite a node whose constant sizes fit only the declared batch size.
+
+    `first` is the node at the declared batch size, `second` the node at the other one. `second` is changed in place.
+    Returns the shapes of the outputs at the other batch size, or None if the node cannot be rewritten.
+    """
     if node.op_type in ("Reshape", "Expand"):
         shape = _rescale(inputs[0], first.attributes["shape"], state.batch_sizes) if inputs[0] is not None else None
         if shape is None:
@@ -43,10 +50,11 @@ def rewrite(state: GraphState, node: NodeProto, inputs: Inputs, first: Call, sec
 
 
 def _rescale(value: GraphValue, target: Shape, batch_sizes: tuple[int, int]) -> Shape | None:
-    """The target of a Reshape with the batch in its place, which is found by its distance in memory.
+    """The target shape of a Reshape for the other batch size; None if no axis of the target can hold the batch.
 
-    Where a batch of one leaves a choice, an axis of the batch's own size is the likeliest, then the last that does not
-    hold features; parity with ONNX Runtime has the last word.
+    The batch axis of the target is the one in which images lie as far apart in memory as in the input. For a batch of
+    one image several axes may qualify: `_place` prefers an axis of the size of the batch, then the last axis that does
+    not hold features. The comparison with ONNX Runtime later shows whether the choice was right.
     """
     before, after = value.shapes
     grown = [axis for axis, (one, two) in enumerate(zip(before, after, strict=True)) if one != two]
@@ -61,9 +69,10 @@ def _rescale(value: GraphValue, target: Shape, batch_sizes: tuple[int, int]) -> 
 
 
 def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | None:
-    """The axis of `target` that holds the batch, whose images lie one of two distances apart in memory.
+    """The axis of `target` that holds the batch; None if there is none.
 
-    The distances differ where the batch is one factor of an axis: its first factor, or its last.
+    `outermost` and `innermost` are the two possible distances of neighbouring images in memory, in elements. They
+    differ if the batch is only one factor of an axis: `outermost` if it is the first factor, `innermost` if the last.
     """
     near, far = (
         [
@@ -83,7 +92,7 @@ def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | N
 def _rewrite_concat(
     state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call
 ) -> list[Shape] | None:
-    """A constant that is the same for every image of the batch (a class token): one row of it is spread at run time."""
+    """Rewrite a Concat with a constant equal for all images (a class token); one row is repeated at run time."""
     growing = [value for value in inputs if value is not None and value.shapes[0] != value.shapes[1]]
     if not growing:
         return None
@@ -107,7 +116,10 @@ def _rewrite_concat(
 def _spread(
     state: GraphState, value: GraphValue, constant: Array, axis: int, *, name: str
 ) -> tuple[str, GraphValue] | None:
-    """A step that repeats the one row of a constant over the batch: its output's name and value."""
+    """Add a step that repeats one row of a constant over the batch; the name and value of its output.
+
+    Returns None if the rows of the constant differ.
+    """
     batch, other = state.batch_sizes
     row = constant.take([0], axis) if constant.shape[axis] == batch else constant
     if row.shape[axis] != 1 or not (row == constant).all():
@@ -122,7 +134,10 @@ def _spread(
 
 
 def gather_rows(state: GraphState, node: NodeProto, inputs: Inputs) -> bool:
-    """Indices into a flattened batch, image after image (the exporter's strided view): a Gather within each image."""
+    """Replace a Gather from a flattened batch, with the same indices in each image, by a Gather inside each image.
+
+    Exporters write such a Gather for a strided view. Returns False, and adds no step, if the node is not of this form.
+    """
     flat, indices = inputs[0], inputs[1]
     assert flat is not None
     assert indices is not None

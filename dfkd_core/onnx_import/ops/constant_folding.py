@@ -1,4 +1,4 @@
-"""NumPy arithmetic on what is known without any image: weights rearranged at export, and shapes."""
+"""NumPy implementations of operators, to compute the values that depend on no image: weights and shapes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ _ONNX_TYPES = {
 
 
 def _divide(first: Array, second: Array) -> Array:
-    """Whole numbers are divided towards zero, as ONNX does."""
+    """Divide; the quotient of integers is rounded towards zero, as ONNX does."""
     if first.dtype.kind in "iu" and second.dtype.kind in "iu":
         if np.any(second == 0):
             raise Unsupported("a division by zero")
@@ -82,7 +82,7 @@ def _gemm(values: list[Array], attributes: Attributes) -> Array:
 
 
 def _einsum(values: list[Array], attributes: Attributes) -> Array:
-    operands: list[Any] = list(values)  # Any: arrays of whatever element
+    operands: list[Any] = list(values)  # Any, because the arrays may have different element types
     return np.asarray(np.einsum(attributes["equation"], *operands))
 
 

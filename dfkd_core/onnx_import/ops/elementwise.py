@@ -1,4 +1,4 @@
-"""Operators that work on every element alone, or broadcast two values: attributes with their defaults, and shapes."""
+"""Rules of the elementwise operators, which read one value or broadcast several: default attributes and shapes."""
 
 from typing import Any
 
@@ -53,12 +53,12 @@ BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "And", "Or", "Xor")
 COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
 BOOLEAN_OPS = {*COMPARISONS, "And", "Or", "Not"}
 VARIADIC = ("Max", "Min", "Sum", "Mean")
-WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Mod", "Xor"}  # taken in arithmetic on constants only
+WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Mod", "Xor"}  # these operators are accepted on constants only
 
 
 def _unary(call: Call) -> list[Shape]:
-    given, defaults = call.attributes, UNARY[call.op]
-    call.attributes = {name: type(default)(given.get(name, default)) for name, default in defaults.items()}
+    attributes, defaults = call.attributes, UNARY[call.op]
+    call.attributes = {name: type(default)(attributes.get(name, default)) for name, default in defaults.items()}
     if call.attributes.get("approximate", "none") not in ("none", "tanh"):
         raise Unsupported("an approximation of this kind")
     return [call.shape()]
@@ -84,7 +84,7 @@ def _cast(call: Call) -> list[Shape]:
 
 
 def _cast_like(call: Call) -> list[Shape]:
-    """The other input's type: a float, unless it is a known whole number."""
+    """Cast to float32, or to int64 if the second input is a constant that is not floating-point."""
     like = call.const_values[1]
     call.attributes = {"to": FLOAT if like is None or like.dtype.kind == "f" else 7}
     call.op = "Cast"

@@ -1,4 +1,4 @@
-"""Operators with weights or windows: convolutions, products, pools, normalisations, reductions."""
+"""Rules of operators with weights or windows: convolutions, matrix products, pooling, normalisation, reductions."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ REDUCTIONS = [
 
 
 def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]:
-    """Strides, dilations and (before, after) padding of a sliding window, and the sizes that it gives."""
+    """The attributes of a sliding window (padding as (before, after) pairs), and the spatial sizes of the result."""
     sizes, rank = call.shape()[2:], len(kernel)
     if call.rank != rank + 2:
         raise Unsupported(f"a window of {rank} dimensions over shape {call.shape()}")
@@ -27,7 +27,7 @@ def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]
     for size, span, stride, (before, after) in zip(sizes, spans, strides, pads, strict=True):
         count = rounding((size + before + after - span) / stride) + 1
         if call.attributes.get("ceil_mode") and (count - 1) * stride >= size + before:
-            count -= 1  # the last window would begin in the padding
+            count -= 1  # otherwise the last window would begin in the padding
         out.append(count)
     if min(out) < 1:
         raise Unsupported(f"a window of {spans} does not fit into {sizes}")
@@ -52,14 +52,18 @@ def _padding(call: Call, sizes: Shape, spans: tuple[int, ...], strides: tuple[in
     return tuple(both)
 
 
-def _constants(call: Call, *indices: int) -> None:
-    """Refuse weights that are computed from the images."""
-    if any(call.given(index) and call.const_values[index] is None for index in indices):
+def _require_constants(call: Call, *indices: int) -> None:
+    """Check that the inputs at `indices`, if present, are constants.
+
+    Raises:
+        Unsupported: one of them is computed from the images.
+    """
+    if any(call.has_input(index) and call.const_values[index] is None for index in indices):
         raise Unsupported("its weights depend on the images")
 
 
 def _conv(call: Call) -> list[Shape]:
-    _constants(call, 1, 2)
+    _require_constants(call, 1, 2)
     weight, group = call.shape(1), int(call.attributes.get("group", 1))
     if len(weight) not in (3, 4):
         raise Unsupported(f"a kernel of {len(weight) - 2} dimensions")
@@ -73,16 +77,16 @@ def _conv(call: Call) -> list[Shape]:
 
 
 def _conv_transpose(call: Call) -> list[Shape]:
-    _constants(call, 1, 2)
+    _require_constants(call, 1, 2)
     weight, group = call.shape(1), int(call.attributes.get("group", 1))
-    given = call.attributes
+    attributes = call.attributes
     if len(weight) != 4 or group < 1 or call.shape()[1] != weight[0] or weight[0] % group:
         raise Unsupported(f"{call.shape()[1]} channels for a transposed kernel of shape {weight} in {group} groups")
-    if given.get("auto_pad", "NOTSET") not in ("NOTSET", "") or given.get("output_shape"):
+    if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "") or attributes.get("output_shape"):
         raise Unsupported("its padding follows from the size of its result")
-    kernel, strides = weight[2:], tuple(given.get("strides", (1, 1)))
-    dilations, extra = tuple(given.get("dilations", (1, 1))), tuple(given.get("output_padding", (0, 0)))
-    pads = tuple(given.get("pads", (0, 0, 0, 0)))
+    kernel, strides = weight[2:], tuple(attributes.get("strides", (1, 1)))
+    dilations, extra = tuple(attributes.get("dilations", (1, 1))), tuple(attributes.get("output_padding", (0, 0)))
+    pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
     if min(*strides, *dilations, *kernel) < 1 or min(*pads, *extra) < 0 or len(pads) != 4:
         raise Unsupported("strides, dilations, kernel or padding are not positive")
     both = ((pads[0], pads[2]), (pads[1], pads[3]))
@@ -127,19 +131,19 @@ def _gemm(call: Call) -> list[Shape]:
     first, second = call.shape(0), call.shape(1)
     if len(first) != 2 or len(second) != 2:
         raise Unsupported("its factors are not matrices")
-    given = call.attributes
-    trans_a, trans_b = bool(given.get("transA", 0)), bool(given.get("transB", 0))
+    attributes = call.attributes
+    trans_a, trans_b = bool(attributes.get("transA", 0)), bool(attributes.get("transB", 0))
     call.attributes = {
         "flip_a": trans_a,
         "flip_b": trans_b,
-        "alpha": float(given.get("alpha", 1.0)),
-        "beta": float(given.get("beta", 1.0)),
+        "alpha": float(attributes.get("alpha", 1.0)),
+        "beta": float(attributes.get("beta", 1.0)),
     }
     first, second = first[::-1] if trans_a else first, second[::-1] if trans_b else second
     if first[1] != second[0]:
         raise Unsupported(f"cannot multiply {first} by {second}")
     shape = (first[0], second[1])
-    if call.given(2) and broadcast(call.shape(2), shape) != shape:
+    if call.has_input(2) and broadcast(call.shape(2), shape) != shape:
         raise Unsupported(f"an offset of shape {call.shape(2)} for {shape}")
     return [shape]
 
@@ -157,7 +161,7 @@ def _matmul(call: Call) -> list[Shape]:
 
 
 def _batchnorm(call: Call) -> list[Shape]:
-    _constants(call, 1, 2, 3, 4)
+    _require_constants(call, 1, 2, 3, 4)
     channels = call.shape()[1]
     if any(call.shape(index) != (channels,) for index in range(1, 5)):
         raise Unsupported("its statistics do not fit the channels")
@@ -168,7 +172,7 @@ def _batchnorm(call: Call) -> list[Shape]:
 
 
 def _instance_norm(call: Call) -> list[Shape]:
-    _constants(call, 1, 2)
+    _require_constants(call, 1, 2)
     if call.rank < 3:
         raise Unsupported("its input has no spatial dimensions")
     call.attributes = {"epsilon": float(call.attributes.get("epsilon", 1e-5))}
@@ -178,14 +182,14 @@ def _instance_norm(call: Call) -> list[Shape]:
 def _layer_norm(call: Call) -> list[Shape]:
     if call.num_outputs > 1:
         raise Unsupported("its mean or deviation is used")
-    _constants(call, 1, 2)
+    _require_constants(call, 1, 2)
     axis = call.axis(-1)
     call.attributes = {"axis": axis, "epsilon": float(call.attributes.get("epsilon", 1e-5))}
     return [call.shape()]
 
 
 def _group_norm(call: Call) -> list[Shape]:
-    _constants(call, 1, 2)
+    _require_constants(call, 1, 2)
     groups, channels = int(call.attributes["num_groups"]), call.shape()[1]
     if groups < 1 or channels % groups or call.shape(1) != (groups if call.opset < 21 else channels,):
         raise Unsupported("its scale does not fit the channels")
@@ -194,10 +198,10 @@ def _group_norm(call: Call) -> list[Shape]:
 
 
 def _lrn(call: Call) -> list[Shape]:
-    given = call.attributes
+    attributes = call.attributes
     defaults = {"alpha": 1e-4, "beta": 0.75, "bias": 1.0}
-    call.attributes = {name: float(given.get(name, value)) for name, value in defaults.items()}
-    call.attributes["size"] = int(given["size"])
+    call.attributes = {name: float(attributes.get(name, value)) for name, value in defaults.items()}
+    call.attributes["size"] = int(attributes["size"])
     return [call.shape()]
 
 

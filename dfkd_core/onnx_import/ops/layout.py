@@ -1,4 +1,4 @@
-"""Operators that move, cut and repeat values, and those that only exist in arithmetic on shapes."""
+"""Rules of the operators that move, cut and repeat values, and of those that occur only in arithmetic on shapes."""
 
 import math
 
@@ -9,7 +9,11 @@ from dfkd_core.onnx_import.ir.plan import Shape
 
 
 def reshaped(shape: Shape, target: tuple[int, ...], *, allow_zero: bool) -> Shape:
-    """The shape that Reshape gives; Unsupported where the numbers of elements differ."""
+    """The output shape of a Reshape to `target`.
+
+    Raises:
+        Unsupported: the target has another number of elements.
+    """
     if not allow_zero:
         target = tuple(shape[at] if size == 0 and at < len(shape) else size for at, size in enumerate(target))
     total, known = math.prod(shape), math.prod(size for size in target if size != -1)
@@ -114,7 +118,7 @@ def _slice(call: Call) -> list[Shape]:
         index = range(*slice(start, end, step).indices(shape[place]))
         shape[place] = len(index)
         cuts.append((place, index.start, index.stop, step))
-    call.attributes = {"cuts": tuple(cuts)}  # (axis, start, stop, step); stop -1: through the first, where step < 0
+    call.attributes = {"cuts": tuple(cuts)}  # (axis, start, stop, step); stop is -1 for a backward cut to index 0
     call.keep_inputs(1)
     return [tuple(shape)]
 
@@ -131,7 +135,7 @@ def _gather(call: Call) -> list[Shape]:
 
 
 def _gather_nd(call: Call) -> list[Shape]:
-    """Places along several axes at once; they become places along those axes taken as one."""
+    """Indices into several axes become indices into one axis, which joins those axes."""
     indices = call.const_value(1).astype(np.int64)
     count = indices.shape[-1] if indices.ndim else 0
     if call.attributes.get("batch_dims", 0) or not 1 <= count <= call.rank:
@@ -171,7 +175,7 @@ def _pad(call: Call) -> list[Shape]:
     mode = call.attributes.get("mode", "constant")
     pads = call.ints(1, "pads") or ()
     value = call.number(2, "value", 0.0)
-    axes = call.ints(3, "axes_") if call.given(3) else tuple(range(call.rank))
+    axes = call.ints(3, "axes_") if call.has_input(3) else tuple(range(call.rank))
     if mode not in ("constant", "reflect", "edge") or axes is None or len(pads) != 2 * len(axes):
         raise Unsupported(f"padding of mode {mode}")
     both = [(0, 0)] * call.rank
@@ -255,4 +259,4 @@ RULES: dict[str, Rule] = {
     "Range": _range,
     "Trilu": _trilu,
 }
-SHAPES_ONLY = {"Shape", "Size", "Range"}  # never on images
+SHAPES_ONLY = {"Shape", "Size", "Range"}  # these operators never compute on images

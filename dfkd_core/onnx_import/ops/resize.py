@@ -1,4 +1,4 @@
-"""Operators that read images at other places: resizing, and grids of a spatial transformer."""
+"""Rules of the operators that sample images at other places: resizing, and the grids of a spatial transformer."""
 
 import math
 from collections.abc import Callable
@@ -8,9 +8,9 @@ import numpy as np
 from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, check_size
 from dfkd_core.onnx_import.ir.plan import Shape
 
-F = np.float32  # ONNX Runtime's precision: in a wider one, halves would round elsewhere
+F = np.float32  # the precision of ONNX Runtime; float64 would round halves differently
 Coordinate = Callable[[np.float32, np.float32, int, int], np.float32]
-"""Where a pixel of the result lies in the source: (index, scale, old size, new size)."""
+"""Maps (index in the result, scale, old size, new size) to the coordinate in the source."""
 
 _COORDINATES: dict[str, Coordinate] = {
     "asymmetric": lambda at, scale, _old, _new: at / scale,
@@ -26,23 +26,27 @@ _ROUNDINGS: dict[str, Callable[[float], int]] = {
     "ceil": math.ceil,
 }
 _CORNERS = {"align_corners": True, "half_pixel": False, "pytorch_half_pixel": False}
-_TORCH_CUBIC = -0.75  # its coefficient
+_TORCH_CUBIC = -0.75  # the coefficient of PyTorch's cubic interpolation
 
 
 def _resize(call: Call) -> list[Shape]:
-    """Upsample and Resize by scales or sizes: nearest by indices, linear and cubic as PyTorch's interpolate."""
-    shape, given = call.shape(), call.attributes
+    """Upsample and Resize, by scales or sizes.
+
+    Mode nearest becomes an operation of our own, Pixels, with the source index of each pixel. Modes linear and cubic
+    become PyTorch's `interpolate`.
+    """
+    shape, attributes = call.shape(), call.attributes
     sizes, scales = _sizes(call)
-    if call.rank != 4 or sizes[:2] != shape[:2] or given.get("axes") or given.get("antialias"):
+    if call.rank != 4 or sizes[:2] != shape[:2] or attributes.get("axes") or attributes.get("antialias"):
         raise Unsupported("it resizes more than height and width, or smooths")
-    mode = given.get("mode", "nearest")
-    where = given.get("coordinate_transformation_mode", "asymmetric" if call.opset < 11 else "half_pixel")
+    mode = attributes.get("mode", "nearest")
+    where = attributes.get("coordinate_transformation_mode", "asymmetric" if call.opset < 11 else "half_pixel")
     if mode == "nearest":
-        rounding = given.get("nearest_mode", "floor" if call.opset < 11 else "round_prefer_floor")
+        rounding = attributes.get("nearest_mode", "floor" if call.opset < 11 else "round_prefer_floor")
         call.op, call.attributes = "Pixels", {"places": _places(shape, sizes, scales, where=where, rounding=rounding)}
     elif mode in ("linear", "cubic") and where in _CORNERS:
         if mode == "cubic" and (
-            given.get("cubic_coeff_a", _TORCH_CUBIC) != _TORCH_CUBIC or given.get("exclude_outside")
+            attributes.get("cubic_coeff_a", _TORCH_CUBIC) != _TORCH_CUBIC or attributes.get("exclude_outside")
         ):
             raise Unsupported("a cubic of another coefficient")
         how = {"linear": "bilinear", "cubic": "bicubic"}[mode]
@@ -54,16 +58,16 @@ def _resize(call: Call) -> list[Shape]:
 
 
 def _sizes(call: Call) -> tuple[Shape, tuple[float, ...]]:
-    """The new size of every axis, and how many times the old one that is."""
+    """The new size of every axis, and the ratio of the new size to the old one."""
     shape = call.shape()
-    if call.given(3):
+    if call.has_input(3):
         sizes = tuple(int(size) for size in call.const_value(3))
         if len(sizes) != call.rank:
             raise Unsupported("its sizes do not fit the shape")
         check_size(sizes)
         return sizes, tuple(new / old for new, old in zip(sizes, shape, strict=True))
     at = 1 if call.opset < 11 else 2
-    scales = tuple(map(float, call.const_value(at) if call.given(at) else call.attributes.get("scales", ())))
+    scales = tuple(map(float, call.const_value(at) if call.has_input(at) else call.attributes.get("scales", ())))
     if len(scales) != call.rank or not all(0 < scale < 2**20 for scale in scales):
         raise Unsupported("its scales do not fit the shape")
     sizes = tuple(math.floor(size * scale) for size, scale in zip(shape, scales, strict=True))
@@ -74,7 +78,7 @@ def _sizes(call: Call) -> tuple[Shape, tuple[float, ...]]:
 def _places(
     shape: Shape, sizes: Shape, scales: tuple[float, ...], *, where: str, rounding: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows and columns of the source that become those of the result."""
+    """For each row and each column of the result, the row or column of the source that it is copied from."""
     place, whole = _COORDINATES.get(where), _ROUNDINGS.get(rounding)
     if place is None or whole is None:
         raise Unsupported(f"resizing with {where} coordinates")
@@ -87,7 +91,8 @@ def _places(
 
 
 def _grid_sample(call: Call) -> list[Shape]:
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(given := call.attributes.get("mode", "linear"), given)
+    mode = call.attributes.get("mode", "linear")
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
     padding = call.attributes.get("padding_mode", "zeros")
     images, grid = call.shape(0), call.shape(1)
     if mode not in ("bilinear", "bicubic", "nearest") or padding not in ("zeros", "border", "reflection"):
