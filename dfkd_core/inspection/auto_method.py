@@ -1,4 +1,4 @@
-"""Which method suits a teacher (torch-free): what `method: auto` becomes, from facts about the teacher's file alone."""
+"""`method: auto`: the choice of a method from the inspection of the teacher's file. This module is torch-free."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from dfkd_core.options.published import merged
 from dfkd_core.options.registry import MethodName
 from dfkd_core.spec.config import AUTO, DistillConfig
 
-COSTLY_MACS = 200_000_000  # of the teacher for one image: beyond, every image that it sees must count
-DEEP_MACS = 20_000_000  # beyond, without statistics, images of a generator teach less in their time than refined shapes
+COSTLY_MACS = 200_000_000  # a teacher with more multiply-adds per image is shown few images
+DEEP_MACS = 20_000_000  # above it, and without statistics, refined shapes teach more per second than a generator
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A method, the one that takes over when it fails, why, and settings that lie under what the caller gave."""
+    """The chosen method, its fallback, the reason, and default settings, which the caller's settings override."""
 
     method: MethodName
     fallback: MethodName
@@ -23,22 +23,22 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def chosen(config: DistillConfig, inspection: Inspection) -> DistillConfig:
-    """`config` with a method in the place of auto and everything that belongs to it."""
+def resolve_auto(config: DistillConfig, inspection: Inspection) -> DistillConfig:
+    """Replace `method: auto` by the chosen method with its settings; any other config is returned as it is."""
     if config.method != AUTO:
         return config
     choice = choose(inspection)
-    given = config.model_dump(mode="json", exclude_unset=True)
-    given.pop("method_options", None)
-    if given.get("memory_options"):
-        given.setdefault("memory", config.memory)  # what is said there belongs to the memory that it was read for
-    under = merged({"fallback": choice.fallback}, choice.settings)
+    explicit = config.model_dump(mode="json", exclude_unset=True)
+    explicit.pop("method_options", None)
+    if explicit.get("memory_options"):
+        explicit.setdefault("memory", config.memory)  # these options were validated as options of this memory
+    defaults = merged({"fallback": choice.fallback}, choice.settings)
     named = {"method": choice.method, "because": choice.because}
-    return DistillConfig.model_validate({**merged(under, given), **named})
+    return DistillConfig.model_validate({**merged(defaults, explicit), **named})
 
 
 def choose(inspection: Inspection) -> Choice:
-    """What is best known for such a teacher; docs/measurements.md has the measurements."""
+    """The method that measured best for teachers of this kind; see docs/measurements.md."""
     statistics = "batchnorm" in inspection.offers
     if inspection.macs is not None and inspection.macs > COSTLY_MACS:
         because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"

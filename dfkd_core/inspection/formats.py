@@ -1,6 +1,7 @@
-"""Teacher formats (torch-free): told by the first bytes of a file, never by its name.
+"""Detection of the format of a teacher file from its first bytes, never from its name. This module is torch-free.
 
-Accepted are the two formats that are data: ONNX and safetensors. Everything else is refused with the way to convert.
+The service accepts ONNX and safetensors, because these formats hold data and no code. A file of another format is
+refused with a hint that says how to convert it.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ EXPORT_LINE = (
     "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
     "input_names=['images'], output_names=['logits'], dynamic_axes={'images': {0: 'batch'}, 'logits': {0: 'batch'}})"
 )
-"""Keeps BatchNormalization statistics, which both exporters fold away by default."""
+"""This call keeps the BatchNormalization statistics, which both exporters fold into convolutions by default."""
 TO_ONNX = f"Convert it on your side, where the file is trusted: {EXPORT_LINE}"
 TO_SAFETENSORS = (
     "A state dict of one of our architectures: "
@@ -30,7 +31,7 @@ ORIGINAL = "Compiled or quantised models carry no gradient: export the original 
 
 
 class TeacherFormat(StrEnum):
-    """What a teacher file may be."""
+    """The formats that the service accepts."""
 
     ONNX = "onnx"
     SAFETENSORS = "safetensors"
@@ -41,7 +42,7 @@ def _is_zip(head: bytes) -> bool:
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Protocol 2 and later say so; older ones begin with a mark or an import."""
+    """Whether the bytes begin a pickle: protocol 2 and later have a header, older ones begin with a mark or import."""
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return True
     return head.startswith(
@@ -49,7 +50,7 @@ def _is_pickle(head: bytes) -> bool:
     )
 
 
-# (what it is, how to convert, does it look like that?), first match wins
+# (name of the format, hint, test of the first bytes); the first entry whose test succeeds applies
 _REFUSED: list[tuple[str, str, Callable[[bytes], bool]]] = [
     ("a pickle", f"{TO_ONNX} — or: {TO_SAFETENSORS}", _is_pickle),
     ("a TorchScript archive", TO_ONNX, lambda b: _is_zip(b) and (b"/code/" in b or b"constants.pkl" in b)),
@@ -100,14 +101,16 @@ _REFUSED: list[tuple[str, str, Callable[[bytes], bool]]] = [
 
 
 def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
-    """Format of a file by its first `SNIFF_BYTES`; the name only makes the refusal clearer.
+    """The format of a file from its first `SNIFF_BYTES` bytes; the file's name is used only in a refusal.
 
-    Raises TeacherInvalid for an empty file and FormatUnsupported, with the way to convert, for everything else.
+    Raises:
+        TeacherInvalid: the file is empty or truncated.
+        FormatUnsupported: the file has another format; the hint says how to convert it.
     """
     head = first_bytes[:SNIFF_BYTES]
     if not head:
         raise TeacherInvalid("the teacher file is empty", hint="Upload the model file itself.")
-    if _is_safetensors(head):  # before the pickles: a header of 640 bytes begins like one
+    if _is_safetensors(head):  # tested before the pickles, because a header length of 640 looks like a pickle
         return TeacherFormat.SAFETENSORS
     for what, hint, matches in _REFUSED:
         if matches(head):
@@ -120,7 +123,7 @@ def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Eight bytes of header length, then a JSON object; a silly length is the header check's to refuse."""
+    """Whether a JSON object follows eight bytes of header length; `read_header` checks the length itself."""
     return head[8:9] == b"{" and (b"\x00" in head[:8] or not head[:8].isascii())
 
 

@@ -1,4 +1,4 @@
-"""The cost of a teacher (torch-free): arithmetic on what its graph computes, held against the limits of a place."""
+"""The cost of a teacher, computed from its inspection, and the limits that a deployment sets on it (torch-free)."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,18 @@ from dfkd_core.spec.config import DistillSpec
 
 @dataclass(frozen=True, slots=True)
 class CostLimits:
-    """What a place can bear."""
+    """The largest cost that this deployment accepts."""
 
     macs: int  # multiply-adds for one image
-    activation_bytes: int  # of everything that is computed for one batch
+    activation_bytes: int  # bytes of all values that the teacher computes for one batch
 
 
 def check_cost(inspection: Inspection, limits: CostLimits, *, spec: DistillSpec | None = None) -> None:
-    """TeacherInvalid where one image, or the largest batch of `spec`, would take more than the limits."""
+    """Compare the cost of one image, or of the largest batch of `spec`, with the limits.
+
+    Raises:
+        TeacherInvalid: the teacher costs more.
+    """
     if inspection.macs is not None and inspection.macs > limits.macs:
         raise TeacherInvalid(
             f"the teacher takes {inspection.macs:,} multiply-adds for one image; {limits.macs:,} are allowed here",
@@ -35,7 +39,7 @@ def check_cost(inspection: Inspection, limits: CostLimits, *, spec: DistillSpec 
 
 
 def _largest_batch(spec: DistillSpec) -> tuple[int, str]:
-    """Images that go through the teacher at once, and the field that says so."""
+    """The largest batch of images that the teacher sees, and the JSON pointer of the field that sets it."""
     config = spec.distillation
     batches = [(config.training.batch_size, "/distillation/training/batch_size")]
     batches.append((config.method_options.batch_size, "/distillation/method_options/batch_size"))

@@ -1,4 +1,4 @@
-"""A safetensors teacher of a named architecture (torch-free): does the file hold exactly its tensors?"""
+"""A safetensors teacher: the file must hold exactly the tensors of the named architecture (torch-free)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,12 +8,17 @@ from dfkd_core.errors import StudentError, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.safetensors_header import TensorInfo
 from dfkd_core.spec.config import TeacherSpec
 
-COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # whole numbers that training keeps; a teacher needs none
+COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # integers that only training needs
 SHOWN = 20
 
 
 def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> NetworkDescription:
-    """The architecture that the spec names, sized for the file. TeacherMismatch where they do not belong together."""
+    """The description of the architecture that the spec names, with as many classes as the file has.
+
+    Raises:
+        TeacherMismatch: the spec lacks the architecture or the image shape, or the file holds another network.
+        TeacherInvalid: a tensor does not hold real numbers.
+    """
     if spec.architecture is None:
         raise TeacherMismatch(
             "a safetensors teacher needs the name of its architecture",
@@ -33,7 +38,12 @@ def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> Net
 
 
 def check_tensors(wanted: Mapping[str, tuple[int, ...]], header: Mapping[str, TensorInfo]) -> None:
-    """Names and shapes must match exactly, counters aside; a mismatch lists the first 20."""
+    """Check that names and shapes match exactly, except for counters.
+
+    Raises:
+        TeacherMismatch: they differ; the error lists the first 20 differences.
+        TeacherInvalid: a tensor does not hold real numbers.
+    """
     problems = [f"{name} is missing" for name in wanted if name not in header]
     for name, info in header.items():
         if name.endswith(COUNTERS) and name not in wanted:
@@ -68,7 +78,7 @@ def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> Network
 
 
 def _classes(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> int:
-    """Rows of the last linear weight in the file."""
+    """The number of classes: the rows of the last linear weight (classes, features) in the file."""
     assert spec.input is not None
     weights = _described(spec, spec.input.shape, 2).body.weights()
     last = [name for name, shape in weights.items() if len(shape) == 2][-1]

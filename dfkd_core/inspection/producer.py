@@ -1,4 +1,4 @@
-"""Which program wrote an ONNX file, as far as the file tells."""
+"""Detection of the program that wrote an ONNX file."""
 
 import re
 
@@ -12,9 +12,9 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 
 
 def exporter_of(model: ModelProto) -> tuple[str | None, str | None]:
-    """Name and version of a known one: what else a file says of itself is not repeated.
+    """The name and version of the exporter, or None if it is not one of `KNOWN`: other text is not repeated to users.
 
-    PyTorch's two exporters sign alike; only the newer one describes its nodes.
+    Both exporters of PyTorch write the same producer name; only the newer one adds metadata to nodes.
     """
     name = model.producer_name if model.producer_name in KNOWN else None
     version = model.producer_version if name and _VERSION.fullmatch(model.producer_version) else None

@@ -1,11 +1,11 @@
-"""The door (torch-free): do teacher, student, method and memory belong together? Decided before any training."""
+"""Checks, before any training, that teacher, student, method and memory fit together. This module is torch-free."""
 
 from typing import TypeVar
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
-from dfkd_core.inspection.auto_method import chosen
+from dfkd_core.inspection.auto_method import resolve_auto
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
@@ -15,17 +15,22 @@ S = TypeVar("S", bound=DistillSpec)
 
 
 def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[Notice]]:
-    """The spec with what the file says filled in, the student's description, and warnings.
+    """The spec completed with facts of the file, the description of the student, and warnings.
 
-    A narrowed teacher has no description: only its graph says what becomes of it. Raises TeacherMismatch,
-    StudentError, StudentNotSmaller or RequirementError, each pointing into the spec.
+    A student that is the pruned teacher has no description, because its layers follow from the teacher's graph.
+
+    Raises:
+        TeacherMismatch: the file contradicts the spec, or a fact is missing.
+        StudentError: the student cannot be built for these images and classes.
+        StudentNotSmaller: the student has at least as many parameters as the teacher.
+        RequirementError: the teacher does not offer what the method or the memory needs.
     """
     teacher = _resolve_teacher(spec.teacher, inspection)
     assert teacher.input is not None
     assert teacher.num_classes is not None
     student = None
     if spec.student.architecture == PRUNED_TEACHER:
-        _check_narrower(spec.student, inspection)
+        _check_pruned_size(spec.student, inspection)
     else:
         student = describe(
             spec.student.architecture,
@@ -35,7 +40,7 @@ def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | No
             options=spec.student.options,
         )
         check_smaller(student.name, student.parameters, inspection.parameters)
-    spec = spec.model_copy(update={"teacher": teacher, "distillation": chosen(spec.distillation, inspection)})
+    spec = spec.model_copy(update={"teacher": teacher, "distillation": resolve_auto(spec.distillation, inspection)})
     _check_needs(spec, inspection)
     return spec, student, [*inspection.warnings, *_warn(spec.teacher)]
 
@@ -76,7 +81,7 @@ def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
     )
 
 
-def _check_narrower(student: StudentSpec, inspection: Inspection) -> None:
+def _check_pruned_size(student: StudentSpec, inspection: Inspection) -> None:
     if student.options:
         raise StudentError("a narrowed teacher has no options", pointer="/student/options")
     limit = student.parameter_limit(inspection.parameters)
@@ -91,7 +96,11 @@ def _check_narrower(student: StudentSpec, inspection: Inspection) -> None:
 
 
 def check_smaller(name: str, parameters: int, of_teacher: int) -> None:
-    """StudentNotSmaller where a student is no smaller than its teacher."""
+    """Check that the student has fewer parameters than its teacher.
+
+    Raises:
+        StudentNotSmaller: it has not.
+    """
     if parameters >= of_teacher:
         raise StudentNotSmaller(
             f"{name} has {parameters} parameters for these images, the teacher {of_teacher}",

@@ -1,6 +1,6 @@
-"""safetensors read with the standard library (torch-free): the header is checked in full before a byte of data is used.
+"""A reader of safetensors files that checks the whole header before it uses any data. This module is torch-free.
 
-Format: eight bytes of header length, a JSON object {name: {dtype, shape, data_offsets}}, then the data without gaps.
+A file is eight bytes of header length, a JSON object {name: {dtype, shape, data_offsets}}, and the data without gaps.
 """
 
 import json
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.:/\-]{1,256}")
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """Where one tensor lies in the file, in bytes from its beginning."""
+    """One tensor of the file: its type, its shape, and the byte offsets of its data from the beginning of the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +35,11 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """Every tensor of the file by name, in the order of the data. Raises TeacherInvalid for anything irregular."""
+    """All tensors of the file by name, in the order of their data.
+
+    Raises:
+        TeacherInvalid: the header or the length of the file is not as the format demands.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         first = file.read(8)
@@ -67,7 +71,7 @@ def _no_constant(_: str) -> NoReturn:
 
 
 def _parse(text: bytes) -> dict[str, Any]:
-    # A tensor needs at least this much header, so most bombs end before the JSON is read.
+    # Each tensor has one "dtype" in the header, so most files with too many tensors are refused before JSON is parsed.
     if text.count(b'"dtype"') > MAX_TENSORS:
         _refuse(f"too large: it has more than {MAX_TENSORS} tensors")
     try:
@@ -123,7 +127,11 @@ def _whole(values: Any) -> bool:
 
 
 def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Any]]:
-    """Name and NumPy array of every tensor, one at a time; reals as float32. TeacherInvalid for NaN or infinity."""
+    """The name and NumPy array of every tensor, read one at a time; real numbers become float32.
+
+    Raises:
+        TeacherInvalid: a tensor holds NaN or infinity.
+    """
     import numpy as np
 
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Which methods a teacher can serve, and what `auto` would choose for it (torch-free): from its inspection alone."""
+"""The methods that a teacher can serve, and the choice of `auto`, from its inspection alone (torch-free)."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Suitability:
 
 
 def suitability(inspection: Inspection) -> Suitability:
-    """Every method of the menu, and the choice for callers who name none."""
+    """Sort all methods into served and unserved ones, and add the method that `auto` would choose."""
     served, unserved = [], []
     for name, options in METHODS.items():
         needs = lacking(options.needs, inspection.offers)
@@ -56,7 +56,7 @@ def suitability(inspection: Inspection) -> Suitability:
 
 
 def lacking(needs: Collection[str], offers: Collection[str]) -> list[str]:
-    """What is needed and not offered."""
+    """The needs that are not offered, sorted."""
     return sorted(set(needs) - set(offers))
 
 
