@@ -88,7 +88,7 @@ class StudentFacts(Frozen):
     macs: int = Field(ge=0, description="Multiply-adds of convolutions and linear layers for one image.")
     onnx: FileFacts = Field(description="student.onnx.")
     safetensors: FileFacts = Field(description="student.safetensors.")
-    latency: Latency = Field(description="Of student.onnx.")
+    latency: Latency = Field(description="Latency of student.onnx.")
 
 
 class Ratios(Frozen):
@@ -168,7 +168,7 @@ class Report(Frozen):
     ratios: Ratios = Field(description="Teacher against student.")
     agreement: Agreement = Field(description="Student against teacher on the audit set.")
     parity: Parity = Field(description="The exported file against the trained network.")
-    samples: FileFacts | None = Field(None, description="samples.png; null: nobody asked for synthetic images.")
+    samples: FileFacts | None = Field(None, description="The file samples.png; null if the spec asks for no samples.")
     published_step: int = Field(ge=0, description="Student updates behind the published student.")
     probe_agreement: Fraction | None = Field(
         description="Agreement on the probe that chose the published student: flattering, see `agreement`."

@@ -1,5 +1,5 @@
-"""The bell. A message holds a job id and nothing else, and says only "look at the table": lost, late and doubled bells
-change nothing. All that is known about the broker is here.
+"""The broker. A message (a "bell") holds a job id and asks workers to look for jobs in the database. Lost, late and
+repeated messages therefore change nothing. No other module of this package knows the broker.
 """
 
 import logging
@@ -21,7 +21,7 @@ QUEUE = "dfkd"
 TASK = "dfkd.ring"
 
 ENOUGH = 1000
-"""Bells in one queue after which no more are put there: all of them say the same, and nobody may be listening."""
+"""Messages in a queue above which none are added: all ask for the same, and perhaps no worker is listening."""
 
 CONSUMER_TIMEOUT_SECONDS = 5.0
 PRODUCER_TIMEOUT_SECONDS = 1.0
@@ -60,14 +60,14 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def queue_of(device_class: DeviceClass) -> str:
-    """Where the bells for jobs of a class ring. Every worker hears those of jobs that run anywhere."""
+    """The queue of messages about jobs of a device class. Every worker also reads the queue of the class `any`."""
     return QUEUE if device_class is DeviceClass.ANY else f"{QUEUE}.{device_class}"
 
 
 def notify(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.ANY) -> bool:
-    """Say that there is a job. False, and a line in the log, when the broker does not take it within about a second.
+    """Tell workers that there is a job. If the broker does not answer within about a second, log this, return False.
 
-    Never raises for the broker's sake: the job is in the table already, and the sweep rings again.
+    A failure of the broker raises nothing: the job is already in the database, and the sweep notifies workers again.
     """
     if not celery.conf.broker_url:
         return False
@@ -86,7 +86,7 @@ def notify(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.
 
 
 def broker_answers(celery: Celery) -> bool:
-    """Whether the broker answers within about a second; False where there is none."""
+    """True if the broker answers within about a second; False if none is configured."""
     if not celery.conf.broker_url:
         return False
     try:
@@ -99,7 +99,7 @@ def broker_answers(celery: Celery) -> bool:
 
 
 def _connection(celery: Celery) -> Connection:
-    """A connection of one's own that gives up after PRODUCER_TIMEOUT_SECONDS and tries nothing twice."""
+    """A new connection that gives up after PRODUCER_TIMEOUT_SECONDS and does not retry."""
     options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
     connection: Connection = celery.connection_for_write(transport_options=options)
     return connection

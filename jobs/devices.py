@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class DeviceClass(StrEnum):
-    """What a job asks for. A worker is of one of the other two."""
+    """The class of device that a job asks for. A worker has the class CPU or GPU."""
 
     ANY = "any"
     CPU = "cpu"
@@ -17,5 +17,5 @@ def class_of(device: str) -> DeviceClass:
 
 
 def served_by(device_class: DeviceClass) -> tuple[DeviceClass, ...]:
-    """The classes of the jobs that a worker of this class takes, and of the bells that it hears."""
+    """The device classes of the jobs that a worker of this class takes and whose queues it reads."""
     return (DeviceClass.ANY, device_class)

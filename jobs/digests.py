@@ -6,5 +6,5 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def is_digest(text: str) -> bool:
-    """Whether this can be the name of a blob."""
+    """True if `text` has the form of a sha256 in hexadecimal."""
     return _SHA256.fullmatch(text) is not None

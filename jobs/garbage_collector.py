@@ -1,8 +1,8 @@
-"""Tidying up: what is over its retention period, files that no row refers to, uploads that nobody ended.
+"""Garbage collection: files and teachers past their retention period, files that no row refers to, stale uploads.
 
-A file without a row is left where it is for a day after the janitor first saw it so, however old it is. A database
-that was restored from yesterday's backup knows nothing of today's files; there is a day to notice, and a row that comes
-back finds its file.
+A file that no row refers to stays for a day after the collector first found it without a row, however old it is. A
+database that is restored from yesterday's backup has no rows for today's files; the operator has a day to notice this
+before the files are removed.
 """
 
 import logging
@@ -25,7 +25,7 @@ Verb = Literal["expire", "quarantine", "discharge", "delete", "lost"]
 
 @dataclass(frozen=True, slots=True)
 class GcAction:
-    """One thing done, or in a dry run: that would be done."""
+    """One action of the garbage collector. In a dry run it describes what would be done."""
 
     verb: Verb
     what: str  # a job, a digest, or the name of a temporary file
@@ -41,9 +41,9 @@ def collect_garbage(
     quarantine_seconds: float = DAY_SECONDS,
     dry_run: bool = False,
 ) -> list[GcAction]:
-    """Everything there is to do, done unless `dry_run`. Any process may do this at any time.
+    """Do all pending actions and return them; with `dry_run` only return them. Any process may call this at any time.
 
-    `quarantine_seconds` has to be longer than the longest upload: so long are temporary files left alone, too.
+    `quarantine_seconds` must be longer than the longest upload, because stale temporary files are removed after it too.
     """
     acts = []
     janitor = _GarbageCollector(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
@@ -74,7 +74,7 @@ class _GarbageCollector:
         self._dry_run = dry_run
 
     def expire(self) -> Iterator[GcAction]:
-        """Rows let go of what is no longer kept; its bytes are then like those of nobody."""
+        """Make the rows of finished jobs drop files past their retention period. `blobs` then removes these files."""
         for expiry in self._store.expirable(self._retention_seconds):
             if not self._dry_run:
                 self._store.expire(expiry.job_id, self._retention_seconds)
@@ -83,7 +83,7 @@ class _GarbageCollector:
             yield GcAction("expire", expiry.job_id, f"{why}: {what}")
 
     def expire_teachers(self) -> Iterator[GcAction]:
-        """Tenants let go of teachers that they do not use; the bytes of one that no other has are then nobody's."""
+        """Remove teachers from tenants that no longer use them. `blobs` then removes files that no tenant has."""
         for unused in self._store.unused_teachers(self._retention_seconds):
             if self._dry_run or self._store.expire_teacher(unused, self._retention_seconds):
                 days = f"{self._retention_seconds / DAY_SECONDS:g} days"
@@ -92,9 +92,11 @@ class _GarbageCollector:
                 )
 
     def blobs(self) -> Iterator[GcAction]:
-        """Quarantine what no row refers to, delete it a day later; name what rows refer to and is not there."""
+        """Quarantine files that no row refers to, delete them a day later, and report files that rows refer to and that
+        the store lacks.
+        """
         blobs = set(self._artifacts.digests())
-        wanted = self._store.references()  # after the files: a row comes after its file
+        wanted = self._store.references()  # read after the files, because a row is written after its file
         quarantined = dict(self._artifacts.blobs.quarantined())
         yield from self._lost(wanted - blobs)
         for sha256 in sorted(quarantined.keys() - (blobs - wanted)):
@@ -105,7 +107,7 @@ class _GarbageCollector:
             yield from self._unwanted(sha256, quarantined.get(sha256))
 
     def uploads(self) -> Iterator[GcAction]:
-        """Delete temporary files of this host that nobody writes to."""
+        """Delete temporary files of this host that were not written to for `quarantine_seconds`."""
         for path in self._artifacts.stale_uploads(self._quarantine_seconds):
             try:
                 size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Whose a job is, how much it matters, what its caller may do. Told by the credential, never by a request's body."""
+"""The caller of a request: its tenant, priority and scopes. They come from its API key, never from a request's body."""
 
 import re
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Scope(StrEnum):
-    """What a key allows; none of them implies another."""
+    """What a key allows. No scope implies another."""
 
     JOBS_READ = "jobs:read"  # see jobs, teachers, files and the menu
     JOBS_WRITE = "jobs:write"  # upload, submit, cancel, pause, delete
@@ -18,14 +18,14 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks."""
+    """The caller of a request, as its API key describes it."""
 
-    tenant: str = DEFAULT_TENANT  # whose jobs, teachers and answers these are; callers of one share their turn, too
-    priority: int = 0  # of their jobs; higher ones are claimed first, whoever waits
+    tenant: str = DEFAULT_TENANT  # owns the jobs, teachers and stored answers; its callers share one turn in the queue
+    priority: int = 0  # priority of the caller's jobs; higher ones are claimed first, before those of other tenants
     scopes: frozenset[Scope] = frozenset(Scope)
-    key_id: str | None = None  # the public part of the key; None where nobody is asked for one
-    request_id: str | None = None  # of what is asked just now
+    key_id: str | None = None  # the public part of the key; None if the service asks for no key
+    request_id: str | None = None  # id of the current request
 
 
 ANONYMOUS = Caller()
-"""Whoever asks where nobody is asked for a key."""
+"""The caller of every request if the service asks for no key."""

@@ -1,7 +1,7 @@
-"""How the log of service and worker looks: one line an event, as text for people or as JSON for machines.
+"""The log of service and worker: one line for each event, as text for people or as JSON for machines.
 
-`about` says of which request or job the lines are that are written inside it, whichever module writes them. A thread
-that is started inside does not know it by itself: run it in a copy of the context (`contextvars.copy_context`).
+Inside `about` all modules' lines carry the id of the request or job. A thread that is started inside does not inherit
+this; run it in a copy of the context (`contextvars.copy_context`).
 """
 
 import json
@@ -17,7 +17,7 @@ _about: ContextVar[Mapping[str, object]] = ContextVar("dfkd_about", default={}) 
 
 @contextmanager
 def about(**fields: object) -> Iterator[None]:
-    """Add these fields to every line that is logged inside; those that are None are left out."""
+    """Add these fields to every line that is logged inside the block. Fields that are None are left out."""
     known = {name: value for name, value in fields.items() if value is not None}
     before = _about.set({**_about.get(), **known})
     try:
@@ -27,7 +27,7 @@ def about(**fields: object) -> Iterator[None]:
 
 
 class AboutFilter(logging.Filter):
-    """Gives a record the fields of `about`; what the line itself says goes first."""
+    """Adds the fields of `about` to a record. Fields of the record itself take precedence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything pass."""
@@ -43,7 +43,7 @@ class LineFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
-        """One line, whatever the message brings along."""
+        """Format the record as one line, even if its message has line ends."""
         return "".join(_visible(character) for character in super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
@@ -54,7 +54,7 @@ class LineFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: at, level, logger, message, then what `extra` and `about` brought along."""
+    """One JSON object a line: at, level, logger, message, then the fields of `extra` and `about`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; a traceback is in `exception`."""
@@ -66,7 +66,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(form: str = "text") -> None:
-    """Log what matters to an operator, as `text` or `json`. For entry points only."""
+    """Log to standard error as `text` or `json`. Only entry points call this."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else LineFormatter())
     handler.addFilter(AboutFilter())
@@ -76,7 +76,7 @@ def log_to_stderr(form: str = "text") -> None:
 
 
 def _visible(character: str) -> str:
-    """What ends a line, or drives a terminal, is spelled out."""
+    """Escape line ends and control characters, so that a message can neither forge a line nor control a terminal."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 

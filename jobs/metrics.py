@@ -1,7 +1,7 @@
-"""What this process counts for Prometheus, and what service and worker both count.
+"""Counters of one process for Prometheus, used by service and worker.
 
-A counter here is of one process and starts at nothing with it: sum over the processes. What holds for the whole
-deployment is asked of the ledger instead; see `jobs.ledger.statistics`.
+Each counter starts at 0 with its process; sum them over the processes. Figures of the whole deployment come from the
+ledger instead; see `jobs.ledger.statistics`.
 """
 
 from prometheus_client import CollectorRegistry, Counter, ProcessCollector, disable_created_metrics, generate_latest
@@ -44,5 +44,5 @@ for _kind in WRITES:
 
 
 def text() -> bytes:
-    """Everything that this process counts, in Prometheus' text format."""
+    """All counters of this process in Prometheus' text format."""
     return generate_latest(REGISTRY)

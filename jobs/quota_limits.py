@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Quota(StrEnum):
-    """What is limited."""
+    """The quantities that a quota limits."""
 
     QUEUED_JOBS = "queued_jobs"
     RUNNING_JOBS = "running_jobs"
@@ -15,7 +15,7 @@ class Quota(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """The limits of a tenant; 0: none."""
+    """The limits of a tenant; 0 means no limit."""
 
     queued_jobs: int = 0
     running_jobs: int = 0

@@ -1,4 +1,4 @@
-"""Where we run: `Settings`, built once per entry point from the environment (DFKD_...) and handed down."""
+"""`Settings`: how this deployment runs. Each entry point builds them once from the environment (DFKD_...)."""
 
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,7 +18,7 @@ BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"
 
 
 class Settings(BaseSettings):
-    """Every deployment setting. What to compute is never here; that is `DistillSpec`."""
+    """All deployment settings. What a job computes is not set here but in `DistillSpec`."""
 
     model_config = SettingsConfigDict(env_prefix="DFKD_", frozen=True, extra="ignore")
 
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
 
     @property
     def quotas(self) -> Quotas:
-        """The quotas of tenants that have none of their own."""
+        """The limits of tenants that have no limits of their own."""
         return Quotas(
             queued_jobs=self.quota_queued_jobs,
             running_jobs=self.quota_running_jobs,
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
 
     @property
     def worker_device_class(self) -> DeviceClass:
-        """Which jobs a worker takes."""
+        """The device class of the worker, which decides which jobs it takes."""
         return class_of(self.worker_device)
 
     @property
@@ -180,12 +180,12 @@ class Settings(BaseSettings):
 
     @property
     def sqlite_path(self) -> Path:
-        """The ledger where there is no database URL."""
+        """The path of the SQLite file that is used if there is no database URL."""
         return self.data_dir.resolve() / "ledger.sqlite3"
 
 
 def _is_this_machine(host: str | None) -> bool:
-    """Whether nobody else can be at that end: without a host Redis is looked for at localhost."""
+    """True if the URL leads to this machine. A Redis URL without a host leads to localhost."""
     if host is None or host == "localhost":
         return True
     try:
@@ -195,7 +195,11 @@ def _is_this_machine(host: str | None) -> bool:
 
 
 def settings_from_environment(data_dir: Path | None = None) -> Settings:
-    """The settings of a command; BadOption says what is wrong by the name of its variable."""
+    """The settings of a command.
+
+    Raises:
+        BadOption: an environment variable is invalid; the message names it.
+    """
     try:
         return Settings() if data_dir is None else Settings(data_dir=data_dir)
     except ValidationError as error:

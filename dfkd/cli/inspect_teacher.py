@@ -52,7 +52,7 @@ class Examination:
 def inspect(
     teacher: Annotated[Path, typer.Argument(help="An ONNX or safetensors file.", exists=True, dir_okay=False)],
     architecture: Annotated[
-        str | None, typer.Option(help="Of a safetensors teacher; `dfkd students` lists them.")
+        str | None, typer.Option(help="Architecture of a safetensors teacher; `dfkd students` lists them.")
     ] = None,
     shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="path=value, from the spec's `teacher`.")] = None,

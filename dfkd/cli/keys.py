@@ -38,7 +38,9 @@ def create(  # noqa: PLR0917 - every option of a command is a parameter
     scope: Annotated[
         list[ScopeName] | None, typer.Option(help="What the key allows; repeat for more. Default: both of jobs.")
     ] = None,
-    priority: Annotated[int, typer.Option(help="Of the jobs; higher ones are claimed first.", min=-1000, max=1000)] = 0,
+    priority: Annotated[
+        int, typer.Option(help="Priority of the jobs; higher ones are claimed first.", min=-1000, max=1000)
+    ] = 0,
     days: Annotated[
         float | None, typer.Option(help="Days for which the key is valid. Default: for ever.", min=0)
     ] = None,

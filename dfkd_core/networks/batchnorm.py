@@ -84,7 +84,9 @@ class _ChannelMoments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """Of each value: (that of the mean + 2 (value − mean) times that of the variance) / values of its channel."""
+        """The gradient of each value: (gradient of the mean + 2 (value − mean) · gradient of the variance) / n, where n
+        is the number of values of its channel.
+        """
         maps, mean = ctx.saved_tensors
         of_mean, of_variance = (gradient.view(1, -1, 1, 1) * maps.shape[1] / maps.numel() for gradient in gradients)
         return torch.addcmul(of_mean - 2 * of_variance * mean, maps, 2 * of_variance)
@@ -110,7 +112,7 @@ class ChannelMeans(_Reader):
         self._means.clear()
 
     def all(self) -> Tensor:
-        """Of the one forward since it was opened: (N, channels of all layers)."""
+        """The statistics of the one forward since this was opened: (N, channels of all layers)."""
         return torch.cat(self._means, dim=1)
 
 

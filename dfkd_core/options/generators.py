@@ -1,4 +1,4 @@
-"""What every method with a learnt generator can be told (torch-free)."""
+"""The options that all methods with a learnt generator share (torch-free)."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from dfkd_core.options.base import SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 
-LearningRate = Annotated[Positive, Field(description="Of Adam.")]
+LearningRate = Annotated[Positive, Field(description="Learning rate of Adam.")]
 OnehotWeight = Annotated[Weight, Field(description="Weight of the teacher's confidence, CE(t, argmax t).")]
 BalanceWeight = Annotated[Weight, Field(description="Weight of the class balance, sum of mean p times log10 mean p.")]
 ActivationWeight = Annotated[Weight, Field(description="Weight of mean |penultimate feature|, where offered.")]
@@ -24,7 +24,7 @@ Disagreement = Annotated[
 
 
 class GeneratorOptions(SynthesisOptions):
-    """A persistent generator with Adam."""
+    """A generator that lives for the whole run and learns with Adam."""
 
     gives: ClassVar[frozenset[str]] = frozenset({"generator"})
 
@@ -32,9 +32,9 @@ class GeneratorOptions(SynthesisOptions):
     width: Annotated[int, Field(ge=1, le=512)] = Field(16, description="Channels of the last inner convolution.")
     learning_rate: LearningRate = 0.001
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
-        [0.9, 0.999], description="Of Adam: decay of its two moments."
+        [0.9, 0.999], description="Decay rates of Adam's two moments."
     )
-    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, until the consolidation.")
+    decay: Literal["cosine", "none"] = Field("none", description="Decay of the learning rate until the consolidation.")
     gradient_clip: Positive | None = Field(5.0, description="Largest gradient norm of a generator update.")
     spectral_norm: bool = Field(False, description="Spectral norm on the generator's convolutions.")
     batchnorm_eps: Positive = Field(0.8, description="Epsilon of the inner BatchNorms; 0.8 as published damps them.")
@@ -45,7 +45,9 @@ class GeneratorOptions(SynthesisOptions):
 
 
 class TermOptions(GeneratorOptions):
-    """The terms that generators' losses are made of. Each method has the weights of its paper; any may be added."""
+    """The weights of the terms of a generator's loss. Each method starts from its paper's weights; any term may be
+    added by a weight above 0.
+    """
 
     implementation: ClassVar[str] = "dfkd_core.methods.parts.generator_method:TermMethod"
 
@@ -64,7 +66,7 @@ class TermOptions(GeneratorOptions):
 
 
 class ConditionalOptions(TermOptions):
-    """A generator that may be told a class."""
+    """The options of a generator that may receive a class beside its noise."""
 
     implementation: ClassVar[str] = "dfkd_core.methods.parts.conditional_method:ConditionalMethod"
 

@@ -1,4 +1,4 @@
-"""What every method that optimises its images one batch at a time can be told (torch-free)."""
+"""The options that all methods share which optimise their images one batch at a time (torch-free)."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,18 +10,18 @@ from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
 
 class ImageOptions(SynthesisOptions):
-    """One update makes one batch of images, each batch in `steps` steps of Adam."""
+    """Each update makes one batch of images in `steps` steps of Adam."""
 
     batch_size: Annotated[int, Field(ge=8, le=8192)] = Field(128, description="Images that one update makes.")
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
         16, description="Rounds that build the first images, before the first student update."
     )
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(80, description="Adam steps for a batch of images.")
-    learning_rate: Positive = Field(0.08, description="Of Adam.")
+    learning_rate: Positive = Field(0.08, description="Learning rate of Adam.")
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
-        [0.5, 0.9], description="Of Adam: decay of its two moments."
+        [0.5, 0.9], description="Decay rates of Adam's two moments."
     )
-    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, within each batch.")
+    decay: Literal["cosine", "none"] = Field("cosine", description="Decay of the learning rate within each batch.")
     keep: Literal["last", "best"] = Field(
         "last", description="Which images of a batch's steps are kept: the last, or those of the lowest loss."
     )
@@ -38,7 +38,7 @@ class ImageOptions(SynthesisOptions):
 
 
 class PixelOptions(ImageOptions):
-    """The unknowns are the pixels."""
+    """The method optimises the pixels of its images."""
 
     valid_range: bool = Field(True, description="Put pixels back into the valid range after every step.")
     start: Literal["smooth", "normal", "shapes"] = Field(
@@ -55,15 +55,17 @@ class PixelOptions(ImageOptions):
 
 
 class RedrawnOptions(ImageOptions):
-    """The unknowns are the weights and the codes of a small generator that every batch draws anew."""
+    """The method optimises the weights and latent codes of a small generator, which is drawn anew for each batch."""
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(40, description="Adam steps for a batch of images.")
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = Field(128, description="Length of an image's code.")
     width: Annotated[int, Field(ge=1, le=512)] = Field(8, description="Channels of the last inner convolution.")
-    learning_rate: Positive = Field(0.01, description="Of Adam, for the generator's weights.")
-    code_learning_rate: Positive = Field(0.05, description="Of Adam, for the codes; published: as the weights.")
+    learning_rate: Positive = Field(0.01, description="Learning rate of Adam for the generator's weights.")
+    code_learning_rate: Positive = Field(
+        0.05, description="Learning rate of Adam for the codes; published: as the weights."
+    )
     betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
-        [0.5, 0.999], description="Of Adam: decay of its two moments."
+        [0.5, 0.999], description="Decay rates of Adam's two moments."
     )
     keep: Literal["last", "best"] = Field(
         "best", description="Which images of a batch's steps are kept: the last, or those of the lowest loss."
@@ -90,13 +92,13 @@ BANK: dict[str, Any] = {
         "augmentation": {"mixup": 0.5, "contrast": 0.5, "brightness": 0.3},  # few images must go a long way
     },
 }
-"""The loop around costly images: few rounds with many student updates, most of them on the bank."""
+"""Loop settings for images that are costly to make: few rounds with many student updates, most on stored images."""
 
 OFFLINE: dict[str, Any] = merged(
     BANK,
     {"training": {"replay_share": 1.0, "final_replay_share": 1.0}, "steadiness": {"consolidation": 1.0}},
 )
-"""All images first, then the student: nothing is made after the warm-up."""
+"""Loop settings that make all images during the warm-up; afterwards only the student is trained."""
 
 PUBLISHED: dict[str, Any] = merged(
     NOTHING_OF_OURS,
@@ -115,7 +117,7 @@ PUBLISHED: dict[str, Any] = merged(
         },
     },
 )
-"""What the publications have in common: SGD and KL at temperature 20 on a bank of stored images."""
+"""Settings that the publications share: the student learns with SGD and KL at temperature 20 on stored images."""
 
 CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True}
-"""Four pixels of 32, as the toolboxes of this line of work train their students."""
+"""Shifts by up to four of 32 pixels, as the authors' toolboxes train their students."""

@@ -1,4 +1,4 @@
-"""What every published preset has in common (torch-free): nothing of ours in it."""
+"""The settings that all published presets share (torch-free): they switch off what this service adds to the papers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,11 +19,11 @@ NOTHING_OF_OURS: dict[str, Any] = {
     "procedural": {"share": 0.0},
     "steadiness": {"consolidation": 0.0},
 }
-"""No procedural images, augmentation, rise of the learning rate, consolidation or clipping; the student as it is."""
+"""Switches off procedural images, augmentation, warm-up of the rate, consolidation, clipping, temporary BatchNorms."""
 
 
 def merged(under: Settings, over: Settings) -> dict[str, Any]:
-    """A tree with the leaves of both; those of `over` win."""
+    """A tree with the leaves of both trees; a leaf of `over` replaces the leaf at the same place."""
     tree = dict(under)
     for key, value in over.items():
         below = tree.get(key)
@@ -49,5 +49,5 @@ GENERATOR: dict[str, Any] = merged(
 
 
 def published(settings: Settings) -> dict[str, Any]:
-    """The settings of one such paper over what all of them have in common."""
+    """The settings of one paper, merged over the settings of the loop that all these papers share."""
     return merged(GENERATOR, settings)

@@ -52,8 +52,9 @@ MEMORIES: Mapping[str, type[ReplayOptions]] = _discovered(memories, ReplayOption
 def implementation(options: SynthesisOptions | ReplayOptions, package: ModuleType, base: type[Any]) -> Any:
     """The callable that builds the method or memory of `options`; it takes (options, teacher, *, streams, device).
 
-    It is the subclass of `base` in the module of `package` that has the name of the options' module. Without such a
-    module it is what `options.implementation` names. `Any`, because each takes options of its own class.
+    The callable is the subclass of `base` in the module of `package` that has the name of the options' module. If there
+    is no such module, `options.implementation` names the callable. The type is `Any`, because each callable takes
+    another class of options.
     """
     module = f"{package.__name__}.{type(options).__module__.rpartition('.')[2]}"
     if find_spec(module) is not None:

@@ -1,7 +1,7 @@
-"""The menu (torch-free): what to compute, with every default. Frozen, strict, unknown keys refused.
+"""The models of the spec (torch-free): what to compute, with every default. Unknown keys are refused.
 
 `DistillSpec` is the whole request: teacher, student, distillation, accept, export. The options of methods and memories
-are in `options`.
+are in `dfkd_core.options`.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -86,7 +86,7 @@ class StudentSpec(Frozen):
         1.0, description='Width multiplier; 0.5 for "teacher" where neither width nor params is given.'
     )
     params: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d{1,2}(\.\d{1,6})?%$")] | None = Field(
-        None, description='Of "teacher": at most so many parameters, a number or a share such as "25%"; sets the width.'
+        None, description='For "teacher": largest number of parameters, or a share such as "25%"; sets the width.'
     )
     init: Literal["auto", "teacher", "random"] = Field(
         "auto",
@@ -110,7 +110,7 @@ class StudentSpec(Frozen):
         return self
 
     def parameter_limit(self, of_teacher: int) -> int | None:
-        """`params` as a number, for a teacher of so many parameters."""
+        """`params` as a number, for a teacher with this number of parameters."""
         if isinstance(self.params, str):
             return int(of_teacher * float(self.params.removesuffix("%")) / 100)
         return self.params
@@ -123,14 +123,14 @@ class AgreementTarget(Frozen):
 
 
 class AcceptSpec(Frozen):
-    """When a student is good enough."""
+    """The quality that the caller requires of the student."""
 
     agreement: AgreementTarget | None = None
     on_miss: Literal["deliver", "fail"] = Field("deliver", description="deliver adds a warning; fail fails the job.")
 
 
 class ExportSpec(Frozen):
-    """How the student leaves."""
+    """How the student is written to its files."""
 
     opset: Annotated[int, Field(ge=18, le=21)] = Field(18, description="ONNX operator-set version.")
     samples: bool = Field(
@@ -149,7 +149,7 @@ class Budget(Frozen):
 
 
 class Augmentation(Frozen):
-    """What a training image goes through before teacher and student see it; the teacher then labels it anew."""
+    """Random changes of a training image before teacher and student see it. The teacher labels the changed image."""
 
     shift: Fraction = Field(0.1, description="Largest shift, as a share of the side (3 pixels of 32).")
     flip: bool = Field(False, description="Mirror half of the images left to right.")
@@ -166,7 +166,7 @@ class Augmentation(Frozen):
 
     @property
     def active(self) -> bool:
-        """Whether images change at all, so that cached labels no longer hold."""
+        """True if the augmentation changes images. Labels that were cached for unchanged images are then invalid."""
         return any(getattr(self, name) for name in type(self).model_fields)
 
 
@@ -181,7 +181,7 @@ class Refinement(Frozen):
         16_000, description="How many are kept, in a bank of their own; in 8 bits and at most 128 MiB."
     )
     steps: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="Steps of Adam on the pixels.")
-    learning_rate: Positive = Field(0.03, description="Of Adam, as a share of the valid pixel range.")
+    learning_rate: Positive = Field(0.03, description="Learning rate of Adam, as a share of the valid pixel range.")
     smoothness: Weight = Field(0.5, description="Weight of the total variation of pixels scaled to [0, 1].")
     bn_weight: Weight = Field(1.0, description="Weight of the BatchNorm statistics, where offered.")
 
@@ -207,9 +207,9 @@ class Training(Frozen):
 
     optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Positive = 0.01
-    momentum: Fraction = Field(0.9, description="Of SGD.")
+    momentum: Fraction = Field(0.9, description="Momentum of SGD.")
     weight_decay: Weight = 0.0
-    decay: Literal["cosine", "none"] = Field("cosine", description="Of the learning rate, over the actual run.")
+    decay: Literal["cosine", "none"] = Field("cosine", description="Decay of the learning rate over the actual run.")
     rate_warmup: Fraction = Field(0.05, description="Share of the run in which the learning rate rises; published: 0.")
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(256, description="Images per student update, with replay.")
     updates_per_round: Annotated[int, Field(ge=1, le=10_000)] = Field(40, description="Student updates per round.")
@@ -221,7 +221,7 @@ class Training(Frozen):
     loss: Literal["l1", "kl"] = Field(
         "kl", description="l1: mean |logit difference|, as published; kl: at `temperature`."
     )
-    temperature: Positive = Field(4.0, description="Of the kl loss.")
+    temperature: Positive = Field(4.0, description="Temperature of the kl loss.")
     hard_weight: Weight = Field(0.0, description="Weight of the cross-entropy with the teacher's class.")
     feature_weight: Weight = Field(
         0.0,
@@ -241,7 +241,7 @@ class Training(Frozen):
     anchor_weight: Weight = Field(0.0, description="Weight of KL(average || student) on fresh images.")
     ema_decay: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = Field(
         0.998,
-        description="Of the averaged student, per update, bias-corrected; less in short runs: it spans 5 % at most.",
+        description="Decay of the averaged student per update, bias-corrected; the average spans at most 5 % of a run.",
     )
     augmentation: Augmentation = Augmentation()
     valid_range: bool = Field(
@@ -251,7 +251,7 @@ class Training(Frozen):
 
 
 class Steadiness(Frozen):
-    """What keeps the published student from getting worse. No real image is involved anywhere."""
+    """Settings that keep the published student from getting worse. None of them uses a real image."""
 
     consolidation: Fraction = Field(0.15, description="Last share of the run, with the generator frozen.")
     probe_size: Annotated[int, Field(ge=16, le=1_000_000)] = Field(2000, description="Held-out synthetic images.")
@@ -261,8 +261,12 @@ class Steadiness(Frozen):
         2.0,
         description="Standard errors by which a new student must beat the published one; falls with the learning rate.",
     )
-    min_class_entropy: Fraction = Field(0.2, description="Class entropy of a batch, of its maximum, that is collapse.")
-    min_diversity: Fraction = Field(0.2, description="Mean image distance, of the healthy one, that is collapse.")
+    min_class_entropy: Fraction = Field(
+        0.2, description="Share of the maximal class entropy of a batch that counts as collapse."
+    )
+    min_diversity: Fraction = Field(
+        0.2, description="Share of the healthy mean image distance that counts as collapse."
+    )
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")
 
 
@@ -316,10 +320,10 @@ class DistillConfig(Frozen):
     @model_validator(mode="wrap")
     @classmethod
     def _name_the_options(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        """Lay the preset under what was given, and give each options object the name of its method or memory, so that
+        """Merge the request over its preset, and give each options object the name of its method or memory, so that
         its own class validates it.
 
-        Options that bring another name are refused: what is said there would be lost.
+        Options with the name of another method or memory are refused, because they would be ignored.
         """
         if not isinstance(value, dict):
             return validate(value)
@@ -346,7 +350,7 @@ class DistillConfig(Frozen):
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:
-    """The complaint about a name that is not the one asked for, at the place where pydantic would see that key."""
+    """The validation error for options that name another method or memory, at the pointer of that name."""
     if name == asked:
         return []
     tag = (str(asked),) if config.model_fields[f"{role}_options"].discriminator else ()
@@ -354,7 +358,7 @@ def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any)
 
 
 def _with_errors(error: ValidationError, more: list[InitErrorDetails]) -> ValidationError:
-    """`error` with more lines."""
+    """`error` with further validation errors."""
     lines = [
         InitErrorDetails(type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
         for line in error.errors(include_url=False)
@@ -363,7 +367,7 @@ def _with_errors(error: ValidationError, more: list[InitErrorDetails]) -> Valida
 
 
 class DistillSpec(Frozen):
-    """The whole request: one teacher in, one student out. Where it says nothing of the method, that is auto."""
+    """The whole request: one teacher in, one student out. The method is `auto` unless the request names one."""
 
     teacher: TeacherSpec = TeacherSpec()
     student: StudentSpec

@@ -9,7 +9,7 @@ Spec = dict[str, Any]  # Any: JSON
 
 
 class BadOption(Exception):
-    """An option that cannot be understood; the message says which and why."""
+    """An option of a command or of the environment is invalid; the message names it and says why."""
 
 
 def read_spec_file(path: Path) -> Spec:
@@ -26,7 +26,7 @@ def read_spec_file(path: Path) -> Spec:
 
 
 def apply(spec: Spec, assignments: Iterable[str]) -> None:
-    """Write each `dotted.path=value` into `spec`. A value is JSON where it is JSON, else text."""
+    """Write each `dotted.path=value` into `spec`. A value that is valid JSON is read as JSON, any other as text."""
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         keys = path.split(".")
@@ -41,7 +41,7 @@ def put(spec: Spec, path: str, value: str) -> None:
 
 
 def put_label(spec: Spec, key: str, value: str) -> None:
-    """Write one label; its key may have dots."""
+    """Write one label. Dots in its key do not make a path."""
     _assign(spec, ["labels", key], value)
 
 

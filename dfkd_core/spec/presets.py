@@ -1,4 +1,4 @@
-"""Presets (torch-free): the settings that lie under what a request says."""
+"""Presets (torch-free): the settings that hold unless a request sets other ones."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from dfkd_core.options.registry import MEMORIES, METHODS
 
 
 def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str, Any]:
-    """`value`, a distillation as JSON, over the settings of its preset; `method` and `memory` are what silence means.
+    """Merge `value`, a distillation as JSON, over its preset. `method` and `memory` are the defaults.
 
-    A memory that is not the preset's has settings of its own.
+    If the request names another memory than the preset, the preset's settings of its memory are left out.
     """
     method, preset = value.get("method", method), value.get("preset", "default")
     if not (isinstance(method, str) and isinstance(preset, str)):
@@ -28,8 +28,10 @@ def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str,
 
 
 def _settings(name: Any, presets: Presets, preset: str) -> Settings:
-    """What `preset` changes. What was published in full serves where another part had to be reconstructed, never the
-    other way round: then ValidationError at the preset.
+    """The settings that `preset` changes. "paper-reconstructed" falls back to "paper", if that was published in full.
+
+    Raises:
+        ValidationError: the preset is "paper", but the published settings are incomplete.
     """
     if preset == "paper" and "paper-reconstructed" in presets:
         wrong = PydanticCustomError(

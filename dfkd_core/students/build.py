@@ -1,4 +1,4 @@
-"""A torch network from a layer description: the same data that counts it builds it."""
+"""Build a torch network from a layer description. The parameters are counted from the same description."""
 
 import math
 from collections import OrderedDict
@@ -43,8 +43,8 @@ class ResidualBlock(nn.Module):
 class CountedDropout(nn.Module):
     """Dropout whose mask follows from a seed and the number of masks drawn so far, both part of the state.
 
-    So a run that is resumed from a state dict drops what the uninterrupted one drops, and nobody else's random
-    numbers move. Weight files need not hold the two: where they are absent the present ones stay.
+    A run that is resumed from a state dict therefore drops the same values as an uninterrupted run, and the global
+    random state is not touched. Weight files may lack the seed and the count; the present ones then stay.
     """
 
     seed: Tensor
@@ -163,7 +163,7 @@ def _initialise_chain(module: nn.Module, chain: Chain, generator: torch.Generato
 
 @torch.no_grad()
 def draw_weights(module: nn.Conv1d | nn.Conv2d | nn.Linear, init: Initialiser, *, generator: torch.Generator) -> None:
-    """Weights and bias of one layer, anew."""
+    """Draw the weights and the bias of one layer anew."""
     bound = 1 / math.sqrt(module.weight[0].numel())  # fan_in
     fan_out = module.weight.shape[0] * module.weight[0, 0].numel()
     match init:

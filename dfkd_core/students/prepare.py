@@ -35,12 +35,12 @@ class Student:
 
     @property
     def name(self) -> str:
-        """Of its architecture."""
+        """The name of the student's architecture."""
         return PRUNED_TEACHER if self.description is None else self.description.name
 
     @property
     def options(self) -> dict[str, Any]:
-        """The family's own, with defaults."""
+        """The options of the architecture's family, with defaults filled in."""
         return {} if self.description is None else dict(self.description.options)
 
 
@@ -55,10 +55,13 @@ def prepare_student(
 ) -> Student:
     """The student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
 
-    `description` is None for a narrowed teacher. `normalised`: where it is deep and no layer of it normalises,
-    BatchNorms are put behind its convolutions, which `renormalise.fold` takes away again; its parameters are counted
-    without them.
-    Raises StudentError or StudentNotSmaller.
+    `description` is None for a pruned teacher. `normalised`: a deep student without any normalisation layer gets a
+    BatchNorm behind each convolution, which `temporary_batchnorm.fold` removes again. The count of parameters excludes
+    these BatchNorms.
+
+    Raises:
+        StudentError: the student cannot be built for this input.
+        StudentNotSmaller: the student has at least as many parameters as its teacher.
     """
     if description is None:
         found = _pruned(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)

@@ -1,8 +1,8 @@
-"""Narrowing: a structurally thinner copy of any network, its best channels kept with their weights.
+"""Pruning: a copy of any network with fewer channels. The best channels stay, with their weights.
 
-Which channels must go together follows from the network's own graph (Fang, Ma, Song, Mi, Wang: *DepGraph: Towards Any
+The network's graph determines which channels must be removed together (Fang, Ma, Song, Mi, Wang: *DepGraph: Towards Any
 Structural Pruning*, CVPR 2023, https://arxiv.org/abs/2301.12900, through the library Torch-Pruning). A group of
-channels is scored by the mean L2 norm of all weights that it carries, in and out; the weakest go.
+channels is scored by the mean L2 norm of all its incoming and outgoing weights; the groups with the lowest scores go.
 """
 
 import copy
@@ -26,7 +26,7 @@ FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, Key
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """A thinner network, and the layers that had to keep their channels because the graph fixes their number."""
+    """A pruned network, and the layers that had to keep their channels because the graph fixes their number."""
 
     network: nn.Module
     kept: list[str] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Pruned:
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What is pruned: images (N, C, H, W) of `input_shape` to logits, the outputs of the layer `classifier`."""
+    """The network to prune: it maps images (N, C, H, W) of `input_shape` to the outputs of the layer `classifier`."""
 
     network: nn.Module
     input_shape: tuple[int, int, int]
@@ -42,10 +42,10 @@ class Original:
 
 
 def prune(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Pruned:
-    """A copy whose layers have the channels that `keep` says. The classifier keeps all its outputs.
+    """A copy whose layers have the numbers of channels that `keep` gives. The classifier keeps all its outputs.
 
-    Groups that cannot be cut without breaking the graph (fixed reshapes, attention heads) stay whole and are named, as
-    do those in `whole`, which are not tried. Nothing is drawn at random.
+    Groups that cannot be cut without breaking the graph (fixed reshapes, attention heads) stay whole, and the result
+    names them. Groups in `whole` stay whole without a try. Nothing is drawn at random.
     """
     pruner = _Pruner(original, keep)
     thinner = pruner.thinner(original.network, lambda name: name not in whole)
@@ -61,14 +61,15 @@ def prune(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Prune
 
 
 def prune_to_width(original: Original, width: float, *, whole: Sequence[str] = ()) -> Pruned:
-    """Every hidden channel count `scaled` by `width`."""
+    """A copy in which every hidden number of channels is `scaled` by `width`."""
     return prune(original, lambda _name, count: scaled(count, width), whole=whole)
 
 
 def prune_to_parameters(original: Original, parameters: int) -> tuple[Pruned, float]:
     """The widest uniformly narrowed copy with at most `parameters` trained values, and its width.
 
-    StudentError where even one channel a layer is more.
+    Raises:
+        StudentError: even a copy with one channel a layer has more parameters.
     """
     narrowest = prune_to_width(original, 0.0)
     whole, best = narrowest.kept, None
@@ -102,13 +103,13 @@ class _Pruner:
     keep: Keep
 
     def roots(self) -> list[str]:
-        """The layer after which each group of coupled channels is called."""
+        """For each group of coupled channels, the layer that gives the group its name."""
         twin = _differentiable(self.original.network)
         names = {module: name for name, module in twin.named_modules()}
         return [names[group[0].dep.target.module] for group in self._groups(self._graph(twin), twin)]
 
     def thinner(self, network: nn.Module, wanted: Callable[[str], bool]) -> nn.Module | None:
-        """A copy with the groups cut whose names are wanted; None where it does not run any more."""
+        """A copy in which the named groups are cut; None if the copy does not run."""
         twin = _differentiable(network)
         try:
             self._cut(twin, wanted)
@@ -143,7 +144,7 @@ class _Pruner:
 
     @torch.no_grad()
     def _try(self, thinner: nn.Module) -> None:
-        """Raise where the thinner copy does not give logits of the same shape for several batch sizes."""
+        """Raise an error if the pruned copy does not give logits of the same shape for several batch sizes."""
         for count in TRIAL_BATCHES:
             images = torch.zeros(count, *self.original.input_shape)
             if thinner(images).shape != self.original.network(images).shape:

@@ -1,10 +1,10 @@
-"""BatchNorms for the time of training: put behind the convolutions of a student that has no normalisation of its own,
-folded into them again before it leaves.
+"""BatchNorms that exist only during training. A student without normalisation layers gets one behind each convolution;
+before the export they are folded into the convolutions.
 
-Exporters fold a teacher's BatchNorms away. What is cut out of such a network has fewer channels to carry the same
-signal and nothing that sets it right. Each BatchNorm therefore starts with the mean and the deviation that the
-teacher's channel has (Jordan et al.: *REPAIR: REnormalizing Permuted Activations for Interpolation Repair*, ICLR 2023,
-https://arxiv.org/abs/2211.08403), and learns on.
+Exporters fold a teacher's BatchNorms away. A student that is pruned from such a teacher carries the same signal in
+fewer channels, so the scale of its activations is wrong, and no layer corrects it. Each BatchNorm therefore starts with the
+mean and the deviation of the teacher's channel (Jordan et al.: *REPAIR: REnormalizing Permuted Activations for
+Interpolation Repair*, ICLR 2023, https://arxiv.org/abs/2211.08403) and learns from there.
 """
 
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ MIN_DEPTH = 5
 
 
 class NormalisedConv2d(nn.Sequential):
-    """A convolution and the BatchNorm that was put behind it."""
+    """A convolution and the temporary BatchNorm behind it."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__(convolution, nn.BatchNorm2d(convolution.out_channels))
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
-        """One convolution that does what both do in eval mode."""
+        """One convolution that computes what the convolution and the BatchNorm compute together in eval mode."""
         convolution, norm = self
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -38,7 +38,7 @@ class NormalisedConv2d(nn.Sequential):
 
 @dataclass(frozen=True, slots=True)
 class Channels:
-    """What a convolution of the teacher puts out, each (channels,)."""
+    """The moments of the output of a convolution of the teacher, each (channels,)."""
 
     mean: Tensor
     variance: Tensor
@@ -46,24 +46,24 @@ class Channels:
 
 
 def is_normalised(network: nn.Module) -> bool:
-    """Whether some layer normalises already."""
+    """True if the network has a normalisation layer of its own."""
     return any(isinstance(module, NORMALISING) for module in network.modules())
 
 
 def is_deep(network: nn.Module) -> bool:
-    """Whether its signal passes so many convolutions that something has to set it right."""
+    """True if the network has at least MIN_DEPTH convolutions and needs normalisation to train."""
     return sum(isinstance(module, nn.Conv2d) for module in network.modules()) >= MIN_DEPTH
 
 
 def renormalise(student: nn.Module) -> None:
-    """Put a BatchNorm, as PyTorch starts it, behind every convolution."""
+    """Put a BatchNorm with PyTorch's initial values behind every convolution."""
     for name, module in list(student.named_modules()):
         if isinstance(module, nn.Conv2d):
             student.set_submodule(name, NormalisedConv2d(module))
 
 
 def fold(student: nn.Module) -> nn.Module:
-    """The same network, its own convolutions in the place of the normalised ones."""
+    """The same network with plain convolutions, into which the temporary BatchNorms are folded."""
     for name, module in list(student.named_modules()):
         if isinstance(module, NormalisedConv2d):
             student.set_submodule(name, module.folded())
@@ -71,10 +71,11 @@ def fold(student: nn.Module) -> nn.Module:
 
 
 def repair(student: nn.Module, teacher: nn.Module, images: Tensor) -> None:
-    """Let the BatchNorms of a renormalised student, cut out of `teacher`, give each channel its teacher's moments.
+    """Set the BatchNorms of a student that was pruned from `teacher`, so that each channel has its teacher's moments.
 
-    Both see `images` (N, C, H, W) in eval mode. Which of the teacher's channels one is, its bias tells, which no cut
-    changes; a layer where it does not passes its own moments on.
+    Both networks process `images` (N, C, H, W) in eval mode. A channel of the student and a channel of the teacher are
+    the same if they have the same bias, because pruning changes no bias. Where the biases do not identify the channels
+    of a layer, its BatchNorm keeps the student's own moments.
     """
     theirs = _channels(teacher, images)
     ours = [layer for layer in layers_in_order(student, images[:1]).values() if isinstance(layer, nn.Conv2d)]
@@ -94,7 +95,7 @@ def _moments(mean: Tensor, variance: Tensor, *, channels: tuple[Tensor, Tensor] 
 
 
 def _cut_out(channels: Channels | None, convolution: nn.Conv2d) -> tuple[Tensor, Tensor] | None:
-    """Mean and variance of the channels that `convolution` has kept; None where that cannot be told."""
+    """Mean and variance of the channels that `convolution` has kept; None if the biases do not identify them."""
     if channels is None or channels.bias is None or convolution.bias is None:
         return None
     same = convolution.bias[:, None] == channels.bias[None, :]
@@ -106,7 +107,7 @@ def _cut_out(channels: Channels | None, convolution: nn.Conv2d) -> tuple[Tensor,
 
 @torch.no_grad()
 def _channels(teacher: nn.Module, images: Tensor) -> list[Channels]:
-    """Of every convolution, in the order in which they run; empty where one runs twice."""
+    """The moments of every convolution in the order in which they run; empty if a convolution runs twice."""
     layers = [layer for layer in layers_in_order(teacher, images[:1]).values() if isinstance(layer, nn.Conv2d)]
     found: list[Channels] = []
 

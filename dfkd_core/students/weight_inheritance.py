@@ -16,10 +16,10 @@ Kind = tuple[object, ...]
 
 
 def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
-    """Give the student the weights of its pruned teacher; False, and nothing changed, where the two do not fit.
+    """Give the student the weights of its pruned teacher. If the two do not fit, change nothing and return False.
 
-    Where the teacher's BatchNorms were folded into its convolutions, those of the student take their statistics from
-    `images` (N, C, H, W), so that they change nothing at first. Both networks are on the CPU.
+    If the teacher's BatchNorms were folded into its convolutions, the student's BatchNorms take their statistics from
+    `images` (N, C, H, W), so that they do not change the signal at first. Both networks are on the CPU.
     """
     theirs, ours = layers_in_order(original.network, images[:1]), layers_in_order(student, images[:1])
     folded = not any(isinstance(layer, nn.BatchNorm2d) for layer in theirs.values())
@@ -69,7 +69,7 @@ def _copy(source: nn.Module, target: nn.Module) -> Tensor | None:
 
 
 def _settle(student: nn.Module, ours: list[nn.Module], biases: dict[int, Tensor | None], images: Tensor) -> None:
-    """Let every BatchNorm add the bias that its convolution lost and otherwise pass `images` on as they are."""
+    """Set every BatchNorm so that it adds the bias its convolution lost and does not change the signal of `images`."""
 
     def with_bias(mean: Tensor, variance: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         return mean if bias is None else mean + bias, variance

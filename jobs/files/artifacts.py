@@ -1,7 +1,7 @@
-"""Files, kept under the sha256 of their bytes: teachers, checkpoints, students, reports.
+"""The artifact store keeps files (teachers, checkpoints, students, reports) under the sha256 of their bytes.
 
-Where the bytes are is the business of `Blobs`. Here they are hashed on their way in and verified on every way out, and
-what nobody needs is removed. Nothing here knows who needs a file; that is `Store.referenced`.
+`Blobs` decides where the bytes lie. The store hashes a file when it arrives, verifies it each time it is read, and
+removes files that no row refers to. `Store.referenced` decides whether a row refers to a file.
 """
 
 import hashlib
@@ -28,7 +28,11 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def open_artifacts(settings: Settings) -> "ArtifactStore":
-    """The artifact store of these settings: in a bucket, or else below `data_dir`."""
+    """The artifact store of these settings: in a bucket if they name one, otherwise below `data_dir`.
+
+    Raises:
+        StorageUnavailable: the settings name a bucket, but boto3 is not installed.
+    """
     root = settings.data_dir.resolve() / "artifacts"
     if settings.artifacts_url is None:
         return ArtifactStore(Directory(root), temporary=root / "temporary")
@@ -42,7 +46,7 @@ def open_artifacts(settings: Settings) -> "ArtifactStore":
 
 
 class ArtifactStore:
-    """Files by digest, in `blobs`; on their way in they lie in `temporary`, a directory of this host."""
+    """Keeps files by digest in `blobs`. A file that is still arriving lies in `temporary`, a directory of this host."""
 
     def __init__(self, blobs: Blobs, *, temporary: Path) -> None:
         self.blobs = blobs
@@ -52,11 +56,20 @@ class ArtifactStore:
     # In
 
     def begin(self, max_bytes: int) -> Upload:
-        """Start an upload of at most `max_bytes`; StorageFull."""
+        """Start an upload of at most `max_bytes`.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
         return Upload(self._temporary / uuid.uuid4().hex, max_bytes=max_bytes, keep=self.blobs.put)
 
     def receive(self, chunks: Iterable[bytes], max_bytes: int) -> Upload:
-        """Take a whole stream; the caller commits or discards. UploadTooLarge, StorageFull: nothing is left."""
+        """Write a whole stream to an upload, which the caller commits or discards. An error leaves no file.
+
+        Raises:
+            UploadTooLarge: the stream has more than `max_bytes` bytes.
+            StorageFull: the disk is full.
+        """
         upload = self.begin(max_bytes)
         with upload.discarding():
             for chunk in chunks:
@@ -65,7 +78,7 @@ class ArtifactStore:
         return upload
 
     async def receive_async(self, chunks: AsyncIterable[bytes], max_bytes: int) -> Upload:
-        """`receive` for a request body."""
+        """The same as `receive`, for an asynchronous stream."""
         upload = self.begin(max_bytes)
         with upload.discarding():
             async for chunk in chunks:
@@ -74,31 +87,44 @@ class ArtifactStore:
         return upload
 
     def put_file(self, path: Path) -> tuple[str, int]:
-        """`put` for a file of our own."""
+        """The same as `put`, for the file at `path`."""
         with open(path, "rb") as source:
             return self.put(source)
 
     def put(self, source: BinaryIO) -> tuple[str, int]:
-        """Keep a copy of an open file; return its sha256 and size. StorageFull, StorageUnavailable."""
+        """Keep a copy of an open file; return its sha256 and size.
+
+        Raises:
+            StorageFull: the disk is full.
+            StorageUnavailable: the object store does not answer.
+        """
         size = os.fstat(source.fileno()).st_size
         return self.receive(iter(lambda: source.read(CHUNK_BYTES), b""), size).commit()
 
     # Out
 
     def exists(self, sha256: str) -> bool:
-        """Whether there is a file under this digest."""
+        """True if the store has a file with this digest."""
         return is_digest(sha256) and self.blobs.exists(sha256)
 
     def size(self, sha256: str) -> int:
-        """Number of bytes, unverified; ArtifactNotFound, StorageUnavailable."""
+        """Number of bytes of a file. The bytes are not verified.
+
+        Raises:
+            ArtifactNotFound: the store has no file with this digest.
+            StorageUnavailable: the object store does not answer.
+        """
         if not is_digest(sha256):
             raise ArtifactNotFound(sha256)
         return self.blobs.size(sha256)
 
     def open(self, sha256: str) -> BinaryIO:
-        """The bytes, verified to the last one before the first is handed out.
+        """Open a file after all its bytes were verified. It stays readable if it is deleted meanwhile.
 
-        ArtifactNotFound, ArtifactCorrupt, StorageUnavailable. The file stays good when it is deleted meanwhile.
+        Raises:
+            ArtifactNotFound: the store has no file with this digest.
+            ArtifactCorrupt: the bytes do not have this digest.
+            StorageUnavailable: the object store does not answer.
         """
         if not is_digest(sha256):
             raise ArtifactNotFound(sha256)
@@ -114,14 +140,18 @@ class ArtifactStore:
         return file
 
     def fetch(self, sha256: str, path: Path) -> Path:
-        """Write a verified copy to `path`; as `open`, and StorageFull."""
+        """Write a verified copy of a file to `path`, which must not exist.
+
+        Raises:
+            StorageFull: the disk is full. Otherwise the exceptions are those of `open`.
+        """
         with full_disk_told(), self.open(sha256) as source, open(path, "xb") as target:
             shutil.copyfileobj(source, target, CHUNK_BYTES)
         return path
 
     @contextmanager
     def borrowed(self, sha256: str) -> Iterator[Path]:
-        """A verified copy that is there for as long as the block; as `fetch`."""
+        """Give the block a verified copy of a file, which is removed afterwards. It raises what `fetch` raises."""
         path = self._temporary / uuid.uuid4().hex
         try:
             yield self.fetch(sha256, path)
@@ -131,20 +161,20 @@ class ArtifactStore:
     # Away
 
     def delete(self, sha256: str) -> bool:
-        """Remove a file; whether there was one. For files that others may need too: `remove_unreferenced`."""
+        """Remove a file and return whether there was one. Use `remove_unreferenced` if other rows may refer to it."""
         return is_digest(sha256) and self.blobs.delete(sha256)
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """While inside, nothing is removed as unreferenced: put a file and write the row that refers to it in here."""
+        """Inside the block no file is removed as unreferenced. Inside it, put a file and write its row."""
         with self.blobs.keeping():
             yield
 
     def remove_unreferenced(self, digests: Iterable[str], referenced: Callable[[str], bool]) -> list[str]:
-        """Remove those of `digests` that `referenced` denies; return what was removed.
+        """Remove the files of `digests` for which `referenced` returns False; return the digests of the removed files.
 
-        Asked under a lock that excludes `keeping`, so that no row is written about a file that is just going away.
-        What cannot be decided or removed now stays for the janitor.
+        A lock excludes `keeping` meanwhile, so that no new row can refer to a file that is being removed. If the ledger
+        or the store does not answer, the file stays until the next garbage collection.
         """
         removed = []
         for sha256 in digests:
@@ -157,23 +187,28 @@ class ArtifactStore:
         return removed
 
     def digests(self) -> Iterator[str]:
-        """Digests of all files."""
+        """The digests of all files."""
         return self.blobs.digests()
 
     def stale_uploads(self, older_than_seconds: float) -> list[Path]:
-        """Temporary files of this host that nobody has written to for so long."""
+        """Temporary files of this host whose last write is more than `older_than_seconds` ago."""
         limit = time.time() - older_than_seconds
         return [path for path in self._temporary.iterdir() if _modified(path) <= limit]
 
     def sweep_temporary(self, older_than_seconds: float) -> int:
-        """Remove them; return how many."""
+        """Remove these stale uploads and return their number."""
         stale = self.stale_uploads(older_than_seconds)
         for path in stale:
             path.unlink(missing_ok=True)
         return len(stale)
 
     def check(self) -> None:
-        """Return when files could be kept; StorageFull, StorageUnavailable otherwise."""
+        """Check that the store can keep files.
+
+        Raises:
+            StorageFull: the disk is full.
+            StorageUnavailable: the object store does not answer.
+        """
         self.blobs.check()
 
 
@@ -185,7 +220,7 @@ def _digest_of(file: BinaryIO) -> str:
 
 
 def _modified(path: Path) -> float:
-    """Time of the last write; for ever in the future when the file is gone already."""
+    """Time of the last write; infinity if the file no longer exists."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""What an artifact store needs of the place that keeps its bytes: a directory of this host, or a bucket.
+"""The interface between the artifact store and the place of its bytes: a directory of this host, or a bucket.
 
-Every digest that comes in here is one: sixty-four hexadecimal digits.
+Callers pass only valid digests: sixty-four hexadecimal digits.
 """
 
 from collections.abc import Iterator
@@ -10,40 +10,59 @@ from typing import BinaryIO, Protocol
 
 
 class Blobs(Protocol):
-    """Bytes under their sha256, whole or not at all. Nothing here knows who needs them, and nothing is verified."""
+    """Keeps bytes under their sha256, always whole. It does not verify them and does not know which rows refer to them.
+
+    Every method may raise StorageUnavailable if the object store does not answer.
+    """
 
     def put(self, path: Path, sha256: str) -> None:
-        """Keep the synced file at `path`, for good. It may be moved away. StorageFull, StorageUnavailable."""
+        """Keep the file at `path` durably. The caller has fsynced the file; this method may move it away.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
 
     def open(self, sha256: str) -> BinaryIO:
-        """A file to read and seek in, which outlives the deletion. ArtifactNotFound, StorageUnavailable."""
+        """Open the bytes for reading and seeking. The open file stays readable after a deletion.
+
+        Raises:
+            ArtifactNotFound: there are no bytes under this digest.
+        """
 
     def exists(self, sha256: str) -> bool:
-        """Whether there are bytes under this digest."""
+        """True if there are bytes under this digest."""
 
     def size(self, sha256: str) -> int:
-        """Number of bytes; ArtifactNotFound, StorageUnavailable."""
+        """Number of bytes under this digest.
+
+        Raises:
+            ArtifactNotFound: there are no bytes under this digest.
+        """
 
     def delete(self, sha256: str) -> bool:
-        """Remove bytes, and their quarantine; whether there were any."""
+        """Remove the bytes and their quarantine mark; return whether there were any bytes."""
 
     def digests(self) -> Iterator[str]:
-        """All there are."""
+        """The digests of all bytes."""
 
     def quarantine(self, sha256: str) -> None:
-        """Note that nothing seems to need these bytes, from now on. They stay where they are."""
+        """Mark bytes to which no row refers, with the current time. The bytes stay where they are."""
 
     def discharge(self, sha256: str) -> None:
-        """Take that back."""
+        """Remove the quarantine mark."""
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """Digests and for how many seconds each has been in quarantine."""
+        """The digests in quarantine, each with its seconds since it was marked."""
 
     def keeping(self) -> AbstractContextManager[None]:
-        """While inside, what this thread puts is not being removed, and what it puts is there when this ends."""
+        """Inside the block no process removes bytes that this thread puts; they still exist when the block ends."""
 
     def removing(self, sha256: str) -> AbstractContextManager[None]:
-        """While inside, nobody is `keeping` these bytes."""
+        """Inside the block no thread and no process is `keeping` these bytes."""
 
     def check(self) -> None:
-        """Return when something could be written; StorageUnavailable, StorageFull otherwise."""
+        """Check that bytes can be written.
+
+        Raises:
+            StorageFull: the disk is full.
+        """

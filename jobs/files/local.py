@@ -1,7 +1,7 @@
-"""Blobs below a directory of this host.
+"""Blobs in files below a directory of this host.
 
-A file appears under its name whole or not at all: it was written to a temporary name in the same file system and
-fsynced; it is renamed, and its directory fsynced. The same bytes twice are the same file.
+A file appears under its name only when it is complete: the caller writes and fsyncs it under a temporary name in the
+same file system; then it is renamed and its directory is fsynced. Equal bytes are stored once.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from jobs.errors import ArtifactNotFound, StorageUnavailable
 
 
 class Directory:
-    """Blobs in files, spread over 256 directories; quarantine is an empty file beside them."""
+    """Blobs in files, spread over 256 directories. A quarantine mark is an empty file beside them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -27,11 +27,11 @@ class Directory:
             directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """Where the bytes are, if they are."""
+        """The path at which the bytes lie if they exist."""
         return self._blobs / sha256[:2] / sha256
 
     def put(self, path: Path, sha256: str) -> None:
-        """Rename a synced file of the same file system to its place, for good."""
+        """Rename a synced file of the same file system to its place and fsync the directory."""
         place = self.path(sha256)
         try:
             place.parent.mkdir()
@@ -42,14 +42,14 @@ class Directory:
         _sync_directory(place.parent)
 
     def open(self, sha256: str) -> BinaryIO:
-        """The file itself; the descriptor stays good when its name is gone."""
+        """Open the file itself. The descriptor stays readable after the file's name is removed."""
         try:
             return open(self.path(sha256), "rb")
         except FileNotFoundError as error:
             raise ArtifactNotFound(sha256) from error
 
     def exists(self, sha256: str) -> bool:
-        """Whether there is such a file."""
+        """True if the file exists."""
         return self.path(sha256).is_file()
 
     def size(self, sha256: str) -> int:
@@ -60,7 +60,7 @@ class Directory:
             raise ArtifactNotFound(sha256) from error
 
     def delete(self, sha256: str) -> bool:
-        """Remove the file and its quarantine; whether there was one."""
+        """Remove the file and its quarantine mark; return whether there was a file."""
         self.discharge(sha256)
         try:
             self.path(sha256).unlink()
@@ -69,38 +69,38 @@ class Directory:
         return True
 
     def digests(self) -> Iterator[str]:
-        """All there are."""
+        """The digests of all files."""
         return (path.name for path in self._blobs.glob("??/*") if is_digest(path.name))
 
     def quarantine(self, sha256: str) -> None:
-        """An empty file, whose time of writing says since when."""
+        """Write an empty file. Its modification time is the beginning of the quarantine."""
         with suppress(FileExistsError):
             (self._quarantine / sha256).touch(exist_ok=False)
 
     def discharge(self, sha256: str) -> None:
-        """Remove that file."""
+        """Remove the quarantine mark."""
         (self._quarantine / sha256).unlink(missing_ok=True)
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """Digests and seconds."""
+        """The digests in quarantine, each with its seconds since it was marked."""
         for path in self._quarantine.iterdir():
             with suppress(FileNotFoundError):
                 yield path.name, time.time() - path.stat().st_mtime
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """A lock that all processes of this host share, and that excludes `removing`."""
+        """Hold the shared lock of this host, which excludes `removing` in all processes."""
         with self._locked(fcntl.LOCK_SH):
             yield
 
     @contextmanager
     def removing(self, sha256: str) -> Iterator[None]:
-        """The same lock, alone."""
+        """Hold the lock of this host exclusively."""
         with self._locked(fcntl.LOCK_EX):
             yield
 
     def check(self) -> None:
-        """The directory can be written."""
+        """Check that the directory can be written."""
         if not os.access(self._blobs, os.W_OK):
             raise StorageUnavailable("the artifact store cannot be written")
 

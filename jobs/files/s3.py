@@ -1,11 +1,11 @@
 """Blobs in a bucket of an S3-compatible object store, for hosts that share no disk.
 
-PREFIX/blobs/SHA256        the bytes, written once: `If-None-Match: *`, and 412 means that somebody was faster
-PREFIX/quarantine/SHA256   nothing seems to need them, since this object was written
-PREFIX/locks/SHA256        somebody is keeping or removing them right now
+PREFIX/blobs/SHA256        the bytes, written once with `If-None-Match: *`; a 412 means that another writer was faster
+PREFIX/quarantine/SHA256   no row refers to the bytes since this object was written
+PREFIX/locks/SHA256        a process is keeping or removing the bytes at this moment
 
-A bucket has no locks, but it creates an object at most once: whoever created the lock object holds the lock. A lock
-whose holder died is broken when it is STALE_SECONDS old by the store's own clock.
+A bucket has no locks, but it creates an object at most once: the process that created the lock object holds the lock. A
+lock whose holder died is broken when it is STALE_SECONDS old by the clock of the object store.
 """
 
 import base64
@@ -45,7 +45,7 @@ _FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded",
 
 
 def make_client(endpoint_url: str | None) -> "S3Client":
-    """A client for this endpoint, or for AWS. Keys, region and the like come from where AWS tools look for them."""
+    """A client for this endpoint, or for AWS if it is None. Keys and region come from where AWS tools look for them."""
     session = boto3.Session()
     config = Config(
         connect_timeout=5,
@@ -72,7 +72,7 @@ class _Checked(TypedDict, total=False):
 
 
 class Bucket:
-    """Blobs as objects."""
+    """Blobs as objects of a bucket."""
 
     def __init__(self, url: str, *, endpoint_url: str | None, scratch: Path) -> None:
         parts = urlsplit(url)
@@ -83,7 +83,7 @@ class Bucket:
         self._thread = threading.local()
 
     def put(self, path: Path, sha256: str) -> None:
-        """Send the file unless it is there; in `keeping`, hold its lock from here on."""
+        """Send the file unless the object exists. Inside `keeping`, its lock is held until the block ends."""
         self._send(path, sha256)
         held: dict[str, _Lock] | None = getattr(self._thread, "held", None)
         if held is None or sha256 in held:
@@ -95,7 +95,7 @@ class Bucket:
             self._send(path, sha256)
 
     def open(self, sha256: str) -> BinaryIO:
-        """A nameless local copy."""
+        """Open a local copy that has no name and disappears when it is closed."""
         with ExitStack() as undo, full_disk_told():
             file = undo.enter_context(tempfile.TemporaryFile(dir=self._scratch))
             for chunk in self._chunks(sha256):
@@ -105,7 +105,7 @@ class Bucket:
             return file
 
     def exists(self, sha256: str) -> bool:
-        """Whether there is such an object."""
+        """True if the object exists."""
         try:
             self.size(sha256)
         except ArtifactNotFound:
@@ -118,7 +118,7 @@ class Bucket:
             return self._client.head_object(Bucket=self._bucket, Key=self._key("blobs", sha256))["ContentLength"]
 
     def delete(self, sha256: str) -> bool:
-        """Remove the object and its quarantine; whether there was one."""
+        """Remove the object and its quarantine mark; return whether there was an object."""
         existed = self.exists(sha256)
         with _answering(sha256):
             self._client.delete_object(Bucket=self._bucket, Key=self._key("blobs", sha256))
@@ -126,25 +126,25 @@ class Bucket:
         return existed
 
     def digests(self) -> Iterator[str]:
-        """All there are."""
+        """The digests of all objects."""
         return (sha256 for sha256, _ in self._listed("blobs"))
 
     def quarantine(self, sha256: str) -> None:
-        """An empty object, whose time of writing says since when; one that is there stays as old as it is."""
+        """Write an empty object, whose time is the beginning of the quarantine. An existing mark keeps its time."""
         self._create(self._key("quarantine", sha256), b"")
 
     def discharge(self, sha256: str) -> None:
-        """Remove that object."""
+        """Remove the quarantine mark."""
         with _answering(sha256):
             self._client.delete_object(Bucket=self._bucket, Key=self._key("quarantine", sha256))
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """Digests and seconds."""
+        """The digests in quarantine, each with its seconds since it was marked."""
         return self._listed("quarantine")
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Collects the locks of what this thread puts."""
+        """Hold the locks of all digests that this thread puts, until the block ends."""
         held: dict[str, _Lock] = {}
         self._thread.held = held
         try:
@@ -156,7 +156,7 @@ class Bucket:
 
     @contextmanager
     def removing(self, sha256: str) -> Iterator[None]:
-        """The lock of this digest."""
+        """Hold the lock of this digest."""
         lock = self._lock(sha256)
         try:
             yield
@@ -164,7 +164,7 @@ class Bucket:
             self._unlock(lock)
 
     def check(self) -> None:
-        """An object can be written."""
+        """Check that an object can be written."""
         with _answering():
             self._client.put_object(Bucket=self._bucket, Key=f"{self._prefix}ready", Body=b"")
 
@@ -172,7 +172,7 @@ class Bucket:
         return f"{self._prefix}{kind}/{sha256}"
 
     def _send(self, path: Path, sha256: str) -> None:
-        """Create the object. One that is there already stays if its bytes are the right ones."""
+        """Create the object. An existing object stays if its bytes are right."""
         key, checksum = self._key("blobs", sha256), base64.b64encode(bytes.fromhex(sha256)).decode()
         with open(path, "rb") as file:
             if self._create(key, file, checksum=checksum) is not None or self._sound(sha256):
@@ -183,7 +183,9 @@ class Bucket:
                 self._client.put_object(Bucket=self._bucket, Key=key, Body=file, ChecksumSHA256=checksum)
 
     def _create(self, key: str, body: bytes | IO[bytes], *, checksum: str | None = None) -> str | None:
-        """Write an object that is not there → its ETag; None where it is. A store without conditions just writes."""
+        """Write an object unless it exists; return its ETag, or None if it exists. A store that does not support
+        conditional requests always writes.
+        """
         checked: _Checked = {} if checksum is None else {"ChecksumSHA256": checksum}
         with _answering():
             try:
@@ -214,7 +216,7 @@ class Bucket:
                 body.close()
 
     def _listed(self, kind: str) -> Iterator[tuple[str, float]]:
-        """Digests of one kind, and seconds since each was written."""
+        """The digests of the objects of one kind, each with the seconds since it was written."""
         pages = self._client.get_paginator("list_objects_v2")
         with _answering():
             for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{kind}/"):
@@ -224,7 +226,11 @@ class Bucket:
                         yield name, time.time() - entry["LastModified"].timestamp()
 
     def _lock(self, sha256: str) -> _Lock:
-        """Wait for a lock and take it; StorageUnavailable."""
+        """Wait for a lock and take it.
+
+        Raises:
+            StorageUnavailable: the lock did not become free in time.
+        """
         key, token = self._key("locks", sha256), uuid.uuid4().hex.encode()
         patience = time.monotonic() + 3 * STALE_SECONDS
         while (etag := self._create(key, token)) is None:
@@ -235,7 +241,11 @@ class Bucket:
         return _Lock(key, token, etag)
 
     def _renew(self, lock: _Lock) -> None:
-        """Make a lock young again; StorageUnavailable where it was broken: what it protected may be gone."""
+        """Renew a lock.
+
+        Raises:
+            StorageUnavailable: another process has broken the lock, so the protected bytes may be gone.
+        """
         try:
             with _answering():
                 self._client.put_object(Bucket=self._bucket, Key=lock.key, Body=lock.token, IfMatch=lock.etag)
@@ -243,7 +253,7 @@ class Bucket:
             raise StorageUnavailable("keeping files took too long") from error
 
     def _unlock(self, lock: _Lock) -> None:
-        """Remove a lock if it is still that one. A lock that stays behind goes stale: no reason to fail."""
+        """Remove a lock if this process still holds it. A failure is ignored, because a lock grows stale by itself."""
         try:
             with _answering():
                 self._client.delete_object(Bucket=self._bucket, Key=lock.key, IfMatch=lock.etag)
@@ -264,7 +274,7 @@ class Bucket:
 
 @contextmanager
 def _answering(sha256: str = "") -> Iterator[None]:
-    """Our exceptions for those of the library."""
+    """Raise our exceptions in place of those of the library."""
     try:
         yield
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Files on their way in: written below a directory of this host, hashed and counted, kept or forgotten."""
+"""An upload: a file that is written to a directory of this host, hashed and counted, and then kept or discarded."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Upload:
-    """A file on its way in: hashed and counted as it comes. Ends with `commit` or `discard`, or as a `with` block."""
+    """A file that is still arriving. Its bytes are hashed and counted. `commit` or `discard` or a `with` ends it."""
 
     def __init__(self, path: Path, *, max_bytes: int, keep: Callable[[Path, str], None]) -> None:
         self.path = path  # the temporary file; readable after `flush`
@@ -29,11 +29,16 @@ class Upload:
 
     @property
     def sha256(self) -> str:
-        """Digest of what has come so far."""
+        """Digest of the bytes written so far."""
         return self._digest.hexdigest()
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes; UploadTooLarge or StorageFull, after which nothing is left on disk."""
+        """Write the next bytes. An error removes the file.
+
+        Raises:
+            UploadTooLarge: the upload has more than `max_bytes` bytes.
+            StorageFull: the disk is full.
+        """
         with self.discarding():
             if self.bytes + len(chunk) > self._max_bytes:
                 raise UploadTooLarge(self._max_bytes)
@@ -45,14 +50,16 @@ class Upload:
             self.first_bytes += chunk[: FIRST_BYTES - len(self.first_bytes)]
 
     def flush(self) -> None:
-        """Make what has come readable at `path`."""
+        """Make the bytes written so far readable at `path`."""
         with self.discarding(), full_disk_told():
             self._file.flush()
 
     def commit(self) -> tuple[str, int]:
-        """Keep the file for good; return its sha256 and size.
+        """Keep the file durably; return its sha256 and size. An error removes the file.
 
-        StorageFull, StorageUnavailable, after which nothing is left on disk.
+        Raises:
+            StorageFull: the disk is full.
+            StorageUnavailable: the object store does not answer.
         """
         with self.discarding(), full_disk_told():
             self._file.flush()
@@ -63,7 +70,7 @@ class Upload:
         return self.sha256, self.bytes
 
     def discard(self) -> None:
-        """Forget the file; harmless after `commit` and when repeated."""
+        """Remove the file. After `commit` or a second time this does nothing."""
         try:
             self._file.close()
         except OSError as error:  # closing writes the buffer: on a full disk it fails again
@@ -74,7 +81,7 @@ class Upload:
 
     @contextmanager
     def discarding(self) -> Iterator[None]:
-        """Whatever is raised in here, nothing is left on disk."""
+        """Remove the file if the block raises an exception."""
         try:
             yield
         except BaseException:
@@ -90,7 +97,7 @@ class Upload:
 
 @contextmanager
 def full_disk_told() -> Iterator[None]:
-    """StorageFull, whatever the system calls it."""
+    """Raise StorageFull in place of the system's errors for a full disk, a quota or a size limit."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,7 @@
-"""API keys: made here, shown once, kept as a digest.
+"""API keys: a key is made here, shown once, and stored as a digest.
 
-A key reads `dfkd_ID_SECRET`: sixteen hexadecimal digits that may be known, and sixty-four (256 random bits) that may
-not.
-Rows are kept when their key is revoked: that there was a key once is a reason to go on asking for one.
+A key has the form `dfkd_ID_SECRET`. ID is public and has sixteen hexadecimal digits; SECRET has sixty-four (256 random
+bits). The row of a revoked key stays, because a service that ever had a key must go on asking for one.
 """
 
 import hashlib
@@ -42,7 +41,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What is needed to check a key that may be used."""
+    """The values that are needed to check a key in a request."""
 
     sha256: str  # of the secret, hexadecimal
     caller: Caller
@@ -51,19 +50,19 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Usable:
-    """All keys that may be used at one moment."""
+    """All keys that are valid at one moment."""
 
     by_id: dict[str, Credential]
     ever: bool  # whether there is or was any key
 
 
 def digest_of(secret: bytes) -> str:
-    """What is kept of a secret. It is random and long, so one round of a fast hash is as good as many of a slow one."""
+    """The digest that is stored of a secret. One fast hash suffices, because the secret is long and random."""
     return hashlib.sha256(secret).hexdigest()
 
 
 class ApiKeys:
-    """The keys of the ledger, one transaction a method: `Store.api_keys`."""
+    """The API keys of the ledger (`Store.api_keys`). Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -75,7 +74,7 @@ class ApiKeys:
         name: str | None = None,
         valid_seconds: float | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key with the caller's tenant, priority and scopes → what is kept, and the key itself, for once."""
+        """Make a key with the caller's tenant, priority and scopes; return its row and the key, which is not stored."""
         key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
         values = {
             "id": key_id,
@@ -92,7 +91,7 @@ class ApiKeys:
         return made, f"dfkd_{key_id}_{secret}"
 
     def revoke(self, key_id: str) -> ApiKey | None:
-        """Refuse a key from now on; None where there is no such key. One that is revoked already stays as it is."""
+        """Revoke a key and return it; return None if there is no such key. A revoked key stays as it is."""
         statement = update(_keys).where(_keys.c.id == key_id, _keys.c.revoked_at.is_(None)).values(revoked_at=now())
 
         def work(connection: Connection) -> ApiKey | None:
@@ -103,16 +102,16 @@ class ApiKeys:
         return self._database.write(lambda t: work(t.connection))
 
     def list(self) -> Sequence[ApiKey]:
-        """All of them, the oldest first."""
+        """All keys, the oldest first."""
         statement = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
         return self._database.read(lambda c: [_key_from_row(row) for row in c.execute(statement)])
 
     def usable(self) -> Usable:
-        """Those that are neither revoked nor expired."""
+        """The keys that are neither revoked nor expired."""
         return self._database.read(_usable)
 
     def note_use(self, key_ids: Iterable[str]) -> None:
-        """These keys were used just now."""
+        """Record that these keys were used now."""
         statement = update(_keys).where(_keys.c.id.in_(list(key_ids))).values(last_used_at=now())
         self._database.write(lambda t: t.connection.execute(statement).rowcount)
 
@@ -137,5 +136,5 @@ def _key_from_row(row: Row[Any]) -> ApiKey:
 
 
 def _scopes(text: str) -> frozenset[Scope]:
-    """Scopes of a newer version allow nothing here."""
+    """The scopes that this version knows; scopes of a newer version are ignored."""
     return frozenset(scope for scope in Scope if scope in text.split())

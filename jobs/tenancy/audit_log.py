@@ -1,7 +1,7 @@
-"""The audit log: who did what to which job or teacher, and when. Lines are only added, and go when their time is over.
+"""The audit log: who did what to which job or teacher, and when. Lines are never changed; old lines are removed.
 
-A line is written in the transaction of the act, where that writes to the ledger, so there is neither without the other.
-It outlives the job of which it tells. It holds names and ids, nothing of what was sent.
+If the action writes to the ledger, its line is written in the same transaction, so neither exists without the other. A
+line outlives the job that it names. It holds names and ids, and nothing that the caller sent.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _audit = tables.audit
 
 
 class AuditAction(StrEnum):
-    """What was done."""
+    """The action that a line records."""
 
     UPLOADED = "uploaded"
     SUBMITTED = "submitted"
@@ -37,16 +37,16 @@ class AuditAction(StrEnum):
 
 
 class AuditOutcome(StrEnum):
-    """What came of it. Nothing is written down of what was refused."""
+    """The outcome of an action. A refused request writes no line."""
 
     DONE = "done"
-    UNCHANGED = "unchanged"  # it was so before
-    BEGUN = "begun"  # a file was opened for somebody; how much of it arrived is not known
+    UNCHANGED = "unchanged"  # the job was already in the requested state
+    BEGUN = "begun"  # the download of a file began; how much of it arrived is not known
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One act."""
+    """One line of the audit log."""
 
     number: int
     at: datetime  # database time
@@ -77,7 +77,7 @@ def append(
 
 
 class AuditLog:
-    """The lines, one transaction a method: `Store.audit_log`."""
+    """The lines of the audit log (`Store.audit_log`). Each method is one transaction."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -85,7 +85,7 @@ class AuditLog:
     def read(
         self, *, tenant: str | None = None, object_id: str | None = None, since: datetime | None = None
     ) -> Iterator[AuditEntry]:
-        """The lines that are kept, oldest first: of one tenant, about one object, not older than `since`."""
+        """The lines, oldest first; on request only those of one tenant, about one object, or from `since` on."""
         wanted = select(_audit).order_by(_audit.c.number).limit(PAGE)
         if tenant is not None:
             wanted = wanted.where(_audit.c.tenant == tenant)
@@ -102,7 +102,7 @@ class AuditLog:
         return self._database.read(lambda connection: [_entry_from_row(row) for row in connection.execute(wanted)])
 
     def forget_old(self, max_age_seconds: float) -> int:
-        """Remove lines that are older than this; how many there were."""
+        """Remove lines that are older than `max_age_seconds`; return their number."""
         old = delete(_audit).where(_audit.c.at < now(-max_age_seconds))
         return self._database.write(lambda t: t.connection.execute(old).rowcount)
 

@@ -1,9 +1,10 @@
-"""Quotas: how much a tenant may have, how much it has, and the refusal of more.
+"""Quotas: the limits of a tenant, how much of them it uses, and the refusal of more.
 
-The limits are those of the settings or, for a tenant that has its own, of the ledger. What is used is counted where it
-is, at the moment of the question; there is no counter that could go astray. A submission is counted and inserted in one
-transaction that no other submission of its tenant overlaps, so that many at once never get past a limit. Likewise a
-claim. What was accepted is never refused later: a job that comes back to the queue comes back, and a student is kept.
+A tenant has the limits of its row in the ledger or else those of the settings. The use is counted from the rows each
+time; there is no separate counter that could become wrong. A submission is counted and inserted in one
+transaction, and a lock keeps other submissions of the tenant from running beside it, so that concurrent requests cannot
+exceed a limit. Claims are locked in the same way. An accepted job is never refused later: it may return to the queue,
+and its student is kept, even if a limit is exceeded.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,21 +23,21 @@ from jobs.tenancy import usage
 from jobs.tenancy.teachers import is_live
 
 WAITING = (JobState.QUEUED, JobState.PAUSED)
-"""What counts as queued: otherwise a tenant could pause, submit more, and resume."""
+"""The states that count as queued. Paused jobs count, or else a tenant could pause jobs, submit more, and resume."""
 
 _jobs, _tenants = tables.jobs, tables.tenants
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One quota of a tenant."""
+    """The limit and the use of one quota of a tenant."""
 
     limit: int  # 0: none
     used: int
 
 
 class LockKind(IntEnum):
-    """What two transactions of one tenant do not do at once."""
+    """The actions that a lock serialises for each tenant."""
 
     SUBMIT = 0x64667375
     CLAIM = 0x6466636C
@@ -49,13 +50,13 @@ def of_tenant(connection: Connection, tenant: str, defaults: Quotas) -> Quotas:
 
 
 def merged(row: Row[Any], defaults: Quotas) -> Quotas:
-    """The limits in a row of the tenants, filled up with the defaults."""
+    """The limits in a row of the table of tenants; a missing limit is the default."""
     own = {quota: row._mapping[quota] for quota in Quota if row._mapping[quota] is not None}
     return Quotas(**asdict(defaults) | own)
 
 
 def quota_usage(connection: Connection, tenant: str, defaults: Quotas) -> dict[Quota, Use]:
-    """Every quota of a tenant, and what it has used of it."""
+    """Every quota of a tenant with its limit and its use."""
     limits = of_tenant(connection, tenant, defaults)
     used = {
         Quota.QUEUED_JOBS: _num_jobs(connection, tenant, *WAITING),
@@ -69,9 +70,10 @@ def quota_usage(connection: Connection, tenant: str, defaults: Quotas) -> dict[Q
 def check_upload(
     connection: Connection, tenant: str, defaults: Quotas, *, num_bytes: int, teacher_id: str | None = None
 ) -> None:
-    """QuotaExceeded where there is no room for a teacher of at least `num_bytes`.
+    """Check that the tenant may store a teacher of at least `num_bytes`. A teacher that it already has is free.
 
-    With its id: none for one that the tenant has sent before.
+    Raises:
+        QuotaExceeded: the teacher would exceed the limit of stored bytes.
     """
     limit = of_tenant(connection, tenant, defaults).stored_bytes
     if not limit or (teacher_id is not None and _holds(connection, tenant, teacher_id)):
@@ -82,7 +84,11 @@ def check_upload(
 
 
 def check_job(connection: Connection, tenant: str, defaults: Quotas) -> None:
-    """QuotaExceeded where the tenant may not submit another job, whatever its teacher."""
+    """Check that the tenant may submit another job.
+
+    Raises:
+        QuotaExceeded: a limit is reached, whatever the teacher of the job.
+    """
     limits = of_tenant(connection, tenant, defaults)
     if limits.device_seconds_per_day:
         spent = usage.device_seconds(connection, tenant)
@@ -102,15 +108,18 @@ def check_job(connection: Connection, tenant: str, defaults: Quotas) -> None:
 
 
 def lock_submissions(connection: Connection, tenant: str, defaults: Quotas) -> None:
-    """Until the transaction ends, no other submission of this tenant is counted. What is checked next stays true."""
+    """Block other submissions of this tenant until the transaction ends, so that the next checks stay valid."""
     if of_tenant(connection, tenant, defaults) != UNLIMITED:
         _alone(connection, LockKind.SUBMIT, tenant)
 
 
 def recheck_running_quota(connection: Connection, tenant: str, defaults: Quotas) -> None:
-    """ClaimRaceLost where another claim has taken the tenant's last place since the line was read.
+    """Check again, under a lock, that the tenant may run another job.
 
-    On SQLite, where a writer is alone, what the line says is still true.
+    SQLite needs no second check, because only one transaction writes at a time.
+
+    Raises:
+        ClaimRaceLost: another claim has taken the tenant's last place since the queue was read.
     """
     if connection.dialect.name == "sqlite":
         return
@@ -122,7 +131,7 @@ def recheck_running_quota(connection: Connection, tenant: str, defaults: Quotas)
 
 
 def daily_quota_spent(connection: Connection, tenant: str, defaults: Quotas) -> bool:
-    """Whether the tenant has used up its device-seconds of today."""
+    """True if the tenant has used up its device-seconds of today."""
     limit = of_tenant(connection, tenant, defaults).device_seconds_per_day
     return limit > 0 and usage.device_seconds(connection, tenant) >= limit
 
@@ -130,7 +139,7 @@ def daily_quota_spent(connection: Connection, tenant: str, defaults: Quotas) -> 
 def may_run_more(
     limits: FromClause, num_running: ColumnElement[int], spent_seconds: ColumnElement[float], defaults: Quotas
 ) -> ColumnElement[bool]:
-    """The same, as a condition on tenants that are joined with their rows of limits."""
+    """The condition that a tenant may run another job, for a query that joins tenants with their rows of limits."""
     running = func.coalesce(limits.c.running_jobs, defaults.running_jobs)
     seconds = func.coalesce(limits.c.device_seconds_per_day, defaults.device_seconds_per_day)
     return and_(or_(running == 0, num_running < running), or_(seconds == 0, spent_seconds < seconds))
@@ -143,7 +152,10 @@ def _holds(connection: Connection, tenant: str, teacher_id: str) -> bool:
 
 
 def _alone(connection: Connection, turn: LockKind, tenant: str) -> None:
-    """On SQLite a write transaction is alone anyway. A transaction takes one turn at most: none wait in a ring."""
+    """Take the tenant's lock of this kind until the transaction ends. SQLite needs none: it has one writer at a time.
+
+    A transaction takes at most one such lock, so there can be no deadlock.
+    """
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(int(turn), func.hashtext(tenant))))
 
@@ -154,7 +166,7 @@ def _num_jobs(connection: Connection, tenant: str, *states: JobState) -> int:
 
 
 def _stored_bytes(connection: Connection, tenant: str) -> int:
-    """Bytes of the teachers that the tenant has sent and of its published files, equal ones once."""
+    """Bytes of the tenant's teachers and of its published files. Equal files count once."""
     stored = union(_teachers_of(tenant), _files_of(tenant)).subquery()
     return int(connection.execute(select(func.coalesce(func.sum(stored.c.bytes), 0))).scalar_one())
 
@@ -177,4 +189,4 @@ def _exceeded(quota: Quota, limit: int, used: int, *, retry_after_seconds: float
 
 
 for _quota in (Quota.QUEUED_JOBS, Quota.STORED_BYTES, Quota.DEVICE_SECONDS):
-    QUOTA_REFUSED.labels(_quota.value)  # told as 0 from the beginning
+    QUOTA_REFUSED.labels(_quota.value)  # the metric is 0, not absent, before the first refusal

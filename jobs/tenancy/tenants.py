@@ -1,4 +1,4 @@
-"""Tenants as the ledger knows them: the limits that they have of their own, and how they stand."""
+"""Tenants: their names, their own limits and their use of these limits."""
 
 from collections.abc import Mapping
 
@@ -14,23 +14,23 @@ _tenants = tables.tenants
 
 
 class Tenants:
-    """Tenants, one transaction a method: `Store.tenants`."""
+    """The tenants of the ledger (`Store.tenants`). Each method is one transaction."""
 
     def __init__(self, database: Database, defaults: Quotas) -> None:
         self._database = database
         self._defaults = defaults
 
     def quota_usage(self, tenant: str) -> dict[Quota, Use]:
-        """Every quota of a tenant, and what it has used of it; of one that nobody has heard of, too."""
+        """Every quota of a tenant with its use. A tenant without a row has the default limits and no use."""
         return self._database.read(lambda connection: quotas.quota_usage(connection, tenant, self._defaults))
 
     def names(self) -> list[str]:
-        """Tenants that have jobs, or limits of their own."""
+        """The names of all tenants that have jobs, teachers or limits of their own."""
         known = union(select(_tenants.c.tenant), select(tables.jobs.c.tenant), select(tables.tenant_teachers.c.tenant))
         return sorted(self._database.read(lambda connection: connection.execute(known).scalars().all()))
 
     def limit(self, tenant: str, limits: Mapping[Quota, int | None]) -> None:
-        """Give a tenant limits of its own; None: that of the settings, 0: none. Jobs that run go on."""
+        """Give a tenant its own limits. None means the limit of the settings, 0 no limit. Running jobs go on."""
 
         def work(transaction: Transaction) -> None:
             statement = dialect_insert(transaction.connection, _tenants).values({"tenant": tenant, **limits})

@@ -1,7 +1,7 @@
-"""Device-seconds: for how long a tenant's jobs have run since the day began (UTC), whatever became of them.
+"""Device-seconds: how long a tenant's jobs have run since the day began (UTC), also those that failed.
 
-An attempt is charged to its tenant when it ends, in the transaction that ends it, so deleting the job gives nothing
-back. One that runs is counted from its claim, and one whose worker was lost until the last heartbeat.
+The transaction that ends an attempt charges it to the tenant, so the deletion of the job gives nothing back. A running
+attempt counts from its claim. An attempt whose worker was lost counts until its last heartbeat.
 """
 
 from datetime import datetime
@@ -18,7 +18,7 @@ _usage = tables.usage
 
 
 def charge(transaction: Transaction, row: Row[Any], until: datetime | None = None) -> None:
-    """Charge the attempt of a row that ran, as it was locked, until then or now."""
+    """Charge the attempt of a locked row of a running job, from its claim to `until` (default: now)."""
     end = now() if until is None else literal(until, UtcTime())
     statement = dialect_insert(transaction.connection, _usage).values(
         tenant=row.tenant, day=today(), device_seconds=_seconds_today(literal(row.claimed_at, UtcTime()), end)
@@ -32,7 +32,7 @@ def charge(transaction: Transaction, row: Row[Any], until: datetime | None = Non
 
 
 def device_seconds(connection: Connection, tenant: str) -> float:
-    """What a tenant has used today."""
+    """The device-seconds that a tenant has used today."""
     job = tables.jobs
     ended = select(_usage.c.device_seconds).where(_usage.c.tenant == tenant, is_of_today())
     running = select(running_seconds(job)).where(job.c.tenant == tenant, job.c.state == JobState.RUNNING)
@@ -41,12 +41,12 @@ def device_seconds(connection: Connection, tenant: str) -> float:
 
 
 def is_of_today() -> ColumnElement[bool]:
-    """Whether a line of usage still counts."""
+    """The condition that a row of usage is of the current day (UTC)."""
     return _usage.c.day == today()
 
 
 def running_seconds(job: FromClause) -> ColumnElement[float]:
-    """Device-seconds of today of jobs that run, together."""
+    """The sum of today's device-seconds of the running jobs."""
     return func.sum(_seconds_today(job.c.claimed_at, now()))
 
 

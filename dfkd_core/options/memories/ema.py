@@ -15,5 +15,5 @@ class EmaOptions(ReplayOptions):
 
     name: Literal["ema"] = Field("ema", exclude=True)
     decay: Fraction = Field(
-        0.95, description="Of the average, per update of the generator. 0: the generator itself; 1: the first one."
+        0.95, description="Decay of the average per update of the generator. 0: the generator itself; 1: the first one."
     )

@@ -9,12 +9,12 @@ from dfkd_core.options.field_types import Fraction
 
 
 class PriorityOptions(ReplayOptions):
-    """A small bank of which the images are replayed more often that the student has not learnt yet."""
+    """A small bank of images. Images that the student has not learnt yet are replayed more often."""
 
     name: Literal["priority"] = Field("priority", exclude=True)
     capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(5000, description="Images kept, over all classes.")
     exponent: Fraction = Field(
-        0.6, description="Of the divergence of teacher and student in an image's priority; 0: all alike."
+        0.6, description="Exponent of the divergence of teacher and student in an image's priority; 0: all alike."
     )
     correction: Fraction = Field(
         0.4, description="Exponent of the importance weights; 1: they undo the priorities altogether."

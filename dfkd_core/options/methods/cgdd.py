@@ -1,8 +1,8 @@
 """CGDD. Yu, Yan, Yang, Zhou, Ou: Conditional Generative Data-Free Knowledge Distillation, 2021,
 https://arxiv.org/abs/2112.15358.
 
-The generator is told a class and learns to make what the teacher takes for that class. The student learns the teacher's
-answers and, with `training.hard_weight`, its classes.
+The generator receives a class and learns to make images that the teacher assigns to that class. The student learns the
+teacher's answers and, with `training.hard_weight`, the teacher's classes.
 
 It is made of the terms that all generators share (torch-free): this file has its weights and published settings.
 """
@@ -46,7 +46,7 @@ PAPER: dict[str, Any] = published(
 
 
 class CgddOptions(ConditionalOptions):
-    """CGDD's generator (Yu et al., 2021): told a class, it makes what the teacher takes for that class."""
+    """CGDD's generator (Yu et al., 2021): given a class, it makes images that the teacher assigns to this class."""
 
     presets: ClassVar[Presets] = {
         "default": {"memory": "reservoir", "training": {"hard_weight": 0.1, "attention_weight": 1.0}},

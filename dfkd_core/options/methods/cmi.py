@@ -60,12 +60,12 @@ class CmiOptions(RedrawnOptions):
     adv_weight: Weight = Field(0.5, description="Weight of the student's feedback, after the warm-up.")
     adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
     contrast_weight: Weight = Field(0.8, description="Weight of the contrast with other images.")
-    contrast_temperature: Positive = Field(0.2, description="Of the contrast.")
+    contrast_temperature: Positive = Field(0.2, description="Temperature of the contrastive loss.")
     crop: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = Field(
         0.25, description="Least share of the area that a local view shows."
     )
     embedding_dim: Annotated[int, Field(ge=1, le=4096)] = Field(64, description="Length of an image's embedding.")
-    head_learning_rate: Positive = Field(1e-3, description="Of Adam, for the head that embeds.")
+    head_learning_rate: Positive = Field(1e-3, description="Learning rate of Adam for the embedding head.")
     negatives: Annotated[int, Field(ge=0, le=100_000)] = Field(512, description="Earlier images in a contrast.")
     feature_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         4096, description="Earlier images whose features are kept for that, the newest."

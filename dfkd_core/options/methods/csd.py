@@ -62,7 +62,7 @@ class CsdOptions(RedrawnOptions):
     )
     probe_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(100, description="Updates of each round's new probe.")
     probe_batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update, each turned.")
-    probe_learning_rate: Positive = Field(0.1, description="Of the probe's SGD with momentum 0.9.")
+    probe_learning_rate: Positive = Field(0.1, description="Learning rate of the probe's SGD with momentum 0.9.")
     probe_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         2048, description="Images kept for the probe, over all classes, in 8 bits."
     )

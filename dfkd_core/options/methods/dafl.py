@@ -1,8 +1,8 @@
 """DAFL. Chen, Wang, Xu, Yang, Liu, Shi, Xu, Xu, Tian: Data-Free Learning of Student Networks, ICCV 2019,
 https://arxiv.org/abs/1904.01186.
 
-A generator learns to make images that the teacher is sure of, that are balanced over its classes and that excite its
-features. It never hears of the student.
+A generator learns to make images that the teacher classifies with confidence, that are balanced over the classes and
+that activate the teacher's features. The student has no part in the generator's loss.
 
 It is made of the terms that all generators share (torch-free): this file has its weights and published settings.
 """

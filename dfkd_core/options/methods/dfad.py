@@ -1,8 +1,8 @@
 """DFAD. Fang, Song, Shen, Wang, Chen, Song: Data-Free Adversarial Distillation, 2019,
 https://arxiv.org/abs/1912.11006.
 
-A generator learns to make images on which the student's logits are far from the teacher's; the student learns five
-times for each of its updates.
+A generator learns to make images on which the student's logits are far from the teacher's. For each update of the
+generator the student is updated five times.
 
 It is made of the terms that all generators share (torch-free): this file has its weights and published settings.
 """
@@ -45,7 +45,7 @@ PAPER: dict[str, Any] = published(
 
 
 class DfadOptions(TermOptions):
-    """DFAD's generator (Fang et al., 2019): the disagreement alone. A little class balance keeps it from one class."""
+    """DFAD's generator (Fang et al., 2019): its loss is the disagreement, with a small class balance term."""
 
     presets: ClassVar[Presets] = {"default": {"memory": "reservoir"}, "paper": PAPER}
 

@@ -1,8 +1,8 @@
 """DFQ. Choi, Choi, El-Khamy, Lee: Data-Free Network Quantization With Adversarial Knowledge Distillation, CVPR
 workshops 2020, https://arxiv.org/abs/2005.04136.
 
-DAFL's confidence and balance with BatchNorm statistics in place of activation, and the student's disagreement. Nothing
-is quantised here.
+The loss has DAFL's confidence and balance terms, a BatchNorm term in place of DAFL's activation term, and the student's
+disagreement. Unlike the paper, nothing is quantised here.
 
 It is made of the terms that all generators share (torch-free): this file has its weights and published settings.
 """
@@ -54,7 +54,9 @@ PAPER: dict[str, Any] = published(
         },
     }
 )
-"""Of the re-implementation beside CMI (Fang et al., IJCAI 2021) for CIFAR-10; that of the authors quantises too."""
+"""Settings of the re-implementation in CMI's repository (Fang et al., IJCAI 2021) for CIFAR-10. The authors' own code
+quantises the student as well.
+"""
 
 
 class DfqOptions(TermOptions):

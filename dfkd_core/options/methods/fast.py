@@ -55,7 +55,7 @@ class FastOptions(RedrawnOptions):
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
         40, description="Rounds that build the first images, before the first student update."
     )
-    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, within each batch.")
+    decay: Literal["cosine", "none"] = Field("none", description="Decay of the learning rate within each batch.")
     target_weight: Weight = Field(0.5, description="Weight of the cross-entropy with the batch's classes.")
     bn_weight: Weight = Field(5.0, description="Weight of the BatchNorm statistics, where offered.")
     bn_past: Fraction = Field(
@@ -63,4 +63,6 @@ class FastOptions(RedrawnOptions):
     )
     adv_weight: Weight = Field(1.0, description="Weight of the student's feedback, after the warm-up.")
     adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
-    meta_learning_rate: Positive = Field(0.02, description="Of the start's own Adam; published: learning rate x steps.")
+    meta_learning_rate: Positive = Field(
+        0.02, description="Learning rate of the Adam that moves the start; published: learning rate x steps."
+    )

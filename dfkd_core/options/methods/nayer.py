@@ -54,7 +54,7 @@ class NayerOptions(RedrawnOptions):
 
     name: Literal["nayer"] = Field("nayer", exclude=True)
     steps: Annotated[int, Field(ge=1, le=100_000)] = Field(30, description="Adam steps for a batch of images.")
-    decay: Literal["cosine", "none"] = Field("none", description="Of the learning rate, within each batch.")
+    decay: Literal["cosine", "none"] = Field("none", description="Decay of the learning rate within each batch.")
     target_weight: Weight = Field(0.5, description="Weight of the cross-entropy with the batch's classes.")
     bn_weight: Weight = Field(5.0, description="Weight of the BatchNorm statistics, where offered.")
     bn_past: Fraction = Field(

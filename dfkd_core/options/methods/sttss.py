@@ -58,7 +58,7 @@ class SttssOptions(PixelOptions):
 
     name: Literal["sttss"] = Field("sttss", exclude=True)
     variance: Positive = Field(1.5, description="Variance of every feature.")
-    temperature: Positive = Field(1.0, description="Of the targets and of the images' answers.")
+    temperature: Positive = Field(1.0, description="Temperature of the targets and of the teacher's answers.")
     rectified: bool = Field(True, description="A sampled feature goes through a rectifier, as the teacher's own do.")
     warmup_rounds: int = Field(32, ge=0, le=100_000, description="Rounds that build the images.")
     activation_weight: Weight = Field(0.05, description="Weight of mean |penultimate feature|.")
