@@ -2,8 +2,8 @@
 before the export they are folded into the convolutions.
 
 Exporters fold a teacher's BatchNorms away. A student that is pruned from such a teacher carries the same signal in
-fewer channels, so the scale of its activations is wrong, and no layer corrects it. Each BatchNorm therefore starts with the
-mean and the deviation of the teacher's channel (Jordan et al.: *REPAIR: REnormalizing Permuted Activations for
+fewer channels, so the scale of its activations is wrong, and no layer corrects it. Each BatchNorm therefore starts with
+the mean and the deviation of the teacher's channel (Jordan et al.: *REPAIR: REnormalizing Permuted Activations for
 Interpolation Repair*, ICLR 2023, https://arxiv.org/abs/2211.08403) and learns from there.
 """
 
