@@ -1,4 +1,4 @@
-"""Which sandbox the tests use: one that works on this host, or an explicit `off` where none does."""
+"""Which sandbox the tests use: one that works on this host, or an explicit `off` if none does."""
 
 import os
 from collections.abc import Sequence

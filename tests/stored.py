@@ -1,4 +1,4 @@
-"""What may befall files in an artifact store, wherever they are."""
+"""Damage to files in an artifact store, in a directory or in a bucket."""
 
 from jobs.files.artifacts import ArtifactStore
 from jobs.files.local import Directory

@@ -1,4 +1,4 @@
-"""What docs/architecture.md draws, checked: which room imports what, and what must never be loaded where."""
+"""The rules of docs/architecture.md: which package imports which, and which modules must not be loaded where."""
 
 import json
 import subprocess

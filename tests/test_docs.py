@@ -1,4 +1,4 @@
-"""What the pages promise and a machine can check."""
+"""Statements of the documentation that a machine can check."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""What holds for every tracked file, and what the build files promise."""
+"""Rules for every tracked file, and for the build files."""
 
 import ast
 import re

@@ -1,6 +1,6 @@
 """Connections and transactions: engine settings, retries, and commits whose reply was lost.
 
-Nothing of SQLAlchemy's exceptions leaves the ledger: what cannot be cured here becomes `LedgerUnavailable` or
+No exception of SQLAlchemy leaves the ledger: an error that a retry cannot cure becomes `LedgerUnavailable` or
 `StorageFull`.
 """
 
@@ -45,7 +45,7 @@ class Transaction:
 
 
 class Database:
-    """Runs pieces of work in transactions; retries what is safe to retry."""
+    """Runs functions in transactions, and repeats a transaction if that is safe."""
 
     def __init__(self, url: str) -> None:
         self._engine = _engine(url)
@@ -56,9 +56,9 @@ class Database:
         self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
 
     def of(self, tenant: str) -> "Database":
-        """The same connections, for transactions of one tenant, or with ALL_TENANTS of all tenants.
+        """The same database, restricted to the rows of one tenant; ALL_TENANTS gives all rows.
 
-        PostgreSQL hides and refuses all other rows; a database without a tenant shows none (`jobs.db.row_security`).
+        PostgreSQL hides and refuses all other rows. Without a tenant it shows no rows (`jobs.db.row_security`).
         """
         database = copy(self)
         database._tenant = tenant
@@ -66,13 +66,17 @@ class Database:
 
     @contextmanager
     def connected(self, *, writes: bool) -> Iterator[Connection]:
-        """A connection for one transaction of this tenant, which the caller commits. For what `read` and `write` do."""
+        """A connection for one transaction of this tenant. The caller commits. Prefer `read` and `write`."""
         with (self._writer if writes else self._reader).connect() as connection:
             set_tenant(connection, self._tenant)
             yield connection
 
     def upgrade(self, revisions: Revisions) -> None:
-        """Bring the tables to the newest revision; any number of processes may do this at once. SchemaRefused."""
+        """Bring the tables to the newest revision. Several processes may call this at the same time.
+
+        Raises:
+            SchemaRefused: this release cannot work with the tables.
+        """
         if self.read(revisions.is_usable):
             return
 
@@ -83,11 +87,15 @@ class Database:
         self.write(work)
 
     def revision(self) -> str | None:
-        """The revision of the tables; None where there are none."""
+        """The revision of the tables; None if there are no tables."""
         return self.read(current)
 
     def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` on one snapshot; raise LedgerUnavailable when the database does not answer."""
+        """Run `work` on one snapshot of the database.
+
+        Raises:
+            LedgerUnavailable: the database does not answer.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self.connected(writes=False) as connection:
@@ -99,10 +107,10 @@ class Database:
         raise AssertionError("unreachable")
 
     def glance(self, work: Callable[[Connection], T]) -> T | None:
-        """Run `work`, which reads a few rows by their keys, on one snapshot; None where that would mean to wait.
+        """Run `work`, which reads a few rows by their keys, on one snapshot without waiting; None if that fails.
 
-        For an event loop: with SQLite a thread costs more than what it would do. A database elsewhere always makes one
-        wait. Failures are for `read` to deal with.
+        An event loop may call this, because with SQLite such a read is cheaper than a thread. For any other database
+        the result is None. The caller falls back to `read`, which reports failures.
         """
         if self._glancer is None:
             return None
@@ -115,8 +123,12 @@ class Database:
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Run `work` in one write transaction.
 
-        A deadlock, a lock or a lost connection before the commit is tried again, the whole transaction. After a
-        commit whose reply was lost the history is read first: what took place is not repeated.
+        After a deadlock, a lock timeout or a lost connection the whole transaction is repeated. If the reply to the
+        commit was lost, the history shows whether the commit took place, and a transaction that did is not repeated.
+
+        Raises:
+            LedgerUnavailable: the database does not answer.
+            StorageFull: the database has no space left.
         """
         doubtful: tuple[Transaction, T] | None = None
         for attempt in range(1, ATTEMPTS + 1):
@@ -134,13 +146,13 @@ class Database:
         raise AssertionError("unreachable")
 
     def close(self) -> None:
-        """Give all connections back."""
+        """Close all connections."""
         self._engine.dispose()
         if self._glancer is not None:
             self._glancer.dispose()
 
     def _alone(self, connection: Connection) -> AbstractContextManager[None]:
-        """Nobody else changes the tables; on SQLite a write transaction is alone anyway."""
+        """Keep other processes from changing the tables. SQLite needs no lock: it has one writer at a time."""
         if self.dialect == "sqlite":
             return nullcontext()
         from jobs.db.postgres import changing_tables
@@ -149,12 +161,12 @@ class Database:
 
 
 def dialect_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """The INSERT of this database: unlike the general one it can be told what to do ON CONFLICT."""
+    """The INSERT of this dialect, which supports ON CONFLICT."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def _took_place(connection: Connection, transaction: Transaction) -> bool:
-    """Whether the commit of `transaction` is in the history."""
+    """True if the history has an event of `transaction`, so its commit took place."""
     mark = select(events.c.seq).where(
         events.c.job_number == transaction.job_number, events.c.write_id == transaction.write_id
     )
@@ -162,7 +174,7 @@ def _took_place(connection: Connection, transaction: Transaction) -> bool:
 
 
 def _raise_unless_transient(error: DBAPIError | PoolTimeout, attempt: int) -> None:
-    """Return after a short wait when trying again makes sense; else raise what the callers know."""
+    """Return after a short wait if another attempt makes sense; otherwise raise an exception of the ledger."""
     if _is_full(error):
         raise StorageFull("the database has no space left") from error
     if isinstance(error, DBAPIError) and not isinstance(error, (OperationalError, InterfaceError)):
@@ -216,7 +228,7 @@ def _sqlite_engine(url: str, path: str | None) -> Engine:
 
 
 def _impatient_engine(url: str) -> Engine:
-    """One connection that reads, and neither waits for a lock nor for its turn."""
+    """An engine with one read-only connection, which never waits for a lock or for a free connection."""
     engine = create_engine(url, connect_args={"timeout": 0.0}, pool_size=1, max_overflow=0, pool_timeout=0)
     event.listen(engine, "connect", _prepare_glances)
     event.listen(engine, "begin", _begin_sqlite)
@@ -231,11 +243,11 @@ def _prepare_glances(connection: Any, _record: Any) -> None:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
     durable = ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
-    for pragma in (*durable, "secure_delete=ON"):  # what is deleted is overwritten, not only forgotten
+    for pragma in (*durable, "secure_delete=ON"):  # deleted rows are overwritten in the file
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Writers take the lock at once: a read lock that is upgraded later fails whatever the timeout."""
+    """Take the write lock at the beginning of a write transaction. SQLite cannot wait when it upgrades a read lock."""
     writes = connection.get_execution_options().get("dfkd_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -44,7 +44,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 class _Now(FunctionElement[datetime]):
-    """Now, or so many seconds from now, by the database's clock."""
+    """The database's time, moved by a number of seconds."""
 
     type = UtcTime()
     name = "dfkd_now"
@@ -60,7 +60,7 @@ class _Elapsed(FunctionElement[float]):
 
 
 class _Today(FunctionElement[datetime]):
-    """When the day began (UTC), by the database's clock."""
+    """The beginning of the current day (UTC) by the database's clock."""
 
     type = UtcTime()
     name = "dfkd_today"
@@ -73,12 +73,12 @@ def now(offset_seconds: float = 0.0) -> ColumnElement[datetime]:
 
 
 def today() -> ColumnElement[datetime]:
-    """When the day began (UTC), by the database's time."""
+    """The beginning of the current day (UTC) by the database's clock."""
     return _Today()
 
 
 def elapsed_seconds(until: ColumnElement[Any], since: ColumnElement[Any]) -> ColumnElement[float]:
-    """Seconds from `since` to `until`; 0 where the clock was set back in between."""
+    """Seconds from `since` to `until`; 0 if the clock was set back in between."""
     return _Elapsed(until, since)
 
 

@@ -1,9 +1,9 @@
-"""PostgreSQL with a limit on every wait. Imported only where PostgreSQL is used: its driver is an extra.
+"""PostgreSQL with a limit on every wait. Only code that uses PostgreSQL imports this: its driver is an extra.
 
-The server ends a statement or a wait for a lock that takes too long. A server that hangs ends nothing, so the driver's
-own wait has a limit too: a supervisor that waits for a heartbeat's answer for ever could not give up its lease.
+The server ends a statement or a wait for a lock that takes too long. A server that hangs cannot do this, so the driver
+limits its waits too; otherwise a supervisor could wait for a heartbeat's answer for ever and never give up its lease.
 
-We say BEGIN ourselves, so that the tenant who is asking goes with it in one message.
+We send BEGIN ourselves, so that it and the tenant of the transaction go in one message.
 """
 
 import time
@@ -24,7 +24,7 @@ _OPTIONS = "-c statement_timeout=2000 -c lock_timeout=1500 -c idle_in_transactio
 
 
 class NoAnswer(errors.OperationalError):
-    """The server took the request and did not answer in time. Asking again at once would only wait again."""
+    """The server took the request and did not answer in time. It makes no sense to repeat the request at once."""
 
     ask_again = False
 
@@ -47,7 +47,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 
 def postgres_engine(url: str) -> Engine:
-    """An engine whose connections give up soon."""
+    """An engine whose connections limit every wait."""
     limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS, "autocommit": True}
     engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=3, connect_args=limits)
     event.listen(engine, "do_connect", _connect)
@@ -58,9 +58,9 @@ def postgres_engine(url: str) -> Engine:
 
 @contextmanager
 def changing_tables(connection: Connection) -> Iterator[None]:
-    """Within an open transaction: wait until nobody else changes the tables, then have CHANGE_SECONDS for it.
+    """Within an open transaction, wait until no other process changes the tables, and allow CHANGE_SECONDS for changes.
 
-    The wait for a table itself stays short: whoever waits for one holds up everybody behind.
+    The limit of a wait for the lock of one table stays short, because all later queries wait behind this wait.
     """
     driver = connection.connection.driver_connection
     assert isinstance(driver, ImpatientConnection)
@@ -80,7 +80,7 @@ def _connect(_dialect: Any, _record: Any, arguments: list[Any], keywords: dict[s
 
 
 def _begin(connection: Connection) -> None:
-    """A snapshot for who only reads; the tenant where there is one."""
+    """Begin a transaction: as a snapshot if it only reads, and with its tenant if it has one."""
     snapshot = connection.get_execution_options().get("dfkd_snapshot", False)
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ" if snapshot else "BEGIN"
     tenant = tenant_of(connection)
@@ -89,6 +89,6 @@ def _begin(connection: Connection) -> None:
 
 
 def _execute_unprepared(cursor: psycopg.Cursor[Any], statement: str, _context: Any) -> bool:
-    """Several statements in one message cannot be prepared, which the driver does with what it sends often."""
+    """Execute without preparing the message: PostgreSQL cannot prepare a message of several statements."""
     cursor.execute(statement.encode(), prepare=False)
     return True

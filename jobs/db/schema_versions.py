@@ -1,9 +1,9 @@
-"""The revisions of the tables: which one a database has, whether this version may work on it, the way to the newest.
+"""The revisions of the tables: which one a database has, whether this release can use it, how to upgrade it.
 
 A revision is called RELEASE_STEP, such as `1_2`: the second change of the first release that changed the tables. A
 change adds columns (nullable or with a default), tables, indices, and policies that do not concern older versions, and
-takes nothing away before the release after the next; so a version works on tables of its own release and of the next
-one, and workers may be replaced one by one.
+takes nothing away before the release after the next. A release therefore works on tables of its own release and of the
+next one, and workers may be replaced one by one.
 """
 
 import logging
@@ -49,7 +49,7 @@ class Revisions:
 
     @property
     def names(self) -> list[str]:
-        """All of them, the oldest first."""
+        """The names of all revisions, the oldest first."""
         return [script.revision for script in self._after(None, self.head)]
 
     def upgrade(self, connection: Connection, *, to: str | None = None) -> None:
@@ -74,7 +74,7 @@ class Revisions:
 
 
 def current(connection: Connection) -> str | None:
-    """The revision of a database's tables; None where there are none."""
+    """The revision of a database's tables; None if there are no tables."""
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None and inspect(connection).has_table("jobs"):
         return BASELINE

@@ -42,7 +42,7 @@ _jobs, _artifacts = tables.jobs, tables.artifacts
 
 @dataclass(slots=True)
 class DeletedRecord:
-    """What one transaction deleted."""
+    """The rows and files that one transaction deleted, from which the receipt is made."""
 
     kind: Literal["job", "teacher"]
     id: str
@@ -52,7 +52,7 @@ class DeletedRecord:
     kept: list[RetainedFile] = field(default_factory=list)
 
     def count(self, table: str, rows: int) -> None:
-        """Note rows that are gone."""
+        """Count deleted rows for the receipt."""
         if rows:
             self.rows[table] = self.rows.get(table, 0) + rows
 
@@ -182,7 +182,7 @@ def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Delet
 
 
 def _files(connection: Connection, row: Row[Any]) -> dict[str, list[str]]:
-    """What the row of a job refers to, by digest."""
+    """The digests of the files to which a job refers, each with the roles of the file."""
     found: dict[str, list[str]] = {}
     published = select(_artifacts).where(_artifacts.c.job_number == row.number).order_by(_artifacts.c.name)
     for artifact in connection.execute(published):

@@ -113,7 +113,7 @@ def _superseded() -> ColumnElement[bool]:
 
 
 def _over(retention_seconds: float) -> ColumnElement[bool]:
-    """The retention period is over, and there is something left of it."""
+    """The condition that a job's retention period is over and that it still has files or a checkpoint."""
     held = exists().where(_artifacts.c.job_number == _jobs.c.number)
     over = _is_before(_jobs.c.finished_at, retention_seconds)
     return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), held))
@@ -130,5 +130,5 @@ def _unused(retention_seconds: float) -> ColumnElement[bool]:
 
 
 def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:
-    """Whether a retention period that began at `moment` is over; an infinite one never is."""
+    """The condition that a retention period which began at `moment` is over. An infinite period never is."""
     return false() if math.isinf(retention_seconds) else moment <= now(-retention_seconds)

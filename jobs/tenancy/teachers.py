@@ -1,16 +1,17 @@
 """Teachers of tenants: which tenant has which teacher, and until when.
 
-The bytes of a teacher are kept once, under their digest, whoever has uploaded them. What a tenant sees of it is its
-own: when it came, and what was found under what this tenant said. Knowing a digest is not having the teacher.
+The bytes of a teacher are stored once under their digest, even if several tenants upload them. Each tenant has its own
+row with the time of its upload and the result of the inspection for the spec that this tenant sent. A tenant that only
+knows a digest does not have the teacher. The lifetime of a tenant's row is one of these:
 
-own      it was uploaded by itself: until it is deleted by itself
-jobs     it came along with a job: until the last job of the tenant that uses it is deleted
-deleted  the tenant has it no longer; the row stays for the finished jobs that tell of it, until the last is deleted
+own      the teacher was uploaded with POST /teachers; the tenant has it until it is deleted with DELETE /teachers
+jobs     the teacher was sent with a job; the tenant has it until the last of its jobs that use it is deleted
+deleted  the tenant no longer has it; the row stays until the last finished job that refers to it is deleted
 
-One that the tenant has not used for the retention period is deleted by `retention`. Used is what is uploaded, again or
-for the first time, and what a live job needs, until that has ended; `used_at` is the last use of which no job tells.
+`retention` deletes a teacher that the tenant has not used for the retention period. An upload uses a teacher, and so
+does a job until it has ended. `used_at` is the last use that no row of a job shows.
 
-Whoever changes who has a teacher, or relies on it, locks its row first, before any row of a job.
+Code that changes which tenants have a teacher, or that relies on it, locks the teacher's row before any row of a job.
 """
 
 import json
@@ -51,7 +52,7 @@ _teachers, _held = tables.teachers, tables.tenant_teachers
 
 
 class Lifetime(StrEnum):
-    """Until when a tenant has a teacher."""
+    """How long a tenant has a teacher. The module's docstring explains the values."""
 
     OWN = "own"
     JOBS = "jobs"
@@ -71,7 +72,11 @@ _ONE_TEACHER: Select[Any] = (
 
 
 def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> TeacherRef:
-    """One teacher of a tenant; TeacherNotFound."""
+    """One teacher of a tenant.
+
+    Raises:
+        TeacherNotFound: the tenant does not have this teacher.
+    """
     if not is_digest(teacher_id):
         raise TeacherNotFound(teacher_id)
     row = connection.execute(_ONE_TEACHER, {"tenant": tenant, "id": teacher_id}).one_or_none()
@@ -81,16 +86,17 @@ def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> Tea
 
 
 def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifetime) -> tuple[TeacherRef, bool]:
-    """Note that a tenant has a teacher from now on, for the longer of two lifetimes → what is kept, with database time,
-    and whether it is new to this tenant. One that was deleted is new.
+    """Record that a tenant has a teacher, for the longer of the recorded lifetime and `lifetime`.
+
+    Returns the teacher with database time, and True if the tenant did not have it before.
     """
     connection = transaction.connection
     told = {"inspection": json_text(ref.inspection), "created_at": now()}
     kept = {"id": ref.id, "bytes": ref.bytes, "format": ref.format, **told}
     there = dialect_insert(connection, _teachers).values(kept)
     locked = there.on_conflict_do_update(index_elements=[_teachers.c.id], set_={"format": ref.format}, where=false())
-    with as_all_tenants(connection):  # another tenant may have brought it
-        connection.execute(locked)  # where it is there already: unchanged, and nobody deletes it now
+    with as_all_tenants(connection):  # another tenant may have uploaded it before
+        connection.execute(locked)  # an existing row stays as it is, and the lock prevents its deletion
     values = {**told, "lifetime": lifetime, "used_at": now()}
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
     again = holds.on_conflict_do_update(
@@ -105,7 +111,11 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
 
 
 def use(connection: Connection, tenant: str, teacher_id: str) -> None:
-    """Nobody deletes a teacher of a tenant until the transaction ends; TeacherNotFound."""
+    """Prevent the deletion of a tenant's teacher until the transaction ends.
+
+    Raises:
+        TeacherNotFound: the tenant does not have this teacher.
+    """
     lock(connection, teacher_id, alone=False)
     teacher_with_id(connection, tenant, teacher_id)
 
@@ -118,7 +128,7 @@ def lock(connection: Connection, teacher_id: str, *, alone: bool = True) -> None
 
 
 def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetime | None:
-    """Until when a tenant has a teacher; None where nothing is known of it."""
+    """The lifetime of a tenant's teacher; None if the tenant has no row for it."""
     found = connection.execute(select(_held.c.lifetime).where(*_holding(tenant, teacher_id))).scalar_one_or_none()
     return None if found is None else Lifetime(found)
 
@@ -129,13 +139,16 @@ def note_use(connection: Connection, tenant: str, teacher_id: str, until: dateti
 
 
 def last_use() -> ColumnElement[datetime]:
-    """When a tenant used a teacher last, as far as no job tells."""
+    """The time of a tenant's last use of a teacher that no row of a job shows."""
     found: ColumnElement[datetime] = func.coalesce(_held.c.used_at, _held.c.created_at)
     return found
 
 
 def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of_it: bool) -> None:
-    """A tenant has a locked teacher no longer; what nobody has and no job tells of is no teacher any more."""
+    """Remove a locked teacher from a tenant. Delete the teacher if no tenant has it and no job refers to it.
+
+    `jobs_tell_of_it`: jobs of the tenant refer to the teacher, so the tenant's row stays, marked as deleted.
+    """
     if jobs_tell_of_it:
         _change(connection, tenant, teacher_id, {"lifetime": Lifetime.DELETED, "inspection": _NOTHING})
     else:
@@ -176,7 +189,7 @@ def keep_depth(transaction: Transaction, job_id: str, found: dict[str, Any]) -> 
 
 
 def adopt(transaction: Transaction) -> int:
-    """Teachers that a service without tenants has put in are the default tenant's; how many there were."""
+    """Give teachers that a service without tenants has stored to the default tenant; return their number."""
     nobodys = ~exists().where(_held.c.teacher_id == _teachers.c.id)
     columns = (_teachers.c.id, _teachers.c.inspection, _teachers.c.created_at)
     found = select(literal(DEFAULT_TENANT), *columns).where(nobodys)

@@ -1,4 +1,4 @@
-"""API and workers as processes that can be killed one by one, and the auditor's word about them at the end."""
+"""API and workers as processes that can be killed one by one, and the auditor's verdict at the end."""
 
 import os
 import signal

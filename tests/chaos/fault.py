@@ -1,4 +1,4 @@
-"""`@fault("F01")`: a test of one row of the table, run as often as was asked for, skipped where it cannot be."""
+"""`@fault("F01")`: a test of one row of the table, repeated as requested, skipped if this machine cannot run it."""
 
 import os
 import shutil

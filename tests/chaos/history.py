@@ -1,4 +1,4 @@
-"""What a client did and saw: every call, from before it was sent until its outcome, known or not."""
+"""The history of a client: every call with its beginning and its outcome, if that is known."""
 
 import hashlib
 import json

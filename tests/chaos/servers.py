@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL that can be killed, hung and started again in the same place, and a wire that can be cut.
+"""Redis and PostgreSQL that can be killed, hung and started again in the same place, and a connection that can be cut.
 
 The kernel ends a server when the thread that started it ends: start them in the main thread.
 """

@@ -1,4 +1,4 @@
-"""Faults of the bell: whatever happens to Redis, accepted jobs run, and nobody waits for it."""
+"""Faults of the broker: accepted jobs run and requests do not wait, even if Redis fails."""
 
 import json
 import pickle

@@ -1,4 +1,4 @@
-"""Cancels and deletions at any moment: one end, exactly, and nothing half."""
+"""Cancels and deletions at any moment: each job ends exactly once, and no deletion is partial."""
 
 import threading
 import time

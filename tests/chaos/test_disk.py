@@ -1,4 +1,4 @@
-"""Faults of the disk: full, failing, slow, forgetful. What was acknowledged is there; wrong bytes are never served."""
+"""Faults of the disk: full, failing, slow, forgetful. Acknowledged data exists; wrong bytes are never served."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""Faults between client and API: killed, cut off, sent twice, slow. One request, one job; half a request, nothing."""
+"""Faults between client and API: killed, cut off, sent twice, slow. One request, one job; a partial one, none."""
 
 import asyncio
 import hashlib

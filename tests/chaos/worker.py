@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.worker`: the worker as it is, with the science of `science.py` in its runners."""
+"""`python -m tests.chaos.worker`: the real worker, whose runners execute `science.py`."""
 
 import sys
 from functools import partial

@@ -1,4 +1,4 @@
-"""The container files without an engine: what the compose schema and hadolint cannot know."""
+"""The container files without an engine: rules that the compose schema and hadolint cannot check."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The Kubernetes manifests without a cluster: their schemas, and what schemas do not know."""
+"""The Kubernetes manifests without a cluster: their schemas, and rules that schemas cannot express."""
 
 import re
 from pathlib import Path

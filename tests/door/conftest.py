@@ -1,4 +1,4 @@
-"""Two servers for the table, one of which asks for keys: real processes, SQLite, files, nobody who works on jobs."""
+"""Two servers for the table, one of which asks for keys: real processes, SQLite, files, and no worker."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""B-070 to B-088: files that are no teacher, or are a program. Some would leave a canary if anybody ran them."""
+"""B-070 to B-088: files that are no teacher, or are a program. Some would write a canary file if they were run."""
 
 import io
 import pickle

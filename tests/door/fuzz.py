@@ -1,4 +1,4 @@
-"""`python -m tests.door.fuzz importer --runs 100000`: coverage-guided fuzzing of what reads strangers' files.
+"""`python -m tests.door.fuzz importer --runs 100000`: coverage-guided fuzzing of the readers of uploaded files.
 
 The bad inputs of the table are the seeds. Nothing but our own refusals may come out; a MemoryError is one where the
 inspection runs, under the same limit as here. What crashed is written where libFuzzer says.

@@ -1,4 +1,4 @@
-"""B-001 to B-005 and B-027 to B-029: who asks, whether they may, and whether it was too much."""
+"""B-001 to B-005 and B-027 to B-029: authentication, authorisation and limits."""
 
 import socket
 from collections.abc import Callable, Mapping

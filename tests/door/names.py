@@ -1,4 +1,4 @@
-"""B-030 to B-036: file names. They are not looked at, so each of these requests is answered as without them."""
+"""B-030 to B-036: file names. The service ignores them, so these requests have the same answers as without."""
 
 from tests.door.door import FORM, GOOD, Door, Input, Reply, Send
 from tests.service.harness import BOUNDARY

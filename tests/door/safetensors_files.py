@@ -1,4 +1,4 @@
-"""B-090 to B-102: safetensors. Whatever is wrong with a header is told without a byte of data being read."""
+"""B-090 to B-102: safetensors. Every fault of a header is found without reading the tensors."""
 
 import json
 import struct

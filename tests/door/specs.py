@@ -1,4 +1,4 @@
-"""B-040 to B-068: specs. Most come with a teacher that is here already, so that nothing need be inspected."""
+"""B-040 to B-068: specs. Most name an uploaded teacher, so that no file needs an inspection."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The table of bad inputs: every row by its name, what is sent, and where another room tests it or why nobody does."""
+"""The table of bad inputs: each row has a name and what is sent, or where another test covers it, or why none does."""
 
 from dataclasses import dataclass
 

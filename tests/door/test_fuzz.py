@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing, bounded and seeded: only our own refusals come out of what reads strangers' files."""
+"""Coverage-guided fuzzing, bounded and seeded: readers of uploaded files raise only our own refusals."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The measurement of times itself: what is asked, and what counts as broken. No time is judged here."""
+"""The measurement of response times: its requests and its verdicts. No time is judged here."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""`python -m tests.door.timing`: whether the time of an answer tells what its words do not.
+"""`python -m tests.door.timing`: does the time of an answer reveal what its text hides?
 
 A real service that has keys is asked, in a seeded random order, for jobs of another tenant, absent ones and deleted
 ones, and with keys that are wrong in five ways. The exit status is the verdict.

@@ -1,4 +1,4 @@
-"""B-006 to B-026: the request before anybody looks into what it carries."""
+"""B-006 to B-026: faults of the request itself, before its body is read."""
 
 import json
 import time

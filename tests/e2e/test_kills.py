@@ -1,4 +1,4 @@
-"""Processes killed in mid-job: the job finishes by itself, and its student is the one of an uninterrupted run."""
+"""Processes are killed during a job: the job still finishes, with the student of an uninterrupted run."""
 
 import random
 import time

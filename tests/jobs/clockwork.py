@@ -1,4 +1,4 @@
-"""Makes database time pass for one job or teacher, without waiting; and makes a spec one of another version."""
+"""Move the database time of one job or teacher without waiting, and give a spec another version."""
 
 from sqlalchemy import insert, update
 

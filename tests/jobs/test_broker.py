@@ -1,4 +1,4 @@
-"""The bell rings when it can and never holds anybody up."""
+"""Notifications of workers: they are sent if the broker answers, and never block their caller."""
 
 import base64
 import json

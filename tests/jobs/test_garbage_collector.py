@@ -1,4 +1,4 @@
-"""What is kept for how long, and what is never removed in haste; with files in a directory and in a bucket."""
+"""Garbage collection: retention periods, and the day of quarantine; with files in a directory and in a bucket."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Lines of the log: one line an event, and whose line it is."""
+"""Lines of the log: each event is one line, which names its request or job."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What is counted in the ledger's room: figures that every process tells alike, and counters of this process."""
+"""Metrics: statistics of the ledger, which are equal in every process, and counters of this process."""
 
 import itertools
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Two tenants in one ledger: neither sees, changes or can tell anything of what the other has."""
+"""Two tenants in one ledger: neither can see, change or infer anything of the other's data."""
 
 import inspect
 import uuid

@@ -1,4 +1,4 @@
-"""A real service in a process of its own, what it holds, and bodies as clients of every kind write them."""
+"""A real service in its own process, the data that it holds, and request bodies in the forms of various clients."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a process knows of the keys: seldom read, soon out of date, and nobody let in on the strength of old news."""
+"""The cache of keys: it is read seldom, expires soon, and never admits a revoked key after its expiry."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Polls that wait at the same time: one read for all of them, each with its own answer, nobody behind a slow one."""
+"""Concurrent polls share one read, each gets its own answer, and none waits for a slow one."""
 
 import asyncio
 import threading

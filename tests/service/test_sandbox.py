@@ -1,4 +1,4 @@
-"""Where no sandbox works no teacher is read: said to clients, to operators and by every command."""
+"""Without a working sandbox no teacher is read, and clients, operators and commands learn the reason."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Health, menu, problems, OpenAPI: what the service says about itself is true."""
+"""Health, menu, problems, OpenAPI: the service describes itself correctly."""
 
 import os
 import re

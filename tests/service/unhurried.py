@@ -1,4 +1,4 @@
-"""The service as it is, but with limits on what Redis may take that suit this machine as it is now."""
+"""The real service with time limits for Redis that suit the present speed of this machine."""
 
 from service.app import create_app
 from service.middleware import rate_limits

@@ -1,4 +1,4 @@
-"""What a runner may deliver besides student and report: its finding about the teacher, and samples."""
+"""Optional results of a runner besides student and report: the teacher's verification, and samples."""
 
 from jobs.models import JobState
 from tests.worker.conftest import Bench

@@ -1,4 +1,4 @@
-"""docs/students.md says what the catalogue is."""
+"""docs/students.md lists the architectures of the catalogue."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Formats are told by content; what is refused comes with the way to convert."""
+"""Formats are recognised by content, and a refusal says how to convert the file."""
 
 import contextlib
 import gzip

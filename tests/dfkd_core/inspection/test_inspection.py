@@ -1,4 +1,4 @@
-"""The inspection: torch-free, in a child that cannot do harm, and telling what the file is."""
+"""The inspection: it needs no torch, runs in a confined child process, and describes the file."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The door: specs are completed from the file; what does not belong together is refused with a pointer."""
+"""Resolving: specs are completed from the file, and contradictions are refused with a pointer."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which methods a teacher can serve, what auto becomes, what it would cost, and the line that would improve it."""
+"""Which methods suit a teacher, what `auto` selects, the cost, and the advice for a better export."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A finished run goes on under a larger budget: where it was, on the longer schedule, the same each time."""
+"""A finished run continues with a larger budget: from its last step, on the longer schedule, and reproducibly."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The loop: what it promises about the published student, interruption, budget and failure."""
+"""The loop: its promises about the published student, interruption, budget and failure."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""What is special to each method with a generator; what all of them share is in `test_method_contract`."""
+"""The particular behaviour of each method with a generator. `test_method_contract` tests their common rules."""
 
 import math
 from operator import attrgetter

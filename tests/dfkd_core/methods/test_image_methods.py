@@ -1,4 +1,4 @@
-"""The contract that every method keeps which optimises its images, and what each of them does beside it."""
+"""The contract of all methods that optimise their images."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What each method that optimises its images does beside the contract."""
+"""The particular behaviour of each method that optimises its images, beyond their contract."""
 
 import numpy as np
 import pytest

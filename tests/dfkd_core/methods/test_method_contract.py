@@ -1,4 +1,4 @@
-"""What holds for every method with a generator, and for the menu; `test_image_methods` has those that keep images."""
+"""Rules for every method with a generator, and for the menu. `test_image_methods` has those for image methods."""
 
 from collections.abc import Iterator
 from typing import Any, get_args

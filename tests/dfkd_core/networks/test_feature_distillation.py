@@ -1,4 +1,4 @@
-"""What a student learns from inside its teacher."""
+"""Feature distillation: what a student learns from the inner layers of its teacher."""
 
 import copy
 from typing import Any

@@ -1,4 +1,4 @@
-"""Precision and compilation: what computes differently, and everything that must not notice."""
+"""Precision and compilation: which results may differ, and which must not."""
 
 import copy
 import functools

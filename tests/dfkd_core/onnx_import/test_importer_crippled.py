@@ -1,4 +1,4 @@
-"""Nodes that lack what their operator needs: nothing that is looked up before the check may trip over them."""
+"""Nodes that lack what their operator needs: look-ups before the check must not fail on them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the report says of a student, against plain NumPy, SciPy and real ONNX Runtime sessions."""
+"""The figures of a student in the report, against plain NumPy, SciPy and real ONNX Runtime sessions."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The config: options take their name from the method or memory that was asked for, and no other."""
+"""The config: options take their name from the requested method or memory, and no other name."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""How a student starts: from its teacher where it is a thinner version of it, at random otherwise."""
+"""How a student starts: from its teacher's weights if it is a thinner version of its teacher, otherwise at random."""
 
 from typing import Any
 

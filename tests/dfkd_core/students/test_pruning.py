@@ -1,4 +1,4 @@
-"""Narrowing: thinner copies of real architectures still run, keep the best channels and leave the original alone."""
+"""Pruning: thinner copies of real architectures still run, keep the best channels and leave the original alone."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""BatchNorms for the time of training: they start as the teacher's channels, and leave no trace."""
+"""Temporary BatchNorms: they start with the moments of the teacher's channels and are gone after training."""
 
 import copy
 from itertools import pairwise

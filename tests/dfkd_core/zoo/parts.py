@@ -1,4 +1,4 @@
-"""What several nets of the zoo are made of: 16 x 16 images, 10 classes."""
+"""Blocks that several networks of the zoo share: 16 x 16 images, 10 classes."""
 
 from collections.abc import Callable
 

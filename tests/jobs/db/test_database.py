@@ -1,4 +1,4 @@
-"""What the ledger does when the database is locked, restarted, unreachable, or swallows the reply to a commit."""
+"""The ledger when the database is locked, restarted, unreachable, or loses the reply to a commit."""
 
 import socket
 import sqlite3

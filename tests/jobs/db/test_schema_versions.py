@@ -1,4 +1,4 @@
-"""The tables by revisions: the same as by one stroke, whoever makes them, and what an old version makes of new ones."""
+"""Revisions: they lead to the same tables as the definition, and old versions refuse tables that are too new."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and are never served when they have changed."""
+"""Files appear only when they are complete, and a file whose bytes changed is never served."""
 
 import hashlib
 import os

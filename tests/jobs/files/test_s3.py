@@ -1,4 +1,4 @@
-"""What only a bucket has: conditions instead of renames, locks made of objects, and a network in between."""
+"""Behaviour that only a bucket has: conditional writes, locks that are objects, and network failures."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Pause, resume and what overrules them, on SQLite and on PostgreSQL."""
+"""Pause, resume and cancel, and which of them prevails, on SQLite and on PostgreSQL."""
 
 import pytest
 from sqlalchemy import select

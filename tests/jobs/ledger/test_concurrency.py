@@ -1,4 +1,4 @@
-"""Many at once: threads and processes, on SQLite and on PostgreSQL."""
+"""Concurrent calls from threads and processes, on SQLite and on PostgreSQL."""
 
 import threading
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What a deletion leaves: nothing but what others need, and a receipt that says so, on every database and store."""
+"""A deletion removes everything that no other row needs, and its receipt says so; on every database and store."""
 
 import uuid
 from collections.abc import Iterator

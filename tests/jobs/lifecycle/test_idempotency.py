@@ -1,4 +1,4 @@
-"""Requests with a key, on SQLite and on PostgreSQL: one is answered, the same again gets that answer."""
+"""Requests with a key, on SQLite and on PostgreSQL: a repeated request gets the stored answer."""
 
 import threading
 import uuid

@@ -1,4 +1,4 @@
-"""How long a teacher is kept that nobody uses, and what its end leaves; on every database."""
+"""How long an unused teacher is kept, and what its deletion leaves; on every database."""
 
 import math
 import uuid

@@ -1,4 +1,4 @@
-"""The audit log: a line for every act, in the transaction of the act, for as long as it is to be kept."""
+"""The audit log: each action writes a line in its own transaction, and old lines are removed."""
 
 import uuid
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a tenant may have, on SQLite and on PostgreSQL: counted where it is, refused beyond, also by many at once."""
+"""Quotas on SQLite and on PostgreSQL: use is counted, more is refused, and concurrent requests exceed no limit."""
 
 import uuid
 from collections.abc import Callable

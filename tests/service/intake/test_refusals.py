@@ -1,4 +1,4 @@
-"""Every way to be refused by POST /jobs: the code, and that nothing is left behind."""
+"""Every way to be refused by POST /jobs: each has its code and leaves nothing behind."""
 
 import json
 import pickle

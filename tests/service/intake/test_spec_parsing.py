@@ -1,4 +1,4 @@
-"""From JSON to a spec: strict, complete, and every complaint with the pointer of its field."""
+"""From JSON to a spec: parsing is strict and complete, and every error has the pointer of its field."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""JSON from strangers: what is refused, and that the refusal says where without repeating anything."""
+"""Strict JSON: which texts are refused, and that a refusal names the place without repeating the text."""
 
 import time
 

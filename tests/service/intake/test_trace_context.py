@@ -1,4 +1,4 @@
-"""The trace of a request stays with its job; what is no trace is ignored."""
+"""The trace of a request stays with its job, and an invalid traceparent is ignored."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The gate: nothing but the public list without a key, and the answer before a byte of the body."""
+"""Authentication: without a key only the public routes answer, and a refusal comes before the body is read."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""The matrix: every operation × {own, foreign, absent, deleted} × {read, write}; foreign is as good as absent."""
+"""The matrix: every operation × {own, foreign, absent, deleted} × {read, write}; foreign objects look absent."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""Connections of uvicorn as we have them."""
+"""uvicorn's connections with our protocol class."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""Rate limits: counted by tenant or address, told with every answer, and no obstacle where nobody counts."""
+"""Rate limits: counted by tenant or address, shown in every answer, and off if the counter does not answer."""
 
 import re
 import signal

@@ -1,4 +1,4 @@
-"""Downloads: whole, in part, conditional, and never anything but the bytes that were kept."""
+"""Downloads: whole, partial and conditional, and always exactly the stored bytes."""
 
 import base64
 import hashlib

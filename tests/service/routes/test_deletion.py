@@ -1,4 +1,4 @@
-"""DELETE over HTTP: the service holds what it held before, and the receipt says what went and what stays."""
+"""DELETE over HTTP: no trace of the job stays, and the receipt lists what was removed and what stays."""
 
 import hashlib
 from collections.abc import Iterator

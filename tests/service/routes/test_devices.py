@@ -1,4 +1,4 @@
-"""Device classes as clients ask for them; tenant and priority, for which they cannot ask."""
+"""Clients may request a device class, but neither a tenant nor a priority."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""/jobs/{id}/pause and /jobs/{id}/resume, and the words for them in client and command."""
+"""/jobs/{id}/pause and /jobs/{id}/resume, and their methods of the client and commands."""
 
 import httpx
 import pytest

@@ -1,4 +1,4 @@
-"""Quotas at the front desk: 429 before the body is read, nothing left behind, and what GET /quota tells."""
+"""Quotas over HTTP: a 429 comes before the body is read and leaves nothing behind; GET /quota shows the use."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""/jobs/{id}/retry and /jobs/{id}/continue, and the words for them in client and command."""
+"""/jobs/{id}/retry and /jobs/{id}/continue, and their methods of the client and commands."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Try inside a sandbox what a hostile file would try if it managed to run code: `canaries.py WISHES`.
+"""Try, inside a sandbox, the attacks of a hostile file that runs code: `canaries.py WISHES`.
 
 WISHES is JSON. Prints the names of the granted wishes as JSON: a tight sandbox prints an empty list.
 """
