@@ -22,7 +22,7 @@ from jobs.ledger import cancel_pause, queries, submissions
 from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.lifecycle import deletion, idempotency
 from jobs.lifecycle.deletion import DeletedRecord
-from jobs.lifecycle.idempotency import Keys, ResponseRecorder
+from jobs.lifecycle.idempotency import Keys, OutcomeRecorder
 from jobs.models import (
     CANCELLING,
     Event,
@@ -56,7 +56,7 @@ class TenantStore:
     # Teachers
 
     def put_teacher(
-        self, ref: TeacherRef, *, receipt: ResponseRecorder[tuple[TeacherRef, bool]] | None = None
+        self, ref: TeacherRef, *, recorder: OutcomeRecorder[tuple[TeacherRef, bool]] | None = None
     ) -> tuple[TeacherRef, bool]:
         """Keep a teacher until it is deleted, or unused for long. QuotaExceeded.
 
@@ -65,8 +65,8 @@ class TenantStore:
 
         def work(transaction: Transaction) -> tuple[TeacherRef, bool]:
             kept = submissions.take_teacher(transaction, ref, caller=self._caller, defaults=self._defaults)
-            if receipt is not None:
-                idempotency.settle(transaction, receipt, kept, about=ref.id)
+            if recorder is not None:
+                idempotency.record(transaction, recorder, kept, about=ref.id)
             return kept
 
         return self._database.write(work)
@@ -92,7 +92,7 @@ class TenantStore:
         *,
         traceparent: str | None = None,
         origin: Origin | None = None,
-        receipt: ResponseRecorder[JobWithPosition] | None = None,
+        recorder: OutcomeRecorder[JobWithPosition] | None = None,
     ) -> Job:
         """Accept a job: one row, its labels and one event. TeacherNotFound; QuotaExceeded; RequestInProgress.
 
@@ -112,7 +112,7 @@ class TenantStore:
                 traceparent=traceparent,
                 origin=origin,
             )
-            return idempotency.told(transaction, self._tenant, job_id, receipt)
+            return idempotency.record_job(transaction, self._tenant, job_id, recorder)
 
         return self._database.write(work)
 
@@ -153,7 +153,7 @@ class TenantStore:
 
         return self._database.read(work)
 
-    def request_cancel(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
+    def request_cancel(self, job_id: str, *, recorder: OutcomeRecorder[JobWithPosition] | None = None) -> Job:
         """Queued: cancelled at once. Running: its worker is told by the next heartbeat. Cancelled: unchanged.
 
         JobNotFound; InvalidTransition where the job has succeeded or failed; RequestInProgress.
@@ -165,27 +165,27 @@ class TenantStore:
                 raise InvalidTransition(JobState(row.state), allowed=CANCELLABLE)
             if row.cancel_requested_at is None:
                 cancel_pause.request_cancel(transaction, row)
-            return self._told(transaction, row, AuditAction.CANCELLED, receipt)
+            return self._recorded(transaction, row, AuditAction.CANCELLED, recorder)
 
         return self._database.write(work)
 
-    def request_pause(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
+    def request_pause(self, job_id: str, *, recorder: OutcomeRecorder[JobWithPosition] | None = None) -> Job:
         """Queued: paused at once. Running: its worker is told by the next heartbeat. Paused: unchanged.
 
         JobNotFound; InvalidTransition where the job is terminal or being cancelled; RequestInProgress.
         """
-        return self._change_pause(job_id, cancel_pause.request_pause, AuditAction.PAUSED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_pause, AuditAction.PAUSED, recorder)
 
-    def request_resume(self, job_id: str, *, receipt: ResponseRecorder[JobWithPosition] | None = None) -> Job:
+    def request_resume(self, job_id: str, *, recorder: OutcomeRecorder[JobWithPosition] | None = None) -> Job:
         """Paused: queued again. Pausing: the pause is off. Queued or running: unchanged. Raises as `request_pause`."""
-        return self._change_pause(job_id, cancel_pause.request_resume, AuditAction.RESUMED, receipt)
+        return self._change_pause(job_id, cancel_pause.request_resume, AuditAction.RESUMED, recorder)
 
     def _change_pause(
         self,
         job_id: str,
         change: Callable[[Transaction, Row[Any]], None],
         act: AuditAction,
-        receipt: ResponseRecorder[JobWithPosition] | None,
+        recorder: OutcomeRecorder[JobWithPosition] | None,
     ) -> Job:
         def work(transaction: Transaction) -> Job:
             row = queries.locked_row(transaction.connection, self._tenant, job_id)
@@ -194,19 +194,19 @@ class TenantStore:
             if row.cancel_requested_at is not None:
                 raise InvalidTransition(CANCELLING, allowed=PAUSABLE)
             change(transaction, row)
-            return self._told(transaction, row, act, receipt)
+            return self._recorded(transaction, row, act, recorder)
 
         return self._database.write(work)
 
-    def _told(
+    def _recorded(
         self,
         transaction: Transaction,
         before: Row[Any],
         act: AuditAction,
-        receipt: ResponseRecorder[JobWithPosition] | None,
+        recorder: OutcomeRecorder[JobWithPosition] | None,
     ) -> Job:
-        """The job as it is now, told and written down."""
-        job = idempotency.told(transaction, self._tenant, before.id, receipt)
+        """The job as it is now, after the recorder has it and the audit log has a line."""
+        job = idempotency.record_job(transaction, self._tenant, before.id, recorder)
         outcome = AuditOutcome.UNCHANGED if job.revision == before.revision else AuditOutcome.DONE
         audit_log.append(transaction, self._caller, act, job.id, outcome=outcome)
         return job

@@ -34,7 +34,7 @@ async def run_maintenance(context: AppContext) -> None:
 
 def delete_expired(context: AppContext) -> None:
     """Delete idempotency keys, audit lines, jobs and files that are older than they are kept."""
-    context.ledger.keys.forget_old()
+    context.ledger.keys.delete_expired()
     context.ledger.adopt_teachers()
     context.ledger.audit_log.forget_old(context.settings.audit_days * DAY_SECONDS)
     collect_garbage(context.ledger, context.artifacts, retention_seconds=context.settings.retention_days * DAY_SECONDS)

@@ -1,18 +1,21 @@
-"""Requests with a key: the first is answered and its answer kept, the same again gets that answer.
+"""Idempotency keys: the first request with a key is carried out, and a repetition finds its outcome.
 
-A request holds its key from before its body is read, by a lease, so that a process that was killed does not keep it.
-The answer is written in the transaction that brings about what it tells: there is no job without its answer, and no
-answer without its job. Nothing here knows what an answer looks like.
+A request takes its key as a lease before its body is read, so that a process that was killed does not keep the key.
+The outcome is stored in the transaction that causes it: no job exists without its outcome, and no outcome without its
+job. The outcome is a value of the ledger; how a response is made of it is the service's concern.
 
-Keys are a tenant's: another tenant's key of the same text is another key.
+Keys belong to a tenant: the same text is another key for another tenant.
 """
 
 import hashlib
+import json
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 
 from jobs.db import tables
@@ -21,92 +24,115 @@ from jobs.db.db_time import elapsed_seconds, now
 from jobs.errors import RequestInProgress
 from jobs.identity import DEFAULT_TENANT
 from jobs.ledger import queries
-from jobs.models import Job, JobWithPosition
+from jobs.models import Job, JobWithPosition, TeacherRef
 
 T = TypeVar("T")
 
 KEPT_SECONDS = 86400.0
-"""How long an answer is kept."""
+"""How long an outcome is kept."""
 _BATCH = 500  # values in one statement; SQLite allows some thousands
+
+JOB_OUTCOME = TypeAdapter(JobWithPosition)
+"""Reads a stored outcome of a request that creates or changes a job."""
+TEACHER_OUTCOME = TypeAdapter(tuple[TeacherRef, bool])
+"""Reads a stored outcome of a request that uploads a teacher: the teacher, and whether it is new."""
 
 _requests = tables.requests
 
 
 @dataclass(frozen=True, slots=True)
 class KeyLease:
-    """A key that is ours: the token guards every write."""
+    """A key that a request has taken: every write names the token."""
 
-    key: str  # as it is called in the table
+    key: str  # the name of the key in the table
     token: str
 
 
 @dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """How an earlier request with a key was answered, and which request that was."""
+class StoredOutcome:
+    """What is stored of an earlier request with a key, and the fingerprint of that request."""
 
     fingerprint: str
-    text: str
+    text: str  # a JSON object: the recorder's note and `outcome`; rows of older versions have no `outcome`
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseRecorder(Generic[T]):
-    """What is to be told of an outcome, and for which request it is kept."""
+@dataclass(slots=True)
+class OutcomeRecorder(Generic[T]):
+    """Takes the outcome of one request out of the transaction that causes it."""
 
-    answer: Callable[[T], str]  # called within the transaction, and again where that is tried again
-    held: KeyLease | None  # None: the request has no key, nothing is kept
+    lease: KeyLease | None  # None: the request has no key, and nothing is stored
     fingerprint: str
+    note: Mapping[str, Any] = field(default_factory=dict)  # JSON that is stored beside the outcome
+    outcome: T | None = None  # set within the transaction, and again if the transaction is tried again
 
 
-def hold(transaction: Transaction, held: KeyLease, *, lease_seconds: float) -> StoredResponse | None:
-    """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
+def acquire(transaction: Transaction, lease: KeyLease, *, lease_seconds: float) -> StoredOutcome | None:
+    """Take a key for `lease_seconds`, or return the outcome that is stored for it.
+
+    Raises:
+        RequestInProgress: another request holds the key.
+    """
     connection = transaction.connection
-    if _insert(connection, held, lease_seconds=lease_seconds):
+    if _insert(connection, lease, lease_seconds=lease_seconds):
         return None
-    row = _lock(connection, held.key)
+    row = _lock(connection, lease.key)
     if row is None:
-        raise RequestInProgress(1.0)  # it was refused just now
+        raise RequestInProgress(1.0)  # the other request was refused just now, and its key released
     if row.answer is not None and not row.expired:
-        return StoredResponse(fingerprint=row.fingerprint, text=row.answer)
-    if row.answer is None and row.left_seconds > 0 and row.token != held.token:
+        return StoredOutcome(fingerprint=row.fingerprint, text=row.answer)
+    if row.answer is None and row.left_seconds > 0 and row.token != lease.token:
         raise RequestInProgress(row.left_seconds)
-    values = _new(held, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None, "about": None}
-    connection.execute(update(_requests).where(_requests.c.key == held.key).values(values))
+    values = _leased(lease, lease_seconds=lease_seconds) | {"fingerprint": None, "answer": None, "about": None}
+    connection.execute(update(_requests).where(_requests.c.key == lease.key).values(values))
     return None
 
 
-def renew(transaction: Transaction, held: KeyLease, *, lease_seconds: float) -> bool:
-    """Hold on to a key; False where somebody else has it."""
-    statement = update(_requests).where(*_ours(held)).values(lease_until=now(lease_seconds))
+def renew(transaction: Transaction, lease: KeyLease, *, lease_seconds: float) -> bool:
+    """Extend a lease; False if another request has taken the key."""
+    statement = update(_requests).where(*_held_by(lease)).values(lease_until=now(lease_seconds))
     return transaction.connection.execute(statement).rowcount == 1
 
 
-def settle(transaction: Transaction, receipt: ResponseRecorder[T], outcome: T, *, about: str) -> None:
-    """Tell the outcome, and keep what is told until `about`, the job or teacher, is deleted.
+def record(transaction: Transaction, recorder: OutcomeRecorder[T], outcome: T, *, about: str) -> None:
+    """Hand the outcome to the recorder; for a request with a key, store it until `about`, a job or teacher, is deleted.
 
-    RequestInProgress, which undoes it all, where the key was lost.
+    Raises:
+        RequestInProgress: another request has taken the key. The error undoes the transaction.
     """
-    text = receipt.answer(outcome)
-    if receipt.held is None:
+    recorder.outcome = outcome
+    if recorder.lease is None:
         return
-    values = {"fingerprint": receipt.fingerprint, "answer": text, "about": about, "expires_at": now(KEPT_SECONDS)}
-    statement = update(_requests).where(*_ours(receipt.held)).values(values)
+    text = json.dumps({**recorder.note, "outcome": to_jsonable_python(outcome)})
+    values = {"fingerprint": recorder.fingerprint, "answer": text, "about": about, "expires_at": now(KEPT_SECONDS)}
+    statement = update(_requests).where(*_held_by(recorder.lease)).values(values)
     if transaction.connection.execute(statement).rowcount == 0:
         raise RequestInProgress(1.0)
 
 
-def let_go(transaction: Transaction, held: KeyLease) -> None:
-    """Free a key that has no answer: the request was refused."""
-    statement = delete(_requests).where(*_ours(held), _requests.c.answer.is_(None))
+def record_job(
+    transaction: Transaction, tenant: str | None, job_id: str, recorder: OutcomeRecorder[JobWithPosition] | None
+) -> Job:
+    """The job as it is now in this transaction; a recorder, if there is one, gets it with its place in the queue."""
+    if recorder is None:
+        return queries.job_with_id(transaction.connection, tenant, job_id)
+    found = queries.job_with_position(transaction.connection, tenant, job_id)
+    record(transaction, recorder, found, about=job_id)
+    return found.job
+
+
+def release(transaction: Transaction, lease: KeyLease) -> None:
+    """Release a key that has no outcome, because its request was refused."""
+    statement = delete(_requests).where(*_held_by(lease), _requests.c.answer.is_(None))
     transaction.connection.execute(statement)
 
 
-def forget_old(transaction: Transaction) -> int:
-    """Remove what is kept no longer; how many there were."""
+def delete_expired(transaction: Transaction) -> int:
+    """Delete the rows whose time is over; returns how many there were."""
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
 
 
 def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) -> int:
-    """Remove the answers to a tenant's requests that tell of these jobs and teachers; how many there were."""
+    """Delete the outcomes of a tenant's requests that are about these jobs and teachers; returns their number."""
     gone = 0
     for start in range(0, len(about), _BATCH):
         batch = _requests.c.about.in_(about[start : start + _BATCH])
@@ -114,66 +140,59 @@ def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) ->
     return gone
 
 
-def told(
-    transaction: Transaction, tenant: str | None, job_id: str, receipt: ResponseRecorder[JobWithPosition] | None
-) -> Job:
-    """The job as it is now; its standing is told within the transaction, if anybody is to be told."""
-    if receipt is None:
-        return queries.job_with_id(transaction.connection, tenant, job_id)
-    standing = queries.job_with_position(transaction.connection, tenant, job_id)
-    settle(transaction, receipt, standing, about=job_id)
-    return standing.job
-
-
 class Keys:
-    """The keys of a tenant's requests, one transaction a method: `TenantStore.keys`."""
+    """The idempotency keys of one tenant (`TenantStore.keys`). Each method is one transaction."""
 
     def __init__(self, database: Database, tenant: str) -> None:
         self._database = database
         self._tenant = tenant
 
     def new_lease(self, key: str) -> KeyLease:
-        """What holding a key of this tenant takes; `hold` does it."""
+        """The lease with which a request of this tenant takes a key; `acquire` takes it."""
         return KeyLease(_name(self._tenant, key), uuid.uuid4().hex)
 
-    def hold(self, held: KeyLease, lease_seconds: float) -> StoredResponse | None:
-        """Hold a key for `lease_seconds`. The answer where there is one already; RequestInProgress."""
-        return self._database.write(lambda t: hold(t, held, lease_seconds=lease_seconds))
+    def acquire(self, lease: KeyLease, lease_seconds: float) -> StoredOutcome | None:
+        """Take a key for `lease_seconds`, or return the outcome that is stored for it.
 
-    def renew(self, held: KeyLease, lease_seconds: float) -> bool:
-        """Hold on to a key; False where somebody else has it."""
-        return self._database.write(lambda t: renew(t, held, lease_seconds=lease_seconds))
+        Raises:
+            RequestInProgress: another request holds the key.
+        """
+        return self._database.write(lambda t: acquire(t, lease, lease_seconds=lease_seconds))
 
-    def let_go(self, held: KeyLease) -> None:
-        """Free a key, unless there is an answer by now."""
-        self._database.write(lambda t: let_go(t, held))
+    def renew(self, lease: KeyLease, lease_seconds: float) -> bool:
+        """Extend a lease; False if another request has taken the key."""
+        return self._database.write(lambda t: renew(t, lease, lease_seconds=lease_seconds))
 
-    def forget_old(self) -> int:
-        """Remove answers that are kept no longer, and keys of the dead; how many there were."""
-        return self._database.write(forget_old)
+    def release(self, lease: KeyLease) -> None:
+        """Release a key, unless an outcome is stored for it."""
+        self._database.write(lambda t: release(t, lease))
+
+    def delete_expired(self) -> int:
+        """Delete outcomes that are no longer kept, and keys of processes that died; returns how many there were."""
+        return self._database.write(delete_expired)
 
 
 def _name(tenant: str, key: str) -> str:
-    """What a key is called in the table, where keys of older services stand as they are. No key has a space in it."""
+    """The name of a key in the table. Keys of the default tenant keep their text; no key contains a space."""
     return key if tenant == DEFAULT_TENANT else f"{tenant} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _of_tenant(tenant: str) -> ColumnElement[bool]:
-    """The keys that `_name` gives to this tenant."""
+    """The condition that a row has a name that `_name` gives to this tenant."""
     if tenant == DEFAULT_TENANT:
         return ~_requests.c.key.contains(" ")
     return _requests.c.key.startswith(f"{tenant} ", autoescape=True)
 
 
-def _insert(connection: Connection, held: KeyLease, *, lease_seconds: float) -> bool:
-    statement = dialect_insert(connection, _requests).values(_new(held, lease_seconds=lease_seconds))
+def _insert(connection: Connection, lease: KeyLease, *, lease_seconds: float) -> bool:
+    statement = dialect_insert(connection, _requests).values(_leased(lease, lease_seconds=lease_seconds))
     return connection.execute(statement.on_conflict_do_nothing().returning(_requests.c.key)).first() is not None
 
 
-def _new(held: KeyLease, *, lease_seconds: float) -> dict[str, Any]:
+def _leased(lease: KeyLease, *, lease_seconds: float) -> dict[str, Any]:
     return {
-        "key": held.key,
-        "token": held.token,
+        "key": lease.key,
+        "token": lease.token,
         "lease_until": now(lease_seconds),
         "expires_at": now(KEPT_SECONDS),
     }
@@ -185,5 +204,5 @@ def _lock(connection: Connection, key: str) -> Row[Any] | None:
     return connection.execute(statement.where(_requests.c.key == key).with_for_update()).one_or_none()
 
 
-def _ours(held: KeyLease) -> list[ColumnElement[bool]]:
-    return [_requests.c.key == held.key, _requests.c.token == held.token]
+def _held_by(lease: KeyLease) -> list[ColumnElement[bool]]:
+    return [_requests.c.key == lease.key, _requests.c.token == lease.token]

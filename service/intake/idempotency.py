@@ -1,7 +1,11 @@
-"""Idempotency-Key: a request that is repeated with its key gets the stored response and is not carried out again.
+"""Idempotency-Key: a request that is repeated with its key gets the same response and is not carried out again.
 
 A request takes its key before its body is read. Two requests are the same if route and content are equal: the spec with
 its defaults filled in and the digest of the teacher, not the bytes that were sent. Refusals are not stored.
+
+The ledger stores the outcome of a request, a value, in the transaction that causes it. The response is rendered from
+that value after the commit, and rendered again when the request is repeated. Its status and the time that it tells are
+fixed before the transaction and stored beside the outcome, so that both renderings are equal.
 """
 
 import asyncio
@@ -11,13 +15,15 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 from anyio import to_thread
 from fastapi import Depends, Header, Request, Response
+from pydantic import TypeAdapter
 
 from jobs.errors import LedgerError
-from jobs.lifecycle.idempotency import KeyLease, ResponseRecorder, StoredResponse
+from jobs.lifecycle.idempotency import KeyLease, OutcomeRecorder, StoredOutcome
 from service.dependencies import AppContext, Context
 from service.problems.errors import FieldError, IdempotencyKeyReused, ValidationFailed
 
@@ -29,57 +35,63 @@ HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
 _RENEWALS = 3  # per lease time
-_NOT_KEPT = {"content-length"}
+_OLDER_PROCESSES_REPLY: dict[str, Any] = {"status": 503, "headers": {"retry-after": "2"}, "body": ""}
+"""How an API process of an older version, which cannot render an outcome, replies to a repeated request."""
 
 
 class IdempotentRequest:
-    """One POST with or without a key. `response` is set once the ledger has recorded the outcome."""
+    """One POST with or without a key."""
 
-    def __init__(self, route: str, lease: KeyLease | None, answered: StoredResponse | None) -> None:
-        self._response: Response | None = None
+    def __init__(self, route: str, lease: KeyLease | None, stored: StoredOutcome | None) -> None:
         self._route = route
         self._lease = lease
-        self._answered = answered
+        self._stored = stored
         self._fingerprint = ""
+        self._recorder: OutcomeRecorder[Any] | None = None
 
     @property
     def was_answered(self) -> bool:
-        """Whether some request with this key was answered before; `replay` checks that it was the same request."""
-        return self._answered is not None
+        """Whether some request with this key was answered before; `repeats` checks that it was the same request."""
+        return self._stored is not None
 
-    def replay(self, **what: Any) -> bool:  # Any: JSON
-        """Fix what the request asks for; True if it was answered before, then `response` is the stored response.
+    def repeats(self, **what: Any) -> bool:  # Any: JSON
+        """Fix what the request asks for; True if the same request was carried out before.
 
         Raises:
             IdempotencyKeyReused: the key was used for a different request.
         """
         text = json.dumps({"route": self._route, **what}, sort_keys=True, ensure_ascii=True, allow_nan=False)
         self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
-        if self._answered is None:
+        if self._stored is None:
             return False
-        if self._answered.fingerprint != self._fingerprint:
+        if self._stored.fingerprint != self._fingerprint:
             raise IdempotencyKeyReused(
                 "This key was used for another request.",
                 hint="Make a new key for every new request; send an old one only with exactly what it was made for.",
                 errors=[FieldError("", "belongs to another request", parameter=HEADER.lower())],
             )
-        self._response = _response_from(self._answered.text)
         return True
 
-    def recorder(self, respond: Callable[[T], Response]) -> ResponseRecorder[T]:
-        """The recorder with which the ledger stores the response in the transaction that causes the outcome."""
+    def recorder(self, *, status: int) -> OutcomeRecorder[Any]:
+        """The recorder that takes the outcome out of the ledger's transaction. `status`: of the response."""
+        reply = {"status": status, "at": datetime.now(UTC).isoformat()}
+        self._recorder = OutcomeRecorder(self._lease, self._fingerprint, {**_OLDER_PROCESSES_REPLY, "reply": reply})
+        return self._recorder
 
-        def answer(outcome: T) -> str:
-            self._response = respond(outcome)
-            return _text_from(self._response)
-
-        return ResponseRecorder(answer, self._lease, self._fingerprint)
-
-    @property
-    def response(self) -> Response:
-        """The response, which must be there by now."""
-        assert self._response is not None
-        return self._response
+    def response(self, outcome_type: TypeAdapter[T], render: Callable[[T, int, datetime], Response]) -> Response:
+        """The response, after the commit or for a repeated request. `render` gets outcome, status and time."""
+        if self._stored is not None:
+            stored = json.loads(self._stored.text)
+            if "outcome" in stored:
+                outcome = outcome_type.validate_json(json.dumps(stored["outcome"]))
+                response = _rendered(render, outcome, stored["reply"])
+            else:  # a whole response, as older versions stored it
+                response = Response(stored["body"], status_code=stored["status"], headers=stored["headers"])
+            response.headers[REPLAYED] = "true"
+            return response
+        assert self._recorder is not None  # the ledger has committed the outcome
+        assert self._recorder.outcome is not None
+        return _rendered(render, self._recorder.outcome, self._recorder.note["reply"])
 
 
 async def idempotent_request(
@@ -103,9 +115,9 @@ async def idempotent_request(
         yield IdempotentRequest(route, None, None)
         return
     lease = context.store.keys.new_lease(key_of(request.headers.getlist(HEADER)))
-    answered = await to_thread.run_sync(context.store.keys.hold, lease, context.settings.request_lease_seconds)
-    if answered is not None:
-        yield IdempotentRequest(route, None, answered)
+    stored = await to_thread.run_sync(context.store.keys.acquire, lease, context.settings.request_lease_seconds)
+    if stored is not None:
+        yield IdempotentRequest(route, None, stored)
         return
     try:
         async with _renewing(context, lease):
@@ -153,20 +165,12 @@ async def _renewing(context: AppContext, lease: KeyLease) -> AsyncIterator[None]
 
 
 def _release(context: AppContext, lease: KeyLease) -> None:
-    """Release the key, so that a refused request can be repeated at once; a stored response stays."""
+    """Release the key, so that a refused request can be repeated at once; a stored outcome stays."""
     try:
-        context.store.keys.let_go(lease)
+        context.store.keys.release(lease)
     except LedgerError:
         log.warning("a key stays taken until its lease ends", exc_info=True)
 
 
-def _text_from(response: Response) -> str:
-    headers = {name: value for name, value in response.headers.items() if name not in _NOT_KEPT}
-    body = bytes(response.body).decode()
-    return json.dumps({"status": response.status_code, "headers": headers, "body": body})
-
-
-def _response_from(text: str) -> Response:
-    kept = json.loads(text)
-    headers: Mapping[str, str] = {**kept["headers"], REPLAYED: "true"}
-    return Response(kept["body"], status_code=kept["status"], headers=dict(headers))
+def _rendered(render: Callable[[T, int, datetime], Response], outcome: T, reply: Mapping[str, Any]) -> Response:
+    return render(outcome, reply["status"], datetime.fromisoformat(reply["at"]))

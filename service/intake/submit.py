@@ -20,7 +20,7 @@ from dfkd_core.notice import Notice
 from dfkd_core.spec.config import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
-from jobs.lifecycle.idempotency import ResponseRecorder
+from jobs.lifecycle.idempotency import OutcomeRecorder
 from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
@@ -59,7 +59,7 @@ def accept_submission(
     submission: Submission,
     *,
     traceparent: str | None = None,
-    receipt: ResponseRecorder[JobWithPosition] | None = None,
+    recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Inspect and resolve first and keep the file last, so that a refused file is never kept."""
     teacher, spec = submission.teacher, submission.spec
@@ -71,7 +71,7 @@ def accept_submission(
         resolved, warnings = _resolved(context, spec, inspection)
         with _keeping(context, teacher):
             ref = _ref(teacher, facts(inspection, spec.teacher))
-            return _create(context, resolved, ref, warnings, traceparent=traceparent, receipt=receipt)
+            return _create(context, resolved, ref, warnings, traceparent=traceparent, recorder=recorder)
 
 
 def accept_request(
@@ -81,7 +81,7 @@ def accept_request(
     *,
     traceparent: str | None = None,
     origin: Origin | None = None,
-    receipt: ResponseRecorder[JobWithPosition] | None = None,
+    recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Create a job for a teacher that was uploaded before."""
     teacher = context.store.get_teacher(teacher_id)
@@ -92,11 +92,11 @@ def accept_request(
         with context.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, context.settings)
     resolved, warnings = _resolved(context, spec, inspection)
-    return _create(context, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, receipt=receipt)
+    return _create(context, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, recorder=recorder)
 
 
 def accept_teacher(
-    context: AppContext, teacher: ReceivedTeacher, *, receipt: ResponseRecorder[tuple[TeacherRef, bool]] | None = None
+    context: AppContext, teacher: ReceivedTeacher, *, recorder: OutcomeRecorder[tuple[TeacherRef, bool]] | None = None
 ) -> tuple[TeacherRef, bool]:
     """Keep a teacher for later jobs; returns the teacher and whether it is new."""
     spec = TeacherSpec()
@@ -105,7 +105,7 @@ def accept_teacher(
         inspection = inspect(teacher.upload.path, spec, context.settings, known=known)
         check_cost(inspection, cost_limits(context.settings))
         with _keeping(context, teacher):
-            return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), receipt=receipt)
+            return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), recorder=recorder)
 
 
 def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[Notice]]:
@@ -155,7 +155,7 @@ def _create(
     *,
     traceparent: str | None,
     origin: Origin | None = None,
-    receipt: ResponseRecorder[JobWithPosition] | None,
+    recorder: OutcomeRecorder[JobWithPosition] | None,
 ) -> Job:
     job = context.store.create(
         str(uuid.uuid4()),
@@ -164,7 +164,7 @@ def _create(
         warnings,
         traceparent=traceparent,
         origin=origin,
-        receipt=receipt,
+        recorder=recorder,
     )
     with about(job_id=job.id, traceparent=traceparent):
         log.info("job accepted", extra={"teacher_id": job.teacher.id})

@@ -21,23 +21,28 @@ def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str]
 
 
 def job_response(
-    job: Job, queue_position: int | None = None, *, status: int = 200, headers: Mapping[str, str] | None = None
+    job: Job,
+    queue_position: int | None = None,
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    at: datetime | None = None,
 ) -> Response:
-    """A job with its weak ETag, and with Retry-After until the job has ended."""
+    """A job as it was at the time `at` (default: now), with its weak ETag, and with Retry-After until it has ended."""
     fields = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
     if not job.state.terminal:
-        fields["Retry-After"] = retry_after(job)
-    return json_response(job_view(job, queue_position=queue_position), status=status, headers=fields)
+        fields["Retry-After"] = retry_after(job, at)
+    return json_response(job_view(job, queue_position=queue_position, at=at), status=status, headers=fields)
 
 
-def job_reply(found: JobWithPosition, *, status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """The response to a request that changed or created a job."""
-    return job_response(*found, status=status, headers=headers)
+def job_changed(found: JobWithPosition, status: int, at: datetime) -> Response:
+    """The response to a request that changed a job."""
+    return job_response(*found, status=status, at=at)
 
 
-def job_accepted(found: JobWithPosition) -> Response:
+def job_accepted(found: JobWithPosition, status: int, at: datetime) -> Response:
     """The response to a request that created a job."""
-    return job_reply(found, status=202, headers={"Location": f"/jobs/{found.job.id}"})
+    return job_response(*found, status=status, headers={"Location": f"/jobs/{found.job.id}"}, at=at)
 
 
 def not_modified(response: Response) -> Response:
@@ -47,9 +52,9 @@ def not_modified(response: Response) -> Response:
     return Response(status_code=304, headers=headers)
 
 
-def retry_after(job: Job) -> str:
+def retry_after(job: Job, at: datetime | None = None) -> str:
     """Seconds after which a client should ask again. The pause grows with the age of the job."""
-    age = (datetime.now(UTC) - job.created_at).total_seconds()
+    age = ((at or datetime.now(UTC)) - job.created_at).total_seconds()
     return str(next((wait for younger, wait in _POLL_SECONDS if age < younger), _POLL_SECONDS_LATER))
 
 

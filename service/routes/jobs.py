@@ -13,6 +13,7 @@ from dfkd.wire.deletion import PurgeView
 from dfkd.wire.job import JobList, JobView, ListQuery
 from jobs.broker import notify
 from jobs.lifecycle.deletion import removed
+from jobs.lifecycle.idempotency import JOB_OUTCOME
 from jobs.models import Job, JobState
 from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
@@ -25,7 +26,7 @@ from service.problems.errors import FieldError, ValidationFailed
 from service.representation import examples
 from service.representation.http_conditional import etag_matches
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
-from service.representation.responses import job_accepted, job_reply, job_response, json_response, not_modified
+from service.representation.responses import job_accepted, job_changed, job_response, json_response, not_modified
 from service.representation.views import job_view, purge_view
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
@@ -64,7 +65,7 @@ async def create_job(
     job = await _accept(request, context, idempotency)
     if job is not None:
         background.add_task(notify, context.celery, job.id, job.device_class)
-    return idempotency.response
+    return idempotency.response(JOB_OUTCOME, job_accepted)
 
 
 async def _accept(request: Request, context: AppContext, idempotency: IdempotentRequest) -> Job | None:
@@ -72,17 +73,17 @@ async def _accept(request: Request, context: AppContext, idempotency: Idempotent
     if bodies.media_type_of(request) == "application/json":
         text = await bodies.read_json(request, context.settings)
         spec, teacher_id = read_request(text, max_bytes=context.settings.max_spec_bytes)
-        if idempotency.replay(spec=spec.model_dump(mode="json"), teacher=teacher_id):
+        if idempotency.repeats(spec=spec.model_dump(mode="json"), teacher=teacher_id):
             return None
         accept = partial(accept_request, context, spec, teacher_id)
     else:
         submission = await receive_submission(request, context.settings, context.artifacts)
         with submission.discarded_on_error():
-            if idempotency.replay(**submission.content()):
+            if idempotency.repeats(**submission.content()):
                 submission.discard()
                 return None
         accept = partial(accept_submission, context, submission)
-    accept_traced = partial(accept, traceparent=traceparent_of(request), receipt=idempotency.recorder(job_accepted))
+    accept_traced = partial(accept, traceparent=traceparent_of(request), recorder=idempotency.recorder(status=202))
     return await to_thread.run_sync(accept_traced, limiter=context.inspections)
 
 
@@ -159,12 +160,12 @@ async def get_job(request: Request, context: Context, job_id: JobId) -> Response
 )
 def cancel_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Response:
     """A queued job is cancelled at once. A running job is `cancelling` until its worker has stopped it."""
-    if idempotency.replay():
-        return idempotency.response
+    if idempotency.repeats():
+        return idempotency.response(JOB_OUTCOME, job_changed)
     before = context.store.get(job_id)
     status = 200 if before.public_state in {"cancelled", "cancelling"} else 202
-    context.store.request_cancel(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
-    return idempotency.response
+    context.store.request_cancel(job_id, recorder=idempotency.recorder(status=status))
+    return idempotency.response(JOB_OUTCOME, job_changed)
 
 
 @router.delete(

@@ -1,15 +1,14 @@
 """/jobs/{id}/pause and /jobs/{id}/resume: stop a job at its next checkpoint, and queue it again."""
 
-from functools import partial
-
 from fastapi import APIRouter, BackgroundTasks, Response
 
 from dfkd.wire.job import JobView
 from jobs.broker import notify
+from jobs.lifecycle.idempotency import JOB_OUTCOME
 from service.dependencies import Context, JobId
 from service.intake.idempotency import Idempotency
 from service.representation.openapi import KEY_REFUSALS, problems
-from service.representation.responses import job_reply
+from service.representation.responses import job_changed
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
@@ -29,11 +28,11 @@ def pause_job(context: Context, job_id: JobId, idempotency: Idempotency) -> Resp
 
     The stopped attempt does not count as an attempt. A paused job keeps its checkpoint until the job is deleted.
     """
-    if idempotency.replay():
-        return idempotency.response
+    if idempotency.repeats():
+        return idempotency.response(JOB_OUTCOME, job_changed)
     status = 200 if context.store.get(job_id).public_state in {"paused", "pausing"} else 202
-    context.store.request_pause(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
-    return idempotency.response
+    context.store.request_pause(job_id, recorder=idempotency.recorder(status=status))
+    return idempotency.response(JOB_OUTCOME, job_changed)
 
 
 @router.post(
@@ -48,9 +47,9 @@ def resume_job(context: Context, job_id: JobId, idempotency: Idempotency, backgr
     """A paused job returns to its old place in the queue and later continues from its checkpoint. For a job that is
     `pausing` the pause is withdrawn.
     """
-    if idempotency.replay():
-        return idempotency.response
+    if idempotency.repeats():
+        return idempotency.response(JOB_OUTCOME, job_changed)
     status = 202 if context.store.get(job_id).public_state in {"paused", "pausing"} else 200
-    context.store.request_resume(job_id, receipt=idempotency.recorder(partial(job_reply, status=status)))
+    context.store.request_resume(job_id, recorder=idempotency.recorder(status=status))
     background.add_task(notify, context.celery, job_id)
-    return idempotency.response
+    return idempotency.response(JOB_OUTCOME, job_changed)

@@ -7,6 +7,7 @@ from dfkd.wire.job import JobView
 from jobs.broker import notify
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
+from jobs.lifecycle.idempotency import JOB_OUTCOME
 from jobs.models import Job
 from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
@@ -39,8 +40,8 @@ def retry_job(
     """Creates a job with the same teacher and the same spec, which starts from the beginning. Its `retried_from` names
     the old job.
     """
-    if idempotency.replay():
-        return idempotency.response
+    if idempotency.repeats():
+        return idempotency.response(JOB_OUTCOME, job_accepted)
     job = context.store.get(job_id)
     new = accept_request(
         context,
@@ -48,10 +49,10 @@ def retry_job(
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=False),
-        receipt=idempotency.recorder(job_accepted),
+        recorder=idempotency.recorder(status=202),
     )
     background.add_task(notify, context.celery, new.id, new.device_class)
-    return idempotency.response
+    return idempotency.response(JOB_OUTCOME, job_accepted)
 
 
 @router.post(
@@ -85,7 +86,7 @@ async def continue_job(
     new = await to_thread.run_sync(_continue, request, context, job_id, text, idempotency)
     if new is not None:
         background.add_task(notify, context.celery, new.id, new.device_class)
-    return idempotency.response
+    return idempotency.response(JOB_OUTCOME, job_accepted)
 
 
 def _continue(
@@ -94,7 +95,7 @@ def _continue(
     """Create the job and return it; return None if the request repeats an earlier one, which is answered again."""
     job = context.store.get(job_id)
     spec = continued_spec(job, text, max_bytes=context.settings.max_spec_bytes)
-    if idempotency.replay(spec=spec.model_dump(mode="json")):
+    if idempotency.repeats(spec=spec.model_dump(mode="json")):
         return None
     if not context.artifacts.exists(context.store.last_checkpoint(job_id)):
         raise CheckpointExpired
@@ -104,5 +105,5 @@ def _continue(
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
-        receipt=idempotency.recorder(job_accepted),
+        recorder=idempotency.recorder(status=202),
     )

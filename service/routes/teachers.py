@@ -1,5 +1,6 @@
 """/teachers: upload a teacher once and use it in many jobs."""
 
+from datetime import datetime
 from functools import partial
 
 from anyio import to_thread
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from dfkd.wire.deletion import PurgeView
 from dfkd.wire.teacher import TeacherView
 from jobs.lifecycle.deletion import removed
+from jobs.lifecycle.idempotency import TEACHER_OUTCOME
 from jobs.models import TeacherRef
 from service.dependencies import Context, TeacherId
 from service.intake.idempotency import Idempotency
@@ -47,17 +49,18 @@ async def upload_teacher(request: Request, context: Context, idempotency: Idempo
     await check_quota(request, context, idempotency)
     teacher = await receive_octets(request, context.settings, context.artifacts)
     with teacher.upload.discarding():
-        if idempotency.replay(teacher=teacher.upload.sha256):
+        if idempotency.repeats(teacher=teacher.upload.sha256):
             teacher.upload.discard()
-            return idempotency.response
-    accept = partial(accept_teacher, context, teacher, receipt=idempotency.recorder(_kept))
+            return idempotency.response(TEACHER_OUTCOME, _kept)
+    accept = partial(accept_teacher, context, teacher, recorder=idempotency.recorder(status=201))
     await to_thread.run_sync(accept, limiter=context.inspections)
-    return idempotency.response
+    return idempotency.response(TEACHER_OUTCOME, _kept)
 
 
-def _kept(outcome: tuple[TeacherRef, bool]) -> Response:
+def _kept(outcome: tuple[TeacherRef, bool], status: int, _: datetime) -> Response:
     kept, new = outcome
-    return json_response(teacher_view(kept), status=201 if new else 200, headers={"Location": f"/teachers/{kept.id}"})
+    location = {"Location": f"/teachers/{kept.id}"}
+    return json_response(teacher_view(kept), status=status if new else 200, headers=location)
 
 
 @router.get(

@@ -1,8 +1,9 @@
 """Move the database time of one job or teacher without waiting, and give a spec another version."""
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from jobs.db import tables
+from jobs.db.database import Transaction
 from jobs.db.db_time import now, today
 from jobs.models import SPEC_VERSION
 from jobs.store import Store
@@ -28,6 +29,18 @@ def age_request(store: Store, key: str, *columns: str) -> None:
     """As if the lease of a request's key, or the day for which its answer is kept, were over."""
     statement = update(tables.requests).where(tables.requests.c.key == key).values(dict.fromkeys(columns, now(-1.0)))
     store._database.write(lambda transaction: transaction.connection.execute(statement).close())
+
+
+def set_answer(store: Store, key: str, text: str) -> str:
+    """Store `text` for a request's key, as a process of another version would; returns the text before."""
+    condition = tables.requests.c.key == key
+
+    def work(transaction: Transaction) -> str:
+        before = transaction.connection.execute(select(tables.requests.c.answer).where(condition)).scalar_one()
+        transaction.connection.execute(update(tables.requests).where(condition).values(answer=text))
+        return str(before)
+
+    return store._database.write(work)
 
 
 def age_spec(store: Store, job_id: str, spec: str, *, version: int = SPEC_VERSION) -> None:

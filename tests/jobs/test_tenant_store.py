@@ -137,10 +137,10 @@ def test_a_file_that_two_tenants_have_stays_until_both_have_deleted_it(store: St
 
 def test_a_key_of_a_request_is_its_tenants(store: Store) -> None:
     first, second = store.of(ACME).keys, store.of(UMBRELLA).keys
-    assert first.hold(first.new_lease("k"), 60) is None
-    assert second.hold(second.new_lease("k"), 60) is None
+    assert first.acquire(first.new_lease("k"), 60) is None
+    assert second.acquire(second.new_lease("k"), 60) is None
     with pytest.raises(RequestInProgress):
-        first.hold(first.new_lease("k"), 60)
+        first.acquire(first.new_lease("k"), 60)
 
 
 def test_no_text_of_a_key_is_that_of_another_tenants(store: Store) -> None:

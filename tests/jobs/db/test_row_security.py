@@ -26,8 +26,8 @@ from jobs.files.local import Directory
 from jobs.garbage_collector import collect_garbage
 from jobs.identity import Caller
 from jobs.ledger import queries, scheduling
-from jobs.lifecycle.idempotency import ResponseRecorder
-from jobs.models import Job, JobError, JobState
+from jobs.lifecycle.idempotency import OutcomeRecorder
+from jobs.models import Job, JobError, JobState, JobWithPosition
 from jobs.quota_limits import Quota
 from jobs.settings import Settings
 from jobs.store import Store, open_store
@@ -58,9 +58,9 @@ def furnish(store: Store, caller: Caller) -> Job:
     store.tenants.limit(caller.tenant, {Quota.QUEUED_JOBS: 9})
     teacher, _ = ours.put_teacher(teacher_ref(caller.tenant))
     held = ours.keys.new_lease("k")
-    assert ours.keys.hold(held, 60) is None
-    receipt = ResponseRecorder(answer=lambda standing: standing.job.id, held=held, fingerprint="f")
-    job = ours.create(str(uuid.uuid4()), job_spec(team="vision"), teacher.id, receipt=receipt)
+    assert ours.keys.acquire(held, 60) is None
+    recorder: OutcomeRecorder[JobWithPosition] = OutcomeRecorder(held, fingerprint="f")
+    job = ours.create(str(uuid.uuid4()), job_spec(team="vision"), teacher.id, recorder=recorder)
     claim = store.claim("w", 60, 1)
     assert claim is not None
     assert store.succeed(job.id, claim.fence, artifacts=[artifact_ref()])
@@ -102,7 +102,7 @@ def test_a_tenant_that_asks_for_everything_gets_its_own(ledger: Store) -> None:
 
 
 def test_the_default_tenants_keys_of_requests_are_those_without_a_name(ledger: Store) -> None:
-    assert ledger.keys.hold(ledger.keys.new_lease("plain"), 60) is None
+    assert ledger.keys.acquire(ledger.keys.new_lease("plain"), 60) is None
     found = ledger._database.of("default").read(everything)
     assert [row.key for row in found.pop("requests")] == ["plain"]
     assert set(map(len, found.values())) == {0}

@@ -13,7 +13,7 @@ from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, Teac
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.identity import ANONYMOUS, Caller
 from jobs.lifecycle.deletion import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
-from jobs.lifecycle.idempotency import ResponseRecorder
+from jobs.lifecycle.idempotency import OutcomeRecorder
 from jobs.models import ArtifactRef, Job, JobWithPosition, PurgeReceipt, TeacherRef
 from jobs.quota_limits import Quota
 from jobs.settings import Settings
@@ -57,12 +57,12 @@ def teacher_of(artifacts: ArtifactStore, text: str) -> TeacherRef:
 
 def submitted(store: TenantStore, teacher: TeacherRef, *, along: bool = True, key: str | None = None) -> Job:
     """A queued job, with its teacher or for one that is there; its answer is kept under `key`."""
-    receipt: ResponseRecorder[JobWithPosition] | None = None
+    recorder: OutcomeRecorder[JobWithPosition] | None = None
     if key is not None:
         held = store.keys.new_lease(key)
-        store.keys.hold(held, 60)
-        receipt = ResponseRecorder(lambda standing: f"an answer about {standing.job.id}", held, "f" * 64)
-    return store.create(str(uuid.uuid4()), job_spec(a="label"), teacher if along else teacher.id, receipt=receipt)
+        store.keys.acquire(held, 60)
+        recorder = OutcomeRecorder(held, "f" * 64)
+    return store.create(str(uuid.uuid4()), job_spec(a="label"), teacher if along else teacher.id, recorder=recorder)
 
 
 def finished(store: Store, artifacts: ArtifactStore, job: Job, *, student: str) -> Job:
@@ -295,8 +295,8 @@ def test_deleting_leaves_the_checkpoints_and_answers_of_other_tenants(store: Sto
     ours = store.of(Caller("umbrella_")), store.of(Caller("default"))
     for mine in ours:
         held = mine.keys.new_lease("k")
-        mine.keys.hold(held, 60)
-        mine.put_teacher(teacher, receipt=ResponseRecorder(lambda _: "an answer", held, "f" * 64))
+        mine.keys.acquire(held, 60)
+        mine.put_teacher(teacher, recorder=OutcomeRecorder(held, "f" * 64))
     for mine in ours:
         removed(mine.delete_teacher(teacher.id), artifacts, store.referenced)
     assert rows_of(store, "requests") == kept

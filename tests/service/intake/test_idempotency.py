@@ -1,6 +1,7 @@
 """Idempotency-Key: the same request under the same key is done once and answered alike."""
 
 import http.server
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 
 from dfkd.client import Client, Refused
 from tests.builders import onnx_teacher
+from tests.jobs.clockwork import set_answer
 from tests.patience import PATIENCE, scaled
 from tests.service.conftest import SPEC
 from tests.service.harness import (
@@ -244,3 +246,31 @@ def test_the_client_sends_again_what_got_lost(tmp_path: Path, teacher: bytes) ->
                 client.submit(job.teacher.id, {**SPEC, "name": "another"}, key="my-own")
             assert client.cancel(job.id).state == "cancelled"
         assert {found.id for found in service.store.list(10).jobs} == {job.id, known.id}
+
+
+def test_a_whole_response_that_an_older_version_stored_is_sent_again(
+    service: Service, queued: str, key: Headers
+) -> None:
+    first = service.http.post(f"/jobs/{queued}/cancel", headers=key)
+    older = {"status": 202, "headers": {"location": "/jobs/x", "content-type": "application/json"}, "body": '{"a": 1}'}
+    set_answer(service.store, key["Idempotency-Key"], json.dumps(older))
+    again = service.http.post(f"/jobs/{queued}/cancel", headers=key)
+    assert first.status_code == again.status_code == 202
+    assert (again.json(), again.headers["location"]) == ({"a": 1}, "/jobs/x")
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_an_older_version_finds_a_response_to_come_again(service: Service, queued: str, key: Headers) -> None:
+    service.http.post(f"/jobs/{queued}/cancel", headers=key)
+    stored = json.loads(set_answer(service.store, key["Idempotency-Key"], "{}"))
+    assert (stored["status"], stored["body"]) == (503, "")
+    assert stored["headers"] == {"retry-after": "2"}
+
+
+def test_a_repeated_answer_is_about_the_time_of_the_first(service: Service, teacher: bytes, key: Headers) -> None:
+    body = submission(teacher)
+    first = service.http.post("/jobs", content=body, headers={**MULTIPART, **key})
+    time.sleep(1.1)  # Retry-After and durations would differ by whole seconds if they were computed anew
+    again = service.http.post("/jobs", content=body, headers={**MULTIPART, **key})
+    assert without_request_id(again) == without_request_id(first)
+    assert {"location", "retry-after", "etag", "cache-control"} <= again.headers.keys()
