@@ -1,14 +1,21 @@
-"""ONNX models written by hand, a few nodes each."""
+"""ONNX models written by hand, a few nodes each, and the refusal of one."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from dfkd_core.errors import TeacherError, TeacherInvalid
+from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.spec.config import TeacherSpec
 
 SHAPE = (4, 4, 6)
 IR_VERSION = 9
+BOUNDED_SECONDS = 60  # CPU time
 
 
 def node(op: str, inputs: Sequence[str], outputs: Sequence[str] = ("out",), **attributes: Any) -> NodeProto:
@@ -71,3 +78,13 @@ def save(made: ModelProto, path: Path) -> Path:
     """The model's bytes in a file."""
     path.write_bytes(made.SerializeToString())
     return path
+
+
+def refused(made: ModelProto | bytes, path: Path, *, kind: type[TeacherError] = TeacherInvalid) -> TeacherError:
+    """The refusal of a file; the bound on CPU time only tells it from an inspection that does not end."""
+    path.write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
+    begin = time.process_time()
+    with pytest.raises(kind) as refusal:
+        inspect_file(path, TeacherSpec())
+    assert time.process_time() - begin < BOUNDED_SECONDS
+    return refusal.value
