@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,8 @@ import pytest
 
 from dfkd_core.__main__ import main
 from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
+from dfkd_core.onnx_import.ir.parse import read_model
+from dfkd_core.onnx_import.specialize import specialize
 from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Compressed, compress
 from dfkd_core.progress import Update
@@ -113,6 +118,23 @@ def test_the_export_can_be_repeated_from_the_final_checkpoint(
     again = run(teacher, tmp_path, lambda u: bool(u.kind == "progress" and steps.append(u.step)), resume_from=final)
     assert steps == []
     assert digest(again.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_one_compression_parses_its_teacher_once(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
+    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+    entries: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code in (read_model.__code__, specialize.__code__):
+            entries[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        run(teacher, tmp_path, resume_from=final)  # all stages; the distillation itself is over
+    finally:
+        sys.setprofile(before)
+    assert entries == {"read_model": 1, "specialize": 1}
 
 
 def test_samples_are_written_when_asked_for_and_change_nothing_else(
