@@ -58,7 +58,7 @@ class Inspection(BaseModel):
     operators: dict[str, int] = Field(default_factory=dict, description="How often each ONNX operator occurs.")
     normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
     offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
-    re_export: ReExport | None = Field(None, description="The line that would improve it; null: nothing to gain.")
+    re_export: ReExport | None = Field(None, description="How to export a better file, if one is possible.")
     warnings: list[Notice] = Field(default_factory=list, description="What the caller should know about the file.")
 
 

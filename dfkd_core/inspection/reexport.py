@@ -25,12 +25,12 @@ _LOST = {
 
 
 class ReExport(BaseModel):
-    """How the same network would make a better teacher."""
+    """The export call that would give a better file of the same network, and the reasons for it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    because: list[str] = Field(description="What it would mend.")
-    line: str = Field(description="To be run where the network was trained.")
+    because: list[str] = Field(description="What a new export would improve.")
+    line: str = Field(description="The call to run where the network was trained.")
 
 
 def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
