@@ -1,4 +1,4 @@
-"""The catalogue of students (torch-free). The same names serve as architectures of safetensors teachers."""
+"""The catalogue of student architectures (torch-free). Teachers in safetensors files use the same names."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from dfkd_core.errors import StudentError
 from dfkd_core.spec.json_pointer import child_pointer
 
 FAMILIES = (lenet, resnet, wrn, vgg, mobilenetv2)
-"""The module of every family, in the order of the catalogue and of docs/students.md."""
+"""The modules of all families, in the order of the catalogue and of docs/students.md."""
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.name: architecture for family in FAMILIES for architecture in family.ARCHITECTURES
@@ -28,10 +28,12 @@ def describe(
     width: float = 1.0,
     options: Mapping[str, object] | None = None,
 ) -> NetworkDescription:
-    """The named network, sized for images of `input_shape` (C, H, W) and `num_classes` logits.
+    """Return the named network, sized for images of `input_shape` (C, H, W) and `num_classes` logits.
 
-    StudentError names the architecture and points into the spec: /student/architecture where the name is unknown or the
-    input does not fit, /student/width, /student/options/NAME.
+    Raises:
+        StudentError: a value is wrong. `pointer` names its place in the spec: /student/architecture if the name is
+            unknown or the architecture cannot take the images, else /student/width, /student/options/NAME,
+            /teacher/input/shape or /teacher/num_classes.
     """
     known = ARCHITECTURES.get(architecture)
     if known is None:
@@ -56,10 +58,10 @@ def describe(
 
 
 def catalogue(input_shape: Sequence[int], num_classes: int, width: float = 1.0) -> list[dict[str, Any]]:
-    """What every architecture would be for these images (C, H, W) and classes, in the catalogue's order.
+    """Return one entry for each architecture, sized for these images (C, H, W) and classes, in the catalogue's order.
 
-    Each entry has name, family, paper, form, options, and either parameters and macs or, where the architecture cannot
-    take the input, `refused`: the reason.
+    Each entry has name, family, paper, form and options. It also has parameters and macs or, if the architecture cannot
+    take the input, `refused` with the reason.
     """
     return [_entry(known, input_shape, num_classes, width) for known in ARCHITECTURES.values()]
 

@@ -1,4 +1,4 @@
-"""What a student family says of itself (torch-free): its architectures, its options, and how widths are rounded."""
+"""The types with which a student family declares its architectures and options (torch-free)."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from dfkd_core.errors import StudentError
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a network is sized for."""
+    """The input, classes, width and options for which a network is built."""
 
     input_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
@@ -18,18 +18,18 @@ class Fit:
     options: Mapping[str, float] = field(default_factory=dict)
 
     def channels(self, count: int) -> int:
-        """A hidden channel count at this width."""
+        """Return a hidden channel count scaled by the width."""
         return scaled(count, self.width)
 
 
 def scaled(count: int, width: float) -> int:
-    """A channel count times `width`, rounded half up, at least 1."""
+    """Return a channel count times `width`, rounded half up, at least 1."""
     return max(1, math.floor(count * width + 0.5))
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A number that a family lets the caller choose, in [lowest, below)."""
+    """A numeric option of a family, in [lowest, below)."""
 
     default: float
     lowest: float
@@ -37,7 +37,11 @@ class Option:
     description: str
 
     def check(self, value: object, *, name: str) -> float:
-        """The value as a float; StudentError naming the option otherwise."""
+        """Return the value as a float.
+
+        Raises:
+            StudentError: the value is not a number or outside the range; `pointer` names the option.
+        """
         pointer = f"/student/options/{name}"
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise StudentError(f"option {name} must be a number", pointer=pointer)
@@ -48,11 +52,11 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One name of the catalogue."""
+    """One architecture of the catalogue."""
 
     name: str
     family: str
-    paper: str  # authors, title, where
-    form: str  # one sentence: which of the published forms this is
+    paper: str  # authors, title, venue
+    form: str  # the published form that this architecture follows
     layers: Callable[[Fit], Chain]
     options: Mapping[str, Option] = field(default_factory=dict)

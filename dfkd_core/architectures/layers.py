@@ -1,7 +1,7 @@
-"""Layers as data (torch-free): one description both counts a network and, through `build.py`, builds it.
+"""Layers as data (torch-free). One description counts a network, and `students.build` makes a PyTorch network of it.
 
-A shape is that of one image without the batch: (C, H, W), or (F,) behind a flatten. Multiply-adds (MACs) are those of
-convolutions and linear layers for one image; biases, normalisation, activations and pooling count nothing.
+Shapes are those of one image, without the batch axis: (C, H, W), or (F,) behind a flatten. Multiply-adds (MACs) count
+the convolutions and linear layers for one image; biases, normalisation, activations and pooling count as zero.
 
 Layer
 ├── Conv · BatchNorm · Linear        carry weights
@@ -22,37 +22,41 @@ Shape = tuple[int, ...]
 
 
 class Initialiser(StrEnum):
-    """How a layer's weight and bias are drawn."""
+    """The distribution of a layer's initial weight and bias."""
 
-    UNIFORM = "uniform"  # weight and bias in ±1/√fan_in: the framework's default
-    UNIFORM_ZERO_BIAS = "uniform-zero-bias"  # the same weight; bias 0
+    UNIFORM = "uniform"  # weight and bias uniform in ±1/√fan_in, which is PyTorch's default
+    UNIFORM_ZERO_BIAS = "uniform-zero-bias"  # weight uniform in ±1/√fan_in; bias 0
     HE_NORMAL = "he-normal"  # weight N(0, 2/(k·k·out)), He et al. 2015 with fan-out; bias 0
     SMALL_NORMAL = "small-normal"  # weight N(0, 0.01²); bias 0
 
 
 class Layer(ABC):
-    """One layer: what it makes of a shape, the tensors that it carries, and what it costs."""
+    """One layer, with its output shape, its tensors and its cost."""
 
     __slots__ = ()
 
     @abstractmethod
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape behind this layer; StudentError where the input does not fit."""
+        """Return the shape of the layer's output for an input of `shape`.
+
+        Raises:
+            StudentError: the layer cannot take this input.
+        """
 
     def macs(self, shape: Shape) -> int:
-        """Multiply-adds for one image whose shape in front of this layer is `shape`."""
+        """Return the multiply-adds for one input of `shape`."""
         return 0
 
     def activations(self, shape: Shape) -> int:
-        """Elements that it computes for one image whose shape in front of this layer is `shape`."""
+        """Return the number of elements that the layer computes for one input of `shape`."""
         return math.prod(self.output_shape(shape))
 
     def weights(self) -> dict[str, Shape]:
-        """Trained tensors by name."""
+        """Return the shapes of the trained tensors, by name."""
         return {}
 
     def statistics(self) -> dict[str, Shape]:
-        """Tensors that are kept but not trained (running statistics), by name."""
+        """Return the shapes of the running statistics, by name. They are stored but not trained."""
         return {}
 
     @property
@@ -67,7 +71,7 @@ Chain = tuple[Named, ...]
 
 @dataclass(frozen=True, slots=True)
 class Conv(Layer):
-    """2-d convolution with a square kernel. (C, H, W) → (out, H', W')."""
+    """A 2-d convolution with a square kernel: (C, H, W) → (out, H', W')."""
 
     in_channels: int
     out_channels: int
@@ -95,7 +99,7 @@ class Conv(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Linear(Layer):
-    """Fully connected layer with a bias. (in,) → (out,)."""
+    """A fully connected layer with a bias: (in,) → (out,)."""
 
     in_features: int
     out_features: int
@@ -115,7 +119,7 @@ class Linear(Layer):
 
 @dataclass(frozen=True, slots=True)
 class BatchNorm(Layer):
-    """Batch normalisation over (N, H, W) of each channel, with running mean and variance; weight 1 and bias 0."""
+    """Batch normalisation of each channel over (N, H, W). Weight starts at 1, bias at 0."""
 
     channels: int
 
@@ -149,7 +153,7 @@ class ReLU6(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Dropout(Layer):
-    """While training, each value is zeroed with this probability and the rest scaled up; nothing otherwise."""
+    """In training, zeroes each value with `probability` and scales the others by 1 / (1 - probability)."""
 
     probability: float
 
@@ -159,7 +163,7 @@ class Dropout(Layer):
 
 @dataclass(frozen=True, slots=True)
 class MaxPool(Layer):
-    """Largest value of each kernel × kernel window, windows side by side; what is left over at the edge is dropped."""
+    """The maximum of each kernel × kernel window. Windows do not overlap, and incomplete windows are dropped."""
 
     kernel: int
 
@@ -169,7 +173,7 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True, slots=True)
 class AvgPool(Layer):
-    """Mean of each kernel × kernel window, windows side by side; what is left over at the edge is dropped."""
+    """The mean of each kernel × kernel window. Windows do not overlap, and incomplete windows are dropped."""
 
     kernel: int
 
@@ -179,7 +183,7 @@ class AvgPool(Layer):
 
 @dataclass(frozen=True, slots=True)
 class GlobalAvgPool(Layer):
-    """Mean over the whole image, whatever its size. (C, H, W) → (C, 1, 1)."""
+    """The mean of each channel over an image of any size: (C, H, W) → (C, 1, 1)."""
 
     def output_shape(self, shape: Shape) -> Shape:
         return (_image(shape, "a pooling")[0], 1, 1)
@@ -195,7 +199,7 @@ class Flatten(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Sequential(Layer):
-    """Named layers one after the other."""
+    """Named layers in sequence."""
 
     chain: Chain
 
@@ -227,9 +231,9 @@ class Sequential(Layer):
 
 @dataclass(frozen=True, slots=True)
 class Residual(Layer):
-    """after(body(h) + shortcut(h)) with h = before(x). An empty shortcut is the identity.
+    """Computes after(body(h) + shortcut(h)) with h = before(x). An empty chain is the identity.
 
-    The names of all four chains share one level, so they must differ: `conv1`, `bn1`, …, `shortcut`.
+    The four chains share one namespace, so all their names must differ: `conv1`, `bn1`, …, `shortcut`.
     """
 
     body: Chain
@@ -271,12 +275,12 @@ class Residual(Layer):
 class NetworkDescription:
     """A classifier from images (N, C, H, W) to logits (N, num_classes), as data."""
 
-    name: str  # of the architecture, e.g. "resnet18"
+    name: str  # name of the architecture, e.g. "resnet18"
     input_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
     layers: Chain
     width: float = 1.0
-    options: Mapping[str, float] = field(default_factory=dict)  # the family's own, with defaults filled in
+    options: Mapping[str, float] = field(default_factory=dict)  # options of the family, with defaults filled in
 
     def __post_init__(self) -> None:
         out = self.body.output_shape(self.input_shape)
@@ -285,7 +289,7 @@ class NetworkDescription:
 
     @property
     def body(self) -> Sequential:
-        """All layers as one."""
+        """All layers as one sequence."""
         return Sequential(self.layers)
 
     @property
@@ -295,18 +299,18 @@ class NetworkDescription:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of convolutions and linear layers for one image."""
+        """The multiply-adds of convolutions and linear layers for one image."""
         return self.body.macs(self.input_shape)
 
     @property
     def activations(self) -> int:
-        """Elements of all that is computed for one image."""
+        """The number of elements of all layer outputs for one image."""
         return self.body.activations(self.input_shape)
 
     def tensors(self) -> dict[str, Shape]:
-        """Name and shape of every tensor in a weight file: parameters and running statistics.
+        """Return name and shape of every tensor that a weight file must have: parameters and running statistics.
 
-        Not listed: `num_batches_tracked` of batch normalisations and `draws` of dropouts, both counters.
+        `num_batches_tracked` of batch normalisations and `seed` and `draws` of dropouts are not listed.
         """
         return {**self.body.weights(), **self.body.statistics()}
 
@@ -318,7 +322,11 @@ def _image(shape: Shape, layer: str) -> tuple[int, int, int]:
 
 
 def _slide(side: int, kernel: int, *, stride: int, padding: int) -> int:
-    """Number of positions of a window along one side."""
+    """Return the number of positions of a window along one side.
+
+    Raises:
+        StudentError: the window is larger than the padded side.
+    """
     if side + 2 * padding < kernel:
         raise StudentError(f"a window of {kernel} does not fit into a side of {side} with padding {padding}")
     return (side + 2 * padding - kernel) // stride + 1

@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) as the replay papers use it: ReLU, max-pooling, no padding, biases everywhere.
+"""LeNet-5 (LeCun et al. 1998) in the form of the replay papers: ReLU, max-pooling, no padding, biases in every layer.
 
 Parameters: conv1, conv2, conv3, fc1, fc2.
 """
@@ -14,7 +14,11 @@ SIDE = 32
 
 
 def lenet(fit: Fit, *, channels: tuple[int, int, int, int]) -> Chain:
-    """(C, 32, 32) → 28 → 14 → 10 → 5 → 1 → logits; 5×5 convolutions, 2×2 pooling."""
+    """Return the layers from images (C, 32, 32) to logits; the sides are 28, 14, 10, 5 and 1.
+
+    Raises:
+        StudentError: the images are not 32×32.
+    """
     if fit.input_shape[1:] != (SIDE, SIDE):
         height, width = fit.input_shape[1:]
         raise StudentError(

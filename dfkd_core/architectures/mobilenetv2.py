@@ -1,7 +1,7 @@
-"""MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381) in CIFAR form: a stem of stride 1, global pooling.
+"""MobileNetV2 (Sandler et al., CVPR 2018, arXiv:1801.04381) in CIFAR form: a stem of stride 1 and global pooling.
 
-Hidden channel counts are rounded to multiples of 8 as published, and the last one does not shrink below 1280.
-Parameters: features.0.{0, 1}, features.B.conv.…, features.18.{0, 1}, classifier (elsewhere often classifier.1).
+Hidden channel counts are rounded to multiples of 8 as published, and the last one is at least 1280.
+Parameters: features.0.{0, 1}, features.B.conv.…, features.18.{0, 1}, classifier (torchvision names it classifier.1).
 """
 
 from dfkd_core.architectures.family import Architecture, Fit, Option
@@ -22,12 +22,12 @@ from dfkd_core.architectures.layers import (
 
 PAPER = "Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018, arXiv:1801.04381"
 OPTIONS = {"dropout": Option(0.2, 0.0, 1.0, "Probability of dropping a feature in front of the classifier.")}
-# (expansion, channels, blocks, stride of the first block): the paper's Table 2
+# (expansion, channels, blocks, stride of the first block), from Table 2 of the paper
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
 def mobilenetv2(fit: Fit) -> Chain:
-    """(C, H, W) → stem → 17 inverted residual blocks, four of stride 2 → 1×1 convolution → global pooling → logits."""
+    """Return stem, 17 inverted residual blocks (four of stride 2), 1×1 convolution, global pooling and classifier."""
     channels, last = _eights(32 * fit.width), _eights(1280 * max(1.0, fit.width))
     layers: list[Layer] = [_unit(fit.input_shape[0], channels, kernel=3)]
     for expansion, base, blocks, stride in ROWS:
@@ -71,7 +71,7 @@ def _numbered(*layers: Layer) -> Sequential:
 
 
 def _eights(count: float) -> int:
-    """The nearest multiple of 8, at least 8, never more than a tenth below `count`."""
+    """Return the nearest multiple of 8 that is at least 8 and at least 0.9 · `count`."""
     rounded = max(8, int(count + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * count else rounded
 

@@ -1,7 +1,7 @@
 """Residual networks in CIFAR form (He et al., CVPR 2016, arXiv:1512.03385): a 3×3 stem, no max-pool, basic blocks.
 
-Where a block changes the shape its shortcut is a 1×1 convolution with batch normalisation. The pooling is global, so
-any image size is taken; on 32×32 it equals the fixed one of the published code.
+If a block changes the shape, its shortcut is a 1×1 convolution with batch normalisation. The pooling is global, so the
+network takes images of any size; on 32×32 images it equals the fixed pooling of the published code.
 Parameters: conv1, bn1, layerS.B.{conv1, bn1, conv2, bn2, shortcut.0, shortcut.1}, linear.
 """
 
@@ -28,7 +28,7 @@ PAPER = "He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arX
 
 @dataclass(frozen=True, slots=True)
 class ResNetPlan:
-    """Channels and number of blocks of each stage; every stage but the first halves the image."""
+    """Channels and number of blocks of each stage. Every stage except the first halves the image's sides."""
 
     channels: tuple[int, ...]
     blocks: tuple[int, ...]
@@ -39,14 +39,14 @@ PLANS = {
     "resnet8": ResNetPlan((16, 32, 64), (1, 1, 1), Initialiser.HE_NORMAL),
     "resnet14": ResNetPlan((16, 32, 64), (2, 2, 2), Initialiser.HE_NORMAL),
     "resnet20": ResNetPlan((16, 32, 64), (3, 3, 3), Initialiser.HE_NORMAL),
-    # The wide ones start from the framework's default, as in the code released with the replay papers.
+    # ResNet-18 and ResNet-34 use PyTorch's initialisation, as in the code released with the replay papers.
     "resnet18": ResNetPlan((64, 128, 256, 512), (2, 2, 2, 2), Initialiser.UNIFORM),
     "resnet34": ResNetPlan((64, 128, 256, 512), (3, 4, 6, 3), Initialiser.UNIFORM),
 }
 
 
 def resnet(fit: Fit, *, plan: ResNetPlan) -> Chain:
-    """(C, H, W) → stages → global pooling → logits."""
+    """Return the layers from images (C, H, W) to logits: stem, stages, global pooling, linear layer."""
     stem, last = fit.channels(plan.channels[0]), fit.channels(plan.channels[-1])
     return (
         ("conv1", Conv(fit.input_shape[0], stem, kernel=3, padding=1, init=plan.init)),

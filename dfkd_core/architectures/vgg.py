@@ -1,8 +1,8 @@
 """VGG with batch normalisation in the CIFAR form of the distillation literature (Simonyan & Zisserman, ICLR 2015).
 
-Five blocks of 3×3 convolutions; max-pooling after the first three, after the fourth too where images have 64 pixels or
-more; then global pooling and one linear layer instead of the three of the ImageNet form.
-Parameters: features.N (convolutions and batch normalisations, counted through), classifier.
+The network has five blocks of 3×3 convolutions. Max-pooling follows the first three blocks, and the fourth too if both
+sides of the image have 64 pixels or more. Global pooling and one linear layer replace the three of the ImageNet form.
+Parameters: features.N (one count over all layers of the features), classifier.
 """
 
 from functools import partial
@@ -29,7 +29,11 @@ SMALLEST_SIDE = 8  # three halvings
 
 
 def vgg(fit: Fit, *, convolutions: tuple[int, ...]) -> Chain:
-    """(C, H, W) → five blocks → global pooling → logits."""
+    """Return the layers from images (C, H, W) to logits.
+
+    Raises:
+        StudentError: a side of the images is below 8.
+    """
     _, height, width = fit.input_shape
     if min(height, width) < SMALLEST_SIDE:
         raise StudentError(

@@ -1,8 +1,8 @@
-"""Wide residual networks (Zagoruyko & Komodakis, BMVC 2016, arXiv:1605.07146): pre-activation, CIFAR form.
+"""Wide residual networks (Zagoruyko & Komodakis, BMVC 2016, arXiv:1605.07146): pre-activation blocks in CIFAR form.
 
 WRN-d-k has n = (d - 4) / 6 blocks in each of three groups of 16k, 32k and 64k channels. A shortcut that changes the
 shape is a 1×1 convolution of the *pre-activated* input. The width multiplier scales the stem too, so `wrn_16_1` at
-width 2 is not quite `wrn_16_2`, whose stem keeps 16 channels.
+width 2 differs from `wrn_16_2`, whose stem has 16 channels.
 Parameters: conv1, blockG.layer.B.{bn1, conv1, bn2, conv2, convShortcut}, bn1, fc.
 """
 
@@ -30,7 +30,7 @@ OPTIONS = {"dropout": Option(0.0, 0.0, 1.0, "Probability of dropping a value bet
 
 
 def wrn(fit: Fit, *, depth: int, widening: int) -> Chain:
-    """(C, H, W) → three groups → batch norm, ReLU → global pooling → logits."""
+    """Return the layers from images (C, H, W) to logits: stem, three groups, batch norm, global pooling, linear."""
     stem, last = fit.channels(16), fit.channels(64 * widening)
     return (
         ("conv1", Conv(fit.input_shape[0], stem, kernel=3, padding=1, init=HE)),
