@@ -17,7 +17,7 @@ from dfkd_core.networks.precision import to_float32
 
 
 class _Reader(ABC):
-    """While open, sees every input of the network's BatchNorm2d layers; closing removes the hooks."""
+    """Reads every input of the network's BatchNorm2d layers while the reader is open. Closing removes the hooks."""
 
     def __init__(self, network: nn.Module) -> None:
         self._layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -37,15 +37,15 @@ class _Reader(ABC):
 
     @abstractmethod
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        """Take in what goes into one layer, (N, C, H, W)."""
+        """Read the input of one layer, (N, C, H, W)."""
 
     @abstractmethod
     def _forget(self) -> None:
-        """Let go of everything read."""
+        """Drop everything that was read."""
 
 
 class BatchNormStatistics(_Reader):
-    """While open, every forward of `network` leaves its BatchNorm2d input statistics here.
+    """Keeps the BatchNorm2d input statistics of the latest forward of `network` while the reader is open.
 
     `distance()` is the loss of the latest forward, differentiable with respect to the images.
     """
@@ -65,16 +65,16 @@ class BatchNormStatistics(_Reader):
 
     @property
     def moments(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """For each layer read: batch mean, batch variance, running mean, running variance, each (channels,)."""
+        """Return batch mean, batch variance, running mean and running variance of each layer, each (channels,)."""
         return list(self._moments.values())
 
     def distance(self) -> Tensor:
-        """Sum over the layers read of the two L2 distances; see `losses.batchnorm_distance`."""
+        """Return the sum over the layers of the two L2 distances; see `losses.batchnorm_distance`."""
         return losses.batchnorm_distance(self.moments)
 
 
 class _ChannelMoments(torch.autograd.Function):
-    """A third of the time of torch.var_mean on a CPU, forward and backward together."""
+    """Computes mean and variance of each channel, with gradients, in a third of torch.var_mean's time on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor) -> tuple[Tensor, Tensor]:  # Any: torch names no type for it
@@ -84,8 +84,10 @@ class _ChannelMoments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """The gradient of each value: (gradient of the mean + 2 (value − mean) · gradient of the variance) / n, where n
-        is the number of values of its channel.
+        """Return the gradient of the values, (N, C, H, W).
+
+        It is (gradient of the mean + 2 (value − mean) · gradient of the variance) / n, where n is the number of values
+        in the channel.
         """
         maps, mean = ctx.saved_tensors
         of_mean, of_variance = (gradient.view(1, -1, 1, 1) * maps.shape[1] / maps.numel() for gradient in gradients)
@@ -93,13 +95,13 @@ class _ChannelMoments(torch.autograd.Function):
 
 
 def channel_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel, (C,) each; maps are (N, C, H, W)."""
+    """Return mean and biased variance of each channel, (C,) each. `maps` is (N, C, H, W)."""
     moments: tuple[Tensor, Tensor] = _ChannelMoments.apply(maps)  # type: ignore[no-untyped-call]
     return moments
 
 
 class ChannelMeans(_Reader):
-    """While open, every forward of `network` leaves each image's channel means at all BatchNorm2d inputs here."""
+    """Keeps each image's channel means at all BatchNorm2d inputs of `network` while the reader is open."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
@@ -112,7 +114,7 @@ class ChannelMeans(_Reader):
         self._means.clear()
 
     def all(self) -> Tensor:
-        """The statistics of the one forward since this was opened: (N, channels of all layers)."""
+        """Return the means of the one forward since the reader was opened: (N, channels of all layers)."""
         return torch.cat(self._means, dim=1)
 
 
@@ -126,7 +128,7 @@ def _only_batchnorm_trains(network: nn.Module) -> Iterator[list[_BatchNorm]]:
 
 
 def has_batchnorm(network: nn.Module) -> bool:
-    """Whether the network has statistics that could be re-estimated."""
+    """Return whether the network has BatchNorm statistics that can be re-estimated."""
     return any(isinstance(module, _BatchNorm) for module in network.modules())
 
 

@@ -1,8 +1,8 @@
-"""Transfer: what a student learns from inside its teacher, beside the logits.
+"""Transfer: losses by which a student learns from the teacher's inner layers, beside the logits.
 
-Features: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015, https://arxiv.org/abs/1412.6550. They are what
-the last layer with weights in front of the classifier puts out, before any rectifier. A linear map of channels, learnt
-beside the student, guesses the teacher's from the student's.
+Features: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015, https://arxiv.org/abs/1412.6550. The features
+are the output of the last layer with weights before the classifier, before any rectifier. A linear map of channels, the
+regressor, is trained beside the student; it predicts the teacher's features from the student's.
 Attention: Zagoruyko and Komodakis, *Paying More Attention to Attention*, ICLR 2017, https://arxiv.org/abs/1612.03928.
 """
 
@@ -24,12 +24,15 @@ from dfkd_core.spec.config import Training
 
 Size = tuple[int, int]  # height, width
 
-REGRESSOR_RATE = 1e-3  # of Adam, times the student's schedule
-RIDGE = 1e-3  # of the mean square of a feature, in the regressor's start
+REGRESSOR_RATE = 1e-3  # the learning rate of Adam; the student's schedule multiplies it
+RIDGE = 1e-3  # the ridge of the regressor's first fit, as a share of the mean square of a feature
 
 
 class Transfer:
-    """The weighted losses of a pair. Features are left out where `features` is False and where none are alike."""
+    """Computes the weighted losses of a student and its teacher.
+
+    The feature loss is left out if `features` is False, or if the two networks have no comparable features.
+    """
 
     def __init__(self, student: nn.Module, teacher: Teacher, training: Training, *, features: bool = True) -> None:
         self._student, self._teacher = student, teacher
@@ -41,14 +44,15 @@ class Transfer:
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to learn but the logits."""
+        """True if the student learns from more than the logits."""
         return self._layers is not None or self._attention_weight > 0
 
     def compare(self, images: Tensor, *, featured: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the weighted losses.
+        """Return the logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the loss.
 
-        Features are compared on the first `featured` images, attention on all. What features weigh falls with `rate`,
-        that of the student's schedule: they lead to the answers, which have the last word.
+        The loss is the weighted sum of the feature and attention losses, a scalar. Features are compared on the first
+        `featured` images, attention on all images. `rate`, the factor of the student's schedule, multiplies the weight
+        of the features, so that the logits decide at the end of the run.
         """
         own_layer, their_layer = self._layers or (None, None)
         attends = self._attention_weight > 0
@@ -66,7 +70,7 @@ class Transfer:
         return student_logits, teacher_logits, loss
 
     def step(self, *, rate: float) -> None:
-        """Move the regressor along the gradient of the last comparison; `rate` is that of the student's schedule."""
+        """Update the regressor with the gradient of the last comparison; `rate` is the student schedule's factor."""
         if self._optimizer is not None:
             self._optimizer.param_groups[0]["lr"] = REGRESSOR_RATE * rate
             self._optimizer.step()
@@ -83,13 +87,13 @@ class Transfer:
         self._optimizer = torch.optim.Adam([self._regressor])
 
     def state(self) -> dict[str, Any]:
-        """The regressor and its optimiser; nothing before the first comparison."""
+        """Return the regressor and the state of its optimiser; the dict is empty before the first comparison."""
         if self._regressor is None or self._optimizer is None:
             return {}
         return {"regressor": self._regressor.detach(), "optimizer": self._optimizer.state_dict()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier one."""
+        """Continue from the `state` of an earlier run."""
         if state:
             device = next(self._student.parameters()).device
             self._learn(state["regressor"].to(device, copy=True))
@@ -99,7 +103,7 @@ class Transfer:
 
 @dataclass(slots=True)
 class _Seen:
-    """What a forward left behind."""
+    """Features and feature maps of one forward."""
 
     features: Tensor = field(default_factory=lambda: torch.empty(0))
     maps: dict[Size, Tensor] = field(default_factory=dict)  # the last feature map (N, C, H, W) of every size
@@ -107,7 +111,7 @@ class _Seen:
 
 @contextmanager
 def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iterator[_Seen]:
-    """While open, a forward of `network` leaves the outputs of `layer` here, and feature maps where `maps` is True."""
+    """Record the output of `layer`, and feature maps if `maps` is True, at each forward while the context is open."""
     seen = _Seen()
 
     def keep_features(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -125,7 +129,10 @@ def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iter
 
 
 def _feature_layers(student: nn.Module, teacher: Teacher) -> tuple[nn.Module, nn.Module] | None:
-    """The layers of both whose outputs are compared; None where one has none, or they differ in more than channels."""
+    """Return the layers of student and teacher whose outputs are compared.
+
+    The result is None if a network has no such layer, or if the outputs differ in more than their channels.
+    """
     image = torch.zeros(1, *teacher.input_space.shape, device=next(student.parameters()).device)
     own = _before(student, getattr(student, "classifier", None), image)
     theirs = _before(teacher, teacher.classifier, image)
@@ -141,13 +148,13 @@ def _feature_layers(student: nn.Module, teacher: Teacher) -> tuple[nn.Module, nn
 
 
 def _before(network: nn.Module, classifier: nn.Module | None, image: Tensor) -> nn.Module | None:
-    """The layer with weights that runs right before the classifier."""
+    """Return the layer with weights that runs right before the classifier, or None."""
     layers = list(layers_in_order(network, image).values())
     return next((layer for layer, after in pairwise(layers) if after is classifier), None)
 
 
 def _by_place(features: Tensor) -> Tensor:
-    """(N, C) or (N, C, H, W) as one row for each place."""
+    """Return features (N, C) unchanged, or features (N, C, H, W) as one row for each place: (N·H·W, C)."""
     return features.transpose(0, 1).flatten(1).T
 
 
@@ -167,7 +174,7 @@ def _with_ones(features: Tensor) -> Tensor:
 
 
 def _least_squares(known: Tensor, wanted: Tensor) -> Tensor:
-    """The affine map that guesses `wanted` (N, G) from `known` (N, F) best, a little pulled to 0: (F + 1, G)."""
+    """Return the ridge regression (F + 1, G) that predicts `wanted` (N, G) from `known` (N, F) and a bias."""
     inputs = _with_ones(known)
     gram = inputs.T @ inputs
     pull = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)

@@ -1,8 +1,8 @@
 """Generators, decoder and encoder, sized from the image shape (C, H, W).
 
-The generator is DAFL's (Chen et al., ICCV 2019), which PRE-DFKD uses twice: as novel generator with spectral norm, and
-as the VAE's decoder without. With `width` 64, four-pixel multiples and the published options it has the published
-parameter counts.
+The generator is DAFL's (Chen et al., ICCV 2019). PRE-DFKD uses it twice: with spectral norm as the generator of new
+images, and without spectral norm as the decoder of the VAE. With `width` 64, sides that are multiples of four pixels
+and the published options, the generator has the published parameter counts.
 """
 
 import math
@@ -22,7 +22,7 @@ LEAK = 0.2
 
 
 class Bounded(nn.Module):
-    """Any real value to the valid range of its channel, by a sigmoid."""
+    """Maps any real value to the valid range of its channel by a sigmoid; images stay (N, C, H, W)."""
 
     low: Tensor
     span: Tensor
@@ -45,7 +45,7 @@ def _output_head(output: Output, space: InputSpace) -> nn.Module:
 
 
 class Generator(nn.Module):
-    """Noise (N, latent_dim) to images (N, C, H, W)."""
+    """Maps noise (N, latent_dim) to images (N, C, H, W)."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Generator(nn.Module):
         self.latent_dim = latent_dim
         self.size = (height, breadth)
         self.base = (2 * width, math.ceil(height / 4), math.ceil(breadth / 4))
-        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which must not change
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             self.project = nn.Linear(latent_dim, math.prod(self.base))
             self.norm0 = nn.BatchNorm2d(2 * width)
@@ -80,7 +80,7 @@ class Generator(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.2 to 1.8 times faster on a CPU
 
     def inputs(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Random inputs of `forward` for `count` images, drawn with `generator`: noise (count, latent_dim)."""
+        """Draw the inputs of `forward` for `count` images from `generator`: noise (count, latent_dim)."""
         return (torch.randn((count, self.latent_dim), generator=generator).to(self.project.weight.device),)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -94,10 +94,10 @@ class Generator(nn.Module):
 
 
 class ConditionalGenerator(nn.Module):
-    """A generator that is told a class: noise (N, latent_dim) and classes (N,) to images (N, C, H, W).
+    """Maps noise (N, latent_dim) and classes (N,) to images (N, C, H, W).
 
-    Each class has a learnt embedding as long as the noise; it is added to the noise, or stands behind it (`body` then
-    takes twice the length).
+    Each class has a learnt embedding (latent_dim,). The embedding is added to the noise. If `joined` is True, the
+    embedding is appended to the noise instead, and `body` takes vectors of length 2 latent_dim.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class ConditionalGenerator(nn.Module):
         self.embedding = nn.Parameter(torch.randn((num_classes, latent_dim), generator=generator))
 
     def inputs(self, count: int, *, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Noise (count, latent_dim) and classes (count,), uniform, drawn with `generator`."""
+        """Draw normal noise (count, latent_dim) and uniform classes (count,) from `generator`."""
         num_classes, latent_dim = self.embedding.shape
         z = torch.randn((count, latent_dim), generator=generator)
         classes = torch.randint(num_classes, (count,), generator=generator)
@@ -122,10 +122,11 @@ class ConditionalGenerator(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images (N, C, H, W) to mean and log-variance of their codes, each (N, latent_dim).
+    """Maps images (N, C, H, W) to mean and log-variance of their codes, each (N, latent_dim).
 
-    `published` follows the released code: two convolutions at full resolution between nearest down-samplings, and an
-    input whose pixel columns are scaled to unit length. Otherwise every convolution has stride 2.
+    If `published` is True, the encoder follows the released code: the pixel columns of the input are scaled to unit
+    length, two convolutions run at full resolution, and nearest-neighbour sampling halves the sides before and after
+    the third. Otherwise every convolution has stride 2.
     """
 
     def __init__(
@@ -175,12 +176,12 @@ def _halved(images: Tensor) -> Tensor:
 
 
 def _published_side(side: int) -> int:
-    """What two halvings around one stride-2 convolution leave of a side."""
+    """Return the length of a side after two halvings around one stride-2 convolution."""
     return max(1, math.ceil(max(1, side // 2) / 2) // 2)
 
 
 def _strided_side(side: int) -> int:
-    """What three stride-2 convolutions leave of a side."""
+    """Return the length of a side after three stride-2 convolutions."""
     for _ in range(3):
         side = math.ceil(side / 2)
     return side
@@ -188,7 +189,7 @@ def _strided_side(side: int) -> int:
 
 @torch.no_grad()
 def initialise(network: nn.Module, *, generator: torch.Generator) -> None:
-    """Convolutions and linears uniform in ±INITIAL_BOUND with zero biases, drawn from `generator`."""
+    """Draw the weights of convolutions and linear layers uniformly in ±INITIAL_BOUND; set their biases to 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.weight.uniform_(-INITIAL_BOUND, INITIAL_BOUND, generator=generator)

@@ -1,4 +1,4 @@
-"""Forwards with something around them: eval mode for a while, what one layer reads, in which order layers run."""
+"""Helpers around a forward: temporary eval mode, the input of one layer, the order of layers, BatchNorm calibration."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from dfkd_core.networks.precision import to_float32
 
 COMPUTING = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
 Wanted = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Mean and variance of each channel, (channels,) both, from those of what reaches a BatchNorm."""
+"""Maps mean and variance of a BatchNorm's input to the wanted mean and variance of its output, each (channels,)."""
 
 
 @contextmanager
 def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
-    """Hooks that are gone afterwards."""
+    """Remove the hooks when the context closes."""
     kept = list(handles)
     try:
         yield
@@ -27,7 +27,7 @@ def hooked(handles: Iterable[RemovableHandle]) -> Iterator[None]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode inside, the former mode afterwards: BatchNorm buffers do not move."""
+    """Hold the network in eval mode, so that BatchNorm buffers do not change, and restore its mode afterwards."""
     was_training = network.training
     network.eval()
     try:
@@ -37,7 +37,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network says of images (N, C, H, W), and what its `layer` reads for that: (N, F), at least float32."""
+    """Return the network's outputs for images (N, C, H, W), and the input of `layer`: (N, F), at least float32."""
     seen: list[Tensor] = []
     with hooked([layer.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))]):
         outputs: Tensor = network(images)
@@ -45,7 +45,7 @@ def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) 
 
 
 def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
-    """The layers with weights by name, in the order in which they run; empty where one runs twice."""
+    """Return the layers with weights by name, in the order in which they run; empty if a layer runs twice."""
     order: list[str] = []
     handles = (
         module.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
@@ -59,9 +59,9 @@ def layers_in_order(network: nn.Module, images: Tensor) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def calibrate(network: nn.Module, wanted: Mapping[nn.BatchNorm2d, Wanted], images: Tensor) -> None:
-    """Let BatchNorms take their statistics from `images` (N, C, H, W), in the order in which they run.
+    """Set the statistics of BatchNorm layers from `images` (N, C, H, W), in the order in which the layers run.
 
-    Each gets the scale and the shift that give its channels the moments that are `wanted` of it in eval mode.
+    Each layer also gets the scale and the shift with which its output has the `wanted` moments in eval mode.
     """
 
     def settle(norm: nn.BatchNorm2d, maps: Tensor) -> None:

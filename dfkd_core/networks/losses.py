@@ -15,8 +15,8 @@ from torch import Tensor
 Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
 
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
-LEAST_DISTANCE = 1e-20  # between two images that are one
-LEAST_VARIANCE = 1e-12  # of features that hardly vary
+LEAST_DISTANCE = 1e-20  # lower bound of the squared distance of two images, which may be equal
+LEAST_VARIANCE = 1e-12  # lower bound of the variance of features, which may be constant
 
 
 def logit_l1(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -58,18 +58,19 @@ def js_divergence(teacher_logits: Tensor, student_logits: Tensor, *, temperature
 
 
 def pseudo_js(teacher_logits: Tensor, student_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
-    """The disagreement as released: P, Q and M clipped after M is formed, M against P and Q, mean over classes too.
+    """Return the disagreement of the released code: (KL(M || P) + KL(M || Q)) / 2, with M = (P + Q) / 2.
 
-    At most 0.1614 for 10 classes and 0.01614 for 100; it can be slightly negative.
+    P, Q and M are clipped after M is formed, and the mean runs over the classes as well as over the batch. The value is
+    at most 0.1614 for 10 classes and 0.01614 for 100 classes. The value can be slightly negative.
     """
     return disagreement("pseudo_js", teacher_logits, student_logits, temperature=temperature).mean()
 
 
 def disagreement(kind: Disagreement, teacher_logits: Tensor, student_logits: Tensor, *, temperature: float) -> Tensor:
-    """How far the student is from the teacher on each image, (N,).
+    """Return how far the student is from the teacher on each image, (N,).
 
-    js and pseudo_js as above; l1: mean |logit difference| over classes; kl: KL(teacher || student) at `temperature`,
-    times temperature².
+    `js` and `pseudo_js` are the functions above, `l1` is the mean |logit difference| over classes, and `kl` is
+    KL(teacher || student) at `temperature`, times temperature².
     """
     if kind == "l1":
         return (student_logits - teacher_logits).abs().mean(dim=1)
@@ -92,20 +93,27 @@ def _pseudo_js(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
 
 
 def bounded_mean(values: Tensor, limit: float | None, *, per_sample: bool) -> Tensor:
-    """Mean of values (N,) within [0, limit]: of each value, or of the mean. No gradient beyond the limit."""
+    """Return the mean of values (N,), clamped to [0, limit]; a clamped value has no gradient.
+
+    If `per_sample` is True, each value is clamped before the mean is taken; otherwise the mean itself is clamped.
+    """
     return values.clamp(0, limit).mean() if per_sample else values.mean().clamp(0, limit)
 
 
 def norm_excess(embeddings: Tensor) -> Tensor:
-    """Mean over classes of max(0, ‖e‖₂ − √d), d the length of e: what is longer than noise; e is (num_classes, d)."""
+    """Return the mean over classes of max(0, ‖e‖₂ − √d); embeddings e are (num_classes, d).
+
+    √d is about the norm of normal noise of length d, so that only embeddings longer than noise are penalised.
+    """
     norms: Tensor = torch.linalg.vector_norm(embeddings, dim=1)  # (num_classes,)
     return (norms - math.sqrt(embeddings.shape[1])).clamp(min=0).mean()
 
 
 def diversity_ratio(images: Tensor, teacher_logits: Tensor, *, per_pair: bool) -> Tensor:
-    """‖p₂ − p₁‖ / ‖x₂ − x₁‖ of the softmaxes p of the two halves x₁, x₂ of a batch (RDSKD, 2011.03749).
+    """Return ‖p₂ − p₁‖ / ‖x₂ − x₁‖, where p₁, p₂ are the softmaxes of the halves x₁, x₂ of a batch (RDSKD, 2011.03749).
 
-    Per pair: the mean over the N/2 pairs; else one ratio of Frobenius norms over the half batch, as released.
+    If `per_pair` is True, the ratio is averaged over the N/2 pairs. Otherwise it is one ratio of Frobenius norms over
+    the half batch, as in the released code.
     """
     half = len(images) // 2
     p = teacher_logits.softmax(dim=1)
@@ -138,9 +146,10 @@ def batchnorm_distance(moments: Sequence[tuple[Tensor, Tensor, Tensor, Tensor]])
 
 
 def unexplained(guess: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of a guess over the mean variance of what is wanted, both (N, F): 1 for guessing the mean.
+    """Return the mean squared error of `guess` divided by the mean variance of `wanted`, both (N, F).
 
-    The regression of FitNets (Romero et al., ICLR 2015, eq. 2), free of the features' scale.
+    The value is 1 if the guess is the mean. It is the regression loss of FitNets (Romero et al., ICLR 2015, eq. 2),
+    made independent of the features' scale.
     """
     variance = wanted.var(dim=0, correction=0).mean()
     return (guess - wanted).square().mean() / variance.clamp(min=LEAST_VARIANCE)
@@ -171,5 +180,5 @@ def standard_normal_moments(z: Tensor) -> Tensor:
 
 
 def weighted_sum(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-    """Sum of weight times value over the named terms."""
+    """Return the sum of weight times value over the named terms."""
     return torch.stack([weight * value for weight, value in terms.values()]).sum()

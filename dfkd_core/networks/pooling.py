@@ -1,4 +1,4 @@
-"""Max pooling. In torch's kernel for CPUs a 2 × 2 window costs more than the convolution before it in a LeNet."""
+"""Max pooling that is fast on a CPU: torch's kernel takes longer than the convolution before it in a LeNet."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """nn.MaxPool2d, faster on a CPU where no gradient is asked for: (N, C, H, W) to (N, C, H', W'), the same values."""
+    """Computes what nn.MaxPool2d computes, (N, C, H, W) to (N, C, H', W'), faster on a CPU if no gradient is needed."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The largest value of each window."""
+        """Return the largest value of each window."""
         return max_pool2d(x, self.kernel_size, self.stride, self.padding, self.dilation, ceil_mode=self.ceil_mode)
 
 
@@ -23,7 +23,7 @@ def max_pool2d(
     *,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """F.max_pool2d; windows that halve both sides are compared as four strided views where that is faster."""
+    """Compute F.max_pool2d; a 2 × 2 window with stride 2 is computed from four strided views where that is faster."""
     window = _pair(kernel), _pair(stride), _pair(padding), _pair(dilation)
     halving = window == ((2, 2), (2, 2), (0, 0), (1, 1)) and x.shape[-2] % 2 == x.shape[-1] % 2 == 0
     if not halving or _traced_or_differentiated(x) or x.device.type != "cpu":

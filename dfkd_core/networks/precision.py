@@ -1,7 +1,8 @@
-"""Engine: in which precision and through which kernels a run's networks compute. The same code on every device.
+"""Engine: the precision and the kernels with which a run's networks compute, the same code on every device.
 
-A network keeps its fp32 weights, is called with fp32 and answers in fp32; only what happens inside differs. So losses,
-labels, averages, checkpoints and exports know nothing of it, and a copy of a network is as plain as any other.
+A network keeps its fp32 weights, and its inputs and outputs are fp32; only the computation inside differs. Losses,
+labels, averages, checkpoints and exports therefore do not depend on the engine, and a copy of a network is an ordinary
+network.
 """
 
 import functools
@@ -18,46 +19,46 @@ from dfkd_core.errors import CompileUnavailable
 from dfkd_core.spec.config import Compute
 
 BACKEND = "inductor"
-MOST_GRAPHS = 128  # compiled from one call: each network, mode and kind of gradient needs its own
+MOST_GRAPHS = 128  # graphs compiled for `_call`; each network, mode and kind of gradient needs its own graph
 NARROW = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Runs networks as `distillation.compute` says."""
+    """Runs networks with the precision and the compiler that `distillation.compute` names."""
 
     compute: Compute = field(default_factory=Compute)
 
     @property
     def plain(self) -> bool:
-        """Whether networks are simply called."""
+        """True if the engine calls networks without autocast and without the compiler."""
         return self.compute == Compute()
 
     @property
     def narrow(self) -> bool:
-        """Whether convolutions and matrix products take bfloat16."""
+        """True if convolutions and matrix products compute in bfloat16."""
         return self.compute.precision == "bf16"
 
     def __call__(self, network: nn.Module, *inputs: Tensor) -> Any:  # Any: what the network returns
-        """`network(*inputs)`; float32 comes out, or a tuple of it."""
+        """Compute `network(*inputs)` and return a float32 tensor, or a tuple of float32 tensors."""
         if self.plain:
             return network(*inputs)
         # One autocast for each forward: its cache of narrow weights would outlive an optimiser step.
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.narrow):
-            # A compiled forward would not see hooks that came after it.
+            # A compiled forward would not run hooks that were added after its compilation.
             compiles = self.compute.compile and not is_watched(network)
             outputs = _compiled(BACKEND)(network, *_sized(inputs)) if compiles else network(*inputs)
         return tuple(map(to_float32, outputs)) if isinstance(outputs, tuple) else to_float32(outputs)
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """The same network, computed by this engine when it is called."""
+        """Return the same network, computed by this engine when it is called."""
         return network if self.plain else Computed(network, self)
 
     def to_channels_last(self, network: nn.Module, device: torch.device) -> None:
-        """Put the weights into the order that convolutions are fastest in; their values stay.
+        """Store the weights in the memory order in which convolutions are fastest; their values stay.
 
-        That is channels-last for bfloat16, and on a CPU: a ResNet's inversion and a generator take two
-        thirds of the time.
+        The order is channels-last for bfloat16 and on a CPU. There it cuts the time of a ResNet's inversion and of a
+        generator to two thirds.
         """
         if self.narrow or device.type == "cpu":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,27 +74,27 @@ class Computed(nn.Module):
         self.training = network.training
 
     def forward(self, *inputs: Tensor) -> Any:  # Any: what the network returns
-        """What the network says."""
+        """Return the network's outputs."""
         return self.engine(self.network, *inputs)
 
     @property
     def classifier(self) -> nn.Module | None:
-        """The network's, where it names one."""
+        """The classifier that the network names, or None."""
         return getattr(self.network, "classifier", None)
 
 
 def to_float32(tensor: Tensor) -> Tensor:
-    """In float32 where it was narrower."""
+    """Return the tensor as float32 if it is bfloat16 or float16, and unchanged otherwise."""
     return tensor.float() if tensor.dtype in NARROW else tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device; towards CUDA the copy runs beside the computation."""
+    """Copy a CPU tensor to a device; a copy to CUDA runs in parallel with the computation."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def is_watched(network: nn.Module) -> bool:
-    """Whether a hook waits for the forward of any of its modules."""
+    """Return whether any module of the network has a forward hook."""
     return any(module._forward_pre_hooks or module._forward_hooks for module in network.modules())
 
 
@@ -103,12 +104,12 @@ def _call(network: nn.Module, *inputs: Tensor) -> Any:  # Any: what the network 
 
 @functools.cache
 def _compiled(backend: str) -> Callable[..., Any]:
-    """`_call` compiled; the weights are inputs of the compiled code, so a network stays what it is."""
+    """Return `_call` compiled. The weights are inputs of the compiled code, so the network itself is not changed."""
     return torch.compile(_call, backend=backend)
 
 
 def _sized(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The inputs, marked as batches of any size: one compiled graph then serves all of them."""
+    """Mark the inputs as batches of any size, so that one compiled graph serves all batch sizes, and return them."""
     for images in inputs:
         torch._dynamo.maybe_mark_dynamic(images, 0)
     return inputs
@@ -116,21 +117,25 @@ def _sized(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @contextmanager
 def engine_running(engine: Engine, *, device: torch.device) -> Iterator[None]:
-    """The process's settings that go with an engine; CompileUnavailable where it cannot compile."""
+    """Apply the process-wide settings that an engine needs, and restore the former settings afterwards.
+
+    Raises:
+        CompileUnavailable: the engine compiles, and the compiler does not work on this machine.
+    """
     with _matrix_products(device, narrow=engine.narrow):
         if not engine.compute.compile:
             yield
             return
         check_compiler(device)
         with torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS), warnings.catch_warnings():
-            # The compiler looks at every tensor's gradient, and torch remarks on that.
+            # The compiler reads every tensor's gradient, and torch warns about such a read.
             warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
             yield
 
 
 @contextmanager
 def _matrix_products(device: torch.device, *, narrow: bool) -> Iterator[None]:
-    """On CUDA what stays in float32 may use TF32 beside bfloat16 only: fp32 means fp32."""
+    """Allow TF32 on CUDA only beside bfloat16; an engine of fp32 computes in full fp32."""
     if device.type != "cuda":
         yield
         return
@@ -145,14 +150,18 @@ def _matrix_products(device: torch.device, *, narrow: bool) -> Iterator[None]:
 
 
 def check_compiler(device: torch.device) -> None:
-    """Compile something small for the device; CompileUnavailable where that fails."""
+    """Compile a small function for the device.
+
+    Raises:
+        CompileUnavailable: the compilation failed.
+    """
     try:
         if device.type == "cpu":
             from torch._inductor.cpp_builder import get_cpp_compiler
 
-            get_cpp_compiler()  # the trial below may come out of a cache
+            get_cpp_compiler()  # the trial below may come from a cache and need no compiler
         torch.compile(_trial, backend=BACKEND)(torch.ones(64, device=device))
-    except Exception as error:  # the compiler's own, of many kinds
+    except Exception as error:  # the compiler raises exceptions of many kinds
         missing = "a C++ compiler (g++, or what CXX names)" if device.type == "cpu" else "Triton and a C compiler (gcc)"
         reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}".rstrip(": ")
         raise CompileUnavailable(
