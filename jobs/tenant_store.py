@@ -17,8 +17,8 @@ from jobs.db.database import Database, Transaction
 from jobs.db.mapping import event_from_row
 from jobs.db.row_security import ALL_TENANTS
 from jobs.errors import InvalidTransition
-from jobs.identity import ANONYMOUS, Caller
 from jobs.ledger import cancel_pause, queries, submissions
+from jobs.ledger.context import LedgerContext
 from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.lifecycle import deletion, idempotency
 from jobs.lifecycle.deletion import DeletedRecord
@@ -33,7 +33,7 @@ from jobs.models import (
     JobWithPosition,
     TeacherRef,
 )
-from jobs.quota_limits import Quota, Quotas
+from jobs.quota_limits import Quota
 from jobs.tenancy import audit_log, quotas, teachers
 from jobs.tenancy.audit_log import AuditAction, AuditOutcome
 from jobs.tenancy.quotas import Use
@@ -43,15 +43,15 @@ PAUSABLE = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
 class TenantStore:
-    """The ledger as one caller sees it; with None, all of it, and what is new is the default tenant's."""
+    """The ledger as one caller sees it. `Store`, whose context has no tenant, sees the rows of all tenants."""
 
-    def __init__(self, database: Database, caller: Caller | None, defaults: Quotas) -> None:
-        """`defaults`: quotas of the tenants that have none of their own."""
-        self._defaults = defaults
-        self._caller = caller or ANONYMOUS
-        self._tenant = None if caller is None else caller.tenant
-        self._database = database.of(ALL_TENANTS if caller is None else caller.tenant)
-        self.keys = Keys(self._database, self._caller.tenant)
+    def __init__(self, database: Database, context: LedgerContext) -> None:
+        self._context = context
+        self._caller = context.caller
+        self._tenant = context.tenant
+        self._defaults = context.limits.default_quotas
+        self._database = database.of(ALL_TENANTS if context.tenant is None else context.tenant)
+        self.keys = Keys(self._database, context.caller.tenant)
 
     # Teachers
 

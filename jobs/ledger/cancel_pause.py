@@ -13,8 +13,7 @@ from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
-from jobs.ledger.attempt_end import end_attempt, owned_by
-from jobs.ledger.leases import end_cancelled, paused_values, select_for_update
+from jobs.ledger.attempt_end import paused_values
 from jobs.models import JobState
 
 _jobs = tables.jobs
@@ -47,16 +46,3 @@ def request_resume(transaction: Transaction, row: Row[Any]) -> None:
         change(transaction, guard, values, [("resumed", {})])
     elif row.pause_requested_at is not None:
         change(transaction, guard, {"pause_requested_at": None}, [("resumed", {})])
-
-
-def paused(transaction: Transaction, job_id: str, fence: int) -> bool:
-    """The runner is gone as asked; cancelled where that was asked too. False when fenced out or resumed meanwhile."""
-    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
-    if row is None:
-        return False
-    if row.cancel_requested_at is not None:
-        return end_cancelled(transaction, row) is not None
-    if row.pause_requested_at is None:
-        return False
-    values = paused_values() | {"attempt": row.attempt - 1}
-    return end_attempt(transaction, row, values, [("paused", {"attempt": row.attempt})]) is not None

@@ -1,4 +1,4 @@
-"""Leases: how workers claim, renew, report on, end and release jobs, and how jobs of dead workers are taken back.
+"""Leases: how workers claim, renew, report on, end and release jobs.
 
 Every function takes an open write transaction and changes a job by one UPDATE, which is guarded by the job's state and
 fencing number. A worker with an old fencing number changes nothing, and the function returns None or False. A cancel
@@ -6,11 +6,10 @@ request wins over everything except a success that was committed before it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, exists, func, insert, or_, select, update
+from sqlalchemy import Row, case, func, insert, or_, select
 
 from dfkd_core.notice import Notice
 from jobs.db import tables
@@ -19,19 +18,22 @@ from jobs.db.db_time import now
 from jobs.db.mapping import WARNINGS, EventData, change, json_text, read_jobs, select_jobs, spec_from_text
 from jobs.devices import DeviceClass
 from jobs.ledger import scheduling
-from jobs.ledger.attempt_end import LEASE_EXPIRED, end_attempt, owned_by, silent_seconds
+from jobs.ledger.attempt_end import (
+    count_stale_write,
+    end_attempt,
+    end_cancelled,
+    end_failed,
+    give_back,
+    lock_owned,
+    owned_by,
+    paused_values,
+    silent_seconds,
+)
+from jobs.ledger.context import LedgerContext
 from jobs.models import ArtifactRef, BestStudent, Job, JobError, JobSpec, JobState, Progress
-from jobs.quota_limits import Quotas
 from jobs.tenancy import quotas
 
-UNCHARGED_CAP = 50
-"""How often an attempt is given back; after that each release costs one, so that nothing loops for ever."""
-
-MAX_BACKOFF_SECONDS = 300.0
-MAX_RING_SECONDS = 30.0
-BATCH = 100  # expired leases in one transaction
 REFUSALS = 100  # unreadable jobs in one transaction
-MAX_NOTIFICATIONS = 20  # of each device class in one sweep: a message only says "look at the table"
 
 _jobs = tables.jobs
 
@@ -43,10 +45,10 @@ class Claim:
     job: Job
     spec: JobSpec  # the job's, which this version can read
     fence: int
-    checkpoint_sha256: str | None  # resume from here,
-    previous_checkpoint_sha256: str | None  # or from here when that one is damaged
+    checkpoint_sha256: str | None  # the runner resumes from this checkpoint
+    previous_checkpoint_sha256: str | None  # or from this one if the last checkpoint is damaged
     checkpoint_step: int | None
-    silent_seconds: float | None = None  # without a heartbeat, where a worker was lost before
+    silent_seconds: float | None = None  # time since the last heartbeat, if the worker of the attempt before was lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +60,23 @@ class Lease:
     over_quota: bool = False  # the tenant has used all its device-seconds of the day
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many attempts and crashes end a job as failed."""
-
-    max_attempts: int
-    max_crashes: int
-
-
-@dataclass(slots=True)
-class Sweep:
-    """What a sweep found, as job ids."""
-
-    expired: list[str] = field(default_factory=list)  # back in the queue
-    failed: list[str] = field(default_factory=list)
-    cancelled: list[str] = field(default_factory=list)
-    paused: list[str] = field(default_factory=list)
-    notify: dict[str, DeviceClass] = field(default_factory=dict)  # queued, due, and not notified lately
-    attempts: dict[str, int] = field(default_factory=dict)  # of the jobs above, those to ring for left out
-
-
-def claim(
+def claim(  # noqa: PLR0917 - workers call it with four
     transaction: Transaction,
+    context: LedgerContext,
     owner: str,
-    *,
     lease_seconds: float,
     threads: int,
-    device_class: DeviceClass,
-    defaults: Quotas,
+    device_class: DeviceClass = DeviceClass.CPU,
 ) -> Claim | None:
-    """Take the first queued job in line that is due and that this class of device serves; None when there is none.
+    """Claim the first due job that a worker of this class serves, for `lease_seconds`; None if there is none.
 
-    Earlier jobs whose spec this version cannot read fail: nobody could run them, and they would block the queue. Jobs
-    of a higher spec version are left to newer workers.
+    `jobs.ledger.scheduling` defines the order. Earlier jobs whose spec this version cannot read fail, because no worker
+    could run them and they would block the queue. Jobs of a higher spec version are left to newer workers.
 
     Raises:
-        ClaimRaceLost: another claim has just taken the tenant's last permitted running job.
+        ClaimRaceLost: Another claim has just taken the tenant's last permitted running job.
     """
+    defaults = context.limits.default_quotas
     dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
         row = transaction.connection.execute(scheduling.next_job(dialect, device_class, defaults)).one_or_none()
@@ -134,7 +116,7 @@ def _start(
 
 
 def _refuse(transaction: Transaction, row: Row[Any]) -> None:
-    """Fail a queued job whose spec cannot be read."""
+    """Fail a queued job whose spec this version cannot read."""
     error = JobError(
         code="spec-unreadable",
         detail="the spec of this job was stored by another version and has options that this one does not know",
@@ -147,17 +129,18 @@ def _refuse(transaction: Transaction, row: Row[Any]) -> None:
 
 
 def heartbeat(
-    transaction: Transaction, job_id: str, fence: int, *, lease_seconds: float, defaults: Quotas
+    transaction: Transaction, context: LedgerContext, job_id: str, fence: int, lease_seconds: float
 ) -> Lease | None:
-    """Renew the lease; None means fenced out."""
+    """Renew a lease. None means that another claim has the job: stop the runner now."""
     values = {"lease_until": now(lease_seconds), "heartbeat_at": now()}
     row = change(transaction, owned_by(job_id, fence), values)
     if row is None:
+        count_stale_write("heartbeat")
         return None
     return Lease(
         cancel_requested=row.cancel_requested_at is not None,
         pause_requested=row.pause_requested_at is not None,
-        over_quota=quotas.daily_quota_spent(transaction.connection, row.tenant, defaults),
+        over_quota=quotas.daily_quota_spent(transaction.connection, row.tenant, context.limits.default_quotas),
     )
 
 
@@ -166,12 +149,15 @@ def record(
     job_id: str,
     fence: int,
     *,
-    progress: Progress | None,
-    best: BestStudent | None,
-    events: Sequence[tuple[str, dict[str, Any]]],
-    warnings: Sequence[Notice],
+    progress: Progress | None = None,
+    best: BestStudent | None = None,
+    events: Sequence[tuple[str, dict[str, Any]]] = (),
+    warnings: Sequence[Notice] = (),
 ) -> bool:
-    """Write progress, the published student, history and warnings. A warning that is there already is not repeated."""
+    """Write what a runner reports. False means that another claim has the job.
+
+    The fraction never falls, and a warning that the job already has is not repeated.
+    """
     values: dict[str, Any] = {}
     if progress is not None:
         values |= _progress_values(progress)
@@ -181,13 +167,30 @@ def record(
         mine = select(_jobs.c.warnings).where(*owned_by(job_id, fence)).with_for_update()
         known = transaction.connection.execute(mine).scalar_one_or_none()
         if known is None:
+            count_stale_write("record")
             return False
         values["warnings"] = _with_warnings(known, warnings)
-    return change(transaction, owned_by(job_id, fence), values, list(events)) is not None
+    return _change_owned(transaction, job_id, fence, values, list(events), kind="record")
+
+
+def _change_owned(
+    transaction: Transaction,
+    job_id: str,
+    fence: int,
+    values: dict[str, Any],
+    events: Sequence[EventData],
+    *,
+    kind: str,
+) -> bool:
+    """Change a job that this claim owns. False, and a stale write of this kind is counted, if another claim has it."""
+    if change(transaction, owned_by(job_id, fence), values, events) is None:
+        count_stale_write(kind)
+        return False
+    return True
 
 
 def _progress_values(progress: Progress) -> dict[str, Any]:
-    """The columns of `progress`; the fraction never falls, and an agreement stays until there is another."""
+    """The columns of a progress report. An agreement stays until a report brings another one."""
     fraction = progress.fraction
     values = progress.model_dump(exclude={"agreement"} if progress.agreement is None else None)
     return values | {"fraction": case((_jobs.c.fraction < fraction, fraction), else_=_jobs.c.fraction)}
@@ -199,7 +202,10 @@ def _with_warnings(known: str, warnings: Sequence[Notice]) -> str:
 
 
 def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
-    """Resume from this checkpoint from now on; the one before is kept. A newer step ends the row of crashes."""
+    """Make this the last checkpoint and keep the one before it. False means that another claim has the job.
+
+    A checkpoint of a newer step sets the count of consecutive crashes to 0.
+    """
     newer = or_(_jobs.c.checkpoint_step.is_(None), _jobs.c.checkpoint_step < step)
     another = or_(_jobs.c.checkpoint_sha256.is_(None), _jobs.c.checkpoint_sha256 != sha256)
     values = {
@@ -210,20 +216,29 @@ def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step
         "checkpoint_sha256": sha256,
         "checkpoint_step": step,
     }
-    return change(transaction, owned_by(job_id, fence), values, [("checkpoint", {"step": step})]) is not None
+    return _change_owned(transaction, job_id, fence, values, [("checkpoint", {"step": step})], kind="checkpoint")
 
 
 def succeed(
-    transaction: Transaction, job_id: str, fence: int, *, artifacts: Sequence[ArtifactRef], best: BestStudent | None
+    transaction: Transaction,
+    job_id: str,
+    fence: int,
+    *,
+    artifacts: Sequence[ArtifactRef],
+    best: BestStudent | None = None,
 ) -> bool:
-    """Publish: this commit makes the files downloadable. False when fenced out or when a cancel came first."""
+    """End a job as succeeded and publish its files, which must be in the artifact store already.
+
+    The commit makes the files downloadable. False means that another claim has the job, or that it is being cancelled.
+    """
+    row = lock_owned(transaction, job_id, fence, "succeed")
+    if row is None or row.cancel_requested_at is not None:
+        return False
     values = {"state": JobState.SUCCEEDED, "finished_at": now(), "stage": "done", "fraction": 1.0, "message": None}
     if best is not None:
         values |= {"best": best.model_dump_json(), "agreement": best.agreement}
     event = ("succeeded", {"artifacts": [artifact.name for artifact in artifacts]})
-    row = select_for_update(transaction.connection, *owned_by(job_id, fence), _jobs.c.cancel_requested_at.is_(None))
-    if row is None or end_attempt(transaction, row, values, [event]) is None:
-        return False
+    end_attempt(transaction, row, values, [event])
     if artifacts:
         lines = [{"job_number": row.number, **artifact.model_dump()} for artifact in artifacts]
         transaction.connection.execute(insert(tables.artifacts), lines)
@@ -231,166 +246,65 @@ def succeed(
 
 
 def fail(transaction: Transaction, job_id: str, fence: int, *, error: JobError) -> bool:
-    """End the job for good; as cancelled where a cancel is under way. False when fenced out."""
-    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
+    """End a job as failed, or as cancelled if a cancel was requested. False means that another claim has the job."""
+    row = lock_owned(transaction, job_id, fence, "fail")
     if row is None:
         return False
     if row.cancel_requested_at is not None:
-        return end_cancelled(transaction, row) is not None
-    return _end_failed(transaction, row, error) is not None
+        end_cancelled(transaction, row)
+    else:
+        end_failed(transaction, row, error)
+    return True
 
 
 def cancelled(transaction: Transaction, job_id: str, fence: int) -> bool:
-    """End a job whose runner has stopped for a cancel. False: another claim has it, or no cancel was requested."""
-    row = select_for_update(transaction.connection, *owned_by(job_id, fence), _jobs.c.cancel_requested_at.is_not(None))
-    return row is not None and end_cancelled(transaction, row) is not None
+    """End a job as cancelled after its runner has stopped.
+
+    False means that another claim has the job, or that no cancel was requested.
+    """
+    row = lock_owned(transaction, job_id, fence, "cancelled")
+    if row is None or row.cancel_requested_at is None:
+        return False
+    end_cancelled(transaction, row)
+    return True
+
+
+def paused(transaction: Transaction, job_id: str, fence: int) -> bool:
+    """Pause a job after its runner has stopped, or end it as cancelled if a cancel was requested too.
+
+    False means that another claim has the job, or that it was resumed. The attempt is not counted.
+    """
+    row = lock_owned(transaction, job_id, fence, "paused")
+    if row is None:
+        return False
+    if row.cancel_requested_at is not None:
+        end_cancelled(transaction, row)
+        return True
+    if row.pause_requested_at is None:
+        return False
+    values = paused_values() | {"attempt": row.attempt - 1}
+    end_attempt(transaction, row, values, [("paused", {"attempt": row.attempt})])
+    return True
 
 
 def release(
     transaction: Transaction,
+    context: LedgerContext,
     job_id: str,
     fence: int,
     *,
     reason: str,
     charged: bool,
-    delay_seconds: float,
-    limits: Limits,
+    delay_seconds: float = 0.0,
 ) -> bool:
-    """Give the job back. Charged: a crash, which counts. Uncharged: not the job's fault, the attempt is returned."""
-    row = select_for_update(transaction.connection, *owned_by(job_id, fence))
+    """Put a job back into the queue, or pause it if that was requested. False means that another claim has the job.
+
+    A charged release is a crash. `max_crashes` of them without a newer checkpoint end the job as `poison`, and
+    `max_attempts` attempts end it as `worker-lost`. An uncharged release does not count the attempt, up to
+    UNCHARGED_CAP times.
+    """
+    row = lock_owned(transaction, job_id, fence, "release")
     if row is None:
         return False
-    _give_back(transaction, row, reason=reason, charged=charged, delay_seconds=delay_seconds, limits=limits)
+    give_back(transaction, context.limits, row, reason=reason, charged=charged, delay_seconds=delay_seconds)
     return True
-
-
-def something_to_sweep(connection: Connection) -> bool:
-    """Whether a sweep would write anything; cheap, takes no lock."""
-    return bool(
-        connection.execute(select(or_(exists().where(_expired()), exists().where(_notification_due())))).scalar()
-    )
-
-
-def sweep(transaction: Transaction, *, limits: Limits, backoff_seconds: float, defaults: Quotas) -> Sweep:
-    """Release the jobs of dead workers, and choose the jobs to notify workers of. Any number of processes may sweep."""
-    found = Sweep()
-    statement = select(_jobs).where(_expired()).order_by(_jobs.c.number).limit(BATCH).with_for_update(skip_locked=True)
-    expired = transaction.connection.execute(statement).all()
-    for row in sorted(expired, key=lambda row: str(row.tenant)):  # two sweeps charge tenants in the same order
-        delay_seconds = min(backoff_seconds * 2.0**row.crash_streak, MAX_BACKOFF_SECONDS)
-        state = _give_back(
-            transaction,
-            row,
-            reason=LEASE_EXPIRED,
-            charged=True,
-            delay_seconds=delay_seconds,
-            limits=limits,
-            until=row.heartbeat_at,
-        )
-        lists = {JobState.QUEUED: found.expired, JobState.FAILED: found.failed, JobState.CANCELLED: found.cancelled}
-        lists |= {JobState.PAUSED: found.paused}
-        lists[state].append(row.id)
-        found.attempts[row.id] = row.attempt
-    found.notify = _take_notifications(transaction.connection, defaults)
-    return found
-
-
-def _expired() -> ColumnElement[bool]:
-    return and_(_jobs.c.state == JobState.RUNNING, _jobs.c.lease_until < now())
-
-
-def _notification_due() -> ColumnElement[bool]:
-    return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
-
-
-def _take_notifications(connection: Connection, defaults: Quotas) -> dict[str, DeviceClass]:
-    """Due jobs of each class, in the order of claims. A job that stays queued is due again after 2, 4, 8 … 30 s.
-
-    Without that pause every sweep of every process would send a message for every queued job, and the broker would
-    fill up while all slots are busy.
-    """
-    statements = [
-        scheduling.due_for_notification(connection.dialect.name, device_class, MAX_NOTIFICATIONS, defaults)
-        for device_class in DeviceClass
-    ]
-    rows = [row for statement in statements for row in connection.execute(statement)]
-    for row in rows:
-        pause_seconds = min(2.0 * 2.0 ** min(row.rings, 10), MAX_RING_SECONDS)
-        guard = [_jobs.c.number == row.number, _jobs.c.state == JobState.QUEUED, _jobs.c.rings == row.rings]
-        connection.execute(update(_jobs).where(*guard).values(rings=row.rings + 1, ring_at=now(pause_seconds)))
-    return {row.id: DeviceClass(row.device_class) for row in rows}
-
-
-def select_for_update(connection: Connection, *guard: ColumnElement[bool]) -> Row[Any] | None:
-    return connection.execute(select(_jobs).where(*guard).with_for_update()).one_or_none()
-
-
-def _give_back(
-    transaction: Transaction,
-    row: Row[Any],
-    *,
-    reason: str,
-    charged: bool,
-    delay_seconds: float,
-    limits: Limits,
-    until: datetime | None = None,
-) -> JobState:
-    """A running row goes back to the queue; or is paused or cancelled as asked; or fails, its chances spent."""
-    if row.cancel_requested_at is not None:
-        end_cancelled(transaction, row, until)
-        return JobState.CANCELLED
-    returned = not charged and row.uncharged_releases < UNCHARGED_CAP
-    counts = {
-        "attempt": row.attempt - (1 if returned else 0),
-        "crash_streak": row.crash_streak + (1 if charged else 0),
-        "uncharged_releases": row.uncharged_releases + (0 if charged else 1),
-    }
-    error = _spent(counts, reason, limits)
-    if error is not None:
-        _end_failed(transaction, row, error, until, counts)
-        return JobState.FAILED
-    values = counts | {"state": JobState.QUEUED, "stage": "queued", "message": None}
-    values |= {"not_before": now(delay_seconds), "ring_at": now(delay_seconds), "rings": 0}
-    data = {"reason": reason, "charged": not returned, "attempt": row.attempt, "delay_seconds": delay_seconds}
-    history: list[EventData] = [("released", data)]
-    if row.pause_requested_at is not None:
-        values |= paused_values()
-        history.append(("paused", {}))
-    end_attempt(transaction, row, values, history, until=until)
-    return JobState.QUEUED if row.pause_requested_at is None else JobState.PAUSED
-
-
-def paused_values() -> dict[str, Any]:
-    """The columns of a paused job."""
-    return {"state": JobState.PAUSED, "stage": "paused", "message": None, "pause_requested_at": None}
-
-
-def _spent(counts: dict[str, int], reason: str, limits: Limits) -> JobError | None:
-    """The error of a job that has used up its attempts or crashes; None if it has not."""
-    crashes, attempts = counts["crash_streak"], counts["attempt"]
-    if crashes >= limits.max_crashes:
-        detail = f"the runner died {crashes} times without getting any further (last: {reason})"
-        hint = "It would die again. Look at memory and at the teacher; a smaller student or batch may help."
-        return JobError(code="poison", detail=detail, hint=hint)
-    if attempts >= limits.max_attempts:
-        detail = f"the worker was lost in {attempts} attempts (last: {reason})"
-        return JobError(code="worker-lost", detail=detail, hint="Submit the job again when the workers are steady.")
-    return None
-
-
-def _end_failed(
-    transaction: Transaction,
-    row: Row[Any],
-    error: JobError,
-    until: datetime | None = None,
-    counts: dict[str, int] | None = None,
-) -> Row[Any] | None:
-    stage = error.stage or (row.stage if row.stage != "queued" else None)
-    complete = error.model_copy(update={"stage": stage, "attempt": error.attempt or row.attempt})
-    values = {"state": JobState.FAILED, "finished_at": now(), "error": complete.model_dump_json(), **(counts or {})}
-    return end_attempt(transaction, row, values, [("failed", complete.model_dump())], until=until)
-
-
-def end_cancelled(transaction: Transaction, row: Row[Any], until: datetime | None = None) -> Row[Any] | None:
-    values = {"state": JobState.CANCELLED, "finished_at": now()}
-    return end_attempt(transaction, row, values, [("cancelled", {})], until=until)

@@ -270,7 +270,7 @@ def test_the_queue_is_counted_by_state_and_position(store: Store) -> None:
     jobs = [submit(store) for _ in range(4)]
     store.claim("w", 60, 1)
     store.request_cancel(jobs[1].id)
-    depth = store.queue_depth()
+    depth = store.statistics(worker_seconds=60.0).jobs
     assert {state: depth[state] for state in depth if depth[state]} == {"queued": 2, "running": 1, "cancelled": 1}
     assert set(depth) == set(JobState)
     assert [store.get_with_position(job.id).queue_position for job in jobs] == [None, None, 1, 2]

@@ -24,10 +24,10 @@ def open_pool(bench: Bench, act: str, *, slots: int = 1) -> Iterator[WorkerPool]
 def test_every_slot_takes_one_job_and_the_rest_wait(bench: Bench) -> None:
     jobs = [bench.submit() for _ in range(3)]
     with open_pool(bench, "endless", slots=2):
-        until(lambda: bench.store.queue_depth()[JobState.RUNNING] == 2)
+        until(lambda: bench.store.statistics(worker_seconds=60.0).jobs[JobState.RUNNING] == 2)
         time.sleep(3 * bench.settings.sweep_seconds)
         assert [bench.store.get(job.id).state for job in jobs] == ["running", "running", "queued"]
-    assert bench.store.queue_depth()[JobState.QUEUED] == 3
+    assert bench.store.statistics(worker_seconds=60.0).jobs[JobState.QUEUED] == 3
     assert [bench.store.get(job.id).attempt for job in jobs] == [0, 0, 0]
 
 

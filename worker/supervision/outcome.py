@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from jobs.errors import LedgerUnavailable, StorageFull
-from jobs.ledger.leases import MAX_BACKOFF_SECONDS
+from jobs.ledger.sweep import MAX_BACKOFF_SECONDS
 from jobs.models import ArtifactRef, BestStudent, JobError, JobSpec
 from worker.metrics import AttemptOutcome, count_outcome
 from worker.runner.lease_watchdog import LEASE_OVER

@@ -1,13 +1,16 @@
 """The worker's side of the ledger, on SQLite and on PostgreSQL."""
 
 import time
+from contextlib import closing
 
 import pytest
 
 from dfkd_core.notice import Notice
-from jobs.ledger.leases import REFUSALS, UNCHARGED_CAP, Claim
+from jobs.ledger.attempt_end import UNCHARGED_CAP
+from jobs.ledger.leases import REFUSALS, Claim
 from jobs.models import SPEC_VERSION, BestStudent, Job, JobError, JobSpec, JobState, Progress
-from jobs.store import Store
+from jobs.settings import Settings
+from jobs.store import Store, open_store
 from tests.builders import artifact_ref, digest, submit
 from tests.jobs.clockwork import age_claim, age_spec, end_pauses, expire_lease
 from tests.patience import PATIENCE
@@ -90,7 +93,7 @@ def test_many_specs_of_another_version_fail_in_a_few_polls(store: Store) -> None
         age_spec(store, job.id, "{}")
     assert store.claim("me", 60, 2) is None  # as many as one transaction may refuse
     assert claimed(store).job.id == jobs[-1].id
-    assert store.queue_depth()[JobState.FAILED] == REFUSALS
+    assert store.statistics(worker_seconds=60.0).jobs[JobState.FAILED] == REFUSALS
 
 
 def test_a_spec_of_a_newer_version_is_left_to_newer_workers(store: Store) -> None:
@@ -279,30 +282,34 @@ def test_an_expired_lease_goes_back_to_the_queue_once(store: Store) -> None:
     assert (last.kind, last.fence, last.data["reason"], last.data["charged"]) == ("released", 1, "lease-expired", True)
 
 
-def test_a_crashed_job_waits_longer_each_time(store: Store) -> None:
+def test_a_crashed_job_waits_longer_each_time(store: Store, ledger_settings: Settings) -> None:
     claim = running(store)
-    delays = []
-    for _ in range(9):
-        expire_lease(store, claim.job.id)
-        store.sweep(max_attempts=99, max_crashes=99, backoff_seconds=5.0)
-        delays.append(store.events(claim.job.id)[-1].data["delay_seconds"])
-        assert store.claim("me", 60, 1) is None
-        end_pauses(store, claim.job.id)
-        claimed(store)
+    limits = {"max_attempts": 99, "max_crashes": 99, "backoff_seconds": 5.0}
+    with closing(open_store(ledger_settings.model_copy(update=limits))) as sweeper:
+        delays = []
+        for _ in range(9):
+            expire_lease(store, claim.job.id)
+            sweeper.sweep()
+            delays.append(store.events(claim.job.id)[-1].data["delay_seconds"])
+            assert store.claim("me", 60, 1) is None
+            end_pauses(store, claim.job.id)
+            claimed(store)
     assert delays == [5, 10, 20, 40, 80, 160, 300, 300, 300]
 
 
-def test_a_job_that_always_dies_at_the_same_step_is_poison(store: Store) -> None:
+def test_a_job_that_always_dies_at_the_same_step_is_poison(store: Store, ledger_settings: Settings) -> None:
     claim = running(store)
     store.record_checkpoint(claim.job.id, 1, step=7, sha256=digest("seven"))
     states = []
-    for _ in range(3):
-        expire_lease(store, claim.job.id)
-        found = store.sweep(max_attempts=10, max_crashes=3, backoff_seconds=0)
-        states.append((found.expired, found.failed))
-        if found.expired:
-            again = claimed(store)
-            store.record_checkpoint(again.job.id, again.fence, step=7, sha256=digest("seven"))
+    limits = {"max_attempts": 10, "max_crashes": 3}
+    with closing(open_store(ledger_settings.model_copy(update=limits))) as sweeper:
+        for _ in range(3):
+            expire_lease(store, claim.job.id)
+            found = sweeper.sweep()
+            states.append((found.expired, found.failed))
+            if found.expired:
+                again = claimed(store)
+                store.record_checkpoint(again.job.id, again.fence, step=7, sha256=digest("seven"))
     assert states == [([claim.job.id], []), ([claim.job.id], []), ([], [claim.job.id])]
     job = store.get(claim.job.id)
     assert job.error is not None

@@ -218,7 +218,7 @@ def test_a_claim_reads_as_much_of_a_long_queue_as_of_a_short_one(
         connection.execute(f"INSERT INTO jobs (id, {columns}) {copies} WHERE state = 'queued'")
         if analyzed:
             connection.execute("ANALYZE")
-    assert store.queue_depth()[JobState.QUEUED] == 120 + 12000
+    assert store.statistics(worker_seconds=60.0).jobs[JobState.QUEUED] == 120 + 12000
     assert pages_read(store) < 2 * short
     store.close()
 

@@ -32,7 +32,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 def test_jobs_and_workers_are_told_from_the_ledger(service: Service, queued: str) -> None:
     service.store.worker_seen("w", host="here", slots=3, device="cpu")
     samples = scraped(service.http)
-    depth = service.store.queue_depth()
+    depth = service.store.statistics(worker_seconds=60.0).jobs
     assert value(samples, "dfkd_jobs", state="queued") == depth["queued"] > 0
     assert value(samples, "dfkd_queue_depth", spec_version="1", device_class="any") == depth["queued"]
     assert value(samples, "dfkd_queue_oldest_age_seconds", spec_version="1", device_class="any") > 0
