@@ -11,7 +11,10 @@ from dfkd_core.spec.config import Augmentation
 
 
 def augment(images: Tensor, options: Augmentation, *, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """Changed copies of images (N, C, H, W); low and high are (1, C, 1, 1). Every draw comes from `generator`."""
+    """Return changed copies of images (N, C, H, W), with all draws from `generator`.
+
+    `low` and `high` are the bounds of valid values, (1, C, 1, 1).
+    """
     if options.flip:
         images = _flip(images, generator)
     if options.shift:
@@ -37,7 +40,7 @@ def _flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _shift(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Each image moved by whole pixels, at most `share` of the side; edges are repeated."""
+    """Move each image by whole pixels, by at most `share` of the side, and repeat its edges."""
     count, channels, height, breadth = images.shape
     rows = _shifted_indices(count, height, share, generator, images.device)  # (N, H)
     columns = _shifted_indices(count, breadth, share, generator, images.device)  # (N, W)
@@ -52,7 +55,7 @@ def _shifted_indices(count: int, side: int, share: float, generator: torch.Gener
 
 
 def _turn(images: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:
-    """Each image turned and scaled about its centre, bilinear; edges are repeated."""
+    """Turn and scale each image about its centre with bilinear sampling, and repeat its edges."""
     draws = torch.rand((2, len(images)), generator=generator) * 2 - 1
     angle = draws[0] * math.radians(degrees)
     shrink = torch.exp(-draws[1] * math.log1p(zoom))  # the grid shrinks where the image grows
@@ -63,14 +66,14 @@ def _turn(images: Tensor, degrees: float, zoom: float, generator: torch.Generato
 
 
 def _light(images: Tensor, largest: Tensor, contrast: float, generator: torch.Generator) -> Tensor:
-    """Each image's pixels moved away from or towards their mean, and all of them up or down."""
+    """Change each image's contrast about its mean, and add one offset of at most `largest` to all its pixels."""
     draws = torch.rand((2, len(images), 1, 1, 1), generator=generator).to(images.device) * 2 - 1
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     return mean + (images - mean) * (1 + contrast * draws[0]) + largest * draws[1]
 
 
 def _blend(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """That share of images replaced by a convex combination with another of the batch."""
+    """Replace `share` of the images by a convex combination with another image of the batch."""
     draws = torch.rand((2, len(images), 1, 1, 1), generator=generator)
     other = torch.randperm(len(images), generator=generator).to(images.device)
     amount = torch.where(draws[0] < share, draws[1], torch.zeros(())).to(images.device)
@@ -78,6 +81,6 @@ def _blend(images: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def _noise(images: Tensor, largest: Tensor, generator: torch.Generator) -> Tensor:
-    """Gaussian noise whose standard deviation is uniform in [0, largest] from image to image."""
+    """Add Gaussian noise; each image draws the standard deviation uniformly from [0, largest]."""
     amount = _uniform((len(images), 1, 1, 1), generator, images.device) * largest
     return images + amount * torch.randn(images.shape, generator=generator).to(images.device)

@@ -1,4 +1,4 @@
-"""Batch: the one thing that travels round the loop."""
+"""Batch: images with the teacher's logits, which all parts of the loop exchange."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images with what the teacher says of them. Everything is detached."""
+    """Images with the teacher's logits for them. All tensors are detached."""
 
     images: Tensor  # (N, C, H, W), float, in the teacher's input space
     teacher_logits: Tensor  # (N, num_classes)
@@ -17,12 +17,12 @@ class Batch:
         return self.images.shape[0]
 
     def __getitem__(self, chosen: slice | Tensor) -> "Batch":
-        """The images of a slice, of a mask (N,) or of indices, with their logits."""
+        """Return the images, with their logits, that a slice, a mask (N,) or indices choose."""
         return Batch(images=self.images[chosen], teacher_logits=self.teacher_logits[chosen])
 
     @staticmethod
     def join(*batches: "Batch | None") -> "Batch":
-        """All given batches behind one another; absent ones are left out."""
+        """Concatenate the batches in order; None and empty batches are left out."""
         present = [batch for batch in batches if batch is not None and len(batch)]
         return Batch(
             images=torch.cat([batch.images for batch in present]),

@@ -1,6 +1,6 @@
-"""samples.png: a grid of the synthetic images of a job, one row for each class. Written only when it is asked for.
+"""samples.png: a grid of a job's synthetic images, one row for each class. It is written only on request.
 
-The bytes depend on the images and the build only; the file says in itself what these images are.
+The bytes depend only on the images and the build. The file's Description text says what these images are.
 """
 
 import struct
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 MOST_ROWS, MOST_COLUMNS = 16, 10
-MOST_PIXELS = 1280  # of either side of the grid, as long as one image is smaller
+MOST_PIXELS = 1280  # the longest side of the grid, unless a single image is larger
 GAP = 2  # pixels between images
 NOTE = "Synthetic images, made by dfkd without any data. They may resemble what the teacher was trained on."
 
@@ -20,16 +20,19 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def samples_png(images: Tensor, teacher_logits: Tensor, *, low: Tensor, high: Tensor) -> bytes:
-    """A PNG of images (N, C, H, W) by the teacher's class, the surest first; `low` and `high` are (1, C, 1, 1)."""
+    """Return a PNG of images (N, C, H, W), a row for each class of the teacher, most confident images first.
+
+    `teacher_logits` is (N, num_classes); `low` and `high` are the bounds of valid values, (1, C, 1, 1).
+    """
     shades = (images.float() - low) / (high - low)
     pixels = (shades.clamp(0, 1) * 255).round().byte().cpu().numpy()
-    if pixels.shape[1] not in {1, 3}:  # no colours that a screen knows: their mean
+    if pixels.shape[1] not in {1, 3}:  # the channels are neither grey nor RGB, so their mean is shown
         pixels = pixels.mean(axis=1, keepdims=True).round().astype(np.uint8)
     return _png(_grid(pixels, _rows(teacher_logits.float(), side=max(pixels.shape[2:]))))
 
 
 def _rows(logits: Tensor, *, side: int) -> list[list[int]]:
-    """Indices of the images in each row; classes of which there is none have no row."""
+    """Return the indices of the images in each row; a class without images has no row."""
     fitting = max(1, MOST_PIXELS // (side + GAP))
     classes, certainty = logits.argmax(1), logits.softmax(1).amax(1)
     found = []
@@ -41,7 +44,7 @@ def _rows(logits: Tensor, *, side: int) -> list[list[int]]:
 
 
 def _grid(pixels: Pixels, rows: list[list[int]]) -> Pixels:
-    """(height, width, channels), white where there is no image."""
+    """Return the grid (height, width, channels), white where there is no image; `pixels` is (N, C, H, W)."""
     _, channels, height, width = pixels.shape
     columns = max(map(len, rows))
     canvas = np.full((len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, dtype=np.uint8)
@@ -53,7 +56,7 @@ def _grid(pixels: Pixels, rows: list[list[int]]) -> Pixels:
 
 
 def _png(canvas: Pixels) -> bytes:
-    """An 8-bit image, grey or RGB (PNG, third edition, W3C 2025), without a time."""
+    """Encode an 8-bit grey or RGB image without a timestamp (PNG, third edition, W3C 2025)."""
     height, width, channels = canvas.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
     lines = b"".join(b"\0" + canvas[row].tobytes() for row in range(height))  # filter 0: none

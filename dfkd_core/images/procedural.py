@@ -1,8 +1,8 @@
-"""Procedural images: strokes, areas and clouds cut out of smooth random fields. No network learns to make them and no
-real image had a part in them; the teacher labels them like any other image.
+"""Procedural images: strokes, areas and clouds cut out of smooth random fields.
 
-That such processes can stand in for photographs is the finding of Baradad, Wulff, Wang, Isola, Torralba: *Learning to
-See by Looking at Noise*, NeurIPS 2021, https://arxiv.org/abs/2106.05963. The families here are our own.
+The images need no trained network and no real image; the teacher labels them like any other image. Baradad, Wulff,
+Wang, Isola, Torralba found that such processes can replace photographs: *Learning to See by Looking at Noise*, NeurIPS
+2021, https://arxiv.org/abs/2106.05963. The families of images here are our own.
 """
 
 import math
@@ -20,23 +20,23 @@ from dfkd_core.networks.precision import to_device
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Procedural
 
-BANK_BYTES = 128 * 2**20  # of images and logits at most, whatever `capacity` says; one image at least
+BANK_BYTES = 128 * 2**20  # upper limit of images and logits, whatever `capacity` says; one image always fits
 
-CELLS = (2, 3, 4, 6)  # of a field, along the image's shorter side
-STROKES, AREAS = 0.7, 0.15  # shares of the shapes: strokes along a level line, areas above it; the rest: soft areas
+CELLS = (2, 3, 4, 6)  # the cells of a field along the image's shorter side, one number for each scale
+STROKES, AREAS = 0.7, 0.15  # shares of strokes along a level line and of areas above it; the rest are soft areas
 WINDOWED = 0.8  # share of the shapes that are confined to an ellipse
 GREY_BRIGHT = 0.15  # share of grey images on a white ground; the others are on black
-COLOUR_DARK, COLOUR_BRIGHT = 0.3, 0.1  # shares of colour images on black and on white; the others: any two colours
+COLOUR_DARK, COLOUR_BRIGHT = 0.3, 0.1  # shares of colour images on black and on white; the rest have any two colours
 GREY_CLOUDED, COLOUR_CLOUDED = 0.1, 0.5  # share of the grounds, and of the figures, that carry clouds
-LEAST_SLOPE = 0.02  # of a field per pixel: a stroke on flat ground keeps a finite width
+LEAST_SLOPE = 0.02  # added to the slope of a field, per pixel, so that a stroke on flat ground has a finite width
 
 
 class ProceduralBank:
-    """Labelled procedural images to learn from, in 8 bits, with an equal quota for every class of the teacher.
+    """Keeps labelled procedural images in 8 bits, with an equal quota for every class of the teacher.
 
     The bank is a weighted sample without replacement of all images that it was shown (Efraimidis and Spirakis, 2006,
-    algorithm A-Res): an image's weight is the teacher's confidence to the power of `sharpness`. So the kinds of shapes
-    and colours that resemble what the teacher knows displace the others as the run goes on.
+    algorithm A-Res). An image's weight is the teacher's confidence to the power of `sharpness`. In the course of a run
+    the shapes and colours that the teacher recognises therefore displace the others.
     """
 
     def __init__(self, options: Procedural, teacher: Teacher, *, capacity: int, device: torch.device) -> None:
@@ -47,35 +47,35 @@ class ProceduralBank:
         self._codec = PixelCodec(*space.bounds())
         place_bytes = math.prod(space.shape) + 2 * classes
         most = max(1, min(capacity, BANK_BYTES // place_bytes))
-        strata = min(classes, most)  # more classes than places: they share them
+        strata = min(classes, most)  # if there are more classes than places, classes share places
         quota = most // strata
-        self._keys = torch.full((strata, quota), -math.inf)  # the largest stay; -inf: an empty place
+        self._keys = torch.full((strata, quota), -math.inf)  # the largest keys stay; -inf marks an empty place
         self._images = torch.zeros((strata, quota, *space.shape), dtype=torch.uint8)
         self._logits = torch.zeros((strata, quota, classes), dtype=torch.float16)
-        self._odds: Tensor | None = None  # of each place, while the bank stays as it is
+        self._odds: Tensor | None = None  # the odds of each place, None after the bank has changed
 
     def __len__(self) -> int:
         return int(self._keys.isfinite().sum())
 
     def draw(self, count: int, *, generator: torch.Generator) -> Batch:
-        """New images in the teacher's valid pixel range, with its logits."""
+        """Draw new images in the teacher's valid pixel range, with the teacher's logits."""
         levels = procedural_images(self._teacher.input_space.shape, count, generator=generator, device=self._device)
         images = torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def refined(self, count: int, *, generator: torch.Generator) -> Batch:
-        """New images after some steps towards soft labels, with the logits that the teacher then gives."""
+        """Draw new images, refine them towards soft labels, and return them with the teacher's logits."""
         images = self.draw(count, generator=generator).images
         images = refine(self._teacher, images, self._options.refinement, generator=generator)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def weights(self, batch: Batch) -> Tensor:
-        """Chance of each image to be kept, relative to one of which the teacher is certain: (N,) in (0, 1]."""
+        """Return each image's weight, (N,) in (0, 1]; an image of which the teacher is certain has weight 1."""
         confidence = batch.teacher_logits.softmax(dim=1).amax(dim=1).cpu().double()
         return confidence**self._options.sharpness
 
     def add(self, batch: Batch, *, generator: torch.Generator) -> None:
-        """Show images to the bank; it keeps those with the largest keys log(u) / weight of their class."""
+        """Show images to the bank; in each class it keeps the images with the largest keys log(u) / weight."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
         keys = (lots.log() / self.weights(batch)).float().clamp(min=torch.finfo(torch.float32).min)
         strata = batch.teacher_logits.argmax(dim=1).cpu() % len(self._keys)
@@ -93,12 +93,12 @@ class ProceduralBank:
         self._odds = None
 
     def _balanced(self) -> Tensor:
-        """Odds of each place, (number of places,): equal sums for all classes that have images."""
+        """Return the odds of each place, (number of places,); all classes that have images have the same sum."""
         filled = self._keys.isfinite().float()
         return (filled / filled.sum(dim=1, keepdim=True).clamp(min=1)).flatten()
 
     def sample(self, count: int, *, generator: torch.Generator) -> Batch:
-        """`count` kept images on the run's device, with replacement; all classes that have any equally often."""
+        """Draw `count` kept images with replacement, on the run's device; classes are equally likely."""
         if self._odds is None:
             self._odds = self._balanced()
         places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
@@ -107,11 +107,11 @@ class ProceduralBank:
         return Batch(images=to_device(images, self._device), teacher_logits=to_device(logits, self._device))
 
     def state(self) -> dict[str, Any]:
-        """Everything kept."""
+        """Return the keys, images and logits of the bank."""
         return {"keys": self._keys, "images": self._images, "logits": self._logits}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier bank of the same kind."""
+        """Take over the `state` of an earlier bank with the same teacher and capacity."""
         for mine, other in (self._keys, "keys"), (self._images, "images"), (self._logits, "logits"):
             mine.copy_(state[other])
         self._odds = None
@@ -120,7 +120,7 @@ class ProceduralBank:
 def procedural_images(
     shape: tuple[int, int, int], count: int, *, generator: torch.Generator, device: torch.device | None = None
 ) -> Tensor:
-    """`count` images (N, C, H, W) with values in [0, 1]. Every draw comes from `generator`, on the CPU."""
+    """Draw `count` images (N, C, H, W) with values in [0, 1]. All draws come from `generator`, on the CPU."""
     artist = _Artist(shape[0], (shape[1], shape[2]), generator, device or torch.device("cpu"))
     per_scale = -(-count // len(CELLS))
     masks = torch.cat([artist.shapes(per_scale, cells) for cells in CELLS])
@@ -130,7 +130,7 @@ def procedural_images(
 
 
 class _Artist:
-    """The draws and the canvas that every step of one drawing shares."""
+    """Draws the parts of images; it holds the image size, the random generator and the device."""
 
     def __init__(self, channels: int, size: tuple[int, int], generator: torch.Generator, device: torch.device) -> None:
         self._channels = channels
@@ -143,24 +143,24 @@ class _Artist:
         return (low + (high - low) * draws).to(self._device)
 
     def shapes(self, count: int, cells: int) -> Tensor:
-        """Masks (N, 1, H, W) in [0, 1]: strokes along a level line of a field, areas above it, soft areas."""
+        """Draw masks (N, 1, H, W) in [0, 1]: strokes along a level line of a field, areas above it, or soft areas."""
         field = self._field(count, cells)
         above = field - self._uniform(-0.8, 0.8, count)
-        distance = above / _slope(field)  # to the level line, in pixels, where the field is nearly plane
+        distance = above / _slope(field)  # the distance to the level line, in pixels, if the field is nearly plane
         stroke = ((self._uniform(0.6, 2.2, count) - distance.abs()) * 2).sigmoid()
         kind = self._uniform(0, 1, count)
         area = torch.where(kind < STROKES + AREAS, (distance * 2).sigmoid(), (above * 2).sigmoid())
         return torch.where(kind < STROKES, stroke, area) * self._window(count)
 
     def _field(self, count: int, cells: int) -> Tensor:
-        """Smooth random fields (N, 1, H, W) of unit variance: Gaussian bumps of random height on a regular grid."""
+        """Draw smooth fields (N, 1, H, W) of unit variance: Gaussian bumps of random height on a regular grid."""
         down, across = (_bumps(side, max(2, round(cells * side / min(self._size)))) for side in self._size)
         heights = torch.randn((count, down.shape[1], across.shape[1]), generator=self._generator)
         fields = down.to(self._device) @ heights.to(self._device) @ across.T.to(self._device)
         return fields.unsqueeze(1)
 
     def _window(self, count: int) -> Tensor:
-        """Soft ellipses (N, 1, H, W) near the centre; for some images no window at all, ones."""
+        """Draw windows (N, 1, H, W): soft ellipses near the centre, or ones for the images without a window."""
         places = torch.meshgrid(*(torch.linspace(-1, 1, side) for side in self._size), indexing="ij")
         inside = torch.ones((), device=self._device)
         for place in places:
@@ -169,7 +169,10 @@ class _Artist:
         return torch.where(self._uniform(0, 1, count) < WINDOWED, (inside * 6).sigmoid(), 1.0)
 
     def colours(self, count: int) -> tuple[Tensor, Tensor]:
-        """Ground and figure, each (N, C, 1, 1): black and something light, white and something dark, or any two."""
+        """Draw the colours of ground and figure, each (N, C, 1, 1).
+
+        The colours are black and a light one, white and a dark one, or any two.
+        """
         ground, figure, tint = (self._uniform(0, 1, count, self._channels) for _ in range(3))
         kind, light = self._uniform(0, 1, count), self._uniform(0.5, 1, count)
         grey = self._channels == 1
@@ -181,7 +184,7 @@ class _Artist:
         return ground, torch.where(dark, light, torch.where(bright, 1 - light, figure))
 
     def clouded(self, colours: Tensor) -> Tensor:
-        """Plain colours (N, C, 1, 1) as images (N, C, H, W), some of them with clouds of several scales."""
+        """Expand colours (N, C, 1, 1) to images (N, C, H, W), and add clouds of several scales to some of them."""
         images = colours.repeat(1, 1, *self._size)
         share = GREY_CLOUDED if self._channels == 1 else COLOUR_CLOUDED
         chosen = (self._uniform(0, 1, len(colours)).flatten() < share).nonzero().flatten()
@@ -193,14 +196,14 @@ class _Artist:
 
 
 def _bumps(side: int, cells: int) -> Tensor:
-    """Height of each bump at each pixel, (side, cells + 3); the squares of a row sum to 1."""
+    """Return the height of each bump at each pixel, (side, cells + 3); the squares of each row sum to 1."""
     pixels = (torch.arange(side) + 0.5) / side * cells
     bumps = torch.arange(-1, cells + 2)
     return F.normalize(torch.exp(-2 * (pixels[:, None] - bumps).square()), dim=1)
 
 
 def _slope(field: Tensor) -> Tensor:
-    """Length of the gradient of fields (N, 1, H, W), per pixel, at least LEAST_SLOPE."""
+    """Return the length of the gradient of fields (N, 1, H, W) at each pixel, plus LEAST_SLOPE."""
     down = F.pad(field.diff(dim=2), (0, 0, 0, 1))
     across = F.pad(field.diff(dim=3), (0, 1, 0, 0))
     return (down.square() + across.square()).sqrt() + LEAST_SLOPE

@@ -1,8 +1,8 @@
-"""Refinement: images take a few gradient steps towards soft labels drawn at random, within the valid pixel range.
+"""Refinement: a few gradient steps move images towards random soft labels, within the valid pixel range.
 
-Optimising pixels against a frozen classifier is Yin et al., *Dreaming to Distill: Data-free Knowledge Transfer via
-DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Its BatchNorm term counts where the teacher has statistics.
-Here the images start from shapes instead of noise, and the few steps leave most of a shape as it was.
+Yin et al. optimise pixels against a frozen classifier: *Dreaming to Distill: Data-free Knowledge Transfer via
+DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Their BatchNorm term is used if the teacher has statistics.
+Here the images start from shapes instead of noise, and the few steps leave most of a shape unchanged.
 """
 
 import torch
@@ -14,25 +14,31 @@ from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Refinement
 
-TALLEST = 12.0  # logits: one class of a soft label stands out by at most that much
-SHIFT = 0.0625  # of the side: the largest move before the teacher looks, so that no single pixel matters
+TALLEST = 12.0  # the largest number that is added to the logit of one class of a soft label
+SHIFT = 0.0625  # the largest move of an image before each forward, as a share of its side; no single pixel matters then
 
 
 def soft_labels(count: int, num_classes: int, *, generator: torch.Generator) -> Tensor:
-    """Probabilities (count, num_classes): softmax of normal logits, one class raised by U(0, TALLEST), each in turn."""
+    """Draw probabilities (count, num_classes): softmax of normal logits, of which one is raised by U(0, TALLEST).
+
+    The classes take turns in being raised.
+    """
     logits = torch.randn((count, num_classes), generator=generator)
-    first = int(torch.randint(num_classes, (), generator=generator))  # few images of many classes: others each time
+    first = int(torch.randint(num_classes, (), generator=generator))  # small batches must not always raise class 0
     raised = (torch.arange(count) + first) % num_classes
     logits[torch.arange(count), raised] += torch.rand(count, generator=generator) * TALLEST
     return logits.softmax(dim=1)
 
 
 def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> Tensor:
-    """Images (N, C, H, W) in the teacher's valid range, changed by `options.steps` steps of Adam; detached."""
+    """Change images (N, C, H, W) by `options.steps` steps of Adam within the teacher's valid range.
+
+    The returned images are detached.
+    """
     space, device = teacher.input_space, images.device
     low, high = (bound.to(device) for bound in space.bounds())
     wanted = soft_labels(len(images), teacher.num_classes, generator=generator).to(device)
-    levels = ((images - low) / (high - low)).detach().requires_grad_(True)  # in [0, 1]: one learning rate fits all
+    levels = ((images - low) / (high - low)).detach().requires_grad_(True)  # in [0, 1], so one learning rate fits all
     optimizer = torch.optim.Adam([levels], lr=options.learning_rate)
     matches = options.bn_weight > 0 and "batchnorm" in teacher.offers
     with BatchNormStatistics(teacher.network) as statistics:
@@ -41,14 +47,14 @@ def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: 
             loss = F.cross_entropy(teacher(moved), wanted) + options.smoothness * losses.total_variation(levels)
             if matches:
                 loss = loss + options.bn_weight * statistics.distance()
-            (levels.grad,) = torch.autograd.grad(loss * len(images), [levels])  # per image, whatever their number
+            (levels.grad,) = torch.autograd.grad(loss * len(images), [levels])  # independent of the number of images
             optimizer.step()
             levels.data.clamp_(0, 1)
     return torch.lerp(low, high, levels.detach())
 
 
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
-    """All images moved alike by at most SHIFT of their sides; what leaves on one side comes in on the other."""
+    """Roll all images by the same offsets, each at most SHIFT of the side; pixels wrap around the edges."""
     most = [round(side * SHIFT) for side in images.shape[2:]]
     rows, columns = (int(torch.randint(-limit, limit + 1, (), generator=generator)) for limit in most)
     return images.roll((rows, columns), dims=(2, 3))

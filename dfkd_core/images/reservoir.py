@@ -1,7 +1,7 @@
 """ClassReservoir: a uniform sample of a stream of labelled images with an equal quota for every class of the teacher.
 
-Images are kept in 8 bits between per-channel bounds (or in 16-bit floats where 8 bits would change their labels), the
-teacher's logits in 16-bit floats.
+Images are kept in 8 bits between per-channel bounds, or in 16-bit floats if 8 bits would change their labels. The
+teacher's logits are kept in 16-bit floats.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ LEVELS = 255
 
 @dataclass(frozen=True, slots=True)
 class PixelCodec:
-    """Images (N, C, H, W) to bytes and back, affine per channel; values outside [low, high] are clipped."""
+    """Encodes images (N, C, H, W) as bytes and decodes them, affine per channel.
+
+    Values outside [low, high] are clipped. With a floating-point `dtype` the images are only cast.
+    """
 
     low: Tensor  # (1, C, 1, 1)
     high: Tensor  # (1, C, 1, 1)
@@ -35,9 +38,9 @@ class PixelCodec:
 
 
 class ClassReservoir:
-    """After n offers of one class, each of them is kept with equal probability quota / n (Vitter's algorithm R).
+    """Keeps each of n offered images of one class with equal probability quota / n (Vitter's algorithm R).
 
-    A capacity of fewer images than there are classes stays what it says: classes then share places.
+    If the capacity is smaller than the number of classes, classes share places.
     """
 
     def __init__(self, capacity: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
@@ -53,15 +56,15 @@ class ClassReservoir:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all images and logits that can be kept."""
+        """Bytes of the storage for all images and logits, filled or not."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
 
     def add(self, batch: Batch, *, generator: torch.Generator) -> None:
-        """Show a batch to the reservoir; it keeps what the lot decides."""
+        """Show a batch to the reservoir; random draws decide which images it keeps."""
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64).tolist()
         strata = (batch.teacher_logits.argmax(dim=1) % len(self._seen)).tolist()
         seen = self._seen.tolist()
-        chosen: dict[int, int] = {}  # slot to index; a later image may push out an earlier one of the same batch
+        chosen: dict[int, int] = {}  # slot to index; a later image may replace an earlier image of the same batch
         for index, (stratum, lot) in enumerate(zip(strata, lots, strict=True)):
             place = seen[stratum] if seen[stratum] < self.quota else int(lot * (seen[stratum] + 1))
             seen[stratum] += 1
@@ -82,23 +85,23 @@ class ClassReservoir:
         return (place < self._seen.clamp(max=self.quota).repeat_interleave(self.quota)).nonzero().flatten()
 
     def sample(self, count: int, *, generator: torch.Generator) -> Batch:
-        """`count` images drawn uniformly, with replacement, from what is kept."""
+        """Draw `count` of the kept images uniformly, with replacement."""
         filled = self._filled_slots()
         return self._at(filled[torch.randint(len(filled), (count,), generator=generator)])
 
     def all(self) -> Batch:
-        """Everything that is kept, class after class."""
+        """Return all kept images, class after class."""
         return self._at(self._filled_slots())
 
     def _at(self, slots: Tensor) -> Batch:
         return Batch(images=self.codec.decode(self._images[slots]), teacher_logits=self._logits[slots].float())
 
     def state(self) -> dict[str, Any]:
-        """Everything kept; values are tensors."""
+        """Return images, logits and the number of images seen in each class, all tensors."""
         return {"images": self._images, "logits": self._logits, "seen": self._seen}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over the content of an earlier reservoir of the same kind."""
+        """Take over the content of an earlier reservoir with the same capacity, classes and shape."""
         self._images.copy_(state["images"])
         self._logits.copy_(state["logits"])
         self._seen = state["seen"].clone()

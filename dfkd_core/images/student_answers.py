@@ -11,7 +11,7 @@ CHUNK = 512
 
 @torch.no_grad()
 def answers(student: nn.Module, batch: Batch) -> Tensor:
-    """The student's logits (N, num_classes) in eval mode, on the CPU. The mode is put back."""
+    """Return the student's logits (N, num_classes) in eval mode, on the CPU, and restore the student's mode."""
     device = next(student.parameters()).device
     with evaluating(student):
         return torch.cat([student(images.to(device)).cpu() for images in torch.split(batch.images, CHUNK)])

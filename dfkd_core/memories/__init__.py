@@ -1,4 +1,4 @@
-"""Memories: ways to replay the past. One file each; the file's name is the memory's name in the spec."""
+"""Memories: ways to replay earlier images. Each memory has one file, named like the memory in the spec."""
 
 import sys
 
@@ -14,7 +14,7 @@ __all__ = ["Memory", "build_memory"]
 
 
 def build_memory(config: DistillConfig, teacher: Teacher, *, streams: Streams, device: torch.device) -> Memory:
-    """The memory that `config.memory` names."""
+    """Build the memory that `config.memory` names."""
     build = implementation(config.memory_options, sys.modules[__name__], Memory)
     memory: Memory = build(config.memory_options, teacher, streams=streams, device=device)
     return memory

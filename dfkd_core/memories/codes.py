@@ -1,6 +1,7 @@
-"""CodePrior: where a VAE's codes really lie. One diagonal Gaussian per class of the teacher, fitted as codes go by.
+"""CodePrior: the distribution of a VAE's codes, one diagonal Gaussian for each class of the teacher.
 
-An autoencoder with a small KLD weight does not spread its codes like N(0, I); decoding that would be off its map.
+A VAE with a small KLD weight does not spread its codes like N(0, I), and its decoder has not learnt codes from N(0, I).
+The Gaussians are fitted to the codes of each update.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FORGET = 0.99  # per update in which a class occurs; the map itself moves while the encoder learns
+FORGET = 0.99  # decay of a class's moments at each update in which the class occurs; the encoder's codes drift
 LEAST_VARIANCE = 1e-6
 
 
@@ -22,7 +23,7 @@ class CodePrior:
         self._updates = torch.zeros(num_classes)
 
     def observe(self, codes: Tensor, classes: Tensor) -> None:
-        """Move the moments towards those of `codes` (N, latent_dim) with their teacher classes (N,)."""
+        """Update the moments of each class with `codes` (N, latent_dim); `classes` (N,) are the teacher's."""
         codes, classes = codes.cpu(), classes.cpu()
         counts = torch.bincount(classes, minlength=len(self._updates)).float()
         present = counts > 0
@@ -36,7 +37,7 @@ class CodePrior:
         self._updates = self._updates + present
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Codes (count, latent_dim), the classes seen so far in equal shares; N(0, I) before the first."""
+        """Draw codes (count, latent_dim) from the observed classes with equal chances, or from N(0, I) without any."""
         seen = self._updates.nonzero().flatten()
         noise = torch.randn((count, self._mean.shape[1]), generator=generator)
         if not len(seen):
@@ -47,13 +48,13 @@ class CodePrior:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the moments."""
+        """Bytes of the moments and counters."""
         return sum(value.numel() * value.element_size() for value in (self._mean, self._square, self._updates))
 
     def state(self) -> dict[str, Any]:
-        """The moments."""
+        """Return the moments and the number of updates of each class."""
         return {"mean": self._mean, "square": self._square, "updates": self._updates}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue earlier moments."""
+        """Continue from the `state` of an earlier prior."""
         self._mean, self._square, self._updates = (state[key].clone() for key in ("mean", "square", "updates"))

@@ -1,9 +1,9 @@
-"""EMA memory: a moving average of the generator replays what it used to make. Do, Le, Nguyen, Nguyen, Harikumar, Tran,
-Rana, Venkatesh: Momentum Adversarial Distillation: Handling Large Distribution Shifts in Data-Free Knowledge
-Distillation, NeurIPS 2022, https://arxiv.org/abs/2209.10359.
+"""EMA memory: a moving average of the generator replays the generator's earlier images. Do, Le, Nguyen, Nguyen,
+Harikumar, Tran, Rana, Venkatesh: Momentum Adversarial Distillation: Handling Large Distribution Shifts in Data-Free
+Knowledge Distillation, NeurIPS 2022, https://arxiv.org/abs/2209.10359.
 
-Nothing is stored and nothing is trained. The average reaches about 1 / (1 - decay) updates back: it smooths what the
-generator does rather than remembers its beginning.
+The memory stores no images and trains nothing. The average reaches about 1 / (1 - decay) updates back: it smooths the
+generator's recent updates and does not remember its first ones.
 """
 
 import copy
@@ -23,7 +23,10 @@ from dfkd_core.rng import Streams
 
 
 class EmaMemory(Memory):
-    """The averaged generator. It replays with batch statistics, like the generator, and its buffers stay as copied."""
+    """Keeps the averaged generator.
+
+    The average replays with batch statistics, like the generator; its buffers stay copies of the generator's.
+    """
 
     def __init__(self, options: EmaOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         self._options = options
@@ -33,10 +36,10 @@ class EmaMemory(Memory):
 
     @torch.no_grad()
     def on_generator_update(self, synthesizer: Synthesizer) -> None:
-        """Move the average towards the generator and take its buffers; a generator that is new is copied."""
+        """Move the average towards the generator and copy the generator's buffers; copy a new generator whole."""
         source = synthesizer.generator
         if source is None and self.network is not None:
-            return  # a fallback without a generator: the last average goes on replaying
+            return  # the fallback method has no generator; the last average goes on replaying
         if source is None:
             raise TypeError(f"{type(synthesizer).__name__} has no generator to follow")
         if self.network is None or source is not self._source:
@@ -48,12 +51,12 @@ class EmaMemory(Memory):
             kept.copy_(current)
 
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Nothing: the average follows the generator, not its images."""
+        """Keep nothing; the average follows the generator, not its images."""
         return {}
 
     @torch.no_grad()
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """New images of the averaged generator; statistics are those of this batch."""
+        """Generate new images with the averaged generator and the statistics of this batch."""
         if self.network is None:
             return None
         kept = [buffer.clone() for buffer in self.network.buffers()]
@@ -72,10 +75,10 @@ class EmaMemory(Memory):
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def state(self) -> dict[str, Any]:
-        """The averaged generator."""
+        """Return the weights of the averaged generator."""
         return {"network": self.network.state_dict() if self.network is not None else None}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier average; the generator must have been shown before."""
+        """Continue from the `state` of an earlier average; `on_generator_update` must have been called before."""
         if self.network is not None and state["network"] is not None:
             self.network.load_state_dict(state["network"])

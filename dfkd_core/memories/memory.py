@@ -1,4 +1,4 @@
-"""Memory: how the past is kept and replayed. Three verbs: remember, replay, and say how many bytes that takes."""
+"""Memory: keeps earlier images, or a model of them, and replays them. Its main verbs are `remember` and `replay`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,37 +13,37 @@ from dfkd_core.notice import Notice
 
 
 class Memory(ABC):
-    """Everything a method made before, or a model of it."""
+    """Keeps the images that a method made earlier, or a model of these images."""
 
     def on_generator_update(self, synthesizer: Synthesizer) -> None:  # noqa: B027  # most memories have no use for it
-        """Hear of a synthesizer as it starts, after each of its updates and after each restart."""
+        """React to a synthesizer; called at its start, after each of its updates and after each restart."""
 
     @abstractmethod
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Take in a round's fresh images; returns detached losses by name, if it learns."""
+        """Take in a round's fresh images and return detached losses by name; the dict is empty if nothing is learnt."""
 
     def observe_student(self, student: nn.Module) -> None:
-        """Hear of the student as it is now, before a replay; the student is left as it was."""
+        """React to the current student; called before a replay. The student must not be changed."""
         return
 
     @abstractmethod
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """`count` remembered images with the teacher's logits, or None when there is nothing worth replaying yet."""
+        """Return `count` remembered images with the teacher's logits, or None if the memory cannot replay yet."""
 
     @property
     @abstractmethod
     def num_bytes(self) -> int:
-        """Bytes of the tensors that must be kept to replay."""
+        """Bytes of the tensors that a replay needs."""
 
     @property
     def warnings(self) -> list[Notice]:
-        """What the user should know about this memory's run."""
+        """Warnings for the user about this run of the memory."""
         return []
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
+        """Return all that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier state."""
+        """Continue from the `state` of an earlier memory."""

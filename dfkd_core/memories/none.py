@@ -1,4 +1,4 @@
-"""No memory: the student sees fresh images only. What replay is measured against."""
+"""No memory: the student sees fresh images only. Measurements compare the other memories with it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,19 +19,19 @@ class NoMemory(Memory):
     num_bytes = 0
 
     def __init__(self, options: NoMemoryOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
-        """Takes what every memory takes, and needs none of it."""
+        """Accept the arguments of every memory and ignore them."""
 
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Nothing."""
+        """Keep nothing."""
         return {}
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """Nothing."""
+        """Return None; the memory never replays."""
         return None
 
     def state(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty dict."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing; there is no state."""

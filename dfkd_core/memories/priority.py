@@ -1,8 +1,8 @@
 """Priority memory, the replay of SSD-KD. Liu, Wang, Liu, Sun, Yao: Small Scale Data-Free Knowledge Distillation, CVPR
-2024, https://arxiv.org/abs/2406.07876; the scheme is that of Schaul, Quan, Antonoglou, Silver: Prioritized Experience
-Replay, ICLR 2016, https://arxiv.org/abs/1511.05952.
+2024, https://arxiv.org/abs/2406.07876. The scheme is prioritised replay: Schaul, Quan, Antonoglou, Silver: Prioritized
+Experience Replay, ICLR 2016, https://arxiv.org/abs/1511.05952.
 
-An image is replayed with a probability that grows with the divergence of teacher and student at it.
+The probability of replaying an image grows with the divergence between teacher and student on that image.
 """
 
 import torch
@@ -16,11 +16,11 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.memories.priority import PriorityOptions
 from dfkd_core.rng import Streams
 
-LEAST = 1e-3  # nats: nothing is forgotten for good
+LEAST = 1e-3  # nats; the lower bound of a divergence, so that every image keeps a chance of replay
 
 
 class PriorityMemory(ReservoirMemory):
-    """A reservoir with unequal odds, which follow the student from round to round."""
+    """A reservoir with unequal odds, which are computed anew from the student before each replay."""
 
     def __init__(self, options: PriorityOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         super().__init__(options, teacher, streams=streams, device=device)
@@ -29,7 +29,7 @@ class PriorityMemory(ReservoirMemory):
         self._odds = torch.zeros(0)
 
     def observe_student(self, student: nn.Module) -> None:
-        """Ask the student about every image that is kept."""
+        """Compute the odds of all kept images from the current student's logits."""
         if not len(self._bank):
             return
         self._known = self._bank.all()
@@ -37,10 +37,10 @@ class PriorityMemory(ReservoirMemory):
         self._odds = priorities(divergence, exponent=self._exponent)
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """A draw from what was kept when the student was last asked, by priority and with replacement.
+        """Draw by priority, with replacement, from the images that were kept at the last `observe_student`.
 
-        Importance weights (N · P)^−correction would multiply each image's loss; drawing from P^(1 − correction) instead
-        has the same expected gradient, and a batch of equal weights.
+        The published importance weights (N · P)^−correction multiply each image's loss. Here images are drawn from
+        P^(1 − correction) instead: the expected gradient is the same, and all images of a batch weigh the same.
         """
         if not len(self._odds):
             return super().replay(count, generator=generator)
@@ -50,6 +50,6 @@ class PriorityMemory(ReservoirMemory):
 
 
 def priorities(divergence: Tensor, *, exponent: float) -> Tensor:
-    """Chances (N,), summing to 1, that grow with the divergence (N,) to the power of `exponent`."""
+    """Return probabilities (N,) in proportion to the divergence (N,) to the power of `exponent`."""
     weights = divergence.clamp(min=LEAST) ** exponent
     return weights / weights.sum()

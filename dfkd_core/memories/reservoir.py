@@ -1,7 +1,7 @@
-"""Reservoir memory: a uniform, class-balanced sample of everything ever synthesized, with the teacher's logits.
+"""Reservoir memory: a uniform, class-balanced sample of all images synthesized so far, with the teacher's logits.
 
-Stands in for the bank of MB-DFKD (Binici et al., WACV 2022, arXiv 2108.05698) without its sliding window: no mode is
-forgotten because it is old.
+The memory replaces the bank of MB-DFKD (Binici et al., WACV 2022, arXiv 2108.05698). It has no sliding window, so that
+an image is not forgotten because of its age.
 """
 
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from dfkd_core.options.memories.priority import PriorityOptions
 from dfkd_core.options.memories.reservoir import ReservoirOptions
 from dfkd_core.rng import Streams
 
-LEAST_AGREEMENT = 0.99  # of the teacher with itself after 8-bit storage; below that, 16-bit floats are kept
-CHECK_AFTER = 1000  # images
+LEAST_AGREEMENT = 0.99  # share of images that keep their class in 8 bits; 16-bit floats are stored below that share
+CHECK_AFTER = 1000  # number of images after which the share is judged
 
 
 class ReservoirMemory(Memory):
-    """Images in 8 bits between the valid bounds of each channel, logits in 16-bit floats."""
+    """Keeps images in 8 bits between the valid bounds of each channel, and logits in 16-bit floats."""
 
     def __init__(
         self, options: ReservoirOptions | PriorityOptions, teacher: Teacher, *, streams: Streams, device: torch.device
@@ -34,7 +34,7 @@ class ReservoirMemory(Memory):
         self._device = device
         self._lots = streams["reservoir-lots"]
         self._checked = 0
-        self._kept = 0  # of those checked, how many keep their class when stored in 8 bits
+        self._kept = 0  # number of checked images that keep their class when stored in 8 bits
         self._exact = False
         self._bank = self._empty_bank(torch.uint8)
 
@@ -53,7 +53,7 @@ class ReservoirMemory(Memory):
         return {}
 
     def _check_storage(self, fresh: Batch) -> None:
-        """Synthetic images are fragile: where 8 bits change too many classes, start over with 16-bit floats."""
+        """Count the images whose class 8 bits change; if they are too many, start over with 16-bit floats."""
         codec = self._bank.codec
         stored = codec.decode(codec.encode(fresh.images.cpu())).to(self._device)
         same = self._teacher.label(stored).argmax(dim=1) == fresh.teacher_logits.argmax(dim=1)
@@ -64,7 +64,7 @@ class ReservoirMemory(Memory):
             self._bank = self._empty_bank(torch.float16)
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """A uniform draw from the bank; the logits are those of the first labelling."""
+        """Draw uniformly from the bank; the logits are those that the teacher gave when the image was stored."""
         if not len(self._bank):
             return None
         batch = self._bank.sample(count, generator=generator)
@@ -72,24 +72,24 @@ class ReservoirMemory(Memory):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of bank and logits."""
+        """Bytes of the bank's images and logits."""
         return self._bank.num_bytes
 
     @property
     def warnings(self) -> list[Notice]:
-        """Tells when 8 bits did not suffice."""
+        """A warning if 8 bits did not suffice."""
         if not self._exact:
             return []
         detail = f"8-bit storage kept only {self._kept} of {self._checked} classes; the reservoir holds 16-bit floats"
         return [Notice(code="reservoir-not-8-bit", detail=detail, hint="state teacher.input.mean, std and range")]
 
     def state(self) -> dict[str, Any]:
-        """The bank and the storage check."""
+        """Return the bank and the counters of the storage check."""
         check = {"checked": self._checked, "kept": self._kept, "exact": self._exact}
         return {"bank": self._bank.state(), **check}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier reservoir."""
+        """Continue from the `state` of an earlier reservoir."""
         self._checked, self._kept, self._exact = state["checked"], state["kept"], state["exact"]
         self._bank = self._empty_bank(torch.float16 if self._exact else torch.uint8)
         self._bank.restore(state["bank"])

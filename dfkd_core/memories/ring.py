@@ -1,9 +1,9 @@
-"""Ring memory: the newest batches, the oldest of which gives way. Binici, Pham, Mitra, Leman: Preventing Catastrophic
-Forgetting and Distribution Mismatch in Knowledge Distillation via Synthetic Data, WACV 2022,
+"""Ring memory: keeps the newest batches; a new batch replaces the oldest. Binici, Pham, Mitra, Leman: Preventing
+Catastrophic Forgetting and Distribution Mismatch in Knowledge Distillation via Synthetic Data, WACV 2022,
 https://arxiv.org/abs/2108.05698.
 
-MB-DFKD's memory bank as the code of LRA (Patel, Mopuri, Qiu, CVPR 2023) runs it. It is a sliding window: what is older
-than its slots is forgotten, which the reservoir mends.
+This is MB-DFKD's memory bank as implemented in the code of LRA (Patel, Mopuri, Qiu, CVPR 2023). The bank is a sliding
+window: it forgets all batches older than its slots. The memory `reservoir` does not forget by age.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uin
 
 
 class RingMemory(Memory):
-    """Slots of images with the teacher's logits, filled one after another and then over again."""
+    """Keeps slots of images with the teacher's logits; slots are filled in order and then overwritten in order."""
 
     def __init__(self, options: RingOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         self._options = options
@@ -33,12 +33,12 @@ class RingMemory(Memory):
         room = (options.slots, options.slot_images)
         self._images = torch.zeros((*room, *space.shape), dtype=self._codec.dtype)
         self._logits = torch.zeros((*room, teacher.num_classes))
-        self._filled = torch.zeros(options.slots, dtype=torch.int64)  # images in each slot
+        self._filled = torch.zeros(options.slots, dtype=torch.int64)  # the number of images in each slot
         self._rounds = 0
         self._pushes = 0
 
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Keep the first images of this round, when it is time."""
+        """Store the first images of this round if a push is due."""
         self._rounds += 1
         since_first = self._rounds - self._options.first_push_rounds
         if since_first >= 0 and since_first % self._options.push_rounds == 0:
@@ -54,7 +54,7 @@ class RingMemory(Memory):
         self._pushes += 1
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """`count` images of the slots drawn, with replacement; None while the ring is empty."""
+        """Draw `count` images from the slots, with replacement; return None while the ring is empty."""
         if not self._pushes:
             return None
         slots, places = self._drawn(count, generator)
@@ -62,7 +62,7 @@ class RingMemory(Memory):
         return Batch(images=images.to(self._device), teacher_logits=self._logits[slots, places].to(self._device))
 
     def _drawn(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Slot and place of each image, (count,) both."""
+        """Draw the slot and the place of each image, (count,) both."""
         if self._options.draw == "image":
             flat = torch.randint(int(self._filled.sum()), (count,), generator=generator)
             return self._placed(flat)
@@ -75,23 +75,23 @@ class RingMemory(Memory):
         return slots[:count], places[:count]
 
     def _placed(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the images with these numbers, counted over all slots, are."""
+        """Return slot and place, (count,) both, of images that are numbered through all slots, (count,)."""
         ends = self._filled.cumsum(0)
         slots = torch.searchsorted(ends, flat, right=True)
         return slots, flat - (ends - self._filled)[slots]
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all images and logits that can be kept."""
+        """Bytes of the storage for all images and logits, filled or not."""
         return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
 
     def state(self) -> dict[str, Any]:
-        """The ring and where it stands."""
+        """Return the ring's content and its counters."""
         content = {"images": self._images, "logits": self._logits, "filled": self._filled}
         return {**content, "rounds": self._rounds, "pushes": self._pushes}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier ring."""
+        """Continue from the `state` of an earlier ring."""
         self._images.copy_(state["images"])
         self._logits.copy_(state["logits"])
         self._filled = state["filled"].clone()

@@ -2,8 +2,8 @@
 Pham, Leman, Mitra: Robust and Resource-Efficient Data-Free Knowledge Distillation by Generative Pseudo Replay,
 AAAI 2022, https://arxiv.org/abs/2201.03019.
 
-Reconstructions are judged through the teacher, codes are balanced over its classes before they are decoded, and the
-VAE rehearses on its own replay so that it does not forget either.
+The loss compares reconstructions with images through the teacher. Codes are balanced over the teacher's classes before
+they are decoded. The VAE also trains on its own replay, so that the VAE itself does not forget.
 """
 
 import copy
@@ -23,12 +23,12 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.memories.vae import VaeOptions
 from dfkd_core.rng import Streams
 
-BALANCE_WEIGHT = 5.0  # of class balance against confidence, in latent inference and prior matching (2.5)
-AGREEMENT_MEMORY = 0.9  # per update, of the running reconstruction agreement
+BALANCE_WEIGHT = 5.0  # weight of class balance relative to confidence, in latent inference and prior matching (2.5)
+AGREEMENT_MEMORY = 0.9  # decay of the running reconstruction agreement at each update
 
 
 class VaeMemory(Memory):
-    """Encoder, decoder, their optimisers and what is known of the codes."""
+    """Holds encoder, decoder, their optimiser and the fitted distribution of the codes."""
 
     def __init__(self, options: VaeOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         self._options = options
@@ -63,7 +63,7 @@ class VaeMemory(Memory):
         self._optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
 
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Learn from a random part of the fresh images and from the memory's own replay."""
+        """Train the VAE on a random part of the fresh images and on the memory's own replay."""
         terms: dict[str, Tensor] = {}
         for _ in range(self._options.updates_per_round):
             chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
@@ -73,13 +73,16 @@ class VaeMemory(Memory):
         return {f"vae_{name}": value for name, value in told.items()}
 
     def _rehearsal(self, novel: int) -> Batch | None:
-        """Own replay, so that it makes up `self_replay_share` of the batch; none before the first update."""
+        """Return the VAE's own replay as `self_replay_share` of a batch with `novel` new images.
+
+        The result is None before the first update.
+        """
         share = self._options.self_replay_share
         count = round(novel * share / max(1e-6, 1 - share))
         return self._decoded(count, self._draws) if self._updates and count else None
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:
-        """One Adam step of encoder and decoder (methods-replay 2.4)."""
+        """Take one Adam step of encoder and decoder (methods-replay 2.4) and return the detached terms."""
         self.encoder.train()
         self.decoder.train()
         terms = self.terms(batch)
@@ -90,7 +93,7 @@ class VaeMemory(Memory):
         return {name: value.detach() for name, (_weight, value) in terms.items()}
 
     def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        """Every term of the VAE's loss with its weight; terms without weight are not computed."""
+        """Return each term of the VAE's loss with its weight; terms with weight 0 may be left out."""
         options = self._options
         mu, logvar = self._run(self.encoder, batch.images)
         noise = torch.randn(mu.shape, generator=self._draws).to(self._device)
@@ -133,17 +136,17 @@ class VaeMemory(Memory):
 
     @property
     def reconstruction_agreement(self) -> float:
-        """Running share of reconstructions to which the teacher gives the class of the image, in [0, 1]."""
+        """Running share, in [0, 1], of reconstructions that have the same teacher class as their image."""
         return self._agreement
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """Decoded codes, once reconstructions keep their class often enough (`agreement_gate`)."""
+        """Decode codes; return None until the reconstruction agreement has reached `agreement_gate`."""
         if not self._updates or self._agreement < self._options.agreement_gate:
             return None
         return self._decoded(count, generator)
 
     def _decoded(self, count: int, generator: torch.Generator) -> Batch:
-        """Images of class-balanced codes with the teacher's logits; the decoder in eval mode, nothing learnt."""
+        """Decode class-balanced codes in eval mode and return the images with the teacher's logits."""
         self.decoder.eval()
         z = self.balanced(self._codes(count, generator))
         with torch.no_grad():
@@ -156,7 +159,7 @@ class VaeMemory(Memory):
         return self._prior.sample(count, generator=generator).to(self._device)
 
     def balanced(self, z: Tensor) -> Tensor:
-        """Codes (N, latent_dim) after a few Adam steps towards confident, class-balanced images (2.5)."""
+        """Move codes (N, latent_dim) by a few Adam steps towards confident, class-balanced images (2.5)."""
         if not self._options.inference_steps or len(z) < 2:
             return z
         z = z.clone().requires_grad_()
@@ -173,13 +176,13 @@ class VaeMemory(Memory):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of what must be kept to replay: decoder weights and buffers, and the fitted codes' moments."""
+        """Bytes of what a replay needs: decoder weights and buffers, and the moments of the codes."""
         kept = [*self.decoder.parameters(), *self.decoder.buffers()]
         prior = self._prior.num_bytes if self._prior is not None else 0
         return sum(tensor.numel() * tensor.element_size() for tensor in kept) + prior
 
     def state(self) -> dict[str, Any]:
-        """Both networks, their optimiser and the codes' moments."""
+        """Return both networks, their optimiser, the moments of the codes and the counters."""
         return {
             "encoder": self.encoder.state_dict(),
             "decoder": self.decoder.state_dict(),
@@ -190,10 +193,10 @@ class VaeMemory(Memory):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier VAE."""
+        """Continue from the `state` of an earlier VAE."""
         self.encoder.load_state_dict(state["encoder"])
         self.decoder.load_state_dict(state["decoder"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would share the tensors
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # Adam would share the tensors
         if self._prior is not None:
             self._prior.restore(state["prior"])
         self._updates, self._agreement = state["updates"], state["agreement"]
