@@ -1,6 +1,7 @@
-"""Checkpoints: one safetensors file each, JSON in its metadata, written atomically, tied to what computed it.
+"""Checkpoints: each is one safetensors file with JSON in its metadata, written atomically.
 
-A state is a tree of dicts, lists, numbers, strings, None and tensors. Nothing in a file can be executed.
+A checkpoint carries a fingerprint of the run, and only the same run can read it. A state is a tree of dicts, lists,
+numbers, strings, None and tensors. Nothing in a file can be executed.
 """
 
 import hashlib
@@ -23,13 +24,14 @@ FORMAT = "dfkd-checkpoint-1"
 HEADER = "dfkd"
 KEPT = 2
 TENSOR = "__tensor__"
-PAIRS = "__pairs__"  # a dict whose keys are integers, such as an optimiser's
+PAIRS = "__pairs__"  # marks a dict whose keys are integers, such as the state of an optimiser
 
 
 class CheckpointWriter:
-    """Writes `checkpoint-<number>.safetensors` into a directory at most every so many seconds; keeps the last two.
+    """Writes `checkpoint-<number>.safetensors` into a directory and keeps the last two.
 
-    `fingerprint` holds the caller's own facts (teacher digest, student description, ...); the run adds its own.
+    A checkpoint is due every `every_seconds` seconds. `fingerprint` holds the facts of the caller, such as the digest
+    of the teacher and the student's description; the run adds the facts of `fingerprint_of`.
     """
 
     def __init__(self, directory: Path, *, every_seconds: float, fingerprint: Mapping[str, str] | None = None) -> None:
@@ -43,7 +45,7 @@ class CheckpointWriter:
         return time.monotonic() - self._last_written >= self._every_seconds
 
     def write(self, state: Mapping[str, Any], *, fingerprint: Mapping[str, str]) -> Path:
-        """Write one checkpoint, durable when this returns, and drop all but the last two."""
+        """Write one checkpoint and delete all but the last two. The file is on the disk when the method returns."""
         self.directory.mkdir(parents=True, exist_ok=True)
         earlier = written(self.directory)
         number = 1 + (_number(earlier[-1]) if earlier else 0)
@@ -56,7 +58,7 @@ class CheckpointWriter:
 
 
 def written(directory: Path) -> list[Path]:
-    """Complete checkpoints of a directory, oldest first."""
+    """Return the complete checkpoints of a directory, oldest first."""
     return sorted(directory.glob("checkpoint-*.safetensors"), key=_number)
 
 
@@ -69,7 +71,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], *, fingerprint: Mappi
     tensors: dict[str, Tensor] = {}
     tree = _pack(state, tensors)
     header = {"format": FORMAT, "fingerprint": dict(fingerprint), "state": tree}
-    metadata = {HEADER: json.dumps(header)}  # one key: the library writes several in any order
+    metadata = {HEADER: json.dumps(header)}  # one key only, since the library writes several keys in random order
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -91,7 +93,11 @@ def _flush_directory(directory: Path) -> None:
 
 
 def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, Any]:
-    """The state in `path`. Every fact of `fingerprint` must be the one it was written with."""
+    """Return the state in `path`.
+
+    Raises:
+        CheckpointMismatch: the file is damaged, or it was written with another `fingerprint`.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -146,7 +152,10 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # Any: as above
 def fingerprint_of(
     config: DistillConfig, teacher: nn.Module, student: nn.Module, *, device: torch.device
 ) -> dict[str, str]:
-    """What must be equal for a resumed run to be the same run: what is computed, and what computes it."""
+    """Return the facts that a resumed run must share with the checkpoint's run.
+
+    They describe what is computed (config, teacher, student) and what computes it (torch, threads, device).
+    """
     return {
         "config": digest_of_config(config),
         "teacher": _digest_of_weights(teacher),
@@ -158,7 +167,7 @@ def fingerprint_of(
 
 
 def digest_of_config(config: DistillConfig) -> str:
-    """What is computed, as one digest."""
+    """Return the sha256 of the config as JSON."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""CollapseGuard: notices when a synthesizer produces one image or one class only."""
+"""CollapseGuard: notices that a synthesizer produces only one image or only one class."""
 
 import math
 from collections.abc import Mapping
@@ -9,14 +9,15 @@ from torch import Tensor
 
 from dfkd_core.images.batch import Batch
 
-FORGET = 0.999  # per check, of the healthy diversity
-PATIENCE = 3  # checks in a row that must look collapsed
+FORGET = 0.999  # decay of the healthy diversity at each check
+PATIENCE = 3  # number of checks in a row that must look collapsed
 
 
 class CollapseGuard:
-    """Two signs per batch: entropy of the mean class distribution, and mean distance between images.
+    """Checks two signs of each batch: the entropy of the mean class distribution, and the mean distance of images.
 
-    The distance is compared with the largest seen so far (slowly forgotten), because its scale is the data's.
+    The scale of the distance depends on the images. The guard therefore compares the distance with the largest distance
+    so far, which decays slowly.
     """
 
     def __init__(self, *, min_class_entropy: float, min_diversity: float) -> None:
@@ -26,7 +27,7 @@ class CollapseGuard:
         self._bad_checks = 0
 
     def check(self, batch: Batch) -> str | None:
-        """The reason, once PATIENCE batches in a row look collapsed; None otherwise."""
+        """Return the reason if the last PATIENCE batches all look collapsed, and None otherwise."""
         reason = self._reason(batch)
         self._bad_checks = self._bad_checks + 1 if reason else 0
         return reason if self._bad_checks >= PATIENCE else None
@@ -43,27 +44,27 @@ class CollapseGuard:
 
     @property
     def healthy(self) -> bool:
-        """Whether the latest batch looked sound."""
+        """True if the latest batch did not look collapsed."""
         return self._bad_checks == 0
 
     def state(self) -> dict[str, Any]:
-        """Numbers only."""
+        """Return the healthy diversity and the number of bad checks."""
         return {"healthy_diversity": self._healthy_diversity, "bad_checks": self._bad_checks}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier guard."""
+        """Continue from the `state` of an earlier guard."""
         self._healthy_diversity = state["healthy_diversity"]
         self._bad_checks = state["bad_checks"]
 
 
 @torch.no_grad()
 def diversity(images: Tensor) -> float:
-    """Mean absolute difference between each image and the next of the batch, around."""
+    """Return the mean absolute difference between each image and the next; the last is compared with the first."""
     return float((images - images.roll(1, dims=0)).abs().mean())
 
 
 @torch.no_grad()
 def class_entropy(teacher_logits: Tensor) -> float:
-    """Entropy of the mean softmax, divided by its maximum ln(num_classes): 1 is balanced, 0 a single class."""
+    """Return the entropy of the mean softmax divided by ln(num_classes): 1 if balanced, 0 for a single class."""
     mean = teacher_logits.softmax(dim=1).mean(dim=0)
     return float(torch.special.entr(mean).sum()) / math.log(teacher_logits.shape[1])

@@ -1,7 +1,7 @@
-"""Probe: held-out synthetic images on which students are compared; the ratchet's only judge.
+"""Probe: held-out synthetic images on which students are compared. Only the probe decides which student is the best.
 
-A held-out image is never trained on. The probe is a class-balanced reservoir over the whole history of the run plus
-the newest held-out images. The audit set is a second one, with its own draws, that never decides anything.
+No student trains on a held-out image. The probe is a class-balanced reservoir over the whole history of the run plus
+the newest held-out images. The audit set is a second probe with its own draws; it decides nothing.
 """
 
 from typing import Any
@@ -12,11 +12,11 @@ from torch import Tensor
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 
-RECENT_SHARE = 4  # one image in so many of a full probe is a recent one
+RECENT_SHARE = 4  # one of every four images of a full probe is a recent image
 
 
 class Probe:
-    """At most `size` held-out images: three quarters from the whole history, the rest the newest."""
+    """Keeps at most `size` held-out images: three quarters from the whole history, and one quarter of the newest."""
 
     def __init__(self, size: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
         self._recent_size = size // RECENT_SHARE
@@ -29,7 +29,7 @@ class Probe:
         return len(self._history) + len(self._recent_images)
 
     def observe(self, held_out: Batch, *, generator: torch.Generator) -> None:
-        """Show held-out images to the probe. What leaves the newest is offered to the history."""
+        """Show held-out images to the probe. Images that are no longer among the newest are offered to the history."""
         images = torch.cat([self._recent_images, self._codec.encode(held_out.images.cpu())])
         logits = torch.cat([self._recent_logits, held_out.teacher_logits.cpu().half()])
         aged = max(0, len(images) - self._recent_size)
@@ -39,30 +39,31 @@ class Probe:
         self._recent_images, self._recent_logits = images[aged:].clone(), logits[aged:].clone()
 
     def batch(self) -> Batch:
-        """The current probe, on the CPU."""
+        """Return the images of the probe with their logits, on the CPU."""
         recent = Batch(images=self._codec.decode(self._recent_images), teacher_logits=self._recent_logits.float())
         return Batch.join(self._history.all(), recent)
 
     def state(self) -> dict[str, Any]:
-        """Everything held out."""
+        """Return the history and the newest images."""
         recent = {"images": self._recent_images, "logits": self._recent_logits}
         return {"history": self._history.state(), "recent": recent}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over an earlier probe of the same kind."""
+        """Continue from the `state` of an earlier probe with the same size, classes and shape."""
         self._history.restore(state["history"])
         self._recent_images = state["recent"]["images"].clone()
         self._recent_logits = state["recent"]["logits"].clone()
 
 
 def agrees(student_logits: Tensor, batch: Batch) -> Tensor:
-    """For each image, whether the student's class is the teacher's: bool (N,)."""
+    """Return for each image whether the student's class is the teacher's: bool (N,)."""
     return student_logits.argmax(dim=1) == batch.teacher_logits.argmax(dim=1)
 
 
 def overlap(student_logits: Tensor, batch: Batch) -> Tensor:
-    """For each image, what the two softmaxes share, the sum of their minima: (N,) in [0, 1].
+    """Return for each image the sum over classes of the minimum of the two softmaxes: (N,) in [0, 1].
 
-    Agreement weighed by certainty: far less noisy than yes or no where both networks hesitate.
+    The overlap is an agreement weighed by certainty. On images of which both networks are unsure, it is far less noisy
+    than `agrees`.
     """
     return torch.minimum(student_logits.softmax(dim=1), batch.teacher_logits.softmax(dim=1)).sum(dim=1)

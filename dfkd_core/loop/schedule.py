@@ -1,4 +1,4 @@
-"""Schedule: what the step count alone decides. Seconds never enter, so that a slow machine computes the same."""
+"""Schedule: values that depend only on the step count, never on time, so that a slow machine computes the same."""
 
 import math
 from dataclasses import dataclass
@@ -33,13 +33,13 @@ class Schedule:
         )
 
     def consolidates(self, step: int) -> bool:
-        """Whether the generator is frozen by now."""
+        """Return whether the generator is frozen at `step`."""
         return step >= self.consolidation_starts
 
     def student_rate(self, step: int) -> float:
-        """Factor of the student's learning rate: linear from near 0, then a cosine to 0 over the whole run.
+        """Factor of the student's learning rate: a linear rise from near 0, times a cosine to 0 over the whole run.
 
-        Without the rise a small student can lose rectifiers in the first steps for good.
+        Without the rise, rectifiers of a small student can die in the first steps and never recover.
         """
         rise = min(1.0, (step + 1) / max(1, self.rate_warmup_steps))
         return rise * (_cosine(step, self.total_steps) if self.decays else 1.0)

@@ -1,7 +1,7 @@
-"""Methods: ways to synthesize images. One file per paper; the file's name is the method's name in the spec.
+"""Methods: ways to synthesize images. Each paper has one file, named like the method in the spec.
 
-A method that only weighs the terms that all generators share has no file here: its options say so
-(`dfkd_core/options/methods/`).
+A method that only chooses weights for the terms that all generators share has no file here. It consists of its options
+in `dfkd_core/options/methods/`.
 """
 
 import sys
@@ -20,7 +20,7 @@ __all__ = ["Synthesizer", "build_synthesizer"]
 def build_synthesizer(
     config: DistillConfig, teacher: Teacher, *, streams: Streams, device: torch.device
 ) -> Synthesizer:
-    """The synthesizer that `config.method` names."""
+    """Build the synthesizer that `config.method` names."""
     build = implementation(config.method_options, sys.modules[__name__], Synthesizer)
     synthesizer: Synthesizer = build(config.method_options, teacher, streams=streams, device=device)
     return synthesizer

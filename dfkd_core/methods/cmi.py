@@ -1,8 +1,9 @@
 """Contrastive model inversion. Fang, Song, Wang, Shen, Wang, Song: Contrastive Model Inversion for Data-Free Knowledge
 Distillation, IJCAI 2021, https://arxiv.org/abs/2105.08584.
 
-Images that the teacher is sure of tend to be alike. A head embeds what the teacher sees of an image; a crop of it must
-be nearer to the whole than to any other image of this batch or of earlier ones.
+Images on which the teacher is confident tend to be alike. A head therefore embeds the teacher's features of an image,
+and a contrastive loss demands that a crop of an image is nearer to the whole image than to all other images, those of
+earlier batches included.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ from dfkd_core.rng import Streams
 
 
 class Cmi(ImageMethod):
-    """A generator for every batch, a contrast with everything made before."""
+    """Optimises a new generator for each batch; a contrastive term compares the images with earlier images."""
 
     def __init__(self, options: CmiOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
@@ -49,8 +50,11 @@ class Cmi(ImageMethod):
 
 
 def embedding_reader(teacher: Teacher) -> Reader:
-    """Logits, and what an embedding is made of, (N, F): channel means at all BatchNorms, penultimate features or
-    logits, the first of these that the teacher has."""
+    """Return a function from images (N, C, H, W) to logits (N, num_classes) and the features (N, F) to embed.
+
+    The features are channel means at all BatchNorm inputs, else penultimate features, else the logits, whichever the
+    teacher offers first.
+    """
 
     def channel_means(images: Tensor) -> tuple[Tensor, Tensor]:
         with ChannelMeans(teacher.network) as means:
@@ -66,7 +70,10 @@ def embedding_reader(teacher: Teacher) -> Reader:
 
 
 class Contrast(Part):
-    """The head that embeds, and the features of earlier images: local and whole views, (M, 2, F), newest last."""
+    """Holds the embedding head and the features of earlier images.
+
+    The features are those of local and whole views, (M, 2, F), newest last.
+    """
 
     def __init__(self, options: CmiOptions, reader: Reader, example: Tensor, *, draws: torch.Generator) -> None:
         self._options = options
@@ -78,8 +85,8 @@ class Contrast(Part):
         self.restart()
 
     def restart(self) -> None:
-        """A new head and no earlier images."""
-        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
+        """Start with a new head and no earlier images."""
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which must not change
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
             width = self._width
             head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self._options.embedding_dim))
@@ -88,11 +95,11 @@ class Contrast(Part):
 
     @property
     def groups(self) -> list[Group]:
-        """The head's weights."""
+        """The weights of the head with their learning rate."""
         return [(list(self._head.parameters()), self._options.head_learning_rate)]
 
     def loss(self, step: Step) -> Tensor:
-        """InfoNCE of local views with whole ones, earlier images taking part as negatives and as anchors."""
+        """Return InfoNCE of local views and whole views; earlier images serve as negatives and as anchors too."""
         assert step.features is not None
         local, whole = self._local_features(step.images), step.features.detach()  # (N, F) each
         count = min(self._options.negatives, len(self._features))
@@ -115,7 +122,7 @@ class Contrast(Part):
         return features
 
     def finish(self, images: Tensor, targets: Tensor) -> None:
-        """Keep what the teacher sees of the new images."""
+        """Keep the teacher's features of the new images."""
         if not self._options.contrast_weight:
             return
         with torch.no_grad():
@@ -124,20 +131,23 @@ class Contrast(Part):
         self._features = torch.cat([self._features, pairs])[-self._options.feature_capacity :]
 
     def state(self) -> dict[str, Any]:
-        """The head and the features of earlier images."""
+        """Return the head and the features of earlier images."""
         head = {name: tensor.clone() for name, tensor in self._head.state_dict().items()}
         return {"head": head, "features": self._features}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with an earlier head and its images."""
+        """Continue from the `state` of an earlier head and its images."""
         self._head.load_state_dict(state["head"])
         self._features = state["features"].to(self._device).clone()
 
 
 def cropped(images: Tensor, least: float, *, mirror: float, generator: torch.Generator) -> Tensor:
-    """Of each image (N, C, H, W) a random part of at least that share of the area, in full size; some mirrored."""
+    """Crop each image (N, C, H, W) to a random part, scale it to full size, and mirror some of the images.
+
+    A part has at least the share `least` of the area; `mirror` is the probability of a mirror image.
+    """
     lots = torch.rand((4, len(images)), generator=generator)
-    side = (least + (1 - least) * lots[0]).sqrt()  # of the part, relative to the image's
+    side = (least + (1 - least) * lots[0]).sqrt()  # (N,), the side of the part relative to the image's side
     sign = torch.where(lots[3] < mirror, -1.0, 1.0)
     offset = (1 - side) * (2 * lots[1:3] - 1)  # (2, N)
     zero = torch.zeros(len(images))

@@ -1,8 +1,8 @@
 """CSD. Luo, Chen, Wang: Customizing Synthetic Data for Data-Free Student Learning, ICME 2023,
 https://arxiv.org/abs/2307.04542.
 
-A small probe learns to read class and orientation of an image off the student's features. Where it fails, the student
-has not understood the image yet; new images are made for that.
+A small probe learns to predict the class and the orientation of an image from the student's features. If the probe
+fails on an image, the student has not yet learnt the image well. New images are optimised to make the probe fail.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.csd import CsdOptions
 from dfkd_core.rng import Streams
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # of the probe
+MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4  # settings of the probe's SGD
 
 
 class Csd(ImageMethod):
-    """A generator for every batch, and a new probe of the student before it."""
+    """Optimises a new generator for each batch, after it has trained a new probe of the student."""
 
     def __init__(self, options: CsdOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
@@ -47,14 +47,14 @@ class Csd(ImageMethod):
 
 
 class StudentProbe(Part):
-    """The images made so far, and a probe that learns their class and transform from the student's features."""
+    """Keeps images made so far, and trains a probe to predict class and transform from the student's features."""
 
     def __init__(self, options: CsdOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device) -> None:
         self._options = options
         self._space, self._num_classes = teacher.input_space, teacher.num_classes
         self._draws = draws
         self._device = device
-        self._probe: nn.Module | None = None  # lives for one batch
+        self._probe: nn.Module | None = None  # each batch has a new probe
         self.restart()
 
     def restart(self) -> None:
@@ -64,7 +64,7 @@ class StudentProbe(Part):
         self._bank = ClassReservoir(capacity, num_classes=self._num_classes, shape=shape, codec=codec)
 
     def prepare(self, student: nn.Module | None) -> dict[str, Tensor]:
-        """Train a probe with random weights on the student as it is now; there is none before there are images."""
+        """Train a probe with new random weights on the current student; without kept images there is no probe."""
         self._probe = None
         if student is None or not self._options.adv_weight or not len(self._bank):
             return {}
@@ -72,7 +72,7 @@ class StudentProbe(Part):
         return {"probe": self._train(self._probe, student)}
 
     def _train(self, probe: nn.Module, student: nn.Module) -> Tensor:
-        """Returns the last loss."""
+        """Train the probe by SGD and return its last loss."""
         options = self._options
         optimizer = torch.optim.SGD(
             probe.parameters(), lr=options.probe_learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
@@ -93,18 +93,18 @@ class StudentProbe(Part):
 
     def _new_probe(self, width: int) -> nn.Module:
         outputs = self._num_classes * num_transforms(self._options.transforms, self._space.shape)
-        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; that must not show
+        with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which must not change
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)).to(self._device)
 
     def _turned(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """All transforms of images (N, C, H, W) behind one another, and the joint labels of class and transform."""
+        """Return all transforms of images (N, C, H, W), (T·N, C, H, W), and labels of class and transform, (T·N,)."""
         count = num_transforms(self._options.transforms, self._space.shape)
         turned = [transformed(images, self._options.transforms, index) for index in range(count)]
         return torch.cat(turned), torch.cat([classes * count + index for index in range(count)])
 
     def failure(self, step: Step) -> Tensor | None:
-        """Minus the probe's cross-entropy with class and transform, at most `adv_limit` for each image."""
+        """Return minus the probe's cross-entropy with class and transform, clamped at `adv_limit` for each image."""
         if self._probe is None or step.student is None:
             return None
         turned, labels = self._turned(step.images, step.targets.argmax(dim=1))  # (transforms · N, C, H, W)
@@ -117,21 +117,21 @@ class StudentProbe(Part):
         self._bank.add(Batch(images=images, teacher_logits=targets), generator=self._draws)
 
     def state(self) -> dict[str, Any]:
-        """The images; the probe itself does not outlive a batch."""
+        """Return the kept images; the probe itself lives for one batch only."""
         return {"bank": {name: tensor.clone() for name, tensor in self._bank.state().items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with earlier images."""
+        """Continue from the `state` with earlier images."""
         self._bank.restore(state["bank"])
 
 
 def num_transforms(group: str, shape: tuple[int, int, int]) -> int:
-    """Images that are not square are turned by half a circle only."""
+    """Return the number of transforms in a group; images that are not square are only turned by half a circle."""
     return {"rotations": 4 if shape[1] == shape[2] else 2, "flips": 2, "none": 1}[group]
 
 
 def transformed(images: Tensor, group: str, index: int) -> Tensor:
-    """Images (N, C, H, W) under the transform of that index; 0 leaves them as they are."""
+    """Apply the transform number `index` of the group to images (N, C, H, W); transform 0 changes nothing."""
     if not index:
         return images
     if group == "flips":

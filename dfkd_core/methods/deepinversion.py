@@ -1,8 +1,8 @@
 """DeepInversion. Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha, Kautz: Dreaming to Distill: Data-free Knowledge
 Transfer via DeepInversion, CVPR 2020, https://arxiv.org/abs/1912.08795.
 
-Pixels are optimised until the teacher sees the class that was asked for, and its BatchNorms the statistics they saw in
-training. With `adv_weight` it is the adaptive form: images on which the student disagrees are preferred.
+Pixels are optimised until the teacher recognises the wanted class and its BatchNorm layers see the statistics of their
+training. With `adv_weight`, the method is the adaptive form, which prefers images on which the student disagrees.
 """
 
 import torch
@@ -19,7 +19,7 @@ from dfkd_core.rng import Streams
 
 
 class DeepInversion(ImageMethod):
-    """Pixels; classes as targets, soft ones for a teacher without statistics to match; the student competes."""
+    """Optimises pixels towards classes, or towards soft targets if the teacher has no BatchNorm statistics."""
 
     def __init__(
         self, options: DeepInversionOptions, teacher: Teacher, *, streams: Streams, device: torch.device
@@ -27,7 +27,7 @@ class DeepInversion(ImageMethod):
         draws = streams["images"]
 
         def competition(step: Step) -> Tensor:
-            """1 − JS(teacher, student), the published competition, up to a limit (eq. 6)."""
+            """Return 1 − JS(teacher, student), the published competition, with JS clamped at a limit (eq. 6)."""
             return inversion_losses.limited_js(step.logits, step.student_logits(), limit=options.adv_limit)
 
         soft = options.targets == "soft" or (options.targets == "auto" and "batchnorm" not in teacher.offers)
@@ -44,14 +44,14 @@ class DeepInversion(ImageMethod):
 
 
 class SoftTargets:
-    """Probabilities of every certainty, each class's equally often the largest."""
+    """Draws soft targets of low and high certainty; each class is wanted equally often."""
 
     def __init__(self, classes: ClassTargets, *, lift: float) -> None:
         self._classes = classes
         self._lift = lift
 
     def __call__(self, count: int) -> Tensor:
-        """Softmax of normal logits (count, num_classes), of which that of the image's class is raised by U(0, lift)."""
+        """Draw probabilities (count, num_classes): softmax of normal logits, the wanted class raised by U(0, lift)."""
         onehot = self._classes(count)
         draws = self._classes.draws
         logits = torch.randn(onehot.shape, generator=draws)

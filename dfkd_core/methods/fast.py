@@ -1,8 +1,8 @@
 """FastDFKD. Fang, Mo, Wang, Song, Bei, Zhang, Song: Up to 100x Faster Data-free Knowledge Distillation, AAAI 2022,
 https://arxiv.org/abs/2112.15253.
 
-The generator's start is learnt too: the sum of all gradients on the way to a batch moves it (first-order MAML), so that
-the next batch needs a few steps only.
+The start of the generator is learnt too. After each batch, the sum of the batch's gradients updates the start
+(first-order MAML), so that the next batch needs only a few steps.
 """
 
 import copy
@@ -24,7 +24,7 @@ from dfkd_core.rng import Streams
 
 
 class Fast(ImageMethod):
-    """A generator for every batch that starts from one and the same, which is learnt."""
+    """Optimises a generator for each batch; all of them start from the same learnt weights."""
 
     def __init__(self, options: FastOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
@@ -41,7 +41,7 @@ class Fast(ImageMethod):
 
 
 class LearntGenerator(Start):
-    """Every batch starts from a copy of `network`, with new codes; after the batch `network` follows its gradients."""
+    """Starts each batch from a copy of `network` with new codes, and updates `network` with the batch's gradients."""
 
     def __init__(self, options: FastOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device) -> None:
         self._options = options
@@ -56,28 +56,28 @@ class LearntGenerator(Start):
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, betas=(first, second))
 
     def begin(self, targets: Tensor) -> ImageParameters:
-        """A copy of the start with new codes."""
+        """Return the parameters of a batch: a copy of the start, and new codes."""
         self._optimizer.zero_grad(set_to_none=False)
         return AdaptedParameters(self._fresh.begin(targets), self.network)
 
     def finish(self, images: Tensor, targets: Tensor) -> None:
-        """Move the start along the gradients that the batch left at it."""
+        """Update the start with the gradients that the batch has accumulated."""
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """The start and its optimiser."""
+        """Return the start and its optimiser."""
         start, meta = self.network.state_dict(), self._optimizer.state_dict()
         return {"start": copy.deepcopy(start), "meta": copy.deepcopy(meta)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with an earlier start."""
+        """Continue from the `state` of an earlier start."""
         self.network.load_state_dict(state["start"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["meta"]))  # it would share the tensors
+        self._optimizer.load_state_dict(copy.deepcopy(state["meta"]))  # Adam would share the tensors
 
 
 class AdaptedParameters(ImageParameters):
-    """A copy of `start` as a batch changes it; every step's gradient is added to the start's."""
+    """The copy of `start` that one batch optimises; the gradient of each step is added to the gradient of `start`."""
 
     def __init__(self, copied: GeneratorParameters, start: Generator) -> None:
         self._copied = copied

@@ -1,8 +1,9 @@
 """MAD. Do, Le, Nguyen, Nguyen, Harikumar, Tran, Rana, Venkatesh: Momentum Adversarial Distillation: Handling Large
 Distribution Shifts in Data-Free Knowledge Distillation, NeurIPS 2022, https://arxiv.org/abs/2209.10359.
 
-The generator is pushed towards disagreement only up to a bound; it learns alone first, and may be told a class. The
-student learns from it and from its moving average, which is the memory `ema`.
+The loss rewards disagreement of teacher and student only up to a bound. The generator first learns without the student,
+and may take a class as input. The student learns from the generator and from the generator's moving average, which is
+the memory `ema`.
 """
 
 from torch import nn
@@ -12,7 +13,7 @@ from dfkd_core.options.methods.mad import MadOptions
 
 
 class Mad(ConditionalMethod[MadOptions]):
-    """The generator with MAD's loss."""
+    """Trains the generator with MAD's loss."""
 
     def _nll_weight(self, student: nn.Module | None) -> float:
         return self._options.nll_weight if student is not None else self._options.warmup_nll_weight

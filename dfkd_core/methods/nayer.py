@@ -1,9 +1,9 @@
 """NAYER. Tran, Le, Le, Harandi, Tran, Phung: NAYER: Noisy Layer Data Generation for Efficient and Effective Data-free
 Knowledge Distillation, CVPR 2024, https://arxiv.org/abs/2310.00258.
 
-The randomness is in a layer, not in the input: fixed embeddings of the classes go through a linear layer that is drawn
-anew for every few images. The published embeddings are a language model's; here they are the rows of the teacher's
-classifier, so that nothing but the teacher is asked.
+The randomness is in a layer, not in the input: fixed embeddings of the classes pass through a linear layer, and every
+few images get a new random layer. The published embeddings come from a language model. Here the embeddings are the rows
+of the teacher's classifier, so that the method needs nothing but the teacher.
 """
 
 import copy
@@ -27,7 +27,7 @@ from dfkd_core.rng import Streams
 
 
 class Nayer(ImageMethod):
-    """A generator that lives for some batches, behind noisy layers that live for one."""
+    """Optimises a generator, which lives for several batches, and noisy layers before it, which live for one."""
 
     def __init__(self, options: NayerOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
@@ -44,7 +44,7 @@ class Nayer(ImageMethod):
 
 
 class NoisyLayers(Start):
-    """New layers for every batch; a new generator after `options.life` batches."""
+    """Starts each batch with new noisy layers, and replaces the generator after `options.life` batches."""
 
     def __init__(
         self, options: NayerOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
@@ -57,12 +57,12 @@ class NoisyLayers(Start):
         self.restart()
 
     def restart(self) -> None:
-        """A generator with other random weights."""
+        """Replace the generator by one with new random weights."""
         self.network = self._fresh.new_network()
-        self._age = 0  # batches
+        self._age = 0  # number of batches that the generator has made
 
     def begin(self, targets: Tensor) -> ImageParameters:
-        """New layers for the embeddings of the classes in `targets`."""
+        """Return the parameters of a batch: the generator, and new layers for the classes of `targets`."""
         if self._age >= self._options.life:
             self.restart()
         self._age += 1
@@ -77,17 +77,17 @@ class NoisyLayers(Start):
         )
 
     def state(self) -> dict[str, Any]:
-        """The generator and its age."""
+        """Return the generator and its age."""
         return {"network": copy.deepcopy(self.network.state_dict()), "age": self._age}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with an earlier generator."""
+        """Continue from the `state` of an earlier generator."""
         self.network.load_state_dict(state["network"])
         self._age = state["age"]
 
 
 class NoisyLayerParameters(ImageParameters):
-    """One linear layer for each run of `run` images, which are of different classes; embeddings are (N, E)."""
+    """Holds one linear layer for each `run` consecutive images, which have different classes; embeddings are (N, E)."""
 
     def __init__(
         self,
@@ -123,7 +123,10 @@ class NoisyLayerParameters(ImageParameters):
 
 
 def class_embeddings(teacher: Teacher) -> Tensor:
-    """One row for each class, (num_classes, E): how the classifier reads the class; without one, unit vectors."""
+    """Return one embedding for each class, (num_classes, E).
+
+    The embeddings are the rows of the teacher's linear classifier. For a teacher without one they are unit vectors.
+    """
     if isinstance(teacher.classifier, nn.Linear):
         return teacher.classifier.weight.detach().clone()
     return torch.eye(teacher.num_classes)

@@ -1,8 +1,9 @@
 """RDSKD. Han, Park, Wang, Liu: Robustness and Diversity Seeking Data-Free Knowledge Distillation, ICASSP 2021,
 https://arxiv.org/abs/2011.03749.
 
-The generator learns alone: confidence and balance, whose growth over a reference costs exponentially, and images that
-differ more than the teacher's answers to them do. Then it stays as it is while the student learns.
+The generator learns without the student. Its loss has three terms: confidence, class balance, and the diversity of
+images relative to the teacher's outputs. Confidence and balance enter as the exponential of their increase over a
+reference. The generator is frozen while the student learns.
 """
 
 from collections.abc import Mapping
@@ -17,10 +18,10 @@ from dfkd_core.options.methods.rdskd import RdskdOptions
 
 
 class Rdskd(GeneratorMethod[RdskdOptions]):
-    """The generator with RDSKD's loss, and the references of the current epoch."""
+    """Trains the generator with RDSKD's loss, and keeps the references of the current epoch."""
 
     def restart(self) -> None:
-        """Random weights, a fresh optimiser, and references of 0, as released."""
+        """Start again with random weights, a new optimiser, and references of 0, as in the released code."""
         super().restart()
         self._updates = 0
         self._references = {"onehot": 0.0, "balance": 0.0}
@@ -42,21 +43,21 @@ class Rdskd(GeneratorMethod[RdskdOptions]):
         return torch.exp(value - self._references[name]) if self._options.increments else value
 
     def _refer(self, values: Mapping[str, Tensor]) -> None:
-        """Take this update's losses as references, once in an epoch."""
+        """Take this update's losses as references at one update of each epoch."""
         if self._updates % self._options.epoch_updates == self._options.reference_update:
             self._references = {name: float(value.detach()) for name, value in values.items()}
         self._updates += 1
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        running = self._options.sampling == "running" and not torch.is_grad_enabled()  # only sampling has no gradients
+        running = self._options.sampling == "running" and not torch.is_grad_enabled()  # only sampling runs without them
         images: Tensor = self.network.train(not running)(*inputs)
         return images
 
     def state(self) -> dict[str, Any]:
-        """What every generator has, and where the epoch stands."""
+        """Return the state of every generator method, the number of updates and the references."""
         return {**super().state(), "updates": self._updates, "references": dict(self._references)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier generator."""
+        """Continue from the `state` of an earlier generator."""
         super().restore(state)
         self._updates, self._references = state["updates"], dict(state["references"])

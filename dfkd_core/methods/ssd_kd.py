@@ -1,9 +1,9 @@
 """SSD-KD. Liu, Wang, Liu, Sun, Yao: Small Scale Data-Free Knowledge Distillation, CVPR 2024,
 https://arxiv.org/abs/2406.07876.
 
-A small pool serves as well as a large one if its images are hard and of all kinds: where the teacher is sure already,
-and of classes that the pool has many of, an image counts less. No code was released; its two factors are known by their
-form only. Its replay is the memory `priority`.
+A small pool of images is as good as a large pool if the images are hard and diverse. The loss therefore weighs an image
+less if the teacher is already confident or if the pool has many images of its class. No code was released; the paper
+gives only the form of the two factors. The replay of SSD-KD is the memory `priority`.
 """
 
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ from dfkd_core.rng import Streams
 
 
 class SsdKd(ImageMethod):
-    """A generator for every batch; cross-entropy weighed by difficulty and rarity."""
+    """Optimises a new generator for each batch; the cross-entropy is weighed by difficulty and rarity."""
 
     def __init__(self, options: SsdKdOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
         made = ClassCounts(teacher, device=device)
 
         def modulated(step: Step) -> Tensor:
-            """Cross-entropy that counts less where the teacher is sure and the class is common."""
+            """Return the cross-entropy, which weighs less if the teacher is confident or the class is common."""
             classes = step.targets.argmax(dim=1)  # (N,)
             rarity = class_rarity(made.counts, exponent=options.diversity)[classes]  # (N,)
             return inversion_losses.modulated_cross_entropy(step.logits, classes, rarity, focus=options.focus)
@@ -50,7 +50,7 @@ class SsdKd(ImageMethod):
 
 
 class ClassCounts(Part):
-    """How many images of each class, by the teacher's answer, were made so far: `counts` (num_classes,)."""
+    """Counts the images made so far by the teacher's class: `counts` is (num_classes,)."""
 
     def __init__(self, teacher: Teacher, *, device: torch.device) -> None:
         self._teacher = teacher
@@ -62,18 +62,18 @@ class ClassCounts(Part):
         self.counts = self.counts + torch.bincount(classes, minlength=len(self.counts))
 
     def restart(self) -> None:
-        """Nothing was made yet."""
+        """Set all counts to 0."""
         self.counts = torch.zeros_like(self.counts)
 
     def state(self) -> dict[str, Any]:
-        """The counts."""
+        """Return the counts."""
         return {"made": self.counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue earlier counts."""
+        """Continue from the `state` of earlier counts."""
         self.counts = state["made"].to(self.counts.device).clone()
 
 
 def class_rarity(made: Tensor, *, exponent: float) -> Tensor:
-    """For each class (mean number made + 1) / (its number made + 1), to the power of `exponent`: (num_classes,)."""
+    """Return ((mean of `made` + 1) / (`made` + 1)) to the power of `exponent`; both are (num_classes,)."""
     return ((made.mean() + 1) / (made + 1)) ** exponent

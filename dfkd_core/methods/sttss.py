@@ -1,8 +1,9 @@
 """Soft targeted transfer set synthesis. Wang: Data-Free Knowledge Distillation with Soft Targeted Transfer Set
 Synthesis, AAAI 2021, https://arxiv.org/abs/2104.04868.
 
-The teacher's penultimate features are taken for normal, correlated as the weights that make them are similar. Random
-points of that space become soft targets, and pixels are optimised until the teacher gives them.
+The method models the teacher's penultimate features as normal; the similarity of the weights that compute two features
+gives their correlation. Random points of the feature space become soft targets, and pixels are optimised until the
+teacher's outputs equal the targets.
 """
 
 import math
@@ -23,17 +24,17 @@ from dfkd_core.rng import Streams
 
 
 class Sttss(ImageMethod):
-    """Pixels for targets sampled in the feature space."""
+    """Optimises pixels towards targets that are sampled in the feature space."""
 
     def __init__(self, options: SttssOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
 
         def tempered(step: Step) -> Tensor:
-            """Cross-entropy with the soft targets at their temperature."""
+            """Return the cross-entropy with the soft targets at `options.temperature`."""
             return inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=options.temperature)
 
         def activation(step: Step) -> Tensor | None:
-            """Minus the mean |penultimate feature|."""
+            """Return minus the mean |penultimate feature|, or None if the features were not read."""
             return None if step.features is None else losses.activation(step.features)
 
         own = [Term("activation", options.activation_weight, activation)] if options.activation_weight else []
@@ -50,7 +51,7 @@ class Sttss(ImageMethod):
 
 
 class FeatureTargets:
-    """What the teacher's classifier says of random features, at the temperature of the images."""
+    """Draws soft targets: the softmax of the teacher's classifier on random features, at `options.temperature`."""
 
     def __init__(
         self, options: SttssOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
@@ -64,7 +65,7 @@ class FeatureTargets:
         self._device = device
 
     def __call__(self, count: int) -> Tensor:
-        """Probabilities (count, num_classes)."""
+        """Draw probabilities (count, num_classes)."""
         options, classifier = self._options, self._classifier
         features = correlated_normal(
             self._directions, count, variance=options.variance, generator=self._draws, device=self._device
@@ -74,8 +75,11 @@ class FeatureTargets:
 
 
 def feature_weights(modules: Iterable[nn.Module], classifier: nn.Linear) -> Tensor:
-    """Weights (F, M) that make the penultimate feature (F,): of the last linear or convolutional layer before the
-    classifier with as many outputs; where there is none, those with which the classifier reads it."""
+    """Return the weights (F, M) that compute the penultimate feature (F,).
+
+    They belong to the last linear or convolutional layer before the classifier that has F outputs. Without such a
+    layer, the result is the transposed weight of the classifier, (F, num_classes).
+    """
     made = classifier.weight.T
     for module in modules:
         if module is classifier:
@@ -88,9 +92,9 @@ def feature_weights(modules: Iterable[nn.Module], classifier: nn.Linear) -> Tens
 def correlated_normal(
     directions: Tensor, count: int, *, variance: float, generator: torch.Generator, device: torch.device
 ) -> Tensor:
-    """`count` draws (N, F) of N(0, variance · directions directionsᵀ); directions (F, M) have rows of unit length.
+    """Draw `count` rows (N, F) from N(0, variance · directions directionsᵀ); directions (F, M) have unit rows.
 
-    Drawn as directions times a standard normal, which is exact for a covariance of any rank.
+    The rows are directions times standard normal noise, which is exact for a covariance of any rank.
     """
     noise = torch.randn((count, directions.shape[1]), generator=generator).to(device)
     features: Tensor = noise @ directions.T.to(device)

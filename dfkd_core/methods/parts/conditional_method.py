@@ -1,4 +1,4 @@
-"""ConditionalMethod: a generator that may be told a class, and the terms that go with it."""
+"""ConditionalMethod: a generator that may take a class as input, with the loss terms of the class."""
 
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ ConditionalOptionsT = TypeVar("ConditionalOptionsT", bound=ConditionalOptions)
 
 
 class ConditionalMethod(TermMethod[ConditionalOptionsT]):
-    """The usual terms, the class that was asked for, and embeddings no longer than noise."""
+    """Adds two terms to the usual ones: cross-entropy with the wanted class, and the norm of long embeddings."""
 
     def _network(self) -> Generator | ConditionalGenerator:
         options = self._options
@@ -43,7 +43,7 @@ class ConditionalMethod(TermMethod[ConditionalOptionsT]):
         return terms
 
     def _nll(self, answers: Answers, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Cross-entropy of the teacher with the class that was asked for, or with its own where none was."""
+        """Return the teacher's cross-entropy with the wanted class, or with its own argmax without a wanted class."""
         if isinstance(self.network, ConditionalGenerator):
             return F.cross_entropy(answers.logits, inputs[1])
         return losses.onehot(answers.logits)

@@ -1,4 +1,4 @@
-"""GeneratorMethod: what every method with a persistent generator shares, the usual terms of their losses included."""
+"""GeneratorMethod and TermMethod: the base of methods with a persistent generator, and the usual terms of the loss."""
 
 import copy
 from abc import abstractmethod
@@ -22,11 +22,11 @@ OptionsT = TypeVar("OptionsT", bound=GeneratorOptions)
 TermOptionsT = TypeVar("TermOptionsT", bound=TermOptions)
 
 Terms = dict[str, tuple[float, Tensor]]
-"""Name of a loss → its weight and its value, a scalar."""
+"""Maps the name of a loss term to its weight and its value, a scalar."""
 
 
 class GeneratorMethod(Synthesizer, Generic[OptionsT]):
-    """A generator with its optimiser. Noise (N, latent_dim) becomes images (N, C, H, W)."""
+    """Trains a generator, which maps noise (N, latent_dim) to images (N, C, H, W), with Adam."""
 
     def __init__(self, options: OptionsT, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         self._options = options
@@ -39,10 +39,10 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
 
     @abstractmethod
     def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
-        """Every term of the loss of `images` with its weight; `inputs` are what the generator made them of."""
+        """Return each term of the loss of `images` with its weight; `inputs` are the generator's inputs."""
 
     def _network(self) -> Generator | ConditionalGenerator:
-        """A generator with new random weights."""
+        """Return a generator with new random weights."""
         return self._plain_network(self._options.latent_dim)
 
     def _plain_network(self, latent_dim: int) -> Generator:
@@ -58,7 +58,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         )
 
     def restart(self) -> None:
-        """Random weights and a fresh optimiser; images of a kind that was not there before."""
+        """Replace the generator by one with new random weights, and its optimiser by a new one."""
         self.network = self._network().to(self._device)
         self._teacher.engine.to_channels_last(self.network, self._device)
         first, second = self._options.betas
@@ -73,11 +73,11 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step, before the schedule's factor."""
+        """The learning rate of the next step, before the schedule's factor."""
         return self._options.learning_rate * self._calmed
 
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
-        """One Adam step on the weighted sum of the terms; none where nothing has a weight."""
+        """Take one Adam step on the weighted sum of the terms, and return the terms; without terms take no step."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate * (rate if self._options.decay == "cosine" else 1.0)
         inputs = self.network.inputs(self._options.batch_size, generator=self._noise)
@@ -95,12 +95,12 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         self._optimizer.step()
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        network = self.network.train()  # batch statistics, as in the published code
+        network = self.network.train()  # the published code samples with batch statistics
         images: Tensor = self._teacher.engine(network, *inputs)
         return images
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Images of the generator as it is now, in batches of its training size."""
+        """Generate `count` images (N, C, H, W) with the current generator, in batches of its training size."""
         size = self._options.batch_size
         with torch.no_grad():
             draws = (self.network.inputs(size, generator=generator) for _ in range(-(-count // size)))
@@ -111,7 +111,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         self._calmed /= 2
 
     def state(self) -> dict[str, Any]:
-        """Network, optimiser and how often the rate was halved."""
+        """Return the network, the optimiser and the factor to which roll-backs reduced the learning rate."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -119,30 +119,30 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier generator."""
+        """Continue from the `state` of an earlier generator."""
         self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # it would share the tensors
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))  # Adam would share the tensors
         self._calmed = state["calmed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the teacher says of a batch of images; gradients reach the images."""
+    """The teacher's outputs for a batch of images; gradients reach the images."""
 
     logits: Tensor  # (N, num_classes)
-    features: Tensor | None  # (N, F), where asked for and offered
-    bn_distance: Tensor | None  # to its running statistics, where asked for and offered
+    features: Tensor | None  # (N, F); None if they have no weight or the teacher does not offer them
+    bn_distance: Tensor | None  # scalar; None if it has no weight or the teacher has no running statistics
 
 
 class TermMethod(GeneratorMethod[TermOptionsT]):
-    """A generator whose loss is made of the usual terms; its options say which, and how disagreement is measured."""
+    """A generator whose loss is a sum of the usual terms; its options give their weights and the disagreement."""
 
     def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
-        """Every term with a weight that the teacher allows; those of the student only where one is given."""
+        """Return each term that has a weight and that the teacher allows; terms of the student need a student."""
         return self._usual_terms(images, self._answers(images), student)
 
     def _answers(self, images: Tensor) -> Answers:
-        """One forward of the teacher, with features and BatchNorm statistics where they have a weight."""
+        """Run the teacher once, and read features and BatchNorm statistics if they have a weight."""
         options, teacher = self._options, self._teacher
         features = None
         with BatchNormStatistics(teacher.network) as statistics:
@@ -170,12 +170,12 @@ class TermMethod(GeneratorMethod[TermOptionsT]):
         return terms
 
     def _adversarial(self, images: Tensor, teacher_logits: Tensor, student: nn.Module) -> Tensor:
-        """Minus the disagreement, not pushed beyond `adv_limit`."""
+        """Return minus the disagreement of teacher and student; beyond `adv_limit` it has no gradient."""
         options = self._options
         with evaluating(student):
             student_logits = student(images)
         if options.disagreement == "pseudo_js":
-            teacher_logits = teacher_logits.detach()  # as released
+            teacher_logits = teacher_logits.detach()  # the released code detaches the teacher's logits
         each = losses.disagreement(
             options.disagreement, teacher_logits, student_logits, temperature=options.temperature
         )  # (N,)

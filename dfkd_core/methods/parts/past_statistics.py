@@ -1,4 +1,6 @@
-"""PastStatistics: BatchNorm statistics of earlier batches, so that a new one need only supply what they lack.
+"""PastStatistics: BatchNorm statistics of earlier batches, mixed into the statistics of a new batch.
+
+With them, a new batch has to match the teacher's statistics only together with the earlier batches.
 
 Fang et al., Up to 100x Faster Data-free Knowledge Distillation, AAAI 2022, https://arxiv.org/abs/2112.15253.
 """
@@ -11,11 +13,11 @@ from torch import Tensor
 from dfkd_core.methods.parts.part import Part
 
 Moments = tuple[Tensor, Tensor, Tensor, Tensor]
-"""Batch mean, batch variance, running mean, running variance of one layer, each (channels,)."""
+"""The batch mean, batch variance, running mean and running variance of one layer, each (channels,)."""
 
 
 class PastStatistics(Part):
-    """A running average of every layer's batch mean and variance; `share` is both its weight and its decay."""
+    """Keeps a running average of each layer's batch mean and variance; `share` is both its weight and its decay."""
 
     def __init__(self, share: float) -> None:
         self._share = share
@@ -23,7 +25,7 @@ class PastStatistics(Part):
         self._latest: list[list[Tensor]] = []
 
     def blended(self, moments: Sequence[Moments]) -> list[Moments]:
-        """The moments with each batch mean and variance mixed with the past; as they are while there is none."""
+        """Return `moments` with each batch mean and variance mixed with the past; without a past, unchanged."""
         self._latest = [[mean.detach(), variance.detach()] for mean, variance, _, _ in moments]
         if not self._past or not self._share:
             return list(moments)
@@ -52,9 +54,9 @@ class PastStatistics(Part):
         self._past, self._latest = [], []
 
     def state(self) -> dict[str, Any]:
-        """The past of every layer."""
+        """Return the past moments of each layer."""
         return {"past": {"past": self._past}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier past."""
+        """Continue from the `state` of earlier batches."""
         self._past = [list(layer) for layer in state["past"]["past"]]

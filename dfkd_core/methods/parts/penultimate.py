@@ -1,4 +1,4 @@
-"""Penultimate features of a student, for methods whose feedback is about what the student knows, not what it says."""
+"""Penultimate features of a student, for methods whose feedback reads the student's features, not its logits."""
 
 from torch import Tensor, nn
 
@@ -7,7 +7,11 @@ from dfkd_core.networks.hooks import forward_with_input_of
 
 
 def classifier_of(student: nn.Module) -> nn.Linear:
-    """The last linear layer. RequirementError for a student that does not name one."""
+    """Return the student's last linear layer.
+
+    Raises:
+        RequirementError: the student names no linear `classifier`.
+    """
     classifier = getattr(student, "classifier", None)
     if not isinstance(classifier, nn.Linear):
         raise RequirementError(
@@ -19,5 +23,5 @@ def classifier_of(student: nn.Module) -> nn.Linear:
 
 
 def student_features(student: nn.Module, images: Tensor) -> Tensor:
-    """What the student's classifier reads when it sees images (N, C, H, W): (N, F)."""
+    """Return the input (N, F) of the student's classifier for images (N, C, H, W)."""
     return forward_with_input_of(classifier_of(student), student, images)[1]

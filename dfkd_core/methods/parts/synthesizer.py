@@ -1,4 +1,4 @@
-"""Synthesizer: what every method is. Two verbs: synthesize (learn) and sample (draw images)."""
+"""Synthesizer: the base class of all methods. Its main verbs are `synthesize` (learn) and `sample` (draw images)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,37 +14,40 @@ class Synthesizer(ABC):
     """A source of images in the teacher's input space."""
 
     optimises_images: ClassVar[bool] = False
-    """Whether every image is optimised by itself. Then an update makes `batch_size` images, which `sample` gives once,
-    the warm-up's too: they are costly, and all of them are kept."""
+    """True if each image is optimised by itself. Each update, in the warm-up too, then makes `batch_size` images.
+    `sample` returns each of these images once. The images are costly, and so none of them is dropped."""
 
     @property
     def generator(self) -> Generator | ConditionalGenerator | None:
-        """The network that makes the images, where one persists from update to update."""
+        """The network that makes the images, or None if no network persists from update to update."""
         return None
 
     @abstractmethod
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
-        """Learn once, at `rate` times the learning rate; returns detached losses by name.
+        """Make one update at `rate` times the learning rate, and return detached losses by name.
 
-        No student means: without its feedback. A student given is left as it was, mode and buffers included.
+        If `student` is None, the update uses no feedback. A given student is not changed, mode and buffers included.
         """
 
     @abstractmethod
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """Detached images (N, C, H, W) drawn with `generator`; N is `count`, or less where images are optimised."""
+        """Return detached images (N, C, H, W) drawn with `generator`.
+
+        N is `count`; it may be smaller if `optimises_images` is True.
+        """
 
     @abstractmethod
     def restart(self) -> None:
-        """Forget everything learnt and start anew from other random weights."""
+        """Forget everything learnt and start again from new random weights."""
 
     @abstractmethod
     def back_off(self) -> None:
-        """Learn half as fast from now on; called after a roll-back."""
+        """Halve the learning rate for the rest of the run; called after a roll-back."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
+        """Return all that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier state."""
+        """Continue from the `state` of an earlier synthesizer."""
