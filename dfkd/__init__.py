@@ -15,7 +15,7 @@ __all__ = ["Client", "DfkdClient", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    """Load the client when somebody asks for it (PEP 562)."""
+    """Import the client at the first use of its name (PEP 562)."""
     if name not in {"Client", "DfkdClient"}:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from dfkd.client import Client

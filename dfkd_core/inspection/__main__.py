@@ -1,7 +1,8 @@
 """`python -m dfkd_core.inspection`: the child process that inspects one file in its sandbox.
 
-Request, as JSON on standard input: {"path", "spec", "memory_bytes"}. Answer, as JSON on standard output: {"inspection":
-…}, {"error": {"class", "detail", "hint", "pointer", "nodes"}}, or {"fault": name of an unexpected exception}.
+The process reads its request as JSON from standard input: {"path", "spec", "memory_bytes"}. It writes its answer as
+JSON to standard output: {"inspection": …}, {"error": {"class", "detail", "hint", "pointer", "nodes"}}, or {"fault":
+name of an unexpected exception}.
 """
 
 import json
@@ -14,11 +15,15 @@ from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.config import TeacherSpec
 
-ONNX_COPIES = 5  # how often a large ONNX file lies in memory while it is inspected, file mapping included
+ONNX_COPIES = 5  # number of copies of a large ONNX file in memory during its inspection, the file mapping included
 
 
 def _check_size(path: Path, memory_bytes: int) -> None:
-    """Refuse an ONNX file for which the memory would not suffice; safetensors are read tensor by tensor."""
+    """Refuse an ONNX file that needs too much memory; safetensors files are read tensor by tensor.
+
+    Raises:
+        TeacherInvalid: ONNX_COPIES copies of the file do not fit into `memory_bytes`.
+    """
     with path.open("rb") as file:
         found = sniff(file.read(SNIFF_BYTES), path.name)
     most = memory_bytes // ONNX_COPIES
@@ -29,7 +34,7 @@ def _check_size(path: Path, memory_bytes: int) -> None:
 
 
 def answer() -> dict[str, Any]:
-    """Read the request, inspect the file, and say what came of it."""
+    """Read the request, inspect the file, and return the answer."""
     request = json.load(sys.stdin)
     path = Path(request["path"])
     try:
@@ -39,7 +44,7 @@ def answer() -> dict[str, Any]:
     except DfkdError as error:
         refusal = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
         return {"error": refusal | {"nodes": getattr(error, "nodes", [])}}
-    except Exception as error:  # a library may raise anything for a bad file: the parent logs it and refuses the file
+    except Exception as error:  # a library may raise anything for a bad file; the parent logs it and refuses the file
         return {"fault": type(error).__name__}
 
 

@@ -1,6 +1,6 @@
-"""The inspection in a throw-away child process (torch-free), from the parent's side.
+"""Runs an inspection in a throw-away child process (torch-free). This module is the parent's side.
 
-The child is `python -m dfkd_core.inspection` in a sandbox. It gets one request on standard input.
+The child is `python -m dfkd_core.inspection` in a sandbox. The parent writes one request to its standard input.
 """
 
 import contextlib
@@ -41,11 +41,11 @@ def inspect_in_child(
 ) -> Inspection:
     """Inspect a file in a sandboxed child with limits on time, memory and files, and an empty environment.
 
-    The sandbox shows `path` and never what lies below `hidden`.
+    The child can read `path`, and nothing below the directories `hidden`.
 
     Raises:
         TeacherError: the child refused the file, crashed, was too slow or needed too much memory.
-        SandboxUnavailable: this host can make no sandbox.
+        SandboxUnavailable: this host cannot create a sandbox.
     """
     path = path.resolve()
     request = {"path": str(path), "spec": spec.model_dump(mode="json"), "memory_bytes": memory_bytes}
@@ -69,7 +69,7 @@ def inspect_in_child(
         try:
             reply = _converse(child, json.dumps(request).encode())
             if len(reply) < MAX_REPLY_BYTES:
-                child.wait()  # It closed its output, so it ends by itself, and the timer ends one that does not.
+                child.wait()  # The child has closed its output. If it does not end by itself, the timer kills it.
         finally:
             timer.cancel()
             _kill(child)
@@ -80,7 +80,7 @@ def inspect_in_child(
 def child_policy(
     path: Path, *, timeout_seconds: float, memory_bytes: int, hidden: tuple[Path, ...] = ()
 ) -> SandboxPolicy:
-    """What an inspection finds in its sandbox: the file, and nothing to write to."""
+    """Return the sandbox's policy: the child can read the file and write no files."""
     limits = ResourceLimits(
         address_bytes=memory_bytes,
         cpu_seconds=math.ceil(timeout_seconds),
@@ -92,7 +92,7 @@ def child_policy(
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of ours but where Python finds this package; one thread for whatever NumPy brings."""
+    """Return a minimal environment with the path of this package, and one thread for NumPy's libraries."""
     found = {"PYTHONPATH": python_path({}), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     return minimal_environment(os.environ) | found
 
@@ -110,7 +110,7 @@ def _converse(child: subprocess.Popen[bytes], request: bytes) -> bytes:
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):  # it ended by itself just now
+        with contextlib.suppress(ProcessLookupError):  # the child may have ended since the poll
             os.killpg(child.pid, signal.SIGKILL)
 
 
@@ -134,7 +134,7 @@ def _result(reply: bytes, code: int, *, late: bool) -> Inspection:
 
 
 def _message(reply: bytes) -> dict[str, Any]:
-    """The child's answer as JSON, or {} if it does not have the form of one: a hostile file may control the child."""
+    """Parse the child's answer, or return {} if it is malformed, because a hostile file may control the child."""
     try:
         message = json.loads(reply)
         if "inspection" in message:

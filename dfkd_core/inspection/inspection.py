@@ -1,6 +1,6 @@
-"""Inspection (torch-free): what a teacher file is, found without PyTorch and without running it.
+"""Inspection (torch-free): reads the facts of a teacher file without PyTorch and without running the network.
 
-In the service a file is inspected in a throw-away child process, see `child`.
+The service inspects a file in a throw-away child process; see `child`.
 """
 
 import math
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the service imports this module and must not load onnx
 
 
 class BatchNormFacts(BaseModel):
-    """What is left of the teacher's BatchNormalization."""
+    """How many BatchNormalization layers the file still has, and why others may be missing."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,7 +32,7 @@ class BatchNormFacts(BaseModel):
 
 
 class Inspection(BaseModel):
-    """What a teacher file is, without running it."""
+    """The facts of a teacher file that can be read without running the network."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class Inspection(BaseModel):
 
 
 def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
-    """Inspect a file in this process; `spec` may say what the file leaves open.
+    """Inspect a file in this process; `spec` supplies facts that the file leaves open, such as the image size.
 
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.
@@ -72,7 +72,7 @@ def inspect_file(path: Path, spec: TeacherSpec) -> Inspection:
 
 
 def parse_file(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx | None"]:
-    """The inspection of a file and, for an ONNX file whose image size is known, the graph that was parsed for it.
+    """Return the inspection of a file and the parsed graph of an ONNX file whose image size is known, else None.
 
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.
@@ -87,7 +87,7 @@ def parse_file(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx |
 
 
 def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
-    """The warning of a teacher whose statistics are, or may be, gone; `line` would keep them."""
+    """Return the warning that a teacher's statistics are, or may be, folded; `line` exports a file that keeps them."""
     what = {
         "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
         "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
@@ -146,7 +146,7 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
 
 
 def _inspect_unsized(path: Path) -> Inspection:
-    """An ONNX graph that takes images of any size: only the file is checked; `resolve` then asks for the size."""
+    """Inspect only the file of an ONNX graph that takes images of any size; `resolve` then asks for the size."""
     from dfkd_core.onnx_import.ir.parse import opset_of, read_model
 
     model = read_model(path)
@@ -160,7 +160,10 @@ def _inspect_unsized(path: Path) -> Inspection:
 
 
 def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
-    """Without a named architecture only the file itself is checked; `resolve` then asks for the name."""
+    """Inspect a safetensors file.
+
+    If the spec names no architecture or no input, only the file itself is checked; `resolve` then asks for the name.
+    """
     from dfkd_core.inspection.named_teacher import COUNTERS, describe_teacher
     from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 

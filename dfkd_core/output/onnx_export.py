@@ -1,6 +1,6 @@
-"""Student → one self-contained ONNX file, compared with PyTorch on fresh images; and its weights as safetensors.
+"""Exports a student as one self-contained ONNX file and as safetensors, and compares the ONNX file with PyTorch.
 
-Files hold nothing that differs between two equal runs: no paths, stack traces, times or host names.
+The bytes of two equal runs are equal: the files hold no paths, stack traces, times or host names.
 """
 
 import copy
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     import onnx
 
 PARITY_BATCHES = (1, 2, 7, 64)
-TOLERANCE = 1e-4  # of the batch's largest logit, or of 1 if that is less
-# The oldest IR version that may carry each operator set: the widest choice of runtimes.
+TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest |logit|
+# Each operator set is written with the oldest IR version that may carry it, so that most runtimes can read the file.
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
-METADATA_KEY = "dfkd_student"  # one key only: safetensors writes several in random order
+METADATA_KEY = "dfkd_student"  # the only key, since safetensors writes several keys in random order
 EXPORTER_REMARKS = "torch.onnx._internal.exporter._registration"
 
 
@@ -44,16 +44,16 @@ def export_onnx(
     input_name: str = "images",
     output_name: str = "logits",
 ) -> None:
-    """Write the student in eval mode as one ONNX file with dynamic batch; images (batch, C, H, W) to logits.
+    """Write the student in eval mode as one ONNX file from images (batch, C, H, W) to logits (batch, num_classes).
 
-    The student itself is left as it is. Batch normalisations are folded into convolutions. The bytes depend on the
-    weights, the arguments and the library versions only. `onnx.checker` has passed the file.
+    The batch is dynamic. The student itself is not changed. Batch normalisations are folded into convolutions. The
+    bytes depend only on the weights, the arguments and the library versions. `onnx.checker` checks the file.
     """
     import onnx
 
     model = _traced(student, input_shape, opset=opset, names=(input_name, output_name))
     strip_documentation(model)
-    del model.graph.value_info[:]  # any reader infers these shapes again
+    del model.graph.value_info[:]  # readers of the file infer these shapes again
     model.ir_version = IR_VERSIONS[opset]
     model.producer_name, model.producer_version = "dfkd", dfkd_core.__version__
     model.graph.name = "student"
@@ -65,8 +65,11 @@ def export_onnx(
 def check_parity(student: nn.Module, path: Path, *, images_by_batch: Sequence[Tensor]) -> Parity:
     """Compare ONNX Runtime on the file with PyTorch on the student for each batch of images (N, C, H, W).
 
-    ExportMismatch where logits differ by more than the tolerance, or where the largest logit is another one although it
-    leads by more than the tolerance. Ties within the tolerance are counted, not refused.
+    Images whose largest logit differs within the tolerance are counted in `top1_mismatches`.
+
+    Raises:
+        ExportMismatch: logits differ by more than the tolerance, or the classes differ on an image whose largest logit
+            exceeds the second largest by more than the tolerance.
     """
     if not images_by_batch:
         raise ValueError("parity needs images")
@@ -83,7 +86,10 @@ def check_parity(student: nn.Module, path: Path, *, images_by_batch: Sequence[Te
 
 
 def save_weights(student: nn.Module, path: Path, description: NetworkDescription) -> None:
-    """Write the student's parameters and running statistics as safetensors, with what is needed to build it again."""
+    """Write the student's parameters and running statistics as safetensors.
+
+    The metadata holds the arguments of `describe`, from which `load_student_weights` builds the network again.
+    """
     from safetensors.torch import save
 
     state, wanted = student.state_dict(), description.tensors()
@@ -98,7 +104,7 @@ def save_weights(student: nn.Module, path: Path, description: NetworkDescription
 
 
 def save_pruned_weights(student: nn.Module, path: Path, *, width: float) -> None:
-    """Write the parameters and running statistics of a narrowed teacher. Its graph is in the ONNX file only."""
+    """Write the parameters and running statistics of a narrowed teacher. Only the ONNX file holds the graph."""
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
@@ -107,7 +113,11 @@ def save_pruned_weights(student: nn.Module, path: Path, *, width: float) -> None
 
 
 def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
-    """Build the student that `save_weights` wrote, in eval mode, on the CPU; StudentError for other files."""
+    """Build the student that `save_weights` wrote, in eval mode, on the CPU.
+
+    Raises:
+        StudentError: `save_weights` did not write the file.
+    """
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
@@ -133,7 +143,7 @@ def _traced(student: nn.Module, input_shape: Sequence[int], *, opset: int, names
     with _without_remarks():
         program = torch.onnx.export(
             twin,
-            (torch.zeros(2, *input_shape),),  # a batch of 1 could be taken for a constant
+            (torch.zeros(2, *input_shape),),  # the exporter could take a batch of 1 for a constant
             dynamo=True,
             opset_version=opset,
             input_names=[names[0]],
@@ -148,7 +158,7 @@ def _traced(student: nn.Module, input_shape: Sequence[int], *, opset: int, names
 
 @contextmanager
 def _without_remarks() -> Iterator[None]:
-    """Keep two remarks of the exporter about itself, on which nobody can act, out of logs and warnings."""
+    """Keep two messages of the exporter out of logs and warnings, because users cannot act on them."""
     log = logging.getLogger(EXPORTER_REMARKS)
     log.addFilter(_is_worth_logging)
     try:
@@ -174,14 +184,18 @@ def strip_documentation(message: Any) -> None:  # Any: protobuf's messages share
 
 
 def _runtime(path: Path) -> Callable[[Tensor], Tensor]:
-    """The file as a function from images (N, C, H, W) to logits (N, num_classes)."""
+    """Return the file as a function from images (N, C, H, W) to logits (N, num_classes)."""
     session = open_session(path)
     name = session.get_inputs()[0].name
     return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
 
 
 def _compared(expected: Tensor, found: Tensor) -> tuple[float, float, int]:
-    """Largest absolute and scaled difference, and the number of images with another top-1; (N, num_classes) each."""
+    """Compare logits, (N, num_classes) each: largest absolute and scaled difference, and number of other classes.
+
+    Raises:
+        ExportMismatch: the difference is too large; see `check_parity`.
+    """
     if expected.shape != found.shape:
         raise ExportMismatch(f"the exported student returns {tuple(found.shape)}, not {tuple(expected.shape)}")
     difference = (expected - found).abs().max().item()
@@ -199,13 +213,13 @@ def _compared(expected: Tensor, found: Tensor) -> tuple[float, float, int]:
 
 
 def _lead(logits: Tensor) -> Tensor:
-    """Largest logit minus the next: (N,)."""
+    """Return the largest logit minus the second largest: (N,)."""
     best = logits.topk(min(2, logits.shape[1]), dim=1).values
     return best[:, 0] - best[:, -1]
 
 
 def _identity(description: NetworkDescription) -> dict[str, Any]:
-    """The arguments of `describe` that give this description."""
+    """Return the arguments with which `describe` gives this description."""
     return {
         "architecture": description.name,
         "input_shape": list(description.input_shape),
@@ -216,7 +230,11 @@ def _identity(description: NetworkDescription) -> dict[str, Any]:
 
 
 def _check_belongs(tensors: Mapping[str, Tensor], description: NetworkDescription) -> None:
-    """StudentError where the tensors are not those of the description; counters are nobody's business."""
+    """Check names and shapes of the tensors; tensors that the description does not name, such as counters, are ignored.
+
+    Raises:
+        StudentError: a tensor of the description is missing or has another shape.
+    """
     wanted = description.tensors()
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items() if name in wanted}
     if found != wanted:

@@ -19,10 +19,10 @@ class CannotStart(DfkdError):
 
 
 def check_address(host: str, settings: Settings) -> None:
-    """Check that an address which other machines can reach asks for keys, unless the settings say otherwise.
+    """Check that the API requires keys if other machines can reach `host`, unless the settings turn keys off.
 
     Raises:
-        CannotStart: it would ask nobody for a key, or `host` is no address of this machine.
+        CannotStart: the API would require no key from other machines, or `host` is not an address of this machine.
         LedgerUnavailable: the database with the keys does not answer.
     """
     try:

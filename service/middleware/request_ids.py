@@ -17,7 +17,7 @@ HEADER = "x-request-id"
 
 
 class RequestIdMiddleware:
-    """Adds `X-Request-ID` to the reply and turns an exception that nobody handled into a problem."""
+    """Adds `X-Request-ID` to the reply and turns an unhandled exception into a problem document."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

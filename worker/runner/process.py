@@ -41,7 +41,7 @@ class RunnerProcess:
 
     @property
     def exited(self) -> bool:
-        """Whether the process has ended. It is reaped only by `finish`, so that nobody else can get its pid before."""
+        """True if the process has ended. Only `finish` reaps it, so that no other process can get its pid before."""
         if self._status is not None:
             return True
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
