@@ -222,7 +222,7 @@ class Client:
         return [self._download(artifact, directory) for artifact in files]
 
     def menu(self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0) -> Menu:
-        """What can be asked for; students are sized for `input_shape` (C, H, W), the classes and the width."""
+        """Return methods, memories and students; students are sized for `input_shape` (C, H, W), classes and width."""
         channels, height, columns = input_shape
         sized_for = StudentsFor(
             channels=channels, height=height, width=columns, num_classes=num_classes, student_width=width

@@ -1,4 +1,4 @@
-"""BestStudent: the published student is replaced only by one that beats it on the current probe.
+"""BestStudent: a candidate replaces the published student only if it beats that student on the current probe.
 
 Both are scored on the same images. The candidate must agree with the teacher at least as often, and the mean paired
 difference of the overlap of the softmaxes must exceed a multiple of its standard error.
@@ -21,7 +21,7 @@ class Comparison:
     """The result of one comparison. Agreements are shares of the same probe."""
 
     candidate: float
-    published: float  # of the student that is published after the comparison
+    published: float  # the agreement of the student that is published after the comparison
     replaced: bool
 
 
@@ -36,7 +36,7 @@ class BestStudent:
     def maybe_replace(self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0) -> Comparison:
         """Compare candidate and published student image by image on `probe`; publish the candidate if it is better.
 
-        `margin_scale` in [0, 1] scales the margin: an average that hardly moves any more needs less proof.
+        `margin_scale` in [0, 1] scales the margin, because an average that hardly changes any more needs less evidence.
         """
         new, old = answers(candidate, probe), answers(self.published, probe)  # (N, num_classes) each
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
@@ -48,7 +48,7 @@ class BestStudent:
         return Comparison(candidate=new_share, published=new_share if replaced else old_share, replaced=replaced)
 
     def state(self) -> dict[str, Any]:
-        """The published student and its step."""
+        """Return the published student and its step."""
         return {"network": self.published.state_dict(), "step": self.published_step}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -58,7 +58,7 @@ class BestStudent:
 
 
 def beats(new: Tensor, old: Tensor, *, margin: float) -> bool:
-    """Whether the mean of the paired differences of two scores (N,) exceeds `margin` of its standard errors."""
+    """Return whether the mean paired difference of two scores (N,) exceeds `margin` standard errors."""
     difference = new.double() - old.double()
     standard_error = difference.std(correction=0) / max(1, len(difference)) ** 0.5
     return bool(difference.mean() > margin * standard_error)

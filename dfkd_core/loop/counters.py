@@ -1,4 +1,4 @@
-"""Counters: how far a run is, and what it has spent."""
+"""Counters: the progress of a run, and what the run has spent."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,9 +9,9 @@ from typing import Any
 class Counters:
     """One object for the whole run: every part that makes or spends something adds to it."""
 
-    rounds: int = 0  # of any kind
-    warmup_rounds: int = 0  # since the synthesizer started
-    rounds_since_start: int = 0  # of the synthesizer, without its warm-up
+    rounds: int = 0  # all rounds, warm-up included
+    warmup_rounds: int = 0  # warm-up rounds since the synthesizer started
+    rounds_since_start: int = 0  # rounds since the synthesizer started, without its warm-up
     steps: int = 0  # student updates
     images_synthesized: int = 0
     teacher_images: int = 0  # images that went forward through the teacher
@@ -20,7 +20,7 @@ class Counters:
     elapsed_seconds: float = 0.0
 
     def start_synthesizer(self) -> None:
-        """A synthesizer with new weights has begun: its warm-up and its roll-backs are counted from zero."""
+        """Count warm-up and roll-backs from zero, because a synthesizer with new weights starts."""
         self.warmup_rounds = self.rounds_since_start = self.rollbacks_in_a_row = 0
 
     def state(self) -> dict[str, Any]:

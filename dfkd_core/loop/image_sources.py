@@ -27,15 +27,15 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 
-HELD_OUT_SHARE = 1 / 8  # of the fresh images of a round
+HELD_OUT_SHARE = 1 / 8  # share of a round's fresh images that is held out
 PROCEDURAL_CHUNK = 512  # procedural images drawn, labelled and stored at a time
 PROCEDURAL_HELD_OUT = 4  # one of this many new procedural images may be held out
 SNAPSHOT_ROUNDS = 20  # rounds between two snapshots of a healthy synthesizer
-SNAPSHOTS = 2  # kept: a collapse is noticed late, so the older one is the safe one
+SNAPSHOTS = 2  # number of kept snapshots; a collapse is noticed late, so only the older snapshot is safe
 
 
 class ImageSources:
-    """Everything that makes or holds images to train on. Images are (N, C, H, W) in the teacher's input space."""
+    """Makes and holds the images of a run. Images are (N, C, H, W) in the teacher's input space."""
 
     def __init__(
         self, config: DistillConfig, teacher: Teacher, *, streams: Streams, counters: Counters, device: torch.device
@@ -58,7 +58,7 @@ class ImageSources:
         self.use_method(config)
 
     def use_method(self, config: DistillConfig) -> None:
-        """Go on with the method of `config`: a new synthesizer, which warms up first. Images made so far stay."""
+        """Continue with a new synthesizer of `config.method`, which warms up first. Images made so far stay."""
         self._config = config
         self.synthesizer = build_synthesizer(config, self._teacher, streams=self._streams, device=self._device)
         self._guard = CollapseGuard(
@@ -78,7 +78,7 @@ class ImageSources:
     # Where new images come from
 
     def draw_procedural(self) -> Iterator[Batch]:
-        """Add new procedural images to the banks; yields those that are held out instead."""
+        """Add new procedural images to the banks, and yield the images that are held out instead."""
         options, streams = self._config.procedural, self._streams
         if not options.share:
             return
@@ -88,7 +88,7 @@ class ImageSources:
             yield from self._add(self.refined, self.refined.refined(count, generator=streams["refined"]))
 
     def _add(self, bank: ProceduralBank, new: Batch) -> Iterator[Batch]:
-        """Show new images to a bank, and yield those that are held out, of the same kinds that the bank keeps."""
+        """Show new images to a bank, and yield held-out images of the kinds that the bank keeps."""
         lots = self._streams["procedural-lots"]
         self._counters.images_synthesized += len(new)
         num_candidates = len(new) // PROCEDURAL_HELD_OUT
@@ -100,9 +100,9 @@ class ImageSources:
         bank.add(new[num_candidates:], generator=lots)
 
     def draw_fresh(self) -> tuple[Batch, Batch] | None:
-        """New labelled images of the synthesizer: those held out, and those to learn from. None if it has no new ones.
+        """Return new labelled images of the synthesizer, held-out and training images, or None if there are none.
 
-        The images to learn from join the fresh ones of the last rounds.
+        The training images join the fresh images of the last rounds.
         """
         training = self._config.training
         count = training.fresh_batches * self._config.method_options.batch_size
@@ -119,22 +119,22 @@ class ImageSources:
         return held_out, fresh
 
     def add_remembered(self, replayed: Batch) -> None:
-        """Take in what the memory replayed in this round."""
+        """Add the images that the memory replayed in this round."""
         self.remembered = [*self.remembered, replayed][-self._config.training.fresh_rounds :]
         self._pools = None
 
     def labelled(self, images: Tensor) -> Batch:
-        """The images with the teacher's logits (N, num_classes)."""
+        """Return the images with the teacher's logits (N, num_classes)."""
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def in_range(self, images: Tensor) -> Tensor:
-        """Images as student, probe and audit see them: in the valid pixel range, unless `training` says otherwise."""
+        """Clamp images to the valid pixel range for student, probe and audit set, unless `training` turns it off."""
         return images.clamp(self._low, self._high) if self._config.training.valid_range else images
 
     # What the student learns from
 
     def student_batch(self, size: int, *, replay_share: float, generator: torch.Generator) -> Batch:
-        """`size` images to learn from: procedural ones in their share, then fresh and remembered ones.
+        """Draw `size` training images: the share of procedural images first, then fresh and remembered images.
 
         `replay_share` is the share of remembered images among those that are not procedural.
         """
@@ -158,23 +158,24 @@ class ImageSources:
         return round(size * self._config.procedural.share)
 
     def num_featured(self, size: int) -> int:
-        """Number of images of a student batch on which features are compared: the first ones, that no generator made.
+        """Return the number of images at the start of a student batch on which features are compared.
 
-        A generator that persists fits its images to the teacher's features; optimised images are as good as procedural.
+        Images of a persistent generator are left out, because that generator fits its images to the teacher's features.
+        Optimised images are as good as procedural images.
         """
         return size if self.synthesizer.optimises_images else self._num_procedural(size)
 
     def augmented(self, images: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Images (N, C, H, W) as the student meets them: augmented and in the valid range, as `training` says."""
+        """Augment images (N, C, H, W) for the student, and clamp them to the valid range, as `training` says."""
         options = self._config.training.augmentation
         return self.in_range(augment(images, options, low=self._low, high=self._high, generator=generator))
 
     # Whether the synthesizer is healthy
 
     def check_collapse(self, fresh: Batch) -> str | None:
-        """Roll the synthesizer back if `fresh` shows that it collapsed; returns the reason, or None.
+        """Roll the synthesizer back if `fresh` shows that it collapsed; return the reason, or None.
 
-        Now and then the state of a healthy synthesizer is kept for that.
+        The state of a healthy synthesizer is kept every SNAPSHOT_ROUNDS rounds for a roll-back.
 
         Raises:
             GeneratorCollapsed: if earlier roll-backs in a row did not help.
@@ -198,13 +199,13 @@ class ImageSources:
                 hint="lower distillation.method_options.learning_rate or raise its balance_weight",
             )
         self.synthesizer.restore(self._healthy_snapshots[0])
-        for _ in range(counters.rollbacks_in_a_row):  # the snapshot holds the rate of its own time
+        for _ in range(counters.rollbacks_in_a_row):  # the snapshot holds the learning rate before these roll-backs
             self.synthesizer.back_off()
 
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """All sources; the keys are those of checkpoint files."""
+        """Return the state of all sources; the keys are those of checkpoint files."""
         return {
             "synthesizer": self.synthesizer.state(),
             "procedural": self.procedural.state(),
@@ -216,7 +217,7 @@ class ImageSources:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over earlier sources."""
+        """Continue from the `state` of earlier sources."""
         for part, key in (
             (self.synthesizer, "synthesizer"),
             (self.procedural, "procedural"),

@@ -1,4 +1,4 @@
-"""Judge: what decides which student is published, and what that student is finally reported on.
+"""Judge: decides which student is published, and holds the images on which the report measures that student.
 
 Held-out images go to two sets. The probe compares students during the run. The audit set decides nothing: the report's
 agreement is measured on it.
@@ -25,7 +25,7 @@ from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Steadiness
 
 AUDIT_PART = 3  # one of this many held-out images goes to the audit set, the others to the probe
-COSTLY_AUDIT = 256  # images that an audit set is completed to where each of them is optimised
+COSTLY_AUDIT = 256  # number of images to which an audit set is completed if each image is optimised
 BATCHNORM_BATCHES = 8
 BATCHNORM_BATCH_SIZE = 128
 
@@ -41,12 +41,12 @@ class Scores:
     replaced: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the scores as a dict of plain values."""
         return asdict(self)
 
 
 class Judge:
-    """Probe, audit set and published student. `fp32_teacher` labels what is held out, whatever the run's precision."""
+    """Holds probe, audit set and published student. `fp32_teacher` labels held-out images at any run precision."""
 
     def __init__(
         self, student: nn.Module, fp32_teacher: Teacher, steadiness: Steadiness, *, streams: Streams, relabels: bool
@@ -62,7 +62,7 @@ class Judge:
         self._streams = streams
 
     def hold_out(self, batch: Batch) -> None:
-        """Give new images to the audit set and to the probe; nothing else ever sees them."""
+        """Give new images to the audit set and to the probe; no other part of the run uses these images."""
         batch = self._with_fp32_labels(batch)
         num_audited = len(batch) // AUDIT_PART
         self.audit.observe(batch[:num_audited], generator=self._streams["audit"])
@@ -73,7 +73,7 @@ class Judge:
     ) -> Scores:
         """Score the student, its average and the published student on the probe; publish the average if it is better.
 
-        The average's BatchNorm statistics are estimated anew first, on images as the student meets them at this step.
+        Before that, the average's BatchNorm statistics are estimated anew on training images of this step.
         """
         if has_batchnorm(student.average):
             reestimate(student.average, self._training_images(images, replay_share))
@@ -89,7 +89,7 @@ class Judge:
         )
 
     def _training_images(self, images: ImageSources, replay_share: float) -> list[Tensor]:
-        """Batches of images as in training, (N, C, H, W) each."""
+        """Yield batches of images as in training, (N, C, H, W) each."""
         draws, batches = self._streams["batchnorm"], []
         for _ in range(BATCHNORM_BATCHES):
             batch = images.student_batch(BATCHNORM_BATCH_SIZE, replay_share=replay_share, generator=draws)
@@ -97,7 +97,7 @@ class Judge:
         return batches
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
-        """Fill an audit set that a short run has left small with new images. Call it when all is decided."""
+        """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""
         synthesizer, wanted = images.synthesizer, self._audit_size
         if synthesizer.optimises_images:
             wanted = min(wanted, COSTLY_AUDIT)
@@ -118,11 +118,11 @@ class Judge:
         return Batch(images=batch.images, teacher_logits=self._fp32_teacher.label(batch.images))
 
     def state(self) -> dict[str, Any]:
-        """Both sets and the published student; the keys are those of checkpoint files."""
+        """Return both sets and the published student; the keys are those of checkpoint files."""
         return {"ratchet": self.best.state(), "probe": self.probe.state(), "audit": self.audit.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier judge."""
+        """Continue from the `state` of an earlier judge."""
         self.best.restore(state["ratchet"])
         self.probe.restore(state["probe"])
         self.audit.restore(state["audit"])

@@ -29,14 +29,14 @@ from dfkd_core.spec.config import DistillConfig
 
 @dataclass(slots=True)
 class Run:
-    """The parts of a run, and how they are put into a checkpoint and taken out."""
+    """Holds the parts of a run, writes them into a checkpoint's state, and restores them from it."""
 
     config: DistillConfig
     schedule: Schedule
     streams: Streams
     counters: Counters
-    teacher: Teacher  # in the run's precision
-    fp32_teacher: Teacher  # the same network; it labels what is held out
+    teacher: Teacher  # computes in the run's precision
+    fp32_teacher: Teacher  # the same network in fp32; it labels held-out images
     images: ImageSources
     student: StudentTrainer
     memory: Memory
@@ -45,19 +45,19 @@ class Run:
     done: bool = False
 
     def take_over(self, method: str) -> None:
-        """Go on with another method, by its defaults: it warms up first, and everything else stays as it is."""
+        """Continue with the default options of another method, which warms up first; nothing else changes."""
         options = DistillConfig.model_validate({"method": method}).method_options
         self.config = self.config.model_copy(update={"method": method, "method_options": options, "fallback": None})
         self.images.use_method(self.config)
         self.memory.on_generator_update(self.images.synthesizer)
 
     def extend(self) -> None:
-        """Go on with what was restored from a run with another budget: there is more to do, in seconds of its own."""
+        """Continue a run that was restored from a run with another budget; the elapsed seconds start at zero."""
         self.done = self.done and self.counters.steps >= self.schedule.total_steps
         self.counters.elapsed_seconds = 0.0
 
     def state(self) -> dict[str, Any]:
-        """The run as a tree for `checkpoint`. Its keys are those of earlier versions, whose files can be resumed."""
+        """Return the run as a tree for `checkpoint`. The keys are fixed, so that files of earlier versions resume."""
         return {
             **self.images.state(),
             **self.student.state(),
@@ -72,7 +72,7 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue from the `state` of an earlier run."""
         if state["method"] != self.config.method:  # a fallback had taken over
             self.take_over(state["method"])
         self.images.restore(state)
@@ -87,7 +87,7 @@ class Run:
 
 
 def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
-    """A run at its start. The student is trained in place, on its own device, and the teacher is moved there."""
+    """Build a run at its start. The student is trained in place on its device; the teacher is moved to that device."""
     device = next(student.parameters()).device
     engine = Engine(config.compute)
     fp32_teacher = teacher.to(device)
@@ -114,7 +114,7 @@ def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Ru
 
 @contextmanager
 def seeded_global_draws(seed: int) -> Iterator[None]:
-    """Dropout draws from the global generator: seed it inside, and give the caller's back afterwards."""
+    """Seed torch's global generator, from which dropout draws, and restore the caller's generator afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

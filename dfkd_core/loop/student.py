@@ -22,11 +22,11 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig, Training
 
-AVERAGE_SPAN = 0.05  # of the run, at most: the average must be able to follow the decay of the learning rate
+AVERAGE_SPAN = 0.05  # largest share of the run that the average spans; it must follow the learning rate's decay
 
 
 class StudentTrainer:
-    """The student's network, its optimiser, its average, and what it learns from inside its teacher."""
+    """Holds the student's network, its optimiser, its average, and the losses on the teacher's inner layers."""
 
     def __init__(
         self, network: nn.Module, teacher: Teacher, images: ImageSources, config: DistillConfig, *, streams: Streams
@@ -73,9 +73,9 @@ class StudentTrainer:
         return loss.detach()
 
     def _compare(self, batch: Batch, *, rate: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Images as the student sees them, its logits, the teacher's, and the loss of what is transferred beside them.
+        """Return the augmented images, the logits of student and teacher, and the loss of `Transfer`.
 
-        The teacher labels images that augmentation changed; where nothing changes them, its known logits serve.
+        The teacher labels images that augmentation has changed. For unchanged images its known logits are used.
         """
         student, training = self.compiled.train(), self._training
         changes = training.augmentation.active or training.valid_range
@@ -86,7 +86,7 @@ class StudentTrainer:
         return images, student(images), self._teacher.label(images) if changes else batch.teacher_logits, None
 
     def state(self) -> dict[str, Any]:
-        """Everything that training changes; the keys are those of checkpoint files."""
+        """Return everything that training changes; the keys are those of checkpoint files."""
         return {
             "student": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -95,7 +95,7 @@ class StudentTrainer:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken."""
+        """Continue from the `state` of an earlier trainer."""
         self.network.load_state_dict(state["student"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.restore(state["average"])
@@ -103,7 +103,7 @@ class StudentTrainer:
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, training: Training) -> Tensor:
-    """The loss that `training.loss` names, plus the cross-entropy with the teacher's class where it has a weight."""
+    """Return the loss that `training.loss` names, plus cross-entropy with the teacher's class if it has a weight."""
     if training.loss == "kl":
         loss = losses.kl_divergence(student_logits, teacher_logits, temperature=training.temperature)
     else:
@@ -114,7 +114,7 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, training: 
 
 
 def build_optimizer(student: nn.Module, training: Training) -> torch.optim.Optimizer:
-    """The student's optimiser; its learning rate is set before every update."""
+    """Build the student's optimiser; its learning rate is set before each update."""
     if training.optimizer == "sgd":
         return torch.optim.SGD(
             student.parameters(),
@@ -126,7 +126,7 @@ def build_optimizer(student: nn.Module, training: Training) -> torch.optim.Optim
 
 
 def average_decay(config: DistillConfig) -> float:
-    """Decay of the averaged student: as asked, or less where the average would span too much of a short run."""
+    """Return the average's decay: the configured one, or less if the average would span too much of a short run."""
     longest = 1 - 1 / max(1.0, AVERAGE_SPAN * config.budget.steps)
     return min(config.training.ema_decay, longest)
 
@@ -152,10 +152,10 @@ class AveragedStudent:
             average.copy_(current)
 
     def state(self) -> dict[str, Any]:
-        """Weights and the number of updates."""
+        """Return the weights and the number of updates."""
         return {"network": self.network.state_dict(), "updates": self._updates}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue an earlier average."""
+        """Continue from the `state` of an earlier average."""
         self.network.load_state_dict(state["network"])
         self._updates = state["updates"]

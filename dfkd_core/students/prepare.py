@@ -24,7 +24,7 @@ SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not br
 
 @dataclass(frozen=True, slots=True)
 class Student:
-    """A network to be trained, and what the report says of it."""
+    """A network to be trained, with the facts about it that the report states."""
 
     network: nn.Module
     init: Literal["teacher", "random"]

@@ -121,7 +121,7 @@ def transpose(x: Tensor, *, perm: Sequence[int]) -> Tensor:
 
 
 def concat(*values: Tensor, axis: int) -> Tensor:
-    """Several behind one another."""
+    """Concatenate several tensors."""
     return torch.cat(values, axis)
 
 

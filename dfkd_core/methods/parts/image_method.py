@@ -1,7 +1,7 @@
 """ImageMethod: optimises images batch by batch. A method composes it of a start, targets and terms.
 
 start    what is optimised, and where it begins: pixels, or the weights and codes of a generator    (image_starts)
-targets  what the teacher shall say of the images                                                    (Targets)
+targets  which probabilities the teacher shall give the images                                       (Targets)
 terms    what the loss is made of                                                                    (image_terms)
 parts    what the method keeps from batch to batch                                                   (part)
 """
@@ -37,7 +37,7 @@ Reader = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
 class ImageMethod(Synthesizer):
-    """One update makes one batch of images, which `sample` then gives once."""
+    """Makes one batch of images at each update; `sample` returns each image once."""
 
     optimises_images: ClassVar[bool] = True
 
@@ -86,7 +86,7 @@ class ImageMethod(Synthesizer):
     def _optimise(
         self, parameters: ImageParameters, targets: Tensor, student: nn.Module | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images after all steps, or those of the lowest loss, and the terms of the last step."""
+        """Return the images after all steps, or the images of the lowest loss, and the terms of the last step."""
         options, groups = self._options, [*parameters.groups, *self._extra_params()]
         leaves = [leaf for group, _rate in groups for leaf in group]
         optimizer = adam_over(groups, options.betas)
@@ -114,13 +114,13 @@ class ImageMethod(Synthesizer):
         return cosine if self._options.decay == "cosine" else 1.0
 
     def _augment(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W) as teacher and student see them in one step: moved, sometimes mirrored."""
+        """Move images (N, C, H, W), and sometimes mirror them, for teacher and student in one step."""
         if self._options.flip and float(torch.rand((), generator=self._draws)) < FLIPPED:
             images = images.flip(3)
         return shifted(images, self._options.shift, generator=self._draws)
 
     def _look(self, images: Tensor, targets: Tensor, student: nn.Module | None) -> Step:
-        """One forward of the teacher, with the distance to its BatchNorm statistics where that has a weight."""
+        """Run the teacher once, and measure the distance to its BatchNorm statistics if the distance has a weight."""
         with BatchNormStatistics(self._teacher.network) as statistics:
             logits, features = self._teacher_outputs(images)
             distance = None
@@ -130,7 +130,7 @@ class ImageMethod(Synthesizer):
         return Step(images, targets, logits, features, distance, student)
 
     def _weighted_terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
-        """Name → weight and value of every term that has something to say."""
+        """Return weight and value of each term by name, without terms whose value is None."""
         found = {}
         for term in self._terms:
             value = None if term.of_student and step.student is None else term.loss(step)
@@ -139,7 +139,7 @@ class ImageMethod(Synthesizer):
         return found
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
-        """The oldest images that were not given yet, at most `count`, each once."""
+        """Return at most `count` of the oldest images that were not returned yet; each image is returned once."""
         given, self._unseen = self._unseen[:count], self._unseen[count:]
         return given
 
@@ -150,16 +150,16 @@ class ImageMethod(Synthesizer):
             part.restart()
 
     def back_off(self) -> None:
-        """Halve the weight of the student's feedback for the rest of the run: only the feedback can lead astray."""
+        """Halve the weight of the student's feedback, because no other term can make images collapse."""
         self._feedback_factor /= 2
 
     def state(self) -> dict[str, Any]:
-        """Images that were not given yet, the factor of the student's feedback, and what the parts keep."""
+        """Return the images that were not returned yet, the factor of the feedback, and the state of the parts."""
         own = {"unseen": self._unseen, "calmed": self._feedback_factor}
         return own | {name: value for part in self._parts for name, value in part.state().items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue with earlier images."""
+        """Continue from the `state` of an earlier method."""
         self._unseen = state["unseen"].to(self._device).clone()
         self._feedback_factor = state["calmed"]
         for part in self._parts:
@@ -167,7 +167,7 @@ class ImageMethod(Synthesizer):
 
 
 class ClassTargets:
-    """Targets that are classes, one-hot, all equally often."""
+    """Draws classes as one-hot targets; all classes occur equally often."""
 
     def __init__(self, num_classes: int, *, draws: torch.Generator, device: torch.device) -> None:
         self._num_classes = num_classes
@@ -175,11 +175,11 @@ class ClassTargets:
         self._device = device
 
     def __call__(self, count: int) -> Tensor:
-        """One-hot rows (count, num_classes)."""
+        """Draw one-hot rows (count, num_classes)."""
         return F.one_hot(self.classes(count), self._num_classes).float()
 
     def classes(self, count: int) -> Tensor:
-        """Classes (count,): one random permutation of all classes after the other."""
+        """Draw classes (count,) as consecutive random permutations of all classes."""
         rounds = [
             torch.randperm(self._num_classes, generator=self.draws) for _ in range(-(-count // self._num_classes))
         ]
@@ -187,7 +187,7 @@ class ClassTargets:
 
 
 def shifted(images: Tensor, most: int, *, generator: torch.Generator) -> Tensor:
-    """All images moved by one random offset of at most `most` pixels; edges are repeated."""
+    """Move all images by one random offset of at most `most` pixels, and repeat their edges."""
     if not most:
         return images
     height, breadth = images.shape[2:]

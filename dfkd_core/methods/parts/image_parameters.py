@@ -13,7 +13,7 @@ Group = tuple[list[Tensor], float]
 
 
 class ImageParameters(ABC):
-    """What an optimiser changes, and the images that follow from it."""
+    """The leaves that an optimiser changes, and the images that are computed from the leaves."""
 
     @property
     @abstractmethod
@@ -22,10 +22,10 @@ class ImageParameters(ABC):
 
     @abstractmethod
     def images(self) -> Tensor:
-        """Images (N, C, H, W), differentiable with respect to the leaves."""
+        """Return images (N, C, H, W), differentiable with respect to the leaves."""
 
     def project(self) -> None:
-        """Put the leaves back to where they may be. Called after every step."""
+        """Project the leaves back onto their valid values. The method calls it after each step."""
         return
 
 
@@ -72,7 +72,7 @@ class GeneratorParameters(ImageParameters):
 
 
 def adam_over(groups: list[Group], betas: list[float]) -> torch.optim.Adam:
-    """Adam over groups of leaves; every group remembers its own learning rate as "full"."""
+    """Build Adam over groups of leaves; each group stores its own learning rate as "full"."""
     first, second = betas
     parameters = [{"params": leaves, "lr": rate, "full": rate} for leaves, rate in groups]
     return torch.optim.Adam(parameters, betas=(first, second))

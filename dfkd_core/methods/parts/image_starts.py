@@ -19,7 +19,7 @@ class Start(Part):
 
     @abstractmethod
     def begin(self, targets: Tensor) -> ImageParameters:
-        """Parameters of a batch for which the teacher shall say `targets` (N, num_classes)."""
+        """Return the parameters of a new batch with targets (N, num_classes)."""
 
 
 class PixelStart(Start):
@@ -40,7 +40,7 @@ class PixelStart(Start):
         return PixelParameters(self._pixels(), learning_rate=options.learning_rate, bounds=bounds)
 
     def _pixels(self) -> Tensor:
-        """Images (N, C, H, W) at their start."""
+        """Draw the images (N, C, H, W) with which the optimisation starts."""
         if self._options.start == "normal":
             return torch.randn(self._shape, generator=self._draws).to(self._device)
         if self._options.start == "shapes":
@@ -51,7 +51,7 @@ class PixelStart(Start):
 
 
 class FreshGenerator(Start):
-    """A generator with new random weights for every batch, and new codes."""
+    """Makes a generator with new random weights and new codes for each batch."""
 
     def __init__(
         self, options: RedrawnOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device
@@ -74,7 +74,7 @@ class FreshGenerator(Start):
         )
 
     def new_network(self) -> Generator:
-        """A generator of codes (N, latent_dim) with random weights."""
+        """Return a generator with random weights, which maps codes (N, latent_dim) to images."""
         options = self._options
         return Generator(
             self._teacher.input_space,
@@ -88,7 +88,7 @@ class FreshGenerator(Start):
 
 
 def smooth_noise(shape: tuple[int, int, int, int], scale: int, *, generator: torch.Generator) -> Tensor:
-    """Values in [0, 1], (N, C, H, W): uniform on a grid of `scale` pixels, linear in between."""
+    """Draw values in [0, 1], (N, C, H, W): uniform on a grid of `scale` pixels, linear in between."""
     count, channels, height, breadth = shape
     grid = (count, channels, -(-height // scale), -(-breadth // scale))
     coarse = torch.rand(grid, generator=generator)

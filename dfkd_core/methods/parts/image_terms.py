@@ -11,41 +11,41 @@ from dfkd_core.options.images import ImageOptions
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the terms of one optimisation step are computed from. Gradients reach the images."""
+    """The values from which the terms of one optimisation step are computed. Gradients reach the images."""
 
     images: Tensor  # (N, C, H, W), as teacher and student see them: moved, sometimes mirrored
     targets: Tensor  # (N, num_classes), probabilities that the teacher shall give
     logits: Tensor  # (N, num_classes), the teacher's
-    features: Tensor | None  # (N, F), whatever else the method reads from the teacher's forward
-    bn_distance: Tensor | None  # scalar; None where it has no weight or the teacher has no statistics
+    features: Tensor | None  # (N, F), what the method's reader reads beside the logits
+    bn_distance: Tensor | None  # scalar; None if it has no weight or the teacher has no statistics
     student: nn.Module | None  # in eval mode; None: without its feedback
 
     def student_logits(self) -> Tensor:
-        """The student's logits (N, num_classes) for the images."""
+        """Return the student's logits (N, num_classes) for the images."""
         assert self.student is not None  # terms of the student are left out without one
         logits: Tensor = self.student(self.images)
         return logits
 
 
 Loss = Callable[[Step], Tensor | None]
-"""A scalar, or None where there is nothing to say in this step."""
+"""Computes a scalar from a step, or None if the term does not apply to the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
     """One term of the loss."""
 
-    name: str  # in the progress of a run
+    name: str  # the name in the progress of a run
     weight: float
     loss: Loss
-    of_student: bool = False  # left out without a student; a roll-back halves its weight
+    of_student: bool = False  # if True, the term needs a student, and a roll-back halves its weight
 
 
 def usual_terms(options: ImageOptions, *, target: Loss | None = None, feedback: Loss | None = None) -> list[Term]:
-    """Target, BatchNorm statistics, smoothness, norm and the student's feedback; those of weight 0 are left out.
+    """Return the terms target, BatchNorm statistics, smoothness, norm and feedback; terms of weight 0 are left out.
 
-    The target is always there. `target` is the cross-entropy with the batch's targets where nothing else is given, and
-    `feedback` that of CMI.
+    The target term is always present. The default `target` is the cross-entropy with the batch's targets, and the
+    default `feedback` is the feedback of CMI.
     """
     terms = [
         Term("bn", options.bn_weight, lambda step: step.bn_distance),
@@ -57,17 +57,17 @@ def usual_terms(options: ImageOptions, *, target: Loss | None = None, feedback: 
 
 
 def cross_entropy(step: Step) -> Tensor:
-    """Cross-entropy of the teacher with the targets."""
+    """Return the cross-entropy of the teacher with the targets."""
     return inversion_losses.soft_cross_entropy(step.logits, step.targets)
 
 
 def smoothness_loss(options: ImageOptions) -> Loss:
-    """Total variation, or DeepInversion's norm of the variation where `options.smoothness` asks for it."""
+    """Return the total variation, or DeepInversion's norm of the variation, as `options.smoothness` says."""
     if getattr(options, "smoothness", "mean") == "norm":
         return lambda step: inversion_losses.variation_norm(step.images)
     return lambda step: losses.total_variation(step.images)
 
 
 def agreeing_feedback(limit: float) -> Loss:
-    """The student's feedback of CMI: images on which both give the same class and yet differ (2105.08584)."""
+    """Return the feedback of CMI (2105.08584): it rewards images with the same class but different probabilities."""
     return lambda step: inversion_losses.agreeing_kl(step.logits, step.student_logits(), limit=limit)

@@ -10,19 +10,19 @@ from dfkd_core.methods.parts.image_parameters import Group
 
 
 class Part(ABC):  # noqa: B024  # every verb has a default: most parts need one or two of them
-    """By default a part keeps nothing and does nothing. The keys of all states of a method are different."""
+    """A part of a method; by default it keeps nothing and does nothing. Parts of a method use different state keys."""
 
     @property
     def groups(self) -> list[Group]:
-        """Leaves that follow the gradient of the images' loss beside the images themselves."""
+        """Leaves that are optimised together with the images, by the same loss."""
         return []
 
     def prepare(self, student: nn.Module | None) -> dict[str, Tensor]:
-        """Called before each batch, with the student in eval mode if its feedback is wanted; returns losses by name."""
+        """Prepare for a batch and return losses by name; `student` is in eval mode, or None without its feedback."""
         return {}
 
     def finish(self, images: Tensor, targets: Tensor) -> None:
-        """Called with each finished batch: images (N, C, H, W), detached, and targets (N, num_classes)."""
+        """Take in a finished batch: detached images (N, C, H, W) and targets (N, num_classes)."""
         return
 
     def restart(self) -> None:
@@ -34,5 +34,5 @@ class Part(ABC):  # noqa: B024  # every verb has a default: most parts need one 
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier state of the whole method."""
+        """Continue from an earlier state of the whole method."""
         return
