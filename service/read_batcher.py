@@ -10,7 +10,7 @@ import asyncio
 from anyio import to_thread
 
 from jobs.errors import JobNotFound
-from jobs.ledger.queries import Wanted
+from jobs.ledger.queries import JobKey
 from jobs.models import JobWithPosition
 from jobs.store import Store
 
@@ -22,7 +22,7 @@ class ReadBatcher:
 
     def __init__(self, ledger: Store) -> None:
         self._ledger = ledger
-        self._waiting: dict[Wanted, asyncio.Future[JobWithPosition]] = {}
+        self._waiting: dict[JobKey, asyncio.Future[JobWithPosition]] = {}
         self._patience: asyncio.TimerHandle | None = None  # while this timer runs, new requests wait
         self._reads: set[asyncio.Task[None]] = set()
 
@@ -50,7 +50,7 @@ class ReadBatcher:
         if self._waiting:
             self._begin()
 
-    async def _read(self, batch: dict[Wanted, asyncio.Future[JobWithPosition]], patience: asyncio.TimerHandle) -> None:
+    async def _read(self, batch: dict[JobKey, asyncio.Future[JobWithPosition]], patience: asyncio.TimerHandle) -> None:
         try:
             found = await to_thread.run_sync(self._ledger.jobs_with_positions, list(batch))
         except Exception as error:  # every waiting request gets the error

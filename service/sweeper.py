@@ -36,7 +36,7 @@ def delete_expired(context: AppContext) -> None:
     """Delete idempotency keys, audit lines, jobs and files that are older than they are kept."""
     context.ledger.keys.delete_expired()
     context.ledger.adopt_teachers()
-    context.ledger.audit_log.forget_old(context.settings.audit_days * DAY_SECONDS)
+    context.ledger.audit_log.delete_old(context.settings.audit_days * DAY_SECONDS)
     collect_garbage(context.ledger, context.artifacts, retention_seconds=context.settings.retention_days * DAY_SECONDS)
 
 

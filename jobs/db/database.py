@@ -53,7 +53,7 @@ class Database:
         self._writer = self._engine.execution_options(dfkd_writes=True)
         self._reader = self._engine.execution_options(dfkd_snapshot=True)
         self._tenant: str | None = None
-        self._glancer = _impatient_engine(url) if self.dialect == "sqlite" else None
+        self._nowait_reader = _nowait_engine(url) if self.dialect == "sqlite" else None
 
     def of(self, tenant: str) -> "Database":
         """The same database, restricted to the rows of one tenant; ALL_TENANTS gives all rows.
@@ -106,16 +106,16 @@ class Database:
                 _raise_unless_transient(error, attempt)
         raise AssertionError("unreachable")
 
-    def glance(self, work: Callable[[Connection], T]) -> T | None:
+    def read_nowait(self, work: Callable[[Connection], T]) -> T | None:
         """Run `work`, which reads a few rows by their keys, on one snapshot without waiting; None if that fails.
 
         An event loop may call this, because with SQLite such a read is cheaper than a thread. For any other database
         the result is None. The caller falls back to `read`, which reports failures.
         """
-        if self._glancer is None:
+        if self._nowait_reader is None:
             return None
         try:
-            with self._glancer.connect() as connection:
+            with self._nowait_reader.connect() as connection:
                 return work(connection)
         except (DBAPIError, PoolTimeout):
             return None
@@ -148,8 +148,8 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-        if self._glancer is not None:
-            self._glancer.dispose()
+        if self._nowait_reader is not None:
+            self._nowait_reader.dispose()
 
     def _alone(self, connection: Connection) -> AbstractContextManager[None]:
         """Keep other processes from changing the tables. SQLite needs no lock: it has one writer at a time."""
@@ -227,15 +227,15 @@ def _sqlite_engine(url: str, path: str | None) -> Engine:
     return engine
 
 
-def _impatient_engine(url: str) -> Engine:
+def _nowait_engine(url: str) -> Engine:
     """An engine with one read-only connection, which never waits for a lock or for a free connection."""
     engine = create_engine(url, connect_args={"timeout": 0.0}, pool_size=1, max_overflow=0, pool_timeout=0)
-    event.listen(engine, "connect", _prepare_glances)
+    event.listen(engine, "connect", _prepare_nowait)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_glances(connection: Any, _record: Any) -> None:
+def _prepare_nowait(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA query_only=ON").close()
 

@@ -1,7 +1,8 @@
-"""The caller's side of the ledger: find, list, count, accept and forget jobs. Functions over an open connection.
+"""Queries: find, list, count and insert jobs over an open connection.
 
-Whoever looks for jobs says whose: a tenant's, or with None everybody's. A job of another tenant is a job that is not
-there. An id that cannot be one is answered without asking the database, which would refuse some of them with an error.
+`tenant` restricts a query to the jobs of one tenant; None means the jobs of all tenants. A job of another tenant counts
+as absent. A text that cannot be the id of a job is refused without a query, because the database would refuse some of
+these texts with an error.
 """
 
 import base64
@@ -16,23 +17,23 @@ from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
-from jobs.db.mapping import WARNINGS, append_events, jobs_from_rows, read_jobs, select_jobs
+from jobs.db.mapping import WARNINGS, append_events, event_from_row, jobs_from_rows, read_jobs, select_jobs
 from jobs.db.row_security import ALL_TENANTS, set_tenant, tenant_of
 from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import scheduling
 from jobs.ledger.lineage import Origin, inherited
-from jobs.models import Job, JobPage, JobSpec, JobState, JobWithPosition
+from jobs.models import Event, Job, JobPage, JobSpec, JobState, JobWithPosition
 from jobs.tenancy import teachers
 
-Wanted = tuple[str | None, str]
-"""Tenant, None for whosever, and id of a job."""
+JobKey = tuple[str | None, str]
+"""The tenant and the id of a job; the tenant None stands for every tenant."""
 
 _JOB_ID = re.compile(r"[0-9A-Za-z-]{1,36}")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _CURSOR = re.compile(r"n([0-9]{1,18})")
 
-# Built once: building costs more than asking.
+# Statements are built once, because building one takes longer than running it.
 _ONE_JOB = select_jobs().where(tables.jobs.c.id == bindparam("id"))
 _JOB_OF_TENANT = _ONE_JOB.where(tables.jobs.c.tenant == bindparam("tenant"))
 _SEVERAL_JOBS = select_jobs().where(tables.jobs.c.id.in_(bindparam("ids", expanding=True)))
@@ -40,7 +41,11 @@ _SEVERAL_OF_TENANT = _SEVERAL_JOBS.where(tables.jobs.c.tenant == bindparam("tena
 
 
 def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
-    """One job; JobNotFound."""
+    """One job.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
     wanted = {"id": _plausible(job_id)}
     if tenant is None:
         found = read_jobs(connection, _ONE_JOB, wanted)
@@ -51,16 +56,17 @@ def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
     return found[0]
 
 
-def jobs_with_positions(connection: Connection, wanted: Collection[Wanted]) -> dict[Wanted, JobWithPosition]:
-    """Jobs by tenant and id, with their places in the queue; what is not there is left out. One query a tenant.
+def jobs_with_positions(connection: Connection, wanted: Collection[JobKey]) -> dict[JobKey, JobWithPosition]:
+    """Jobs by tenant and id, with their places in the queue. Jobs that do not exist are left out.
 
-    PostgreSQL shows each tenant's own jobs alone, and everybody's only once all are read: from then on.
+    Each tenant takes one query, in which PostgreSQL shows only the rows of this tenant. After these queries the
+    connection shows the rows of all tenants.
     """
     ids: dict[str | None, list[str]] = {}
     for tenant, job_id in wanted:
         ids.setdefault(tenant, []).append(job_id)
-    found: dict[Wanted, tuple[Row[Any], Job]] = {}
-    for tenant in sorted(ids, key=lambda tenant: tenant is not None):  # None: behind the wall that there is
+    found: dict[JobKey, tuple[Row[Any], Job]] = {}
+    for tenant in sorted(ids, key=lambda tenant: tenant is not None):  # None first: it sees what the connection shows
         if tenant is not None:
             set_tenant(connection, tenant)
         found |= {(tenant, job.id): (row, job) for row, job in _several(connection, tenant, ids[tenant])}
@@ -80,27 +86,43 @@ def _several(connection: Connection, tenant: str | None, job_ids: Collection[str
 
 
 def job_with_position(connection: Connection, tenant: str | None, job_id: str) -> JobWithPosition:
-    """One job with its place in the queue; JobNotFound."""
-    asking = tenant_of(connection)
+    """One job with its place in the queue.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
+    tenant_before = tenant_of(connection)
     found = jobs_with_positions(connection, [(tenant, job_id)])
-    set_tenant(connection, asking)
+    set_tenant(connection, tenant_before)
     if (tenant, job_id) not in found:
         raise JobNotFound(job_id)
     return found[tenant, job_id]
 
 
 def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
-    """The number of a job; JobNotFound."""
+    """The number of a job.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
     return int(_row(connection, select(tables.jobs.c.number), tenant, job_id).number)
 
 
 def teacher_id_of(connection: Connection, tenant: str | None, job_id: str) -> str:
-    """The id of a job's teacher; JobNotFound."""
+    """The id of a job's teacher.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
     return str(_row(connection, select(tables.jobs.c.teacher_id), tenant, job_id).teacher_id)
 
 
 def locked_row(connection: Connection, tenant: str | None, job_id: str) -> Row[Any]:
-    """A job's row, locked until the transaction ends; JobNotFound."""
+    """A job's row, locked until the transaction ends.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
     return _row(connection, select(tables.jobs).with_for_update(), tenant, job_id)
 
 
@@ -113,7 +135,7 @@ def _row(connection: Connection, statement: Select[Any], tenant: str | None, job
 
 
 def of_tenant(tenant: str | None) -> list[ColumnElement[bool]]:
-    """The jobs of a tenant; with None, all."""
+    """The conditions that a job is of this tenant; None gives no condition."""
     return [] if tenant is None else [tables.jobs.c.tenant == tenant]
 
 
@@ -134,7 +156,14 @@ def insert_job(
     traceparent: str | None = None,
     origin: Origin | None = None,
 ) -> None:
-    """One row, its labels and one event; TeacherNotFound, and for a job with an origin as `origins.inherited`."""
+    """Insert a job's row, its labels and one event.
+
+    Raises:
+        TeacherNotFound: The tenant has no teacher with this id.
+        JobNotFound: The job of the origin does not exist.
+        InvalidTransition: The job of the origin has not ended.
+        CheckpointExpired: The job of the origin has no checkpoint from which to continue.
+    """
     connection = transaction.connection
     teachers.use(connection, caller.tenant, teacher_id)
     values = _new_row(job_id, spec, teacher_id, warnings)
@@ -168,16 +197,21 @@ def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Not
     }
 
 
-def page(
+def page(  # noqa: PLR0917 - as a method it has four
     connection: Connection,
     tenant: str | None,
-    *,
     limit: int,
-    cursor: str | None,
-    states: Sequence[JobState] | None,
-    labels: Mapping[str, str] | None,
+    cursor: str | None = None,
+    states: Sequence[JobState] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> JobPage:
-    """Newest first, after the job that the cursor names; BadCursor."""
+    """One page of jobs, newest first, after the job that the cursor names.
+
+    Jobs that arrive between two pages neither shift nor repeat others.
+
+    Raises:
+        BadCursor: The cursor was not made by this service.
+    """
     statement = _filtered(states, labels).where(*of_tenant(tenant))
     if cursor is not None:
         statement = statement.where(tables.jobs.c.number < _number_from_cursor(cursor))
@@ -188,8 +222,22 @@ def page(
     return JobPage(jobs=found[:limit], next_cursor=_cursor_from_number(last))
 
 
+def events(
+    connection: Connection, tenant: str | None, job_id: str, after: int = 0, limit: int = 100
+) -> Sequence[Event]:
+    """Up to `limit` events of a job whose number is above `after`, oldest first.
+
+    Raises:
+        JobNotFound: The job does not exist.
+    """
+    table = tables.events
+    number = number_of(connection, tenant, job_id)
+    lines = select(table).where(table.c.job_number == number, table.c.seq > after).order_by(table.c.seq)
+    return [event_from_row(row, job_id) for row in connection.execute(lines.limit(limit))]
+
+
 def _filtered(states: Sequence[JobState] | None, labels: Mapping[str, str] | None) -> Select[Any]:
-    """Jobs in one of `states` that carry every one of `labels`."""
+    """The jobs in one of `states` that have all of `labels`."""
     statement = select_jobs()
     if states is not None:
         statement = statement.where(tables.jobs.c.state.in_(states))
@@ -202,7 +250,7 @@ def _numbers_with_label(key: str, value: str) -> Select[Any]:
     table = tables.labels
     numbers = select(table.c.job_number)
     if not (_LABEL.fullmatch(key) and _LABEL.fullmatch(value)):
-        return numbers.where(table.c.job_number.is_(None))  # no job can carry it
+        return numbers.where(table.c.job_number.is_(None))  # no job can have this label
     return numbers.where(table.c.key == key, table.c.value == value)
 
 
@@ -222,20 +270,20 @@ def _number_from_cursor(cursor: str) -> int:
 
 
 def is_referenced(connection: Connection, sha256: str, tenant: str | None = None) -> bool:
-    """Whether any row refers to this digest: a teacher, a published file or a checkpoint; of one tenant, or of all."""
+    """True if a teacher, a published file or a checkpoint has this digest, of one tenant or (None) of any."""
     jobs, files = tables.jobs, tables.artifacts
-    its = of_tenant(tenant)
+    of_its_tenant = of_tenant(tenant)
     anywhere = or_(
         exists().where(tables.teachers.c.id == sha256, teachers.has_bytes(tenant)),
-        exists().where(files.c.sha256 == sha256, files.c.job_number == jobs.c.number, *its),
-        exists().where(jobs.c.checkpoint_sha256 == sha256, *its),
-        exists().where(jobs.c.previous_checkpoint_sha256 == sha256, *its),
+        exists().where(files.c.sha256 == sha256, files.c.job_number == jobs.c.number, *of_its_tenant),
+        exists().where(jobs.c.checkpoint_sha256 == sha256, *of_its_tenant),
+        exists().where(jobs.c.previous_checkpoint_sha256 == sha256, *of_its_tenant),
     )
     return bool(connection.execute(select(anywhere)).scalar_one())
 
 
 def count_by_state(connection: Connection) -> dict[JobState, int]:
-    """How many jobs there are in each state, also where there is none."""
+    """The number of jobs in each state; 0 for a state without jobs."""
     counted = select(tables.jobs.c.state, func.count()).group_by(tables.jobs.c.state)
     found = {JobState(state): count for state, count in connection.execute(counted).all()}
     return {state: found.get(state, 0) for state in JobState}

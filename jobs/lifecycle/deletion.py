@@ -7,13 +7,15 @@ that cannot be removed now. The receipt never reveals whether another tenant has
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import wraps
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, delete, exists, select, update
 
 from jobs.db import tables
-from jobs.db.database import Database, Transaction
+from jobs.db.database import Transaction
 from jobs.db.db_time import now
+from jobs.db.transactional import HasContext
 from jobs.errors import (
     ArtifactNotFound,
     InvalidTransition,
@@ -23,8 +25,8 @@ from jobs.errors import (
     TeacherNotFound,
 )
 from jobs.files.artifacts import ArtifactStore
-from jobs.identity import Caller
 from jobs.ledger import queries
+from jobs.ledger.context import LedgerContext
 from jobs.lifecycle import idempotency
 from jobs.models import TERMINAL, JobState, PurgedFile, PurgeReceipt, RetainedFile
 from jobs.tenancy import audit_log, teachers
@@ -48,7 +50,7 @@ class DeletedRecord:
     id: str
     deleted_at: datetime
     rows: dict[str, int] = field(default_factory=dict)
-    files: dict[str, list[str]] = field(default_factory=dict)  # digests that are the tenant's no longer; what they were
+    files: dict[str, list[str]] = field(default_factory=dict)  # by digest: roles of files that the tenant no longer has
     kept: list[RetainedFile] = field(default_factory=list)
 
     def count(self, table: str, rows: int) -> None:
@@ -56,8 +58,8 @@ class DeletedRecord:
         if rows:
             self.rows[table] = self.rows.get(table, 0) + rows
 
-    def let_go(self, connection: Connection, tenant: str, files: dict[str, list[str]]) -> None:
-        """Note files that the rows spoke of, by whether another row of the tenant does."""
+    def note_files(self, connection: Connection, tenant: str, files: dict[str, list[str]]) -> None:
+        """Note the files of the deleted rows. A file to which another row of the tenant refers is kept."""
         for sha256, role in sorted(files.items()):
             if queries.is_referenced(connection, sha256, tenant):
                 self.kept.append(RetainedFile(sha256=sha256, role=role, reason=SAME_BYTES))
@@ -65,40 +67,54 @@ class DeletedRecord:
                 self.files[sha256] = role
 
 
-def forget_job(transaction: Transaction, caller: Caller, tenant: str | None, job_id: str) -> DeletedRecord:
-    """Delete a terminal job with all that hangs on it; JobNotFound, InvalidTransition."""
-    connection = transaction.connection
+def delete_job(transaction: Transaction, context: LedgerContext, job_id: str) -> DeletedRecord:
+    """Delete a finished job with its history. A teacher that was sent with jobs is deleted with the last of them.
+
+    Raises:
+        JobNotFound: The job does not exist.
+        InvalidTransition: The job has not finished.
+    """
+    connection, caller, tenant = transaction.connection, context.caller, context.tenant
     teachers.lock(connection, queries.teacher_id_of(connection, tenant, job_id))
     row = queries.locked_row(connection, tenant, job_id)
     if row.state not in TERMINAL:
         raise InvalidTransition(JobState(row.state), allowed=TERMINAL)
-    forgotten = DeletedRecord("job", job_id, _time(connection))
+    record = DeletedRecord("job", job_id, _time(connection))
     files = _files(connection, row)
-    forgotten.count("requests", idempotency.forget_about(transaction, row.tenant, [job_id]))
+    record.count("requests", idempotency.delete_outcomes_about(transaction, row.tenant, [job_id]))
     for table in (_artifacts, tables.labels, tables.events):
         gone = connection.execute(delete(table).where(table.c.job_number == row.number)).rowcount
-        forgotten.count(table.name, gone)
-    forgotten.count("jobs", connection.execute(delete(_jobs).where(_jobs.c.number == row.number)).rowcount)
+        record.count(table.name, gone)
+    record.count("jobs", connection.execute(delete(_jobs).where(_jobs.c.number == row.number)).rowcount)
     audit_log.append(transaction, caller, AuditAction.DELETED, job_id)
-    if _forget_teacher_of(transaction, row, forgotten):
+    if _delete_teacher_of(transaction, row, record):
         files.setdefault(row.teacher_id, []).append(TEACHER)
         audit_log.append(transaction, caller, AuditAction.DELETED, row.teacher_id, detail=job_id)
-    forgotten.let_go(connection, row.tenant, files)
-    return forgotten
+    record.note_files(connection, row.tenant, files)
+    return record
 
 
-def forget_teacher(transaction: Transaction, caller: Caller, teacher_id: str) -> DeletedRecord:
-    """Delete a teacher as its tenant asked; TeacherNotFound, TeacherInUse."""
+def delete_teacher(transaction: Transaction, context: LedgerContext, teacher_id: str) -> DeletedRecord:
+    """Delete a teacher of the caller's tenant, and the checkpoints of the jobs that used it.
+
+    Raises:
+        TeacherNotFound: The tenant does not have this teacher.
+        TeacherInUse: Jobs that have not finished use it.
+    """
     teachers.lock(transaction.connection, teacher_id)
-    forgotten = forget_locked_teacher(transaction, caller.tenant, teacher_id)
-    audit_log.append(transaction, caller, AuditAction.DELETED, teacher_id)
-    return forgotten
+    record = delete_locked_teacher(transaction, context.caller.tenant, teacher_id)
+    audit_log.append(transaction, context.caller, AuditAction.DELETED, teacher_id)
+    return record
 
 
-def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str) -> DeletedRecord:
-    """Delete a teacher, and the checkpoints of the finished jobs that used it: without it they are of no use.
+def delete_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str) -> DeletedRecord:
+    """Delete a teacher, and the checkpoints of the finished jobs that used it, which are useless without the teacher.
 
-    The jobs stay, with their students. TeacherNotFound; TeacherInUse.
+    The jobs and their students stay.
+
+    Raises:
+        TeacherNotFound: The tenant does not have this teacher.
+        TeacherInUse: Jobs that have not finished use it.
     """
     connection = transaction.connection
     teachers.teacher_with_id(connection, tenant, teacher_id)
@@ -107,44 +123,55 @@ def forget_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
     live = sum(row.state not in TERMINAL for row in used)
     if live:
         raise TeacherInUse(live)
-    forgotten = DeletedRecord("teacher", teacher_id, _time(connection))
+    record = DeletedRecord("teacher", teacher_id, _time(connection))
     files: dict[str, list[str]] = {teacher_id: [TEACHER]}
     for sha256 in _checkpoints(used):
         files.setdefault(sha256, []).append(CHECKPOINT)
     nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
     connection.execute(update(_jobs).where(*its_jobs).values(nothing))
-    answers = idempotency.forget_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
-    forgotten.count("requests", answers)
-    teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=bool(used))
-    forgotten.count("teachers", 1)
-    forgotten.let_go(connection, tenant, files)
-    return forgotten
+    answers = idempotency.delete_outcomes_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
+    record.count("requests", answers)
+    teachers.remove_from_tenant(connection, tenant, teacher_id, has_jobs=bool(used))
+    record.count("teachers", 1)
+    record.note_files(connection, tenant, files)
+    return record
 
 
-def once(database: Database, forget: Callable[[Transaction], DeletedRecord]) -> DeletedRecord:
-    """Forget in one transaction; where the reply to its commit was lost, that is what the first try found."""
-    first: DeletedRecord | None = None
+def as_method(
+    delete: Callable[[Transaction, LedgerContext, str], DeletedRecord],
+) -> Callable[[HasContext[LedgerContext], str], DeletedRecord]:
+    """A method of a store that deletes in one transaction.
 
-    def work(transaction: Transaction) -> DeletedRecord:
-        nonlocal first
-        try:
-            first = forget(transaction)
-        except (JobNotFound, TeacherNotFound):
-            if first is None:
-                raise
-        return first
+    If the reply to the commit was lost, the transaction is tried again and finds nothing. The method then returns the
+    record of the first try.
+    """
 
-    return database.write(work)
+    @wraps(delete)
+    def method(self: HasContext[LedgerContext], object_id: str, /) -> DeletedRecord:
+        first: DeletedRecord | None = None
+
+        def work(transaction: Transaction) -> DeletedRecord:
+            nonlocal first
+            try:
+                first = delete(transaction, self._context, object_id)
+            except (JobNotFound, TeacherNotFound):
+                if first is None:
+                    raise
+            return first
+
+        return self._database.write(work)
+
+    return method
 
 
-def removed(forgotten: DeletedRecord, artifacts: ArtifactStore, referenced: Callable[[str], bool]) -> PurgeReceipt:
-    """Remove the files of what was forgotten, where nobody has them → the receipt."""
-    files, kept = [], list(forgotten.kept)
-    for sha256, role in forgotten.files.items():
+def remove_files(record: DeletedRecord, artifacts: ArtifactStore, referenced: Callable[[str], bool]) -> PurgeReceipt:
+    """Remove the files of a deletion to which no row refers any more, and return the receipt."""
+    files, kept = [], list(record.kept)
+    for sha256, role in record.files.items():
         try:
             size = artifacts.size(sha256)
             gone = bool(artifacts.remove_unreferenced([sha256], referenced)) or referenced(sha256)
-        except ArtifactNotFound:  # lost before: there is nothing to remove
+        except ArtifactNotFound:  # the file was lost before, so there is nothing to remove
             continue
         except LedgerUnavailable:
             gone = False
@@ -153,17 +180,17 @@ def removed(forgotten: DeletedRecord, artifacts: ArtifactStore, referenced: Call
         else:
             kept.append(RetainedFile(sha256=sha256, role=role, reason=LATER))
     return PurgeReceipt(
-        kind=forgotten.kind,
-        id=forgotten.id,
-        deleted_at=forgotten.deleted_at,
-        rows=forgotten.rows,
+        kind=record.kind,
+        id=record.id,
+        deleted_at=record.deleted_at,
+        rows=record.rows,
         files=files,
         kept=kept,
     )
 
 
-def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: DeletedRecord) -> bool:
-    """A teacher that came along with jobs goes with the last of them; whether this was the last, and there was one."""
+def _delete_teacher_of(transaction: Transaction, row: Row[Any], record: DeletedRecord) -> bool:
+    """Delete the teacher of a deleted job if it was sent with jobs and this was the last of them; True if so."""
     connection, tenant, teacher_id = transaction.connection, row.tenant, row.teacher_id
     lifetime = teachers.lifetime_of(connection, tenant, teacher_id)
     others = exists().where(_jobs.c.tenant == tenant, _jobs.c.teacher_id == teacher_id)
@@ -172,12 +199,12 @@ def _forget_teacher_of(transaction: Transaction, row: Row[Any], forgotten: Delet
         return False
     if used or lifetime is Lifetime.OWN:
         reason = ON_ITS_OWN if lifetime is Lifetime.OWN else OTHERS_USE_IT
-        forgotten.kept.append(RetainedFile(sha256=teacher_id, role=[TEACHER], reason=reason))
-        teachers.note_use(connection, tenant, teacher_id, row.finished_at)
+        record.kept.append(RetainedFile(sha256=teacher_id, role=[TEACHER], reason=reason))
+        teachers.record_use(connection, tenant, teacher_id, row.finished_at)
         return False
-    forgotten.count("requests", idempotency.forget_about(transaction, tenant, [teacher_id]))
-    teachers.forget(connection, tenant, teacher_id, jobs_tell_of_it=False)
-    forgotten.count("teachers", 1)
+    record.count("requests", idempotency.delete_outcomes_about(transaction, tenant, [teacher_id]))
+    teachers.remove_from_tenant(connection, tenant, teacher_id, has_jobs=False)
+    record.count("teachers", 1)
     return lifetime is not Lifetime.DELETED
 
 

@@ -131,7 +131,7 @@ def delete_expired(transaction: Transaction) -> int:
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
 
 
-def forget_about(transaction: Transaction, tenant: str, about: Sequence[str]) -> int:
+def delete_outcomes_about(transaction: Transaction, tenant: str, about: Sequence[str]) -> int:
     """Delete the outcomes of a tenant's requests that are about these jobs and teachers; returns their number."""
     gone = 0
     for start in range(0, len(about), _BATCH):

@@ -29,10 +29,10 @@ _jobs, _artifacts, _held = tables.jobs, tables.artifacts, tables.tenant_teachers
 
 @dataclass(frozen=True, slots=True)
 class ExpiredJob:
-    """What the ledger will refer to no longer."""
+    """A finished job whose row will drop references to files."""
 
     job_id: str
-    files: bool  # the last checkpoint too; otherwise only the checkpoint before the last
+    files: bool  # True: all files and the last checkpoint; False: only the checkpoint before the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class UnusedTeacher:
 
 
 def expirable(connection: Connection, retention_seconds: float) -> list[ExpiredJob]:
-    """Up to BATCH finished jobs that refer to files longer than they should, oldest first."""
+    """Up to BATCH finished jobs that still refer to files that are past their retention, oldest first."""
     over = _over(retention_seconds)
     statement = select(_jobs.c.id, over.label("over")).where(_finished(), or_(over, _superseded()))
     return [
@@ -77,13 +77,15 @@ def unused_teachers(connection: Connection, retention_seconds: float) -> list[Un
 
 
 def expire_teacher(transaction: Transaction, unused: UnusedTeacher, retention_seconds: float) -> bool:
-    """Forget a teacher as if its tenant had deleted it; False where it is used again, or is gone already."""
-    teachers.lock(transaction.connection, unused.teacher_id)  # whoever uses it has done so, or finds it gone
+    """Delete a teacher as if its tenant had deleted it; False if it is used again or was deleted already."""
+    teachers.lock(
+        transaction.connection, unused.teacher_id
+    )  # another transaction has used the teacher already, or will find it deleted
     one = (_held.c.tenant == unused.tenant, _held.c.teacher_id == unused.teacher_id)
     still = select(_held.c.teacher_id).where(*one, _unused(retention_seconds))
     if transaction.connection.execute(still).first() is None:
         return False
-    deletion.forget_locked_teacher(transaction, unused.tenant, unused.teacher_id)
+    deletion.delete_locked_teacher(transaction, unused.tenant, unused.teacher_id)
     return True
 
 
@@ -120,9 +122,9 @@ def _over(retention_seconds: float) -> ColumnElement[bool]:
 
 
 def _unused(retention_seconds: float) -> ColumnElement[bool]:
-    """A tenant has not sent a teacher for so long, and no job of its with it is live or was then.
+    """The condition that a tenant has not used a teacher for the retention period, neither by an upload nor by a job.
 
-    Only jobs with this teacher are looked at, by their index, and those of none that is gone already.
+    The index on jobs by teacher finds the jobs that use the teacher.
     """
     used = or_(_jobs.c.finished_at.is_(None), ~_is_before(_jobs.c.finished_at, retention_seconds))
     users = select(_jobs.c.tenant).where(_jobs.c.teacher_id == _held.c.teacher_id, used)

@@ -101,7 +101,7 @@ class AuditLog:
     def _page(self, wanted: Select[Any]) -> list[AuditEntry]:
         return self._database.read(lambda connection: [_entry_from_row(row) for row in connection.execute(wanted)])
 
-    def forget_old(self, max_age_seconds: float) -> int:
+    def delete_old(self, max_age_seconds: float) -> int:
         """Remove lines that are older than `max_age_seconds`; return their number."""
         old = delete(_audit).where(_audit.c.at < now(-max_age_seconds))
         return self._database.write(lambda t: t.connection.execute(old).rowcount)

@@ -60,7 +60,7 @@ class Lifetime(StrEnum):
 
 
 def is_live() -> ColumnElement[bool]:
-    """The tenant of a row of `tenant_teachers` has the teacher still."""
+    """The condition that the tenant of a row of `tenant_teachers` still has the teacher."""
     return _held.c.lifetime != Lifetime.DELETED
 
 
@@ -91,13 +91,13 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     Returns the teacher with database time, and True if the tenant did not have it before.
     """
     connection = transaction.connection
-    told = {"inspection": json_text(ref.inspection), "created_at": now()}
-    kept = {"id": ref.id, "bytes": ref.bytes, "format": ref.format, **told}
+    from_tenant = {"inspection": json_text(ref.inspection), "created_at": now()}
+    kept = {"id": ref.id, "bytes": ref.bytes, "format": ref.format, **from_tenant}
     there = dialect_insert(connection, _teachers).values(kept)
     locked = there.on_conflict_do_update(index_elements=[_teachers.c.id], set_={"format": ref.format}, where=false())
     with as_all_tenants(connection):  # another tenant may have uploaded it before
         connection.execute(locked)  # an existing row stays as it is, and the lock prevents its deletion
-    values = {**told, "lifetime": lifetime, "used_at": now()}
+    values = {**from_tenant, "lifetime": lifetime, "used_at": now()}
     holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
     again = holds.on_conflict_do_update(
         index_elements=[_held.c.tenant, _held.c.teacher_id], set_=values, where=_held.c.lifetime == Lifetime.DELETED
@@ -121,7 +121,7 @@ def use(connection: Connection, tenant: str, teacher_id: str) -> None:
 
 
 def lock(connection: Connection, teacher_id: str, *, alone: bool = True) -> None:
-    """Until the transaction ends, nobody comes to have a teacher or ceases to; not `alone`: nobody ceases to."""
+    """Lock a teacher until the transaction ends: no tenant gets it or loses it; without `alone`, no tenant loses it."""
     if is_digest(teacher_id):
         row = select(_teachers.c.id).where(_teachers.c.id == teacher_id)
         connection.execute(row.with_for_update(read=not alone)).one_or_none()
@@ -133,8 +133,8 @@ def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetim
     return None if found is None else Lifetime(found)
 
 
-def note_use(connection: Connection, tenant: str, teacher_id: str, until: datetime) -> None:
-    """A tenant has used a locked teacher until then, and no job will tell."""
+def record_use(connection: Connection, tenant: str, teacher_id: str, until: datetime) -> None:
+    """Record a tenant's use of a locked teacher that no row of a job shows."""
     connection.execute(update(_held).where(*_holding(tenant, teacher_id), last_use() < until).values(used_at=until))
 
 
@@ -144,12 +144,12 @@ def last_use() -> ColumnElement[datetime]:
     return found
 
 
-def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of_it: bool) -> None:
+def remove_from_tenant(connection: Connection, tenant: str, teacher_id: str, *, has_jobs: bool) -> None:
     """Remove a locked teacher from a tenant. Delete the teacher if no tenant has it and no job refers to it.
 
-    `jobs_tell_of_it`: jobs of the tenant refer to the teacher, so the tenant's row stays, marked as deleted.
+    `has_jobs`: jobs of the tenant refer to the teacher, so the tenant's row stays, marked as deleted.
     """
-    if jobs_tell_of_it:
+    if has_jobs:
         _change(connection, tenant, teacher_id, {"lifetime": Lifetime.DELETED, "inspection": _NOTHING})
     else:
         connection.execute(delete(_held).where(*_holding(tenant, teacher_id)))
@@ -163,9 +163,9 @@ def forget(connection: Connection, tenant: str, teacher_id: str, *, jobs_tell_of
 
 
 def has_bytes(tenant: str | None) -> ColumnElement[bool]:
-    """The bytes of a row of `teachers` are a tenant's; with None: are kept, for whomever it may be.
+    """The condition that a tenant has the bytes of a row of `teachers`; None: that the bytes are needed at all.
 
-    An older service puts teachers in that no tenant has, and jobs for whatever teacher there is.
+    A service of an older version inserts teachers that no tenant has, and jobs that use any teacher.
     """
     held = exists().where(_held.c.teacher_id == _teachers.c.id)
     if tenant is not None:
@@ -190,9 +190,9 @@ def keep_depth(transaction: Transaction, job_id: str, found: dict[str, Any]) -> 
 
 def adopt(transaction: Transaction) -> int:
     """Give teachers that a service without tenants has stored to the default tenant; return their number."""
-    nobodys = ~exists().where(_held.c.teacher_id == _teachers.c.id)
+    without_tenant = ~exists().where(_held.c.teacher_id == _teachers.c.id)
     columns = (_teachers.c.id, _teachers.c.inspection, _teachers.c.created_at)
-    found = select(literal(DEFAULT_TENANT), *columns).where(nobodys)
+    found = select(literal(DEFAULT_TENANT), *columns).where(without_tenant)
     statement = insert(_held).from_select(["tenant", "teacher_id", "inspection", "created_at"], found)
     return len(transaction.connection.execute(statement.returning(_held.c.teacher_id)).all())
 

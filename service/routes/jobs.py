@@ -12,7 +12,7 @@ from starlette.datastructures import URL
 from dfkd.wire.deletion import PurgeView
 from dfkd.wire.job import JobList, JobView, ListQuery
 from jobs.broker import notify
-from jobs.lifecycle.deletion import removed
+from jobs.lifecycle.deletion import remove_files
 from jobs.lifecycle.idempotency import JOB_OUTCOME
 from jobs.models import Job, JobState
 from service.dependencies import AppContext, Context, JobId
@@ -137,7 +137,7 @@ def _labels(given: Sequence[str]) -> dict[str, str]:
 )
 async def get_job(request: Request, context: Context, job_id: JobId) -> Response:
     """To poll cheaply, send the ETag back in `If-None-Match` and wait `Retry-After` seconds between two requests."""
-    job = context.store.glance(job_id)
+    job = context.store.get_nowait(job_id)
     if job is None or job.state is JobState.QUEUED:
         response = job_response(*await context.job_with_position(job_id))
     else:
@@ -182,4 +182,4 @@ def delete_job(context: Context, job_id: JobId) -> Response:
     The receipt lists what was removed, and what stays and why. The service does not keep the receipt.
     """
     forgotten = context.store.delete(job_id)
-    return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))
+    return json_response(purge_view(remove_files(forgotten, context.artifacts, context.ledger.referenced)))

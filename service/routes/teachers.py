@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from dfkd.wire.deletion import PurgeView
 from dfkd.wire.teacher import TeacherView
-from jobs.lifecycle.deletion import removed
+from jobs.lifecycle.deletion import remove_files
 from jobs.lifecycle.idempotency import TEACHER_OUTCOME
 from jobs.models import TeacherRef
 from service.dependencies import Context, TeacherId
@@ -87,4 +87,4 @@ def delete_teacher(context: Context, teacher_id: TeacherId) -> Response:
     their students, but they can neither be retried nor continued. Other tenants that uploaded the same file keep it.
     """
     forgotten = context.store.delete_teacher(teacher_id)
-    return json_response(purge_view(removed(forgotten, context.artifacts, context.ledger.referenced)))
+    return json_response(purge_view(remove_files(forgotten, context.artifacts, context.ledger.referenced)))

@@ -193,26 +193,26 @@ def test_a_lock_on_sqlite_is_waited_for(sqlite_url: str) -> None:
     store.close()
 
 
-def test_a_glance_waits_for_nobody(sqlite_url: str) -> None:
+def test_a_read_without_waiting_waits_for_no_lock(sqlite_url: str) -> None:
     path = sqlite_url.removeprefix("sqlite:///")
     with closing(open_store(Settings(database_url=sqlite_url))) as store:
         job = submit(store)
         with closing(sqlite3.connect(path, isolation_level=None)) as writer:
             writer.execute("BEGIN IMMEDIATE")
-            assert store.glance(job.id) == job == store.get(job.id)
+            assert store.get_nowait(job.id) == job == store.get(job.id)
         with pytest.raises(JobNotFound):
-            store.glance("nobody")
+            store.get_nowait("nobody")
         store.close()  # or nobody could lock readers out
         with closing(sqlite3.connect(path, isolation_level=None)) as owner:
             owner.execute("PRAGMA locking_mode=EXCLUSIVE")
             owner.execute("BEGIN EXCLUSIVE")
-            assert store.glance(job.id) is None
-        assert store.glance(job.id) == job
+            assert store.get_nowait(job.id) is None
+        assert store.get_nowait(job.id) == job
 
 
-def test_a_glance_at_a_server_far_away_would_be_a_wait(postgres_url: str) -> None:
+def test_a_read_without_waiting_is_not_tried_on_postgresql(postgres_url: str) -> None:
     with closing(open_store(Settings(database_url=postgres_url))) as store:
-        assert store.glance(submit(store).id) is None
+        assert store.get_nowait(submit(store).id) is None
 
 
 @pytest.mark.parametrize("url", ["postgresql+psycopg://dfkd@/postgres?host=/nonexistent", "sqlite:////dev/null/x/y"])

@@ -204,7 +204,7 @@ def test_the_errands_of_service_and_workers_act_for_all_tenants(ledger: Store, t
     artifacts = ArtifactStore(Directory(tmp_path), temporary=tmp_path / "temporary")
     acts = collect_garbage(ledger, artifacts, retention_seconds=0.0)
     assert {act.what for act in acts if act.verb == "expire"} > {digest("acme"), digest("umbrella")}
-    assert ledger.audit_log.forget_old(-1.0) > 0
+    assert ledger.audit_log.delete_old(-1.0) > 0
     assert list(ledger.audit_log.read()) == []
 
 

@@ -12,7 +12,7 @@ from jobs.db import tables
 from jobs.errors import InvalidTransition, JobNotFound, StorageUnavailable, TeacherInUse, TeacherNotFound
 from jobs.files.artifacts import ArtifactStore, open_artifacts
 from jobs.identity import ANONYMOUS, Caller
-from jobs.lifecycle.deletion import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, removed
+from jobs.lifecycle.deletion import LATER, ON_ITS_OWN, OTHERS_USE_IT, SAME_BYTES, remove_files
 from jobs.lifecycle.idempotency import OutcomeRecorder
 from jobs.models import ArtifactRef, Job, JobWithPosition, PurgeReceipt, TeacherRef
 from jobs.quota_limits import Quota
@@ -80,11 +80,11 @@ def finished(store: Store, artifacts: ArtifactStore, job: Job, *, student: str) 
 
 
 def delete(store: Store, artifacts: ArtifactStore, job: Job, by: Caller = ANONYMOUS) -> PurgeReceipt:
-    return removed(store.of(by).delete(job.id), artifacts, store.referenced)
+    return remove_files(store.of(by).delete(job.id), artifacts, store.referenced)
 
 
 def delete_teacher(store: Store, artifacts: ArtifactStore, teacher: TeacherRef, by: Caller = ANONYMOUS) -> PurgeReceipt:
-    return removed(store.of(by).delete_teacher(teacher.id), artifacts, store.referenced)
+    return remove_files(store.of(by).delete_teacher(teacher.id), artifacts, store.referenced)
 
 
 def test_a_deleted_job_leaves_nothing_at_all(store: Store, artifacts: ArtifactStore, tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_deleting_leaves_the_checkpoints_and_answers_of_other_tenants(store: Sto
         mine.keys.acquire(held, 60)
         mine.put_teacher(teacher, recorder=OutcomeRecorder(held, "f" * 64))
     for mine in ours:
-        removed(mine.delete_teacher(teacher.id), artifacts, store.referenced)
+        remove_files(mine.delete_teacher(teacher.id), artifacts, store.referenced)
     assert rows_of(store, "requests") == kept
     assert store.of(UMBRELLA).last_checkpoint(theirs.id)
     assert store.of(UMBRELLA).get(live.id) == live

@@ -91,6 +91,6 @@ def test_lines_go_when_their_time_is_over(store: Store) -> None:
     store.put_teacher(teacher_ref())
     age_audit(store, 3600.0)
     store.put_teacher(teacher_ref())
-    assert store.audit_log.forget_old(7200.0) == 0
-    assert store.audit_log.forget_old(1800.0) == 1
+    assert store.audit_log.delete_old(7200.0) == 0
+    assert store.audit_log.delete_old(1800.0) == 1
     assert [line.outcome for line in store.audit_log.read()] == ["unchanged"]
