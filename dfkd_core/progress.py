@@ -23,8 +23,8 @@ class Update:
     stage: str  # load, inspect, distill, export, verify
     step: int = 0  # student updates done
     total_steps: int = 0  # student updates in all
-    fraction: float = 0.0  # of the whole job, never falling within a run
-    agreement: float | None = None  # of the published student, on the probe: the newest score there is
+    fraction: float = 0.0  # share of the whole job that is done; it never falls within a run
+    agreement: float | None = None  # the newest agreement of the published student on the probe
     published_step: int | None = None  # student updates after which that student was published
     data: dict[str, Any] = field(default_factory=dict)
 

@@ -52,7 +52,7 @@ class Latency(Frozen):
 
 
 class TeacherVerification(Frozen):
-    """What running the teacher showed before any training."""
+    """The results of running the teacher before the training."""
 
     max_abs_diff: float | None = Field(
         description="Largest difference of our reading's logits to ONNX Runtime's; null: not an ONNX file."
@@ -143,7 +143,7 @@ class Parity(Frozen):
 
 
 class Versions(Frozen):
-    """What computed this."""
+    """The versions of the software that computed the student."""
 
     dfkd: str = Field(description="This package.")
     python: str = Field(description="Interpreter.")

@@ -45,12 +45,12 @@ Measure = Callable[[int, Mapping[str, nn.Module]], None]
 
 @dataclass(frozen=True, slots=True)
 class Distilled:
-    """What a run leaves behind."""
+    """The result of a run."""
 
     student: nn.Module  # the published one, in eval mode, without the BatchNorms of its training
     published_step: int
     probe_agreement: float
-    curve: list[dict[str, Any]]  # for each evaluation: step, raw, ema, published (agreements), published_step, losses
+    curve: list[dict[str, Any]]  # each entry has step, raw, ema, published (agreements), published_step, losses
     audit: Batch  # held-out synthetic images that decided nothing
     memory_bytes: int
     warnings: list[Notice]

@@ -15,7 +15,7 @@ WARMUP_DRAWS = 2  # rounds of a warm-up that draw procedural images: enough to b
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """What a round tells."""
+    """The result of one round."""
 
     losses: dict[str, float]
     rolled_back: str | None = None  # the reason

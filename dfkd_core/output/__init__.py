@@ -1,1 +1,1 @@
-"""What a run delivers: the ONNX student, its evaluation, and the provenance of both."""
+"""The results of a run: the ONNX student, its evaluation, and the provenance of both."""

@@ -1,4 +1,4 @@
-"""What the report says of a student: agreement with its teacher, latency, files, versions."""
+"""Measurements of a student for the report: agreement with its teacher, latency, and the versions of the software."""
 
 import platform
 import time

@@ -23,7 +23,7 @@ _SOURCES = Path(__file__).resolve().parents[1]
 
 
 def inputs(teacher: FileFacts, spec: Mapping[str, Any], checkpoint: FileFacts | None) -> list[InputFacts]:
-    """Everything that goes into a run: there is nothing else that it could read."""
+    """Return the facts of everything that goes into a run; a run reads nothing else."""
     found: dict[InputName, FileFacts] = {"teacher": teacher, "spec": spec_facts(spec), "code": code_facts()}
     if checkpoint is not None:
         found["checkpoint"] = checkpoint

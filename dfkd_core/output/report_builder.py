@@ -53,7 +53,7 @@ def _macs(student: Student, onnx: Path) -> int:
 
 
 def counters(distilled: Distilled) -> dict[str, int]:
-    """How often the loop did what costs time."""
+    """Return how often the loop did each kind of costly work."""
     return {
         "student_updates": distilled.student_updates,
         "images_synthesized": distilled.images_synthesized,

@@ -23,8 +23,8 @@ from dfkd_core.options.registry import (
 from dfkd_core.spec.presets import over_preset
 
 MAX_SEED = 2**63 - 1
-AUTO = "auto"  # as a method
-PRUNED_TEACHER = "teacher"  # as an architecture
+AUTO = "auto"  # the method's name that leaves the choice to `resolve_auto`
+PRUNED_TEACHER = "teacher"  # the architecture's name of a student that is the pruned teacher
 
 
 class InputSpec(Frozen):
@@ -285,7 +285,7 @@ class Compute(Frozen):
     )
 
 
-NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # as they stand in a dumped auto
+NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # the options that a dumped spec with `auto` holds
 
 
 class DistillConfig(Frozen):

@@ -19,7 +19,7 @@ from dfkd_core.errors import StudentError
 Keep = Callable[[str, int], int]
 """Name of a layer and its number of output channels → how many of them stay."""
 
-BISECTIONS = 12  # of a width, towards a number of parameters
+BISECTIONS = 12  # steps of the search for the width that gives a number of parameters
 TRIAL_BATCHES = (1, 3)
 FAILURES = (RuntimeError, IndexError, ValueError, TypeError, AttributeError, KeyError)  # of a graph that does not fit
 

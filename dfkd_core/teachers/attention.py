@@ -1,4 +1,4 @@
-"""What the operators of transformers compute, with PyTorch; every step can be differentiated twice."""
+"""PyTorch functions for the operators of transformers; every step can be differentiated twice."""
 
 from collections.abc import Sequence
 

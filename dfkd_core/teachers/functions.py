@@ -1,4 +1,4 @@
-"""What the operators without weights compute, with PyTorch: gradients pass all of them."""
+"""PyTorch functions for the operators without weights; gradients pass through all of them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def squeeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
 
 
 def unsqueeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
-    """With new axes of size one; the axes count in the result."""
+    """Insert new axes of size one; `axes` are positions in the result."""
     for axis in axes:
         x = x.unsqueeze(axis)
     return x

@@ -1,4 +1,4 @@
-"""What the operators that read images at other places compute, with PyTorch."""
+"""PyTorch functions for the operators that sample images at other positions."""
 
 from collections.abc import Sequence
 

@@ -20,11 +20,11 @@ from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.report import TeacherVerification
 
 BATCHES = (1, 2, 7)
-TOLERANCE = 1e-4  # of the largest logit, or of 1 if that is less
+TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest |logit|
 TOLERANCE_FLOAT16 = 2e-2  # the file computes in half precision, we do not
 GRADIENT_TOLERANCE = 1e-2
 DIRECTIONS = 5
-STEP = 1e-8  # of the finite difference, in units of the input space's range; in double precision
+STEP = 1e-8  # step of the finite difference in double precision, in units of the input space's range
 MOST_DEAD = 0.99
 
 Runtime = Callable[[Tensor], Tensor]
@@ -32,13 +32,13 @@ Runtime = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What running the teacher showed: the comparison with ONNX Runtime and the health of its gradient."""
+    """The results of running the teacher: the comparison with ONNX Runtime and the checks of its gradient."""
 
     max_abs_diff: float | None  # largest difference to ONNX Runtime; None where the file is not ONNX
     tolerance: float | None  # the largest difference allowed, scaled by the logits
     batches: tuple[int, ...]  # batch sizes compared
     gradient_error: float  # relative, of the gradient along random directions against finite differences; the median
-    dead_input_fraction: float  # of the input's values, that no logit depends on
+    dead_input_fraction: float  # share of the input's values on which no logit depends
     outputs: Literal["logits", "log-probabilities"]
 
 

@@ -1,1 +1,1 @@
-"""What the methods are made of: the synthesizer's two verbs, generators, images that are optimised, loss terms."""
+"""Parts of the methods: the base class of synthesizers, persistent generators, optimised images, and loss terms."""

@@ -18,7 +18,7 @@ class Step:
     logits: Tensor  # (N, num_classes), the teacher's
     features: Tensor | None  # (N, F), what the method's reader reads beside the logits
     bn_distance: Tensor | None  # scalar; None if it has no weight or the teacher has no statistics
-    student: nn.Module | None  # in eval mode; None: without its feedback
+    student: nn.Module | None  # in eval mode; None if its feedback is not wanted
 
     def student_logits(self) -> Tensor:
         """Return the student's logits (N, num_classes) for the images."""

@@ -30,7 +30,7 @@ class Part(ABC):  # noqa: B024  # every verb has a default: most parts need one 
         return
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
+        """Return all that a resumed run needs, as a tree of dicts, lists, numbers and tensors."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
