@@ -27,7 +27,7 @@ class DeepInversion(ImageMethod):
         draws = streams["images"]
 
         def competition(step: Step) -> Tensor:
-            """Return 1 − JS(teacher, student), the published competition, with JS clamped at a limit (eq. 6)."""
+            """Return 1 − JS(teacher, student), the published competition, with JS clamped at a limit."""
             return inversion_losses.limited_js(step.logits, step.student_logits(), limit=options.adv_limit)
 
         soft = options.targets == "soft" or (options.targets == "auto" and "batchnorm" not in teacher.offers)
