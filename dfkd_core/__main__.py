@@ -1,6 +1,6 @@
-"""python -m dfkd_core TEACHER -o student.onnx: the whole science without the service.
+"""`python -m dfkd_core TEACHER -o student.onnx` distils a student without the service.
 
-Exit status: 0 a student was delivered, 1 it could not be, 2 the command or the spec is wrong, 130 interrupted.
+Exit status: 0 the student was delivered, 1 the job failed, 2 the command or the spec is wrong, 130 interrupted.
 """
 
 import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, distil, and put the student, its weights and its report beside one another."""
+    """Parse the command line, distil, and write the student, its weights and its report into one folder."""
     options = _parser().parse_args(arguments)
     require_or_exit("worker", program="python -m dfkd_core")
     ensure_tuned(threads=options.threads)
@@ -69,7 +69,7 @@ def _spec(options: argparse.Namespace) -> DistillSpec:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    """Where in the spec; pydantic puts the name of method or memory between its options and their keys."""
+    """Return a location as a path in the spec. pydantic inserts the name of the method or memory; it is left out."""
     tag = 2 if location[:2] in (("distillation", "method_options"), ("distillation", "memory_options")) else None
     return "/".join(str(part) for depth, part in enumerate(location) if depth != tag)
 
@@ -81,7 +81,7 @@ def _complain(*lines: str, status: int) -> int:
 
 
 def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, device: str) -> "Compressed":
-    """Distil in a scratch directory and move the files to where `output` is; nothing is left on failure."""
+    """Distil in a temporary directory and move the files beside `output`. A failure leaves no files."""
     from dfkd_core.pipeline import REPORT, SAMPLES, STUDENT_ONNX, STUDENT_WEIGHTS, compress
 
     targets = {
@@ -103,7 +103,7 @@ def deliver(teacher: Path, spec: DistillSpec, output: Path, *, threads: int, dev
 
 
 class _Progress:
-    """One line on standard error for every per cent."""
+    """Prints one line on standard error for every per cent and stage."""
 
     def __init__(self) -> None:
         self._last = (-1, "")

@@ -1,7 +1,7 @@
-"""The path of one job, from a teacher file to a student that can be trusted: load, inspect, distill, export, verify.
+"""The stages of one job, from a teacher file to a verified student: load, inspect, distill, export, verify.
 
 The worker's runner and `python -m dfkd_core` both call `compress`. All files are written into `workspace`; all
-progress goes through `on_step`. A run that is resumed repeats the short stages and continues the distillation from its
+progress goes through `on_step`. A resumed run repeats the short stages and continues the distillation from its
 checkpoint.
 """
 
@@ -42,7 +42,7 @@ SAMPLES = "samples.png"
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
-    """What a finished job leaves in its workspace."""
+    """The files and the report of a finished job."""
 
     artifacts: dict[str, Path]  # name → file
     report: Report
@@ -50,7 +50,7 @@ class Compressed:
 
 @dataclass(slots=True)
 class _Job:
-    """What the stages of one job share: everything that is known before the training starts, and the warnings."""
+    """The state that the stages of one job share: all that is known before the training, and the warnings."""
 
     teacher_path: Path
     workspace: Path
@@ -66,7 +66,7 @@ class _Job:
     warnings: list[Notice] = field(default_factory=list)
 
     def warn(self, warning: Notice, *, stage: str) -> None:
-        """Keep a warning for the report, and tell it at once."""
+        """Keep a warning for the report, and send it as an update."""
         self.warnings.append(warning)
         self.stages.tell("warning", stage, warning.model_dump())
 
@@ -98,8 +98,8 @@ def compress(
         distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
         _export(job, distilled)
         checkpoint = None if resume_from is None else file_facts(resume_from)
-        given = inputs(file_facts(teacher_path), job.spec.model_dump(mode="json"), checkpoint)
-        report = _verify(job, distilled, given)
+        input_facts = inputs(file_facts(teacher_path), job.spec.model_dump(mode="json"), checkpoint)
+        report = _verify(job, distilled, input_facts)
     (workspace / REPORT).write_text(report.to_json(), encoding="utf-8")
     names = [STUDENT_ONNX, STUDENT_WEIGHTS, REPORT, *([SAMPLES] if job.spec.export.samples else [])]
     return Compressed(artifacts={name: workspace / name for name in names}, report=report)
@@ -108,7 +108,14 @@ def compress(
 def _prepare(
     teacher_path: Path, spec: DistillSpec, workspace: Path, stages: StageReporter, *, threads: int, device: torch.device
 ) -> _Job:
-    """Load: read the file once, resolve the spec, build teacher and student. Inspect: run the teacher."""
+    """Run the stages load and inspect.
+
+    The stage load reads the file once, resolves the spec and builds teacher and student. The stage inspect runs the
+    teacher.
+
+    Raises:
+        DfkdError: the spec or the teacher is refused.
+    """
     with stages.stage("load"):
         inspection, parsed = parse_file(teacher_path, spec.teacher)
         resolved, description, warnings = resolve.resolve(spec, inspection)
@@ -182,8 +189,8 @@ def _export(job: _Job, distilled: Distilled) -> None:
             (job.workspace / SAMPLES).write_bytes(png)
 
 
-def _verify(job: _Job, distilled: Distilled, given: list[InputFacts]) -> Report:
-    """Compare the exported file with PyTorch, the student with its teacher, and gather the report."""
+def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> Report:
+    """Compare the exported file with PyTorch and the student with its teacher, and build the report."""
     with job.stages.stage("verify"):
         onnx, safetensors = job.workspace / STUDENT_ONNX, job.workspace / STUDENT_WEIGHTS
         audit, shape = _on_cpu(distilled.audit), job.teacher.input_space.shape
@@ -195,7 +202,7 @@ def _verify(job: _Job, distilled: Distilled, given: list[InputFacts]) -> Report:
         samples = file_facts(job.workspace / SAMPLES) if job.spec.export.samples else None
     return Report(
         versions=versions(),
-        inputs=given,
+        inputs=input_facts,
         spec=job.spec.model_dump(mode="json"),
         seed=job.spec.distillation.seed,
         threads=job.threads,
@@ -221,7 +228,7 @@ def _on_cpu(batch: Batch) -> Batch:
 
 
 def _fresh_batches(job: _Job, audit_images: Tensor) -> list[Tensor]:
-    """Images that no network has seen: audit images with new pixel noise, one batch (N, C, H, W) of each size."""
+    """Return unseen images: audit images with new pixel noise, one batch (N, C, H, W) for each of PARITY_BATCHES."""
     generator = job.streams["parity"]
     batches = []
     for size in PARITY_BATCHES:
@@ -232,10 +239,10 @@ def _fresh_batches(job: _Job, audit_images: Tensor) -> list[Tensor]:
 
 
 def _judge(job: _Job, agreement: Agreement) -> None:
-    """Warn of a student that misses its target, or that is below LOW_AGREEMENT if the spec sets no target.
+    """Warn if the student misses its target or, without a target, has less agreement than LOW_AGREEMENT.
 
     Raises:
-        AgreementBelowTarget: the spec says that such a student fails the job.
+        AgreementBelowTarget: the student misses its target, and the spec says that this fails the job.
     """
     accept = job.spec.accept
     target = accept.agreement.min if accept.agreement is not None else LOW_AGREEMENT

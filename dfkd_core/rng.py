@@ -1,5 +1,5 @@
-"""Random draws that can be repeated. Every draw of a run comes from a named generator, which depends on the seed and
-the name alone.
+"""Reproducible random numbers. Every draw of a run comes from a named generator, whose seed depends only on the run's
+seed and the name.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Streams:
-    """Named CPU generators, each made at its first use. A draw from one never changes another."""
+    """Named CPU generators, each created at its first use. A draw from one generator does not change the others."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -23,12 +23,12 @@ class Streams:
         return self._generators[name]
 
     def seed_of(self, name: str) -> int:
-        """The 63-bit seed of one stream."""
+        """Return the 63-bit seed of one stream."""
         digest = hashlib.sha256(f"{self._seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
 
     def state(self) -> dict[str, Tensor]:
-        """The state of every generator, by name."""
+        """Return the state of every generator, by name."""
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -39,7 +39,7 @@ class Streams:
 
 @contextmanager
 def reproducible(threads: int) -> Iterator[None]:
-    """Inside the block, `threads` CPU threads and deterministic algorithms; afterwards the process's own settings."""
+    """Use `threads` CPU threads and deterministic algorithms inside the block, and restore the settings afterwards."""
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
     torch.set_num_threads(threads)

@@ -1,4 +1,4 @@
-"""Teachers: one file per format, each giving a frozen `Teacher`."""
+"""Load teachers. Each file format has a module that returns a frozen `Teacher`."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ __all__ = ["InputSpace", "Teacher", "load_teacher"]
 
 
 def load_teacher(path: Path, spec: TeacherSpec, *, parsed: ParsedOnnx | None = None) -> Teacher:
-    """Load the teacher of a file: frozen, float32, on the CPU. The content tells the format.
+    """Load the teacher of a file: frozen, float32, on the CPU. The file's content determines the format.
 
-    `parsed` is what the inspection has read of an ONNX file; without it the file is read here.
+    `parsed` is the ONNX file as the inspection has parsed it; without it the file is read here.
 
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.

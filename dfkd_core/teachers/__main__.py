@@ -20,7 +20,7 @@ SEED = 0
 
 
 def examine(path: Path, spec: TeacherSpec) -> dict[str, Any]:
-    """Load and verify a teacher: what running it showed, or why it cannot serve."""
+    """Load and verify a teacher. Return the measurements, or the reason why the file cannot serve as a teacher."""
     try:
         teacher = load_teacher(path, spec)
         found = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(SEED))

@@ -1,6 +1,6 @@
-"""Network: a plan becomes a `torch.fx.GraphModule`, straight Python over real modules.
+"""Build a `torch.fx.GraphModule` from a plan: generated Python code that calls PyTorch modules and functions.
 
-No name of the file enters the generated code: modules are called after their operator and place.
+No name from the file enters the generated code: modules are named after their operator and position.
 """
 
 import operator
@@ -18,12 +18,16 @@ from dfkd_core.teachers.modules import module_of, tensor_of
 
 
 def network_from_plan(plan: Plan) -> fx.GraphModule:
-    """Images (N, C, H, W) to logits (N, num_classes), float32, any N. Raises OperatorUnsupported."""
+    """Return the float32 network from images (N, C, H, W) to logits (N, num_classes), for any N.
+
+    Raises:
+        OperatorUnsupported: a step has no translation.
+    """
     return _Builder(plan).build()
 
 
 def classifier_of(network: fx.GraphModule, num_classes: int) -> nn.Module | None:
-    """The linear module that gives the logits, if the last thing that computes is one."""
+    """Return the linear module that computes the logits, or None if another kind of step computes them."""
     output = next(node for node in reversed(network.graph.nodes) if node.op == "output")
     node = output.args[0]
     while isinstance(node, fx.Node) and node.meta.get("op") in PASSING:
@@ -35,7 +39,7 @@ def classifier_of(network: fx.GraphModule, num_classes: int) -> nn.Module | None
 
 
 class _Builder:
-    """Translates the steps in order; `at` knows the fx node of every value."""
+    """Translates the steps of a plan in order. `at` maps the name of a value to its fx node."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -93,7 +97,7 @@ class _Builder:
             raise OperatorUnsupported(f"a node of the ONNX graph cannot be taken: {line}", nodes=[line])
         settled = {key: self._size(value) for key, value in step.attributes.items()}
         if step.op == "Reshape" and len(settled["shape"]) == 2 and step.attributes["shape"][0] == Scaled(1):
-            settled["shape"] = (settled["shape"][0], -1)  # a flatten keeps fitting when the network is narrowed
+            settled["shape"] = (settled["shape"][0], -1)  # a flatten fits pruned networks too
         return self.graph.call_function(function, tuple(operands), settled)
 
     def _slice(self, step: Step, node: fx.Node) -> fx.Node:
@@ -114,7 +118,7 @@ class _Builder:
         return self.graph.call_function(functions.gather, (node, stored), {"axis": axis})
 
     def _operand(self, name: str | None) -> Any:
-        """The node of a value; a constant becomes a parameter or a buffer when it is first used."""
+        """Return the node of a value. A constant becomes a parameter or a buffer at its first use."""
         if name is None:
             return None
         if name not in self.at:
@@ -132,7 +136,7 @@ class _Builder:
         return self.graph.get_attr(name)
 
     def _size(self, value: Any) -> Any:
-        """An attribute with every size that grows with the batch computed from the images at hand."""
+        """Return an attribute in which nodes compute the sizes that depend on the batch size."""
         if isinstance(value, tuple):
             return tuple(self._size(entry) for entry in value)
         if not isinstance(value, Scaled):
@@ -147,7 +151,10 @@ class _Builder:
 
 
 def _biases(plan: Plan) -> tuple[dict[int, tuple[str, str]], set[int]]:
-    """Matrix products whose only use is the addition of a constant vector: (output, bias) by number of the product."""
+    """Find the matrix products whose only use is the addition of a constant vector.
+
+    Return step number of the product → (name of the sum, name of the vector), and the step numbers of the additions.
+    """
     uses = plan.consumers()
     makers = {name: number for number, step in enumerate(plan.steps) for name in step.outputs if step.op == "MatMul"}
     biases: dict[int, tuple[str, str]] = {}

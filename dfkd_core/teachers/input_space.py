@@ -1,4 +1,4 @@
-"""The input space of a teacher, from what the caller said of it."""
+"""The input space of a teacher, from the caller's `InputSpec`."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from dfkd_core.spec.config import InputSpec
 
 
 def space_of(spec: InputSpec | None, shape: Sequence[int]) -> InputSpace:
-    """Bounds of every channel; [-3, 3] and `range_known=False` where mean and std were not given."""
+    """Return the bounds of every channel of `shape` (C, H, W); without mean and std [-3, 3] and `range_known=False`."""
     channels, height, width = shape
     low, high = (spec or InputSpec(shape=list(shape))).pixel_bounds()
     known = spec is not None and spec.mean is not None
@@ -15,6 +15,6 @@ def space_of(spec: InputSpec | None, shape: Sequence[int]) -> InputSpace:
 
 
 def warnings_of(spec: InputSpec | None, *, folded: bool) -> list[str]:
-    """Codes of what the caller should know."""
+    """Return the codes of the warnings about the teacher's input range and its folded BatchNorms."""
     known = spec is not None and spec.mean is not None
     return (["teacher-batchnorm-folded"] if folded else []) + ([] if known else ["input-range-unknown"])

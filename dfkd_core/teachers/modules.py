@@ -1,4 +1,4 @@
-"""Steps with weights become real PyTorch modules: hooks find them, pruning cuts them, counting reads them."""
+"""Translate steps with weights into PyTorch modules, so that hooks, pruning and counting can find them."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from dfkd_core.onnx_import.ir.plan import Array, Plan, Step
 
 
 def tensor_of(array: Array) -> Tensor:
-    """A tensor of its own memory."""
+    """Return a copy of the array as a tensor."""
     return torch.tensor(array)
 
 
 def module_of(plan: Plan, step: Step, bias: Array | None = None) -> nn.Module | None:
-    """The module of a step whose weights are constants; None where it stays a function.
+    """Return the module of a step whose weights are constants, or None if the step remains a function.
 
-    `bias` is what a following Add contributes to a matrix product.
+    `bias` is the constant vector that a following Add adds to a matrix product.
     """
     build = _BUILDERS.get(step.op)
     if build is None or any(name is not None and name not in plan.constants for name in step.inputs[1:]):
@@ -87,7 +87,7 @@ def _conv_transpose(step: Step, weights: list[Array | None], rank: int) -> nn.Mo
 
 
 def _linear(step: Step, weights: list[Array | None], rank: int) -> nn.Module | None:
-    """A product with a constant matrix; Gemm's alpha and beta go into the weights."""
+    """Return the module of a product with a constant matrix. Gemm's alpha and beta are multiplied into its weights."""
     matrix = weights[0]
     attributes = step.attributes
     if matrix is None or matrix.ndim != 2 or attributes.get("flip_a"):
@@ -141,7 +141,7 @@ def _group_norm(step: Step, weights: list[Array | None], rank: int) -> nn.Module
     assert scale is not None
     assert bias is not None
     groups, channels = step.attributes["groups"], step.attributes["channels"]
-    if len(scale) != channels:  # opset 18: one number a group
+    if len(scale) != channels:  # opset 18 has one value per group
         scale, bias = (np.repeat(values, channels // groups) for values in (scale, bias))
     norm = nn.GroupNorm(groups, channels, eps=step.attributes["epsilon"])
     _fill(norm.weight, scale)

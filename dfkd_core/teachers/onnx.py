@@ -1,4 +1,4 @@
-"""ONNX teachers: our own importer, from a checked file to a frozen PyTorch network."""
+"""Import ONNX teachers: build a frozen PyTorch network from a checked file."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
 def load_onnx(path: Path, spec: TeacherSpec, parsed: ParsedOnnx | None = None) -> Teacher:
-    """Build the teacher of an ONNX file, from `parsed` if the file was read before.
+    """Build the teacher of an ONNX file. `parsed` is the file as parsed before; without it the file is read here.
 
     Raises:
-        TeacherError: the file cannot serve as a teacher, for the reasons that the inspection gives.
+        TeacherError: the file cannot serve as a teacher; the inspection refuses it for the same reasons.
     """
     shape = None if spec.input is None else tuple(spec.input.shape)
     plan, _ = parsed or read_plan(path, input_shape=shape)

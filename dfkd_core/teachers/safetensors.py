@@ -1,4 +1,4 @@
-"""safetensors teachers: weights of a named architecture of the catalogue."""
+"""Load safetensors teachers, which hold the weights of an architecture of the catalogue."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from dfkd_core.teachers.input_space import space_of, warnings_of
 
 
 def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:
-    """Build the named architecture with the weights of the file.
+    """Build the architecture that `spec` names, with the weights of the file.
 
     Raises:
-        TeacherMismatch: architecture and file do not belong together.
+        TeacherMismatch: the file does not fit the architecture.
         TeacherInvalid: the file is broken.
     """
     header = read_header(path)
