@@ -12,10 +12,12 @@ SEED ?= 20
 
 install: $(STAMP)
 
+# In compat mode the checkout is on the path itself: a folder named `dfkd` where Python is started does not hide the package.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("dfkd needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		--config-settings editable_mode=compat -e '.[all,dev]'
 	@touch $(STAMP)
 
 # Trains a teacher on real handwritten digits, compresses it through the service, compares the two.

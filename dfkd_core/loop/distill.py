@@ -35,10 +35,11 @@ from dfkd_core.progress import OnStep, Update, UpdateKind
 from dfkd_core.spec.config import Budget, DistillConfig
 from dfkd_core.students.temporary_batchnorm import fold
 
-PLATEAU = 0.25  # share of a run without a better student after which the fallback takes over,
-GOOD = (
-    0.9  # unless the published student agrees with its teacher on this share of the probe: good runs end in a plateau
-)
+# The fallback takes over after this share of a run without a better student.
+PLATEAU = 0.25
+# It does not take over from a published student that agrees with its teacher on this share of the probe: good runs end
+# in a plateau.
+GOOD = 0.9
 
 Measure = Callable[[int, Mapping[str, nn.Module]], None]
 

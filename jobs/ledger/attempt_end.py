@@ -66,7 +66,7 @@ def silent_seconds(connection: Connection, row: Row[Any]) -> float | None:
 
 
 def owned_by(job_id: str, fence: int) -> list[ColumnElement[bool]]:
-    """The conditions that the claim with this fencing number still owns the job. They guard every write of a worker."""
+    """The conditions that the claim with this fencing token still owns the job. They guard every write of a worker."""
     jobs = tables.jobs
     return [jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.fence == fence]
 

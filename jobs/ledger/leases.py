@@ -1,7 +1,7 @@
 """Leases: how workers claim, renew, report on, end and release jobs.
 
 Every function takes an open write transaction and changes a job by one UPDATE, which is guarded by the job's state and
-fencing number. A worker with an old fencing number changes nothing, and the function returns None or False. A cancel
+fencing token. A worker with an old fencing token changes nothing, and the function returns None or False. A cancel
 request wins over everything except a success that was committed before it.
 """
 

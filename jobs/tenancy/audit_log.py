@@ -54,9 +54,8 @@ class AuditEntry:
     key_id: str | None
     act: AuditAction
     object_id: str  # of the job or the teacher
-    detail: (
-        str | None
-    )  # of a job: its teacher, or the job it comes from; a file that is fetched; of a teacher: the job it went with
+    # Of a job: its teacher, or the job it comes from, or the file that is fetched. Of a teacher: the job it went with.
+    detail: str | None
     outcome: AuditOutcome
     request_id: str | None
 

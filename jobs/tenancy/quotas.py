@@ -39,8 +39,8 @@ class Use:
 class LockKind(IntEnum):
     """The actions that a lock serialises for each tenant."""
 
-    SUBMIT = 0x64667375
-    CLAIM = 0x6466636C
+    SUBMIT = 0x64667375  # "dfsu" in ASCII: the first key of PostgreSQL's advisory lock
+    CLAIM = 0x6466636C  # "dfcl"
 
 
 def of_tenant(connection: Connection, tenant: str, defaults: Quotas) -> Quotas:

@@ -58,7 +58,7 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
         raise ValidationFailed(
             "The spec is not valid.",
             errors=_field_errors(found, document),
-            hint="GET /menu has the JSON Schema of the spec; unknown keys are refused.",
+            hint="Unknown keys are refused; `GET /menu` of the service answers with the JSON Schema of the spec.",
         ) from None
 
 

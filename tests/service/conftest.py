@@ -59,7 +59,7 @@ def queued(service: Service, teacher: bytes) -> str:
 
 @pytest.fixture
 def running(service: Service, queued: str) -> tuple[str, int]:
-    """The id of a job that a worker has claimed, and its fencing number."""
+    """The id of a job that a worker has claimed, and its fencing token."""
     return queued, claim(service, queued)
 
 
