@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def einsum(*operands: Tensor, equation: str) -> Tensor:
-    """A product along named axes."""
+    """Compute a product along named axes."""
     product: Tensor = torch.einsum(equation, *operands)
     return product
 
@@ -24,9 +24,9 @@ def attention(
     scale: float,
     softcap: float,
 ) -> Tensor:
-    """softmax(scale Q Kᵀ + mask) V; `heads` of queries and of keys, which several queries may share.
+    """Compute softmax(scale Q Kᵀ + mask) V; `heads` counts query and key heads, and query heads may share a key head.
 
-    Operands and result are (N, heads, length, size), or (N, length, heads · size) where `folded`.
+    Operands and result are (N, heads, length, size), or (N, length, heads · size) if `folded` is True.
     """
     if folded:
         query, key, value = _unfold(query, heads[0]), _unfold(key, heads[1]), _unfold(value, heads[1])
@@ -50,6 +50,6 @@ def _unfold(part: Tensor, heads: int) -> Tensor:
 
 
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int, epsilon: float) -> Tensor:
-    """Divided by the root of its mean square over the axes from `axis` on, then scaled."""
+    """Divide the tensor by its root mean square over the axes from `axis` on, then scale it."""
     axes = tuple(range(axis, x.dim()))
     return x * torch.rsqrt(x.square().mean(axes, keepdim=True) + epsilon) * scale

@@ -24,87 +24,87 @@ Pads = Sequence[Sequence[int]]
 
 
 def hard_sigmoid(x: Tensor, *, alpha: float, beta: float) -> Tensor:
-    """max(0, min(1, alpha x + beta)); PyTorch's own where the numbers are its own."""
+    """Compute max(0, min(1, alpha x + beta)), with F.hardsigmoid if alpha is 1/6 and beta is 0.5."""
     if abs(alpha - 1 / 6) < 1e-6 and beta == 0.5:
         return F.hardsigmoid(x)
     return torch.clamp(alpha * x + beta, 0.0, 1.0)
 
 
 def selu(x: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """gamma (x or alpha (e^x - 1))."""
+    """Compute gamma x above zero, and gamma alpha (e^x - 1) below zero."""
     return gamma * torch.where(x > 0, x, alpha * torch.expm1(torch.clamp(x, max=0.0)))
 
 
 def leaky_relu(x: Tensor, *, alpha: float) -> Tensor:
-    """x, or alpha x below zero."""
+    """Compute x above zero, and alpha x below zero."""
     return F.leaky_relu(x, alpha)
 
 
 def thresholded_relu(x: Tensor, *, alpha: float) -> Tensor:
-    """x above alpha, else 0."""
+    """Return x above alpha, and 0 elsewhere."""
     return F.threshold(x, alpha, 0.0)
 
 
 def swish(x: Tensor, *, alpha: float) -> Tensor:
-    """x sigmoid(alpha x)."""
+    """Compute x sigmoid(alpha x)."""
     return x * torch.sigmoid(alpha * x)
 
 
 def shrink(x: Tensor, *, lambd: float, bias: float) -> Tensor:
-    """x moved towards 0 by bias, and 0 within lambd of it."""
+    """Move x towards 0 by bias, and return 0 where |x| is at most lambd."""
     return torch.where(x > lambd, x - bias, torch.where(x < -lambd, x + bias, torch.zeros_like(x)))
 
 
 def clip(x: Tensor, *, min: float, max: float) -> Tensor:
-    """x between two bounds, each of which may be infinite."""
+    """Clamp x between two bounds, each of which may be infinite."""
     return torch.clamp(x, None if math.isinf(min) else min, None if math.isinf(max) else max)
 
 
 def to_float(x: Tensor) -> Tensor:
-    """Truth values become numbers; whatever real type the file asks for, the network keeps its own."""
+    """Convert truth values to numbers; real numbers keep the network's type, whatever type the file names."""
     return x if x.is_floating_point() else x.float()
 
 
 def prelu(x: Tensor, slope: Tensor) -> Tensor:
-    """x, or slope x below zero; the slope broadcasts."""
+    """Compute x above zero, and slope x below zero; the slope broadcasts."""
     return torch.where(x >= 0, x, slope * x)
 
 
 def maximum(*values: Tensor) -> Tensor:
-    """Largest of several, element by element."""
+    """Return the largest of several tensors, element by element."""
     return reduce(torch.maximum, values)
 
 
 def minimum(*values: Tensor) -> Tensor:
-    """Smallest of several, element by element."""
+    """Return the smallest of several tensors, element by element."""
     return reduce(torch.minimum, values)
 
 
 def add_up(*values: Tensor) -> Tensor:
-    """Sum of several."""
+    """Return the sum of several tensors."""
     return reduce(torch.add, values)
 
 
 def average(*values: Tensor) -> Tensor:
-    """Mean of several."""
+    """Return the mean of several tensors."""
     return reduce(torch.add, values) / len(values)
 
 
 def gemm(
     a: Tensor, b: Tensor, c: Tensor | None = None, *, flip_a: bool, flip_b: bool, alpha: float, beta: float
 ) -> Tensor:
-    """alpha A B + beta C with either factor transposed."""
+    """Compute alpha A B + beta C; each factor may be transposed."""
     product = alpha * ((a.T if flip_a else a) @ (b.T if flip_b else b))
     return product if c is None else product + beta * c
 
 
 def reshape(x: Tensor, *, shape: Sequence[int]) -> Tensor:
-    """The same values in another shape."""
+    """Return the same values in another shape."""
     return x.reshape(tuple(shape))
 
 
 def squeeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
-    """Without the given axes of size one."""
+    """Remove the given axes of size one."""
     return x.squeeze(tuple(axes))
 
 
@@ -116,7 +116,7 @@ def unsqueeze(x: Tensor, *, axes: Sequence[int]) -> Tensor:
 
 
 def transpose(x: Tensor, *, perm: Sequence[int]) -> Tensor:
-    """Axes in another order."""
+    """Return the tensor with its axes in another order."""
     return x.permute(tuple(perm))
 
 
@@ -126,44 +126,44 @@ def concat(*values: Tensor, axis: int) -> Tensor:
 
 
 def split(x: Tensor, *, axis: int, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """Pieces of the given sizes."""
+    """Split the tensor into pieces of the given sizes."""
     return torch.split(x, list(sizes), axis)
 
 
 def cut(x: Tensor, *, axis: int, start: int, stop: int, step: int) -> Tensor:
-    """Every step-th entry from start to before stop, forwards."""
+    """Return every step-th entry from start up to, but without, stop."""
     return x[(slice(None),) * axis + (slice(start, stop, step),)]
 
 
 def pick(x: Tensor, *, axis: int, index: int) -> Tensor:
-    """One entry; its axis is gone."""
+    """Select one entry and remove its axis."""
     return x.select(axis, index)
 
 
 def gather(x: Tensor, indices: Tensor, *, axis: int) -> Tensor:
-    """Entries by index: the axis is replaced by the indices' shape."""
+    """Select entries by index; the shape of the indices replaces the axis."""
     found = x.index_select(axis, indices.reshape(-1))
     return found.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
 def gather_nd(x: Tensor, indices: Tensor, *, axes: int) -> Tensor:
-    """Entries by their places along the first `axes` axes; `indices` count those as one."""
+    """Select entries by their places along the first `axes` axes, which `indices` count as one flat axis."""
     found = x.flatten(0, axes - 1).index_select(0, indices.reshape(-1))
     return found.reshape(*indices.shape, *x.shape[axes:])
 
 
 def expand(x: Tensor, *, shape: Sequence[int]) -> Tensor:
-    """Repeated along axes of size one, without copying."""
+    """Repeat the tensor along axes of size one, without a copy."""
     return x.expand(tuple(shape))
 
 
 def tile(x: Tensor, *, repeats: Sequence[int]) -> Tensor:
-    """Repeated as a whole."""
+    """Repeat the whole tensor along each axis."""
     return x.repeat(tuple(repeats))
 
 
 def pad(x: Tensor, *, mode: str, pads: Pads, value: float) -> Tensor:
-    """A border on any axis (constant) or on height and width (reflect, edge)."""
+    """Add a border on any axis (constant) or on height and width (reflect, edge)."""
     flat = [size for pair in reversed(pads) for size in pair]
     if mode == "constant":
         return F.pad(x, flat, value=value)
@@ -177,7 +177,7 @@ def _symmetric(pads: Pads, kernel: Sequence[int]) -> bool:
 def max_pool(
     x: Tensor, *, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int], pads: Pads, ceil_mode: bool
 ) -> Tensor:
-    """Largest value of a window; a lopsided border is added first."""
+    """Return the largest value of each window; an asymmetric border is added first."""
     if not _symmetric(pads, kernel):
         x = F.pad(x, [size for pair in reversed(pads) for size in pair], value=-math.inf)
         pads = [(0, 0)] * len(kernel)
@@ -198,7 +198,7 @@ def average_pool(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> Tensor:
-    """Mean of a window, with or without its border; `dilations` are all one."""
+    """Return the mean of each window, with or without its border; `dilations` are all one."""
     pool: Callable[..., Tensor] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[len(kernel) - 1]
     window = (tuple(kernel), tuple(strides))
     if _symmetric(pads, kernel):
@@ -211,82 +211,82 @@ def average_pool(
 
 
 def reduce_mean(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Mean over axes."""
+    """Return the mean over axes."""
     return x.mean(tuple(axes), keepdim=keepdims)
 
 
 def reduce_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Sum over axes."""
+    """Return the sum over axes."""
     return x.sum(tuple(axes), keepdim=keepdims)
 
 
 def reduce_max(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Largest over axes."""
+    """Return the largest value over axes."""
     return x.amax(tuple(axes), keepdim=keepdims)
 
 
 def reduce_min(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Smallest over axes."""
+    """Return the smallest value over axes."""
     return x.amin(tuple(axes), keepdim=keepdims)
 
 
 def reduce_prod(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Product over axes."""
+    """Return the product over axes."""
     for axis in sorted(axes, reverse=True):
         x = x.prod(axis, keepdim=keepdims)
     return x
 
 
 def reduce_l1(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Sum of absolute values over axes."""
+    """Return the sum of absolute values over axes."""
     return x.abs().sum(tuple(axes), keepdim=keepdims)
 
 
 def reduce_l2(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Euclidean norm over axes."""
+    """Return the Euclidean norm over axes."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keepdims)
     return norm
 
 
 def reduce_sum_square(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Sum of squares over axes."""
+    """Return the sum of squares over axes."""
     return x.square().sum(tuple(axes), keepdim=keepdims)
 
 
 def reduce_log_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Logarithm of the sum over axes."""
+    """Return the logarithm of the sum over axes."""
     return x.sum(tuple(axes), keepdim=keepdims).log()
 
 
 def reduce_log_sum_exp(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Logarithm of the sum of exponentials over axes."""
+    """Return the logarithm of the sum of exponentials over axes."""
     return x.logsumexp(tuple(axes), keepdim=keepdims)
 
 
 def trilu(x: Tensor, *, upper: int, k: int) -> Tensor:
-    """The upper or lower triangle of the last two axes."""
+    """Return the upper or lower triangle of the last two axes."""
     return x.triu(k) if upper else x.tril(k)
 
 
 def lp_normalization(x: Tensor, *, axis: int, p: int) -> Tensor:
-    """Divided by its norm along an axis."""
+    """Divide the tensor by its norm along an axis."""
     norm: Tensor = torch.linalg.vector_norm(x, ord=p, dim=axis, keepdim=True)
     return x / norm
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float) -> Tensor:
-    """Zero mean and unit variance of each channel of each image, then scale and bias."""
+    """Normalise each channel of each image to mean 0 and variance 1, then apply scale and bias."""
     return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
 
 
 def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int, epsilon: float) -> Tensor:
-    """Zero mean and unit variance over the axes from `axis` on; scale and bias broadcast."""
+    """Normalise over the axes from `axis` on to mean 0 and variance 1; scale and bias broadcast."""
     normal = F.layer_norm(x, x.shape[axis:], eps=epsilon) * scale
     return normal if bias is None else normal + bias
 
 
 def local_response_norm(x: Tensor, *, alpha: float, beta: float, bias: float, size: int) -> Tensor:
-    """Divided by the energy of neighbouring channels."""
+    """Divide each value by the energy of the neighbouring channels."""
     return F.local_response_norm(x, size, alpha, beta, bias)
 
 

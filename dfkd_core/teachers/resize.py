@@ -8,28 +8,28 @@ from torch import Tensor
 
 
 def interpolate(x: Tensor, *, mode: str, sizes: Sequence[int], align_corners: bool | None) -> Tensor:
-    """Height and width resized."""
+    """Resize height and width."""
     return F.interpolate(x, size=tuple(sizes), mode=mode, align_corners=align_corners)
 
 
 def pixels(x: Tensor, *, places: Sequence[Sequence[int]]) -> Tensor:
-    """The given rows and columns, each as often as it is named."""
+    """Return the given rows and columns; a row or column may be named several times."""
     rows, columns = (torch.tensor(chosen, device=x.device) for chosen in places)
     return x.index_select(2, rows).index_select(3, columns)
 
 
 def grid_sample(x: Tensor, grid: Tensor, *, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
-    """Images read at the places of a grid (N, H, W, 2), which lie in [-1, 1]."""
+    """Sample images at the positions of a grid (N, H, W, 2), whose values lie in [-1, 1]."""
     return F.grid_sample(x, grid, mode, padding_mode, align_corners)
 
 
 def affine_grid(theta: Tensor, *, size: Sequence[int], align_corners: bool) -> Tensor:
-    """The grid of an affine map (N, 2, 3) for images of a size (N, C, H, W)."""
+    """Return the grid (N, H, W, 2) of an affine map (N, 2, 3) for images of size (N, C, H, W)."""
     return F.affine_grid(theta, list(size), align_corners)
 
 
 def depth_to_space(x: Tensor, *, blocksize: int, mode: str) -> Tensor:
-    """Channels laid out as blocks of pixels."""
+    """Rearrange channels into blocks of pixels."""
     if mode == "CRD":
         return F.pixel_shuffle(x, blocksize)
     batch, channels, height, width = x.shape
@@ -39,7 +39,7 @@ def depth_to_space(x: Tensor, *, blocksize: int, mode: str) -> Tensor:
 
 
 def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
-    """Blocks of pixels laid out as channels."""
+    """Rearrange blocks of pixels into channels."""
     batch, channels, height, width = x.shape
     blocks = x.reshape(batch, channels, height // blocksize, blocksize, width // blocksize, blocksize)
     return blocks.permute(0, 3, 5, 1, 2, 4).reshape(
