@@ -134,7 +134,7 @@ class QuotaExceeded(LedgerError):
 
 
 class ClaimRaceLost(Exception):
-    """Another claim was quicker: claim again. No caller sees it."""
+    """Another claim took the job first. The store repeats the claim, so no caller sees this error."""
 
 
 class SchemaRefused(LedgerError):

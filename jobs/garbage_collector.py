@@ -45,16 +45,18 @@ def collect_garbage(
 
     `quarantine_seconds` must be longer than the longest upload, because stale temporary files are removed after it too.
     """
-    acts = []
-    janitor = _GarbageCollector(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
-    for act in (*janitor.expire(), *janitor.expire_teachers(), *janitor.blobs(), *janitor.uploads()):
+    actions = []
+    collector = _GarbageCollector(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
+    for action in (*collector.expire(), *collector.expire_teachers(), *collector.blobs(), *collector.uploads()):
         log.log(
-            logging.ERROR if act.verb == "lost" else logging.INFO, act.verb, extra={"what": act.what, "why": act.why}
+            logging.ERROR if action.verb == "lost" else logging.INFO,
+            action.verb,
+            extra={"what": action.what, "why": action.why},
         )
-        acts.append(act)
+        actions.append(action)
     if not dry_run:
-        JANITOR_BYTES.inc(sum(act.num_bytes for act in acts if act.verb == "delete"))
-    return acts
+        JANITOR_BYTES.inc(sum(action.num_bytes for action in actions if action.verb == "delete"))
+    return actions
 
 
 class _GarbageCollector:
@@ -96,15 +98,15 @@ class _GarbageCollector:
         the store lacks.
         """
         blobs = set(self._artifacts.digests())
-        wanted = self._store.references()  # read after the files, because a row is written after its file
+        referenced = self._store.references()  # read after the files, because a row is written after its file
         quarantined = dict(self._artifacts.blobs.quarantined())
-        yield from self._lost(wanted - blobs)
-        for sha256 in sorted(quarantined.keys() - (blobs - wanted)):
+        yield from self._lost(referenced - blobs)
+        for sha256 in sorted(quarantined.keys() - (blobs - referenced)):
             if not self._dry_run:
                 self._artifacts.blobs.discharge(sha256)
             yield GcAction("discharge", sha256, "a row refers to it again" if sha256 in blobs else "it is gone")
-        for sha256 in sorted(blobs - wanted):
-            yield from self._unwanted(sha256, quarantined.get(sha256))
+        for sha256 in sorted(blobs - referenced):
+            yield from self._unreferenced(sha256, quarantined.get(sha256))
 
     def uploads(self) -> Iterator[GcAction]:
         """Delete temporary files of this host that were not written to for `quarantine_seconds`."""
@@ -121,16 +123,16 @@ class _GarbageCollector:
 
     def _lost(self, digests: set[str]) -> Iterator[GcAction]:
         for sha256 in sorted(digests):
-            if not self._artifacts.exists(sha256):  # it was not put just now
+            if not self._artifacts.exists(sha256):  # nobody has stored it meanwhile
                 yield GcAction("lost", sha256, "a row refers to it, and it is not in the store")
 
-    def _unwanted(self, sha256: str, seconds: float | None) -> Iterator[GcAction]:
+    def _unreferenced(self, sha256: str, seconds: float | None) -> Iterator[GcAction]:
         if seconds is None:
             if not self._dry_run:
                 self._artifacts.blobs.quarantine(sha256)
             yield GcAction("quarantine", sha256, "no row refers to it")
         elif seconds >= self._quarantine_seconds:
-            with suppress(ArtifactNotFound):  # somebody else has deleted it
+            with suppress(ArtifactNotFound):  # another process has deleted it
                 size = self._artifacts.size(sha256)
                 if self._dry_run or self._artifacts.remove_unreferenced([sha256], self._store.referenced):
                     yield GcAction("delete", sha256, f"no row has referred to it for {_hours(seconds)}", size)

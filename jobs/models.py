@@ -1,4 +1,4 @@
-"""The ledger's values: frozen, every field explained. What the API returns and what the store keeps."""
+"""The values of the ledger: immutable models that the store returns. Each field has a description."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -14,8 +14,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
 
 
-class Value(BaseModel):
-    """A value of ours: immutable, unknown fields refused."""
+class FrozenModel(BaseModel):
+    """Base of the models: instances are immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,47 +33,47 @@ class JobSpec(DistillSpec):
 
     @property
     def device_class(self) -> DeviceClass:
-        """Whose worker may take the job."""
+        """The class of the workers that may claim the job."""
         return DeviceClass(self.device or DeviceClass.ANY)
 
     @property
     def version(self) -> int:
-        """The lowest version of specs that this one belongs to; see SPEC_VERSION."""
+        """The lowest spec version that can represent this spec; see SPEC_VERSION."""
         return 1 if self.device is None and not self.export.samples else 2
 
     def text(self) -> str:
-        """As it is stored: a version that knows neither `device` nor `samples` reads what asks for neither."""
+        """The stored JSON. It omits `device` and `samples` when they are unset, so that older versions can read it."""
         return self.model_dump_json(
             exclude={"device": self.device is None, "export": {"samples": not self.export.samples}}
         )
 
 
 SPEC_VERSION = 2
-"""The highest version of stored specs that this release reads; a worker leaves jobs of a higher one to newer workers.
-It rises with the first change after a release that makes specs which that release cannot read. Each job is stored under
-the lowest version that can read its spec: 2 where it asks for a device or for samples."""
+"""The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
+version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
+the lowest version that can represent its spec: 2 if it asks for a device or for samples, else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):
-    """A spec that another version stored and this one cannot read: the JSON object as it is."""
+    """The JSON object of a stored spec that this version cannot read because another version wrote it."""
 
     model_config = ConfigDict(frozen=True)
 
     @property
     def name(self) -> str | None:
-        """The name for people, where it is still one."""
+        """The name of the job, if the spec has a text there."""
         name = self.root.get("name")
         return name if isinstance(name, str) else None
 
     @property
     def labels(self) -> dict[str, str]:
-        """Those labels that are still texts."""
+        """The labels whose values are texts."""
         labels = self.root.get("labels")
         return {key: text for key, text in labels.items() if isinstance(text, str)} if isinstance(labels, dict) else {}
 
 
 class JobState(StrEnum):
-    """Stored states. `cancelling` and `pausing` are what a client sees of running with such a request."""
+    """Stored states. A client sees a running job with a cancel or pause request as `cancelling` or `pausing`."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -91,11 +91,11 @@ TERMINAL = tuple(state for state in JobState if state.terminal)
 CANCELLING, PAUSING = "cancelling", "pausing"
 
 STAGES = ("load", "inspect", "distill", "export", "verify")
-"""What a running job goes through, in this order; clients must tolerate new ones."""
+"""The stages of a running job, in this order. Clients must tolerate new stages."""
 
 
-class Progress(Value):
-    """How far a job is. `fraction` never falls, across attempts too."""
+class Progress(FrozenModel):
+    """The progress of a job. `fraction` never falls, not even in a later attempt."""
 
     stage: str = Field("queued", description="queued or paused, then one of STAGES, then done.")
     fraction: float = Field(0.0, ge=0, le=1, description="Share of the whole job that is done.")
@@ -107,8 +107,8 @@ class Progress(Value):
     message: str | None = Field(None, description="One line for people.")
 
 
-class BestStudent(Value):
-    """The student that would be delivered if the job stopped now."""
+class BestStudent(FrozenModel):
+    """The student that the job would deliver if it stopped now."""
 
     step: int = Field(description="Student update at which it was published.")
     agreement: float = Field(
@@ -117,14 +117,14 @@ class BestStudent(Value):
 
 
 class JobError(Notice):
-    """Why a job failed; the codes are in docs/api.md."""
+    """The reason why a job failed. docs/api.md lists the codes."""
 
     stage: str | None = Field(None, description="The stage in which it happened.")
     attempt: int | None = Field(None, description="The attempt in which it happened.")
 
 
-class ArtifactRef(Value):
-    """One file of a job, kept under the digest of its bytes."""
+class ArtifactRef(FrozenModel):
+    """One file of a job. The store keeps it under the digest of its bytes."""
 
     name: str = Field(description="student.onnx, student.safetensors, report.json or samples.png.")
     sha256: Sha256 = Field(description="Digest of the bytes; also the ETag.")
@@ -132,11 +132,11 @@ class ArtifactRef(Value):
     media_type: str = Field(description="What the bytes are.")
 
 
-DEPTH = "depth"  # in TeacherRef.inspection: what running it showed, once a job did
+DEPTH = "depth"  # key of TeacherRef.inspection: the verification report of the first job that ran the teacher
 
 
-class TeacherRef(Value):
-    """An uploaded teacher: immutable, known by the digest of its bytes."""
+class TeacherRef(FrozenModel):
+    """An uploaded teacher. It is immutable, and its id is the digest of its bytes."""
 
     id: Sha256 = Field(description="sha256 of the file.")
     bytes: int = Field(ge=0, description="Size.")
@@ -145,8 +145,8 @@ class TeacherRef(Value):
     inspection: dict[str, Any] = Field(default_factory=dict, description="What the structural inspection found.")
 
 
-class Job(Value):
-    """One teacher in, one student out."""
+class Job(FrozenModel):
+    """One job: it makes one student from one teacher."""
 
     id: str = Field(description="Random UUID, made by the service.")
     state: JobState = Field(description="Stored state.")
@@ -181,7 +181,7 @@ class Job(Value):
 
     @property
     def public_state(self) -> str:
-        """The state a client sees."""
+        """The state that a client sees."""
         if self.state is JobState.RUNNING and self.cancel_requested:
             return CANCELLING
         if self.state is JobState.RUNNING and self.pause_requested:
@@ -189,8 +189,8 @@ class Job(Value):
         return self.state.value
 
 
-class Event(Value):
-    """One line of a job's append-only history."""
+class Event(FrozenModel):
+    """One event in the history of a job. Events are never changed."""
 
     seq: int = Field(description="Rises within a job; pass the last one seen as `after`.")
     job_id: str = Field(description="The job.")
@@ -201,21 +201,21 @@ class Event(Value):
 
 
 class JobWithPosition(NamedTuple):
-    """A job and its place in the queue, as one transaction sees them."""
+    """A job and its place in the queue, read in one transaction."""
 
     job: Job
     queue_position: int | None  # 1 for the job that is claimed next; None unless it is queued
 
 
-class JobPage(Value):
+class JobPage(FrozenModel):
     """One page of a list, newest first."""
 
     jobs: list[Job] = Field(description="The jobs.")
     next_cursor: str | None = Field(None, description="Opaque; absent on the last page.")
 
 
-class Worker(Value):
-    """A worker process, known by its heartbeat."""
+class Worker(FrozenModel):
+    """A worker process, as its last heartbeat describes it."""
 
     id: str = Field(description="Random, new for every process.")
     host: str = Field(description="Where it runs.")
@@ -225,24 +225,24 @@ class Worker(Value):
     seen_at: datetime = Field(description="When it was last seen.")
 
 
-class PurgedFile(Value):
-    """A file that is the tenant's no longer."""
+class PurgedFile(FrozenModel):
+    """A file that the tenant no longer has."""
 
     sha256: Sha256 = Field(description="Digest of its bytes; they are removed unless others have them, too.")
     bytes: int = Field(ge=0, description="How many there were.")
     role: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
 
 
-class RetainedFile(Value):
-    """Something that belonged to what was deleted, and stays."""
+class RetainedFile(FrozenModel):
+    """A file that belonged to the deleted job or teacher, and that the tenant still has."""
 
     sha256: Sha256 = Field(description="Digest of the file.")
     role: list[str] = Field(description="teacher, checkpoint, or the name of an artifact.")
     reason: str = Field(description="Why it stays.")
 
 
-class PurgeReceipt(Value):
-    """What a deletion removed, and what of it stays."""
+class PurgeReceipt(FrozenModel):
+    """The receipt of a deletion: what was removed, and what stays."""
 
     kind: Literal["job", "teacher"] = Field(description="What was deleted.")
     id: str = Field(description="Its id.")

@@ -147,11 +147,11 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url", "rate_limit_url")
     @classmethod
-    def _who_comes_from_elsewhere_has_a_password(cls, url: str | None) -> str | None:
+    def _remote_redis_needs_password(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        told = urlsplit(url)
-        if told.scheme in {"redis", "rediss"} and not told.password and not _is_this_machine(told.hostname):
+        parts = urlsplit(url)
+        if parts.scheme in {"redis", "rediss"} and not parts.password and not _is_this_machine(parts.hostname):
             raise ValueError(
                 "a Redis that is reached over a network can be emptied, stopped and rung by whoever reaches it; give "
                 "it a password (requirepass) and write that into the URL: redis://:PASSWORD@HOST:6379/0"

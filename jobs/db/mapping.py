@@ -1,4 +1,4 @@
-"""From rows to values: how a job is read, and how its history is written."""
+"""Mapping between rows and models: how jobs are read and changed, and how their history is written."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -29,9 +29,9 @@ from jobs.models import (
 )
 
 EventData = tuple[str, dict[str, Any] | Callable[[Row[Any]], dict[str, Any]]]
-"""Kind and data of an event; the data may be read from the row as the update left it."""
+"""Kind and data of an event. The data may be a function of the row as it is after the update."""
 
-SPECS_KEPT = 256  # a job is polled many times while its spec stays the same
+SPEC_CACHE_SIZE = 256  # clients poll a job many times, and its spec never changes
 
 _OF_TENANT = ("inspection", "created_at")
 WARNINGS = TypeAdapter(list[Notice])
@@ -39,7 +39,7 @@ _DATA = TypeAdapter(dict[str, Any])
 
 
 def json_text(value: Any) -> str:
-    """JSON that every reader takes: NaN and infinities become null."""
+    """Standard JSON: NaN and infinities become null."""
     return to_json(value, inf_nan_mode="null").decode()
 
 
@@ -49,7 +49,10 @@ def change(
     values: dict[str, Any],
     events: Sequence[EventData] = (),
 ) -> Row[Any] | None:
-    """The one way in which a job changes: a guarded UPDATE and its history, or None when the guard fails."""
+    """Change a job: one UPDATE with the guard as its condition, and the events. None if no row meets the guard.
+
+    Every change of a job uses this function.
+    """
     jobs = tables.jobs
     counted = {
         "revision": jobs.c.revision + 1,
@@ -64,7 +67,7 @@ def change(
 
 
 def append_events(transaction: Transaction, row: Row[Any], events: Sequence[EventData]) -> None:
-    """Write the last `len(events)` events of a job whose `last_seq` counts them already."""
+    """Insert events of a job. The `last_seq` of its row counts them already."""
     first = row.last_seq - len(events) + 1
     lines = [
         {
@@ -82,7 +85,7 @@ def append_events(transaction: Transaction, row: Row[Any], events: Sequence[Even
 
 
 def select_jobs() -> Select[Any]:
-    """Jobs with their teachers, as their tenants know these; the teacher's columns are called teacher__*."""
+    """A query for jobs with their teachers, as their tenants see them. The teachers' columns are called teacher__*."""
     jobs, teachers, held = tables.jobs, tables.teachers, tables.tenant_teachers
     own = [func.coalesce(held.c[name], teachers.c[name]).label(f"teacher__{name}") for name in _OF_TENANT]
     same = [column.label(f"teacher__{column.name}") for column in teachers.c if column.name not in _OF_TENANT]
@@ -91,12 +94,12 @@ def select_jobs() -> Select[Any]:
 
 
 def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:
-    """The jobs that a select_jobs() statement finds, each with its artifacts."""
+    """The jobs that a statement made from `select_jobs` finds, each with its artifacts."""
     return jobs_from_rows(connection, connection.execute(statement, values).all())
 
 
 def jobs_from_rows(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
-    """The jobs of such rows, each with its artifacts."""
+    """The jobs of rows of `select_jobs`, each with its artifacts."""
     finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
     files: dict[int, list[ArtifactRef]] = {}
     if finished:
@@ -109,7 +112,7 @@ def jobs_from_rows(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job
 
 
 def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
-    """The job of one select_jobs() row."""
+    """The job of one row of `select_jobs`."""
     return Job(
         id=row.id,
         state=JobState(row.state),
@@ -141,9 +144,9 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
     )
 
 
-@lru_cache(maxsize=SPECS_KEPT)
+@lru_cache(maxsize=SPEC_CACHE_SIZE)
 def spec_from_text(text: str) -> JobSpec | UnreadableSpec:
-    """A stored spec; as it is, where another version wrote it and this one has other options."""
+    """A stored spec. A spec of another version that this one cannot read becomes an `UnreadableSpec`."""
     for kind in (JobSpec, UnreadableSpec):
         with suppress(ValidationError):
             return kind.model_validate_json(text)
@@ -174,14 +177,14 @@ def teacher_from_row(row: Row[Any], prefix: str = "") -> TeacherRef:
 
 
 def event_from_row(row: Row[Any], job_id: str) -> Event:
-    """One line of history."""
+    """The event of a row."""
     return Event(
         seq=row.seq, job_id=job_id, kind=row.kind, fence=row.fence, at=row.at, data=_DATA.validate_json(row.data)
     )
 
 
 def worker_from_row(row: Row[Any]) -> Worker:
-    """One worker."""
+    """The worker of a row."""
     return Worker(
         id=row.id, host=row.host, slots=row.slots, device=row.device, started_at=row.started_at, seen_at=row.seen_at
     )

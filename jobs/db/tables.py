@@ -1,8 +1,6 @@
-"""The tables: jobs with what hangs on them, teachers and who has them, workers, requests, API keys, tenants, audit.
+"""The tables of the ledger, which are the same on SQLite and PostgreSQL.
 
-They are alike on SQLite and PostgreSQL.
-
-JSON values are kept as text, verbatim: nothing inside them is ever searched. What changes here needs a script in
+JSON values are stored as text, because no query searches inside them. A change of a table needs a script in
 `jobs/migrations/versions`; see `jobs.db.schema_versions`.
 """
 
@@ -42,7 +40,7 @@ teachers = Table(
     Column("created_at", UtcTime, nullable=False),
 )
 
-# Who has uploaded which teacher: its bytes are kept once, and what one tenant told and was told of it is its own.
+# Which tenant has which teacher. The bytes are stored once; each tenant has its own time and inspection result.
 tenant_teachers = Table(
     "tenant_teachers",
     metadata,
@@ -51,7 +49,7 @@ tenant_teachers = Table(
     Column("inspection", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("lifetime", String(8), nullable=False, server_default="own"),  # see jobs.tenancy.teachers
-    Column("used_at", UtcTime),  # last, as far as no job tells; None: at created_at
+    Column("used_at", UtcTime),  # last use that no row of a job shows; None: created_at
 )
 
 jobs = Table(
@@ -170,12 +168,12 @@ requests = Table(
     "requests",
     metadata,
     Column("key", String(255), primary_key=True),
-    Column("token", String(32), nullable=False),  # of the process that answers, or has answered
+    Column("token", String(32), nullable=False),  # of the process that carries out the request
     Column("lease_until", UtcTime, nullable=False),
     Column("fingerprint", String(64)),
     Column("answer", Text),
     Column("expires_at", UtcTime, nullable=False, index=True),
-    Column("about", String(64), index=True),  # the job or teacher of which the answer tells
+    Column("about", String(64), index=True),  # the job or teacher that the answer describes
     CheckConstraint("(answer IS NULL) = (fingerprint IS NULL)", name="answered_means_known"),
 )
 
@@ -183,7 +181,7 @@ api_keys = Table(
     "api_keys",
     metadata,
     Column("id", String(16), primary_key=True),
-    Column("sha256", String(64), nullable=False),  # of the secret, which is kept nowhere
+    Column("sha256", String(64), nullable=False),  # of the secret, which is not stored
     Column("name", String(64)),
     Column("tenant", String(64), nullable=False),
     Column("priority", SmallInteger, nullable=False),
@@ -197,7 +195,7 @@ api_keys = Table(
 tenants = Table(
     "tenants",
     metadata,
-    # Limits of one tenant where they are not those of the settings: null is theirs, 0 is none.
+    # Limits of one tenant: null means the limit of the settings, 0 means no limit.
     Column("tenant", String(64), primary_key=True),
     Column("queued_jobs", BigInteger),
     Column("running_jobs", BigInteger),
@@ -208,7 +206,7 @@ tenants = Table(
 usage = Table(
     "usage",
     metadata,
-    # Device-seconds of the attempts that ended since `day` began; those that run are counted from their claims.
+    # Device-seconds of the attempts that ended since `day` began. Running attempts are counted from their claims.
     Column("tenant", String(64), primary_key=True),
     Column("day", UtcTime, nullable=False),
     Column("device_seconds", Float, nullable=False),

@@ -19,7 +19,7 @@ from jobs.digests import is_digest
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, LedgerUnavailable, StorageUnavailable
 from jobs.files.backend import Blobs
 from jobs.files.local import Directory
-from jobs.files.upload import Upload, full_disk_told
+from jobs.files.upload import Upload, raising_storage_full
 from jobs.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class ArtifactStore:
         Raises:
             StorageFull: the disk is full. Otherwise the exceptions are those of `open`.
         """
-        with full_disk_told(), self.open(sha256) as source, open(path, "xb") as target:
+        with raising_storage_full(), self.open(sha256) as source, open(path, "xb") as target:
             shutil.copyfileobj(source, target, CHUNK_BYTES)
         return path
 
@@ -183,7 +183,7 @@ class ArtifactStore:
                     if not referenced(sha256) and self.delete(sha256):
                         removed.append(sha256)
             except LedgerUnavailable as error:
-                log.warning("a file stays for the janitor", extra={"sha256": sha256, "reason": str(error)})
+                log.warning("a file stays until garbage collection", extra={"sha256": sha256, "reason": str(error)})
         return removed
 
     def digests(self) -> Iterator[str]:

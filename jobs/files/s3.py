@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from jobs.digests import is_digest
 from jobs.errors import ArtifactNotFound, StorageFull, StorageUnavailable
-from jobs.files.upload import full_disk_told
+from jobs.files.upload import raising_storage_full
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -96,7 +96,7 @@ class Bucket:
 
     def open(self, sha256: str) -> BinaryIO:
         """Open a local copy that has no name and disappears when it is closed."""
-        with ExitStack() as undo, full_disk_told():
+        with ExitStack() as undo, raising_storage_full():
             file = undo.enter_context(tempfile.TemporaryFile(dir=self._scratch))
             for chunk in self._chunks(sha256):
                 file.write(chunk)

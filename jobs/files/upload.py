@@ -24,7 +24,7 @@ class Upload:
         self._max_bytes = max_bytes
         self._keep = keep
         self._digest = hashlib.sha256()
-        with full_disk_told():
+        with raising_storage_full():
             self._file: BinaryIO = open(path, "xb")  # noqa: SIM115 - closed by commit or discard
 
     @property
@@ -42,7 +42,7 @@ class Upload:
         with self.discarding():
             if self.bytes + len(chunk) > self._max_bytes:
                 raise UploadTooLarge(self._max_bytes)
-            with full_disk_told():
+            with raising_storage_full():
                 self._file.write(chunk)
         self.bytes += len(chunk)
         self._digest.update(chunk)
@@ -51,7 +51,7 @@ class Upload:
 
     def flush(self) -> None:
         """Make the bytes written so far readable at `path`."""
-        with self.discarding(), full_disk_told():
+        with self.discarding(), raising_storage_full():
             self._file.flush()
 
     def commit(self) -> tuple[str, int]:
@@ -61,7 +61,7 @@ class Upload:
             StorageFull: the disk is full.
             StorageUnavailable: the object store does not answer.
         """
-        with self.discarding(), full_disk_told():
+        with self.discarding(), raising_storage_full():
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
@@ -96,7 +96,7 @@ class Upload:
 
 
 @contextmanager
-def full_disk_told() -> Iterator[None]:
+def raising_storage_full() -> Iterator[None]:
     """Raise StorageFull in place of the system's errors for a full disk, a quota or a size limit."""
     try:
         yield

@@ -20,7 +20,7 @@ _jobs = tables.jobs
 
 
 def request_cancel(transaction: Transaction, row: Row[Any]) -> None:
-    """Cancel a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
+    """Cancel the job of a locked row: a waiting job at once, a running job with the next heartbeat of its worker."""
     guard = [_jobs.c.number == row.number, _jobs.c.state == row.state, _jobs.c.cancel_requested_at.is_(None)]
     if row.state == JobState.RUNNING:
         change(transaction, guard, {"cancel_requested_at": now()}, [("cancel-requested", {})])
@@ -30,7 +30,7 @@ def request_cancel(transaction: Transaction, row: Row[Any]) -> None:
 
 
 def request_pause(transaction: Transaction, row: Row[Any]) -> None:
-    """Pause a locked row: at once while it waits, by its worker's next heartbeat while it runs."""
+    """Pause the job of a locked row: a queued job at once, a running job with the next heartbeat of its worker."""
     guard = [_jobs.c.number == row.number, _jobs.c.state == row.state]
     if row.state == JobState.RUNNING and row.pause_requested_at is None:
         change(transaction, guard, {"pause_requested_at": now()}, [("pause-requested", {})])
@@ -39,7 +39,7 @@ def request_pause(transaction: Transaction, row: Row[Any]) -> None:
 
 
 def request_resume(transaction: Transaction, row: Row[Any]) -> None:
-    """Queue a paused row again, or withdraw the pause of a running one."""
+    """Queue the job of a paused locked row again, or withdraw the pause of a running one."""
     guard = [_jobs.c.number == row.number, _jobs.c.state == row.state]
     if row.state == JobState.PAUSED:
         values = {"state": JobState.QUEUED, "stage": "queued", "not_before": now(), "ring_at": now(), "rings": 0}

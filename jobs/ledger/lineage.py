@@ -1,7 +1,7 @@
-"""Jobs that come from other jobs: the same once more, or further from the last checkpoint.
+"""Jobs that are made from other jobs: a retry runs the same spec again, a continuation starts from the last checkpoint.
 
-A continuing job begins with the checkpoint of the job before it, under the budget with which that was written, and with
-its thread count: both are part of what makes a checkpoint fit.
+A continuation inherits the checkpoint and the thread count of the job before it, and records the budget under which the
+checkpoint was written. Both decide whether the checkpoint can be loaded.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,19 @@ from jobs.models import TERMINAL, JobSpec, JobState
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The job from which another one comes."""
+    """The job from which a new job is made."""
 
     job_id: str
-    continues: bool  # from its last checkpoint; else from the beginning
+    continues: bool  # True: from its last checkpoint; False: from the beginning
 
 
 def checkpoint_of(row: Row[Any]) -> str:
-    """The last checkpoint of a finished job; InvalidTransition, CheckpointExpired."""
+    """The digest of the last checkpoint of a finished job.
+
+    Raises:
+        InvalidTransition: The job has not ended.
+        CheckpointExpired: The job has no checkpoint.
+    """
     _check_finished(row)
     if row.checkpoint_sha256 is None:
         raise CheckpointExpired
@@ -31,13 +36,18 @@ def checkpoint_of(row: Row[Any]) -> str:
 
 
 def inherited(row: Row[Any], origin: Origin) -> dict[str, Any]:
-    """What a new job has from the locked row of the one before; InvalidTransition, CheckpointExpired."""
+    """The columns that a new job inherits from the locked row of the job before.
+
+    Raises:
+        InvalidTransition: The job before has not ended.
+        CheckpointExpired: The new job continues, and the job before has no checkpoint.
+    """
     if not origin.continues:
         _check_finished(row)
         return {"retried_from": row.id}
     checkpoint_of(row)
     spec = spec_from_text(row.spec)
-    assert isinstance(spec, JobSpec)  # the new one was made from it
+    assert isinstance(spec, JobSpec)  # the service has made the new spec from it
     kept = ("checkpoint_sha256", "previous_checkpoint_sha256", "checkpoint_step", "threads")
     return {name: row._mapping[name] for name in kept} | {
         "continued_from": row.id,

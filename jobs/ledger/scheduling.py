@@ -8,7 +8,7 @@ The index `jobs_in_line` keeps queued jobs in groups of one device class, spec v
 age. One look-up leads from group to group, another to the heads of a group, and only the heads are compared: neither
 the depth of the queue nor the jobs that have ended cost anything, only the number of groups does.
 
-Tenants that have all the running jobs or all the device-seconds of the day that they may have are passed over.
+Tenants that have reached their quota of running jobs or of device-seconds per day are left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,8 +38,8 @@ from jobs.models import JobState
 from jobs.quota_limits import UNLIMITED, Quotas
 from jobs.tenancy import quotas, usage
 
-KEPT = 32  # statements of each kind: to build one takes longer than to run it
-SPARE = 15  # heads that may be held by others at the same moment; on SQLite a writer is alone
+STATEMENT_CACHE_SIZE = 32  # of each function; building a statement takes longer than running it
+SPARE_HEADS = 15  # heads that other workers may have locked; on SQLite only one transaction writes
 
 Condition = Callable[[FromClause], list[ColumnElement[bool]]]
 
@@ -47,11 +47,11 @@ _jobs = tables.jobs
 _GROUP = ("device_class", "spec_version", "priority", "tenant")
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED) -> Select[Any]:
-    """The job that a worker of this class claims now, locked; others that are locked are passed over.
+    """The query for the job that a worker of this class claims now. It locks the row, and skips locked rows.
 
-    `defaults`: limits of the tenants that have none of their own.
+    `defaults` are the limits of the tenants that have none of their own.
     """
 
     def ours(job: FromClause) -> list[ColumnElement[bool]]:
@@ -61,11 +61,11 @@ def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMIT
     return _first(dialect, 1, ours, _due, defaults)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def due_for_notification(
     dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED
 ) -> Select[Any]:
-    """Due jobs of exactly this class about which workers were not notified lately, in the order of claims."""
+    """The query for due jobs of exactly this class about which workers should be notified, in the order of claims."""
 
     def due_again(job: FromClause) -> list[ColumnElement[bool]]:
         return [*_due(job), job.c.ring_at <= now()]
@@ -74,7 +74,7 @@ def due_for_notification(
 
 
 def place(connection: Connection, row: Row[Any]) -> int:
-    """1 for the queued job that is claimed next; jobs that ask for another device than this one are left out."""
+    """The place of a queued job: 1 if it is claimed next. Jobs that need another class of device are not counted."""
     groups = connection.execute(_waiting(DeviceClass(row.device_class)), {"own_number": row.number}).all()
     higher: dict[str, int] = dict.fromkeys((group.tenant for group in groups), 0)
     for group in groups:
@@ -91,15 +91,15 @@ def place(connection: Connection, row: Row[Any]) -> int:
 
 
 def _comes_first(group: Row[Any], own: Row[Any]) -> bool:
-    """Whether of two jobs whose turn is alike that of another tenant comes first."""
+    """True if the other tenant's job comes first when both jobs have the same turn."""
     if group.served == own.served:
         return bool(group.oldest < own.oldest)
     return own.served is not None and (group.served is None or group.served < own.served)
 
 
-@lru_cache(maxsize=KEPT)
+@lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def _waiting(device_class: DeviceClass) -> Select[Any]:
-    """Queued jobs by tenant and priority: how many, how many of them older than job `own_number`, and the oldest."""
+    """Queued jobs by tenant and priority: their number, the number older than job `own_number`, and the oldest."""
     older = func.sum(case((_jobs.c.number < bindparam("own_number"), 1), else_=0)).label("older")
     columns = (func.count().label("num"), older, func.min(_jobs.c.number).label("oldest"))
     counted = select(_jobs.c.tenant, _jobs.c.priority, *columns).where(_jobs.c.state == JobState.QUEUED)
@@ -112,8 +112,8 @@ def _waiting(device_class: DeviceClass) -> Select[Any]:
 
 
 def _first(dialect: str, limit: int, group: Condition, condition: Condition, defaults: Quotas) -> Select[Any]:
-    """Rows that meet `condition` in groups that meet another, in the order of claims and locked."""
-    num_heads = limit if dialect == "sqlite" else limit + SPARE
+    """The query for the first rows that meet `condition`, in groups that meet `group`. It locks them in claim order."""
+    num_heads = limit if dialect == "sqlite" else limit + SPARE_HEADS
     heads = _heads(dialect, group, condition, num_heads)
     tenants = _tenants(heads)
     waiting = func.row_number().over(partition_by=heads.c.tenant, order_by=(heads.c.priority.desc(), heads.c.number))
@@ -124,7 +124,7 @@ def _first(dialect: str, limit: int, group: Condition, condition: Condition, def
     line = line.outerjoin(limits, limits.c.tenant == heads.c.tenant)
     line = line.where(quotas.may_run_more(limits, tenants.c.running, tenants.c.spent, defaults))
     turns = line.order_by(*_order(heads, turn, tenants)).limit(num_heads).subquery("turns")
-    # Said again of the row itself: what has changed since the heads were read is not taken.
+    # The condition applies to the row once more, because the row may have changed since the heads were read.
     rows = select(_jobs).join(turns, turns.c.number == _jobs.c.number)
     rows = rows.where(_jobs.c.state == JobState.QUEUED, *condition(_jobs))
     rows = rows.order_by(*_order(turns, turns.c.turn, turns)).limit(limit)
@@ -132,7 +132,7 @@ def _first(dialect: str, limit: int, group: Condition, condition: Condition, def
 
 
 def _heads(dialect: str, group: Condition, condition: Condition, num_heads: int) -> CTE:
-    """The first `num_heads` jobs of every group. SQLite, which has no LATERAL, is told their numbers instead."""
+    """The first `num_heads` jobs of every group. SQLite has no LATERAL, so the query selects them by number there."""
     groups, leader, job, head = _groups(), _jobs.alias("leader"), _jobs.alias("job"), _jobs.alias("head")
     alike = [job.c[name] == leader.c[name] for name in _GROUP]
     near = select(job.c.number, job.c.tenant, job.c.priority).where(job.c.state == JobState.QUEUED, *alike)
@@ -148,8 +148,8 @@ def _groups() -> CTE:
     """The oldest queued job of every group: from each, one step through the index to the next."""
     first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
     groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
-    # With bare columns SQLite uses the first one only. PostgreSQL takes COALESCE, unlike CASE, for something that could
-    # reveal rows that `jobs.db.row_security` hides, and would compare row by row instead of using the index.
+    # With bare columns SQLite uses only the first column of the index, so each column stands in a CASE. COALESCE would
+    # not do: PostgreSQL assumes that it could reveal rows that `jobs.db.row_security` hides, and uses no index then.
     here = [case((true(), value)) for value in _group(last)]
     further = _oldest(after, tuple_(*_group(after)) > tuple_(*here)).correlate(last).scalar_subquery()
     return groups.union_all(select(further).join_from(groups, last, last.c.number == groups.c.number))
@@ -173,7 +173,7 @@ def _order(jobs: FromClause, turn: ColumnElement[int], tenants: FromClause) -> l
 
 
 def _tenants(among: FromClause) -> FromClause:
-    """Of every tenant that is named there: how many jobs run, when one was started last, device-seconds of today."""
+    """For every tenant in `among`: its running jobs, the time of its last start, and its device-seconds of today."""
     names, job = select(among.c.tenant).distinct().subquery("names"), _jobs.alias("served")
     seconds = usage.running_seconds(_jobs).label("seconds")
     counted = select(_jobs.c.tenant, func.count().label("num"), seconds).where(_jobs.c.state == JobState.RUNNING)

@@ -1,4 +1,4 @@
-"""LedgerStatistics of the whole deployment, counted in the ledger: the same whichever process is asked."""
+"""Statistics of the whole deployment. They are counted in the ledger, so every process reports the same values."""
 
 import itertools
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ class Queue:
     """Queued jobs that are due, of one spec version and device class."""
 
     depth: int = 0
-    oldest_seconds: float = 0.0  # how long one of them has been due at most
+    oldest_seconds: float = 0.0  # time for which the oldest of them has been due
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerStatistics:
-    """What a scrape asks for."""
+    """The values that a scrape of the metrics reads."""
 
     jobs: dict[JobState, int]
     queues: dict[tuple[int, DeviceClass], Queue]  # by spec version and device class
     crash_streak_max: int  # of the jobs that are not terminal
-    events: dict[str, int]  # lines of the history that is kept, by kind
-    workers: dict[str, int]  # live ones, by device
+    events: dict[str, int]  # number of events by kind
+    workers: dict[str, int]  # number of live workers by device
     slots: dict[str, int]  # of the live workers, by device
     busy: dict[str, int]  # slots in which a job runs, by device
 
 
 def ledger_statistics(connection: Connection, *, worker_seconds: float) -> LedgerStatistics:
-    """All of them from one snapshot. A worker that was silent for `worker_seconds` is not counted."""
+    """The statistics of one snapshot. A worker without a heartbeat for `worker_seconds` is not counted."""
     jobs, events, workers = tables.jobs, tables.events, tables.workers
     live = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
     streak = select(func.coalesce(func.max(jobs.c.crash_streak), 0)).where(jobs.c.state.in_(live))
@@ -60,7 +60,7 @@ def _busy(connection: Connection) -> dict[str, int]:
 
 
 def _queues(connection: Connection) -> dict[tuple[int, DeviceClass], Queue]:
-    """Every queue of a spec version that we read, also where it is empty, and those of newer versions that are not."""
+    """The queues of the spec versions that this version reads, and the queues of newer versions that have jobs."""
     jobs = tables.jobs
     key = (jobs.c.spec_version, jobs.c.device_class)
     due = select(*key, func.count(), elapsed_seconds(now(), func.min(jobs.c.not_before)))

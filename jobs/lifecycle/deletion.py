@@ -37,7 +37,7 @@ TEACHER, CHECKPOINT = "teacher", "checkpoint"
 OTHERS_USE_IT = "other jobs of yours use it"
 ON_ITS_OWN = "it was uploaded by itself, and is deleted by itself"
 SAME_BYTES = "a teacher or another job of yours has the same bytes"
-LATER = "the store could not remove it now; no row refers to it, so the janitor will"
+LATER = "the store could not remove it now; no row refers to it, so garbage collection will"
 
 _jobs, _artifacts = tables.jobs, tables.artifacts
 

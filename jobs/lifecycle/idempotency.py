@@ -28,7 +28,7 @@ from jobs.models import Job, JobWithPosition, TeacherRef
 
 T = TypeVar("T")
 
-KEPT_SECONDS = 86400.0
+OUTCOME_SECONDS = 86400.0
 """How long an outcome is kept."""
 _BATCH = 500  # values in one statement; SQLite allows some thousands
 
@@ -103,7 +103,7 @@ def record(transaction: Transaction, recorder: OutcomeRecorder[T], outcome: T, *
     if recorder.lease is None:
         return
     text = json.dumps({**recorder.note, "outcome": to_jsonable_python(outcome)})
-    values = {"fingerprint": recorder.fingerprint, "answer": text, "about": about, "expires_at": now(KEPT_SECONDS)}
+    values = {"fingerprint": recorder.fingerprint, "answer": text, "about": about, "expires_at": now(OUTCOME_SECONDS)}
     statement = update(_requests).where(*_held_by(recorder.lease)).values(values)
     if transaction.connection.execute(statement).rowcount == 0:
         raise RequestInProgress(1.0)
@@ -194,7 +194,7 @@ def _leased(lease: KeyLease, *, lease_seconds: float) -> dict[str, Any]:
         "key": lease.key,
         "token": lease.token,
         "lease_until": now(lease_seconds),
-        "expires_at": now(KEPT_SECONDS),
+        "expires_at": now(OUTCOME_SECONDS),
     }
 
 

@@ -24,7 +24,7 @@ from jobs.tenancy.teachers import has_bytes, is_live, last_use
 
 BATCH = 500
 
-_jobs, _artifacts, _held = tables.jobs, tables.artifacts, tables.tenant_teachers
+_jobs, _artifacts, _links = tables.jobs, tables.artifacts, tables.tenant_teachers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> N
 
 def unused_teachers(connection: Connection, retention_seconds: float) -> list[UnusedTeacher]:
     """Up to BATCH teachers of tenants that have not used them for the retention period, oldest first."""
-    found = select(_held.c.tenant, _held.c.teacher_id).where(_unused(retention_seconds))
-    oldest_first = found.order_by(last_use(), _held.c.tenant, _held.c.teacher_id)
+    found = select(_links.c.tenant, _links.c.teacher_id).where(_unused(retention_seconds))
+    oldest_first = found.order_by(last_use(), _links.c.tenant, _links.c.teacher_id)
     return [UnusedTeacher(row.tenant, row.teacher_id) for row in connection.execute(oldest_first.limit(BATCH))]
 
 
@@ -81,8 +81,8 @@ def expire_teacher(transaction: Transaction, unused: UnusedTeacher, retention_se
     teachers.lock(
         transaction.connection, unused.teacher_id
     )  # another transaction has used the teacher already, or will find it deleted
-    one = (_held.c.tenant == unused.tenant, _held.c.teacher_id == unused.teacher_id)
-    still = select(_held.c.teacher_id).where(*one, _unused(retention_seconds))
+    one = (_links.c.tenant == unused.tenant, _links.c.teacher_id == unused.teacher_id)
+    still = select(_links.c.teacher_id).where(*one, _unused(retention_seconds))
     if transaction.connection.execute(still).first() is None:
         return False
     deletion.delete_locked_teacher(transaction, unused.tenant, unused.teacher_id)
@@ -116,9 +116,9 @@ def _superseded() -> ColumnElement[bool]:
 
 def _over(retention_seconds: float) -> ColumnElement[bool]:
     """The condition that a job's retention period is over and that it still has files or a checkpoint."""
-    held = exists().where(_artifacts.c.job_number == _jobs.c.number)
+    has_files = exists().where(_artifacts.c.job_number == _jobs.c.number)
     over = _is_before(_jobs.c.finished_at, retention_seconds)
-    return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), held))
+    return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), has_files))
 
 
 def _unused(retention_seconds: float) -> ColumnElement[bool]:
@@ -127,8 +127,8 @@ def _unused(retention_seconds: float) -> ColumnElement[bool]:
     The index on jobs by teacher finds the jobs that use the teacher.
     """
     used = or_(_jobs.c.finished_at.is_(None), ~_is_before(_jobs.c.finished_at, retention_seconds))
-    users = select(_jobs.c.tenant).where(_jobs.c.teacher_id == _held.c.teacher_id, used)
-    return and_(is_live(), _is_before(last_use(), retention_seconds), _held.c.tenant.not_in(users))
+    users = select(_jobs.c.tenant).where(_jobs.c.teacher_id == _links.c.teacher_id, used)
+    return and_(is_live(), _is_before(last_use(), retention_seconds), _links.c.tenant.not_in(users))
 
 
 def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:

@@ -76,7 +76,7 @@ def check_upload(
         QuotaExceeded: the teacher would exceed the limit of stored bytes.
     """
     limit = of_tenant(connection, tenant, defaults).stored_bytes
-    if not limit or (teacher_id is not None and _holds(connection, tenant, teacher_id)):
+    if not limit or (teacher_id is not None and _has_teacher(connection, tenant, teacher_id)):
         return
     used = _stored_bytes(connection, tenant)
     if used + num_bytes > limit:
@@ -110,7 +110,7 @@ def check_job(connection: Connection, tenant: str, defaults: Quotas) -> None:
 def lock_submissions(connection: Connection, tenant: str, defaults: Quotas) -> None:
     """Block other submissions of this tenant until the transaction ends, so that the next checks stay valid."""
     if of_tenant(connection, tenant, defaults) != UNLIMITED:
-        _alone(connection, LockKind.SUBMIT, tenant)
+        _lock(connection, LockKind.SUBMIT, tenant)
 
 
 def recheck_running_quota(connection: Connection, tenant: str, defaults: Quotas) -> None:
@@ -125,7 +125,7 @@ def recheck_running_quota(connection: Connection, tenant: str, defaults: Quotas)
         return
     limit = of_tenant(connection, tenant, defaults).running_jobs
     if limit:
-        _alone(connection, LockKind.CLAIM, tenant)
+        _lock(connection, LockKind.CLAIM, tenant)
         if _num_jobs(connection, tenant, JobState.RUNNING) >= limit:
             raise ClaimRaceLost
 
@@ -145,19 +145,19 @@ def may_run_more(
     return and_(or_(running == 0, num_running < running), or_(seconds == 0, spent_seconds < seconds))
 
 
-def _holds(connection: Connection, tenant: str, teacher_id: str) -> bool:
-    held = tables.tenant_teachers
-    mine = select(held.c.tenant).where(held.c.tenant == tenant, held.c.teacher_id == teacher_id, is_live())
+def _has_teacher(connection: Connection, tenant: str, teacher_id: str) -> bool:
+    table = tables.tenant_teachers
+    mine = select(table.c.tenant).where(table.c.tenant == tenant, table.c.teacher_id == teacher_id, is_live())
     return connection.execute(mine).first() is not None
 
 
-def _alone(connection: Connection, turn: LockKind, tenant: str) -> None:
+def _lock(connection: Connection, kind: LockKind, tenant: str) -> None:
     """Take the tenant's lock of this kind until the transaction ends. SQLite needs none: it has one writer at a time.
 
     A transaction takes at most one such lock, so there can be no deadlock.
     """
     if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(int(turn), func.hashtext(tenant))))
+        connection.execute(select(func.pg_advisory_xact_lock(int(kind), func.hashtext(tenant))))
 
 
 def _num_jobs(connection: Connection, tenant: str, *states: JobState) -> int:

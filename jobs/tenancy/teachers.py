@@ -48,7 +48,7 @@ from jobs.models import DEPTH, TERMINAL, TeacherRef
 
 _NOTHING = "{}"
 
-_teachers, _held = tables.teachers, tables.tenant_teachers
+_teachers, _links = tables.teachers, tables.tenant_teachers
 
 
 class Lifetime(StrEnum):
@@ -61,13 +61,19 @@ class Lifetime(StrEnum):
 
 def is_live() -> ColumnElement[bool]:
     """The condition that the tenant of a row of `tenant_teachers` still has the teacher."""
-    return _held.c.lifetime != Lifetime.DELETED
+    return _links.c.lifetime != Lifetime.DELETED
 
 
 _ONE_TEACHER: Select[Any] = (
-    select(_teachers.c.id, _teachers.c.bytes, _teachers.c.format, _held.c.inspection, _held.c.created_at)
-    .join(_held, _held.c.teacher_id == _teachers.c.id)
-    .where(_held.c.tenant == bindparam("tenant"), _teachers.c.id == bindparam("id"), is_live())
+    select(
+        _teachers.c.id,
+        _teachers.c.bytes,
+        _teachers.c.format,
+        _links.c.inspection,
+        _links.c.created_at,
+    )
+    .join(_links, _links.c.teacher_id == _teachers.c.id)
+    .where(_links.c.tenant == bindparam("tenant"), _teachers.c.id == bindparam("id"), is_live())
 )
 
 
@@ -98,11 +104,13 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     with as_all_tenants(connection):  # another tenant may have uploaded it before
         connection.execute(locked)  # an existing row stays as it is, and the lock prevents its deletion
     values = {**from_tenant, "lifetime": lifetime, "used_at": now()}
-    holds = dialect_insert(connection, _held).values(tenant=tenant, teacher_id=ref.id, **values)
+    holds = dialect_insert(connection, _links).values(tenant=tenant, teacher_id=ref.id, **values)
     again = holds.on_conflict_do_update(
-        index_elements=[_held.c.tenant, _held.c.teacher_id], set_=values, where=_held.c.lifetime == Lifetime.DELETED
+        index_elements=[_links.c.tenant, _links.c.teacher_id],
+        set_=values,
+        where=_links.c.lifetime == Lifetime.DELETED,
     )
-    new = connection.execute(again.returning(_held.c.tenant)).first() is not None
+    new = connection.execute(again.returning(_links.c.tenant)).first() is not None
     if not new:
         _change(connection, tenant, ref.id, {"used_at": now()})
     if not new and lifetime is Lifetime.OWN:
@@ -129,18 +137,18 @@ def lock(connection: Connection, teacher_id: str, *, alone: bool = True) -> None
 
 def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetime | None:
     """The lifetime of a tenant's teacher; None if the tenant has no row for it."""
-    found = connection.execute(select(_held.c.lifetime).where(*_holding(tenant, teacher_id))).scalar_one_or_none()
+    found = connection.execute(select(_links.c.lifetime).where(*_holding(tenant, teacher_id))).scalar_one_or_none()
     return None if found is None else Lifetime(found)
 
 
 def record_use(connection: Connection, tenant: str, teacher_id: str, until: datetime) -> None:
     """Record a tenant's use of a locked teacher that no row of a job shows."""
-    connection.execute(update(_held).where(*_holding(tenant, teacher_id), last_use() < until).values(used_at=until))
+    connection.execute(update(_links).where(*_holding(tenant, teacher_id), last_use() < until).values(used_at=until))
 
 
 def last_use() -> ColumnElement[datetime]:
     """The time of a tenant's last use of a teacher that no row of a job shows."""
-    found: ColumnElement[datetime] = func.coalesce(_held.c.used_at, _held.c.created_at)
+    found: ColumnElement[datetime] = func.coalesce(_links.c.used_at, _links.c.created_at)
     return found
 
 
@@ -152,8 +160,11 @@ def remove_from_tenant(connection: Connection, tenant: str, teacher_id: str, *, 
     if has_jobs:
         _change(connection, tenant, teacher_id, {"lifetime": Lifetime.DELETED, "inspection": _NOTHING})
     else:
-        connection.execute(delete(_held).where(*_holding(tenant, teacher_id)))
-    left = or_(exists().where(_held.c.teacher_id == teacher_id), exists().where(tables.jobs.c.teacher_id == teacher_id))
+        connection.execute(delete(_links).where(*_holding(tenant, teacher_id)))
+    left = or_(
+        exists().where(_links.c.teacher_id == teacher_id),
+        exists().where(tables.jobs.c.teacher_id == teacher_id),
+    )
     one = _teachers.c.id == teacher_id
     with as_all_tenants(connection):  # another tenant may have it
         if connection.execute(select(left)).scalar_one():
@@ -167,9 +178,9 @@ def has_bytes(tenant: str | None) -> ColumnElement[bool]:
 
     A service of an older version inserts teachers that no tenant has, and jobs that use any teacher.
     """
-    held = exists().where(_held.c.teacher_id == _teachers.c.id)
+    held = exists().where(_links.c.teacher_id == _teachers.c.id)
     if tenant is not None:
-        return held.where(_held.c.tenant == tenant, is_live())
+        return held.where(_links.c.tenant == tenant, is_live())
     used = exists().where(tables.jobs.c.teacher_id == _teachers.c.id, tables.jobs.c.state.not_in(TERMINAL))
     return or_(held.where(is_live()), ~held, used)
 
@@ -180,9 +191,13 @@ def keep_depth(transaction: Transaction, job_id: str, found: dict[str, Any]) -> 
     Nothing happens if the job or the teacher has been deleted.
     """
     of_job = select(tables.jobs.c.tenant, tables.jobs.c.teacher_id).where(tables.jobs.c.id == job_id).subquery()
-    holding = (_held.c.tenant == of_job.c.tenant, _held.c.teacher_id == of_job.c.teacher_id, is_live())
+    holding = (
+        _links.c.tenant == of_job.c.tenant,
+        _links.c.teacher_id == of_job.c.teacher_id,
+        is_live(),
+    )
     connection = transaction.connection
-    row = connection.execute(select(_held).join(of_job, and_(*holding)).with_for_update(of=_held)).one_or_none()
+    row = connection.execute(select(_links).join(of_job, and_(*holding)).with_for_update(of=_links)).one_or_none()
     if row is not None:
         kept = json_text({**json.loads(row.inspection), DEPTH: found})
         _change(connection, row.tenant, row.teacher_id, {"inspection": kept})
@@ -190,16 +205,16 @@ def keep_depth(transaction: Transaction, job_id: str, found: dict[str, Any]) -> 
 
 def adopt(transaction: Transaction) -> int:
     """Give teachers that a service without tenants has stored to the default tenant; return their number."""
-    without_tenant = ~exists().where(_held.c.teacher_id == _teachers.c.id)
+    without_tenant = ~exists().where(_links.c.teacher_id == _teachers.c.id)
     columns = (_teachers.c.id, _teachers.c.inspection, _teachers.c.created_at)
     found = select(literal(DEFAULT_TENANT), *columns).where(without_tenant)
-    statement = insert(_held).from_select(["tenant", "teacher_id", "inspection", "created_at"], found)
-    return len(transaction.connection.execute(statement.returning(_held.c.teacher_id)).all())
+    statement = insert(_links).from_select(["tenant", "teacher_id", "inspection", "created_at"], found)
+    return len(transaction.connection.execute(statement.returning(_links.c.teacher_id)).all())
 
 
 def _holding(tenant: str, teacher_id: str) -> list[ColumnElement[bool]]:
-    return [_held.c.tenant == tenant, _held.c.teacher_id == teacher_id]
+    return [_links.c.tenant == tenant, _links.c.teacher_id == teacher_id]
 
 
 def _change(connection: Connection, tenant: str, teacher_id: str, values: dict[str, Any]) -> None:
-    connection.execute(update(_held).where(*_holding(tenant, teacher_id)).values(values))
+    connection.execute(update(_links).where(*_holding(tenant, teacher_id)).values(values))

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dfkd_core.progress import UpdateKind
 from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import Budget, DistillSpec
-from jobs.models import BestStudent, Sha256, Value
+from jobs.models import BestStudent, FrozenModel, Sha256
 
 LINE_BYTES = 64 * 1024
 _QUEUED_MESSAGES = 1000
@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=0, le=10**12)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
-class Task(Value):
+class Task(FrozenModel):
     """What a runner has to do, and how it talks to its supervisor."""
 
     teacher_path: Path
@@ -45,7 +45,7 @@ class Task(Value):
     lease_until: float  # on the monotonic clock, which every process of a host shares
 
 
-class UpdateMessage(Value):
+class UpdateMessage(FrozenModel):
     """One `dfkd_core.progress.Update` of the run."""
 
     type: Literal["update"]
@@ -59,7 +59,7 @@ class UpdateMessage(Value):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class TeacherFinding(Value):
+class TeacherFinding(FrozenModel):
     """What running the teacher showed: the data of an update of kind `depth`."""
 
     passed: bool
@@ -70,7 +70,7 @@ class TeacherFinding(Value):
     hint: Text | None = None
 
 
-class ProducedFile(Value):
+class ProducedFile(FrozenModel):
     """A file that the runner has made: where it is, and which digest and size it announces."""
 
     path: Path
@@ -78,7 +78,7 @@ class ProducedFile(Value):
     bytes: int = Field(ge=0)
 
 
-class DoneMessage(Value):
+class DoneMessage(FrozenModel):
     """The job is done, and these are its files."""
 
     type: Literal["done"]
@@ -86,13 +86,13 @@ class DoneMessage(Value):
     best: BestStudent | None = None
 
 
-class StoppedMessage(Value):
+class StoppedMessage(FrozenModel):
     """The run stopped after a checkpoint, because it was asked to."""
 
     type: Literal["stopped"]
 
 
-class ErrorMessage(Value):
+class ErrorMessage(FrozenModel):
     """The run failed, and a second try would fail the same way."""
 
     type: Literal["error"]
