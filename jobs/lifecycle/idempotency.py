@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, select, update
 from jobs.db import tables
 from jobs.db.database import Database, Transaction, dialect_insert
 from jobs.db.db_time import elapsed_seconds, now
+from jobs.db.transactional import in_transaction
 from jobs.errors import RequestInProgress
 from jobs.identity import DEFAULT_TENANT
 from jobs.ledger import queries
@@ -66,7 +67,7 @@ class OutcomeRecorder(Generic[T]):
     outcome: T | None = None  # set within the transaction, and again if the transaction is tried again
 
 
-def acquire(transaction: Transaction, lease: KeyLease, *, lease_seconds: float) -> StoredOutcome | None:
+def acquire_key(transaction: Transaction, lease: KeyLease, lease_seconds: float) -> StoredOutcome | None:
     """Take a key for `lease_seconds`, or return the outcome that is stored for it.
 
     Raises:
@@ -87,7 +88,7 @@ def acquire(transaction: Transaction, lease: KeyLease, *, lease_seconds: float) 
     return None
 
 
-def renew(transaction: Transaction, lease: KeyLease, *, lease_seconds: float) -> bool:
+def renew_key(transaction: Transaction, lease: KeyLease, lease_seconds: float) -> bool:
     """Extend a lease; False if another request has taken the key."""
     statement = update(_requests).where(*_held_by(lease)).values(lease_until=now(lease_seconds))
     return transaction.connection.execute(statement).rowcount == 1
@@ -120,13 +121,13 @@ def record_job(
     return found.job
 
 
-def release(transaction: Transaction, lease: KeyLease) -> None:
+def release_key(transaction: Transaction, lease: KeyLease) -> None:
     """Release a key that has no outcome, because its request was refused."""
     statement = delete(_requests).where(*_held_by(lease), _requests.c.answer.is_(None))
     transaction.connection.execute(statement)
 
 
-def delete_expired(transaction: Transaction) -> int:
+def delete_expired_keys(transaction: Transaction) -> int:
     """Delete the rows whose time is over; returns how many there were."""
     return transaction.connection.execute(delete(_requests).where(_requests.c.expires_at < now())).rowcount
 
@@ -151,25 +152,10 @@ class Keys:
         """The lease with which a request of this tenant takes a key; `acquire` takes it."""
         return KeyLease(_name(self._tenant, key), uuid.uuid4().hex)
 
-    def acquire(self, lease: KeyLease, lease_seconds: float) -> StoredOutcome | None:
-        """Take a key for `lease_seconds`, or return the outcome that is stored for it.
-
-        Raises:
-            RequestInProgress: another request holds the key.
-        """
-        return self._database.write(lambda t: acquire(t, lease, lease_seconds=lease_seconds))
-
-    def renew(self, lease: KeyLease, lease_seconds: float) -> bool:
-        """Extend a lease; False if another request has taken the key."""
-        return self._database.write(lambda t: renew(t, lease, lease_seconds=lease_seconds))
-
-    def release(self, lease: KeyLease) -> None:
-        """Release a key, unless an outcome is stored for it."""
-        self._database.write(lambda t: release(t, lease))
-
-    def delete_expired(self) -> int:
-        """Delete outcomes that are no longer kept, and keys of processes that died; returns how many there were."""
-        return self._database.write(delete_expired)
+    acquire = in_transaction(acquire_key)
+    renew = in_transaction(renew_key)
+    release = in_transaction(release_key)
+    delete_expired = in_transaction(delete_expired_keys)
 
 
 def _name(tenant: str, key: str) -> str:
