@@ -7,16 +7,16 @@ the client needs, `dfkd[server]` adds what the service needs, and `dfkd[worker]`
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, NoReturn
 
-Extra = Literal["server", "worker"]
+Extra = Literal["server", "worker", "postgres", "s3"]
 
 SERVER = (
     "alembic", "anyio", "celery", "fastapi", "h11", "kombu", "limits", "numpy", "onnx", "prometheus_client", "psutil",
     "pydantic_settings", "python_multipart", "redis", "safetensors", "sqlalchemy", "starlette", "uvicorn",
 )  # fmt: skip
 WORKER = ("torch", "onnxruntime", "onnxscript", "scipy", "torch_pruning")
-MODULES = {"server": SERVER, "worker": (*WORKER, *SERVER)}
+MODULES = {"server": SERVER, "worker": (*WORKER, *SERVER), "postgres": ("psycopg",), "s3": ("boto3", "botocore")}
 """Extra → the modules that it brings. A test holds these lists against pyproject.toml."""
 
 USAGE_STATUS = 2
@@ -43,9 +43,14 @@ def require(extra: Extra) -> None:
 
 
 def require_or_exit(extra: Extra, *, program: str) -> None:
-    """End a program that cannot run without an extra: one line on standard error, exit status 2."""
+    """End a program that cannot run without an extra."""
     try:
         require(extra)
     except MissingExtra as error:
-        sys.stderr.write(f"{program}: {error}\n")
-        sys.exit(USAGE_STATUS)
+        exit_without(error, program=program)
+
+
+def exit_without(error: MissingExtra, *, program: str) -> NoReturn:
+    """Name the missing extra in one line on standard error, and end the program with status 2."""
+    sys.stderr.write(f"{program}: {error}\n")
+    sys.exit(USAGE_STATUS)

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dfkd_core.extras import require
 from dfkd_core.sandbox.detect import SandboxChoice
 from dfkd_core.spec.overrides import BadOption
 from jobs.devices import DeviceClass, class_of
@@ -15,6 +16,9 @@ from jobs.quota_limits import Quotas
 
 RATE = r"^([1-9][0-9]{0,8}/([1-9][0-9]{0,4} )?(second|minute|hour|day))?$"
 BUCKET_URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?$"
+
+DATABASES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
+"""Schemes of `database_url`."""
 
 
 class Settings(BaseSettings):
@@ -145,6 +149,15 @@ class Settings(BaseSettings):
             )
         return device
 
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str | None) -> str | None:
+        if url is not None and urlsplit(url).scheme not in DATABASES:
+            raise ValueError(
+                "the URL begins with sqlite: or postgresql+psycopg:, such as postgresql+psycopg://user@host/name"
+            )
+        return url
+
     @field_validator("broker_url", "rate_limit_url")
     @classmethod
     def _remote_redis_needs_password(cls, url: str | None) -> str | None:
@@ -199,9 +212,15 @@ def settings_from_environment(data_dir: Path | None = None) -> Settings:
 
     Raises:
         BadOption: an environment variable is invalid; the message names it.
+        MissingExtra: the database or the object store needs libraries that are not installed.
     """
     try:
-        return Settings() if data_dir is None else Settings(data_dir=data_dir)
+        settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
     except ValidationError as error:
         wrong = [f"DFKD_{str(entry['loc'][0]).upper()}: {entry['msg']}" for entry in error.errors()]
         raise BadOption("; ".join(wrong)) from None
+    if settings.resolved_database_url.startswith("postgresql"):
+        require("postgres")
+    if settings.artifacts_url is not None:
+        require("s3")
+    return settings

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from dfkd_core.extras import require_or_exit
+from dfkd_core.extras import MissingExtra, exit_without, require_or_exit
 
 CLOSE_SECONDS = 10
 
@@ -34,6 +34,8 @@ def serve(host: str, port: int) -> None:
         settings = settings_from_environment()
         log_to_stderr(settings.log_format)
         check_address(host, settings)
+    except MissingExtra as error:
+        exit_without(error, program="python -m service")
     except CannotStart as error:
         sys.exit(f"the API cannot start: {error.detail}. {error.hint or ''}".strip())
     except (BadOption, LedgerError) as error:

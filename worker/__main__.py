@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 
-from dfkd_core.extras import require_or_exit
+from dfkd_core.extras import MissingExtra, exit_without, require_or_exit
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,8 @@ def main() -> None:
 
     try:
         settings = settings_from_environment()
+    except MissingExtra as error:
+        exit_without(error, program="python -m worker")
     except BadOption as error:
         sys.exit(f"the worker cannot start: {error}")
     log_to_stderr(settings.log_format)

@@ -78,11 +78,11 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     )
     if output is None and (architecture is not None or not request.runs_code):
         request = request.model_copy(update={"output": Path("teacher.safetensors")})
+    require("worker")
     if request.runs_code:
         err.print(f"importing and running {source}: your code, on this machine")
     elif not Path(source).is_file():
         raise UsageError(f"there is no file {source!r}, and it is not package.module:name")
-    require("worker")
     exported = _exported(request)
     if as_json:
         out.print(exported.model_dump_json(indent=2))

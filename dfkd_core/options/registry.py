@@ -11,9 +11,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from operator import or_
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from dfkd_core.options import memories, methods
 from dfkd_core.options.base import ReplayOptions, SynthesisOptions
@@ -21,6 +21,7 @@ from dfkd_core.options.base import ReplayOptions, SynthesisOptions
 PresetName = Literal["default", "paper", "paper-reconstructed"]
 
 T = TypeVar("T")
+OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def only_class(module: ModuleType, base: type[T]) -> type[T]:
@@ -39,10 +40,18 @@ def only_class(module: ModuleType, base: type[T]) -> type[T]:
     return found[0]
 
 
-def _discovered(package: ModuleType, base: type[T]) -> Mapping[str, type[T]]:
-    """The options class in each module of `package`, by the module's name, in alphabetical order."""
+def _discovered(package: ModuleType, base: type[OptionsT]) -> Mapping[str, type[OptionsT]]:
+    """The options class in each module of `package`, by the module's name, in alphabetical order.
+
+    Raises:
+        TypeError: a module defines none or several, or a class whose `name` is not that of its module.
+    """
     names = sorted(found.name for found in pkgutil.iter_modules(package.__path__))
-    return {name: only_class(import_module(f"{package.__name__}.{name}"), base) for name in names}
+    classes = {name: only_class(import_module(f"{package.__name__}.{name}"), base) for name in names}
+    for name, options in classes.items():
+        if get_args(options.model_fields["name"].annotation) != (name,):
+            raise TypeError(f'{options.__module__}: {options.__name__}.name must be Literal["{name}"], like its file')
+    return classes
 
 
 METHODS: Mapping[str, type[SynthesisOptions]] = _discovered(methods, SynthesisOptions)
@@ -55,10 +64,15 @@ def implementation(options: SynthesisOptions | ReplayOptions, package: ModuleTyp
     The callable is the subclass of `base` in the module of `package` that has the name of the options' module. If there
     is no such module, `options.implementation` names the callable. The type is `Any`, because each callable takes
     another class of options.
+
+    Raises:
+        TypeError: there is neither such a module nor an `implementation`.
     """
     module = f"{package.__name__}.{type(options).__module__.rpartition('.')[2]}"
     if find_spec(module) is not None:
         return only_class(import_module(module), base)
+    if not options.implementation:
+        raise TypeError(f"{type(options).__name__} needs {module} or an `implementation`")
     place, _, attribute = options.implementation.partition(":")
     return getattr(import_module(place), attribute)
 

@@ -28,6 +28,15 @@ def seconds(duration: str) -> int:
     return int(duration[:-1])
 
 
+def test_everything_that_the_images_copy_is_in_the_build_context() -> None:
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", DOCKERFILE, re.M)
+    sources = {source for copy in copies for source in copy.split()}
+    assert {"dfkd", "pyproject.toml"} <= sources
+    assert [source for source in sources if not any(Path(source).match(pattern) for pattern in allowed)] == []
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_container_is_hardened_and_comes_back(name: str) -> None:
     service = SERVICES[name]

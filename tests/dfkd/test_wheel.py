@@ -208,6 +208,23 @@ def run_dfkd(installed: Installed, service: Service) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.parametrize("command", ["dfkd db current", "dfkd janitor", "python -P -m service"])
+@pytest.mark.parametrize(
+    ("variable", "url", "extra"),
+    [
+        ("DFKD_DATABASE_URL", "postgresql+psycopg://dfkd@127.0.0.1:1/dfkd", "postgres"),
+        ("DFKD_ARTIFACTS_URL", "s3://bucket/prefix", "s3"),
+    ],
+)
+def test_what_the_settings_name_needs_its_extra(
+    with_server: Installed, command: str, variable: str, url: str, extra: str
+) -> None:
+    refused = with_server.run(*command.split(), **{variable: url})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"pip install 'dfkd[{extra}]'" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_with_the_extra_server_the_api_takes_a_job_and_nothing_that_needs_torch_starts(
     with_server: Installed, teacher: bytes, tmp_path: Path
 ) -> None:
