@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.errors import FormatUnsupported, TeacherInvalid
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import TeacherFormat, sniff_file
 
 PARTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),
@@ -44,10 +44,8 @@ def read_weights(path: Path, *, pick: str | None = None) -> tuple[dict[str, Tens
 
 
 def _open(path: Path) -> Any:  # Any: a checkpoint can hold any object
-    with path.open("rb") as file:
-        head = file.read(SNIFF_BYTES)
     try:
-        found = sniff(head, path.name)
+        found = sniff_file(path)
     except FormatUnsupported:
         return _unpickle(path)
     if found is TeacherFormat.SAFETENSORS:

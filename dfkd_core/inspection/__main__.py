@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_core.errors import DfkdError, TeacherInvalid
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import TeacherFormat, sniff_file
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.config import TeacherSpec
 
@@ -24,8 +24,7 @@ def _check_size(path: Path, memory_bytes: int) -> None:
     Raises:
         TeacherInvalid: ONNX_COPIES copies of the file do not fit into `memory_bytes`.
     """
-    with path.open("rb") as file:
-        found = sniff(file.read(SNIFF_BYTES), path.name)
+    found = sniff_file(path)
     most = memory_bytes // ONNX_COPIES
     if found is TeacherFormat.ONNX and path.stat().st_size > most:
         raise TeacherInvalid(

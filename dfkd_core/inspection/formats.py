@@ -6,8 +6,9 @@ refused with a hint that says how to convert it.
 
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 
-from dfkd_core.errors import FormatUnsupported, TeacherInvalid
+from dfkd_core.errors import FormatUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.onnx_import.ir.protobuf_scan import looks_like_onnx
 
 SNIFF_BYTES = 4096
@@ -120,6 +121,31 @@ def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
     if len(head) < 8:
         raise TeacherInvalid("the teacher file is truncated", hint="Upload the whole file.")
     raise FormatUnsupported(f"{_kind(head, filename)} is not accepted as a teacher", hint=TO_ONNX)
+
+
+def sniff_file(path: Path) -> TeacherFormat:
+    """The format of the file at `path`.
+
+    Raises:
+        TeacherInvalid: the file is empty or truncated.
+        FormatUnsupported: the file has another format; the hint says how to convert it.
+    """
+    with path.open("rb") as file:
+        return sniff(file.read(SNIFF_BYTES), path.name)
+
+
+def teacher_format(path: Path, *, claimed: str | None) -> TeacherFormat:
+    """The format of the teacher at `path`, which must be the one that the spec claims, if it claims one.
+
+    Raises:
+        TeacherMismatch: the file has another format than the spec claims.
+        TeacherInvalid: the file is empty or truncated.
+        FormatUnsupported: the file has a format that is not accepted.
+    """
+    found = sniff_file(path)
+    if claimed is not None and claimed != found:
+        raise TeacherMismatch(f"the file is {found}, the spec says {claimed}", pointer="/teacher/format")
+    return found
 
 
 def _is_safetensors(head: bytes) -> bool:

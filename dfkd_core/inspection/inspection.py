@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.inspection.formats import EXPORT_LINE, SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import EXPORT_LINE, TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import ReExport, export_line, re_export
 from dfkd_core.notice import Notice
 from dfkd_core.spec.config import TeacherSpec
@@ -77,10 +77,7 @@ def parse_file(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx |
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.
     """
-    with path.open("rb") as file:
-        found = sniff(file.read(SNIFF_BYTES), path.name)
-    if spec.format is not None and spec.format != found:
-        raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
+    found = teacher_format(path, claimed=spec.format)
     if found is TeacherFormat.ONNX:
         return _parse_onnx(path, spec)
     return _inspect_safetensors(path, spec), None

@@ -121,3 +121,20 @@ PUBLISHED: dict[str, Any] = merged(
 
 CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True}
 """Shifts by up to four of 32 pixels, as the authors' toolboxes train their students."""
+
+PUBLISHED_REDRAWN: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "training": {"augmentation": CROP_AND_FLIP},
+        "method_options": {
+            "width": 64,
+            "betas": [0.5, 0.999],
+            "decay": "none",
+            "keep": "best",
+            "shift": 4,
+            "flip": True,
+            "output": "bounded",
+        },
+    },
+)
+"""The published settings of the methods that draw a generator for each batch; their codes descend from one another."""

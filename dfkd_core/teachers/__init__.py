@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import TeacherFormat, teacher_format
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx
 from dfkd_core.spec.config import TeacherSpec
@@ -21,10 +21,7 @@ def load_teacher(path: Path, spec: TeacherSpec, *, parsed: ParsedOnnx | None = N
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.
     """
-    with path.open("rb") as file:
-        found = sniff(file.read(SNIFF_BYTES), path.name)
-    if spec.format is not None and spec.format != found:
-        raise TeacherMismatch(f"the file is {found}, the spec says {spec.format}", pointer="/teacher/format")
+    found = teacher_format(path, claimed=spec.format)
     teacher = load_onnx(path, spec, parsed) if found is TeacherFormat.ONNX else load_safetensors(path, spec)
     if spec.num_classes not in (None, teacher.num_classes):
         raise TeacherMismatch(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import TeacherFormat, sniff_file
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.report import TeacherVerification
@@ -88,9 +88,8 @@ def _device(teacher: Teacher) -> torch.device:
 def _check_parity(
     teacher: Teacher, path: Path, generator: torch.Generator, parsed: ParsedOnnx | None
 ) -> tuple[float | None, float | None]:
-    with path.open("rb") as file:
-        if sniff(file.read(SNIFF_BYTES), path.name) is not TeacherFormat.ONNX:
-            return None, None
+    if sniff_file(path) is not TeacherFormat.ONNX:
+        return None, None
     run, tolerance = _runtime(parsed or read_plan(path, input_shape=teacher.input_space.shape))
     worst = 0.0
     for count in BATCHES:

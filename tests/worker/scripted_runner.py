@@ -1,4 +1,4 @@
-"""The real runner, which follows a script instead of training: `scripted_runner.py ACT TASK.json`.
+"""Run the real runner, which follows a script instead of training: `scripted_runner.py ACT TASK.json`.
 
 A checkpoint holds the number of steps done, so that a resumed run can be told from a fresh one.
 """

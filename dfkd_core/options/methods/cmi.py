@@ -5,37 +5,29 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
-    PUBLISHED,
+    PUBLISHED_REDRAWN,
     {
         "budget": {"steps": 40 * 2000},
         "memory_options": {"capacity": 60_000},
         "training": {
             "batch_size": 128,
             "updates_per_round": 2000,
-            "augmentation": CROP_AND_FLIP,
         },
         "method_options": {
             "latent_dim": 256,
-            "width": 64,
             "batch_size": 256,
             "warmup_rounds": 195,  # a bank of 50 000 inverted images, then 40 rounds add 10 000
             "steps": 500,
             "learning_rate": 1e-3,
             "code_learning_rate": 1e-3,
-            "betas": [0.5, 0.999],
-            "decay": "none",
-            "keep": "best",
-            "shift": 4,
-            "flip": True,
             "target_weight": 0.5,
             "bn_weight": 1.0,
             "adv_weight": 0.5,
             "adv_limit": 1e6,
-            "output": "bounded",
             "contrast_weight": 0.8,
             "contrast_temperature": 0.2,
             "crop": 0.25,

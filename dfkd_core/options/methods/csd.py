@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
-    PUBLISHED,
+    PUBLISHED_REDRAWN,
     {
         "budget": {"steps": 100 * 2000},
         "memory_options": {"capacity": 100_000},
@@ -17,25 +17,17 @@ PAPER: dict[str, Any] = merged(
             "batch_size": 128,
             "updates_per_round": 2000,
             "hard_weight": 1.0,
-            "augmentation": CROP_AND_FLIP,
         },
         "method_options": {
             "latent_dim": 256,
-            "width": 64,
             "batch_size": 200,
             "warmup_rounds": 400,
             "steps": 200,  # 500 in the warm-up
             "learning_rate": 1e-3,
             "code_learning_rate": 1e-3,
-            "betas": [0.5, 0.999],
-            "decay": "none",
-            "keep": "best",
-            "shift": 4,
-            "flip": True,
             "target_weight": 1.0,
             "bn_weight": 1.0,
             "adv_weight": 10.0,
-            "output": "bounded",
             "transforms": "rotations",
             "probe_steps": 2000,
             "probe_batch_size": 128,

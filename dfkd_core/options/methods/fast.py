@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
-    PUBLISHED,
+    PUBLISHED_REDRAWN,
     {
         "budget": {"steps": 200 * 400},
         "memory_options": {"capacity": 60_000},
@@ -17,28 +17,20 @@ PAPER: dict[str, Any] = merged(
             "learning_rate": 0.2,
             "batch_size": 256,
             "updates_per_round": 400,
-            "augmentation": CROP_AND_FLIP,
         },
         "method_options": {
             "latent_dim": 256,
-            "width": 64,
             "batch_size": 256,
             "warmup_rounds": 20,
             "steps": 10,
             "learning_rate": 2e-3,
             "code_learning_rate": 0.015,
             "meta_learning_rate": 0.02,
-            "betas": [0.5, 0.999],
-            "decay": "none",
-            "keep": "best",
-            "shift": 4,
-            "flip": True,
             "target_weight": 0.4,
             "bn_weight": 10.0,
             "bn_past": 0.9,
             "adv_weight": 1.1,
             "adv_limit": 1e6,
-            "output": "bounded",
         },
     },
 )

@@ -5,11 +5,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
-    PUBLISHED,
+    PUBLISHED_REDRAWN,
     {
         "budget": {"steps": 300 * 400},
         "memory_options": {"capacity": 320_000},
@@ -18,28 +18,20 @@ PAPER: dict[str, Any] = merged(
             "batch_size": 512,
             "updates_per_round": 400,
             "fresh_batches": 2,
-            "augmentation": CROP_AND_FLIP,
         },
         "method_options": {
             "latent_dim": 1000,
-            "width": 64,
             "batch_size": 400,
             "updates_per_round": 2,
             "warmup_rounds": 100,  # 20 rounds of 10 batches
             "steps": 30,
             "learning_rate": 4e-3,
             "code_learning_rate": 4e-3,
-            "betas": [0.5, 0.999],
-            "decay": "none",
-            "keep": "best",
-            "shift": 4,
-            "flip": True,
             "target_weight": 0.5,
             "bn_weight": 10.0,
             "bn_past": 0.9,
             "adv_weight": 1.33,
             "adv_limit": 1e6,
-            "output": "bounded",
             "life": 20,  # ten rounds
         },
     },

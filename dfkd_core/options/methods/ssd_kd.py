@@ -5,13 +5,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from dfkd_core.options.field_types import Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, RedrawnOptions
+from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
 from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(BANK, {"memory": "priority", "memory_options": {"capacity": 5000}})
 
 PAPER: dict[str, Any] = merged(
-    PUBLISHED,
+    PUBLISHED_REDRAWN,
     {
         "budget": {"steps": 200 * 400},
         "memory": "priority",
@@ -20,27 +20,19 @@ PAPER: dict[str, Any] = merged(
             "learning_rate": 0.2,
             "batch_size": 256,
             "updates_per_round": 400,
-            "augmentation": CROP_AND_FLIP,
             "replays_per_round": 5000,
         },
         "method_options": {
             "latent_dim": 256,
-            "width": 64,
             "batch_size": 256,
             "warmup_rounds": 20,
             "steps": 200,
             "learning_rate": 1e-3,
             "code_learning_rate": 1e-3,
-            "betas": [0.5, 0.999],
-            "decay": "none",
-            "keep": "best",
-            "shift": 4,
-            "flip": True,
             "target_weight": 0.5,
             "bn_weight": 1.0,
             "adv_weight": 1.0,
             "adv_limit": 1e6,
-            "output": "bounded",
             "focus": 2.0,
             "diversity": 1.0,
         },
