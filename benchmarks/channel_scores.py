@@ -33,7 +33,7 @@ READS = (tp.function.prune_conv_in_channels, tp.function.prune_linear_in_channel
 
 
 def magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator) -> Score:
-    """The mean norm of all weights in and out, as in dfkd_core/students/pruning.py."""
+    """Return the mean norm of all weights in and out, as in dfkd_core/students/pruning.py."""
     score: Score = tp.importance.GroupMagnitudeImportance(p=2)
     return score
 
@@ -44,7 +44,9 @@ def random(_network: nn.Module, _images: Tensor, generator: torch.Generator) -> 
 
 
 def activation(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
-    """The variance of a channel times the squared norm of the weights that read it, summed over the reading layers."""
+    """Return the variance of a channel times the squared norm of the weights that read it, summed over the reading
+    layers.
+    """
     loads = {}
     for layer, inputs in _inputs(network, images).items():
         spread = inputs.transpose(0, 1).flatten(1).var(dim=1)
@@ -100,7 +102,7 @@ class _Reader:
             self._columns[channel] += range(place * width, (place + 1) * width)
 
     def cost(self, channel: int) -> float:
-        """The error of the outputs, relative to their variance, when the other channels replace this one."""
+        """Return the error of the outputs, relative to their variance, when the other channels replace this one."""
         gone = self._columns[channel]
         weight = self._weight[gone]
         return float((weight * torch.linalg.solve(self._inverse[gone][:, gone], weight)).sum() / self._size)
@@ -116,7 +118,7 @@ class _Reader:
 
 
 def _readers(group: tp.Group) -> Iterator[tuple[str, list[int], list[int]]]:
-    """The layers that read the group's channels: name, positions among the layer's inputs, channels of the group."""
+    """Yield the layers that read the group's channels: name, positions among the inputs, channels of the group."""
     for item in group:
         if item.dep.pruning_fn in READS:
             yield item.dep.target.name.split(" ")[0], item.idxs, item.root_idxs
@@ -137,7 +139,7 @@ def _inputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def _columns(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """The values of which each output is a weighted sum: (N * positions, inputs * kernel)."""
+    """Return the values of which each output is a weighted sum: (N * positions, inputs * kernel)."""
     if isinstance(layer, nn.Conv2d):
         patches = F.unfold(inputs, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
         return patches.transpose(1, 2).flatten(0, 1)

@@ -63,7 +63,7 @@ def _parts(profiler: cProfile.Profile) -> dict[str, float]:
 
 
 def _place(function: Callable[..., Any]) -> tuple[str, int]:
-    """The file and the first line of a function, by which the profiler knows it."""
+    """Return the file and the first line of a function, by which the profiler knows it."""
     code = inspect.unwrap(function).__code__
     return code.co_filename, code.co_firstlineno
 

@@ -48,7 +48,7 @@ class LabelledImages:
 
 
 def load_images(name: str, split: str) -> LabelledImages:
-    """The "train" or "test" images of a data set in DFKD_BENCHMARK_DATA or ../shared/data."""
+    """Return the "train" or "test" images of a data set in DFKD_BENCHMARK_DATA or ../shared/data."""
     directory = Path(os.environ.get("DFKD_BENCHMARK_DATA", DEFAULT_DIRECTORY))
     pixels, labels = _colour(directory / name, split) if name == "cifar10" else _grey(directory / f"{name}.npz", split)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in _moments(name))

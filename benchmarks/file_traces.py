@@ -79,7 +79,7 @@ def trace(tree: Path) -> dict[str, set[str]]:
 
 
 def write_teacher(folder: Path) -> Path:
-    """A small untrained LeNet-5 as ONNX."""
+    """Write a small untrained LeNet-5 as ONNX."""
     from tests.builders import onnx_teacher
 
     path = folder / "teacher.onnx"
@@ -88,7 +88,7 @@ def write_teacher(folder: Path) -> Path:
 
 
 def trace_service(tree: Path, folder: Path, teacher: Path) -> dict[str, set[str]]:
-    """The files entered by an accepted submission and by a whole job, in all processes."""
+    """Return the files entered by an accepted submission and by a whole job, in all processes."""
     (folder / "switch").write_bytes(b"\0")
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(SITE.format(folder=str(folder), tree=f"{tree}{os.sep}"))
@@ -109,7 +109,7 @@ def trace_service(tree: Path, folder: Path, teacher: Path) -> dict[str, set[str]
 
 
 def post_and_trace(client: httpx.Client, spec: object, teacher: Path, folder: Path) -> None:
-    """A whole job with the switch on from its acceptance to its end."""
+    """Run a whole job with the switch on from its acceptance to its end."""
     post(client, spec, teacher)
     flip(folder, 2)
     wait_for_end(client, how_many=3)
@@ -140,7 +140,7 @@ def flip(folder: Path, part: int) -> None:
 
 
 def files_of(folder: Path, part: int) -> set[str]:
-    """What all processes noted of one part."""
+    """Return what all processes noted of one part."""
     return {line for path in folder.glob(f"{part}.*") for line in path.read_text().split()}
 
 
@@ -183,7 +183,7 @@ def wait_for_answer(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def trace_update(tree: Path, folder: Path, teacher: Path) -> set[str]:
-    """The files entered between two steps of the student's optimiser that follow one another."""
+    """Return the files entered between two steps of the student's optimiser that follow one another."""
     student, found = folder / "student.onnx", folder / "update.json"
     spec = ["--student", "lenet5_half", "--set", "distillation.method=dafl", "--set", "distillation.memory=none"]
     spec += ["--set", f"distillation.budget.steps={BUDGET['steps']}"]

@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def measure(compute: dict[str, Any], arguments: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """The updates per second of one combination, and on CUDA their share of the card's matrix rate."""
+    """Return the updates per second of one combination, and on CUDA their share of the card's matrix rate."""
     config = config_of(compute, arguments)
     with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
         descriptions = [description(name, arguments.shape) for name in (arguments.teacher, arguments.student)]
@@ -91,20 +91,20 @@ def measure(compute: dict[str, Any], arguments: argparse.Namespace, device: torc
 
 
 def config_of(compute: dict[str, Any], arguments: argparse.Namespace) -> DistillConfig:
-    """The default options, with a budget longer than the measurement so that no phase of the run ends during it."""
+    """Return the default options with a budget so long that no phase of the run ends during the measurement."""
     total = 10 * arguments.steps * (arguments.repeats + 2)
     return DistillConfig.model_validate({**arguments.config, "compute": compute, "budget": {"steps": total}})
 
 
 def description(name: str, shape: list[int]) -> NetworkDescription:
-    """A network of the catalogue for these images."""
+    """Return a network of the catalogue for these images."""
     return describe(name, input_shape=shape, num_classes=CLASSES)
 
 
 def started(
     config: DistillConfig, descriptions: list[NetworkDescription], shape: list[int], device: torch.device
 ) -> Run:
-    """A run past its warm-up."""
+    """Return a run past its warm-up."""
     teacher, student = (build_network(one, generator=torch.Generator().manual_seed(0)) for one in descriptions)
     channels, height, width = shape
     space = InputSpace((channels, height, width), (-1.0,) * channels, (1.0,) * channels, range_known=True)
@@ -138,7 +138,7 @@ def settle(device: torch.device) -> None:
 
 
 def on_cuda(device: torch.device) -> bool:
-    """Whether the device is a CUDA card."""
+    """Return whether the device is a CUDA card."""
     return device.type == "cuda"
 
 
@@ -163,7 +163,7 @@ def matrix_rate(device: torch.device, *, narrow: bool) -> float:
 
 
 def line(name: str, row: dict[str, Any], *, against: str) -> str:
-    """One combination in words."""
+    """Return one combination in words."""
     text = f"{name:14s} {row['steps_per_second']:8.2f} ± {row['std']:.2f} updates/s (n = {row['n']})"
     text += f"  {row['speedup']:.2f} x {against}, first {row['first_seconds']:.0f} s"
     if "share_of_the_card" in row:

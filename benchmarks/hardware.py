@@ -9,7 +9,7 @@ import torch
 
 
 def describe_hardware() -> dict[str, str | int | float]:
-    """One flat record for the result files and the first lines of a benchmark's output."""
+    """Return one flat record for the result files and the first lines of a benchmark's output."""
     return {
         "cpu": _cpu_name(),
         "cores_visible": len(os.sched_getaffinity(0)),

@@ -64,12 +64,12 @@ def main() -> None:
 
 
 def rooms_of(tree: Path) -> list[str]:
-    """The rooms that the tree has."""
+    """Return the rooms that the tree has."""
     return [room for room in ROOMS if (tree / room / "__init__.py").is_file()]
 
 
 def measure_room(tree: Path, room: str) -> RoomFacts:
-    """The figures of one room."""
+    """Return the figures of one room."""
     files = sorted(path for path in (tree / room).rglob("*.py") if "migrations" not in path.parts)
     folders = Counter(path.parent for path in files if not path.stem.startswith("__"))
     folder, largest = max(folders.items(), key=lambda item: item[1])
@@ -100,7 +100,7 @@ def module_imports(tree: Path, path: Path) -> tuple[str, set[str]]:
 
 
 def statements_at_load(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """All statements that run when a module is loaded; blocks under `if TYPE_CHECKING` are left out."""
+    """Yield all statements that run when a module is loaded; blocks under `if TYPE_CHECKING` are left out."""
     for node in body:
         yield node
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
@@ -112,7 +112,7 @@ def statements_at_load(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def by_folder(imports: Mapping[str, set[str]]) -> list[dict[str, set[str]]]:
-    """The same imports, a mapping for each folder with the modules that lie directly in it."""
+    """Return the same imports, a mapping for each folder with the modules that lie directly in it."""
     packages = {name for name in imports if any(other.startswith(f"{name}.") for other in imports)}
     folders: dict[str, dict[str, set[str]]] = {}
     for name, inside in imports.items():

@@ -19,12 +19,12 @@ class Answers:
     elapsed: float = 0.0
 
     def quantile(self, share: float) -> float:
-        """The seconds within which this share of the answers came."""
+        """Return the seconds within which this share of the answers came."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 
     def record(self) -> dict[str, object]:
-        """The values for the result file, with times in milliseconds."""
+        """Return the values for the result file, with times in milliseconds."""
         return {
             "answers": len(self.seconds),
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
@@ -45,7 +45,7 @@ class Asked:
     media_type: str = "application/json"
 
     def encoded(self, host: str) -> bytes:
-        """The bytes of the request in HTTP/1.1."""
+        """Return the bytes of the request in HTTP/1.1."""
         lines = [f"{self.method} {self.path} HTTP/1.1", f"host: {host}"]
         if self.body:
             lines += [f"content-type: {self.media_type}", f"content-length: {len(self.body)}"]
@@ -132,7 +132,7 @@ async def _client(load: Load, due: float) -> None:
 
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes) -> int:
-    """The status of the answer; its body is read and dropped."""
+    """Return the status of the answer; its body is read and dropped."""
     writer.write(message)
     await writer.drain()
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -15,7 +15,7 @@ FALL_ALLOWED = 0.2
 
 
 def curve_metrics(accuracies: Sequence[float]) -> dict[str, float]:
-    """All metrics of one curve; `drawdown_after_burn_in` leaves out the first tenth."""
+    """Return all metrics of one curve; `drawdown_after_burn_in` leaves out the first tenth."""
     burnt_in = accuracies[math.ceil(len(accuracies) * BURN_IN) :] or accuracies
     return {
         "mean": fmean(accuracies),

@@ -55,17 +55,17 @@ class Pair:
     folded: bool = False
 
     def spec(self, seed: int) -> DistillSpec:
-        """The complete spec."""
+        """Return the complete spec."""
         document: dict[str, Any] = {"student": {"architecture": self.student}, "distillation": {"seed": seed}}
         overrides.apply(document, self.changes)
         return DistillSpec.model_validate(document)
 
     def resolved(self, teacher: Teacher, seed: int) -> DistillSpec:
-        """The spec as the service resolves it when it accepts a job."""
+        """Return the spec as the service resolves it when it accepts a job."""
         return self._at_the_door(teacher, seed)[0]
 
     def student_of(self, teacher: Teacher, seed: int) -> Student:
-        """The student before its first step."""
+        """Return the student before its first step."""
         spec, description = self._at_the_door(teacher, seed)
         return prepare_student(
             spec.student,
@@ -84,13 +84,13 @@ class Pair:
         return spec, description
 
     def load(self) -> Teacher:
-        """The teacher, with or without its statistics."""
+        """Return the teacher, with or without its statistics."""
         teacher = load_demonstration_teacher(self.teacher)
         return fold(teacher) if self.folded else teacher
 
 
 def fold(teacher: Teacher) -> Teacher:
-    """A network that computes the same with every BatchNorm folded into the convolution before it."""
+    """Return a network that computes the same with every BatchNorm folded into the convolution before it."""
     network = teacher.network
     order = list(layers_in_order(network, torch.zeros(1, *teacher.input_space.shape)).items())
     for (name, convolution), (norm_name, norm) in pairwise(order):
@@ -102,7 +102,7 @@ def fold(teacher: Teacher) -> Teacher:
 
 
 def facts_of(teacher: Teacher, architecture: str) -> Inspection:
-    """The inspection that the teacher's file would have had."""
+    """Return the inspection that the teacher's file would have had."""
     shape = teacher.input_space.shape
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
     return Inspection(

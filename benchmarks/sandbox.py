@@ -41,7 +41,7 @@ def milliseconds(act: Callable[[], object], runs: int) -> dict[str, float]:
 
 
 def start_nothing(sandbox: Sandbox) -> None:
-    """One interpreter in a sandbox."""
+    """Start one interpreter in a sandbox."""
     process = sandbox.start(NOTHING, SandboxPolicy(limits=ResourceLimits()), directory=Path("/"))
     if process.wait() != 0:
         raise RuntimeError(f"the sandbox ended with {process.returncode}")

@@ -77,12 +77,12 @@ class Bench:
             self.environment["DFKD_DATABASE_URL"] = self.database_url
 
     def another(self, name: str, stack: ExitStack) -> "Bench":
-        """A bench with a ledger of its own, below the directory of this one."""
+        """Return a bench with a ledger of its own, below the directory of this one."""
         return Bench(self.directory / name, stack, self.ledger)
 
     @contextmanager
     def api(self, **environment: str) -> Iterator[str]:
-        """An API process; its URL."""
+        """Yield an API process; its URL."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -94,7 +94,7 @@ class Bench:
 
     @contextmanager
     def worker(self, **environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-        """A worker process."""
+        """Yield a worker process."""
         with self.process("-m", "worker", **environment) as process:
             yield process
 
@@ -177,12 +177,12 @@ def polls(bench: Bench, seconds: float) -> dict[str, Any]:
             paced = poll(url, paths, clients=CLIENTS, seconds=seconds, interval=1.0)
             lag = {bound: count - before[bound] for bound, count in lag_of(url).items()}
             found[str(size)] = {"paced": paced.record(), "event loop lag, s": lag, "flat out": []}
-            told(f"{size} jobs, {CLIENTS} polls/s", paced)
+            print_line(f"{size} jobs, {CLIENTS} polls/s", paced)
         for _ in range(TURNS):
             for size, (url, paths) in services.items():
                 flat_out = poll(url, paths, clients=16, seconds=seconds / TURNS, interval=0.0)
                 found[str(size)]["flat out"].append(flat_out.record())
-                told(f"{size} jobs, flat out", flat_out)
+                print_line(f"{size} jobs, flat out", flat_out)
     for size in TABLES:
         rates = [turn["answers per second"] for turn in found[str(size)]["flat out"]]
         print(f"{size} jobs, flat out: {fmean(rates):.0f} ± {stdev(rates):.0f} polls/s")
@@ -213,7 +213,7 @@ def faults(bench: Bench, seconds: float) -> dict[str, Any]:
                 over.set()
                 thread.join()
             found[name] = answers.record()
-            told(name, answers)
+            print_line(name, answers)
     return found
 
 
@@ -257,7 +257,7 @@ def submissions(bench: Bench, seconds: float) -> dict[str, Any]:
                 accepted = answers.statuses.get(202, 0)
                 record = answers.record() | {"accepted": accepted, "in the ledger": bench.count() - before}
                 found.setdefault(str(size), {})[name] = record
-                told(f"{size} jobs, submissions {name}", answers)
+                print_line(f"{size} jobs, submissions {name}", answers)
                 assert record["in the ledger"] == accepted, record
     return found
 
@@ -361,8 +361,8 @@ def overhead(bench: Bench, steps: int) -> dict[str, Any]:
     return {"steps": steps, "alone": alone, "served": served, "students equal": equal}
 
 
-def told(name: str, answers: Answers) -> None:
-    """One line of the table."""
+def print_line(name: str, answers: Answers) -> None:
+    """Print one line of the table."""
     record = answers.record()
     figures = ", ".join(f"{key} {value}" for key, value in record.items() if key != "answers")
     print(f"{name}: {figures}", flush=True)

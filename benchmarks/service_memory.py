@@ -31,7 +31,7 @@ SAMPLE_SECONDS = 0.1
 
 
 def role_of(process: psutil.Process, api: int) -> str:
-    """The part of the service that a process is, by its command line."""
+    """Return the part of the service that a process is, by its command line."""
     command = " ".join(process.cmdline())
     if process.pid == api:
         return "API"
@@ -91,7 +91,7 @@ def measure(steps: int) -> dict[str, Any]:
 
 
 def spec(steps: int) -> dict[str, Any]:
-    """The menu's defaults for a named teacher."""
+    """Return the menu's defaults for a named teacher."""
     facts = {"shape": [1, 32, 32], "mean": list(NORMALISATIONS["mnist"].mean), "std": list(NORMALISATIONS["mnist"].std)}
     return {
         "teacher": {"format": "safetensors", "architecture": "lenet5", "input": facts, "num_classes": 10},

@@ -44,7 +44,7 @@ PLOT = Path(__file__).resolve().parent.parent / "docs" / "steadiness.svg"
 
 
 def rows(records: dict[str, Any]) -> list[list[str]]:
-    """The table of docs/measurements.md: one line for each variant and curve."""
+    """Return the table of docs/measurements.md: one line for each variant and curve."""
     lines = []
     for name, record in records.items():
         for curve in CURVES:

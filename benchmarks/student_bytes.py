@@ -73,7 +73,7 @@ class Case:
         return TINY | chosen | {"distillation.memory": self.memory} | own
 
     def document(self) -> dict[str, Any]:
-        """The same as the tree that POST /jobs takes."""
+        """Return the same as the tree that POST /jobs takes."""
         tree: dict[str, Any] = {}
         for path, value in self.options().items():
             *parents, last = path.split(".")

@@ -32,7 +32,7 @@ SYSTEMS = get_args(MethodName)
 
 
 def row(name: str, record: dict[str, Any]) -> list[str]:
-    """One line of the table: means and deviations over the seeds."""
+    """Return one line of the table: means and deviations over the seeds."""
     runs = record["runs"]
     curves = [run["metrics"]["published"] for run in runs]
     columns = [

@@ -90,7 +90,7 @@ def judge(name: str, way: str, shelf: Path) -> Cell:
 
 
 def compare(net: nn.Module, teacher: Teacher, found: Inspection) -> tuple[float, float]:
-    """The largest logit, and the largest relative error of our gradient against the original module's."""
+    """Return the largest logit, and the largest relative error of our gradient against the original module's."""
     net.requires_grad_(False)
     softmax = "softmax-cut" in found.normalisations
     scale, worst = 0.0, 0.0
@@ -104,7 +104,7 @@ def compare(net: nn.Module, teacher: Teacher, found: Inspection) -> tuple[float,
 
 
 def _gradient(network: nn.Module, images: Tensor, *, softmax: bool) -> tuple[Tensor, Tensor]:
-    """The logits, and the gradient of a fixed weighted sum of the outputs at the images."""
+    """Return the logits, and the gradient of a fixed weighted sum of the outputs at the images."""
     images = images.clone().requires_grad_(True)
     logits = network(images)
     outputs = logits.softmax(1) if softmax else logits
@@ -148,15 +148,15 @@ def _read_diary(diary: Path | None) -> dict[tuple[str, str], Cell]:
 
 
 def summary(row: Sequence[Cell]) -> str:
-    """One line about one net."""
+    """Return one line about one net."""
     counts = {verdict: sum(cell.verdict == verdict for cell in row) for verdict in sorted({c.verdict for c in row})}
     worst = max((cell.parity or 0.0) for cell in row), max((cell.gradient or 0.0) for cell in row)
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    return f"{row[0].net:<18} {told:<40} parity {worst[0]:.1e}  gradient {worst[1]:.1e}"
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    return f"{row[0].net:<18} {counted:<40} parity {worst[0]:.1e}  gradient {worst[1]:.1e}"
 
 
 def table(cells: Sequence[Cell], ways: Sequence[str]) -> str:
-    """The matrix in Markdown: a cell holds the larger of its two errors, or why there is none."""
+    """Return the matrix in Markdown: a cell holds the larger of its two errors, or why there is none."""
     rows = {cell.net: {} for cell in cells}  # type: dict[str, dict[str, Cell]]
     for cell in cells:
         rows[cell.net][cell.way] = cell
@@ -174,7 +174,7 @@ def _mark(cell: Cell | None) -> str:
 
 
 def versions() -> dict[str, str]:
-    """What exported and what compared."""
+    """Return what exported and what compared."""
     return {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")}
 
 

@@ -51,7 +51,7 @@ RECIPES = {
 
 
 def load_demonstration_teacher(name: str) -> Teacher:
-    """The teacher of a recipe, from the cache or trained now (two minutes to more than an hour on two cores)."""
+    """Return the teacher of a recipe, from the cache or trained now (two minutes to more than an hour on two cores)."""
     recipe = RECIPES[name]
     path = CACHE / f"{name}-seed{SEED}.safetensors"
     network = untrained(recipe)
@@ -66,14 +66,14 @@ def load_demonstration_teacher(name: str) -> Teacher:
 
 
 def untrained(recipe: Recipe) -> Network:
-    """The recipe's network with random weights."""
+    """Return the recipe's network with random weights."""
     shape = (NORMALISATIONS[recipe.dataset].channels, SIDE, SIDE)
     description = describe(recipe.architecture, input_shape=shape, num_classes=10)
     return build_network(description, generator=torch.Generator().manual_seed(SEED))
 
 
 def input_space(dataset: str) -> InputSpace:
-    """The input space of the data set: shape, mean, standard deviation."""
+    """Return the input space of the data set: shape, mean, standard deviation."""
     normalisation = NORMALISATIONS[dataset]
     shape = (normalisation.channels, SIDE, SIDE)
     spec = InputSpec(shape=list(shape), mean=list(normalisation.mean), std=list(normalisation.std))

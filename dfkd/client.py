@@ -106,11 +106,11 @@ class Client:
             return self._transport.parse(TeacherView, response)
 
     def teacher(self, teacher_id: str) -> TeacherView:
-        """What is known of an uploaded teacher."""
+        """Return what is known of an uploaded teacher."""
         return self._transport.parse(TeacherView, self._transport.get(f"/teachers/{_segment(teacher_id)}"))
 
     def job(self, job_id: str) -> JobView:
-        """The job as it is now."""
+        """Return the job as it is now."""
         return self._transport.parse(JobView, self._transport.get(_path(job_id)))
 
     def jobs(
@@ -121,7 +121,7 @@ class Client:
         states: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
     ) -> JobList:
-        """One page of jobs, newest first; `next_cursor` of a page is the `cursor` of the following one."""
+        """Return one page of jobs, newest first; `next_cursor` of a page is the `cursor` of the following one."""
         query: list[tuple[str, str]] = [("limit", str(limit))]
         query += [("cursor", cursor)] if cursor else []
         query += [("state", state) for state in states]
@@ -129,7 +129,7 @@ class Client:
         return self._transport.parse(JobList, self._transport.get("/jobs", params=query))
 
     def events(self, job_id: str, *, after: int = 0) -> Iterator[EventView]:
-        """The history of a job so far, oldest first, without the events up to number `after`."""
+        """Yield the history of a job so far, oldest first, without the events up to number `after`."""
         while True:
             response = self._transport.get(_path(job_id, "events"), params=[("after", str(after))])
             page = self._transport.parse(EventPage, response)
@@ -203,11 +203,11 @@ class Client:
         return self._transport.parse(PurgeView, self._transport.delete(f"/teachers/{_segment(teacher_id)}"))
 
     def artifacts(self, job_id: str) -> list[ArtifactView]:
-        """The files that can be downloaded; empty until the job has succeeded."""
+        """Return the files that can be downloaded; empty until the job has succeeded."""
         return self._transport.parse(ArtifactList, self._transport.get(_path(job_id, "artifacts"))).artifacts
 
     def download(self, job_id: str, directory: Path) -> list[Path]:
-        """All files of a succeeded job → their paths in `directory`.
+        """Download all files of a succeeded job and return their paths in `directory`.
 
         Each file is verified by its sha256 before it appears under its name.
 
@@ -233,15 +233,15 @@ class Client:
     def students(
         self, *, input_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, width: float = 1.0
     ) -> list[StudentView]:
-        """The catalogue of students, with parameters and multiply-adds for one input."""
+        """Return the catalogue of students, with parameters and multiply-adds for one input."""
         return self.menu(input_shape=input_shape, num_classes=num_classes, width=width).students
 
     def quota(self) -> QuotaView:
-        """The limits of this client's tenant, and how much of them is used."""
+        """Return the limits of this client's tenant, and how much of them is used."""
         return self._transport.parse(QuotaView, self._transport.get("/quota"))
 
     def ready(self) -> Readiness:
-        """What works and what does not; asks once, and reads the answer whatever its status."""
+        """Return what works and what does not; asks once, and reads the answer whatever its status."""
         return Readiness.model_validate_json(self._transport.send("GET", "/readyz").content)
 
     def _download(self, artifact: ArtifactView, directory: Path) -> Path:
@@ -275,5 +275,5 @@ def _path(job_id: str, below: str = "") -> str:
 
 
 def _segment(text: str) -> str:
-    """A text as one segment of a path: characters with a meaning in URLs are escaped."""
+    """Return a text as one segment of a path: characters with a meaning in URLs are escaped."""
     return quote(text, safe="")

@@ -36,7 +36,7 @@ class Bearer(httpx.Auth):
 
 
 def bearer(key: str | None) -> Bearer | None:
-    """The given key, or the key of the environment; None where there is neither.
+    """Return the given key, or the key of the environment; None where there is neither.
 
     Raises:
         UsageError: the key, or the file that should hold it, cannot be used.
@@ -46,7 +46,7 @@ def bearer(key: str | None) -> Bearer | None:
 
 
 def key_in_environment() -> str:
-    """The value of DFKD_API_KEY, else the content of the file that DFKD_API_KEY_FILE names, else an empty text.
+    """Return the value of DFKD_API_KEY, else the content of the file that DFKD_API_KEY_FILE names, else an empty text.
 
     Raises:
         UsageError: the file cannot be read.

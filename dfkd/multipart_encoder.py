@@ -8,7 +8,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 def multipart_frame(boundary: str, spec: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The bytes before and after the teacher's bytes in a multipart/form-data body.
+    """Return the bytes before and after the teacher's bytes in a multipart/form-data body.
 
     The part `spec` comes first, so that the service can refuse a wrong spec before it has read the teacher.
     """
@@ -29,7 +29,7 @@ def framed(head: bytes, file: BinaryIO, tail: bytes) -> Iterator[bytes]:
 
 
 def chunks(file: BinaryIO) -> Iterator[bytes]:
-    """The content of `file` from its beginning, in pieces of at most CHUNK_BYTES bytes."""
+    """Yield the content of `file` from its beginning, in pieces of at most CHUNK_BYTES bytes."""
     file.seek(0)
     while chunk := file.read(CHUNK_BYTES):
         yield chunk

@@ -77,7 +77,7 @@ class Transport:
 
     @contextmanager
     def download(self, path: str) -> Iterator[httpx.Response]:
-        """An answer whose body is still to be read.
+        """Yield an answer whose body is still to be read.
 
         Raises:
             Refused: the answer is a refusal.
@@ -93,7 +93,7 @@ class Transport:
             raise Unreachable(f"the download from {self.url} broke off: {_message(error)}") from None
 
     def parse(self, model: type[A], response: httpx.Response) -> A:
-        """The body of an answer as a `model`.
+        """Return the body of an answer as a `model`.
 
         Raises:
             Unreachable: it is something else, so it is not this service that answers.
@@ -133,7 +133,7 @@ def _retry_after_429(response: httpx.Response) -> float:
 
 
 def retry_after(response: httpx.Response, *, otherwise: float) -> float:
-    """The header Retry-After in seconds, or `otherwise`."""
+    """Return the header Retry-After in seconds, or `otherwise`."""
     text = response.headers.get("retry-after")
     return float(text) if text is not None and text.isdigit() else otherwise
 

@@ -183,7 +183,7 @@ class Report(Frozen):
     honesty: str = Field(HONESTY, description="What agreement does not say.")
 
     def to_json(self) -> str:
-        """The text of report.json: UTF-8, indented, fields in the order above, no NaN."""
+        """Return the text of report.json: UTF-8, indented, fields in the order above, no NaN."""
         return self.model_dump_json(indent=2) + "\n"
 
 

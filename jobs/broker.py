@@ -1,5 +1,5 @@
-"""The broker. A message (a "bell") holds a job id and asks workers to look for jobs in the database. Lost, late and
-repeated messages therefore change nothing. No other module of this package knows the broker.
+"""The broker. A message holds a job id and asks workers to look for jobs in the database, so lost, late and repeated
+messages change nothing. No other module of this package knows the broker.
 """
 
 import logging
@@ -37,7 +37,7 @@ _TRANSPORT: dict[str, Any] = {
 
 
 def make_celery(settings: Settings) -> Celery:
-    """The Celery application of service and worker; it opens no connection."""
+    """Return the Celery application of service and worker; it opens no connection."""
     celery = Celery("dfkd", broker=settings.broker_url, set_as_current=False)
     celery.conf.update(
         broker_connection_retry_on_startup=True,
@@ -60,7 +60,10 @@ def make_celery(settings: Settings) -> Celery:
 
 
 def queue_of(device_class: DeviceClass) -> str:
-    """The queue of messages about jobs of a device class. Every worker also reads the queue of the class `any`."""
+    """Return the queue of messages about jobs of a device class.
+
+    Every worker also reads the queue of the class `any`.
+    """
     return QUEUE if device_class is DeviceClass.ANY else f"{QUEUE}.{device_class}"
 
 
@@ -80,7 +83,10 @@ def notify(celery: Celery, job_id: str, device_class: DeviceClass = DeviceClass.
                 )
     except BROKER_ERRORS as error:
         DOORBELL_FAILURES.inc()
-        log.warning("the bell did not ring", extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"})
+        log.warning(
+            "the broker did not take the notification",
+            extra={"job_id": job_id, "reason": f"{type(error).__name__}: {error}"},
+        )
         return False
     return True
 
@@ -99,7 +105,7 @@ def broker_answers(celery: Celery) -> bool:
 
 
 def _connection(celery: Celery) -> Connection:
-    """A new connection that gives up after PRODUCER_TIMEOUT_SECONDS and does not retry."""
+    """Return a new connection that gives up after PRODUCER_TIMEOUT_SECONDS and does not retry."""
     options = {**_TRANSPORT, "socket_timeout": PRODUCER_TIMEOUT_SECONDS, "max_retries": 0}
     connection: Connection = celery.connection_for_write(transport_options=options)
     return connection

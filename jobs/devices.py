@@ -12,10 +12,10 @@ class DeviceClass(StrEnum):
 
 
 def class_of(device: str) -> DeviceClass:
-    """The class of a worker's device: cpu, cuda or cuda:N."""
+    """Return the class of a worker's device: cpu, cuda or cuda:N."""
     return DeviceClass.CPU if device == "cpu" else DeviceClass.GPU
 
 
 def served_by(device_class: DeviceClass) -> tuple[DeviceClass, ...]:
-    """The device classes of the jobs that a worker of this class takes and whose queues it reads."""
+    """Return the device classes of the jobs that a worker of this class takes and whose queues it reads."""
     return (DeviceClass.ANY, device_class)

@@ -47,7 +47,7 @@ class LineFormatter(logging.Formatter):
         return "".join(_visible(character) for character in super().formatMessage(record))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, with a traceback below it where there is one."""
+        """Return the line, with a traceback below it where there is one."""
         first, separator, rest = super().format(record).partition("\n")
         extra = [f"{key}={value!r}" for key, value in _extra(record).items()]
         return " ".join([first, *extra]) + separator + rest
@@ -57,7 +57,7 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line: at, level, logger, message, then the fields of `extra` and `about`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; a traceback is in `exception`."""
+        """Return the line; a traceback is in `exception`."""
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         fixed = {"at": at, "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         if record.exc_info:

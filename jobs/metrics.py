@@ -19,8 +19,10 @@ STALE_WRITES = Counter(
     "dfkd_stale_write_refused", "Writes of an attempt that had lost its job, refused by the ledger.", ["kind"],
     registry=REGISTRY,
 )  # fmt: skip
-DOORBELL_FAILURES = Counter("dfkd_doorbell_failures", "Bells that the broker did not take.", registry=REGISTRY)
-DOORBELLS_RERUNG = Counter("dfkd_doorbell_rerung", "Bells rung by a sweep for jobs that wait.", registry=REGISTRY)
+DOORBELL_FAILURES = Counter("dfkd_doorbell_failures", "Notifications that the broker did not take.", registry=REGISTRY)
+DOORBELLS_RERUNG = Counter(
+    "dfkd_doorbell_rerung", "Notifications that a sweep sent again for waiting jobs.", registry=REGISTRY
+)
 JANITOR_BYTES = Counter(
     "dfkd_janitor_deleted_bytes", "Bytes of the files that the janitor removed: nothing referred to them.",
     registry=REGISTRY,
@@ -38,11 +40,11 @@ OUTCOMES = ("expired", "failed", "cancelled", "paused")
 WRITES = ("heartbeat", "record", "checkpoint", "succeed", "fail", "cancelled", "paused", "release")
 
 for _outcome in OUTCOMES:
-    LEASES_EXPIRED.labels(_outcome)  # told as 0 from the beginning: a rise can only be seen from somewhere
+    LEASES_EXPIRED.labels(_outcome)  # reported as 0 from the beginning, because a rise needs a first value
 for _kind in WRITES:
     STALE_WRITES.labels(_kind)
 
 
 def text() -> bytes:
-    """All counters of this process in Prometheus' text format."""
+    """Return all counters of this process in Prometheus' text format."""
     return generate_latest(REGISTRY)

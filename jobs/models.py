@@ -42,7 +42,10 @@ class JobSpec(DistillSpec):
         return 1 if self.device is None and not self.export.samples else 2
 
     def text(self) -> str:
-        """The stored JSON. It omits `device` and `samples` when they are unset, so that older versions can read it."""
+        """Return the stored JSON.
+
+        It omits `device` and `samples` when they are unset, so that older versions can read it.
+        """
         return self.model_dump_json(
             exclude={"device": self.device is None, "export": {"samples": not self.export.samples}}
         )

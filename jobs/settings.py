@@ -208,7 +208,7 @@ def _is_this_machine(host: str | None) -> bool:
 
 
 def settings_from_environment(data_dir: Path | None = None) -> Settings:
-    """The settings of a command.
+    """Return the settings of a command.
 
     Raises:
         BadOption: an environment variable is invalid; the message names it.

@@ -56,7 +56,7 @@ class Store(TenantStore):
         self.audit_log = AuditLog(self._database)
 
     def of(self, caller: Caller) -> TenantStore:
-        """The rows of this caller's tenant, and nothing else."""
+        """Return the rows of this caller's tenant, and nothing else."""
         return TenantStore(self._database, replace(self._context, caller=caller, tenant=caller.tenant))
 
     def close(self) -> None:

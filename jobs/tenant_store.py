@@ -34,7 +34,7 @@ class TenantStore:
     delete_teacher = deletion.as_method(deletion.delete_teacher)
 
     def get_teacher(self, teacher_id: str) -> TeacherRef:
-        """One teacher of the caller's tenant.
+        """Return one teacher of the caller's tenant.
 
         Raises:
             TeacherNotFound: The tenant does not have this teacher.
@@ -56,7 +56,7 @@ class TenantStore:
     delete = deletion.as_method(deletion.delete_job)
 
     def get_nowait(self, job_id: str) -> Job | None:
-        """One job, read without waiting for the database; None if the database would make the caller wait.
+        """Return one job, read without waiting for the database; None if the database would make the caller wait.
 
         Raises:
             JobNotFound: The job does not exist.

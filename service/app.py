@@ -41,7 +41,7 @@ warnings may appear: ignore what you do not know.
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
-    """The ASGI application; `settings` are read from the environment when absent."""
+    """Make the ASGI application; `settings` are read from the environment when absent."""
     settings = settings or Settings()
     app = FastAPI(
         title="dfkd",

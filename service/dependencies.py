@@ -49,13 +49,13 @@ class AppContext:
         return self.ledger.of(self.caller)
 
     async def job_with_position(self, job_id: str) -> JobWithPosition:
-        """A job of the caller with its place in the queue. JobNotFound; LedgerUnavailable."""
+        """Return a job of the caller with its place in the queue. JobNotFound; LedgerUnavailable."""
         assert self.caller is not None
         return await self.read_batcher.job_with_position(self.caller.tenant, job_id)
 
 
 async def app_context(request: Request) -> AppContext:
-    """The context of the application that serves this request, with its caller."""
+    """Return the context of the application that serves this request, with its caller."""
     context = request.app.state.context
     assert isinstance(context, AppContext)
     caller = request.state.caller
@@ -63,14 +63,14 @@ async def app_context(request: Request) -> AppContext:
 
 
 async def job_id_of(job_id: Annotated[str, Path(description="The id that POST /jobs gave.")]) -> str:
-    """The job id, if it has the form of one; only such ids are passed to the database."""
+    """Return the job id, if it has the form of one; only such ids are passed to the database."""
     if not _UUID.fullmatch(job_id):
         raise JobNotFound(job_id)
     return job_id
 
 
 async def teacher_id_of(teacher_id: Annotated[str, Path(description="sha256 of the teacher's file.")]) -> str:
-    """The teacher id, if it has the form of one; only such ids are passed to the database."""
+    """Return the teacher id, if it has the form of one; only such ids are passed to the database."""
     if not is_digest(teacher_id):
         raise TeacherNotFound(teacher_id)
     return teacher_id

@@ -40,7 +40,7 @@ class KeyCache:
         self._used: set[str] = set()
 
     async def caller(self, token: bytes) -> Caller | None:
-        """The caller that the key belongs to; None if the key is not valid.
+        """Return the caller that the key belongs to; None if the key is not valid.
 
         Raises:
             LedgerUnavailable: the keys could not be read for KEPT_SECONDS.
@@ -55,15 +55,15 @@ class KeyCache:
         return found.caller
 
     async def still_valid(self, caller: Caller) -> bool:
-        """Whether the key of an earlier request is still valid."""
+        """Return whether the key of an earlier request is still valid."""
         return caller.key_id is None or await self._credential(caller.key_id) is not None
 
     async def in_use(self) -> bool:
-        """Whether there is or ever was a key."""
+        """Return whether there is or ever was a key."""
         return (await self._refreshed(FRESH_SECONDS)).ever
 
     def take_used(self) -> set[str]:
-        """The ids of keys that were used since the last call."""
+        """Return the ids of keys that were used since the last call."""
         used, self._used = self._used, set()
         return used
 
@@ -76,7 +76,7 @@ class KeyCache:
         return found
 
     async def _refreshed(self, fresh_seconds: float) -> Usable:
-        """The cached keys, read again if they are older than `fresh_seconds`."""
+        """Return the cached keys, read again if they are older than `fresh_seconds`."""
         if self._age() > fresh_seconds:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(self._read())

@@ -27,7 +27,7 @@ class ReadBatcher:
         self._reads: set[asyncio.Task[None]] = set()
 
     async def job_with_position(self, tenant: str | None, job_id: str) -> JobWithPosition:
-        """A job as it is at an instant after this was asked. JobNotFound; LedgerUnavailable."""
+        """Return a job as it is at an instant after this was asked. JobNotFound; LedgerUnavailable."""
         wanted = (tenant, job_id)
         future = self._waiting.get(wanted)
         if future is None:

@@ -73,7 +73,7 @@ def serve(settings: Settings) -> int | None:
     try:
         server, _ = start_http_server(settings.worker_metrics_port, settings.worker_metrics_host, REGISTRY)
     except OSError as error:
-        log.error("the metrics cannot be told", extra={"port": settings.worker_metrics_port, "reason": str(error)})
+        log.error("the metrics cannot be served", extra={"port": settings.worker_metrics_port, "reason": str(error)})
         return None
-    log.info("metrics are told", extra={"port": server.server_port})
+    log.info("metrics are served", extra={"port": server.server_port})
     return server.server_port

@@ -47,7 +47,7 @@ def upgrade(data_dir: DataDir = None) -> None:
 
 @contextmanager
 def _opened_database(data_dir: Path | None) -> "Iterator[Database]":
-    """The database of this machine's settings, whatever the revision of its tables.
+    """Yield the database of this machine's settings, whatever the revision of its tables.
 
     Raises:
         MissingExtra: the libraries of the service are not installed.

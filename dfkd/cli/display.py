@@ -26,7 +26,7 @@ _COLOURS |= {"paused": "magenta", "pausing": "magenta"}
 
 
 def console(*, stderr: bool) -> Console:
-    """A console that shows text as it is, because text from the network must not be read as markup."""
+    """Return a console that shows text as it is, because text from the network must not be read as markup."""
     return Console(stderr=stderr, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
@@ -115,7 +115,7 @@ def show_outcome(out: Console, job: JobView, *, audit: AgreementView | None = No
 
 
 def audit_note(audit: AgreementView) -> str:
-    """The audited agreement and how sure it is."""
+    """Return the audited agreement and how sure it is."""
     low, high = audit.interval
     return (
         f"agreement {audit.value:.1%} ({audit.confidence:.0%} interval {low:.1%} to {high:.1%}) "
@@ -124,7 +124,7 @@ def audit_note(audit: AgreementView) -> str:
 
 
 def audit_in(files: Sequence[Path]) -> AgreementView | None:
-    """The agreement in the report among downloaded files; None if there is no report that this version can read."""
+    """Return the agreement in the report among downloaded files; None without a report that this version can read."""
     for path in files:
         if path.name == "report.json":
             with suppress(ValidationError):  # the report of another version
@@ -182,7 +182,7 @@ def show_job(out: Console, job: JobView) -> None:
 
 
 def event_line(event: EventView) -> str:
-    """One line of history."""
+    """Return one line of history."""
     data = ", ".join(f"{name} {value}" for name, value in event.data.items())
     return f"{event.seq:>5}  {moment(event.at)}  {event.kind}  {data}".rstrip()
 
@@ -236,7 +236,7 @@ def show_columns(
 
 
 def size(count: int) -> str:
-    """A number of bytes as text for people."""
+    """Return a number of bytes as text for people."""
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"
@@ -244,7 +244,7 @@ def size(count: int) -> str:
 
 
 def moment(at: datetime) -> str:
-    """A time, in UTC, to the second."""
+    """Return a time, in UTC, to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 

@@ -91,7 +91,7 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
 
 
 def _request(**values: object) -> "ExportRequest":
-    """The options as a request to the child.
+    """Return the options as a request to the child.
 
     Raises:
         UsageError: an option is out of bounds.
@@ -167,7 +167,7 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
 
 
 def _assignments(exported: "Exported") -> str:
-    """The options of `dfkd submit` for what the spec must say of this file."""
+    """Return the options of `dfkd submit` for what the spec must say of this file."""
     spec = exported.teacher
     facts = {"architecture": spec.architecture, "width": spec.width}
     if exported.inspection.format == "safetensors" and spec.input is not None:

@@ -89,7 +89,7 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
 
 
 def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> dict[str, Any]:
-    """The fields of `Examination` that running the teacher in a child process gives."""
+    """Return the fields of `Examination` that running the teacher in a child process gives."""
     from dfkd_core.extras import MissingExtra, require
     from dfkd_core.report import TeacherVerification
 

@@ -240,7 +240,7 @@ def _print_job(job: JobView, short: str, *, as_json: bool) -> None:
 
 
 def _teacher(text: str) -> Path | str:
-    """The path of a file if there is one, else the id of an uploaded teacher.
+    """Return the path of a file if there is one, else the id of an uploaded teacher.
 
     Raises:
         UsageError: the text is neither.

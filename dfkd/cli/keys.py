@@ -83,7 +83,7 @@ def revoke(key_id: Annotated[str, typer.Argument(metavar="ID", help="The key.")]
 
 
 def _show_keys(keys: "Sequence[ApiKey]") -> None:
-    """One line a key."""
+    """Print one line for each key."""
     rows = [
         (
             key.id,
@@ -102,7 +102,7 @@ def _show_keys(keys: "Sequence[ApiKey]") -> None:
 
 
 def _validity(key: "ApiKey") -> str:
-    """Whether the key may be used, and until when."""
+    """Return whether the key may be used, and until when."""
     if key.revoked_at is not None:
         return f"revoked {display.moment(key.revoked_at)}"
     if key.expires_at is None:

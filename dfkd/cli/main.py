@@ -84,7 +84,7 @@ def students(
 
 
 def main() -> None:
-    """The entry point: run a command, and turn an error into a line on standard error and an exit code."""
+    """Run a command, and turn an error into a line on standard error and an exit code."""
     try:
         app()
     except Exception as error:

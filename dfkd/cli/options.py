@@ -32,7 +32,7 @@ def is_teacher_id(text: str) -> bool:
 
 @contextmanager
 def opened_ledger(data_dir: Path | None) -> "Iterator[Store]":
-    """The ledger that this machine's settings name; it is closed afterwards.
+    """Yield the ledger that this machine's settings name; it is closed afterwards.
 
     Raises:
         MissingExtra: the libraries of the service are not installed.
@@ -62,7 +62,7 @@ def check_tenant(name: str) -> None:
 
 
 def teacher_spec(architecture: str | None, shape: str | None, assignments: list[str]) -> "TeacherSpec":
-    """The spec of a teacher from the options of a command.
+    """Return the spec of a teacher from the options of a command.
 
     Raises:
         UsageError: the options contradict the schema of `teacher`.

@@ -117,7 +117,7 @@ def _pick(found: Any, pick: str) -> Mapping[str, Any]:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether `value` maps names to tensors, directly or, for a wrapped state, one level deeper."""
+    """Return whether `value` maps names to tensors, directly or, for a wrapped state, one level deeper."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         return False
     below = (inner for name, inner in value.items() if name in PARTS and isinstance(inner, Mapping))

@@ -47,19 +47,19 @@ def _grid(pixels: Pixels, rows: list[list[int]]) -> Pixels:
     """Return the grid (height, width, channels), white where there is no image; `pixels` is (N, C, H, W)."""
     _, channels, height, width = pixels.shape
     columns = max(map(len, rows))
-    canvas = np.full((len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, dtype=np.uint8)
+    sheet = np.full((len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP, channels), 255, dtype=np.uint8)
     for row, indices in enumerate(rows):
         for column, index in enumerate(indices):
             top, left = GAP + row * (height + GAP), GAP + column * (width + GAP)
-            canvas[top : top + height, left : left + width] = pixels[index].transpose(1, 2, 0)
-    return canvas
+            sheet[top : top + height, left : left + width] = pixels[index].transpose(1, 2, 0)
+    return sheet
 
 
-def _png(canvas: Pixels) -> bytes:
+def _png(sheet: Pixels) -> bytes:
     """Encode an 8-bit grey or RGB image without a timestamp (PNG, third edition, W3C 2025)."""
-    height, width, channels = canvas.shape
+    height, width, channels = sheet.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    lines = b"".join(b"\0" + canvas[row].tobytes() for row in range(height))  # filter 0: none
+    lines = b"".join(b"\0" + sheet[row].tobytes() for row in range(height))  # filter 0: none
     return b"\x89PNG\r\n\x1a\n" + b"".join(_chunks(header, lines))
 
 

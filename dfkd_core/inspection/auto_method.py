@@ -38,7 +38,7 @@ def resolve_auto(config: DistillConfig, inspection: Inspection) -> DistillConfig
 
 
 def choose(inspection: Inspection) -> Choice:
-    """The method that measured best for teachers of this kind; see docs/measurements.md."""
+    """Return the method that measured best for teachers of this kind; see docs/measurements.md."""
     statistics = "batchnorm" in inspection.offers
     if inspection.macs is not None and inspection.macs > COSTLY_MACS:
         because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"

@@ -43,7 +43,9 @@ def _is_zip(head: bytes) -> bool:
 
 
 def _is_pickle(head: bytes) -> bool:
-    """Whether the bytes begin a pickle: protocol 2 and later have a header, older ones begin with a mark or import."""
+    """Return whether the bytes begin a pickle: protocol 2 and later have a header, older ones begin with a mark or
+    import.
+    """
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
         return True
     return head.startswith(
@@ -102,7 +104,7 @@ _REFUSED: list[tuple[str, str, Callable[[bytes], bool]]] = [
 
 
 def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
-    """The format of a file from its first `SNIFF_BYTES` bytes; the file's name is used only in a refusal.
+    """Return the format of a file from its first `SNIFF_BYTES` bytes; the file's name is used only in a refusal.
 
     Raises:
         TeacherInvalid: the file is empty or truncated.
@@ -124,7 +126,7 @@ def sniff(first_bytes: bytes, filename: str | None = None) -> TeacherFormat:
 
 
 def sniff_file(path: Path) -> TeacherFormat:
-    """The format of the file at `path`.
+    """Return the format of the file at `path`.
 
     Raises:
         TeacherInvalid: the file is empty or truncated.
@@ -135,7 +137,7 @@ def sniff_file(path: Path) -> TeacherFormat:
 
 
 def teacher_format(path: Path, *, claimed: str | None) -> TeacherFormat:
-    """The format of the teacher at `path`, which must be the one that the spec claims, if it claims one.
+    """Return the format of the teacher at `path`, which must be the one that the spec claims, if it claims one.
 
     Raises:
         TeacherMismatch: the file has another format than the spec claims.
@@ -149,7 +151,7 @@ def teacher_format(path: Path, *, claimed: str | None) -> TeacherFormat:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    """Whether a JSON object follows eight bytes of header length; `read_header` checks the length itself."""
+    """Return whether a JSON object follows eight bytes of header length; `read_header` checks the length itself."""
     return head[8:9] == b"{" and (b"\x00" in head[:8] or not head[:8].isascii())
 
 

@@ -39,7 +39,7 @@ def check_cost(inspection: Inspection, limits: CostLimits, *, spec: DistillSpec 
 
 
 def _largest_batch(spec: DistillSpec) -> tuple[int, str]:
-    """The largest batch of images that the teacher sees, and the JSON pointer of the field that sets it."""
+    """Return the largest batch of images that the teacher sees, and the JSON pointer of the field that sets it."""
     config = spec.distillation
     batches = [(config.training.batch_size, "/distillation/training/batch_size")]
     batches.append((config.method_options.batch_size, "/distillation/method_options/batch_size"))

@@ -13,7 +13,7 @@ SHOWN = 20
 
 
 def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> NetworkDescription:
-    """The description of the architecture that the spec names, with as many classes as the file has.
+    """Return the description of the architecture that the spec names, with as many classes as the file has.
 
     Raises:
         TeacherMismatch: the spec lacks the architecture or the image shape, or the file holds another network.
@@ -78,7 +78,7 @@ def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> Network
 
 
 def _classes(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> int:
-    """The number of classes: the rows of the last linear weight (classes, features) in the file."""
+    """Return the number of classes: the rows of the last linear weight (classes, features) in the file."""
     assert spec.input is not None
     weights = _described(spec, spec.input.shape, 2).body.weights()
     last = [name for name, shape in weights.items() if len(shape) == 2][-1]

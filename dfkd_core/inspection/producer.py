@@ -12,7 +12,8 @@ _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 
 
 def exporter_of(model: ModelProto) -> tuple[str | None, str | None]:
-    """The name and version of the exporter, or None if it is not one of `KNOWN`: other text is not repeated to users.
+    """Return the name and version of the exporter, or None if it is not one of `KNOWN`: other text is not repeated to
+    users.
 
     Both exporters of PyTorch write the same producer name; only the newer one adds metadata to nodes.
     """

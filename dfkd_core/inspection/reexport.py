@@ -34,7 +34,7 @@ class ReExport(BaseModel):
 
 
 def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
-    """A call of the exporter that wrote the file; it keeps BatchNorm statistics and a dynamic batch size."""
+    """Return a call of the exporter that wrote the file; it keeps BatchNorm statistics and a dynamic batch size."""
     if exporter is not None and exporter.startswith("tf2onnx"):
         return FROM_TENSORFLOW
     template = _DYNAMO_LINE if exporter == DYNAMO else _LEGACY_LINE
@@ -43,7 +43,7 @@ def export_line(exporter: str | None, *, input_name: str, output_name: str, shap
 
 
 def re_export(line: str, *, batchnorm: str, batch: str, normalisations: Sequence[str]) -> ReExport | None:
-    """The reasons for a new export and its call; None if a new export would improve nothing."""
+    """Return the reasons for a new export and its call; None if a new export would improve nothing."""
     because = [_LOST[batchnorm]] if batchnorm in _LOST else []
     if batch == "fixed":
         because.append("the batch size is fixed, and had to be rewritten")

@@ -15,7 +15,7 @@ S = TypeVar("S", bound=DistillSpec)
 
 
 def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[Notice]]:
-    """The spec completed with facts of the file, the description of the student, and warnings.
+    """Return the spec completed with facts of the file, the description of the student, and warnings.
 
     A student that is the pruned teacher has no description, because its layers follow from the teacher's graph.
 

@@ -35,7 +35,7 @@ class TensorInfo:
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
-    """All tensors of the file by name, in the order of their data.
+    """Return all tensors of the file by name, in the order of their data.
 
     Raises:
         TeacherInvalid: the header or the length of the file is not as the format demands.
@@ -127,7 +127,7 @@ def _whole(values: Any) -> bool:
 
 
 def read_tensors(path: Path, header: Mapping[str, TensorInfo]) -> Iterator[tuple[str, Any]]:
-    """The name and NumPy array of every tensor, read one at a time; real numbers become float32.
+    """Yield the name and NumPy array of every tensor, read one at a time; real numbers become float32.
 
     Raises:
         TeacherInvalid: a tensor holds NaN or infinity.

@@ -56,7 +56,7 @@ def suitability(inspection: Inspection) -> Suitability:
 
 
 def lacking(needs: Collection[str], offers: Collection[str]) -> list[str]:
-    """The needs that are not offered, sorted."""
+    """Return the needs that are not offered, sorted."""
     return sorted(set(needs) - set(offers))
 
 

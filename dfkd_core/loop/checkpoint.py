@@ -41,7 +41,7 @@ class CheckpointWriter:
         self._last_written = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the interval has passed since the last checkpoint, or since the start."""
+        """Return whether the interval has passed since the last checkpoint, or since the start."""
         return time.monotonic() - self._last_written >= self._every_seconds
 
     def write(self, state: Mapping[str, Any], *, fingerprint: Mapping[str, str]) -> Path:

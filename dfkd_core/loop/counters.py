@@ -24,7 +24,7 @@ class Counters:
         self.warmup_rounds = self.rounds_since_start = self.rollbacks_in_a_row = 0
 
     def state(self) -> dict[str, Any]:
-        """All counts by name."""
+        """Return all counts by name."""
         return asdict(self)
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -153,7 +153,7 @@ class _Loop:
         self.resumed_at = now
 
     def out_of_time(self) -> bool:
-        """Whether the wall-clock budget is spent; never before the student has learnt anything."""
+        """Return whether the wall-clock budget is spent; never before the student has learnt anything."""
         self.count_time()
         limit, counters = self.run.config.budget.max_seconds, self.run.counters
         return limit is not None and counters.steps > 0 and counters.elapsed_seconds >= limit

@@ -22,7 +22,7 @@ class RoundResult:
 
 
 def train_round(run: Run) -> RoundResult:
-    """One round. Until the synthesizer's warm-up is over the student does not learn.
+    """Run one round. Until the synthesizer's warm-up is over the student does not learn.
 
     Raises:
         DistillationDiverged: if a loss is not finite.
@@ -54,7 +54,7 @@ def _draw_procedural(run: Run) -> None:
 
 
 def _train_synthesizer(run: Run, *, warming_up: bool) -> dict[str, Tensor]:
-    """The round's updates of the synthesizer; none during consolidation. The student's feedback joins after warm-up."""
+    """Update the synthesizer, except during consolidation. The student's feedback joins after warm-up."""
     step, options, synthesizer = run.counters.steps, run.config.method_options, run.images.synthesizer
     losses: dict[str, Tensor] = {}
     if run.schedule.consolidates(step) and not warming_up:
@@ -85,7 +85,7 @@ def _draw_remembered(run: Run) -> None:
 
 
 def _teach_student(run: Run) -> dict[str, Tensor]:
-    """The round's student updates; fewer at the very end, so that the total is exact."""
+    """Update the student; less often in the last round, so that the total is exact."""
     training, schedule, counters = run.config.training, run.schedule, run.counters
     loss = torch.zeros(())
     for _ in range(min(training.updates_per_round, schedule.total_steps - counters.steps)):
@@ -103,7 +103,10 @@ def _update_memory(run: Run, fresh: Batch | None) -> dict[str, Tensor]:
 
 
 def _check_collapse(run: Run, fresh: Batch | None) -> str | None:
-    """The reason for which the synthesizer was rolled back, if it was. During consolidation it is frozen anyway."""
+    """Return the reason for which the synthesizer was rolled back, if it was.
+
+    During consolidation it is frozen anyway.
+    """
     if fresh is None or run.schedule.consolidates(run.counters.steps):
         return None
     return run.images.check_collapse(fresh)

@@ -20,7 +20,7 @@ class Schedule:
 
     @staticmethod
     def of(config: DistillConfig) -> "Schedule":
-        """The schedule of one run."""
+        """Return the schedule of one run."""
         total, steadiness, training = config.budget.steps, config.steadiness, config.training
         return Schedule(
             total_steps=total,
@@ -53,7 +53,7 @@ class Schedule:
         return self.replay_share + (self.final_replay_share - self.replay_share) * step / self.total_steps
 
     def evaluates(self, before: int, after: int) -> bool:
-        """Whether an evaluation is due after the updates from `before` to `after`; always at the end of the run."""
+        """Return whether an evaluation is due after the updates from `before` to `after`; it always is at the end."""
         crossed = before // self.evaluation_every != after // self.evaluation_every
         return crossed or after >= self.total_steps
 

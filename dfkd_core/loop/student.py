@@ -48,7 +48,7 @@ class StudentTrainer:
         return self._average.network
 
     def update(self, batch: Batch, *, rate: float) -> Tensor:
-        """One step of the optimiser at `rate` times its learning rate, and of the average; returns the loss, detached.
+        """Take one step of the optimiser at `rate` times its learning rate, let the average follow, return the loss.
 
         `batch` holds images (N, C, H, W) with the teacher's logits (N, num_classes).
         """

@@ -69,8 +69,8 @@ class VaeMemory(Memory):
             chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
             novel = Batch(images=fresh.images[chosen], teacher_logits=fresh.teacher_logits[chosen])
             terms = self._update(Batch.join(novel, self._rehearsal(len(novel))))
-        told = {**terms, "agreement": torch.tensor(self._agreement)}
-        return {f"vae_{name}": value for name, value in told.items()}
+        losses = {**terms, "agreement": torch.tensor(self._agreement)}
+        return {f"vae_{name}": value for name, value in losses.items()}
 
     def _rehearsal(self, novel: int) -> Batch | None:
         """Return the VAE's own replay as `self_replay_share` of a batch with `novel` new images.

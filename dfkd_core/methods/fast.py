@@ -49,7 +49,7 @@ class LearntGenerator(Start):
         self.restart()
 
     def restart(self) -> None:
-        """A start with other random weights."""
+        """Start again with other random weights."""
         first, second = self._options.betas
         rate = self._options.meta_learning_rate
         self.network = self._fresh.new_network()

@@ -16,7 +16,7 @@ MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float3
 
 
 def assemble(state: GraphState, model: ModelProto, signature: Signature, done: list[str]) -> Plan:
-    """The plan of a model whose nodes have all been visited; `done` names what the normalisation changed.
+    """Return the plan of a model whose nodes have all been visited; `done` names what the normalisation changed.
 
     Raises:
         TeacherInvalid: the output is not (N, classes), does not depend on the images, or is too costly.
@@ -84,7 +84,7 @@ def _for_one(shapes: tuple[Shape, Shape], batch_sizes: tuple[int, int]) -> Shape
 
 
 def _alive(steps: list[Step], output: str) -> list[Step]:
-    """The steps that the output depends on, in their original order."""
+    """Return the steps that the output depends on, in their original order."""
     needed = {output}
     kept = []
     for step in reversed(steps):

@@ -8,7 +8,7 @@ BatchNormStatus = Literal["present", "partial", "folded", "none", "unknown"]
 
 
 def batchnorm_of(plan: Plan) -> tuple[BatchNormStatus, int]:
-    """The status, and the number of BatchNormalization steps whose output is (N, C, H, W).
+    """Return the status, and the number of BatchNormalization steps whose output is (N, C, H, W).
 
     The name of a convolution's bias shows where the bias comes from. If it is stored beside its weight (`conv1.weight`,
     `conv1.bias`), the network had it. If the exporter invented the name, the bias was folded from statistics. If the

@@ -72,7 +72,7 @@ def _eval_batchnorm(node: NodeProto, graph: GraphProto, used: set[str]) -> bool:
 
 
 def _never_measured(node: NodeProto, graph: GraphProto) -> bool:
-    """Whether all means are 0 and all variances 1, which exporters write for layers without running statistics."""
+    """Return whether all means are 0 and all variances 1, as exporters write for layers without running statistics."""
     stored = {tensor.name: tensor for tensor in graph.initializer}
     constants = {
         name: attribute.t

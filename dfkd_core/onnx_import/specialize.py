@@ -43,7 +43,7 @@ EXPORT_HINT = (
 
 
 def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None = None) -> Plan:
-    """The plan of a checked and normalised model.
+    """Return the plan of a checked and normalised model.
 
     `done` names the changes that `normalize` made. `input_shape` (C, H, W) replaces sizes that the file leaves open.
 

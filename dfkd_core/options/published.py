@@ -23,7 +23,7 @@ NOTHING_OF_OURS: dict[str, Any] = {
 
 
 def merged(under: Settings, over: Settings) -> dict[str, Any]:
-    """A tree with the leaves of both trees; a leaf of `over` replaces the leaf at the same place."""
+    """Return a tree with the leaves of both trees; a leaf of `over` replaces the leaf at the same place."""
     tree = dict(under)
     for key, value in over.items():
         below = tree.get(key)
@@ -49,5 +49,5 @@ GENERATOR: dict[str, Any] = merged(
 
 
 def published(settings: Settings) -> dict[str, Any]:
-    """The settings of one paper, merged over the settings of the loop that all these papers share."""
+    """Return the settings of one paper, merged over the settings of the loop that all these papers share."""
     return merged(GENERATOR, settings)

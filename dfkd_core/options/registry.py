@@ -25,7 +25,7 @@ OptionsT = TypeVar("OptionsT", bound=BaseModel)
 
 
 def only_class(module: ModuleType, base: type[T]) -> type[T]:
-    """The one subclass of `base` that `module` defines.
+    """Return the one subclass of `base` that `module` defines.
 
     Raises:
         TypeError: the module defines none or several.
@@ -41,7 +41,7 @@ def only_class(module: ModuleType, base: type[T]) -> type[T]:
 
 
 def _discovered(package: ModuleType, base: type[OptionsT]) -> Mapping[str, type[OptionsT]]:
-    """The options class in each module of `package`, by the module's name, in alphabetical order.
+    """Return the options class in each module of `package`, by the module's name, in alphabetical order.
 
     Raises:
         TypeError: a module defines none or several, or a class whose `name` is not that of its module.
@@ -59,7 +59,8 @@ MEMORIES: Mapping[str, type[ReplayOptions]] = _discovered(memories, ReplayOption
 
 
 def implementation(options: SynthesisOptions | ReplayOptions, package: ModuleType, base: type[Any]) -> Any:
-    """The callable that builds the method or memory of `options`; it takes (options, teacher, *, streams, device).
+    """Return the callable that builds the method or memory of `options`; it takes (options, teacher, *, streams,
+    device).
 
     The callable is the subclass of `base` in the module of `package` that has the name of the options' module. If there
     is no such module, `options.implementation` names the callable. The type is `Any`, because each callable takes

@@ -80,7 +80,7 @@ def clopper_pearson(successes: int, n: int, *, confidence: float = CONFIDENCE) -
 
 
 def worst_class(per_class: Sequence[ClassAgreement]) -> ClassAgreement:
-    """The least agreement among classes with images; of equals the one with more images, then the first."""
+    """Return the least agreement among classes with images; of equals the one with more images, then the first."""
     seen = [(one.agreement, -one.count, one.class_index, one) for one in per_class if one.agreement is not None]
     return min(seen)[-1]
 
@@ -105,7 +105,7 @@ def latency(path: Path, input_shape: Sequence[int], *, threads: int = 1, batch: 
 
 
 def open_session(path: Path, *, threads: int = 1) -> Any:  # Any: ONNX Runtime has no types
-    """An ONNX Runtime session on the CPU."""
+    """Return an ONNX Runtime session on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -63,5 +63,5 @@ def counters(distilled: Distilled) -> dict[str, int]:
 
 
 def device_name(device: torch.device) -> str:
-    """The device of the report: "cpu", or "cuda: " with the model of the GPU."""
+    """Return the device of the report: "cpu", or "cuda: " with the model of the GPU."""
     return "cpu" if device.type == "cpu" else f"cuda: {torch.cuda.get_device_name(device)}"

@@ -124,7 +124,9 @@ def _isolated_python(module: str) -> list[str]:
 
 @cache
 def _privileged() -> bool:
-    """Whether this process is root with CAP_SYS_ADMIN, which can mount, and so must run commands as another user."""
+    """Return whether this process is root with CAP_SYS_ADMIN, which can mount, and so must run commands as another
+    user.
+    """
     if os.getuid() != 0:
         return False
     status = Path("/proc/self/status").read_text()

@@ -7,7 +7,7 @@ import ctypes
 import os
 import sys
 
-HOST_NAME = "box"
+HOST_NAME = "sandbox"
 
 _SIGKILL, _SIG_SETMASK = 9, 2  # importing the module signal costs ten milliseconds
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -350,7 +350,7 @@ class DistillConfig(Frozen):
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:
-    """The validation error for options that name another method or memory, at the pointer of that name."""
+    """Return the validation error for options that name another method or memory, at the pointer of that name."""
     if name == asked:
         return []
     tag = (str(asked),) if config.model_fields[f"{role}_options"].discriminator else ()

@@ -13,7 +13,7 @@ class BadOption(Exception):
 
 
 def read_spec_file(path: Path) -> Spec:
-    """The JSON object in a spec file."""
+    """Return the JSON object in a spec file."""
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

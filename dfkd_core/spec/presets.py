@@ -28,7 +28,8 @@ def over_preset(value: dict[str, Any], *, method: str, memory: str) -> dict[str,
 
 
 def _settings(name: Any, presets: Presets, preset: str) -> Settings:
-    """The settings that `preset` changes. "paper-reconstructed" falls back to "paper", if that was published in full.
+    """Return the settings that `preset` changes. "paper-reconstructed" falls back to "paper", if that was published in
+    full.
 
     Raises:
         ValidationError: the preset is "paper", but the published settings are incomplete.

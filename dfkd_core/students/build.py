@@ -72,7 +72,7 @@ class CountedDropout(nn.Module):
 
 
 def build_network(description: NetworkDescription, *, generator: torch.Generator) -> Network:
-    """The described network in training mode, float32, on the generator's device.
+    """Return the described network in training mode, float32, on the generator's device.
 
     Every initial weight is drawn from `generator`, in the order of the description; the global random state is not
     touched. Equal generators give equal bits.

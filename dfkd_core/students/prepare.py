@@ -53,7 +53,7 @@ def prepare_student(
     normalised: bool,
     streams: Streams,
 ) -> Student:
-    """The student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
+    """Return the student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
 
     `description` is None for a pruned teacher. `normalised`: a deep student without any normalisation layer gets a
     BatchNorm behind each convolution, which `temporary_batchnorm.fold` removes again. The count of parameters excludes

@@ -42,7 +42,7 @@ class Original:
 
 
 def prune(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Pruned:
-    """A copy whose layers have the numbers of channels that `keep` gives. The classifier keeps all its outputs.
+    """Return a copy whose layers have the numbers of channels that `keep` gives. The classifier keeps all its outputs.
 
     Groups that cannot be cut without breaking the graph (fixed reshapes, attention heads) stay whole, and the result
     names them. Groups in `whole` stay whole without a try. Nothing is drawn at random.
@@ -61,12 +61,12 @@ def prune(original: Original, keep: Keep, *, whole: Sequence[str] = ()) -> Prune
 
 
 def prune_to_width(original: Original, width: float, *, whole: Sequence[str] = ()) -> Pruned:
-    """A copy in which every hidden number of channels is `scaled` by `width`."""
+    """Return a copy in which every hidden number of channels is `scaled` by `width`."""
     return prune(original, lambda _name, count: scaled(count, width), whole=whole)
 
 
 def prune_to_parameters(original: Original, parameters: int) -> tuple[Pruned, float]:
-    """The widest uniformly narrowed copy with at most `parameters` trained values, and its width.
+    """Return the widest uniformly narrowed copy with at most `parameters` trained values, and its width.
 
     Raises:
         StudentError: even a copy with one channel a layer has more parameters.
@@ -109,7 +109,7 @@ class _Pruner:
         return [names[group[0].dep.target.module] for group in self._groups(self._graph(twin), twin)]
 
     def thinner(self, network: nn.Module, wanted: Callable[[str], bool]) -> nn.Module | None:
-        """A copy in which the named groups are cut; None if the copy does not run."""
+        """Return a copy in which the named groups are cut; None if the copy does not run."""
         twin = _differentiable(network)
         try:
             self._cut(twin, wanted)
@@ -157,5 +157,5 @@ def _ascending(scores: Tensor) -> list[int]:
 
 
 def _differentiable(network: nn.Module) -> nn.Module:
-    """A copy in eval mode whose weights take part in autograd, as tracing needs."""
+    """Return a copy in eval mode whose weights take part in autograd, as tracing needs."""
     return copy.deepcopy(network).eval().requires_grad_(True)

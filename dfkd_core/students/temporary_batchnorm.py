@@ -29,7 +29,7 @@ class NormalisedConv2d(nn.Sequential):
 
     @torch.no_grad()
     def folded(self) -> nn.Conv2d:
-        """One convolution that computes what the convolution and the BatchNorm compute together in eval mode."""
+        """Return one convolution that computes what the convolution and the BatchNorm compute together in eval mode."""
         convolution, norm = self
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
@@ -63,7 +63,7 @@ def renormalise(student: nn.Module) -> None:
 
 
 def fold(student: nn.Module) -> nn.Module:
-    """The same network with plain convolutions, into which the temporary BatchNorms are folded."""
+    """Return the same network with plain convolutions, into which the temporary BatchNorms are folded."""
     for name, module in list(student.named_modules()):
         if isinstance(module, NormalisedConv2d):
             student.set_submodule(name, module.folded())
@@ -107,7 +107,7 @@ def _cut_out(channels: Channels | None, convolution: nn.Conv2d) -> tuple[Tensor,
 
 @torch.no_grad()
 def _channels(teacher: nn.Module, images: Tensor) -> list[Channels]:
-    """The moments of every convolution in the order in which they run; empty if a convolution runs twice."""
+    """Return the moments of every convolution in the order in which they run; empty if a convolution runs twice."""
     layers = [layer for layer in layers_in_order(teacher, images[:1]).values() if isinstance(layer, nn.Conv2d)]
     found: list[Channels] = []
 

@@ -38,7 +38,7 @@ def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
 
 
 def kind_of(layer: nn.Module) -> Kind:
-    """What two layers must share for one to take the other's weights."""
+    """Return what two layers must share for one to take the other's weights."""
     if isinstance(layer, nn.Conv2d):
         depthwise = layer.groups == layer.in_channels and layer.groups > 1
         grouped = "depthwise" if depthwise else layer.groups

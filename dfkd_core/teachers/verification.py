@@ -69,7 +69,7 @@ def verify_teacher(
 
 
 def verification_facts(found: Verification) -> TeacherVerification:
-    """The verification as a value of the report."""
+    """Return the verification as a value of the report."""
     return TeacherVerification.model_validate({**asdict(found), "batches": list(found.batches)})
 
 
@@ -118,7 +118,7 @@ def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
 
 
 def _runtime(parsed: ParsedOnnx) -> tuple[Runtime, float]:
-    """The model in ONNX Runtime as a function of images (N, C, H, W), and the tolerance for its logits."""
+    """Return the model in ONNX Runtime as a function of images (N, C, H, W), and the tolerance for its logits."""
     plan, model = parsed
     session = _session(model.SerializeToString())
     element: Any = np.dtype(plan.element)  # Any: one of three NumPy types

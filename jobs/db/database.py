@@ -56,7 +56,7 @@ class Database:
         self._nowait_reader = _nowait_engine(url) if self.dialect == "sqlite" else None
 
     def of(self, tenant: str) -> "Database":
-        """The same database, restricted to the rows of one tenant; ALL_TENANTS gives all rows.
+        """Return the same database, restricted to the rows of one tenant; ALL_TENANTS gives all rows.
 
         PostgreSQL hides and refuses all other rows. Without a tenant it shows no rows (`jobs.db.row_security`).
         """
@@ -66,7 +66,7 @@ class Database:
 
     @contextmanager
     def connected(self, *, writes: bool) -> Iterator[Connection]:
-        """A connection for one transaction of this tenant. The caller commits. Prefer `read` and `write`."""
+        """Yield a connection for one transaction of this tenant. The caller commits. Prefer `read` and `write`."""
         with (self._writer if writes else self._reader).connect() as connection:
             set_tenant(connection, self._tenant)
             yield connection
@@ -87,7 +87,7 @@ class Database:
         self.write(work)
 
     def revision(self) -> str | None:
-        """The revision of the tables; None if there are no tables."""
+        """Return the revision of the tables; None if there are no tables."""
         return self.read(current)
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -161,7 +161,7 @@ class Database:
 
 
 def dialect_insert(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
-    """The INSERT of this dialect, which supports ON CONFLICT."""
+    """Return the INSERT of this dialect, which supports ON CONFLICT."""
     return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
@@ -228,7 +228,7 @@ def _sqlite_engine(url: str, path: str | None) -> Engine:
 
 
 def _nowait_engine(url: str) -> Engine:
-    """An engine with one read-only connection, which never waits for a lock or for a free connection."""
+    """Return an engine with one read-only connection, which never waits for a lock or for a free connection."""
     engine = create_engine(url, connect_args={"timeout": 0.0}, pool_size=1, max_overflow=0, pool_timeout=0)
     event.listen(engine, "connect", _prepare_nowait)
     event.listen(engine, "begin", _begin_sqlite)

@@ -68,12 +68,12 @@ class _Today(FunctionElement[datetime]):
 
 
 def now(offset_seconds: float = 0.0) -> ColumnElement[datetime]:
-    """The database's time, moved by `offset_seconds`."""
+    """Return the database's time, moved by `offset_seconds`."""
     return _Now(literal(float(offset_seconds), Float))
 
 
 def today() -> ColumnElement[datetime]:
-    """The beginning of the current day (UTC) by the database's clock."""
+    """Return the beginning of the current day (UTC) by the database's clock."""
     return _Today()
 
 

@@ -85,7 +85,10 @@ def append_events(transaction: Transaction, row: Row[Any], events: Sequence[Even
 
 
 def select_jobs() -> Select[Any]:
-    """A query for jobs with their teachers, as their tenants see them. The teachers' columns are called teacher__*."""
+    """Return a query for jobs with their teachers, as their tenants see them.
+
+    The teachers' columns are called teacher__*.
+    """
     jobs, teachers, held = tables.jobs, tables.teachers, tables.tenant_teachers
     own = [func.coalesce(held.c[name], teachers.c[name]).label(f"teacher__{name}") for name in _OF_TENANT]
     same = [column.label(f"teacher__{column.name}") for column in teachers.c if column.name not in _OF_TENANT]
@@ -94,12 +97,12 @@ def select_jobs() -> Select[Any]:
 
 
 def read_jobs(connection: Connection, statement: Select[Any], values: dict[str, Any] | None = None) -> list[Job]:
-    """The jobs that a statement made from `select_jobs` finds, each with its artifacts."""
+    """Return the jobs that a statement made from `select_jobs` finds, each with its artifacts."""
     return jobs_from_rows(connection, connection.execute(statement, values).all())
 
 
 def jobs_from_rows(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job]:
-    """The jobs of rows of `select_jobs`, each with its artifacts."""
+    """Return the jobs of rows of `select_jobs`, each with its artifacts."""
     finished = [row.number for row in rows if row.state == JobState.SUCCEEDED]
     files: dict[int, list[ArtifactRef]] = {}
     if finished:
@@ -112,7 +115,7 @@ def jobs_from_rows(connection: Connection, rows: Sequence[Row[Any]]) -> list[Job
 
 
 def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
-    """The job of one row of `select_jobs`."""
+    """Return the job of one row of `select_jobs`."""
     return Job(
         id=row.id,
         state=JobState(row.state),
@@ -146,7 +149,7 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
 
 @lru_cache(maxsize=SPEC_CACHE_SIZE)
 def spec_from_text(text: str) -> JobSpec | UnreadableSpec:
-    """A stored spec. A spec of another version that this one cannot read becomes an `UnreadableSpec`."""
+    """Return a stored spec. A spec of another version that this one cannot read becomes an `UnreadableSpec`."""
     for kind in (JobSpec, UnreadableSpec):
         with suppress(ValidationError):
             return kind.model_validate_json(text)
@@ -165,7 +168,7 @@ def _progress_from_row(row: Row[Any]) -> Progress:
 
 
 def teacher_from_row(row: Row[Any], prefix: str = "") -> TeacherRef:
-    """The teacher in the columns that start with `prefix`."""
+    """Return the teacher in the columns that start with `prefix`."""
     values = row._mapping
     return TeacherRef(
         id=values[f"{prefix}id"],
@@ -177,14 +180,14 @@ def teacher_from_row(row: Row[Any], prefix: str = "") -> TeacherRef:
 
 
 def event_from_row(row: Row[Any], job_id: str) -> Event:
-    """The event of a row."""
+    """Return the event of a row."""
     return Event(
         seq=row.seq, job_id=job_id, kind=row.kind, fence=row.fence, at=row.at, data=_DATA.validate_json(row.data)
     )
 
 
 def worker_from_row(row: Row[Any]) -> Worker:
-    """The worker of a row."""
+    """Return the worker of a row."""
     return Worker(
         id=row.id, host=row.host, slots=row.slots, device=row.device, started_at=row.started_at, seen_at=row.seen_at
     )

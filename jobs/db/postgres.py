@@ -47,7 +47,7 @@ class ImpatientConnection(psycopg.Connection[Any]):
 
 
 def postgres_engine(url: str) -> Engine:
-    """An engine whose connections limit every wait."""
+    """Return an engine whose connections limit every wait."""
     limits = {"connect_timeout": 2, "tcp_user_timeout": 2500, "options": _OPTIONS, "autocommit": True}
     engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=3, connect_args=limits)
     event.listen(engine, "do_connect", _connect)

@@ -51,19 +51,19 @@ def as_all_tenants(connection: Connection) -> Iterator[None]:
 
 
 def tenant_of(connection: Connection) -> str | None:
-    """The tenant whose rows the connection shows; ALL_TENANTS for all rows; None for no rows."""
+    """Return the tenant whose rows the connection shows; ALL_TENANTS for all rows; None for no rows."""
     tenant: str | None = connection.get_execution_options().get(_OPTION)
     return tenant
 
 
 def setting(tenant: str | None) -> str:
-    """The SQL statement that sets `dfkd.tenant` until the transaction ends."""
+    """Return the SQL statement that sets `dfkd.tenant` until the transaction ends."""
     value = (tenant or "").replace("'", "''")
     return f"SET LOCAL dfkd.tenant = '{value}'"
 
 
 def unbound_role(connection: Connection) -> str | None:
-    """The role of this connection if the policies do not bind it (a superuser, or BYPASSRLS); None on SQLite."""
+    """Return the role of this connection if the policies do not bind it (a superuser, or BYPASSRLS); None on SQLite."""
     if connection.dialect.name != "postgresql":
         return None
     asked = "SELECT current_user WHERE NOT row_security_active('jobs')"

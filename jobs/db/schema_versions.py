@@ -37,7 +37,7 @@ class Revisions:
         self.head = head
 
     def is_usable(self, connection: Connection) -> bool:
-        """Whether there is nothing to change; SchemaRefused where this version cannot work on the tables."""
+        """Return whether there is nothing to change; SchemaRefused where this version cannot work on the tables."""
         found = current(connection)
         if found is None or found in self._known:
             return found == self.head
@@ -74,7 +74,7 @@ class Revisions:
 
 
 def current(connection: Connection) -> str | None:
-    """The revision of a database's tables; None if there are no tables."""
+    """Return the revision of a database's tables; None if there are no tables."""
     revision = MigrationContext.configure(connection).get_current_revision()
     if revision is None and inspect(connection).has_table("jobs"):
         return BASELINE

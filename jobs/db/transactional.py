@@ -43,7 +43,7 @@ class HasTenant(HasDatabase, Protocol):
 
 
 def on_snapshot(function: Callable[Concatenate[Connection, P], R]) -> Callable[Concatenate[HasDatabase, P], R]:
-    """A method that calls `function` with a connection that reads one snapshot of the database."""
+    """Return a method that calls `function` with a connection that reads one snapshot of the database."""
 
     @wraps(function)
     def method(self: HasDatabase, /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -53,7 +53,7 @@ def on_snapshot(function: Callable[Concatenate[Connection, P], R]) -> Callable[C
 
 
 def in_transaction(function: Callable[Concatenate[Transaction, P], R]) -> Callable[Concatenate[HasDatabase, P], R]:
-    """A method that calls `function` with a write transaction, and commits it."""
+    """Return a method that calls `function` with a write transaction, and commits it."""
 
     @wraps(function)
     def method(self: HasDatabase, /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -65,7 +65,7 @@ def in_transaction(function: Callable[Concatenate[Transaction, P], R]) -> Callab
 def on_tenant_snapshot(
     function: Callable[Concatenate[Connection, str | None, P], R],
 ) -> Callable[Concatenate[HasTenant, P], R]:
-    """A method like one of `on_snapshot` that also passes the object's tenant."""
+    """Return a method like one of `on_snapshot` that also passes the object's tenant."""
 
     @wraps(function)
     def method(self: HasTenant, /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -77,7 +77,7 @@ def on_tenant_snapshot(
 def on_context_snapshot(
     function: Callable[Concatenate[Connection, C, P], R],
 ) -> Callable[Concatenate[HasContext[C], P], R]:
-    """A method like one of `on_snapshot` that also passes the object's context."""
+    """Return a method like one of `on_snapshot` that also passes the object's context."""
 
     @wraps(function)
     def method(self: HasContext[C], /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -89,7 +89,7 @@ def on_context_snapshot(
 def in_context_transaction(
     function: Callable[Concatenate[Transaction, C, P], R],
 ) -> Callable[Concatenate[HasContext[C], P], R]:
-    """A method like one of `in_transaction` that also passes the object's context."""
+    """Return a method like one of `in_transaction` that also passes the object's context."""
 
     @wraps(function)
     def method(self: HasContext[C], /, *arguments: P.args, **options: P.kwargs) -> R:
@@ -99,7 +99,7 @@ def in_context_transaction(
 
 
 def repeated_after(error: type[Exception], method: Callable[P, R]) -> Callable[P, R]:
-    """A method that calls `method` again, in a new transaction, whenever it raises `error`."""
+    """Return a method that calls `method` again, in a new transaction, whenever it raises `error`."""
 
     @wraps(method)
     def repeating(*arguments: P.args, **options: P.kwargs) -> R:

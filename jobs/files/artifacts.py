@@ -28,7 +28,7 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def open_artifacts(settings: Settings) -> "ArtifactStore":
-    """The artifact store of these settings: in a bucket if they name one, otherwise below `data_dir`.
+    """Return the artifact store of these settings: in a bucket if they name one, otherwise below `data_dir`.
 
     Raises:
         StorageUnavailable: the settings name a bucket, but boto3 is not installed.
@@ -78,7 +78,7 @@ class ArtifactStore:
         return upload
 
     async def receive_async(self, chunks: AsyncIterable[bytes], max_bytes: int) -> Upload:
-        """The same as `receive`, for an asynchronous stream."""
+        """Do the same as `receive`, for an asynchronous stream."""
         upload = self.begin(max_bytes)
         with upload.discarding():
             async for chunk in chunks:
@@ -87,7 +87,7 @@ class ArtifactStore:
         return upload
 
     def put_file(self, path: Path) -> tuple[str, int]:
-        """The same as `put`, for the file at `path`."""
+        """Keep a copy of the file at `path`; return its sha256 and size. Raises as `put` does."""
         with open(path, "rb") as source:
             return self.put(source)
 
@@ -187,7 +187,7 @@ class ArtifactStore:
         return removed
 
     def digests(self) -> Iterator[str]:
-        """The digests of all files."""
+        """Return the digests of all files."""
         return self.blobs.digests()
 
     def stale_uploads(self, older_than_seconds: float) -> list[Path]:

@@ -43,7 +43,7 @@ class Blobs(Protocol):
         """Remove the bytes and their quarantine mark; return whether there were any bytes."""
 
     def digests(self) -> Iterator[str]:
-        """The digests of all bytes."""
+        """Return the digests of all bytes."""
 
     def quarantine(self, sha256: str) -> None:
         """Mark bytes to which no row refers, with the current time. The bytes stay where they are."""
@@ -52,7 +52,7 @@ class Blobs(Protocol):
         """Remove the quarantine mark."""
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """The digests in quarantine, each with its seconds since it was marked."""
+        """Return the digests in quarantine, each with its seconds since it was marked."""
 
     def keeping(self) -> AbstractContextManager[None]:
         """Inside the block no process removes bytes that this thread puts; they still exist when the block ends."""

@@ -27,7 +27,7 @@ class Directory:
             directory.mkdir(parents=True, exist_ok=True)
 
     def path(self, sha256: str) -> Path:
-        """The path at which the bytes lie if they exist."""
+        """Return the path at which the bytes lie if they exist."""
         return self._blobs / sha256[:2] / sha256
 
     def put(self, path: Path, sha256: str) -> None:
@@ -69,7 +69,7 @@ class Directory:
         return True
 
     def digests(self) -> Iterator[str]:
-        """The digests of all files."""
+        """Return the digests of all files."""
         return (path.name for path in self._blobs.glob("??/*") if is_digest(path.name))
 
     def quarantine(self, sha256: str) -> None:
@@ -82,7 +82,7 @@ class Directory:
         (self._quarantine / sha256).unlink(missing_ok=True)
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """The digests in quarantine, each with its seconds since it was marked."""
+        """Yield the digests in quarantine, each with its seconds since it was marked."""
         for path in self._quarantine.iterdir():
             with suppress(FileNotFoundError):
                 yield path.name, time.time() - path.stat().st_mtime

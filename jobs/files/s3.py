@@ -45,7 +45,10 @@ _FULL = {"QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded",
 
 
 def make_client(endpoint_url: str | None) -> "S3Client":
-    """A client for this endpoint, or for AWS if it is None. Keys and region come from where AWS tools look for them."""
+    """Return a client for this endpoint, or for AWS if it is None.
+
+    Keys and region come from where AWS tools look for them.
+    """
     session = boto3.Session()
     config = Config(
         connect_timeout=5,
@@ -126,7 +129,7 @@ class Bucket:
         return existed
 
     def digests(self) -> Iterator[str]:
-        """The digests of all objects."""
+        """Return the digests of all objects."""
         return (sha256 for sha256, _ in self._listed("blobs"))
 
     def quarantine(self, sha256: str) -> None:
@@ -139,7 +142,7 @@ class Bucket:
             self._client.delete_object(Bucket=self._bucket, Key=self._key("quarantine", sha256))
 
     def quarantined(self) -> Iterator[tuple[str, float]]:
-        """The digests in quarantine, each with its seconds since it was marked."""
+        """Return the digests in quarantine, each with its seconds since it was marked."""
         return self._listed("quarantine")
 
     @contextmanager
@@ -216,7 +219,7 @@ class Bucket:
                 body.close()
 
     def _listed(self, kind: str) -> Iterator[tuple[str, float]]:
-        """The digests of the objects of one kind, each with the seconds since it was written."""
+        """Yield the digests of the objects of one kind, each with the seconds since it was written."""
         pages = self._client.get_paginator("list_objects_v2")
         with _answering():
             for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{kind}/"):

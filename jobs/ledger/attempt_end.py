@@ -66,7 +66,10 @@ def silent_seconds(connection: Connection, row: Row[Any]) -> float | None:
 
 
 def owned_by(job_id: str, fence: int) -> list[ColumnElement[bool]]:
-    """The conditions that the claim with this fencing token still owns the job. They guard every write of a worker."""
+    """Return the conditions that the claim with this fencing token still owns the job.
+
+    They guard every write of a worker.
+    """
     jobs = tables.jobs
     return [jobs.c.id == job_id, jobs.c.state == JobState.RUNNING, jobs.c.fence == fence]
 
@@ -127,12 +130,12 @@ def give_back(
 
 
 def paused_values() -> dict[str, Any]:
-    """The columns of a paused job."""
+    """Return the columns of a paused job."""
     return {"state": JobState.PAUSED, "stage": "paused", "message": None, "pause_requested_at": None}
 
 
 def _limit_error(counts: dict[str, int], reason: str, limits: LedgerLimits) -> JobError | None:
-    """The error of a job that has used up its attempts or its crashes; None for any other job."""
+    """Return the error of a job that has used up its attempts or its crashes; None for any other job."""
     crashes, attempts = counts["crash_streak"], counts["attempt"]
     if crashes >= limits.max_crashes:
         detail = f"the runner died {crashes} times without getting any further (last: {reason})"

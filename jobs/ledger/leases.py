@@ -190,7 +190,7 @@ def _change_owned(
 
 
 def _progress_values(progress: Progress) -> dict[str, Any]:
-    """The columns of a progress report. An agreement stays until a report brings another one."""
+    """Return the columns of a progress report. An agreement stays until a report brings another one."""
     fraction = progress.fraction
     values = progress.model_dump(exclude={"agreement"} if progress.agreement is None else None)
     return values | {"fraction": case((_jobs.c.fraction < fraction, fraction), else_=_jobs.c.fraction)}

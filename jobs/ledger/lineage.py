@@ -23,7 +23,7 @@ class Origin:
 
 
 def checkpoint_of(row: Row[Any]) -> str:
-    """The digest of the last checkpoint of a finished job.
+    """Return the digest of the last checkpoint of a finished job.
 
     Raises:
         InvalidTransition: The job has not ended.
@@ -36,7 +36,7 @@ def checkpoint_of(row: Row[Any]) -> str:
 
 
 def inherited(row: Row[Any], origin: Origin) -> dict[str, Any]:
-    """The columns that a new job inherits from the locked row of the job before.
+    """Return the columns that a new job inherits from the locked row of the job before.
 
     Raises:
         InvalidTransition: The job before has not ended.

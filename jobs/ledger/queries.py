@@ -41,7 +41,7 @@ _SEVERAL_OF_TENANT = _SEVERAL_JOBS.where(tables.jobs.c.tenant == bindparam("tena
 
 
 def job_with_id(connection: Connection, tenant: str | None, job_id: str) -> Job:
-    """One job.
+    """Return one job.
 
     Raises:
         JobNotFound: The job does not exist.
@@ -86,7 +86,7 @@ def _several(connection: Connection, tenant: str | None, job_ids: Collection[str
 
 
 def job_with_position(connection: Connection, tenant: str | None, job_id: str) -> JobWithPosition:
-    """One job with its place in the queue.
+    """Return one job with its place in the queue.
 
     Raises:
         JobNotFound: The job does not exist.
@@ -100,7 +100,7 @@ def job_with_position(connection: Connection, tenant: str | None, job_id: str) -
 
 
 def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
-    """The number of a job.
+    """Return the number of a job.
 
     Raises:
         JobNotFound: The job does not exist.
@@ -109,7 +109,7 @@ def number_of(connection: Connection, tenant: str | None, job_id: str) -> int:
 
 
 def teacher_id_of(connection: Connection, tenant: str | None, job_id: str) -> str:
-    """The id of a job's teacher.
+    """Return the id of a job's teacher.
 
     Raises:
         JobNotFound: The job does not exist.
@@ -118,7 +118,7 @@ def teacher_id_of(connection: Connection, tenant: str | None, job_id: str) -> st
 
 
 def locked_row(connection: Connection, tenant: str | None, job_id: str) -> Row[Any]:
-    """A job's row, locked until the transaction ends.
+    """Return a job's row, locked until the transaction ends.
 
     Raises:
         JobNotFound: The job does not exist.
@@ -135,7 +135,7 @@ def _row(connection: Connection, statement: Select[Any], tenant: str | None, job
 
 
 def of_tenant(tenant: str | None) -> list[ColumnElement[bool]]:
-    """The conditions that a job is of this tenant; None gives no condition."""
+    """Return the conditions that a job is of this tenant; None gives no condition."""
     return [] if tenant is None else [tables.jobs.c.tenant == tenant]
 
 
@@ -205,7 +205,7 @@ def page(  # noqa: PLR0917 - as a method it has four
     states: Sequence[JobState] | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> JobPage:
-    """One page of jobs, newest first, after the job that the cursor names.
+    """Return one page of jobs, newest first, after the job that the cursor names.
 
     Jobs that arrive between two pages neither shift nor repeat others.
 
@@ -237,7 +237,7 @@ def events(
 
 
 def _filtered(states: Sequence[JobState] | None, labels: Mapping[str, str] | None) -> Select[Any]:
-    """The jobs in one of `states` that have all of `labels`."""
+    """Return the jobs in one of `states` that have all of `labels`."""
     statement = select_jobs()
     if states is not None:
         statement = statement.where(tables.jobs.c.state.in_(states))
@@ -283,7 +283,7 @@ def is_referenced(connection: Connection, sha256: str, tenant: str | None = None
 
 
 def count_by_state(connection: Connection) -> dict[JobState, int]:
-    """The number of jobs in each state; 0 for a state without jobs."""
+    """Return the number of jobs in each state; 0 for a state without jobs."""
     counted = select(tables.jobs.c.state, func.count()).group_by(tables.jobs.c.state)
     found = {JobState(state): count for state, count in connection.execute(counted).all()}
     return {state: found.get(state, 0) for state in JobState}

@@ -49,7 +49,7 @@ _GROUP = ("device_class", "spec_version", "priority", "tenant")
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
 def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED) -> Select[Any]:
-    """The query for the job that a worker of this class claims now. It locks the row, and skips locked rows.
+    """Return the query for the job that a worker of this class claims now. It locks the row, and skips locked rows.
 
     `defaults` are the limits of the tenants that have none of their own.
     """
@@ -65,7 +65,9 @@ def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMIT
 def due_for_notification(
     dialect: str, device_class: DeviceClass, limit: int, defaults: Quotas = UNLIMITED
 ) -> Select[Any]:
-    """The query for due jobs of exactly this class about which workers should be notified, in the order of claims."""
+    """Return the query for due jobs of exactly this class about which workers should be notified, in the order of
+    claims.
+    """
 
     def due_again(job: FromClause) -> list[ColumnElement[bool]]:
         return [*_due(job), job.c.ring_at <= now()]
@@ -74,7 +76,7 @@ def due_for_notification(
 
 
 def place(connection: Connection, row: Row[Any]) -> int:
-    """The place of a queued job: 1 if it is claimed next. Jobs that need another class of device are not counted."""
+    """Return the place of a queued job: 1 if it is claimed next. Jobs for other classes of device are not counted."""
     groups = connection.execute(_waiting(DeviceClass(row.device_class)), {"own_number": row.number}).all()
     higher: dict[str, int] = dict.fromkeys((group.tenant for group in groups), 0)
     for group in groups:
@@ -112,7 +114,7 @@ def _waiting(device_class: DeviceClass) -> Select[Any]:
 
 
 def _first(dialect: str, limit: int, group: Condition, condition: Condition, defaults: Quotas) -> Select[Any]:
-    """The query for the first rows that meet `condition`, in groups that meet `group`. It locks them in claim order."""
+    """Return the query that locks, in claim order, the first rows that meet `condition` in groups that meet `group`."""
     num_heads = limit if dialect == "sqlite" else limit + SPARE_HEADS
     heads = _heads(dialect, group, condition, num_heads)
     tenants = _tenants(heads)
@@ -132,7 +134,7 @@ def _first(dialect: str, limit: int, group: Condition, condition: Condition, def
 
 
 def _heads(dialect: str, group: Condition, condition: Condition, num_heads: int) -> CTE:
-    """The first `num_heads` jobs of every group. SQLite has no LATERAL, so the query selects them by number there."""
+    """Return the first `num_heads` jobs of every group. SQLite has no LATERAL: there they are selected by number."""
     groups, leader, job, head = _groups(), _jobs.alias("leader"), _jobs.alias("job"), _jobs.alias("head")
     alike = [job.c[name] == leader.c[name] for name in _GROUP]
     near = select(job.c.number, job.c.tenant, job.c.priority).where(job.c.state == JobState.QUEUED, *alike)
@@ -145,7 +147,7 @@ def _heads(dialect: str, group: Condition, condition: Condition, num_heads: int)
 
 
 def _groups() -> CTE:
-    """The oldest queued job of every group: from each, one step through the index to the next."""
+    """Return the oldest queued job of every group: from each, one step through the index to the next."""
     first, last, after = (_jobs.alias(name) for name in ("first", "last", "after"))
     groups = select(_oldest(first).scalar_subquery().label("number")).cte("groups", recursive=True)
     # With bare columns SQLite uses only the first column of the index, so each column stands in a CASE. COALESCE would

@@ -34,7 +34,7 @@ class LedgerStatistics:
 
 
 def ledger_statistics(connection: Connection, *, worker_seconds: float) -> LedgerStatistics:
-    """The statistics of one snapshot. A worker without a heartbeat for `worker_seconds` is not counted."""
+    """Return the statistics of one snapshot. A worker without a heartbeat for `worker_seconds` is not counted."""
     jobs, events, workers = tables.jobs, tables.events, tables.workers
     live = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
     streak = select(func.coalesce(func.max(jobs.c.crash_streak), 0)).where(jobs.c.state.in_(live))
@@ -60,7 +60,7 @@ def _busy(connection: Connection) -> dict[str, int]:
 
 
 def _queues(connection: Connection) -> dict[tuple[int, DeviceClass], Queue]:
-    """The queues of the spec versions that this version reads, and the queues of newer versions that have jobs."""
+    """Return the queues of the spec versions that this version reads, and those of newer versions that have jobs."""
     jobs = tables.jobs
     key = (jobs.c.spec_version, jobs.c.device_class)
     due = select(*key, func.count(), elapsed_seconds(now(), func.min(jobs.c.not_before)))

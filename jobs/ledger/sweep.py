@@ -90,17 +90,17 @@ def _has_work(connection: Connection) -> bool:
 
 
 def _expired() -> ColumnElement[bool]:
-    """The condition that a running job's lease has ended."""
+    """Return the condition that a running job's lease has ended."""
     return and_(_jobs.c.state == JobState.RUNNING, _jobs.c.lease_until < now())
 
 
 def _notification_due() -> ColumnElement[bool]:
-    """The condition that workers should be notified about a queued job now."""
+    """Return the condition that workers should be notified about a queued job now."""
     return and_(_jobs.c.state == JobState.QUEUED, _jobs.c.not_before <= now(), _jobs.c.ring_at <= now())
 
 
 def _take_notifications(connection: Connection, defaults: Quotas) -> dict[str, DeviceClass]:
-    """The due jobs of each class in the order of claims. A job that stays queued is due again after 2, 4, 8 … 30 s.
+    """Take the due jobs of each class in claim order. A job that stays queued is due again after 2, 4, 8 … 30 s.
 
     Without this pause every sweep of every process would send a message for every queued job, and the broker would
     fill up while all slots are busy.

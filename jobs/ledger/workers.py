@@ -32,13 +32,13 @@ def gone(transaction: Transaction, worker_id: str) -> None:
 
 
 def living(connection: Connection, max_age_seconds: float) -> Sequence[Worker]:
-    """The workers with a heartbeat in the last `max_age_seconds`, the oldest worker first."""
+    """Return the workers with a heartbeat in the last `max_age_seconds`, the oldest worker first."""
     found = select(_workers).where(_workers.c.seen_at >= now(-max_age_seconds))
     return [worker_from_row(row) for row in connection.execute(found.order_by(_workers.c.started_at, _workers.c.id))]
 
 
 def unserved(connection: Connection, max_age_seconds: float) -> Sequence[DeviceClass]:
-    """The device classes for which jobs are queued and which no live worker serves."""
+    """Return the device classes for which jobs are queued and which no live worker serves."""
     there = {class_of(worker.device) for worker in living(connection, max_age_seconds)}
     served = {wanted for device_class in there for wanted in served_by(device_class)}
     return [wanted for wanted in _queued_classes(connection) if wanted not in served]

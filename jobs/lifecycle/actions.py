@@ -77,7 +77,7 @@ def note_download(transaction: Transaction, context: LedgerContext, job_id: str,
 
 
 def _pausable_row(transaction: Transaction, context: LedgerContext, job_id: str) -> Row[Any]:
-    """The locked row of a job that can be paused or resumed."""
+    """Return the locked row of a job that can be paused or resumed."""
     row = queries.locked_row(transaction.connection, context.tenant, job_id)
     if row.state not in PAUSABLE:
         raise InvalidTransition(JobState(row.state), allowed=PAUSABLE)
@@ -89,7 +89,7 @@ def _pausable_row(transaction: Transaction, context: LedgerContext, job_id: str)
 def _recorded(
     transaction: Transaction, context: LedgerContext, before: Row[Any], action: AuditAction, recorder: Recorder
 ) -> Job:
-    """The job as it is now, after the outcome and the line of the audit log were written."""
+    """Return the job as it is now, after the outcome and the line of the audit log were written."""
     job = idempotency.record_job(transaction, context.tenant, before.id, recorder)
     outcome = AuditOutcome.UNCHANGED if job.revision == before.revision else AuditOutcome.DONE
     audit_log.append(transaction, context.caller, action, job.id, outcome=outcome)

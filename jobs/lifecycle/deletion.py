@@ -140,7 +140,7 @@ def delete_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
 def as_method(
     delete: Callable[[Transaction, LedgerContext, str], DeletedRecord],
 ) -> Callable[[HasContext[LedgerContext], str], DeletedRecord]:
-    """A method of a store that deletes in one transaction.
+    """Return a method of a store that deletes in one transaction.
 
     If the reply to the commit was lost, the transaction is tried again and finds nothing. The method then returns the
     record of the first try.
@@ -209,7 +209,7 @@ def _delete_teacher_of(transaction: Transaction, row: Row[Any], record: DeletedR
 
 
 def _files(connection: Connection, row: Row[Any]) -> dict[str, list[str]]:
-    """The digests of the files to which a job refers, each with the roles of the file."""
+    """Return the digests of the files to which a job refers, each with the roles of the file."""
     found: dict[str, list[str]] = {}
     published = select(_artifacts).where(_artifacts.c.job_number == row.number).order_by(_artifacts.c.name)
     for artifact in connection.execute(published):

@@ -113,7 +113,7 @@ def record(transaction: Transaction, recorder: OutcomeRecorder[T], outcome: T, *
 def record_job(
     transaction: Transaction, tenant: str | None, job_id: str, recorder: OutcomeRecorder[JobWithPosition] | None
 ) -> Job:
-    """The job as it is now in this transaction; a recorder, if there is one, gets it with its place in the queue."""
+    """Return the job as it is in this transaction; a recorder, if there is one, gets it with its place in the queue."""
     if recorder is None:
         return queries.job_with_id(transaction.connection, tenant, job_id)
     found = queries.job_with_position(transaction.connection, tenant, job_id)
@@ -149,7 +149,7 @@ class Keys:
         self._tenant = tenant
 
     def new_lease(self, key: str) -> KeyLease:
-        """The lease with which a request of this tenant takes a key; `acquire` takes it."""
+        """Return the lease with which a request of this tenant takes a key; `acquire` takes it."""
         return KeyLease(_name(self._tenant, key), uuid.uuid4().hex)
 
     acquire = in_transaction(acquire_key)
@@ -159,12 +159,12 @@ class Keys:
 
 
 def _name(tenant: str, key: str) -> str:
-    """The name of a key in the table. Keys of the default tenant keep their text; no key contains a space."""
+    """Return the name of a key in the table. Keys of the default tenant keep their text; no key contains a space."""
     return key if tenant == DEFAULT_TENANT else f"{tenant} {hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _of_tenant(tenant: str) -> ColumnElement[bool]:
-    """The condition that a row has a name that `_name` gives to this tenant."""
+    """Return the condition that a row has a name that `_name` gives to this tenant."""
     if tenant == DEFAULT_TENANT:
         return ~_requests.c.key.contains(" ")
     return _requests.c.key.startswith(f"{tenant} ", autoescape=True)

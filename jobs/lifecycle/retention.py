@@ -90,7 +90,7 @@ def expire_teacher(transaction: Transaction, unused: UnusedTeacher, retention_se
 
 
 def references(connection: Connection) -> set[str]:
-    """All sha256 digests referenced by any row: teachers, published files and checkpoints."""
+    """Return all sha256 digests referenced by any row: teachers, published files and checkpoints."""
     columns = (
         _artifacts.c.sha256,
         _jobs.c.checkpoint_sha256,
@@ -115,14 +115,15 @@ def _superseded() -> ColumnElement[bool]:
 
 
 def _over(retention_seconds: float) -> ColumnElement[bool]:
-    """The condition that a job's retention period is over and that it still has files or a checkpoint."""
+    """Return the condition that a job's retention period is over and that it still has files or a checkpoint."""
     has_files = exists().where(_artifacts.c.job_number == _jobs.c.number)
     over = _is_before(_jobs.c.finished_at, retention_seconds)
     return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), has_files))
 
 
 def _unused(retention_seconds: float) -> ColumnElement[bool]:
-    """The condition that a tenant has not used a teacher for the retention period, neither by an upload nor by a job.
+    """Return the condition that a tenant has not used a teacher for the retention period, neither by an upload nor by a
+    job.
 
     The index on jobs by teacher finds the jobs that use the teacher.
     """
@@ -132,5 +133,5 @@ def _unused(retention_seconds: float) -> ColumnElement[bool]:
 
 
 def _is_before(moment: ColumnElement[Any], retention_seconds: float) -> ColumnElement[bool]:
-    """The condition that a retention period which began at `moment` is over. An infinite period never is."""
+    """Return the condition that a retention period which began at `moment` is over. An infinite period never is."""
     return false() if math.isinf(retention_seconds) else moment <= now(-retention_seconds)

@@ -85,7 +85,7 @@ def create_job(  # noqa: PLR0917 - as a method it has four
 
 
 def last_checkpoint(transaction: Transaction, context: LedgerContext, job_id: str) -> str:
-    """The digest of the last checkpoint of a finished job.
+    """Return the digest of the last checkpoint of a finished job.
 
     Raises:
         JobNotFound: The job does not exist.

@@ -57,7 +57,7 @@ class Usable:
 
 
 def digest_of(secret: bytes) -> str:
-    """The digest that is stored of a secret. One fast hash suffices, because the secret is long and random."""
+    """Return the digest that is stored of a secret. One fast hash suffices, because the secret is long and random."""
     return hashlib.sha256(secret).hexdigest()
 
 
@@ -102,12 +102,12 @@ class ApiKeys:
         return self._database.write(lambda t: work(t.connection))
 
     def list(self) -> Sequence[ApiKey]:
-        """All keys, the oldest first."""
+        """Return all keys, the oldest first."""
         statement = select(_keys).order_by(_keys.c.created_at, _keys.c.id)
         return self._database.read(lambda c: [_key_from_row(row) for row in c.execute(statement)])
 
     def usable(self) -> Usable:
-        """The keys that are neither revoked nor expired."""
+        """Return the keys that are neither revoked nor expired."""
         return self._database.read(_usable)
 
     def note_use(self, key_ids: Iterable[str]) -> None:
@@ -136,5 +136,5 @@ def _key_from_row(row: Row[Any]) -> ApiKey:
 
 
 def _scopes(text: str) -> frozenset[Scope]:
-    """The scopes that this version knows; scopes of a newer version are ignored."""
+    """Return the scopes that this version knows; scopes of a newer version are ignored."""
     return frozenset(scope for scope in Scope if scope in text.split())

@@ -84,7 +84,7 @@ class AuditLog:
     def read(
         self, *, tenant: str | None = None, object_id: str | None = None, since: datetime | None = None
     ) -> Iterator[AuditEntry]:
-        """The lines, oldest first; on request only those of one tenant, about one object, or from `since` on."""
+        """Yield the lines, oldest first; on request only those of one tenant, about one object, or from `since` on."""
         wanted = select(_audit).order_by(_audit.c.number).limit(PAGE)
         if tenant is not None:
             wanted = wanted.where(_audit.c.tenant == tenant)

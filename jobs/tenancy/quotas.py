@@ -44,13 +44,13 @@ class LockKind(IntEnum):
 
 
 def of_tenant(connection: Connection, tenant: str, defaults: Quotas) -> Quotas:
-    """The limits of one tenant."""
+    """Return the limits of one tenant."""
     row = connection.execute(select(_tenants).where(_tenants.c.tenant == tenant)).one_or_none()
     return defaults if row is None else merged(row, defaults)
 
 
 def merged(row: Row[Any], defaults: Quotas) -> Quotas:
-    """The limits in a row of the table of tenants; a missing limit is the default."""
+    """Return the limits in a row of the table of tenants; a missing limit is the default."""
     own = {quota: row._mapping[quota] for quota in Quota if row._mapping[quota] is not None}
     return Quotas(**asdict(defaults) | own)
 
@@ -139,7 +139,7 @@ def daily_quota_spent(connection: Connection, tenant: str, defaults: Quotas) -> 
 def may_run_more(
     limits: FromClause, num_running: ColumnElement[int], spent_seconds: ColumnElement[float], defaults: Quotas
 ) -> ColumnElement[bool]:
-    """The condition that a tenant may run another job, for a query that joins tenants with their rows of limits."""
+    """Return the condition that a tenant may run another job, for a query that joins tenants with their limits."""
     running = func.coalesce(limits.c.running_jobs, defaults.running_jobs)
     seconds = func.coalesce(limits.c.device_seconds_per_day, defaults.device_seconds_per_day)
     return and_(or_(running == 0, num_running < running), or_(seconds == 0, spent_seconds < seconds))

@@ -60,7 +60,7 @@ class Lifetime(StrEnum):
 
 
 def is_live() -> ColumnElement[bool]:
-    """The condition that the tenant of a row of `tenant_teachers` still has the teacher."""
+    """Return the condition that the tenant of a row of `tenant_teachers` still has the teacher."""
     return _links.c.lifetime != Lifetime.DELETED
 
 
@@ -78,7 +78,7 @@ _ONE_TEACHER: Select[Any] = (
 
 
 def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> TeacherRef:
-    """One teacher of a tenant.
+    """Return one teacher of a tenant.
 
     Raises:
         TeacherNotFound: the tenant does not have this teacher.
@@ -136,7 +136,7 @@ def lock(connection: Connection, teacher_id: str, *, alone: bool = True) -> None
 
 
 def lifetime_of(connection: Connection, tenant: str, teacher_id: str) -> Lifetime | None:
-    """The lifetime of a tenant's teacher; None if the tenant has no row for it."""
+    """Return the lifetime of a tenant's teacher; None if the tenant has no row for it."""
     found = connection.execute(select(_links.c.lifetime).where(*_holding(tenant, teacher_id))).scalar_one_or_none()
     return None if found is None else Lifetime(found)
 
@@ -147,7 +147,7 @@ def record_use(connection: Connection, tenant: str, teacher_id: str, until: date
 
 
 def last_use() -> ColumnElement[datetime]:
-    """The time of a tenant's last use of a teacher that no row of a job shows."""
+    """Return the time of a tenant's last use of a teacher that no row of a job shows."""
     found: ColumnElement[datetime] = func.coalesce(_links.c.used_at, _links.c.created_at)
     return found
 
@@ -174,7 +174,7 @@ def remove_from_tenant(connection: Connection, tenant: str, teacher_id: str, *, 
 
 
 def has_bytes(tenant: str | None) -> ColumnElement[bool]:
-    """The condition that a tenant has the bytes of a row of `teachers`; None: that the bytes are needed at all.
+    """Return the condition that a tenant has the bytes of a row of `teachers`; None: that the bytes are needed at all.
 
     A service of an older version inserts teachers that no tenant has, and jobs that use any teacher.
     """

@@ -25,7 +25,7 @@ class Tenants:
         return self._database.read(lambda connection: quotas.quota_usage(connection, tenant, self._defaults))
 
     def names(self) -> list[str]:
-        """The names of all tenants that have jobs, teachers or limits of their own."""
+        """Return the names of all tenants that have jobs, teachers or limits of their own."""
         known = union(select(_tenants.c.tenant), select(tables.jobs.c.tenant), select(tables.tenant_teachers.c.tenant))
         return sorted(self._database.read(lambda connection: connection.execute(known).scalars().all()))
 

@@ -32,7 +32,7 @@ def charge(transaction: Transaction, row: Row[Any], until: datetime | None = Non
 
 
 def device_seconds(connection: Connection, tenant: str) -> float:
-    """The device-seconds that a tenant has used today."""
+    """Return the device-seconds that a tenant has used today."""
     job = tables.jobs
     ended = select(_usage.c.device_seconds).where(_usage.c.tenant == tenant, is_of_today())
     running = select(running_seconds(job)).where(job.c.tenant == tenant, job.c.state == JobState.RUNNING)
@@ -41,12 +41,12 @@ def device_seconds(connection: Connection, tenant: str) -> float:
 
 
 def is_of_today() -> ColumnElement[bool]:
-    """The condition that a row of usage is of the current day (UTC)."""
+    """Return the condition that a row of usage is of the current day (UTC)."""
     return _usage.c.day == today()
 
 
 def running_seconds(job: FromClause) -> ColumnElement[float]:
-    """The sum of today's device-seconds of the running jobs."""
+    """Return the sum of today's device-seconds of the running jobs."""
     return func.sum(_seconds_today(job.c.claimed_at, now()))
 
 

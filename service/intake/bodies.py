@@ -14,12 +14,12 @@ LEAST_BYTES = 1024  # at least this much in `upload_idle_seconds`; single bytes 
 
 
 def media_type_of(request: Request) -> str:
-    """The request's media type, without parameters; empty when it names none."""
+    """Return the request's media type, without parameters; empty when it names none."""
     return request.headers.get("content-type", "").split(";", 1)[0].strip().lower()
 
 
 def limit_for(request: Request, settings: Settings) -> int:
-    """The most bytes that the body of this request may have."""
+    """Return the most bytes that the body of this request may have."""
     operation = (request.method, request.scope["path"])
     if operation == ("POST", "/teachers"):
         return settings.max_upload_bytes
@@ -42,7 +42,7 @@ def check_headers(request: Request, settings: Settings) -> None:
 
 
 async def stream(request: Request, settings: Settings) -> AsyncIterator[bytes]:
-    """The body's chunks.
+    """Yield the body's chunks.
 
     Raises:
         PayloadTooLarge: the body is larger than allowed.
@@ -70,12 +70,12 @@ async def stream(request: Request, settings: Settings) -> AsyncIterator[bytes]:
 
 
 async def read_json(request: Request, settings: Settings) -> bytes:
-    """A body of JSON, as text; raises as `stream` and `read` do."""
+    """Return a body of JSON, as text; raises as `stream` and `read` do."""
     return await read(stream(request, settings), max_bytes=settings.max_spec_bytes)
 
 
 async def read(chunks: AsyncIterator[bytes], *, max_bytes: int) -> bytes:
-    """The whole of a small body or part.
+    """Return the whole of a small body or part.
 
     Raises:
         PayloadTooLarge: it is larger than `max_bytes`.

@@ -21,7 +21,7 @@ _FREE = {BUDGET, "/name", "/labels", "/device", "/export/samples"}
 
 
 def readable_spec(job: Job) -> JobSpec:
-    """The spec of a job that is to be run again.
+    """Return the spec of a job that is to be run again.
 
     Raises:
         ValidationFailed: another version stored the spec, and this version cannot read it.
@@ -35,7 +35,7 @@ def readable_spec(job: Job) -> JobSpec:
 
 
 def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
-    """The spec of `job` with what `text` changes in it: a larger budget, name, labels, device, samples.
+    """Return the spec of `job` with what `text` changes in it: a larger budget, name, labels, device, samples.
 
     Raises:
         ValidationFailed: the spec is not valid, or something else changes.

@@ -73,13 +73,13 @@ class IdempotentRequest:
         return True
 
     def recorder(self, *, status: int) -> OutcomeRecorder[Any]:
-        """The recorder that takes the outcome out of the ledger's transaction. `status`: of the response."""
+        """Return the recorder that takes the outcome out of the ledger's transaction. `status`: of the response."""
         reply = {"status": status, "at": datetime.now(UTC).isoformat()}
         self._recorder = OutcomeRecorder(self._lease, self._fingerprint, {**_OLDER_PROCESSES_REPLY, "reply": reply})
         return self._recorder
 
     def response(self, outcome_type: TypeAdapter[T], render: Callable[[T, int, datetime], Response]) -> Response:
-        """The response, after the commit or for a repeated request. `render` gets outcome, status and time."""
+        """Return the response, after the commit or for a repeated request. `render` gets outcome, status and time."""
         if self._stored is not None:
             stored = json.loads(self._stored.text)
             if "outcome" in stored:
@@ -131,7 +131,7 @@ Idempotency = Annotated[IdempotentRequest, Depends(idempotent_request)]
 
 
 def key_of(values: list[str]) -> str:
-    """The key in the header, plain or as a quoted string (RFC 8941).
+    """Return the key in the header, plain or as a quoted string (RFC 8941).
 
     Raises:
         ValidationFailed: the header is no valid key.

@@ -25,7 +25,7 @@ BESIDE = {TOLD_SHAPE, INSPECTED_BY, DEPTH}  # stored with an inspection, but no 
 
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
-    """The inspection of the file; taken from `known` if that was made under the same conditions."""
+    """Return the inspection of the file; taken from `known` if that was made under the same conditions."""
     found = None if known is None else recalled(known, spec)
     return found or inspect_in_child(
         path,
@@ -38,7 +38,7 @@ def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: Teacher
 
 
 def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
-    """The inspection as it is stored with the teacher, with the conditions under which it was made."""
+    """Return the inspection as it is stored with the teacher, with the conditions under which it was made."""
     return {
         **inspection.model_dump(mode="json"),
         TOLD_SHAPE: _given_shape(spec),
@@ -47,7 +47,7 @@ def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
 
 
 def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
-    """The stored inspection, if a new one under `spec` would give the same result; else None."""
+    """Return the stored inspection, if a new one under `spec` would give the same result; else None."""
     kept = known.inspection
     if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
         return None
@@ -58,7 +58,7 @@ def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
 
 
 def inspection_of(known: TeacherRef) -> Inspection | None:
-    """The inspection that is stored with a teacher; None if this version of the service cannot read it."""
+    """Return the inspection that is stored with a teacher; None if this version of the service cannot read it."""
     kept = {name: value for name, value in known.inspection.items() if name not in BESIDE}
     try:
         return Inspection.model_validate(kept)
@@ -67,7 +67,7 @@ def inspection_of(known: TeacherRef) -> Inspection | None:
 
 
 def cost_limits(settings: Settings) -> CostLimits:
-    """The limits on what a teacher may cost on this installation."""
+    """Return the limits on what a teacher may cost on this installation."""
     return CostLimits(macs=settings.max_teacher_macs, activation_bytes=settings.max_activation_bytes)
 
 

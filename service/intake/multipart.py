@@ -44,7 +44,7 @@ _END_OF_PART = object()
 
 
 def boundary_of(content_type: str) -> bytes:
-    """The boundary of a multipart/form-data content type; raises UnsupportedMediaType, MalformedMultipart."""
+    """Return the boundary of a multipart/form-data content type; raises UnsupportedMediaType, MalformedMultipart."""
     media_type, parameters = parse_options_header(content_type)
     if media_type != b"multipart/form-data":
         raise UnsupportedMediaType("This route reads multipart/form-data or application/json.")
@@ -81,14 +81,14 @@ class MultipartReader:
         )
 
     async def parts(self) -> AsyncIterator[Part]:
-        """The parts in the order of the body; the unread rest of a part is skipped."""
+        """Yield the parts in the order of the body; the unread rest of a part is skipped."""
         while await self._pull():
             found = self._found.popleft()
             if isinstance(found, Part):
                 yield found
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes of the part that `parts` gave last, in pieces of about CHUNK_BYTES."""
+        """Yield the bytes of the part that `parts` gave last, in pieces of about CHUNK_BYTES."""
         held = bytearray()
         while await self._pull():
             found = self._found.popleft()

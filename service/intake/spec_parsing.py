@@ -34,14 +34,14 @@ class JobRequest(JobSpec):
 
 
 def read_spec(text: bytes, *, max_bytes: int) -> JobSpec:
-    """The `spec` part of a multipart request."""
+    """Return the `spec` part of a multipart request."""
     spec = validate(JobSpec, read_json_object(text, max_bytes=max_bytes))
     _check_student(spec)
     return spec
 
 
 def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
-    """The JSON body of POST /jobs → spec, id of the teacher."""
+    """Return the JSON body of POST /jobs → spec, id of the teacher."""
     request = validate(JobRequest, read_json_object(text, max_bytes=max_bytes))
     _check_student(request)
     fields = {name: getattr(request, name) for name in JobSpec.model_fields}
@@ -73,7 +73,7 @@ def _check_student(spec: JobSpec) -> None:
 
 
 def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:
-    """The errors of pydantic as JSON pointers with details."""
+    """Return the errors of pydantic as JSON pointers with details."""
     errors: list[FieldError] = []
     for entry in found:
         error = FieldError(pointer(entry["loc"], document), _detail(entry))
@@ -92,7 +92,7 @@ def _follows_from_a_wrong_name(entry: ErrorDetails) -> bool:
 
 
 def pointer(location: Sequence[str | int], document: Any) -> str:
-    """The JSON pointer for a pydantic location, without the union tags that pydantic puts between the keys."""
+    """Return the JSON pointer for a pydantic location, without the union tags that pydantic puts between the keys."""
     path, node = "", document
     for depth, step in enumerate(location):
         if depth and location[depth - 1] in _TAGGED and isinstance(step, str) and depth == 2:
@@ -109,7 +109,7 @@ def pointer(location: Sequence[str | int], document: Any) -> str:
 
 
 def _detail(entry: ErrorDetails) -> str:
-    """The description of an error without the invalid value."""
+    """Return the description of an error without the invalid value."""
     match entry["type"]:
         case "extra_forbidden":
             return "unknown key"

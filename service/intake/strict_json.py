@@ -30,7 +30,7 @@ class _Repeated(dict[str, Any]):
 
 
 def read_json_object(text: bytes, *, max_bytes: int) -> dict[str, Any]:
-    """The object in `text`. Raises PayloadTooLarge, MalformedJson, or ValidationFailed with pointers."""
+    """Return the object in `text`. Raises PayloadTooLarge, MalformedJson, or ValidationFailed with pointers."""
     if len(text) > max_bytes:
         raise PayloadTooLarge("The JSON document is too large.", max_bytes=max_bytes)
     document = _parse(_decode(text))

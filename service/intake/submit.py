@@ -109,7 +109,7 @@ def accept_teacher(
 
 
 def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[Notice]]:
-    """The spec resolved for this teacher, with warnings; refuses what is over the cost limits."""
+    """Return the spec resolved for this teacher, with warnings; refuses what is over the cost limits."""
     limits = cost_limits(context.settings)
     check_cost(inspection, limits)
     resolved, _, warnings = resolve(spec, inspection)

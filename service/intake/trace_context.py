@@ -8,7 +8,7 @@ _HEADER = re.compile(r"(?P<version>[0-9a-f]{2})-(?P<rest>(?P<trace>[0-9a-f]{32})
 
 
 def traceparent_of(request: Request) -> str | None:
-    """The header in the form of version 00; None if it is missing or not valid."""
+    """Return the header in the form of version 00; None if it is missing or not valid."""
     given = request.headers.getlist("traceparent")
     return _understood(given[0].strip()) if len(given) == 1 else None
 

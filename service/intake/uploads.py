@@ -43,7 +43,7 @@ class Submission:
     teacher: ReceivedTeacher | None = None
 
     def content(self) -> dict[str, Any]:
-        """What the request asks for: the spec and the digest of the teacher."""
+        """Return what the request asks for: the spec and the digest of the teacher."""
         assert self.spec is not None  # both parts came, or the submission was refused
         assert self.teacher is not None
         return {"spec": self.spec.model_dump(mode="json"), "teacher": self.teacher.upload.sha256}
@@ -104,7 +104,7 @@ async def receive_teacher(
 
 
 async def receive_octets(request: Request, settings: Settings, artifacts: ArtifactStore) -> ReceivedTeacher:
-    """The raw body of POST /teachers; compared with the digest that the client declared, if it did."""
+    """Return the raw body of POST /teachers; compared with the digest that the client declared, if it did."""
     if bodies.media_type_of(request) != "application/octet-stream":
         raise UnsupportedMediaType("This route reads application/octet-stream.")
     declared = declared_sha256(request)
@@ -116,7 +116,7 @@ async def receive_octets(request: Request, settings: Settings, artifacts: Artifa
 
 
 def declared_sha256(request: Request) -> str | None:
-    """The digest in Repr-Digest (RFC 9530, sha-256) or X-Content-SHA256 (hexadecimal); None when absent."""
+    """Return the digest in Repr-Digest (RFC 9530, sha-256) or X-Content-SHA256 (hexadecimal); None when absent."""
     plain = request.headers.get("x-content-sha256")
     if plain is not None:
         return _hexadecimal(plain.strip().lower(), header="x-content-sha256")

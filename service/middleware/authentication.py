@@ -30,7 +30,7 @@ _CHALLENGE = 'Bearer realm="dfkd"'
 
 
 def scope_for(method: str, path: str) -> KeyScope | None:
-    """The scope that a request needs; None if the path is public."""
+    """Return the scope that a request needs; None if the path is public."""
     if method in SAFE_METHODS and PUBLIC.fullmatch(path):
         return None
     if path == "/metrics":
@@ -65,7 +65,7 @@ class AuthenticationMiddleware:
             await self.app(scope, receive, send)
 
     async def _admitted(self, request: Request) -> Caller | None:
-        """The caller; None if the path is public.
+        """Return the caller; None if the path is public.
 
         Raises:
             Unauthenticated: there is no valid key.
@@ -110,7 +110,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _own_address(request: Request) -> str:
-    """The local address that received the request."""
+    """Return the local address that received the request."""
     server = request.scope.get("server")
     return str(server[0]) if server else ""
 

@@ -24,7 +24,7 @@ class Connection(h11.Connection):
         self._bytes = 0
 
     def next_event(self) -> Any:  # as in h11
-        """The next event of the connection.
+        """Return the next event of the connection.
 
         Raises:
             RemoteProtocolError: the chunks are too small; uvicorn answers 400.

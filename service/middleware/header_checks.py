@@ -30,7 +30,7 @@ class HeaderChecksMiddleware:
 
 
 def refusal(scope: Scope) -> ApiError | None:
-    """The reason to refuse the request; None if its headers are valid."""
+    """Return the reason to refuse the request; None if its headers are valid."""
     lines = scope["headers"]
     if len(lines) > MAX_HEADERS or sum(len(name) + len(value) for name, value in lines) > MAX_HEADER_BYTES:
         return HeadersTooLarge(f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes in all are read.")

@@ -85,7 +85,7 @@ async def watch_loop() -> None:
 
 
 def text(store: Store, *, worker_seconds: float) -> bytes:
-    """The counters of this process and the ledger's figures; only the former if the database does not answer."""
+    """Return the counters of this process and the ledger's figures; only the former if the database does not answer."""
     ledger = CollectorRegistry()
     try:
         ledger.register(LedgerCollector(store.statistics(worker_seconds=worker_seconds)))
@@ -101,7 +101,7 @@ class LedgerCollector(Collector):
         self._found = found
 
     def collect(self) -> Iterable[Metric]:
-        """One metric after another."""
+        """Yield one metric after another."""
         found = self._found
         yield GaugeMetricFamily("dfkd_ledger_up", "1 while the database answers.", value=float(found is not None))
         if found is None:

@@ -113,7 +113,7 @@ class Counters:
 
 
 def whose(scope: Scope) -> str:
-    """The name of the counter: the tenant, or the client's address if there is no key."""
+    """Return the name of the counter: the tenant, or the client's address if there is no key."""
     caller: Caller | None = scope["state"]["caller"]
     if caller is not None and caller.key_id is not None:
         return f"tenant {caller.tenant}"
@@ -122,7 +122,7 @@ def whose(scope: Scope) -> str:
 
 
 def _neighbourhood(address: str) -> str:
-    """The address; for IPv6 its /64 network, because one client can use all addresses of its /64."""
+    """Return the address; for IPv6 its /64 network, because one client can use all addresses of its /64."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -30,7 +30,7 @@ QUOTA_HINTS = {
 
 
 def problem_response(error: Exception, *, request_id: str) -> Response:
-    """The response to a request that raised `error`."""
+    """Return the response to a request that raised `error`."""
     row = row_for(error)
     return _response(
         row, row.status or 500, request_id=request_id, members=_members(error), headers=_headers(error, row)
@@ -47,12 +47,12 @@ def install(app: FastAPI) -> None:
 
 
 def request_id_of(request: Request) -> str:
-    """The id that `RequestIdMiddleware` gave to this request."""
+    """Return the id that `RequestIdMiddleware` gave to this request."""
     return str(request.state.request_id)
 
 
 def error_response(request: Request, error: Exception) -> Response:
-    """The response to this request, which raised `error`; notes the code for the metrics."""
+    """Return the response to this request, which raised `error`; notes the code for the metrics."""
     request.state.problem = row_for(error).code  # for `service.middleware.metrics`
     return problem_response(error, request_id=request_id_of(request))
 
@@ -67,7 +67,7 @@ def _handle_validation(request: Request, error: Exception) -> Response:
 
 
 def _parameter(location: tuple[str | int, ...]) -> str:
-    """The name of a parameter; its place if the name is not fit to be repeated."""
+    """Return the name of a parameter; its place if the name is not fit to be repeated."""
     name = str(location[1]) if len(location) > 1 else ""
     return child_pointer("", name)[1:] or str(location[0])
 
@@ -94,7 +94,10 @@ def allowed_methods(request: Request) -> list[str]:
 
 
 def _members(error: Exception) -> dict[str, Any]:
-    """The members of the problem that describe this occurrence. An exception that is not ours adds none of its text."""
+    """Return the members of the problem that describe this occurrence.
+
+    An exception that is not ours adds none of its text.
+    """
     if isinstance(error, ApiError):
         errors = {"errors": [entry.as_json() for entry in error.errors]} if error.errors else {}
         return {"detail": error.detail, "hint": error.hint, **errors, **error.members}

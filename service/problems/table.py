@@ -27,7 +27,7 @@ class Row:
 
 
 def _described(module: ModuleType) -> Iterator[Row]:
-    """A row for every exception class of the module that has a title of its own."""
+    """Yield a row for every exception class of the module that has a title of its own."""
     classes = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
     for cls in classes:
         if issubclass(cls, CodedError) and "title" in vars(cls):
@@ -46,5 +46,5 @@ assert len(TABLE) == len(_ROWS), "a code is described twice"
 
 
 def row_for(error: Exception) -> Row:
-    """The row of the error's code; the row `internal` for exceptions that are not ours."""
+    """Return the row of the error's code; the row `internal` for exceptions that are not ours."""
     return BY_CODE.get(error.code, INTERNAL) if isinstance(error, CodedError) else INTERNAL

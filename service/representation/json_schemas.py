@@ -22,12 +22,12 @@ MEMORIES: Mapping[str, type[BaseModel]] = registry.MEMORIES
 
 
 def options_schema(cls: type[BaseModel]) -> Schema:
-    """The schema of one options class. `needs` lists the properties that its method needs of the teacher."""
+    """Return the schema of one options class. `needs` lists the properties that its method needs of the teacher."""
     return {**_without_tag(cls.model_json_schema()), "needs": sorted(getattr(cls, "needs", ()))}
 
 
 def spec_schema() -> Schema:
-    """The schema of the spec, with all definitions that it refers to."""
+    """Return the schema of the spec, with all definitions that it refers to."""
     schema = JobSpec.model_json_schema()
     untag(schema["$defs"])
     return schema

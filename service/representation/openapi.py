@@ -35,7 +35,7 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 
 def problems(*codes: str) -> dict[int | str, Document]:
-    """The `responses` of an operation that may refuse with these codes, by status."""
+    """Return the `responses` of an operation that may refuse with these codes, by status."""
     by_status: dict[int, list[Row]] = {}
     for code in codes:
         row = BY_CODE[code]

@@ -15,7 +15,7 @@ _POLL_SECONDS_LATER = 15
 
 
 def json_response(view: Answer, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A wire model as a JSON response that no cache may keep."""
+    """Return a wire model as a JSON response that no cache may keep."""
     fixed = {"Cache-Control": "no-store", **(headers or {})}
     return Response(view.model_dump_json(), status_code=status, media_type="application/json", headers=fixed)
 
@@ -28,7 +28,9 @@ def job_response(
     headers: Mapping[str, str] | None = None,
     at: datetime | None = None,
 ) -> Response:
-    """A job as it was at the time `at` (default: now), with its weak ETag, and with Retry-After until it has ended."""
+    """Return a job as it was at the time `at` (default: now), with its weak ETag, and with Retry-After until it has
+    ended.
+    """
     fields = {"ETag": f'W/"{job.revision}-{queue_position or 0}"', **(headers or {})}
     if not job.state.terminal:
         fields["Retry-After"] = retry_after(job, at)
@@ -36,12 +38,12 @@ def job_response(
 
 
 def job_changed(found: JobWithPosition, status: int, at: datetime) -> Response:
-    """The response to a request that changed a job."""
+    """Return the response to a request that changed a job."""
     return job_response(*found, status=status, at=at)
 
 
 def job_accepted(found: JobWithPosition, status: int, at: datetime) -> Response:
-    """The response to a request that created a job."""
+    """Return the response to a request that created a job."""
     return job_response(*found, status=status, headers={"Location": f"/jobs/{found.job.id}"}, at=at)
 
 
@@ -59,5 +61,5 @@ def retry_after(job: Job, at: datetime | None = None) -> str:
 
 
 def repr_digest(sha256: str) -> str:
-    """A Repr-Digest field (RFC 9530) for a hexadecimal sha256."""
+    """Return a Repr-Digest field (RFC 9530) for a hexadecimal sha256."""
     return f"sha-256=:{base64.b64encode(bytes.fromhex(sha256)).decode()}:"

@@ -13,7 +13,7 @@ from service.intake.inspection_cache import inspection_of
 
 
 def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None = None) -> JobView:
-    """A job as its client sees it at the time `at` (default: now)."""
+    """Return a job as its client sees it at the time `at` (default: now)."""
     now = at or datetime.now(UTC)
     running = _running_seconds(job, now)
     computed = {
@@ -34,7 +34,7 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
 
 
 def teacher_view(teacher: TeacherRef) -> TeacherView:
-    """A teacher with the methods that its inspection allows."""
+    """Return a teacher with the methods that its inspection allows."""
     found = inspection_of(teacher)
     methods = None if found is None else Suitability.model_validate(suitability(found))
     inspection = {name: value for name, value in teacher.inspection.items() if name != DEPTH}
@@ -43,17 +43,17 @@ def teacher_view(teacher: TeacherRef) -> TeacherView:
 
 
 def artifact_view(job_id: str, artifact: ArtifactRef) -> ArtifactView:
-    """A file of a job with the path of its download."""
+    """Return a file of a job with the path of its download."""
     return ArtifactView(**artifact.model_dump(), url=f"/jobs/{job_id}/artifacts/{artifact.name}")
 
 
 def event_view(event: Event) -> EventView:
-    """One line of a job's history."""
+    """Return one line of a job's history."""
     return EventView.model_validate(event)
 
 
 def purge_view(receipt: PurgeReceipt) -> PurgeView:
-    """The receipt of a deletion."""
+    """Return the receipt of a deletion."""
     return PurgeView.model_validate(receipt)
 
 
@@ -78,7 +78,9 @@ def _running_seconds(job: Job, now: datetime) -> float:
 
 
 def _progress_view(job: Job, running_seconds: float) -> ProgressView:
-    """The progress with an estimate of the time left, which supposes that the job goes on at its mean speed so far."""
+    """Return the progress with an estimate of the time left, which supposes that the job goes on at its mean speed so
+    far.
+    """
     progress = job.progress
     eta = None
     if job.state is JobState.RUNNING and progress.fraction > 0.01:

@@ -121,4 +121,4 @@ def test_without_a_port_nothing_listens_and_a_taken_one_is_said(caplog: pytest.L
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert serve(Settings(worker_metrics_port=taken.getsockname()[1])) is None
-    assert "the metrics cannot be told" in caplog.text
+    assert "the metrics cannot be served" in caplog.text

@@ -135,7 +135,7 @@ class OutcomeHandler:
             self._release(OUT_OF_MEMORY, charged=True)
 
     def _ran_out_before(self) -> bool:
-        """Whether the job's history holds an attempt that ended for want of memory."""
+        """Return whether the job's history holds an attempt that ended for want of memory."""
         after = 0
         while events := self._context.store.events(self._context.job_id, after=after, limit=_EVENTS_PER_PAGE):
             if any(event.kind == "released" and event.data.get("reason") == OUT_OF_MEMORY for event in events):

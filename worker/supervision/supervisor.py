@@ -120,7 +120,9 @@ class Supervisor:
         outcome.handle(runner_exit, best=progress.best, oom_killed=num_oom_kills() > oom_kills)
 
     def _defer_to_other_worker(self, job: Job) -> bool:
-        """Whether another worker should get a job whose checkpoint does not fit this host: once, if one can take it."""
+        """Return whether another worker should get a job whose checkpoint does not fit this host: once, if one can take
+        it.
+        """
         if job.id in self._deferred:
             return False
         self._deferred.add(job.id)

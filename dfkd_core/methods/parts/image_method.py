@@ -72,12 +72,12 @@ class ImageMethod(Synthesizer):
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
         """Make one batch. `rate` is ignored: each batch has its own schedule, and late images need their steps too."""
         with evaluating(student) if student is not None else nullcontext():
-            told = {name: loss for part in self._parts for name, loss in part.prepare(student).items()}
+            reported = {name: loss for part in self._parts for name, loss in part.prepare(student).items()}
             targets = self._targets(self._options.batch_size)  # (N, num_classes)
             images, terms = self._optimise(self._start.begin(targets), targets, student)
         self._finish(images, targets)
         self._unseen = torch.cat([self._unseen, images])
-        return told | terms
+        return reported | terms
 
     def _finish(self, images: Tensor, targets: Tensor) -> None:
         for part in self._parts:

@@ -28,7 +28,7 @@ class Call:
     num_outputs: int
 
     def shape(self, index: int = 0) -> Shape:
-        """The shape of a required input.
+        """Return the shape of a required input.
 
         Raises:
             Unsupported: the node omits the input.
@@ -44,11 +44,11 @@ class Call:
         return len(self.shape(0))
 
     def has_input(self, index: int) -> bool:
-        """Whether the node has this optional input."""
+        """Return whether the node has this optional input."""
         return index < len(self.shapes) and self.shapes[index] is not None
 
     def const_value(self, index: int) -> Array:
-        """The value of a constant input.
+        """Return the value of a constant input.
 
         Raises:
             Unsupported: the node omits the input, or its value depends on the images.
@@ -59,20 +59,22 @@ class Call:
         return value
 
     def ints(self, index: int, attribute: str) -> tuple[int, ...] | None:
-        """Integers that older operator sets store in an attribute and newer ones in an input; None without either."""
+        """Return integers that older operator sets store in an attribute and newer ones in an input; None without
+        either.
+        """
         if self.has_input(index):
             return tuple(int(value) for value in np.atleast_1d(self.const_value(index)).ravel())
         value = self.attributes.get(attribute)
         return None if value is None else tuple(int(entry) for entry in np.atleast_1d(value))
 
     def number(self, index: int, attribute: str, default: float) -> float:
-        """A real number that older operator sets store in an attribute and newer ones in an input."""
+        """Return a real number that older operator sets store in an attribute and newer ones in an input."""
         if self.has_input(index):
             return float(np.asarray(self.const_value(index)).ravel()[0])
         return float(self.attributes.get(attribute, default))
 
     def axis(self, default: int) -> int:
-        """The attribute `axis` as an index from 0 to rank - 1."""
+        """Return the attribute `axis` as an index from 0 to rank - 1."""
         return normalize_axis(int(self.attributes.get("axis", default)), self.rank)
 
     def keep_inputs(self, count: int) -> None:
@@ -88,7 +90,7 @@ Raises Unsupported for a node that the importer cannot take.
 
 
 def normalize_axis(axis: int, rank: int) -> int:
-    """The index, from 0 to rank - 1, of an axis that may be negative.
+    """Return the index, from 0 to rank - 1, of an axis that may be negative.
 
     Raises:
         Unsupported: there is no such axis.
@@ -99,7 +101,7 @@ def normalize_axis(axis: int, rank: int) -> int:
 
 
 def broadcast(*shapes: Sequence[int]) -> Shape:
-    """The shape that `shapes` broadcast to.
+    """Return the shape that `shapes` broadcast to.
 
     Raises:
         Unsupported: they do not broadcast.

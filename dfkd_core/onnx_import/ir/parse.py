@@ -81,7 +81,7 @@ def check_model(model: ModelProto) -> None:
 
 
 def opset_of(model: ModelProto) -> int:
-    """The version of the default operator set that the model imports."""
+    """Return the version of the default operator set that the model imports."""
     return next(int(entry.version) for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
@@ -160,7 +160,7 @@ def check_tensor(tensor: TensorProto) -> None:
 
 
 def array_of(tensor: TensorProto) -> Array:
-    """The values of a tensor that `check_tensor` has accepted; float16 and float64 become float32."""
+    """Return the values of a tensor that `check_tensor` has accepted; float16 and float64 become float32."""
     element, field = _STORED[tensor.data_type]
     if tensor.HasField("raw_data"):
         array: Array = np.frombuffer(tensor.raw_data, dtype=element)
@@ -173,7 +173,7 @@ def array_of(tensor: TensorProto) -> Array:
 
 
 def readable(name: str | bytes) -> str:
-    """A name from the file, made printable and short enough for a message."""
+    """Return a name from the file, made printable and short enough for a message."""
     if isinstance(name, bytes):  # protobuf returns bytes for a name that is not UTF-8
         name = name.decode("latin-1")
     shown = "".join(char if char.isprintable() else "?" for char in name[:60])

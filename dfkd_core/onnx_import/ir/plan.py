@@ -120,5 +120,5 @@ class Plan:
         return step is not None and step.op in ("Gemm", "MatMul") and step.inputs[1] in self.constants
 
     def consumers(self) -> Counter[str]:
-        """How many steps use each value; being the output of the graph counts as one use."""
+        """Return how many steps use each value; being the output of the graph counts as one use."""
         return Counter([self.output_name, *(name for step in self.steps for name in step.inputs if name)])

@@ -47,7 +47,7 @@ class Truncated(ValueError):
 
 
 def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The unsigned integer that begins at offset `at`, and the offset after it.
+    """Return the unsigned integer that begins at offset `at`, and the offset after it.
 
     Raises:
         Truncated: the data end inside the number.
@@ -68,7 +68,7 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]) -> Iterator[Field]:
-    """The fields between two offsets; `known` maps the field numbers of the message to their wire types.
+    """Yield the fields between two offsets; `known` maps the field numbers of the message to their wire types.
 
     Raises:
         Truncated: the data end inside a field.
@@ -93,7 +93,7 @@ def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]
 
 
 def looks_like_onnx(first_bytes: bytes) -> bool:
-    """Whether a file that begins with these bytes can be an ONNX model."""
+    """Return whether a file that begins with these bytes can be an ONNX model."""
     seen = 0
     try:
         for field in fields(first_bytes, 0, len(first_bytes), MODEL_FIELDS):
@@ -106,7 +106,9 @@ def looks_like_onnx(first_bytes: bytes) -> bool:
 
 
 def _begins_like_a_model(first_bytes: bytes) -> bool:
-    """Whether the fields of the model that begin in `first_bytes` include its version, producer or operator sets."""
+    """Return whether the fields of the model that begin in `first_bytes` include its version, producer or operator
+    sets.
+    """
     at, numbers = 0, []
     while at < len(first_bytes):
         try:

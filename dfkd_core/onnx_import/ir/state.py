@@ -48,7 +48,7 @@ class GraphState:
 
 
 def operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
-    """The name of an input of a step; if the input is a constant, it is added to the constants of the plan.
+    """Return the name of an input of a step; if the input is a constant, it is added to the constants of the plan.
 
     Raises:
         Unsupported: the constant differs between the two batch sizes.
@@ -64,12 +64,12 @@ def operand(state: GraphState, name: str | None, value: GraphValue | None) -> st
 
 
 def is_padding(state: GraphState, name: str) -> bool:
-    """Whether a bias holds only zeros and comes from no stored tensor, so that the exporter must have added it."""
+    """Return whether a bias holds only zeros and comes from no stored tensor: then the exporter has added it."""
     return not state.values[name].sources & state.sizes.keys() and not state.constants[name].any()
 
 
 def merge(first: Any, second: Any, batch_sizes: tuple[int, int]) -> Any:
-    """One attribute from its values at both batch sizes: the equal value, or `Scaled` if it grows with the batch.
+    """Return an attribute from its values at both batch sizes: the equal value, or `Scaled` if it grows with the batch.
 
     Raises:
         Unsupported: the values differ, and are not the same multiple of the batch size.

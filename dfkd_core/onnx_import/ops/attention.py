@@ -10,7 +10,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def terms_of(equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
-    """The axis letters of each operand and of the result; unused letters replace an ellipsis.
+    """Return the axis letters of each operand and of the result; unused letters replace an ellipsis.
 
     Raises:
         Unsupported: the equation does not fit the operands.
@@ -33,7 +33,7 @@ def terms_of(equation: str, shapes: list[Shape]) -> tuple[list[str], str]:
 
 
 def sizes_of(terms: list[str], shapes: list[Shape]) -> dict[str, int]:
-    """The size of the axis that each letter names.
+    """Return the size of the axis that each letter names.
 
     Raises:
         Unsupported: one letter has two sizes, or the equation does not fit the operands.
@@ -91,7 +91,7 @@ def _attention(call: Call) -> list[Shape]:
 
 
 def _apart(shape: Shape, heads: int) -> Shape:
-    """The shape (N, heads, length, size) of an operand (N, length, heads x size) or (N, heads, length, size)."""
+    """Return the shape (N, heads, length, size) of an operand (N, length, heads x size) or (N, heads, length, size)."""
     if len(shape) == 4:
         return shape
     if len(shape) != 3 or heads < 1 or shape[2] % heads:

@@ -50,7 +50,7 @@ def rewrite(state: GraphState, node: NodeProto, inputs: Inputs, first: Call, sec
 
 
 def _rescale(value: GraphValue, target: Shape, batch_sizes: tuple[int, int]) -> Shape | None:
-    """The target shape of a Reshape for the other batch size; None if no axis of the target can hold the batch.
+    """Return the target shape of a Reshape for the other batch size; None if no axis of the target can hold the batch.
 
     The batch axis of the target is the one in which images lie as far apart in memory as in the input. For a batch of
     one image several axes may qualify: `_place` prefers an axis of the size of the batch, then the last axis that does
@@ -69,7 +69,7 @@ def _rescale(value: GraphValue, target: Shape, batch_sizes: tuple[int, int]) -> 
 
 
 def _place(target: Shape, outermost: int, innermost: int, batch: int) -> int | None:
-    """The axis of `target` that holds the batch; None if there is none.
+    """Return the axis of `target` that holds the batch; None if there is none.
 
     `outermost` and `innermost` are the two possible distances of neighbouring images in memory, in elements. They
     differ if the batch is only one factor of an axis: `outermost` if it is the first factor, `innermost` if the last.

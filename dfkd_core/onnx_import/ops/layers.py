@@ -12,7 +12,9 @@ REDUCTIONS = [
 
 
 def _window(call: Call, kernel: tuple[int, ...]) -> tuple[dict[str, Any], Shape]:
-    """The attributes of a sliding window (padding as (before, after) pairs), and the spatial sizes of the result."""
+    """Return the attributes of a sliding window (padding as (before, after) pairs), and the spatial sizes of the
+    result.
+    """
     sizes, rank = call.shape()[2:], len(kernel)
     if call.rank != rank + 2:
         raise Unsupported(f"a window of {rank} dimensions over shape {call.shape()}")

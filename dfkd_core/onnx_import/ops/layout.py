@@ -9,7 +9,7 @@ from dfkd_core.onnx_import.ir.plan import Shape
 
 
 def reshaped(shape: Shape, target: tuple[int, ...], *, allow_zero: bool) -> Shape:
-    """The output shape of a Reshape to `target`.
+    """Return the output shape of a Reshape to `target`.
 
     Raises:
         Unsupported: the target has another number of elements.

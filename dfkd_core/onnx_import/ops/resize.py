@@ -58,7 +58,7 @@ def _resize(call: Call) -> list[Shape]:
 
 
 def _sizes(call: Call) -> tuple[Shape, tuple[float, ...]]:
-    """The new size of every axis, and the ratio of the new size to the old one."""
+    """Return the new size of every axis, and the ratio of the new size to the old one."""
     shape = call.shape()
     if call.has_input(3):
         sizes = tuple(int(size) for size in call.const_value(3))

@@ -237,7 +237,7 @@ def test_the_environment_is_the_allow_list(sandbox: Sandbox, outside: Outside, m
             set(environment) & {"AWS_SECRET_ACCESS_KEY", "LD_PRELOAD", "TRITON_CACHE_DIR", "DFKD_DATABASE_URL"} == set()
         )
         assert len(environment) <= most
-        assert (host, user != 0) == ("box", True)
+        assert (host, user != 0) == ("sandbox", True)
 
 
 def test_a_box_dies_with_the_process_that_started_it(sandbox: Sandbox, tmp_path: Path) -> None:
