@@ -4,9 +4,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Literal
 
 UpdateKind = Literal["stage", "progress", "published", "rolled-back", "fell-back", "checkpoint", "depth", "warning"]
+
+
+class Phase(StrEnum):
+    """One kind of work of a run, with the unit in which it is counted.
+
+    A run alternates between most of them round by round. `dfkd_core.planning` predicts units and cost of each.
+    """
+
+    PREPARE = "prepare"  # 1: reading and verifying the teacher, building the student
+    PROCEDURAL = "procedural"  # images that a program draws and the teacher labels
+    REFINEMENT = "refinement"  # procedural images that take gradient steps
+    WARM_UP = "warm-up"  # synthesizer's updates before the first student update
+    SYNTHESIS = "synthesis"  # synthesizer's updates beside those of the student
+    FRESH = "fresh"  # images of the synthesizer that are drawn and labelled
+    MEMORY = "memory"  # rounds in which the memory learns or replays
+    STUDENT = "student"  # student updates
+    EVALUATION = "evaluation"  # evaluations on the probe
+    AUDIT = "audit"  # images that complete the audit set at the end
+    EXPORT = "export"  # 1: writing the student's files
+    VERIFY = "verify"  # 1: comparing the files with PyTorch and the student with its teacher
 
 
 @dataclass(frozen=True, slots=True)

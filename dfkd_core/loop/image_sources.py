@@ -24,12 +24,10 @@ from dfkd_core.loop.collapse_guard import CollapseGuard
 from dfkd_core.loop.counters import Counters
 from dfkd_core.methods import build_synthesizer
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.planning.rounds import PROCEDURAL_HELD_OUT, chunks, held_out_of
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 
-HELD_OUT_SHARE = 1 / 8  # share of a round's fresh images that is held out
-PROCEDURAL_CHUNK = 512  # procedural images drawn, labelled and stored at a time
-PROCEDURAL_HELD_OUT = 4  # one of this many new procedural images may be held out
 SNAPSHOT_ROUNDS = 20  # rounds between two snapshots of a healthy synthesizer
 SNAPSHOTS = 2  # number of kept snapshots; a collapse is noticed late, so only the older snapshot is safe
 
@@ -82,9 +80,9 @@ class ImageSources:
         options, streams = self._config.procedural, self._streams
         if not options.share:
             return
-        for count in _chunks(options.images_per_round):
+        for count in chunks(options.images_per_round):
             yield from self._add(self.procedural, self.procedural.draw(count, generator=streams["procedural"]))
-        for count in _chunks(options.refinement.images_per_round if options.refinement.share else 0):
+        for count in chunks(options.refinement.images_per_round if options.refinement.share else 0):
             yield from self._add(self.refined, self.refined.refined(count, generator=streams["refined"]))
 
     def _add(self, bank: ProceduralBank, new: Batch) -> Iterator[Batch]:
@@ -111,7 +109,7 @@ class ImageSources:
             return None
         if not self.synthesizer.optimises_images:  # optimised images were counted when they were made
             self._counters.images_synthesized += len(images)
-        num_held_out = max(3, round(len(images) * HELD_OUT_SHARE))
+        num_held_out = held_out_of(len(images))
         held_out = self.labelled(self.in_range(images[:num_held_out]))
         fresh = self.labelled(images[num_held_out:])
         self.fresh = [*self.fresh, fresh][-training.fresh_rounds :]
@@ -232,11 +230,6 @@ class ImageSources:
 
     def _batch(self, pair: list[Tensor]) -> Batch:
         return Batch(images=pair[0].to(self._device), teacher_logits=pair[1].to(self._device))
-
-
-def _chunks(count: int) -> list[int]:
-    whole, rest = divmod(count, PROCEDURAL_CHUNK)
-    return [PROCEDURAL_CHUNK] * whole + [rest] * (rest > 0)
 
 
 def _drawn(batch: Batch, count: int, generator: torch.Generator) -> Batch:

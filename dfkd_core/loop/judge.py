@@ -21,13 +21,9 @@ from dfkd_core.loop.probe import Probe, agrees
 from dfkd_core.loop.student import StudentTrainer
 from dfkd_core.networks.batchnorm import has_batchnorm, reestimate
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.planning.rounds import AUDIT_PART, BATCHNORM_BATCH_SIZE, BATCHNORM_BATCHES, COSTLY_AUDIT
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Steadiness
-
-AUDIT_PART = 3  # one of this many held-out images goes to the audit set, the others to the probe
-COSTLY_AUDIT = 256  # number of images to which an audit set is completed if each image is optimised
-BATCHNORM_BATCHES = 8
-BATCHNORM_BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from torch import Tensor
 from dfkd_core.errors import DistillationDiverged
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.state import Run
-
-WARMUP_DRAWS = 2  # rounds of a warm-up that draw procedural images: enough to begin with
+from dfkd_core.planning.rounds import WARMUP_DRAWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from dfkd_core.planning.rounds import consolidation_start, evaluation_interval
 from dfkd_core.spec.config import DistillConfig
 
 
@@ -21,12 +22,12 @@ class Schedule:
     @staticmethod
     def of(config: DistillConfig) -> "Schedule":
         """Return the schedule of one run."""
-        total, steadiness, training = config.budget.steps, config.steadiness, config.training
+        total, training = config.budget.steps, config.training
         return Schedule(
             total_steps=total,
             rate_warmup_steps=int(total * training.rate_warmup),
-            consolidation_starts=total - int(total * steadiness.consolidation),
-            evaluation_every=max(1, total // steadiness.evaluations),
+            consolidation_starts=consolidation_start(config),
+            evaluation_every=evaluation_interval(config),
             decays=training.decay == "cosine",
             replay_share=training.replay_share,
             final_replay_share=training.final_replay_share,

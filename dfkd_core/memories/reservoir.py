@@ -16,11 +16,10 @@ from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
 from dfkd_core.options.memories.priority import PriorityOptions
-from dfkd_core.options.memories.reservoir import ReservoirOptions
+from dfkd_core.options.memories.reservoir import CHECK_AFTER, ReservoirOptions
 from dfkd_core.rng import Streams
 
 LEAST_AGREEMENT = 0.99  # share of images that keep their class in 8 bits; 16-bit floats are stored below that share
-CHECK_AFTER = 1000  # number of images after which the share is judged
 
 
 class ReservoirMemory(Memory):

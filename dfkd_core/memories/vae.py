@@ -77,8 +77,7 @@ class VaeMemory(Memory):
 
         The result is None before the first update.
         """
-        share = self._options.self_replay_share
-        count = round(novel * share / max(1e-6, 1 - share))
+        count = self._options.rehearsed(novel)
         return self._decoded(count, self._draws) if self._updates and count else None
 
     def _update(self, batch: Batch) -> dict[str, Tensor]:

@@ -92,14 +92,14 @@ class StudentProbe(Part):
         return loss.detach()
 
     def _new_probe(self, width: int) -> nn.Module:
-        outputs = self._num_classes * num_transforms(self._options.transforms, self._space.shape)
+        outputs = self._num_classes * self._options.num_transforms(self._space.shape)
         with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator, which must not change
             torch.manual_seed(int(torch.randint(2**31, (), generator=self._draws)))
             return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, outputs)).to(self._device)
 
     def _turned(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Return all transforms of images (N, C, H, W), (T·N, C, H, W), and labels of class and transform, (T·N,)."""
-        count = num_transforms(self._options.transforms, self._space.shape)
+        count = self._options.num_transforms(self._space.shape)
         turned = [transformed(images, self._options.transforms, index) for index in range(count)]
         return torch.cat(turned), torch.cat([classes * count + index for index in range(count)])
 
@@ -123,11 +123,6 @@ class StudentProbe(Part):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` with earlier images."""
         self._bank.restore(state["bank"])
-
-
-def num_transforms(group: str, shape: tuple[int, int, int]) -> int:
-    """Return the number of transforms in a group; images that are not square are only turned by half a circle."""
-    return {"rotations": 4 if shape[1] == shape[2] else 2, "flips": 2, "none": 1}[group]
 
 
 def transformed(images: Tensor, group: str, index: int) -> Tensor:

@@ -5,7 +5,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from dfkd_core.options.field_types import Frozen
+from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 from dfkd_core.options.published import Presets
+
+Shape = tuple[int, int, int]  # (C, H, W)
 
 
 class _MenuOptions(Frozen):
@@ -29,6 +32,9 @@ class SynthesisOptions(_MenuOptions):
     gives: ClassVar[frozenset[str]] = frozenset()
     """What a memory may ask of the method: "generator", a network that persists from round to round."""
 
+    optimises_images: ClassVar[bool] = False
+    """True if an update makes `batch_size` images, each of which is sampled once. A generator makes any number."""
+
     batch_size: Annotated[int, Field(ge=2, le=8192)] = Field(64, description="Images per update of the synthesizer.")
     updates_per_round: Annotated[int, Field(ge=1, le=1000)] = Field(
         1, description="Updates of the synthesizer per round."
@@ -40,9 +46,21 @@ class SynthesisOptions(_MenuOptions):
         0, description="Teaching rounds after which the synthesizer starts anew from random weights; 0: never."
     )
 
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the passes of one update for images of `shape`; with `feedback` the student takes part in it."""
+        return [passes(Network.TEACHER, Direction.TO_INPUT, self.batch_size)]
+
+    def sample_passes(self, count: int) -> list[Passes]:
+        """Return the passes that make `count` fresh images, without the teacher's labels for them."""
+        return []
+
 
 class ReplayOptions(_MenuOptions):
     """The options that every memory has: none."""
+
+    def run_passes(self, rehearsal: Rehearsal, offers: frozenset[str]) -> list[Passes]:
+        """Return the passes of the memory in a whole run; the teacher offers `offers`. Most memories need none."""
+        return []
 
     needs_of_method: ClassVar[frozenset[str]] = frozenset()
     """What the method must give, see `SynthesisOptions.gives`."""

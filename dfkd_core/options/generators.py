@@ -4,8 +4,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.base import SynthesisOptions
+from dfkd_core.options.base import Shape, SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 
 LearningRate = Annotated[Positive, Field(description="Learning rate of Adam.")]
 OnehotWeight = Annotated[Weight, Field(description="Weight of the teacher's confidence, CE(t, argmax t).")]
@@ -43,6 +44,15 @@ class GeneratorOptions(SynthesisOptions):
         description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm (published).",
     )
 
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the passes of teacher and generator."""
+        made = passes(Network.GENERATOR, Direction.TO_WEIGHTS, self.batch_size)
+        return [*super().update_passes(shape, feedback=feedback), made]
+
+    def sample_passes(self, count: int) -> list[Passes]:
+        """Return the generator's passes, in whole batches of its training."""
+        return [passes(Network.GENERATOR, Direction.FORWARD, self.batch_size, times=-(-count // self.batch_size))]
+
 
 class TermOptions(GeneratorOptions):
     """The weights of the terms of a generator's loss. Each method starts from its paper's weights; any term may be
@@ -63,6 +73,12 @@ class TermOptions(GeneratorOptions):
     )
     disagreement: Disagreement = "js"
     temperature: Positive = Field(1.0, description="Softmax temperature within the disagreement.")
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the passes of teacher and generator, and the student's if the disagreement has a weight."""
+        usual = super().update_passes(shape, feedback=feedback)
+        asked = feedback and self.adv_weight
+        return [*usual, passes(Network.STUDENT, Direction.TO_INPUT, self.batch_size)] if asked else usual
 
 
 class ConditionalOptions(TermOptions):

@@ -1,16 +1,19 @@
 """The options that all methods share which optimise their images one batch at a time (torch-free)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.base import SynthesisOptions
+from dfkd_core.options.base import Shape, SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
 
 class ImageOptions(SynthesisOptions):
     """Each update makes one batch of images in `steps` steps of Adam."""
+
+    optimises_images: ClassVar[bool] = True
 
     batch_size: Annotated[int, Field(ge=8, le=8192)] = Field(128, description="Images that one update makes.")
     warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = Field(
@@ -35,6 +38,11 @@ class ImageOptions(SynthesisOptions):
     l2_weight: Weight = Field(0.0, description="Weight of the mean norm of an image.")
     adv_weight: Weight = Field(0.0, description="Weight of the student's feedback, after the warm-up.")
     adv_limit: Positive = Field(0.5, description="What one image's feedback counts at most.")
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the teacher's passes, one for each step, and the student's if its feedback has a weight."""
+        networks = [Network.TEACHER, *([Network.STUDENT] if feedback and self.adv_weight else [])]
+        return [passes(network, Direction.TO_INPUT, self.batch_size, times=self.steps) for network in networks]
 
 
 class PixelOptions(ImageOptions):
@@ -77,6 +85,15 @@ class RedrawnOptions(ImageOptions):
     output: Literal["bounded", "standardised"] = Field(
         "bounded", description="bounded: the teacher's valid pixel range; standardised: tanh, then BatchNorm."
     )
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the passes of every method that optimises images, and those of the generator before the teacher's."""
+        ends = 1 if self.keep == "best" else 2  # images before the first step and, where the last are kept, after it
+        return [
+            *super().update_passes(shape, feedback=feedback),
+            passes(Network.GENERATOR, Direction.TO_WEIGHTS, self.batch_size, times=self.steps),
+            passes(Network.GENERATOR, Direction.FORWARD, self.batch_size, times=ends),
+        ]
 
 
 BANK: dict[str, Any] = {

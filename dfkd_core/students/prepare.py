@@ -12,14 +12,13 @@ from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection import resolve
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
+from dfkd_core.planning.work import SETTLING_IMAGES
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import PRUNED_TEACHER, StudentSpec
 from dfkd_core.students.build import build_network, draw_weights
 from dfkd_core.students.pruning import Original, Pruned, count_parameters, prune_to_parameters, prune_to_width
 from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, renormalise, repair
 from dfkd_core.students.weight_inheritance import inherit
-
-SETTLING_IMAGES = 256  # procedural, for statistics that the teacher does not bring
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from dfkd_core.options.base import ReplayOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
+from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 
 
 class VaeOptions(ReplayOptions):
@@ -43,3 +44,42 @@ class VaeOptions(ReplayOptions):
     encoder: Literal["strided", "published"] = Field(
         "strided", description="strided: down-samples in its convolutions; published: full resolution, column norm."
     )
+
+    def run_passes(self, rehearsal: Rehearsal, offers: frozenset[str]) -> list[Passes]:
+        """Return the passes of all updates and replays, as if every replay passed the `agreement_gate`."""
+        updates = rehearsal.remembered * self.updates_per_round
+        if not updates:
+            return []
+        novel = min(rehearsal.fresh, self.batch_size)
+        own = self.rehearsed(novel)
+        asked = rehearsal.replays - rehearsal.starts_empty
+        return [
+            *self._update_passes(novel, times=1, offers=offers),  # nothing can be rehearsed before the first update
+            *self._update_passes(novel + own, times=updates - 1, offers=offers),
+            *self._decoding_passes(own, times=updates - 1),
+            *self._decoding_passes(rehearsal.replayed, times=asked),
+        ]
+
+    def rehearsed(self, novel: int) -> int:
+        """Return the number of decoded images beside `novel` new ones in an update."""
+        return round(novel * self.self_replay_share / max(1e-6, 1 - self.self_replay_share))
+
+    def _update_passes(self, images: int, *, times: int, offers: frozenset[str]) -> list[Passes]:
+        found = [
+            passes(Network.ENCODER, Direction.TO_WEIGHTS, images, times=times),
+            passes(Network.DECODER, Direction.TO_WEIGHTS, images, times=times),
+            passes(Network.TEACHER, Direction.TO_INPUT, images, times=times),
+        ]
+        if self.feature_weight and "features" in offers:
+            found.append(passes(Network.TEACHER, Direction.FORWARD, images, times=times))
+        return [*found, *(found[1:3] if self.prior_match_weight else [])]
+
+    def _decoding_passes(self, images: int, *, times: int) -> list[Passes]:
+        """Return the passes that decode balanced codes and label the images."""
+        if not images:
+            return []
+        networks, steps = (Network.DECODER, Network.TEACHER), self.inference_steps if images > 1 else 0
+        return [
+            *(passes(network, Direction.TO_INPUT, images, times=times * steps) for network in networks),
+            *(passes(network, Direction.FORWARD, images, times=times) for network in networks),
+        ]

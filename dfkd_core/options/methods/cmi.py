@@ -4,8 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
@@ -63,3 +65,11 @@ class CmiOptions(RedrawnOptions):
         4096, description="Earlier images whose features are kept for that, the newest."
     )
     mirror: Fraction = Field(0.0, description="Share of local views that are mirrored; published: 0.5.")
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the usual passes, those of the local views in each step, and those of the features that are kept."""
+        usual = super().update_passes(shape, feedback=feedback)
+        if not self.contrast_weight:
+            return usual
+        views = passes(Network.TEACHER, Direction.TO_INPUT, self.batch_size, times=self.steps)
+        return [*usual, views, passes(Network.TEACHER, Direction.FORWARD, self.batch_size, times=2)]

@@ -4,8 +4,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 PAPER: dict[str, Any] = merged(
@@ -58,3 +60,16 @@ class CsdOptions(RedrawnOptions):
     probe_capacity: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         2048, description="Images kept for the probe, over all classes, in 8 bits."
     )
+
+    def num_transforms(self, shape: Shape) -> int:
+        """Return the number of transforms; images that are not square are only turned by half a circle."""
+        return {"rotations": 4 if shape[1] == shape[2] else 2, "flips": 2, "none": 1}[self.transforms]
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the usual passes; the student sees every image in all transforms, and so does its probe before."""
+        usual = super().update_passes(shape, feedback=False)
+        if not (feedback and self.adv_weight):
+            return usual
+        each = self.num_transforms(shape)
+        probe = passes(Network.STUDENT, Direction.FORWARD, each * self.probe_batch_size, times=self.probe_steps)
+        return [*usual, probe, passes(Network.STUDENT, Direction.TO_INPUT, each * self.batch_size, times=self.steps)]

@@ -4,8 +4,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Positive, Weight
 from dfkd_core.options.images import BANK, PUBLISHED_REDRAWN, RedrawnOptions
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(BANK, {"memory": "priority", "memory_options": {"capacity": 5000}})
@@ -52,3 +54,8 @@ class SsdKdOptions(RedrawnOptions):
     diversity: Weight = Field(1.0, description="Exponent of a class's rarity among the images made; 0: none.")
     adv_weight: Weight = Field(0.5, description="Weight of the student's feedback, after the warm-up.")
     adv_limit: Positive = Field(2.0, description="Divergence beyond which an image is not pushed further.")
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the usual passes, and the labels by which the new images are counted."""
+        counted = passes(Network.TEACHER, Direction.FORWARD, self.batch_size)
+        return [*super().update_passes(shape, feedback=feedback), counted]

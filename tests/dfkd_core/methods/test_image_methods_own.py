@@ -7,7 +7,7 @@ from torch import nn
 
 from dfkd_core.errors import RequirementError
 from dfkd_core.methods.cmi import cropped
-from dfkd_core.methods.csd import num_transforms, transformed
+from dfkd_core.methods.csd import transformed
 from dfkd_core.methods.fast import LearntGenerator
 from dfkd_core.methods.nayer import NoisyLayers
 from dfkd_core.methods.parts.image_method import ImageMethod, shifted
@@ -15,6 +15,7 @@ from dfkd_core.methods.parts.image_starts import PixelStart, smooth_noise
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
+from dfkd_core.options.methods.csd import CsdOptions
 from dfkd_core.options.methods.deepinversion import DeepInversionOptions
 from dfkd_core.rng import Streams
 from tests.dfkd_core.methods.test_image_methods import CPU, draws, synthesizer, tiny_student
@@ -94,13 +95,13 @@ def test_a_student_without_a_linear_layer_is_refused_by_name() -> None:
 @pytest.mark.parametrize(("group", "count"), [("rotations", 4), ("flips", 2), ("none", 1)])
 def test_transforms_are_a_group_that_begins_with_the_identity(group: str, count: int) -> None:
     images = torch.rand((2, 3, 5, 5), generator=draws())
-    assert num_transforms(group, (3, 5, 5)) == count
+    assert CsdOptions.model_validate({"transforms": group}).num_transforms((3, 5, 5)) == count
     turned = [transformed(images, group, index) for index in range(count)]
     assert torch.equal(turned[0], images)
     assert len(torch.stack(turned).flatten(1).unique(dim=0)) == count
     again = [transformed(image, group, 1 % count) for image in turned]
     assert all(any(torch.equal(image, one) for one in turned) for image in again)
-    assert num_transforms("rotations", (3, 5, 6)) == 2
+    assert CsdOptions().num_transforms((3, 5, 6)) == 2
 
 
 def test_the_probe_learns_class_and_transform() -> None:

@@ -1,0 +1,262 @@
+"""Work: what a run has to compute, phase by phase, as numbers of images through each network.
+
+The counts are exact for a run that neither collapses nor falls back nor ends early, with these exceptions, which depend
+on the images: the audit set may need fewer or more new images, the VAE replays only once its reconstructions are good
+enough, and with bf16 the held-out procedural images are labelled twice.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
+from dfkd_core.planning.rounds import (
+    AUDIT_PART,
+    BATCHNORM_BATCH_SIZE,
+    BATCHNORM_BATCHES,
+    COSTLY_AUDIT,
+    PROCEDURAL_HELD_OUT,
+    Rounds,
+    chunks,
+    held_out_of,
+)
+from dfkd_core.planning.sizes import NetworkSize, sizes_of
+from dfkd_core.progress import Phase
+from dfkd_core.spec.config import DistillConfig
+
+SETTLING_IMAGES = 256  # of the teacher and the student before the training
+PARITY_IMAGES = 74  # of the comparisons of a file with PyTorch
+LATENCY_CALLS = 200  # of one image, at most, when the latency of a file is measured
+ANSWERS_CHUNK = 512  # images of one batch when a student is scored
+AUDIT_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the work of a run follows from, beside its spec."""
+
+    teacher: NetworkSize
+    student: NetworkSize
+    shape: tuple[int, int, int]  # (C, H, W) of an image
+    num_classes: int
+    offers: frozenset[str]  # what the teacher offers
+    normalised: bool  # the student has BatchNorms while it is trained
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseWork:
+    """The work of one phase. `units` counts what the phase's name says, see `Phase`."""
+
+    phase: Phase
+    units: int
+    passes: tuple[Passes, ...] = ()
+    drawn: int = 0  # images that a program draws
+    augmented: int = 0  # images that are shifted, turned and blended
+    synthesized: int = 0  # images that the run's counter counts
+
+    def images(self, network: Network) -> int:
+        """Return the number of images that go forward through a network."""
+        return sum(each.images for each in self.passes if each.network == network)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The work of a run: one entry for each phase, in the order in which they begin."""
+
+    phases: tuple[PhaseWork, ...]
+    sizes: Mapping[Network, NetworkSize]
+    pixels: int  # of one image, in all channels
+
+    def phase(self, phase: Phase) -> PhaseWork:
+        """Return the work of one phase; a phase that the run does not have counts zero units."""
+        return next((each for each in self.phases if each.phase == phase), PhaseWork(phase, 0))
+
+    @property
+    def training(self) -> list[PhaseWork]:
+        """The phases of the loop, without preparation, audit and files."""
+        outside = (Phase.PREPARE, Phase.AUDIT, Phase.EXPORT, Phase.VERIFY)
+        return [each for each in self.phases if each.phase not in outside]
+
+
+def work_of(config: DistillConfig, facts: RunFacts) -> Work:
+    """Return the work of a run with resolved numbers."""
+    rounds = Rounds.of(config)
+    found = [
+        _prepare(),
+        *_procedural(config, rounds),
+        *_synthesis(config, rounds, facts),
+        *_memory(config, rounds, facts),
+        _student(config),
+        _evaluation(config, rounds, facts),
+        _audit(config, rounds, facts),
+        PhaseWork(Phase.EXPORT, 1),
+        _verify(config),
+    ]
+    sizes = {Network.TEACHER: facts.teacher, Network.STUDENT: facts.student, **sizes_of(config, facts.shape)}
+    return Work(tuple(each for each in found if each.units), sizes, math.prod(facts.shape))
+
+
+def _prepare() -> PhaseWork:
+    settling = [passes(network, Direction.FORWARD, SETTLING_IMAGES) for network in (Network.TEACHER, Network.STUDENT)]
+    return PhaseWork(Phase.PREPARE, 1, tuple(settling), drawn=SETTLING_IMAGES)
+
+
+def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:
+    options = config.procedural
+    if not options.share:
+        return []
+    labels = [_label(count) for count in chunks(options.images_per_round)]
+    drawn = options.images_per_round * rounds.drawing
+    found = [PhaseWork(Phase.PROCEDURAL, drawn, _times(labels, rounds.drawing), drawn=drawn, synthesized=drawn)]
+    refinement = options.refinement
+    if refinement.share:
+        once = [
+            each
+            for count in chunks(refinement.images_per_round)
+            for each in (
+                _label(count),
+                _label(count),
+                passes(Network.TEACHER, Direction.TO_INPUT, count, times=refinement.steps),
+            )
+        ]
+        drawn = refinement.images_per_round * rounds.drawing
+        work = PhaseWork(Phase.REFINEMENT, drawn, _times(once, rounds.drawing), drawn=drawn, synthesized=drawn)
+        found.append(work)
+    return found
+
+
+def _synthesis(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[PhaseWork]:
+    options = config.method_options
+    found = []
+    for phase, number in (Phase.WARM_UP, rounds.warmup), (Phase.SYNTHESIS, rounds.synthesizing):
+        updates = number * options.updates_per_round
+        once = options.update_passes(facts.shape, feedback=phase == Phase.SYNTHESIS)
+        made = updates * options.batch_size
+        drawn = made if getattr(options, "start", None) == "shapes" else 0
+        found.append(PhaseWork(phase, updates, _times(once, updates), drawn=drawn, synthesized=made))
+    return [*found, _fresh(config, rounds)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """The fresh images of a run: the rounds that have some, and how many there are, in a round and in all."""
+
+    rounds: int
+    each: int
+    total: int
+
+    @staticmethod
+    def of(config: DistillConfig, rounds: Rounds) -> "_Samples":
+        """Return the samples; images that are optimised one by one are each given once, in the warm-up too."""
+        options = config.method_options
+        most = config.training.fresh_batches * options.batch_size
+        if not options.optimises_images:
+            return _Samples(rounds.teaching, most, rounds.teaching * most)
+        made = options.updates_per_round * options.batch_size
+        learning = rounds.warmup + rounds.synthesizing
+        total = min((rounds.warmup + rounds.teaching) * most, learning * made)
+        return _Samples(-(-total // min(most, made)), min(most, made), total)
+
+
+def _fresh(config: DistillConfig, rounds: Rounds) -> PhaseWork:
+    samples, options = _Samples.of(config, rounds), config.method_options
+    held_out = held_out_of(samples.each)
+    labels = [_label(held_out), _label(samples.each - held_out)]
+    if config.compute.precision != "fp32":
+        labels.append(_label(held_out))  # once more in fp32
+    once = [*options.sample_passes(samples.each), *labels]
+    counted = 0 if options.optimises_images else samples.total
+    return PhaseWork(Phase.FRESH, samples.total, _times(once, samples.rounds), synthesized=counted)
+
+
+def _memory(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[PhaseWork]:
+    samples = _Samples.of(config, rounds)
+    rehearsal = Rehearsal(
+        remembered=samples.rounds,
+        fresh=samples.each - held_out_of(samples.each),
+        replays=rounds.teaching,
+        replayed=config.training.replays_per_round,
+        starts_empty=not (config.method_options.optimises_images and rounds.warmup),
+    )
+    found = config.memory_options.run_passes(rehearsal, facts.offers)
+    return [PhaseWork(Phase.MEMORY, samples.rounds, tuple(found))]
+
+
+def _student(config: DistillConfig) -> PhaseWork:
+    training, steps = config.training, config.budget.steps
+    changes = training.augmentation.active or training.valid_range
+    learns_more = training.feature_weight > 0 or training.attention_weight > 0
+    once = [passes(Network.STUDENT, Direction.TO_WEIGHTS, training.batch_size)]
+    if changes or learns_more:
+        once.append(_label(training.batch_size))
+    if training.anchor_weight:
+        once.append(passes(Network.STUDENT, Direction.FORWARD, training.batch_size))
+    augmented = steps * training.batch_size if changes else 0
+    return PhaseWork(Phase.STUDENT, steps, _times(once, steps), augmented=augmented)
+
+
+def _evaluation(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
+    size, once = config.steadiness.probe_size, []
+    for _ in range(3):  # the student, its average and the published student
+        once.append(Passes(Network.STUDENT, Direction.FORWARD, size, -(-size // ANSWERS_CHUNK)))
+    augmented = 0
+    if facts.normalised:
+        once.append(passes(Network.STUDENT, Direction.FORWARD, BATCHNORM_BATCH_SIZE, times=BATCHNORM_BATCHES))
+        augmented = rounds.evaluations * BATCHNORM_BATCH_SIZE * BATCHNORM_BATCHES
+    return PhaseWork(Phase.EVALUATION, rounds.evaluations, _times(once, rounds.evaluations), augmented=augmented)
+
+
+def _audit(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
+    """Return the images that the audit set lacks at the end, if the classes of held-out images are balanced."""
+    samples, options, wanted = _Samples.of(config, rounds), config.method_options, config.steadiness.audit_size
+    if options.optimises_images:
+        wanted = min(wanted, COSTLY_AUDIT)
+    held_out = samples.rounds * (held_out_of(samples.each) // AUDIT_PART)
+    missing = max(0, wanted - held_out)
+    if config.procedural.share and missing:
+        missing = 0 if missing < rounds.drawing * _audited_procedural(config) else missing
+    if not missing:
+        return PhaseWork(Phase.AUDIT, 0)
+    if not options.optimises_images:
+        made = (*options.sample_passes(missing), _label(missing))
+        return PhaseWork(Phase.AUDIT, missing, made, synthesized=missing)
+    updates = -(-missing // options.batch_size)
+    once = options.update_passes(facts.shape, feedback=False)
+    return PhaseWork(Phase.AUDIT, missing, (*_times(once, updates), _label(missing)), synthesized=missing)
+
+
+def _audited_procedural(config: DistillConfig) -> int:
+    """Return about how many procedural images of a round go to the audit set: a few of the candidates."""
+    options = config.procedural
+    drawn = options.images_per_round + (options.refinement.images_per_round if options.refinement.share else 0)
+    return drawn // PROCEDURAL_HELD_OUT // AUDIT_PART // 4
+
+
+def _verify(config: DistillConfig) -> PhaseWork:
+    audited = config.steadiness.audit_size
+    return PhaseWork(
+        Phase.VERIFY,
+        1,
+        (
+            Passes(Network.STUDENT, Direction.FORWARD, audited, -(-audited // AUDIT_CHUNK)),
+            Passes(Network.STUDENT, Direction.FORWARD, 2 * PARITY_IMAGES, 8),
+            *(passes(network, Direction.FORWARD, 1, times=LATENCY_CALLS) for network in _MEASURED),
+        ),
+    )
+
+
+_MEASURED = (Network.TEACHER, Network.STUDENT)  # networks whose latency the report states
+
+
+def _label(images: int) -> Passes:
+    return passes(Network.TEACHER, Direction.FORWARD, images)
+
+
+def _times(once: Iterable[Passes], count: int) -> tuple[Passes, ...]:
+    """Return what is done `count` times, without passes of no images, joined by network and direction."""
+    sums: dict[tuple[Network, Direction], Passes] = {}
+    for each in once:
+        key, more = (each.network, each.direction), each.times(count)
+        known = sums.get(key, replace(more, images=0, batches=0))
+        sums[key] = replace(more, images=known.images + more.images, batches=known.batches + more.batches)
+    return tuple(each for each in sums.values() if each.images)

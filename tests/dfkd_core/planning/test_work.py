@@ -1,0 +1,110 @@
+"""The predicted work is what the loop then does: images through the teacher, images made, updates, evaluations."""
+
+from typing import Any
+
+import pytest
+from torch import nn
+
+from dfkd_core.loop.round import train_round
+from dfkd_core.loop.state import Run, build_run, counting_teacher_images
+from dfkd_core.networks.teacher import Teacher
+from dfkd_core.options.passes import Network
+from dfkd_core.options.registry import MEMORIES, METHODS
+from dfkd_core.planning.rounds import Rounds
+from dfkd_core.planning.sizes import NetworkSize
+from dfkd_core.planning.work import RunFacts, Work, work_of
+from dfkd_core.progress import Phase
+from dfkd_core.spec.config import DistillConfig
+from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_config, tiny_network, tiny_teacher
+
+SMALL = {"steps": 3, "probe_steps": 2, "probe_batch_size": 4, "feature_capacity": 32, "negatives": 8}
+SIZE = NetworkSize(macs=1000, activation_bytes=1000, parameters=100, operations=5)
+
+
+def small_config(method: str, **changes: Any) -> DistillConfig:
+    fields = METHODS[method].model_fields
+    options = {name: value for name, value in SMALL.items() if name in fields}
+    usual = {"latent_dim": 6, "width": 4, "batch_size": 24, "warmup_rounds": 3}
+    options |= {name: value for name, value in usual.items() if name in fields}
+    calm = {"probe_size": 64, "audit_size": 32, "evaluations": 4, "min_class_entropy": 0.0, "min_diversity": 0.0}
+    return tiny_config(
+        method=method,
+        **{
+            "memory": "reservoir",
+            "steadiness": calm,
+            **changes,
+            "method_options": {**options, **changes.get("method_options", {})},
+        },
+    )
+
+
+def predicted(config: DistillConfig, teacher: Teacher) -> Work:
+    return work_of(
+        config,
+        RunFacts(
+            teacher=SIZE,
+            student=SIZE,
+            shape=SHAPE,
+            num_classes=CLASSES,
+            offers=teacher.offers,
+            normalised="batchnorm" in teacher.offers,
+        ),
+    )
+
+
+def trained(config: DistillConfig, teacher: Teacher, student: nn.Module) -> tuple[Run, int]:
+    """The run after its last round, and the number of evaluations that were due."""
+    run, evaluations = build_run(teacher, student, config), 0
+    with counting_teacher_images(run):
+        while run.counters.steps < run.schedule.total_steps:
+            before = run.counters.steps
+            train_round(run)
+            evaluations += run.counters.steps > before and run.schedule.evaluates(before, run.counters.steps)
+    return run, evaluations
+
+
+def check(config: DistillConfig, *, batchnorm: bool = False) -> None:
+    teacher = tiny_teacher(batchnorm=batchnorm)
+    work = predicted(config, teacher)
+    run, evaluations = trained(config, teacher, tiny_network(batchnorm=batchnorm))
+    counters, rounds = run.counters, Rounds.of(config)
+    assert sum(each.images(Network.TEACHER) for each in work.training) == counters.teacher_images
+    assert sum(each.synthesized for each in work.training) == counters.images_synthesized
+    assert work.phase(Phase.STUDENT).units == counters.steps
+    assert work.phase(Phase.EVALUATION).units == evaluations
+    assert rounds.warmup + rounds.teaching == counters.rounds
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_work_of_every_method_is_predicted_exactly(method: str) -> None:
+    check(small_config(method), batchnorm=True)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_the_work_of_every_memory_is_predicted_exactly(memory: str) -> None:
+    check(small_config("pre_dfkd", memory=memory))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"budget": {"steps": 25}},
+        {"budget": {"steps": 3}},
+        {"procedural": {"share": 0.0}},
+        {"procedural": {"images_per_round": 1100, "refinement": {"share": 0.0}}},
+        {"method_options": {"restart_rounds": 2}},
+        {"method_options": {"warmup_rounds": 0}},
+        {"training": {"augmentation": {"shift": 0.0, "rotation": 0.0, "noise": 0.0}, "valid_range": False}},
+        {"training": {"feature_weight": 5.0}},
+        {"training": {"updates_per_round": 5, "fresh_batches": 2}},
+        {"memory": "vae", "memory_options": {"feature_weight": 1.0, "prior_match_weight": 1.0, "inference_steps": 2}},
+    ],
+)
+@pytest.mark.parametrize("method", ["pre_dfkd", "deepinversion"])
+def test_what_the_spec_changes_changes_the_prediction(method: str, changes: dict[str, Any]) -> None:
+    check(small_config(method, **changes))
+
+
+def test_a_long_run_is_counted_as_fast_as_a_short_one() -> None:
+    work = predicted(small_config("ssd_kd", memory="priority", budget={"steps": 10_000_000}), tiny_teacher())
+    assert work.phase(Phase.STUDENT).units == 10_000_000
