@@ -104,11 +104,13 @@ def fold(teacher: Teacher) -> Teacher:
 def facts_of(teacher: Teacher, architecture: str) -> Inspection:
     """Return the inspection that the teacher's file would have had."""
     shape = teacher.input_space.shape
+    description = describe(architecture, input_shape=shape, num_classes=teacher.num_classes)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in teacher.modules())
     return Inspection(
         format="safetensors",
         parameters=count_parameters(teacher.network),
-        macs=describe(architecture, input_shape=shape, num_classes=teacher.num_classes).macs,
+        macs=description.macs,
+        activation_bytes=4 * description.activations,
         input_shape=list(shape),
         num_classes=teacher.num_classes,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),

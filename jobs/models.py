@@ -39,22 +39,28 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
+        if self.distillation.budget.effort != USUAL_EFFORT:
+            return 3
         return 1 if self.device is None and not self.export.samples else 2
 
     def text(self) -> str:
-        """Return the stored JSON.
-
-        It omits `device` and `samples` when they are unset, so that older versions can read it.
-        """
+        """Return the stored JSON. It omits newer fields at their defaults, so that older versions can read it."""
         return self.model_dump_json(
-            exclude={"device": self.device is None, "export": {"samples": not self.export.samples}}
+            exclude={
+                "device": self.device is None,
+                "export": {"samples": not self.export.samples},
+                "distillation": {"budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT}},
+            }
         )
 
 
-SPEC_VERSION = 2
+USUAL_EFFORT = Budget().effort
+
+SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
-the lowest version that can represent its spec: 2 if it asks for a device or for samples, else 1."""
+the lowest version that can represent its spec: 3 if it names another effort than the usual one, 2 if it asks for a
+device or for samples, else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

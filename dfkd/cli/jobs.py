@@ -30,6 +30,9 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     student: Annotated[
         str | None, typer.Option(help="Architecture of the student; `dfkd students` lists them.")
     ] = None,
+    effort: Annotated[
+        str | None, typer.Option(help="quick, standard or thorough: how much to compute; standard where none is given.")
+    ] = None,
     spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
@@ -49,6 +52,8 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     document = overrides.read_spec_file(spec) if spec else {}
     if student is not None:
         overrides.put(document, "student.architecture", student)
+    if effort is not None:
+        overrides.put(document, "distillation.budget.effort", effort)
     if name is not None:
         overrides.put(document, "name", name)
     for label_key, value in overrides.labels(label or []).items():

@@ -23,10 +23,13 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve_auto(config: DistillConfig, inspection: Inspection) -> DistillConfig:
-    """Replace `method: auto` by the chosen method with its settings; any other config is returned as it is."""
+def resolve_auto(config: DistillConfig, inspection: Inspection) -> tuple[DistillConfig, DistillConfig]:
+    """Replace `method: auto` by the chosen method with its settings; any other config is returned as it is.
+
+    The second config is that of the same method and memory where the caller asks for nothing else.
+    """
     if config.method != AUTO:
-        return config
+        return config, _usual({}, config)
     choice = choose(inspection)
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
@@ -34,7 +37,12 @@ def resolve_auto(config: DistillConfig, inspection: Inspection) -> DistillConfig
         explicit.setdefault("memory", config.memory)  # these options were validated as options of this memory
     defaults = merged({"fallback": choice.fallback}, choice.settings)
     named = {"method": choice.method, "because": choice.because}
-    return DistillConfig.model_validate({**merged(defaults, explicit), **named})
+    resolved = DistillConfig.model_validate({**merged(defaults, explicit), **named})
+    return resolved, _usual(choice.settings, resolved)
+
+
+def _usual(settings: Mapping[str, Any], config: DistillConfig) -> DistillConfig:
+    return DistillConfig.model_validate(merged(settings, {"method": config.method, "memory": config.memory}))
 
 
 def choose(inspection: Inspection) -> Choice:

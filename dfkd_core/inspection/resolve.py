@@ -7,17 +7,20 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.auto_method import resolve_auto
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
+from dfkd_core.planning.effort import resolve_effort
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 
 S = TypeVar("S", bound=DistillSpec)
 
 
 def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[Notice]]:
-    """Return the spec completed with facts of the file, the description of the student, and warnings.
+    """Return the spec completed with facts of the file and all numbers, the description of the student, and warnings.
 
-    A student that is the pruned teacher has no description, because its layers follow from the teacher's graph.
+    A spec that was resolved before stays as it is. A student that is the pruned teacher has no description, because its
+    layers follow from the teacher's graph.
 
     Raises:
         TeacherMismatch: the file contradicts the spec, or a fact is missing.
@@ -40,9 +43,18 @@ def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | No
             options=spec.student.options,
         )
         check_smaller(student.name, student.parameters, inspection.parameters)
-    spec = spec.model_copy(update={"teacher": teacher, "distillation": resolve_auto(spec.distillation, inspection)})
+    spec = _with_numbers(spec.model_copy(update={"teacher": teacher}), inspection, student)
     _check_needs(spec, inspection)
     return spec, student, [*inspection.warnings, *_warn(spec.teacher)]
+
+
+def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None) -> S:
+    """Return the spec with its method and the numbers of its effort, where the caller leaves them open."""
+    asked = spec.distillation.model_dump(mode="json", exclude_unset=True)
+    config, usual = resolve_auto(spec.distillation, inspection)
+    spec = spec.model_copy(update={"distillation": config})
+    config = resolve_effort(config, usual, run_facts(spec, inspection, student), asked=asked)
+    return spec.model_copy(update={"distillation": config})
 
 
 def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:

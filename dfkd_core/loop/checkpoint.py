@@ -167,8 +167,8 @@ def fingerprint_of(
 
 
 def digest_of_config(config: DistillConfig) -> str:
-    """Return the sha256 of the config as JSON."""
-    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()
+    """Return the sha256 of the config as JSON, without the effort, which decides nothing once it has become numbers."""
+    return hashlib.sha256(config.model_dump_json(exclude={"budget": {"effort"}}).encode()).hexdigest()
 
 
 def _shapes_of(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:

@@ -4,6 +4,7 @@
 are in `dfkd_core.options`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
@@ -139,10 +140,21 @@ class ExportSpec(Frozen):
     )
 
 
+Effort = Literal["quick", "standard", "thorough"]
+
+
 class Budget(Frozen):
     """How long to distil. Schedules count steps; seconds only stop the job, which then delivers its best student."""
 
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(6000, description="Student updates in all.")
+    effort: Effort = Field(
+        "standard",
+        description="How much to compute: about 3, 15 and 60 minutes on two CPU cores for images of 28 to 48 pixels, "
+        "longer for costly teachers of larger ones. It becomes numbers of steps, images and batches, where the spec is "
+        "silent about them, when the job is taken; from then on only those count. Published settings keep theirs.",
+    )
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        6000, description="Student updates in all. Where they are given, they win over the effort."
+    )
     max_seconds: Annotated[float, Field(gt=0, le=30 * 86400, allow_inf_nan=False)] | None = Field(
         None, description="Wall-clock limit on running time; what was published by then is delivered."
     )
@@ -321,12 +333,13 @@ class DistillConfig(Frozen):
     @classmethod
     def _name_the_options(cls, value: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         """Merge the request over its preset, and give each options object the name of its method or memory, so that
-        its own class validates it.
+        its own class validates it. What only the preset sets does not count as set.
 
         Options with the name of another method or memory are refused, because they would be ignored.
         """
         if not isinstance(value, dict):
             return validate(value)
+        asked = value
         value = over_preset(value, method=cls.model_fields["method"].default, memory=cls.model_fields["memory"].default)
         named, foreign = dict(value), []
         if value.get("method") == AUTO and value.get("method_options", {}) not in ({}, NO_OPTIONS):
@@ -346,7 +359,18 @@ class DistillConfig(Frozen):
             raise _with_errors(error, foreign) from None
         if foreign:
             raise ValidationError.from_exception_data(cls.__name__, foreign)
+        _keep_set(made, asked)
         return made
+
+
+def _keep_set(model: Frozen, asked: Mapping[str, Any]) -> None:
+    """Let only those fields count as set that the caller set, not those of the preset."""
+    for name in model.model_fields_set - asked.keys():
+        model.model_fields_set.remove(name)
+    for name, value in asked.items():
+        field = getattr(model, name)
+        if isinstance(field, Frozen) and isinstance(value, Mapping):
+            _keep_set(field, value)
 
 
 def _foreign_name(config: type[DistillConfig], role: str, name: Any, asked: Any) -> list[InitErrorDetails]:

@@ -1,0 +1,47 @@
+"""The nominal machine: two CPU cores in fp32, described by fixed rates, and the minutes that each effort takes there.
+
+The numbers of a job follow from these constants and from facts of teacher, student and images, never from the worker
+that will run it. So the same request becomes the same spec on every deployment of one release.
+"""
+
+from dfkd_core.planning.speed import Speed
+from dfkd_core.planning.work import RunFacts
+from dfkd_core.spec.config import Effort
+
+NOMINAL = Speed(
+    macs_per_second=4.0e10,
+    bytes_per_second=1.0e10,
+    seconds_per_call=1.5e-5,
+    seconds_per_drawn_value=3e-8,
+    seconds_per_augmented_value=2e-8,
+    seconds_per_run=20.0,
+)
+"""Measured by `python -m benchmarks.nominal_machine`."""
+
+SECONDS: dict[Effort, float] = {"quick": 180.0, "standard": 900.0, "thorough": 3600.0}
+"""What an effort takes for images of 28 to 48 pixels, whatever the teacher."""
+
+LEAST_UPDATES: dict[Effort, int] = {"quick": 250, "standard": 600, "thorough": 1500}
+"""Student updates below which batches become smaller instead."""
+
+SMALL_PIXELS, LARGE_PIXELS = (
+    48 * 48,
+    96 * 96,
+)  # up to the first, costly teachers get no more time; from the second on, they do
+LEAST_PIXELS = 28 * 28  # with fewer pixels an effort takes less time
+LEAST_SHARE = 0.1
+SHARE_OF_GIGAMACS = 1.7  # more time for each thousand million multiply-adds of a teacher of large images
+MOST_SHARE = 24.0
+
+
+def nominal_seconds(effort: Effort, facts: RunFacts) -> float:
+    """Return the seconds that an effort takes on the nominal machine for this teacher.
+
+    Nets of large images get more time, in proportion to what they cost: a ResNet-18 at 224 pixels about four times, a
+    ResNet-50 about eight times as much as a net of 48 pixels.
+    """
+    pixels = facts.shape[1] * facts.shape[2]
+    if pixels < LEAST_PIXELS:
+        return SECONDS[effort] * max(LEAST_SHARE, pixels / LEAST_PIXELS)
+    large = min(1.0, max(0.0, (pixels - SMALL_PIXELS) / (LARGE_PIXELS - SMALL_PIXELS)))
+    return SECONDS[effort] * min(MOST_SHARE, 1 + large * SHARE_OF_GIGAMACS * facts.teacher.macs / 1e9)
