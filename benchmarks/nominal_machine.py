@@ -75,7 +75,7 @@ def rows_of(architecture: str, shape: tuple[int, int, int], batch: int, *, repea
 
 
 def row(name: str, size: NetworkSize, batch: int, direction: Direction, seconds: float) -> Row:
-    """The measurement in the units of the rates."""
+    """Return the measurement in the units of the rates."""
     moved = batch * TRAFFIC[direction] * size.activation_bytes
     if direction == Direction.TO_WEIGHTS:
         moved += UPDATE_BYTES * size.parameters
@@ -83,7 +83,7 @@ def row(name: str, size: NetworkSize, batch: int, direction: Direction, seconds:
 
 
 def runner(network: nn.Module, images: Tensor, direction: Direction) -> Callable[[], None]:
-    """What is timed: as the loop does it, the update of Adam included."""
+    """Return what is timed: as the loop does it, the update of Adam included."""
     training = direction == Direction.TO_WEIGHTS
     network.train(training).requires_grad_(training)
     optimizer = torch.optim.Adam(network.parameters()) if training else None
@@ -108,7 +108,7 @@ def runner(network: nn.Module, images: Tensor, direction: Direction) -> Callable
 
 
 def shortest(run: Callable[[], None], *, repeats: int) -> float:
-    """The shortest of several runs after one that is not counted, in seconds: other work only makes runs longer."""
+    """Return the shortest of several runs in seconds, after one that is not counted; other work only adds to runs."""
     run()
     taken = []
     for _ in range(repeats):
@@ -119,7 +119,7 @@ def shortest(run: Callable[[], None], *, repeats: int) -> float:
 
 
 def fitted(rows: list[Row]) -> tuple[dict[str, float], list[float]]:
-    """The rates, and the ratio of fitted to measured seconds of every row."""
+    """Return the rates, and the ratio of fitted to measured seconds of every row."""
     units = np.array([[each.macs, each.moved_bytes, each.calls] for each in rows])
     seconds = np.array([each.seconds for each in rows])
     scale = units.max(axis=0)
@@ -133,7 +133,7 @@ def fitted(rows: list[Row]) -> tuple[dict[str, float], list[float]]:
 
 
 def pixel_costs(*, repeats: int) -> dict[str, float]:
-    """Seconds for one value (a channel of a pixel) that is drawn, and that is augmented as by default."""
+    """Return the seconds for one value (a channel of a pixel) that is drawn, and that is augmented as by default."""
     shape, count = (3, 32, 32), 512
     values = count * shape[0] * shape[1] * shape[2]
     draws, images = torch.Generator().manual_seed(0), torch.rand(count, *shape)

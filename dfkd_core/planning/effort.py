@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dfkd_core.options.published import Settings, merged
-from dfkd_core.planning.nominal import LEAST_UPDATES, NOMINAL, nominal_seconds
+from dfkd_core.planning.nominal import LEAST_AUDIT, LEAST_UPDATES, NOMINAL, nominal_seconds
+from dfkd_core.planning.rounds import COSTLY_AUDIT
 from dfkd_core.planning.speed import seconds_of
 from dfkd_core.planning.work import RunFacts, work_of
 from dfkd_core.spec.config import DistillConfig
@@ -45,8 +46,9 @@ NUMBERS = (
     Halved(("procedural", "images_per_round"), 64, power=2),
     Halved(("procedural", "refinement", "images_per_round"), 16),
     Halved(("steadiness", "probe_size"), 256),
-    Halved(("steadiness", "audit_size"), 256),
+    Halved(("steadiness", "evaluations"), 10),
 )
+AUDIT: Path = ("steadiness", "audit_size")
 
 
 def resolve_effort(config: DistillConfig, usual: DistillConfig, facts: RunFacts, *, asked: Settings) -> DistillConfig:
@@ -74,7 +76,7 @@ class _Solver:
     @property
     def has_free_numbers(self) -> bool:
         """True if the caller leaves any number open that an effort sets."""
-        paths = (STEPS, WARM_UP, *(number.path for number in NUMBERS))
+        paths = (STEPS, WARM_UP, AUDIT, *(number.path for number in NUMBERS))
         return any(self._is_free(path) for path in paths)
 
     def halvings(self) -> int:
@@ -113,7 +115,7 @@ class _Solver:
             for number in NUMBERS
             if _at(self.usual, number.path) is not None
         }
-        found |= {STEPS: self._steps_at(scale), WARM_UP: self._warmup_at(scale)}
+        found |= {STEPS: self._steps_at(scale), WARM_UP: self._warmup_at(scale), AUDIT: self._audit_at(halvings)}
         return {path: value for path, value in found.items() if self._is_free(path)}
 
     def _steps_at(self, scale: float) -> int:
@@ -127,6 +129,13 @@ class _Solver:
         if not (offline or options.optimises_images):
             factor = min(1.0, factor)
         return max(min(usual, FEWEST_WARMUP_ROUNDS), round(usual * factor))
+
+    def _audit_at(self, halvings: int) -> int:
+        """Return the size of the audit set; where each image is optimised, missing ones cost as much as new ones."""
+        usual, least = int(_at(self.usual, AUDIT)), LEAST_AUDIT[self.config.budget.effort]
+        if halvings and self.config.method_options.optimises_images:
+            usual = min(usual, COSTLY_AUDIT)
+        return max(min(usual, least), usual >> halvings)
 
     def _is_free(self, path: Path) -> bool:
         return _at(self.asked, path) is None and _at(self.usual, path) is not None

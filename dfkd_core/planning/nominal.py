@@ -24,6 +24,9 @@ SECONDS: dict[Effort, float] = {"quick": 180.0, "standard": 900.0, "thorough": 3
 LEAST_UPDATES: dict[Effort, int] = {"quick": 250, "standard": 600, "thorough": 1500}
 """Student updates below which batches become smaller instead."""
 
+LEAST_AUDIT: dict[Effort, int] = {"quick": 64, "standard": 128, "thorough": 256}
+"""Images of the audit set, at least."""
+
 SMALL_PIXELS, LARGE_PIXELS = (
     48 * 48,
     96 * 96,

@@ -339,7 +339,7 @@ class DistillConfig(Frozen):
         """
         if not isinstance(value, dict):
             return validate(value)
-        asked = value
+        said = value
         value = over_preset(value, method=cls.model_fields["method"].default, memory=cls.model_fields["memory"].default)
         named, foreign = dict(value), []
         if value.get("method") == AUTO and value.get("method_options", {}) not in ({}, NO_OPTIONS):
@@ -359,15 +359,15 @@ class DistillConfig(Frozen):
             raise _with_errors(error, foreign) from None
         if foreign:
             raise ValidationError.from_exception_data(cls.__name__, foreign)
-        _keep_set(made, asked)
+        _keep_set(made, said)
         return made
 
 
-def _keep_set(model: Frozen, asked: Mapping[str, Any]) -> None:
+def _keep_set(model: Frozen, said: Mapping[str, Any]) -> None:
     """Let only those fields count as set that the caller set, not those of the preset."""
-    for name in model.model_fields_set - asked.keys():
+    for name in model.model_fields_set - said.keys():
         model.model_fields_set.remove(name)
-    for name, value in asked.items():
+    for name, value in said.items():
         field = getattr(model, name)
         if isinstance(field, Frozen) and isinstance(value, Mapping):
             _keep_set(field, value)
