@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.notice import Notice
 from dfkd_core.spec.config import Budget, DistillSpec
+from dfkd_core.spec.json_pointer import leaves
 from jobs.devices import DeviceClass
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,6 +44,14 @@ class JobSpec(DistillSpec):
             return 3
         return 1 if self.device is None and not self.export.samples else 2
 
+    def request(self) -> dict[str, Any]:
+        """Return what makes two requests equal: all values, and which of the settings that may be left open are set.
+
+        A setting that is left open may become another value than its default, see `budget.effort` and `method: auto`.
+        """
+        asked = self.distillation.model_dump(mode="json", exclude_unset=True, include=MAY_BE_OPEN)
+        return {**self.model_dump(mode="json"), "asked": sorted(leaves(asked))}
+
     def text(self) -> str:
         """Return the stored JSON. It omits newer fields at their defaults, so that older versions can read it."""
         return self.model_dump_json(
@@ -55,6 +64,11 @@ class JobSpec(DistillSpec):
 
 
 USUAL_EFFORT = Budget().effort
+MAY_BE_OPEN: dict[str, Any] = {
+    "budget": {"steps"},
+    **dict.fromkeys(("fallback", "training", "procedural", "steadiness", "method_options", "memory_options"), True),
+}
+"""The settings of a distillation that are filled in when a job is taken, for `model_dump`."""
 
 SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The

@@ -46,7 +46,7 @@ class Submission:
         """Return what the request asks for: the spec and the digest of the teacher."""
         assert self.spec is not None  # both parts came, or the submission was refused
         assert self.teacher is not None
-        return {"spec": self.spec.model_dump(mode="json"), "teacher": self.teacher.upload.sha256}
+        return {"spec": self.spec.request(), "teacher": self.teacher.upload.sha256}
 
     def discard(self) -> None:
         if self.teacher is not None:

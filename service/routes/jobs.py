@@ -73,7 +73,7 @@ async def _accept(request: Request, context: AppContext, idempotency: Idempotent
     if bodies.media_type_of(request) == "application/json":
         text = await bodies.read_json(request, context.settings)
         spec, teacher_id = read_request(text, max_bytes=context.settings.max_spec_bytes)
-        if idempotency.repeats(spec=spec.model_dump(mode="json"), teacher=teacher_id):
+        if idempotency.repeats(spec=spec.request(), teacher=teacher_id):
             return None
         accept = partial(accept_request, context, spec, teacher_id)
     else:

@@ -81,9 +81,11 @@ def test_defaults_order_and_encoding_do_not_make_another_request(
 def test_a_key_serves_one_request_only(service: Service, teacher: bytes, key: Headers) -> None:
     first = service.http.post("/jobs", content=submission(teacher), headers={**MULTIPART, **key})
     cancel = f"{first.headers['location']}/cancel"
+    usual_steps = {**SPEC, "distillation": {"budget": {"steps": 6000}}}  # what is left open becomes another number
     before = holdings(service)
     refused = [
         service.http.post("/jobs", content=submission(teacher, {**SPEC, "name": "x"}), headers={**MULTIPART, **key}),
+        service.http.post("/jobs", content=submission(teacher, usual_steps), headers={**MULTIPART, **key}),
         service.http.post("/jobs", content=submission(onnx_teacher(seed=3)), headers={**MULTIPART, **key}),
         service.http.post("/teachers", content=teacher, headers={**OCTETS, **key}),
         service.http.post(cancel, headers=key),
