@@ -18,12 +18,12 @@ class Phase(StrEnum):
 
     PREPARE = "prepare"  # 1: reading and verifying the teacher, building the student
     PROCEDURAL = "procedural"  # images that a program draws and the teacher labels
-    REFINEMENT = "refinement"  # procedural images that take gradient steps
-    WARM_UP = "warm-up"  # synthesizer's updates before the first student update
-    SYNTHESIS = "synthesis"  # synthesizer's updates beside those of the student
+    REFINEMENT = "refined"  # procedural images that take gradient steps
+    WARM_UP = "warm-up"  # images of the synthesizer's updates before the first student update
+    SYNTHESIS = "synthesis"  # images of the synthesizer's updates beside those of the student
     FRESH = "fresh"  # images of the synthesizer that are drawn and labelled
     MEMORY = "memory"  # rounds in which the memory learns or replays
-    STUDENT = "student"  # student updates
+    STUDENT = "teaching"  # student updates
     EVALUATION = "evaluation"  # evaluations on the probe
     AUDIT = "audit"  # images that complete the audit set at the end
     EXPORT = "export"  # 1: writing the student's files

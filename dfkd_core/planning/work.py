@@ -133,7 +133,7 @@ def _synthesis(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[P
         once = options.update_passes(facts.shape, feedback=phase == Phase.SYNTHESIS)
         made = updates * options.batch_size
         drawn = made if getattr(options, "start", None) == "shapes" else 0
-        found.append(PhaseWork(phase, updates, _times(once, updates), drawn=drawn, synthesized=made))
+        found.append(PhaseWork(phase, made, _times(once, updates), drawn=drawn, synthesized=made))
     return [*found, _fresh(config, rounds)]
 
 
