@@ -9,7 +9,7 @@ from dfkd_core.options.published import merged
 from dfkd_core.options.registry import MethodName
 from dfkd_core.spec.config import AUTO, DistillConfig
 
-COSTLY_MACS = 200_000_000  # a teacher with more multiply-adds per image is shown few images
+COSTLY_MACS = 200_000_000  # of an image; beyond it the reason for a choice mentions the cost
 DEEP_MACS = 20_000_000  # above it, and without statistics, refined shapes teach more per second than a generator
 
 
@@ -46,21 +46,22 @@ def _usual(settings: Mapping[str, Any], config: DistillConfig) -> DistillConfig:
 
 
 def choose(inspection: Inspection) -> Choice:
-    """Return the method that measured best for teachers of this kind; see docs/measurements.md."""
-    statistics = "batchnorm" in inspection.offers
-    if inspection.macs is not None and inspection.macs > COSTLY_MACS:
-        because = f"the teacher takes {inspection.macs} multiply-adds an image, so few images are drawn and refined"
-        return Choice("pre_dfkd", "dafl", because, SPARING)
-    if statistics:
-        because = "the teacher has BatchNorm statistics, so images are inverted until they match those"
+    """Return the method that measured best for teachers of this kind; see docs/measurements.md.
+
+    A costly teacher is served by the same method as a cheap one of its kind, with as many images as its effort pays
+    for; what costs nothing to leave out, a generator and a model of its images, is left out.
+    """
+    macs = inspection.macs or 0
+    few = f"; an image takes {macs:,} multiply-adds, so few are made" if macs > COSTLY_MACS else ""
+    if "batchnorm" in inspection.offers:
+        because = f"the teacher has BatchNorm statistics, so images are inverted until they match those{few}"
         return Choice("deepinversion", "fast", because, INVERTING)
-    if inspection.macs is not None and inspection.macs > DEEP_MACS:
-        because = "the teacher has no BatchNorm statistics and is deep, so most images are shapes, refined"
+    if macs > DEEP_MACS:
+        because = f"the teacher has no BatchNorm statistics and is deep, so most images are shapes, refined{few}"
         return Choice("deepinversion", "fast", because, REFINING)
     return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
 
 
-SPARING = {"procedural": {"images_per_round": 512, "refinement": {"images_per_round": 32}}}
 BRIEF = {
     "budget": {"steps": 1500},
     "training": {

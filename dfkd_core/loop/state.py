@@ -23,6 +23,7 @@ from dfkd_core.memories import Memory, build_memory
 from dfkd_core.networks.hooks import hooked
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.planning.fallback import fallback_options
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 
@@ -45,8 +46,8 @@ class Run:
     done: bool = False
 
     def take_over(self, method: str) -> None:
-        """Continue with the default options of another method, which warms up first; nothing else changes."""
-        options = DistillConfig.model_validate({"method": method}).method_options
+        """Continue with another method, which warms up first; nothing else changes."""
+        options = fallback_options(self.config, method)
         self.config = self.config.model_copy(update={"method": method, "method_options": options, "fallback": None})
         self.images.use_method(self.config)
         self.memory.on_generator_update(self.images.synthesizer)

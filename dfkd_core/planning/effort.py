@@ -40,7 +40,7 @@ class Halved:
 NUMBERS = (
     Halved(("training", "batch_size"), 32),
     Halved(("training", "replays_per_round"), 32),
-    Halved(("method_options", "batch_size"), 16),
+    Halved(("method_options", "batch_size"), 32),
     Halved(("method_options", "steps"), 20),
     Halved(("memory_options", "batch_size"), 16),
     Halved(("procedural", "images_per_round"), 64, power=2),

@@ -27,24 +27,24 @@ LEAST_UPDATES: dict[Effort, int] = {"quick": 250, "standard": 600, "thorough": 1
 LEAST_AUDIT: dict[Effort, int] = {"quick": 64, "standard": 128, "thorough": 256}
 """Images of the audit set, at least."""
 
-SMALL_PIXELS, LARGE_PIXELS = (
-    48 * 48,
-    96 * 96,
-)  # up to the first, costly teachers get no more time; from the second on, they do
+SMALL_PIXELS = 48 * 48  # up to here a costly teacher gets no more time than a cheap one
+LARGE_PIXELS = 96 * 96  # from here on it gets the full share
 LEAST_PIXELS = 28 * 28  # with fewer pixels an effort takes less time
 LEAST_SHARE = 0.1
-SHARE_OF_GIGAMACS = 1.7  # more time for each thousand million multiply-adds of a teacher of large images
+SHARE_OF_GIGAMACS: dict[Effort, float] = {"quick": 2.2, "standard": 2.0, "thorough": 1.6}
+"""More time for each thousand million multiply-adds of a teacher of large images."""
+
 MOST_SHARE = 24.0
 
 
 def nominal_seconds(effort: Effort, facts: RunFacts) -> float:
     """Return the seconds that an effort takes on the nominal machine for this teacher.
 
-    Nets of large images get more time, in proportion to what they cost: a ResNet-18 at 224 pixels about four times, a
-    ResNet-50 about eight times as much as a net of 48 pixels.
+    Nets of large images get more time, in proportion to what they cost: a ResNet-18 at 224 pixels four to five times, a
+    ResNet-50 eight to ten times as much as a net of 48 pixels.
     """
     pixels = facts.shape[1] * facts.shape[2]
     if pixels < LEAST_PIXELS:
         return SECONDS[effort] * max(LEAST_SHARE, pixels / LEAST_PIXELS)
     large = min(1.0, max(0.0, (pixels - SMALL_PIXELS) / (LARGE_PIXELS - SMALL_PIXELS)))
-    return SECONDS[effort] * min(MOST_SHARE, 1 + large * SHARE_OF_GIGAMACS * facts.teacher.macs / 1e9)
+    return SECONDS[effort] * min(MOST_SHARE, 1 + large * SHARE_OF_GIGAMACS[effort] * facts.teacher.macs / 1e9)

@@ -29,6 +29,7 @@ PARITY_IMAGES = 74  # of the comparisons of a file with PyTorch
 LATENCY_CALLS = 200  # of one image, at most, when the latency of a file is measured
 ANSWERS_CHUNK = 512  # images of one batch when a student is scored
 AUDIT_CHUNK = 256
+CONFIDENT_SHARE = 1 / 3  # about, of the candidates among procedural images, those that are held out
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +213,8 @@ def _audit(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
     if options.optimises_images:
         wanted = min(wanted, COSTLY_AUDIT)
     held_out = samples.rounds * (held_out_of(samples.each) // AUDIT_PART)
-    missing = max(0, wanted - held_out)
-    if config.procedural.share and missing:
-        missing = 0 if missing < rounds.drawing * _audited_procedural(config) else missing
-    if not missing:
+    missing = wanted - held_out - round(rounds.drawing * _audited_procedural(config))
+    if missing <= 0:
         return PhaseWork(Phase.AUDIT, 0)
     if not options.optimises_images:
         made = (*options.sample_passes(missing), _label(missing))
@@ -225,11 +224,13 @@ def _audit(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
     return PhaseWork(Phase.AUDIT, missing, (*_times(once, updates), _label(missing)), synthesized=missing)
 
 
-def _audited_procedural(config: DistillConfig) -> int:
-    """Return about how many procedural images of a round go to the audit set: a few of the candidates."""
+def _audited_procedural(config: DistillConfig) -> float:
+    """Return about how many procedural images of a round go to the audit set: of the candidates, the confident ones."""
     options = config.procedural
+    if not options.share:
+        return 0.0
     drawn = options.images_per_round + (options.refinement.images_per_round if options.refinement.share else 0)
-    return drawn // PROCEDURAL_HELD_OUT // AUDIT_PART // 4
+    return CONFIDENT_SHARE * drawn / PROCEDURAL_HELD_OUT / AUDIT_PART
 
 
 def _verify(config: DistillConfig) -> PhaseWork:
