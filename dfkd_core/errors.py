@@ -121,6 +121,12 @@ class ExportMismatch(DfkdError):
     code, title, status = "export-mismatch", "Export mismatch", None
 
 
+class TimeLimit(DfkdError):
+    """`budget.max_seconds` was over before any student was published, or the job ran longer than is allowed."""
+
+    code, title, status = "time-limit", "Time limit", None
+
+
 class CheckpointMismatch(DfkdError):
     """The checkpoint was written by another spec, build or thread count."""
 

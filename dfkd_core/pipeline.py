@@ -21,6 +21,7 @@ from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
 from dfkd_core.output.evaluate import evaluate, versions
@@ -28,6 +29,7 @@ from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_on
 from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.output.report_builder import counters, device_name, student_facts, teacher_facts
 from dfkd_core.progress import OnStep, StageReporter
+from dfkd_core.pulse import Pulse
 from dfkd_core.report import Agreement, InputFacts, Report, TeacherVerification, compression
 from dfkd_core.rng import Streams, reproducible
 from dfkd_core.spec.config import Budget, DistillSpec
@@ -116,11 +118,13 @@ def _prepare(
     Raises:
         DfkdError: the spec or the teacher is refused.
     """
+    pulse = Pulse(stages)
     with stages.stage("load"):
         inspection, parsed = parse_file(teacher_path, spec.teacher)
         resolved, description, warnings = resolve.resolve(spec, inspection)
         streams = Streams(resolved.distillation.seed)
         teacher = load_teacher(teacher_path, spec.teacher, parsed=parsed)
+        teacher = teacher.with_precision(Engine(resolved.distillation.compute, pulse).in_fp32())
         student = prepare_student(
             resolved.student,
             description,
@@ -195,7 +199,7 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
         onnx, safetensors = job.workspace / STUDENT_ONNX, job.workspace / STUDENT_WEIGHTS
         audit, shape = _on_cpu(distilled.audit), job.teacher.input_space.shape
         parity = check_parity(distilled.student, onnx, images_by_batch=_fresh_batches(job, audit.images))
-        agreement = evaluate(distilled.student, audit)
+        agreement = evaluate(distilled.student, audit, engine=job.teacher.engine)
         _judge(job, agreement)
         teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, shape)
         student = student_facts(job.student, onnx=onnx, safetensors=safetensors, shape=shape)

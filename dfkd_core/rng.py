@@ -32,7 +32,12 @@ class Streams:
         return {name: generator.get_state() for name, generator in self._generators.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Set every generator to its state in `state`, in place: objects that hold a generator continue from there."""
+        """Set every generator to its state in `state`, in place: objects that hold a generator continue from there.
+
+        A generator that `state` does not know goes back to its start.
+        """
+        for name in self._generators.keys() - state.keys():
+            self[name].manual_seed(self.seed_of(name))
         for name, position in state.items():
             self[name].set_state(position)
 

@@ -177,6 +177,5 @@ JOB_FAILURES = {
     "out-of-memory": ("Out of memory", "The runner was ended because the machine or its device ran out of memory."),
     "worker-lost": ("Worker lost", "The job's workers disappeared more often than is allowed."),
     "poison": ("Crashes every time", "The runner crashed again and again without a newer checkpoint."),
-    "time-limit": ("Time limit", "The job ran longer than is allowed."),
 }
 """Title and meaning of the codes that ledger and worker write into `job.error` without an exception."""

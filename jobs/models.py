@@ -40,7 +40,7 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
-        if self.distillation.budget.effort != USUAL_EFFORT:
+        if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
         return 1 if self.device is None and not self.export.samples else 2
 
@@ -58,12 +58,20 @@ class JobSpec(DistillSpec):
             exclude={
                 "device": self.device is None,
                 "export": {"samples": not self.export.samples},
-                "distillation": {"budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT}},
+                "distillation": {
+                    "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
+                    "compute": self._open_sizes(),
+                },
             }
         )
 
+    def _open_sizes(self) -> dict[str, bool]:
+        """Return for each size of micro-batches and chunks whether it is left open; a job's are filled in."""
+        return {name: getattr(self.distillation.compute, name) is None for name in SIZES}
+
 
 USUAL_EFFORT = Budget().effort
+SIZES = ("micro_batch", "chunk", "label_chunk")
 MAY_BE_OPEN: dict[str, Any] = {
     "budget": {"steps"},
     **dict.fromkeys(("fallback", "training", "procedural", "steadiness", "method_options", "memory_options"), True),
@@ -73,8 +81,8 @@ MAY_BE_OPEN: dict[str, Any] = {
 SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
-the lowest version that can represent its spec: 3 if it names another effort than the usual one, 2 if it asks for a
-device or for samples, else 1."""
+the lowest version that can represent its spec: 3 if it names another effort than the usual one or has sizes of
+micro-batches, 2 if it asks for a device or for samples, else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

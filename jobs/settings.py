@@ -60,6 +60,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Largest size of all that a teacher computes for one batch, in bytes of float32.",
     )
+    activation_bytes: int = Field(
+        1024**3,
+        gt=0,
+        description="Memory for the values that the networks of a job compute at a time. It sets the micro-batches and "
+        "chunks of new jobs, and with the weights most of a runner's memory.",
+    )
     sandbox: SandboxChoice = Field(
         "auto",
         description="Sandbox of the processes that read teachers: bubblewrap, namespaces, auto (the first of the two "

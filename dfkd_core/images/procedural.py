@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.images.batch import Batch
-from dfkd_core.images.refinement import refine
+from dfkd_core.images.refinement import Refining
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import to_device
 from dfkd_core.networks.teacher import Teacher
@@ -52,6 +52,7 @@ class ProceduralBank:
         self._keys = torch.full((strata, quota), -math.inf)  # the largest keys stay; -inf marks an empty place
         self._images = torch.zeros((strata, quota, *space.shape), dtype=torch.uint8)
         self._logits = torch.zeros((strata, quota, classes), dtype=torch.float16)
+        self._refining: Refining | None = None  # the images in the making
         self._odds: Tensor | None = None  # the odds of each place, None after the bank has changed
 
     def __len__(self) -> int:
@@ -59,15 +60,30 @@ class ProceduralBank:
 
     def draw(self, count: int, *, generator: torch.Generator) -> Batch:
         """Draw new images in the teacher's valid pixel range, with the teacher's logits."""
+        return self._labelled(self._drawn(count, generator))
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
         levels = procedural_images(self._teacher.input_space.shape, count, generator=generator, device=self._device)
-        images = torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
+        return torch.lerp(self._codec.low.to(self._device), self._codec.high.to(self._device), levels)
+
+    def _labelled(self, images: Tensor) -> Batch:
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def refined(self, count: int, *, generator: torch.Generator) -> Batch:
-        """Draw new images, refine them towards soft labels, and return them with the teacher's logits."""
-        images = self.draw(count, generator=generator).images
-        images = refine(self._teacher, images, self._options.refinement, generator=generator)
-        return Batch(images=images, teacher_logits=self._teacher.label(images))
+        """Draw new images, refine them towards soft labels, and return them with the teacher's logits.
+
+        After each step comes a safe point. A resumed bank goes on with the images that it was refining.
+        """
+        pulse, options = self._teacher.engine.pulse, self._options.refinement
+        if self._refining is None:
+            images = self._drawn(count, generator)
+            self._refining = Refining.begin(self._teacher, images, options, generator=generator)
+            pulse.safe_point()
+        while not self._refining.finished:
+            self._refining.step(generator=generator)
+            pulse.did(count / options.steps)
+            pulse.safe_point()
+        return self._labelled(self._refining.images())
 
     def weights(self, batch: Batch) -> Tensor:
         """Return each image's weight, (N,) in (0, 1]; an image of which the teacher is certain has weight 1."""
@@ -75,7 +91,11 @@ class ProceduralBank:
         return confidence**self._options.sharpness
 
     def add(self, batch: Batch, *, generator: torch.Generator) -> None:
-        """Show images to the bank; in each class it keeps the images with the largest keys log(u) / weight."""
+        """Show images to the bank; in each class it keeps the images with the largest keys log(u) / weight.
+
+        Images that the bank was refining are among them, or held out: it goes on with new ones.
+        """
+        self._refining = None
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
         keys = (lots.log() / self.weights(batch)).float().clamp(min=torch.finfo(torch.float32).min)
         strata = batch.teacher_logits.argmax(dim=1).cpu() % len(self._keys)
@@ -107,14 +127,18 @@ class ProceduralBank:
         return Batch(images=to_device(images, self._device), teacher_logits=to_device(logits, self._device))
 
     def state(self) -> dict[str, Any]:
-        """Return the keys, images and logits of the bank."""
-        return {"keys": self._keys, "images": self._images, "logits": self._logits}
+        """Return the keys, images and logits of the bank, and the images in the making."""
+        making = None if self._refining is None else self._refining.state()
+        return {"keys": self._keys, "images": self._images, "logits": self._logits, "making": making}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the `state` of an earlier bank with the same teacher and capacity."""
         for mine, other in (self._keys, "keys"), (self._images, "images"), (self._logits, "logits"):
             mine.copy_(state[other])
-        self._odds = None
+        self._odds = self._refining = None
+        if state["making"] is not None:
+            options = self._options.refinement
+            self._refining = Refining.resume(self._teacher, state["making"], options, device=self._device)
 
 
 def procedural_images(

@@ -5,12 +5,15 @@ DeepInversion*, CVPR 2020, https://arxiv.org/abs/1912.08795. Their BatchNorm ter
 Here the images start from shapes instead of noise, and the few steps leave most of a shape unchanged.
 """
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.networks import losses
-from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Refinement
 
@@ -30,27 +33,75 @@ def soft_labels(count: int, num_classes: int, *, generator: torch.Generator) -> 
     return logits.softmax(dim=1)
 
 
-def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> Tensor:
-    """Change images (N, C, H, W) by `options.steps` steps of Adam within the teacher's valid range.
+class Refining:
+    """Images (N, C, H, W) in refinement: `options.steps` steps of Adam within the teacher's valid range."""
 
-    The returned images are detached.
-    """
-    space, device = teacher.input_space, images.device
-    low, high = (bound.to(device) for bound in space.bounds())
-    wanted = soft_labels(len(images), teacher.num_classes, generator=generator).to(device)
-    levels = ((images - low) / (high - low)).detach().requires_grad_(True)  # in [0, 1], so one learning rate fits all
-    optimizer = torch.optim.Adam([levels], lr=options.learning_rate)
-    matches = options.bn_weight > 0 and "batchnorm" in teacher.offers
-    with BatchNormStatistics(teacher.network) as statistics:
-        for _ in range(options.steps):
-            moved = _moved(torch.lerp(low, high, levels), generator)
-            loss = F.cross_entropy(teacher(moved), wanted) + options.smoothness * losses.total_variation(levels)
-            if matches:
-                loss = loss + options.bn_weight * statistics.distance()
-            (levels.grad,) = torch.autograd.grad(loss * len(images), [levels])  # independent of the number of images
-            optimizer.step()
-            levels.data.clamp_(0, 1)
-    return torch.lerp(low, high, levels.detach())
+    def __init__(self, teacher: Teacher, images: Tensor, wanted: Tensor, options: Refinement) -> None:
+        """`wanted` are the soft labels, (N, num_classes)."""
+        self.wanted = wanted
+        self.steps = 0  # done
+        self._teacher = teacher
+        self._options = options
+        self._low, self._high = (bound.to(images.device) for bound in teacher.input_space.bounds())
+        levels = (images - self._low) / (self._high - self._low)  # in [0, 1], so one learning rate fits all
+        self._levels = levels.detach().requires_grad_(True)
+        self._optimizer = torch.optim.Adam([self._levels], lr=options.learning_rate)
+        self._matches_batchnorm = options.bn_weight > 0 and "batchnorm" in teacher.offers
+
+    @staticmethod
+    def begin(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> "Refining":
+        """Draw soft labels for the images."""
+        wanted = soft_labels(len(images), teacher.num_classes, generator=generator)
+        return Refining(teacher, images, wanted.to(images.device), options)
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    @property
+    def finished(self) -> bool:
+        """True if all steps are done."""
+        return self.steps >= self._options.steps
+
+    def step(self, *, generator: torch.Generator) -> None:
+        """Take one step."""
+        options, levels = self._options, self._levels
+        moved = _moved(torch.lerp(self._low, self._high, levels), generator)
+        seen = self._teacher.observe(moved, moments=self._matches_batchnorm)
+        loss = F.cross_entropy(seen.logits, self.wanted) + options.smoothness * losses.total_variation(levels)
+        if self._matches_batchnorm:
+            loss = loss + options.bn_weight * losses.batchnorm_distance(seen.moments)
+        (levels.grad,) = torch.autograd.grad(loss * len(self), [levels])  # independent of the number of images
+        self._optimizer.step()
+        levels.data.clamp_(0, 1)
+        self.steps += 1
+
+    def images(self) -> Tensor:
+        """Return the images as they are now, detached."""
+        return torch.lerp(self._low, self._high, self._levels.detach())
+
+    def state(self) -> dict[str, Any]:
+        """Return the images as levels in [0, 1], their labels and the state of the optimiser."""
+        optimizer = copy.deepcopy(self._optimizer.state_dict())
+        return {"levels": self._levels.detach(), "wanted": self.wanted, "optimizer": optimizer, "steps": self.steps}
+
+    @staticmethod
+    def resume(teacher: Teacher, state: Mapping[str, Any], options: Refinement, *, device: torch.device) -> "Refining":
+        """Continue from the `state` of an earlier refinement."""
+        levels = state["levels"].to(device, copy=True)
+        resumed = Refining(teacher, levels, state["wanted"].to(device), options)
+        with torch.no_grad():
+            resumed._levels.copy_(levels)
+        resumed._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        resumed.steps = state["steps"]
+        return resumed
+
+
+def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> Tensor:
+    """Change images (N, C, H, W) by `options.steps` steps, and return them detached."""
+    refining = Refining.begin(teacher, images, options, generator=generator)
+    while not refining.finished:
+        refining.step(generator=generator)
+    return refining.images()
 
 
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from dfkd_core.errors import TeacherInvalid
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.planning.micro_batches import MOST
 from dfkd_core.spec.config import DistillSpec
 
 
@@ -40,7 +41,7 @@ def check_cost(inspection: Inspection, limits: CostLimits, *, spec: DistillSpec 
 
 def _largest_batch(spec: DistillSpec) -> tuple[int, str]:
     """Return the largest batch of images that the teacher sees, and the JSON pointer of the field that sets it."""
-    config = spec.distillation
+    config, most = spec.distillation, spec.distillation.compute.chunk or MOST
     batches = [(config.training.batch_size, "/distillation/training/batch_size")]
     batches.append((config.method_options.batch_size, "/distillation/method_options/batch_size"))
-    return max(batches)
+    return max((min(size, most), pointer) for size, pointer in batches)

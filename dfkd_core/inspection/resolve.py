@@ -11,16 +11,19 @@ from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
 from dfkd_core.planning.effort import resolve_effort
+from dfkd_core.planning.micro_batches import ACTIVATION_BYTES, with_micro_batches
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
 
 S = TypeVar("S", bound=DistillSpec)
 
 
-def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | None, list[Notice]]:
+def resolve(
+    spec: S, inspection: Inspection, *, activation_bytes: int = ACTIVATION_BYTES
+) -> tuple[S, NetworkDescription | None, list[Notice]]:
     """Return the spec completed with facts of the file and all numbers, the description of the student, and warnings.
 
     A spec that was resolved before stays as it is. A student that is the pruned teacher has no description, because its
-    layers follow from the teacher's graph.
+    layers follow from the teacher's graph. `activation_bytes` limits what is computed at a time.
 
     Raises:
         TeacherMismatch: the file contradicts the spec, or a fact is missing.
@@ -43,17 +46,21 @@ def resolve(spec: S, inspection: Inspection) -> tuple[S, NetworkDescription | No
             options=spec.student.options,
         )
         check_smaller(student.name, student.parameters, inspection.parameters)
-    spec = _with_numbers(spec.model_copy(update={"teacher": teacher}), inspection, student)
+    spec = _with_numbers(
+        spec.model_copy(update={"teacher": teacher}), inspection, student, activation_bytes=activation_bytes
+    )
     _check_needs(spec, inspection)
     return spec, student, [*inspection.warnings, *_warn(spec.teacher)]
 
 
-def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None) -> S:
+def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:
     """Return the spec with its method and the numbers of its effort, where the caller leaves them open."""
     asked = spec.distillation.model_dump(mode="json", exclude_unset=True)
     config, usual = resolve_auto(spec.distillation, inspection)
     spec = spec.model_copy(update={"distillation": config})
-    config = resolve_effort(config, usual, run_facts(spec, inspection, student), asked=asked)
+    facts = run_facts(spec, inspection, student)
+    config = with_micro_batches(config, facts, activation_bytes=activation_bytes)
+    config = resolve_effort(config, usual, facts, asked=asked)
     return spec.model_copy(update={"distillation": config})
 
 

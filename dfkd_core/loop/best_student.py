@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.probe import agrees, overlap
+from dfkd_core.networks.precision import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,15 @@ class BestStudent:
         self.published_step: int | None = None
         self._margin = margin
 
-    def maybe_replace(self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0) -> Comparison:
+    def maybe_replace(
+        self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0, engine: Engine | None = None
+    ) -> Comparison:
         """Compare candidate and published student image by image on `probe`; publish the candidate if it is better.
 
         `margin_scale` in [0, 1] scales the margin, because an average that hardly changes any more needs less evidence.
+        `engine` computes the answers.
         """
-        new, old = answers(candidate, probe), answers(self.published, probe)  # (N, num_classes) each
+        new, old = (answers(student, probe, engine=engine) for student in (candidate, self.published))  # logits
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
         better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * margin_scale)
         replaced = self.published_step is None or (better and new_share >= old_share)

@@ -13,6 +13,7 @@ class Counters:
     warmup_rounds: int = 0  # warm-up rounds since the synthesizer started
     rounds_since_start: int = 0  # rounds since the synthesizer started, without its warm-up
     steps: int = 0  # student updates
+    evaluated_steps: int = 0  # student updates at the last evaluation
     images_synthesized: int = 0
     teacher_images: int = 0  # images that went forward through the teacher
     rollbacks: int = 0

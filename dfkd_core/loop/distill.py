@@ -15,6 +15,7 @@
 The losses cite their equations in `dfkd_core/networks/losses`. What the step count decides is in `schedule`.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from typing import Any
 
 from torch import nn
 
-from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped
+from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped, TimeLimit
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
 from dfkd_core.loop.round import train_round
@@ -31,7 +32,8 @@ from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded
 from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
-from dfkd_core.progress import OnStep, Update, UpdateKind
+from dfkd_core.progress import BEAT_SECONDS, OnStep, Phase, Update, UpdateKind
+from dfkd_core.pulse import Interrupted
 from dfkd_core.spec.config import Budget, DistillConfig
 from dfkd_core.students.temporary_batchnorm import fold
 
@@ -71,11 +73,15 @@ def distill(
     resume_from: Path | None = None,
     continued_budget: Budget | None = None,
     measure: Measure | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    beat_seconds: float = BEAT_SECONDS,
 ) -> Distilled:
     """Train `student` in place, on the device it is on, and return the published student.
 
-    `on_step` is called after every round; its fractions are of the distillation alone. `measure` gets the step and the
-    raw, the averaged and the published student after every evaluation; it must not change them.
+    `on_step` is called after every round and, in between, a few times a second; its fractions are of the distillation
+    alone. `measure` gets the step and the raw, the averaged and the published student after every evaluation; it must
+    not change them. `clock` gives the seconds that `budget.max_seconds` limits; `beat_seconds` is the time between two
+    signs of life, at each of which the run can be stopped.
 
     `resume_from` is a checkpoint of the same run. With `continued_budget` it may also be one of the same run under that
     budget: the run then goes on from there under its own budget, and its seconds are counted from zero.
@@ -84,6 +90,7 @@ def distill(
         Stopped: if `on_step` asked for that; a checkpoint was written if there is a place for it.
         DistillationDiverged: if a loss is not finite any more.
         GeneratorCollapsed: if the synthesizer collapsed for good and there is no fallback.
+        TimeLimit: if `budget.max_seconds` are over and no student was published yet.
         CheckpointMismatch: if `resume_from` belongs to another run.
         CompileUnavailable: if torch.compile is asked for and does not work here.
     """
@@ -95,7 +102,7 @@ def distill(
             wanted = {**facts, **(checkpoints.fingerprint if checkpoints else {})}
             _resume(run, resume_from, wanted, continued_budget=continued_budget)
         with counting_teacher_images(run):
-            return _finish(_Loop(run, facts, on_step, checkpoints, measure))
+            return _finish(_Loop(run, facts, on_step, checkpoints, measure, clock, beat_seconds))
 
 
 def _resume(run: Run, path: Path, wanted: Mapping[str, str], *, continued_budget: Budget | None) -> None:
@@ -112,19 +119,26 @@ def _resume(run: Run, path: Path, wanted: Mapping[str, str], *, continued_budget
 
 @dataclass(slots=True)
 class _Loop:
-    """The run together with the outside world it reports to."""
+    """The run together with the outside world it reports to. It hears the run's pulse."""
 
     run: Run
     facts: Mapping[str, str]  # the fingerprint of its checkpoints
     on_step: OnStep
     checkpoints: CheckpointWriter | None
     measure: Measure | None
-    resumed_at: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float]
+    beat_seconds: float
     stop_requested: bool = False
+    in_overtime: bool = False  # the seconds are spent, and what there is gets finished
+    told_at: float = -math.inf
+    resumed_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.resumed_at = self.clock()
 
     def tell(self, kind: UpdateKind, data: dict[str, Any] | None = None) -> None:
         """Send one update to the caller, and remember whether it asks the run to stop."""
-        run = self.run
+        run, pulse = self.run, self.run.pulse
         total, newest = run.schedule.total_steps, run.curve[-1] if run.curve else {}
         update = Update(
             kind=kind,
@@ -134,9 +148,27 @@ class _Loop:
             fraction=run.counters.steps / total,
             agreement=newest.get("published"),
             published_step=newest.get("published_step"),
+            phase=pulse.phase,
+            done=pulse.work.get(pulse.phase, 0.0) if pulse.phase else 0.0,
+            beats=pulse.beats,
             data=data or {},
         )
+        self.told_at = time.monotonic()
         self.stop_requested = self.on_step(update) or self.stop_requested
+
+    def on_beat(self, *, interruptible: bool) -> None:
+        """Tell the caller that the run works; interrupt a piece of work if the run has to stop."""
+        if time.monotonic() - self.told_at >= self.beat_seconds:
+            self.tell("beat")
+        if interruptible and not self.in_overtime and (self.stop_requested or self.out_of_time()):
+            raise Interrupted
+
+    def on_safe_point(self) -> None:
+        """Do the same where the state is exact, and write a checkpoint if one is due."""
+        self.run.mark()
+        self.on_beat(interruptible=True)
+        if self.checkpoints is not None and self.checkpoints.due():
+            self.save()
 
     def save(self) -> None:
         """Write a checkpoint and tell where it is, if there is a place for checkpoints."""
@@ -148,22 +180,29 @@ class _Loop:
 
     def count_time(self) -> None:
         """Add the seconds since the last call to the run's."""
-        now = time.monotonic()
+        now = self.clock()
         self.run.counters.elapsed_seconds += now - self.resumed_at
         self.resumed_at = now
 
     def out_of_time(self) -> bool:
-        """Return whether the wall-clock budget is spent; never before the student has learnt anything."""
+        """Return whether the wall-clock budget is spent and the run has yet to end for that."""
+        limit = self.run.config.budget.max_seconds
+        if limit is None:
+            return False
         self.count_time()
-        limit, counters = self.run.config.budget.max_seconds, self.run.counters
-        return limit is not None and counters.steps > 0 and counters.elapsed_seconds >= limit
+        return self.run.counters.elapsed_seconds >= limit
 
 
 def _train(loop: _Loop) -> None:
-    """Rounds until the steps or the seconds are spent."""
+    """Rounds until the steps are done."""
     run = loop.run
-    while run.counters.steps < run.schedule.total_steps and not loop.out_of_time():
-        before = run.counters.steps
+    while True:
+        if run.evaluation_due:
+            _evaluate(loop)
+            _leave_a_plateau(loop)
+            run.pulse.safe_point()
+        if run.position.between_rounds and run.counters.steps >= run.schedule.total_steps:
+            return
         try:
             result = train_round(run)
         except GeneratorCollapsed as error:
@@ -174,19 +213,13 @@ def _train(loop: _Loop) -> None:
         loop.tell("progress", {"losses": result.losses})
         if result.rolled_back is not None:
             loop.tell("rolled-back", {"reason": result.rolled_back})
-        if run.schedule.evaluates(before, run.counters.steps):
-            _evaluate(loop, result.losses)
-            _leave_a_plateau(loop)
-        if loop.stop_requested:
-            loop.save()
-            raise Stopped(f"stopped at step {run.counters.steps} as asked")
-        if loop.checkpoints is not None and loop.checkpoints.due():
-            loop.save()
+        run.pulse.safe_point()
 
 
-def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
+def _evaluate(loop: _Loop) -> None:
     """Let the judge score the students, and tell what it found."""
     run, step = loop.run, loop.run.counters.steps
+    run.pulse.begin(Phase.EVALUATION)
     scores = run.judge.evaluate(
         run.student,
         run.images,
@@ -194,7 +227,9 @@ def _evaluate(loop: _Loop, round_losses: dict[str, float]) -> None:
         replay_share=run.schedule.replay_share_at(step),
         margin_scale=min(1.0, run.schedule.student_rate(step)),  # an average that hardly moves needs less proof
     )
-    run.curve.append({"step": step, **scores.as_dict(), "losses": round_losses})
+    run.counters.evaluated_steps = step
+    run.curve.append({"step": step, **scores.as_dict(), "losses": run.losses})
+    run.pulse.did(1)
     if scores.replaced:
         loop.tell("published", {"agreement": scores.published})
     else:
@@ -221,17 +256,15 @@ def _fall_back(loop: _Loop, reason: str) -> None:
 
 
 def _finish(loop: _Loop) -> Distilled:
-    """Train, complete the audit set, and leave a final checkpoint from which the rest can be repeated."""
+    """Do the work, and leave a final checkpoint from which the rest can be repeated."""
     run, best = loop.run, loop.run.judge.best
     loop.tell("stage")
     if not run.done:
-        _train(loop)
-        if best.published_step is None:
-            _evaluate(loop, {})
-        run.judge.complete_audit(run.images, run.counters)
+        with run.pulse.heard_by(loop):
+            _work(loop)
         run.done = True
         loop.save()
-    assert best.published_step is not None  # an evaluation has just seen to that
+    assert best.published_step is not None  # an evaluation has seen to that
     counters = run.counters
     return Distilled(
         student=fold(best.published),
@@ -248,8 +281,35 @@ def _finish(loop: _Loop) -> Distilled:
     )
 
 
+def _work(loop: _Loop) -> None:
+    """Train and complete the audit set. A stop is obeyed with a checkpoint; at the time limit the work simply ends."""
+    run = loop.run
+    run.mark()
+    try:
+        _train(loop)
+        run.judge.complete_audit(run.images, run.counters)
+    except Interrupted:
+        run.rewind()
+        if loop.stop_requested:
+            loop.save()
+            raise Stopped(f"stopped at step {run.counters.steps} as asked") from None
+        loop.in_overtime = True
+        if run.judge.best.published_step is None:
+            raise _nothing_published(run) from None
+        run.judge.audit_shapes(run.images)
+
+
+def _nothing_published(run: Run) -> TimeLimit:
+    seconds = run.config.budget.max_seconds
+    return TimeLimit(
+        f"the {seconds:g} seconds of distillation.budget.max_seconds were over before there was a student to deliver",
+        hint="raise distillation.budget.max_seconds, or lower distillation.budget.steps",
+        pointer="/distillation/budget/max_seconds",
+    )
+
+
 def _warnings(run: Run) -> list[Notice]:
-    found = list(run.memory.warnings)
+    found = [*run.memory.warnings, *run.student.warnings]
     if run.counters.steps < run.schedule.total_steps:
         detail = f"the time limit ended the run at step {run.counters.steps} of {run.schedule.total_steps}"
         hint = "raise distillation.budget.max_seconds or lower distillation.budget.steps"

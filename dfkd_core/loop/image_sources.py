@@ -50,9 +50,14 @@ class ImageSources:
         capacity, refined_capacity = procedural.capacity * drawn, procedural.refinement.capacity * refined
         self.procedural = ProceduralBank(procedural, teacher, capacity=capacity, device=device)
         self.refined = ProceduralBank(procedural, teacher, capacity=refined_capacity, device=device)
+        self.newest: Batch | None = None  # the fresh images of this round
         self.fresh: list[Batch] = []  # one batch a round, newest last
         self.remembered: list[Batch] = []
         self._pools: tuple[Batch, Batch | None] | None = None  # fresh and remembered, each in one piece
+        compute = config.compute
+        self._procedural_chunks = chunks(procedural.images_per_round * drawn, compute.label_chunk)
+        self._refined_chunks = chunks(procedural.refinement.images_per_round * refined, compute.chunk)
+        self._sampled = torch.zeros((0, *teacher.input_space.shape), device=device)  # not labelled yet
         self.use_method(config)
 
     def use_method(self, config: DistillConfig) -> None:
@@ -75,17 +80,29 @@ class ImageSources:
 
     # Where new images come from
 
-    def draw_procedural(self) -> Iterator[Batch]:
-        """Add new procedural images to the banks, and yield the images that are held out instead."""
-        options, streams = self._config.procedural, self._streams
-        if not options.share:
-            return
-        for count in chunks(options.images_per_round):
-            yield from self._add(self.procedural, self.procedural.draw(count, generator=streams["procedural"]))
-        for count in chunks(options.refinement.images_per_round if options.refinement.share else 0):
-            yield from self._add(self.refined, self.refined.refined(count, generator=streams["refined"]))
+    @property
+    def num_procedural_chunks(self) -> int:
+        """The number of chunks in which a round's procedural images are drawn."""
+        return len(self._procedural_chunks)
 
-    def _add(self, bank: ProceduralBank, new: Batch) -> Iterator[Batch]:
+    @property
+    def num_refined_chunks(self) -> int:
+        """The number of chunks in which a round's refined images are made."""
+        return len(self._refined_chunks)
+
+    def draw_procedural(self, chunk: int) -> Iterator[Batch]:
+        """Add a chunk of new procedural images to their bank, and yield the images that are held out instead."""
+        count = self._procedural_chunks[chunk]
+        yield from self._add(
+            self.procedural, self.procedural.draw(count, generator=self._streams["procedural"]), units=count
+        )
+
+    def draw_refined(self, chunk: int) -> Iterator[Batch]:
+        """Add a chunk of refined images to their bank, and yield the images that are held out instead."""
+        count = self._refined_chunks[chunk]
+        yield from self._add(self.refined, self.refined.refined(count, generator=self._streams["refined"]), units=0)
+
+    def _add(self, bank: ProceduralBank, new: Batch, *, units: int) -> Iterator[Batch]:
         """Show new images to a bank, and yield held-out images of the kinds that the bank keeps."""
         lots = self._streams["procedural-lots"]
         self._counters.images_synthesized += len(new)
@@ -96,25 +113,37 @@ class ImageSources:
             chosen = torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds
             yield candidates[chosen.to(self._device)]
         bank.add(new[num_candidates:], generator=lots)
+        self._teacher.engine.pulse.did(units)
 
-    def draw_fresh(self) -> tuple[Batch, Batch] | None:
-        """Return new labelled images of the synthesizer, held-out and training images, or None if there are none.
+    def sample_fresh(self) -> None:
+        """Take new images of the synthesizer for this round; there may be none."""
+        self.newest = None
+        made = self.sample(self._config.training.fresh_batches * self._config.method_options.batch_size, stream="fresh")
+        if not self.synthesizer.optimises_images:  # optimised images were counted when they were made
+            self._counters.images_synthesized += made
 
-        The training images join the fresh images of the last rounds.
-        """
-        training = self._config.training
-        count = training.fresh_batches * self._config.method_options.batch_size
-        images = self.synthesizer.sample(count, generator=self._streams["fresh"])  # (N, C, H, W), N ≤ count
+    def sample(self, count: int, *, stream: str) -> int:
+        """Take at most `count` images of the synthesizer, and return how many. They wait for their labels."""
+        self._sampled = self.synthesizer.sample(count, generator=self._streams[stream])  # (N, C, H, W), N ≤ count
+        return len(self._sampled)
+
+    def labelled_sample(self) -> Batch:
+        """Return the images that were sampled last, in the valid range, with the teacher's logits."""
+        return self.labelled(self.in_range(self._sampled))
+
+    def label_fresh(self) -> tuple[Batch, Batch] | None:
+        """Label what was sampled; return held-out and training images, or None if there are none."""
+        images = self._sampled
         if not len(images):
             return None
-        if not self.synthesizer.optimises_images:  # optimised images were counted when they were made
-            self._counters.images_synthesized += len(images)
         num_held_out = held_out_of(len(images))
-        held_out = self.labelled(self.in_range(images[:num_held_out]))
-        fresh = self.labelled(images[num_held_out:])
-        self.fresh = [*self.fresh, fresh][-training.fresh_rounds :]
+        return self.labelled(self.in_range(images[:num_held_out])), self.labelled(images[num_held_out:])
+
+    def add_fresh(self, fresh: Batch) -> None:
+        """Let the training images join those of the last rounds."""
+        self.newest, self._sampled = fresh, self._sampled[:0]
+        self.fresh = [*self.fresh, fresh][-self._config.training.fresh_rounds :]
         self._pools = None
-        return held_out, fresh
 
     def add_remembered(self, replayed: Batch) -> None:
         """Add the images that the memory replayed in this round."""
@@ -209,6 +238,8 @@ class ImageSources:
             "procedural": self.procedural.state(),
             "refined": self.refined.state(),
             "guard": self._guard.state(),
+            "sampled": self._sampled,
+            "newest": self.newest is not None,  # it is the last of the fresh ones
             "fresh": [[batch.images, batch.teacher_logits] for batch in self.fresh],
             "remembered": [[batch.images, batch.teacher_logits] for batch in self.remembered],
             "good": self._healthy_snapshots,
@@ -225,6 +256,8 @@ class ImageSources:
             part.restore(state[key])
         self.fresh = [self._batch(pair) for pair in state["fresh"]]
         self.remembered = [self._batch(pair) for pair in state["remembered"]]
+        self.newest = self.fresh[-1] if state["newest"] else None
+        self._sampled = state["sampled"].to(self._device)
         self._healthy_snapshots = list(state["good"])
         self._pools = None
 

@@ -17,13 +17,17 @@ from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.best_student import BestStudent
 from dfkd_core.loop.counters import Counters
 from dfkd_core.loop.image_sources import ImageSources
+from dfkd_core.loop.position import Position
 from dfkd_core.loop.probe import Probe, agrees
 from dfkd_core.loop.student import StudentTrainer
 from dfkd_core.networks.batchnorm import has_batchnorm, reestimate
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.planning.rounds import AUDIT_PART, BATCHNORM_BATCH_SIZE, BATCHNORM_BATCHES, COSTLY_AUDIT
+from dfkd_core.progress import Phase
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import Steadiness
+
+FEW = 64  # images of an audit set for which there is no time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class Judge:
         self._fp32_teacher = fp32_teacher
         self._relabels = relabels  # the run's own labels are of lower precision
         self._streams = streams
+        self._position = Position(fp32_teacher.engine.pulse)  # in the completion of the audit set
 
     def hold_out(self, batch: Batch) -> None:
         """Give new images to the audit set and to the probe; no other part of the run uses these images."""
@@ -72,10 +77,13 @@ class Judge:
         Before that, the average's BatchNorm statistics are estimated anew on training images of this step.
         """
         if has_batchnorm(student.average):
-            reestimate(student.average, self._training_images(images, replay_share))
+            reestimate(student.average, self._training_images(images, replay_share), engine=self._fp32_teacher.engine)
         probe = self.probe.batch()
-        raw = float(agrees(answers(student.network, probe), probe).double().mean())
-        comparison = self.best.maybe_replace(student.average, probe, step=step, margin_scale=margin_scale)
+        engine = self._fp32_teacher.engine
+        raw = float(agrees(answers(student.network, probe, engine=engine), probe).double().mean())
+        comparison = self.best.maybe_replace(
+            student.average, probe, step=step, margin_scale=margin_scale, engine=engine
+        )
         return Scores(
             raw=raw,
             ema=comparison.candidate,
@@ -94,19 +102,30 @@ class Judge:
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
         """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""
-        synthesizer, wanted = images.synthesizer, self._audit_size
-        if synthesizer.optimises_images:
+        wanted, position = self._audit_size, self._position
+        if images.synthesizer.optimises_images:
             wanted = min(wanted, COSTLY_AUDIT)
         while (missing := wanted - len(self.audit)) > 0:
-            if synthesizer.optimises_images:
-                synthesizer.synthesize(None, rate=1.0)
-            new = synthesizer.sample(missing, generator=self._streams["audit-images"])
-            counters.images_synthesized += len(new)
-            before = len(self.audit)
-            labelled = self._with_fp32_labels(images.labelled(images.in_range(new)))
-            self.audit.observe(labelled, generator=self._streams["audit"])
+            for _ in position.once("audit images", phase=Phase.AUDIT):
+                if images.synthesizer.optimises_images:
+                    images.synthesizer.synthesize(None, rate=1.0)
+            for _ in position.once("audit sample", phase=Phase.AUDIT):
+                counters.images_synthesized += images.sample(missing, stream="audit-images")
+            before, pulse = len(self.audit), self._fp32_teacher.engine.pulse
+            self._audit_more(images.labelled_sample())
+            position.begin_round()
             if len(self.audit) == before:
                 break  # the set is full for the classes that the synthesizer still makes
+            pulse.did(len(self.audit) - before)
+            pulse.safe_point()
+
+    def audit_shapes(self, images: ImageSources) -> None:
+        """Fill an empty audit set with a few procedural images; for a run that has no time to make other ones."""
+        if not len(self.audit):
+            self._audit_more(images.procedural.draw(FEW, generator=self._streams["audit-images"]))
+
+    def _audit_more(self, batch: Batch) -> None:
+        self.audit.observe(self._with_fp32_labels(batch), generator=self._streams["audit"])
 
     def _with_fp32_labels(self, batch: Batch) -> Batch:
         if not self._relabels or not len(batch):
@@ -115,10 +134,12 @@ class Judge:
 
     def state(self) -> dict[str, Any]:
         """Return both sets and the published student; the keys are those of checkpoint files."""
-        return {"ratchet": self.best.state(), "probe": self.probe.state(), "audit": self.audit.state()}
+        sets = {"probe": self.probe.state(), "audit": self.audit.state()}
+        return {"ratchet": self.best.state(), **sets, "audit_position": self._position.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of an earlier judge."""
         self.best.restore(state["ratchet"])
         self.probe.restore(state["probe"])
         self.audit.restore(state["audit"])
+        self._position.restore(state["audit_position"])

@@ -3,6 +3,7 @@
 images = augmented batch                                            # (N, C, H, W)
 loss = distillation loss(student's logits, teacher's logits)        # (N, num_classes) both
      + feature and attention transfer + anchor to the average
+gradient of the loss, added up over micro-batches of the images
 step of the optimiser; step of the average
 """
 
@@ -17,8 +18,11 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.image_sources import ImageSources
 from dfkd_core.networks import losses
+from dfkd_core.networks.batchnorm import has_batchnorm
 from dfkd_core.networks.feature_distillation import Transfer
+from dfkd_core.networks.hooks import buffers_kept_on_error
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.notice import Notice
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig, Training
 
@@ -36,6 +40,8 @@ class StudentTrainer:
         self._teacher = teacher
         self._images = images
         self._training = config.training
+        self._changes = config.training.augmentation.active or config.training.valid_range
+        self._micro_batch = config.compute.micro_batch
         self._draws = streams["augment"]
         self._optimizer = build_optimizer(network, config.training)
         self._average = AveragedStudent(network, decay=average_decay(config))
@@ -47,15 +53,67 @@ class StudentTrainer:
         """The network that holds the running average of the student's weights, in eval mode."""
         return self._average.network
 
+    @property
+    def warnings(self) -> list[Notice]:
+        """A warning if the statistics of the student's BatchNorms are not those of whole batches."""
+        size = self._training.batch_size
+        count = num_micro_batches(size, self._micro_batch)
+        if count == 1 or not has_batchnorm(self.network):
+            return []
+        detail = (
+            f"the student's BatchNorms saw the statistics of {-(-size // count)} images at a time, not of all {size}"
+        )
+        hint = "lower distillation.training.batch_size, or let the operator raise DFKD_ACTIVATION_BYTES"
+        return [Notice(code="micro-batch-statistics", detail=detail, hint=hint)]
+
     def update(self, batch: Batch, *, rate: float) -> Tensor:
         """Take one step of the optimiser at `rate` times its learning rate, let the average follow, return the loss.
 
-        `batch` holds images (N, C, H, W) with the teacher's logits (N, num_classes).
+        `batch` holds images (N, C, H, W) with the teacher's logits (N, num_classes). The gradients of micro-batches add
+        up to those of the batch; each micro-batch is a sample of the whole mixture. An update that is abandoned leaves
+        the student as it was.
         """
         training = self._training
         for group in self._optimizer.param_groups:
             group["lr"] = training.learning_rate * rate
-        images, student_logits, teacher_logits, transferred = self._compare(batch, rate=rate)
+        with buffers_kept_on_error(self.network):
+            batch = self._augmented(batch)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss = self._accumulate(batch, rate=rate)
+        if training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
+        self._optimizer.step()
+        self._transfer.step(rate=rate)
+        self._average.update(self.network)
+        return loss
+
+    def _augmented(self, batch: Batch) -> Batch:
+        """Return the batch as the student sees it; the teacher's logits may be those of the unchanged images."""
+        if not self._changes:
+            return batch
+        images = self._images.augmented(batch.images, generator=self._draws)
+        return Batch(images=images, teacher_logits=batch.teacher_logits)
+
+    def _accumulate(self, batch: Batch, *, rate: float) -> Tensor:
+        """Add up the gradients of the micro-batches, and return the loss of the batch, detached."""
+        featured, count = self._images.num_featured(len(batch)), num_micro_batches(len(batch), self._micro_batch)
+        if count == 1:
+            loss = self._loss(batch, featured=featured, rate=rate)
+            torch.autograd.backward(loss)
+            return loss.detach()
+        total = torch.zeros((), device=batch.images.device)
+        for first in range(count):
+            part = batch[first::count]
+            loss = self._loss(part, featured=len(range(first, featured, count)), rate=rate) * (len(part) / len(batch))
+            torch.autograd.backward(loss)
+            total += loss.detach()
+            self._teacher.engine.pulse.beat()
+        return total
+
+    def _loss(self, batch: Batch, *, featured: int, rate: float) -> Tensor:
+        """Return the loss of augmented images; features are compared on the first `featured` of them."""
+        training, images = self._training, batch.images
+        student_logits, teacher_logits, transferred = self._compare(batch, featured=featured, rate=rate)
         loss = distillation_loss(student_logits, teacher_logits, training)
         if transferred is not None:
             loss = loss + transferred
@@ -63,27 +121,17 @@ class StudentTrainer:
             with torch.no_grad():
                 average_logits = self.average(images)  # (N, num_classes)
             loss = loss + training.anchor_weight * losses.kl_divergence(student_logits, average_logits, temperature=1.0)
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if training.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
-        self._optimizer.step()
-        self._transfer.step(rate=rate)
-        self._average.update(self.network)
-        return loss.detach()
+        return loss
 
-    def _compare(self, batch: Batch, *, rate: float) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return the augmented images, the logits of student and teacher, and the loss of `Transfer`.
+    def _compare(self, batch: Batch, *, featured: int, rate: float) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the logits of student and teacher, and the loss of `Transfer`.
 
         The teacher labels images that augmentation has changed. For unchanged images its known logits are used.
         """
-        student, training = self.compiled.train(), self._training
-        changes = training.augmentation.active or training.valid_range
-        images = self._images.augmented(batch.images, generator=self._draws) if changes else batch.images
+        student, images = self.compiled.train(), batch.images
         if self._transfer.active:
-            num_featured = self._images.num_featured(len(images))
-            return images, *self._transfer.compare(images, featured=num_featured, rate=rate)
-        return images, student(images), self._teacher.label(images) if changes else batch.teacher_logits, None
+            return self._transfer.compare(images, featured=featured, rate=rate)
+        return student(images), self._teacher.label(images) if self._changes else batch.teacher_logits, None
 
     def state(self) -> dict[str, Any]:
         """Return everything that training changes; the keys are those of checkpoint files."""
@@ -100,6 +148,11 @@ class StudentTrainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._average.restore(state["average"])
         self._transfer.restore(state["transfer"])
+
+
+def num_micro_batches(size: int, most: int | None) -> int:
+    """Return into how many micro-batches of at most `most` images, but at least two, a batch of `size` is divided."""
+    return 1 if most is None else min(-(-size // most), max(1, size // 2))
 
 
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, training: Training) -> Tensor:

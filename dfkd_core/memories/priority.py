@@ -32,8 +32,10 @@ class PriorityMemory(ReservoirMemory):
         """Compute the odds of all kept images from the current student's logits."""
         if not len(self._bank):
             return
-        self._known = self._bank.all()
-        divergence = disagreement("kl", self._known.teacher_logits, answers(student, self._known), temperature=1.0)
+        known = self._bank.all()
+        said = answers(student, known, engine=self._teacher.engine)
+        divergence = disagreement("kl", known.teacher_logits, said, temperature=1.0)
+        self._known = known
         self._odds = priorities(divergence, exponent=self._exponent)
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:

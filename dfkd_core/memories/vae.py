@@ -17,9 +17,9 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.memories.codes import CodePrior
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks import losses
-from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.generators import Encoder, Generator
-from dfkd_core.networks.teacher import Teacher
+from dfkd_core.networks.hooks import buffers_kept_on_error
+from dfkd_core.networks.teacher import Features, Teacher
 from dfkd_core.options.memories.vae import VaeOptions
 from dfkd_core.rng import Streams
 
@@ -37,6 +37,8 @@ class VaeMemory(Memory):
         self._device = device
         self._draws = streams["vae"]
         self._updates = 0
+        self._updates_of_round = 0
+        self._terms: dict[str, Tensor] = {}  # of the last update
         self._agreement = 0.0  # running share of reconstructions that keep the image's class
         space = teacher.input_space
         self.encoder = Encoder(
@@ -63,13 +65,20 @@ class VaeMemory(Memory):
         self._optimizer = torch.optim.Adam(parameters, lr=options.learning_rate)
 
     def remember(self, fresh: Batch) -> dict[str, Tensor]:
-        """Train the VAE on a random part of the fresh images and on the memory's own replay."""
-        terms: dict[str, Tensor] = {}
-        for _ in range(self._options.updates_per_round):
-            chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
-            novel = Batch(images=fresh.images[chosen], teacher_logits=fresh.teacher_logits[chosen])
-            terms = self._update(Batch.join(novel, self._rehearsal(len(novel))))
-        losses = {**terms, "agreement": torch.tensor(self._agreement)}
+        """Train the VAE on a random part of the fresh images and on the memory's own replay.
+
+        After each update comes a safe point; a resumed run goes on with the updates that are left.
+        """
+        pulse = self._run.pulse
+        while self._updates_of_round < self._options.updates_per_round:
+            with buffers_kept_on_error(self.encoder, self.decoder):
+                chosen = torch.randperm(len(fresh), generator=self._draws)[: self._options.batch_size].to(self._device)
+                novel = Batch(images=fresh.images[chosen], teacher_logits=fresh.teacher_logits[chosen])
+                self._terms = self._update(Batch.join(novel, self._rehearsal(len(novel))))
+            self._updates_of_round += 1
+            pulse.safe_point()
+        self._updates_of_round = 0
+        losses = {**self._terms, "agreement": torch.tensor(self._agreement)}
         return {f"vae_{name}": value for name, value in losses.items()}
 
     def _rehearsal(self, novel: int) -> Batch | None:
@@ -89,6 +98,7 @@ class VaeMemory(Memory):
         torch.autograd.backward(losses.weighted_sum(terms))
         self._optimizer.step()
         self._updates += 1
+        self._note()
         return {name: value.detach() for name, (_weight, value) in terms.items()}
 
     def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
@@ -96,42 +106,40 @@ class VaeMemory(Memory):
         options = self._options
         mu, logvar = self._run(self.encoder, batch.images)
         noise = torch.randn(mu.shape, generator=self._draws).to(self._device)
-        with BatchNormStatistics(self._teacher.network) as statistics:
-            reconstruction = self._run(self.decoder, mu + noise * (0.5 * logvar).exp())
-            logits, features = self._seen(reconstruction)
-            distance = statistics.distance() if options.bn_weight and "batchnorm" in self._teacher.offers else None
+        reconstruction = self._run(self.decoder, mu + noise * (0.5 * logvar).exp())
+        features: Features | None = None
+        if options.feature_weight and "features" in self._teacher.offers:
+            features = "penultimate"
+        matches = options.bn_weight > 0 and "batchnorm" in self._teacher.offers
+        seen = self._teacher.observe(reconstruction, features=features, moments=matches)
         terms = {
             "pixel": (options.pixel_weight, (reconstruction - batch.images).abs().mean()),
-            "logit": (options.logit_weight, losses.logit_l1(logits, batch.teacher_logits)),
+            "logit": (options.logit_weight, losses.logit_l1(seen.logits, batch.teacher_logits)),
             "kld": (options.kld_weight, losses.kld_from_standard_normal(mu, logvar)),
         }
-        if features is not None:
+        if seen.features is not None:
             with torch.no_grad():
-                target = self._teacher.forward_with_features(batch.images)[1]
-            terms["feature"] = (options.feature_weight, (features - target).abs().mean())
-        if distance is not None:
-            terms["bn"] = (options.bn_weight, distance)
+                target = self._teacher.observe(batch.images, features=features).features
+            assert target is not None
+            terms["feature"] = (options.feature_weight, (seen.features - target).abs().mean())
+        if matches:
+            terms["bn"] = (options.bn_weight, losses.batchnorm_distance(seen.moments))
         if options.prior_match_weight:
             terms["prior"] = (options.prior_match_weight, self._prior_match(len(batch)))
-        self._note(batch, logits, mu)
+        self._seen = batch.teacher_logits.argmax(dim=1), seen.logits.detach().argmax(dim=1), mu.detach()
         return terms
 
-    def _seen(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self._options.feature_weight and "features" in self._teacher.offers:
-            return self._teacher.forward_with_features(images)
-        return self._teacher(images), None
-
     def _prior_match(self, count: int) -> Tensor:
-        logits = self._teacher(self._run(self.decoder, self._codes(count, self._draws)))
+        logits = self._teacher.observe(self._run(self.decoder, self._codes(count, self._draws))).logits
         return losses.onehot(logits) + BALANCE_WEIGHT * losses.class_balance(logits)
 
-    @torch.no_grad()
-    def _note(self, batch: Batch, reconstruction_logits: Tensor, mu: Tensor) -> None:
-        classes = batch.teacher_logits.argmax(dim=1)
-        share = float((reconstruction_logits.argmax(dim=1) == classes).float().mean())
+    def _note(self) -> None:
+        """Take in what the update has seen: the share of kept classes, and the codes."""
+        classes, reconstructed, mu = self._seen
+        share = float((reconstructed == classes).float().mean())
         self._agreement = AGREEMENT_MEMORY * self._agreement + (1 - AGREEMENT_MEMORY) * share
         if self._prior is not None:
-            self._prior.observe(mu.detach(), classes)
+            self._prior.observe(mu, classes)
 
     @property
     def reconstruction_agreement(self) -> float:
@@ -164,7 +172,7 @@ class VaeMemory(Memory):
         z = z.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self._options.inference_learning_rate)
         for _ in range(self._options.inference_steps):
-            logits = self._teacher(self._run(self.decoder, z))
+            logits = self._teacher.observe(self._run(self.decoder, z)).logits
             loss = BALANCE_WEIGHT * losses.class_balance(logits) + losses.onehot(logits)
             if self._prior is None:
                 loss = loss + losses.standard_normal_moments(z)
@@ -188,6 +196,8 @@ class VaeMemory(Memory):
             "optimizer": self._optimizer.state_dict(),
             "prior": self._prior.state() if self._prior is not None else None,
             "updates": self._updates,
+            "updates_of_round": self._updates_of_round,
+            "terms": dict(self._terms),
             "agreement": self._agreement,
         }
 
@@ -199,3 +209,4 @@ class VaeMemory(Memory):
         if self._prior is not None:
             self._prior.restore(state["prior"])
         self._updates, self._agreement = state["updates"], state["agreement"]
+        self._updates_of_round, self._terms = state["updates_of_round"], dict(state["terms"])

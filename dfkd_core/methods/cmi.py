@@ -7,6 +7,8 @@ earlier batches included.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,8 +22,7 @@ from dfkd_core.methods.parts.image_terms import Step, Term, usual_terms
 from dfkd_core.methods.parts.part import Part
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.networks import inversion_losses
-from dfkd_core.networks.batchnorm import ChannelMeans
-from dfkd_core.networks.teacher import Teacher
+from dfkd_core.networks.teacher import Observation, Teacher
 from dfkd_core.options.methods.cmi import CmiOptions
 from dfkd_core.rng import Streams
 
@@ -56,17 +57,13 @@ def embedding_reader(teacher: Teacher) -> Reader:
     teacher offers first.
     """
 
-    def channel_means(images: Tensor) -> tuple[Tensor, Tensor]:
-        with ChannelMeans(teacher.network) as means:
-            return teacher(images), means.all()
-
-    def logits_twice(images: Tensor) -> tuple[Tensor, Tensor]:
-        logits: Tensor = teacher(images)
-        return logits, logits
+    def logits_twice(images: Tensor, *, moments: bool = False) -> Observation:
+        seen = teacher.observe(images, moments=moments)
+        return replace(seen, features=seen.logits)
 
     if "batchnorm" in teacher.offers:
-        return channel_means
-    return teacher.forward_with_features if "features" in teacher.offers else logits_twice
+        return partial(teacher.observe, features="channel_means")
+    return partial(teacher.observe, features="penultimate") if "features" in teacher.offers else logits_twice
 
 
 class Contrast(Part):
@@ -117,7 +114,7 @@ class Contrast(Part):
         return self._features_of(views)
 
     def _features_of(self, images: Tensor) -> Tensor:
-        features = self._reader(images)[1]
+        features = self._reader(images).features
         assert features is not None
         return features
 

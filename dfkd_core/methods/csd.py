@@ -113,16 +113,22 @@ class StudentProbe(Part):
         return -failure.clamp(max=self._options.adv_limit).mean()
 
     def finish(self, images: Tensor, targets: Tensor) -> None:
-        """Keep some of the new images for later probes."""
+        """Keep some of the new images for later probes, and drop this batch's probe."""
+        self._probe = None
         self._bank.add(Batch(images=images, teacher_logits=targets), generator=self._draws)
 
     def state(self) -> dict[str, Any]:
-        """Return the kept images; the probe itself lives for one batch only."""
-        return {"bank": {name: tensor.clone() for name, tensor in self._bank.state().items()}}
+        """Return the kept images, and the probe of the batch in the making."""
+        probe = None if self._probe is None else self._probe.state_dict()
+        return {"bank": {name: tensor.clone() for name, tensor in self._bank.state().items()}, "csd_probe": probe}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` with earlier images."""
         self._bank.restore(state["bank"])
+        self._probe = None
+        if state["csd_probe"] is not None:
+            self._probe = self._new_probe(state["csd_probe"]["0.weight"].shape[1]).requires_grad_(False)
+            self._probe.load_state_dict(state["csd_probe"])
 
 
 def transformed(images: Tensor, group: str, index: int) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
 from dfkd_core.methods.parts.image_parameters import GeneratorParameters, Group, ImageParameters
@@ -88,6 +88,10 @@ class AdaptedParameters(ImageParameters):
     def groups(self) -> list[Group]:
         return self._copied.groups
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return self._copied.networks
+
     def images(self) -> Tensor:
         return self._copied.images()
 
@@ -96,3 +100,12 @@ class AdaptedParameters(ImageParameters):
         for learnt, mine in zip(self._start.parameters(), self._copied.network.parameters(), strict=True):
             if mine.grad is not None:
                 learnt.grad = mine.grad.clone() if learnt.grad is None else learnt.grad + mine.grad
+
+    def state(self) -> dict[str, Any]:
+        gradients = [learnt.grad for learnt in self._start.parameters()]
+        return {**self._copied.state(), "gradients": gradients}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._copied.restore(state)
+        for learnt, gradient in zip(self._start.parameters(), state["gradients"], strict=True):
+            learnt.grad = None if gradient is None else gradient.to(learnt.device, copy=True)

@@ -113,6 +113,10 @@ class NoisyLayerParameters(ImageParameters):
         options = self._options
         return [(list(self._network.parameters()), options.learning_rate), ([self.layers], options.code_learning_rate)]
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self._network]
+
     def images(self) -> Tensor:
         count, width = self._embeddings.shape
         spread = F.batch_norm(self._embeddings, None, None, training=True)  # (N, E)
@@ -120,6 +124,13 @@ class NoisyLayerParameters(ImageParameters):
         codes = padded.view(-1, self._run, width) @ self.layers  # (num_layers, run, latent_dim)
         images: Tensor = self._engine(self._network.train(), codes.flatten(0, 1)[:count])
         return images
+
+    def state(self) -> dict[str, Any]:
+        return {"layers": self.layers.detach()}  # the generator's weights are in the state of `NoisyLayers`
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.layers.copy_(state["layers"])
 
 
 def class_embeddings(teacher: Teacher) -> Tensor:

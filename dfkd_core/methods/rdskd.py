@@ -28,7 +28,7 @@ class Rdskd(GeneratorMethod[RdskdOptions]):
 
     def _terms(self, images: Tensor, student: nn.Module | None, *, inputs: tuple[Tensor, ...]) -> Terms:
         options = self._options
-        logits = self._teacher(images)
+        logits = self._teacher.observe(images).logits
         values = {"onehot": losses.onehot(logits), "balance": losses.negative_entropy(logits)}
         diversity = losses.diversity_ratio(images, logits, per_pair=options.diversity == "pair")
         terms = {
@@ -36,16 +36,17 @@ class Rdskd(GeneratorMethod[RdskdOptions]):
             "balance": (options.balance_weight, self._growth("balance", values["balance"])),
             "diversity": (options.diversity_weight, diversity),
         }
-        self._refer(values)
+        self._seen = {name: value.detach() for name, value in values.items()}
         return terms
 
     def _growth(self, name: str, value: Tensor) -> Tensor:
         return torch.exp(value - self._references[name]) if self._options.increments else value
 
-    def _refer(self, values: Mapping[str, Tensor]) -> None:
-        """Take this update's losses as references at one update of each epoch."""
+    def _step(self, loss: Tensor) -> None:
+        """Take the step; at one update of each epoch take this update's losses as references."""
+        super()._step(loss)
         if self._updates % self._options.epoch_updates == self._options.reference_update:
-            self._references = {name: float(value.detach()) for name, value in values.items()}
+            self._references = {name: float(value) for name, value in self._seen.items()}
         self._updates += 1
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:

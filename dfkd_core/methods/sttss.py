@@ -8,6 +8,7 @@ teacher's outputs equal the targets.
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class Sttss(ImageMethod):
             start=PixelStart(options, teacher.input_space, draws=draws, device=device),
             targets=FeatureTargets(options, teacher, draws=draws, device=device),
             terms=[*usual_terms(options, target=tempered), *own],
-            reader=teacher.forward_with_features,
+            reader=partial(teacher.observe, features="penultimate"),
             draws=draws,
             device=device,
         )

@@ -1,7 +1,7 @@
 """BatchNorm statistics: reading a teacher's layers through hooks, and re-estimating a student's buffers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,10 @@ from torch.utils.hooks import RemovableHandle
 
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import evaluating
-from dfkd_core.networks.precision import to_float32
+from dfkd_core.networks.precision import Engine, to_float32
+
+Moments = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Batch mean, batch variance, running mean and running variance of one layer, each (channels,)."""
 
 
 class _Reader(ABC):
@@ -52,7 +55,7 @@ class BatchNormStatistics(_Reader):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__(network)
-        self._moments: dict[nn.Module, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._moments: dict[nn.Module, Moments] = {}
 
     def _read(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.running_var is None:
@@ -64,8 +67,8 @@ class BatchNormStatistics(_Reader):
         self._moments.clear()
 
     @property
-    def moments(self) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Return batch mean, batch variance, running mean and running variance of each layer, each (channels,)."""
+    def moments(self) -> list[Moments]:
+        """Return the moments of each layer, in the order in which the layers run."""
         return list(self._moments.values())
 
     def distance(self) -> Tensor:
@@ -98,6 +101,18 @@ def channel_moments(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and biased variance of each channel, (C,) each. `maps` is (N, C, H, W)."""
     moments: tuple[Tensor, Tensor] = _ChannelMoments.apply(maps)  # type: ignore[no-untyped-call]
     return moments
+
+
+def joined_moments(parts: Sequence[Sequence[Moments]], counts: Sequence[int]) -> list[Moments]:
+    """Return the moments of all images together; `parts` holds the moments of each layer for `counts` of the images."""
+    weights = [count / sum(counts) for count in counts]
+    joined = []
+    for layer in zip(*parts, strict=True):
+        weighted = list(zip(layer, weights, strict=True))
+        mean = sum((weight * found[0] for found, weight in weighted), torch.zeros(()))
+        square = sum((weight * (found[1] + found[0].square()) for found, weight in weighted), torch.zeros(()))
+        joined.append((mean, square - mean.square(), *layer[0][2:]))
+    return joined
 
 
 class ChannelMeans(_Reader):
@@ -133,14 +148,17 @@ def has_batchnorm(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def reestimate(network: nn.Module, image_batches: Iterable[Tensor]) -> None:
+def reestimate(network: nn.Module, image_batches: Iterable[Tensor], *, engine: Engine | None = None) -> None:
     """Replace every BatchNorm's running statistics by the plain average over the batches; nothing else changes."""
+    engine = engine or Engine()
     with _only_batchnorm_trains(network) as layers:
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
             layer.reset_running_stats()
             layer.momentum = None  # cumulative average
-        for images in image_batches:
-            network(images)
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+        try:
+            for images in image_batches:
+                engine(network, images)
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum

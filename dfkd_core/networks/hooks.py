@@ -36,6 +36,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
+@contextmanager
+def buffers_kept_on_error(*networks: nn.Module) -> Iterator[None]:
+    """Give the networks their former buffers back if the context is left by an exception."""
+    buffers = [buffer for network in networks for buffer in network.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    except BaseException:
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        raise
+
+
 def forward_with_input_of(layer: nn.Module, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the network's outputs for images (N, C, H, W), and the input of `layer`: (N, F), at least float32."""
     seen: list[Tensor] = []

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import CompileUnavailable
-from dfkd_core.spec.config import Compute
+from dfkd_core.pulse import Pulse
+from dfkd_core.spec.compute import Compute
 
 BACKEND = "inductor"
 MOST_GRAPHS = 128  # graphs compiled for `_call`; each network, mode and kind of gradient needs its own graph
@@ -25,14 +26,19 @@ NARROW = (torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Runs networks with the precision and the compiler that `distillation.compute` names."""
+    """Runs networks with the precision and the compiler that `distillation.compute` names. Each forward is a beat."""
 
     compute: Compute = field(default_factory=Compute)
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
 
     @property
     def plain(self) -> bool:
         """True if the engine calls networks without autocast and without the compiler."""
-        return self.compute == Compute()
+        return not self.narrow and not self.compute.compile
+
+    def in_fp32(self) -> "Engine":
+        """Return an engine that computes in fp32 without the compiler, and is otherwise the same."""
+        return Engine(self.compute.model_copy(update={"precision": "fp32", "compile": False}), self.pulse)
 
     @property
     def narrow(self) -> bool:
@@ -41,8 +47,11 @@ class Engine:
 
     def __call__(self, network: nn.Module, *inputs: Tensor) -> Any:  # Any: what the network returns
         """Compute `network(*inputs)` and return a float32 tensor, or a tuple of float32 tensors."""
-        if self.plain:
-            return network(*inputs)
+        outputs = network(*inputs) if self.plain else self._computed(network, *inputs)
+        self.pulse.beat()
+        return outputs
+
+    def _computed(self, network: nn.Module, *inputs: Tensor) -> Any:  # Any: as above
         # One autocast for each forward: its cache of narrow weights would outlive an optimiser step.
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.narrow):
             # A compiled forward would not run hooks that were added after its compilation.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import dfkd_core
 from dfkd_core.images.batch import Batch
 from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.precision import Engine
 from dfkd_core.output.provenance import packages
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
@@ -29,10 +30,12 @@ DTYPES: dict[str, type[np.floating[Any]]] = {
 
 
 @torch.no_grad()
-def evaluate(student: nn.Module, audit: Batch, *, chunk: int = 256) -> Agreement:
+def evaluate(student: nn.Module, audit: Batch, *, chunk: int = 256, engine: Engine | None = None) -> Agreement:
     """Agreement of the student, as it stands in eval mode, with the teacher's logits on the audit set."""
+    engine = engine or Engine()
+    chunk = min(chunk, engine.compute.label_chunk or chunk)
     with evaluating(student):
-        student_logits = torch.cat([student(images) for images in torch.split(audit.images, chunk)])
+        student_logits = torch.cat([engine(student, images) for images in torch.split(audit.images, chunk)])
     return agreement(audit.teacher_logits, student_logits)
 
 

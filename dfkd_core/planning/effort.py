@@ -164,5 +164,5 @@ def _halved(usual: int, number: Halved, halvings: int) -> int:
 
 def _rounded(value: float) -> int:
     """Return the number with two significant digits, which is easier to read and to compare."""
-    unit = 10 ** max(0, math.floor(math.log10(max(1.0, value))) - 1)
+    unit: int = 10 ** max(0, math.floor(math.log10(max(1.0, value))) - 1)
     return max(1, int(value / unit) * unit)

@@ -53,10 +53,11 @@ def evaluation_interval(config: DistillConfig) -> int:
     return max(1, config.budget.steps // config.steadiness.evaluations)
 
 
-def chunks(count: int) -> list[int]:
-    """Return how `count` procedural images are divided into batches."""
-    whole, rest = divmod(count, PROCEDURAL_CHUNK)
-    return [PROCEDURAL_CHUNK] * whole + [rest] * (rest > 0)
+def chunks(count: int, most: int | None = None) -> list[int]:
+    """Return how `count` procedural images are divided into batches, which have at most `most` images if it is set."""
+    size = min(PROCEDURAL_CHUNK, most or PROCEDURAL_CHUNK)
+    whole, rest = divmod(count, size)
+    return [size] * whole + [rest] * (rest > 0)
 
 
 def held_out_of(fresh: int) -> int:

@@ -106,16 +106,15 @@ def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:
     options = config.procedural
     if not options.share:
         return []
-    labels = [_label(count) for count in chunks(options.images_per_round)]
+    labels = [_label(count) for count in chunks(options.images_per_round, config.compute.label_chunk)]
     drawn = options.images_per_round * rounds.drawing
     found = [PhaseWork(Phase.PROCEDURAL, drawn, _times(labels, rounds.drawing), drawn=drawn, synthesized=drawn)]
     refinement = options.refinement
     if refinement.share:
         once = [
             each
-            for count in chunks(refinement.images_per_round)
+            for count in chunks(refinement.images_per_round, config.compute.chunk)
             for each in (
-                _label(count),
                 _label(count),
                 passes(Network.TEACHER, Direction.TO_INPUT, count, times=refinement.steps),
             )

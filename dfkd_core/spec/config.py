@@ -21,6 +21,7 @@ from dfkd_core.options.registry import (
     MethodOrAuto,
     PresetName,
 )
+from dfkd_core.spec.compute import Compute
 from dfkd_core.spec.presets import over_preset
 
 MAX_SEED = 2**63 - 1
@@ -280,21 +281,6 @@ class Steadiness(Frozen):
         0.2, description="Share of the healthy mean image distance that counts as collapse."
     )
     max_rollbacks: Annotated[int, Field(ge=0, le=100)] = Field(5, description="Roll-backs in a row before giving up.")
-
-
-class Compute(Frozen):
-    """How the networks compute. Weights, losses, labels, averages, the files and the final figures are fp32 anyway."""
-
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32",
-        description="bf16: convolutions and matrix products of teacher, student and generator take bfloat16; faster "
-        "where the hardware knows it.",
-    )
-    compile: bool = Field(
-        False,
-        description="Compile the networks with torch.compile first, which takes minutes; for long runs. Needs a C++ "
-        "compiler on a CPU, Triton and a C compiler on CUDA.",
-    )
 
 
 NO_OPTIONS = PreDfkdOptions().model_dump(mode="json")  # the options that a dumped spec with `auto` holds

@@ -124,8 +124,9 @@ def _original(teacher: Teacher) -> Original | None:
 
 
 def _images(teacher: Teacher, streams: Streams) -> Tensor:
-    space = teacher.input_space
-    return torch.lerp(*space.bounds(), procedural_images(space.shape, SETTLING_IMAGES, generator=streams["settling"]))
+    space, most = teacher.input_space, teacher.engine.compute.label_chunk or SETTLING_IMAGES
+    count = min(SETTLING_IMAGES, most)
+    return torch.lerp(*space.bounds(), procedural_images(space.shape, count, generator=streams["settling"]))
 
 
 def _warnings(found: Pruned) -> list[Notice]:

@@ -112,7 +112,7 @@ def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tup
     """Return the spec resolved for this teacher, with warnings; refuses what is over the cost limits."""
     limits = cost_limits(context.settings)
     check_cost(inspection, limits)
-    resolved, _, warnings = resolve(spec, inspection)
+    resolved, _, warnings = resolve(spec, inspection, activation_bytes=context.settings.activation_bytes)
     check_cost(inspection, limits, spec=resolved)
     return resolved, warnings
 

@@ -25,6 +25,7 @@ Compress = Callable[[Task, OnStep], dict[str, Path]]
 """Does the task, reports every step to the second argument, and returns the files that it made by name."""
 
 _PROGRESS_SECONDS = 0.25
+_THROTTLED = {"progress", "beat"}
 _STORAGE_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -93,7 +94,7 @@ class Reporter:
             signal.signal(signal.SIGTERM, self.stop)
         if update.agreement is not None and update.published_step is not None:
             self.best = {"step": update.published_step, "agreement": update.agreement}
-        if update.kind != "progress" or update.stage != self.stage or time.monotonic() >= self._next_progress:
+        if update.kind not in _THROTTLED or update.stage != self.stage or time.monotonic() >= self._next_progress:
             self._next_progress = time.monotonic() + _PROGRESS_SECONDS
             fraction = min(1.0, max(0.0, update.fraction))  # a rounding error must not make the message invalid
             self.send({"type": "update", **dataclasses.asdict(update), "fraction": fraction})

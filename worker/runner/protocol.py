@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dfkd_core.progress import UpdateKind
+from dfkd_core.progress import Phase, UpdateKind
 from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import Budget, DistillSpec
 from jobs.models import BestStudent, FrozenModel, Sha256
@@ -28,6 +28,7 @@ Text = Annotated[str, Field(max_length=4000)]
 Word = Annotated[str, Field(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=10**12)]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Units = Annotated[float, Field(ge=0, le=10**15, allow_inf_nan=False)]
 
 
 class Task(FrozenModel):
@@ -56,6 +57,9 @@ class UpdateMessage(FrozenModel):
     fraction: Fraction = 0.0
     agreement: Fraction | None = None
     published_step: Count | None = None
+    phase: Phase | None = None
+    done: Units = 0.0
+    beats: Count = 0
     data: dict[str, Any] = Field(default_factory=dict)
 
 

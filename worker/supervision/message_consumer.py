@@ -73,7 +73,7 @@ class MessageConsumer:
         if not isinstance(message, UpdateMessage):
             self.last_message = message
             return
-        progress = (message.kind, message.stage, message.step, message.fraction)
+        progress = (message.kind, message.stage, message.step, message.fraction, message.beats)
         if progress != self._seen:
             self._seen, self.last_progress_at = progress, time.monotonic()
         if message.kind == "checkpoint":

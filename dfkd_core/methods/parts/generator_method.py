@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import losses
-from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
-from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.hooks import buffers_kept_on_error, evaluating
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.generators import GeneratorOptions, TermOptions
 from dfkd_core.rng import Streams
@@ -80,10 +79,12 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
         """Take one Adam step on the weighted sum of the terms, and return the terms; without terms take no step."""
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate * (rate if self._options.decay == "cosine" else 1.0)
-        inputs = self.network.inputs(self._options.batch_size, generator=self._noise)
-        terms = self._terms(self._images(inputs), student, inputs=inputs)
-        if terms:
-            self._step(losses.weighted_sum(terms))
+        with buffers_kept_on_error(self.network):
+            inputs = self.network.inputs(self._options.batch_size, generator=self._noise)
+            terms = self._terms(self._images(inputs), student, inputs=inputs)
+            if terms:
+                self._step(losses.weighted_sum(terms))
+        self._teacher.engine.pulse.did(self._options.batch_size)
         return {name: value.detach() for name, (_weight, value) in terms.items()}
 
     def _step(self, loss: Tensor) -> None:
@@ -102,7 +103,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
         """Generate `count` images (N, C, H, W) with the current generator, in batches of its training size."""
         size = self._options.batch_size
-        with torch.no_grad():
+        with torch.no_grad(), self._teacher.engine.pulse.undisturbed():  # the buffers of the network change
             draws = (self.network.inputs(size, generator=generator) for _ in range(-(-count // size)))
             return torch.cat([self._images(inputs) for inputs in draws])[:count]
 
@@ -144,14 +145,10 @@ class TermMethod(GeneratorMethod[TermOptionsT]):
     def _answers(self, images: Tensor) -> Answers:
         """Run the teacher once, and read features and BatchNorm statistics if they have a weight."""
         options, teacher = self._options, self._teacher
-        features = None
-        with BatchNormStatistics(teacher.network) as statistics:
-            if options.activation_weight and "features" in teacher.offers:
-                logits, features = teacher.forward_with_features(images)
-            else:
-                logits = teacher(images)
-            wanted = options.bn_weight and "batchnorm" in teacher.offers
-            return Answers(logits, features, statistics.distance() if wanted else None)
+        wanted = options.bn_weight > 0 and "batchnorm" in teacher.offers
+        reads_features = options.activation_weight > 0 and "features" in teacher.offers
+        seen = teacher.observe(images, features="penultimate" if reads_features else None, moments=wanted)
+        return Answers(seen.logits, seen.features, losses.batchnorm_distance(seen.moments) if wanted else None)
 
     def _usual_terms(self, images: Tensor, answers: Answers, student: nn.Module | None) -> Terms:
         options, terms = self._options, Terms()

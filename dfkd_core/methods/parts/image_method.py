@@ -6,25 +6,23 @@ terms    what the loss is made of                                               
 parts    what the method keeps from batch to batch                                                   (part)
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dfkd_core.methods.parts.image_parameters import ImageParameters, adam_over, set_rate
 from dfkd_core.methods.parts.image_starts import Start
 from dfkd_core.methods.parts.image_terms import Step, Term
+from dfkd_core.methods.parts.inversion import Inversion
 from dfkd_core.methods.parts.part import Part
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import losses
-from dfkd_core.networks.batchnorm import BatchNormStatistics
-from dfkd_core.networks.hooks import evaluating
-from dfkd_core.networks.teacher import Teacher
+from dfkd_core.networks.hooks import buffers_kept_on_error, evaluating
+from dfkd_core.networks.teacher import Observation, Teacher
 from dfkd_core.options.images import ImageOptions
 
 FLIPPED = 0.5  # share of the steps that see the batch mirrored
@@ -32,8 +30,11 @@ FLIPPED = 0.5  # share of the steps that see the batch mirrored
 Targets = Callable[[int], Tensor]
 """Number of images → what the teacher shall say of them: probabilities (N, num_classes)."""
 
-Reader = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-"""Images (N, C, H, W) → the teacher's logits (N, num_classes), and what else a method reads of its forward, (N, F)."""
+
+class Reader(Protocol):
+    """Images (N, C, H, W) → the teacher's logits, and what else a method reads of its forward."""
+
+    def __call__(self, images: Tensor, *, moments: bool = False) -> Observation: ...
 
 
 class ImageMethod(Synthesizer):
@@ -63,55 +64,66 @@ class ImageMethod(Synthesizer):
         self._draws = draws
         self._device = device
         self._parts = [*([] if past is None else [past]), start, *parts]
-        self._teacher_outputs = reader or (lambda images: (teacher(images), None))
+        self._reader: Reader = reader or teacher.observe
         self._past = past
         self._matches_batchnorm = options.bn_weight > 0 and "batchnorm" in teacher.offers
+        self._pulse, self._chunk = teacher.engine.pulse, teacher.engine.compute.chunk
+        self._inversion: Inversion | None = None  # the chunk in the making
+        self._made = 0  # images of the batch in the making that are finished
         self._feedback_factor = 1.0
         self._unseen = torch.zeros((0, *teacher.input_space.shape), device=device)  # images not given yet
 
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
-        """Make one batch. `rate` is ignored: each batch has its own schedule, and late images need their steps too."""
-        with evaluating(student) if student is not None else nullcontext():
-            reported = {name: loss for part in self._parts for name, loss in part.prepare(student).items()}
-            targets = self._targets(self._options.batch_size)  # (N, num_classes)
-            images, terms = self._optimise(self._start.begin(targets), targets, student)
-        self._finish(images, targets)
+        """Make one batch, or what is left of it. `rate` is ignored: each batch has its own schedule, and late images
+        need their steps too.
+
+        The images are made in chunks of at most `compute.chunk`. After each step comes a safe point.
+        """
+        reported: dict[str, Tensor] = {}
+        while self._made < self._options.batch_size:
+            with evaluating(student) if student is not None else nullcontext():
+                if self._inversion is None:
+                    self._inversion = self._begin(student)
+                    self._pulse.safe_point()
+                while not self._inversion.finished:
+                    self._step(self._inversion, student)
+            reported = self._inversion.losses
+            self._finish(self._inversion)
+            if self._made < self._options.batch_size:
+                self._pulse.safe_point()
+        self._made = 0
+        return reported
+
+    def _begin(self, student: nn.Module | None) -> Inversion:
+        """Begin the next chunk of the batch."""
+        reported = {name: loss for part in self._parts for name, loss in part.prepare(student).items()}
+        chunk = self._chunk or self._options.batch_size
+        targets = self._targets(min(chunk, self._options.batch_size - self._made))  # (N, num_classes)
+        inversion = self._new_inversion(targets)
+        inversion.losses = reported
+        return inversion
+
+    def _new_inversion(self, targets: Tensor) -> Inversion:
+        more = [group for part in self._parts for group in part.groups]
+        return Inversion(self._options, self._start.begin(targets), targets, more=more)
+
+    def _step(self, inversion: Inversion, student: nn.Module | None) -> None:
+        with buffers_kept_on_error(*inversion.networks):
+            images = inversion.images()  # (N, C, H, W)
+            terms = self._weighted_terms(self._look(self._augment(images), inversion.targets, student))
+            inversion.step(images, losses.weighted_sum(terms))
+        inversion.losses |= {name: value.detach() for name, (_weight, value) in terms.items()}
+        self._pulse.did(len(inversion) / self._options.steps)
+        self._pulse.safe_point()
+
+    def _finish(self, inversion: Inversion) -> None:
+        images = inversion.result()
+        with self._pulse.undisturbed():  # parts take in an image only once
+            for part in self._parts:
+                part.finish(images, inversion.targets)
         self._unseen = torch.cat([self._unseen, images])
-        return reported | terms
-
-    def _finish(self, images: Tensor, targets: Tensor) -> None:
-        for part in self._parts:
-            part.finish(images, targets)
-
-    def _optimise(
-        self, parameters: ImageParameters, targets: Tensor, student: nn.Module | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the images after all steps, or the images of the lowest loss, and the terms of the last step."""
-        options, groups = self._options, [*parameters.groups, *self._extra_params()]
-        leaves = [leaf for group, _rate in groups for leaf in group]
-        optimizer = adam_over(groups, options.betas)
-        best, lowest = parameters.images().detach().clone(), math.inf
-        terms: dict[str, tuple[float, Tensor]] = {}
-        for step in range(options.steps):
-            set_rate(optimizer, self._rate_at(step))
-            images = parameters.images()  # (N, C, H, W)
-            terms = self._weighted_terms(self._look(self._augment(images), targets, student))
-            loss = losses.weighted_sum(terms)
-            if options.keep == "best" and float(loss.detach()) < lowest:
-                best, lowest = images.detach().clone(), float(loss.detach())
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss, inputs=leaves)
-            optimizer.step()
-            parameters.project()
-        last = best if options.keep == "best" else parameters.images().detach().clone()
-        return last, {name: value.detach() for name, (_weight, value) in terms.items()}
-
-    def _extra_params(self) -> list[tuple[list[Tensor], float]]:
-        return [group for part in self._parts for group in part.groups]
-
-    def _rate_at(self, step: int) -> float:
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self._options.steps))
-        return cosine if self._options.decay == "cosine" else 1.0
+        self._made += len(images)
+        self._inversion = None
 
     def _augment(self, images: Tensor) -> Tensor:
         """Move images (N, C, H, W), and sometimes mirror them, for teacher and student in one step."""
@@ -121,13 +133,12 @@ class ImageMethod(Synthesizer):
 
     def _look(self, images: Tensor, targets: Tensor, student: nn.Module | None) -> Step:
         """Run the teacher once, and measure the distance to its BatchNorm statistics if the distance has a weight."""
-        with BatchNormStatistics(self._teacher.network) as statistics:
-            logits, features = self._teacher_outputs(images)
-            distance = None
-            if self._matches_batchnorm:
-                moments = statistics.moments if self._past is None else self._past.blended(statistics.moments)
-                distance = losses.batchnorm_distance(moments)
-        return Step(images, targets, logits, features, distance, student)
+        seen = self._reader(images, moments=self._matches_batchnorm)
+        distance = None
+        if self._matches_batchnorm:
+            moments = seen.moments if self._past is None else self._past.blended(seen.moments)
+            distance = losses.batchnorm_distance(moments)
+        return Step(images, targets, seen.logits, seen.features, distance, student)
 
     def _weighted_terms(self, step: Step) -> dict[str, tuple[float, Tensor]]:
         """Return weight and value of each term by name, without terms whose value is None."""
@@ -145,6 +156,7 @@ class ImageMethod(Synthesizer):
 
     def restart(self) -> None:
         """Drop the images that were not given yet; every part forgets what it knows."""
+        self._inversion, self._made = None, 0
         self._unseen = self._unseen[:0]
         for part in self._parts:
             part.restart()
@@ -154,16 +166,24 @@ class ImageMethod(Synthesizer):
         self._feedback_factor /= 2
 
     def state(self) -> dict[str, Any]:
-        """Return the images that were not returned yet, the factor of the feedback, and the state of the parts."""
-        own = {"unseen": self._unseen, "calmed": self._feedback_factor}
+        """Return the images that were not returned yet, those in the making, and the state of the parts."""
+        making = None if self._inversion is None else self._inversion.state()
+        own = {"unseen": self._unseen, "calmed": self._feedback_factor, "batch_made": self._made, "making": making}
         return own | {name: value for part in self._parts for name, value in part.state().items()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of an earlier method."""
         self._unseen = state["unseen"].to(self._device).clone()
-        self._feedback_factor = state["calmed"]
+        self._feedback_factor, self._made = state["calmed"], state["batch_made"]
+        self._inversion = None if state["making"] is None else self._resumed(state["making"])
         for part in self._parts:
             part.restore(state)
+
+    def _resumed(self, state: Mapping[str, Any]) -> Inversion:
+        """Return the inversion of an earlier method. Draws are lost, and parts change, until they are restored too."""
+        inversion = self._new_inversion(state["targets"].to(self._device))
+        inversion.restore(state)
+        return inversion
 
 
 class ClassTargets:

@@ -1,9 +1,11 @@
 """ImageParameters: what is optimised behind one batch of images: pixels, or a generator's weights and latent codes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.precision import Engine
@@ -20,6 +22,11 @@ class ImageParameters(ABC):
     def groups(self) -> list[Group]:
         """The leaves in groups."""
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks that compute the images."""
+        return []
+
     @abstractmethod
     def images(self) -> Tensor:
         """Return images (N, C, H, W), differentiable with respect to the leaves."""
@@ -27,6 +34,14 @@ class ImageParameters(ABC):
     def project(self) -> None:
         """Project the leaves back onto their valid values. The method calls it after each step."""
         return
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Return the leaves, and what else changes from step to step."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the leaves the values of an earlier `state`, in place."""
 
 
 class PixelParameters(ImageParameters):
@@ -50,6 +65,13 @@ class PixelParameters(ImageParameters):
             low, high = self._bounds
             torch.clamp(self.pixels, low, high, out=self.pixels)
 
+    def state(self) -> dict[str, Any]:
+        return {"pixels": self.pixels.detach()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.pixels.copy_(state["pixels"])
+
 
 class GeneratorParameters(ImageParameters):
     """The weights of a generator, and one code (latent_dim,) for each image."""
@@ -66,9 +88,21 @@ class GeneratorParameters(ImageParameters):
     def groups(self) -> list[Group]:
         return [(list(self.network.parameters()), self._learning_rate), ([self.codes], self._code_learning_rate)]
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.network]
+
     def images(self) -> Tensor:
         images: Tensor = self._engine(self.network.train(), self.codes)
         return images
+
+    def state(self) -> dict[str, Any]:
+        return {"network": self.network.state_dict(), "codes": self.codes.detach()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.codes.copy_(state["codes"])
 
 
 def adam_over(groups: list[Group], betas: list[float]) -> torch.optim.Adam:

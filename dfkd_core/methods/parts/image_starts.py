@@ -29,7 +29,7 @@ class PixelStart(Start):
         self, options: PixelOptions, space: InputSpace, *, draws: torch.Generator, device: torch.device
     ) -> None:
         self._options = options
-        self._shape = (options.batch_size, *space.shape)
+        self._shape = space.shape
         self._low, self._high = (bound.to(device) for bound in space.bounds())
         self._draws = draws
         self._device = device
@@ -37,16 +37,18 @@ class PixelStart(Start):
     def begin(self, targets: Tensor) -> ImageParameters:
         options = self._options
         bounds = (self._low, self._high) if options.valid_range else None
-        return PixelParameters(self._pixels(), learning_rate=options.learning_rate, bounds=bounds)
+        start = self._pixels(len(targets))
+        return PixelParameters(start, learning_rate=options.learning_rate, bounds=bounds)
 
-    def _pixels(self) -> Tensor:
+    def _pixels(self, count: int) -> Tensor:
         """Draw the images (N, C, H, W) with which the optimisation starts."""
+        shape = (count, *self._shape)
         if self._options.start == "normal":
-            return torch.randn(self._shape, generator=self._draws).to(self._device)
+            return torch.randn(shape, generator=self._draws).to(self._device)
         if self._options.start == "shapes":
-            levels = procedural_images(self._shape[1:], self._shape[0], generator=self._draws)
+            levels = procedural_images(self._shape, count, generator=self._draws)
         else:
-            levels = smooth_noise(self._shape, self._options.start_scale, generator=self._draws)
+            levels = smooth_noise(shape, self._options.start_scale, generator=self._draws)
         return torch.lerp(self._low, self._high, levels.to(self._device))
 
 
@@ -64,7 +66,7 @@ class FreshGenerator(Start):
     def begin(self, targets: Tensor) -> GeneratorParameters:
         options = self._options
         network = self.new_network()
-        codes = torch.randn((options.batch_size, options.latent_dim), generator=self._draws).to(self._device)
+        codes = torch.randn((len(targets), options.latent_dim), generator=self._draws).to(self._device)
         return GeneratorParameters(
             network,
             codes,

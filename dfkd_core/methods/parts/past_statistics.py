@@ -11,9 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from dfkd_core.methods.parts.part import Part
-
-Moments = tuple[Tensor, Tensor, Tensor, Tensor]
-"""The batch mean, batch variance, running mean and running variance of one layer, each (channels,)."""
+from dfkd_core.networks.batchnorm import Moments
 
 
 class PastStatistics(Part):
@@ -54,9 +52,9 @@ class PastStatistics(Part):
         self._past, self._latest = [], []
 
     def state(self) -> dict[str, Any]:
-        """Return the past moments of each layer."""
-        return {"past": {"past": self._past}}
+        """Return the past moments of each layer, and those that were blended last."""
+        return {"past": {"past": self._past, "latest": self._latest}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of earlier batches."""
-        self._past = [list(layer) for layer in state["past"]["past"]]
+        self._past, self._latest = ([list(layer) for layer in state["past"][key]] for key in ("past", "latest"))

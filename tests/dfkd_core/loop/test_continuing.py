@@ -10,6 +10,7 @@ from dfkd_core.loop.checkpoint import CheckpointWriter, written
 from dfkd_core.loop.distill import Distilled
 from dfkd_core.spec.config import Budget
 from tests.dfkd_core.loop.test_distill import content, run, stopping_at
+from tests.dfkd_core.loop.test_time_limit import Seconds
 from tests.dfkd_core.tiny import tiny_config
 
 SHORT, LONG = Budget(steps=24), Budget(steps=48)
@@ -60,8 +61,13 @@ def test_a_continued_run_can_be_continued(finished: tuple[Distilled, Path], tmp_
 
 
 def test_the_seconds_are_counted_anew(finished: tuple[Distilled, Path], tmp_path: Path) -> None:
-    cut = {"steps": 24, "max_seconds": 1e-9}
-    early = run(tiny_config(budget=cut), checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
+    cut, seconds = {"steps": 24, "max_seconds": 60}, Seconds(spent_when="published")
+    early = run(
+        tiny_config(budget=cut),
+        checkpoints=CheckpointWriter(tmp_path, every_seconds=3600),
+        on_step=seconds.on_step,
+        clock=seconds,
+    )
     assert early.student_updates < 24
     whole = go_on(
         written(tmp_path)[-1], budget={"steps": 24, "max_seconds": 3600}, continued_budget=Budget.model_validate(cut)

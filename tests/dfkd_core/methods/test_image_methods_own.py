@@ -188,7 +188,7 @@ def test_the_start_of_fast_follows_the_sum_of_all_gradients() -> None:
         begun.project()
     for learnt, gradient in zip(start.network.parameters(), gradients, strict=True):
         torch.testing.assert_close(learnt.grad, 2 * gradient)
-    source._finish(begun.images().detach(), targets)
+    start.finish(begun.images().detach(), targets)
     moved = [learnt.detach() - old for learnt, old in zip(start.network.parameters(), before, strict=True)]
     large = gradients[0].abs() > 1e-5
     torch.testing.assert_close(moved[0][large], -0.02 * gradients[0].sign()[large], rtol=0.01, atol=1e-6)

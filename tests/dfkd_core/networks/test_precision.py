@@ -19,7 +19,7 @@ from dfkd_core.networks import precision as engines
 from dfkd_core.networks.batchnorm import BatchNormStatistics
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.precision import Engine, check_compiler, engine_running, is_watched
-from dfkd_core.spec.config import Compute
+from dfkd_core.spec.compute import Compute
 from tests.dfkd_core.loop.test_distill import content, run, stopping_at
 from tests.dfkd_core.tiny import SHAPE, tiny_config, tiny_network, tiny_teacher
 

@@ -76,7 +76,7 @@ def test_a_job_that_continues_another_begins_where_that_ended(bench: Bench) -> N
     job = bench.attempt("tell_task")
     task = bench.report(job)
     assert (job.id, task["began_at"]) == (new.id, "20")
-    assert task["continued_budget"] == {"steps": 6000, "max_seconds": None}
+    assert task["continued_budget"] == {"effort": "standard", "steps": 6000, "max_seconds": None}
 
 
 def test_a_job_of_a_tenant_that_has_had_its_day_is_given_back_and_goes_on_from_its_checkpoint(bench: Bench) -> None:

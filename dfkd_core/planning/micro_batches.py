@@ -1,0 +1,30 @@
+"""Micro-batches: how many images a run computes at a time, so that their activations fit into a given memory.
+
+The sizes follow from the teacher, the student and one setting of the deployment, and stand in the spec before the job
+exists. So they are the same wherever the job runs, and equal specs give equal bytes.
+"""
+
+from dfkd_core.planning.work import RunFacts
+from dfkd_core.spec.config import DistillConfig
+
+ACTIVATION_BYTES = 1024**3  # for the activations of one micro-batch or chunk, where the deployment says nothing else
+MOST = 8192  # as many as any batch
+LEAST_TRAINED = 2  # a BatchNorm needs two images to learn from
+LABELS = 2  # images that take as much memory to be labelled as one image takes with its gradient, at least
+
+
+def with_micro_batches(config: DistillConfig, facts: RunFacts, *, activation_bytes: int) -> DistillConfig:
+    """Return `config` with the sizes that it leaves open."""
+    student, teacher = facts.student.activation_bytes, facts.teacher.activation_bytes
+    feedback = student if getattr(config.method_options, "adv_weight", 0.0) else 0
+    fitting = {
+        "micro_batch": max(LEAST_TRAINED, _fitting(activation_bytes, student)),
+        "chunk": _fitting(activation_bytes, teacher + feedback),
+        "label_chunk": _fitting(LABELS * activation_bytes, teacher),
+    }
+    open_sizes = {name: size for name, size in fitting.items() if getattr(config.compute, name) is None}
+    return config.model_copy(update={"compute": config.compute.model_copy(update=open_sizes)})
+
+
+def _fitting(memory_bytes: int, bytes_of_image: int) -> int:
+    return max(1, min(MOST, memory_bytes // max(1, bytes_of_image)))

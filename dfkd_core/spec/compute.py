@@ -1,0 +1,35 @@
+"""How the networks of a run compute (torch-free): precision, compiler, and how many images at a time."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dfkd_core.options.field_types import Frozen
+
+
+class Compute(Frozen):
+    """How the networks compute. Weights, losses, labels, averages, the files and the final figures are fp32 anyway."""
+
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16: convolutions and matrix products of teacher, student and generator take bfloat16; faster "
+        "where the hardware knows it.",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the networks with torch.compile first, which takes minutes; for long runs. Needs a C++ "
+        "compiler on a CPU, Triton and a C compiler on CUDA.",
+    )
+    micro_batch: Annotated[int, Field(ge=1, le=8192)] | None = Field(
+        None,
+        description="Images of a student update that are computed at a time; their gradients add up. Null: as many as "
+        "the service's memory for activations allows.",
+    )
+    chunk: Annotated[int, Field(ge=1, le=8192)] | None = Field(
+        None,
+        description="Images that are optimised together, and through which gradients reach the teacher at a time. "
+        "Null: as above.",
+    )
+    label_chunk: Annotated[int, Field(ge=1, le=8192)] | None = Field(
+        None, description="Images that are labelled or evaluated at a time, without gradients. Null: as above."
+    )

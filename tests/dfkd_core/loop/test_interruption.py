@@ -1,0 +1,143 @@
+"""A run can be stopped after every step and every micro-batch, and goes on to the same bytes."""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dfkd_core.errors import Stopped
+from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.progress import Phase, Update
+from dfkd_core.spec.config import DistillConfig
+from tests.dfkd_core.loop.test_distill import content, method_config
+from tests.dfkd_core.methods.test_image_methods import METHODS, SMALL, tiny_student
+from tests.dfkd_core.methods.test_method_contract import GENERATORS
+from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
+
+SMALL_SIZES = {"micro_batch": 5, "chunk": 5, "label_chunk": 7}
+
+
+class Stopwatch:
+    """Asks for a stop at the `beat`-th update, and keeps all updates."""
+
+    def __init__(self, beat: int | None = None) -> None:
+        self.updates: list[Update] = []
+        self._beat = beat
+
+    def __call__(self, update: Update) -> bool:
+        self.updates.append(update)
+        return self._beat is not None and len(self.updates) >= self._beat
+
+
+def run(config: DistillConfig, stopwatch: Stopwatch, **more: Any) -> Distilled:
+    students = {True: tiny_student, False: lambda: tiny_network(batchnorm=True)}
+    student = students[config.method_options.optimises_images]()
+    return distill(tiny_teacher(batchnorm=True), student, config, on_step=stopwatch, beat_seconds=0, **more)
+
+
+def stopped_again_and_again(config: DistillConfig, directory: Path, beats: list[int]) -> tuple[Distilled, int]:
+    """Run, stop after so many beats, resume, and so on; return the result and the number of stops."""
+    stops = 0
+    for beat in itertools.cycle(beats):
+        earlier = written(directory)
+        try:
+            checkpoints = CheckpointWriter(directory, every_seconds=3600)
+            resumed_from = earlier[-1] if earlier else None
+            return run(config, Stopwatch(beat), checkpoints=checkpoints, resume_from=resumed_from), stops
+        except Stopped:
+            stops += 1
+    raise AssertionError("unreachable")
+
+
+def image_config(method: str, **compute: Any) -> DistillConfig:
+    return DistillConfig.model_validate(
+        {
+            "method": method,
+            "method_options": {"warmup_rounds": 1, **SMALL[method], "adv_weight": 0.5},
+            "budget": {"steps": 8},
+            "training": {"batch_size": 16, "updates_per_round": 4, "replays_per_round": 16},
+            "procedural": {
+                "share": 0.5,
+                "images_per_round": 24,
+                "capacity": 200,
+                "refinement": {"images_per_round": 8, "steps": 3},
+            },
+            "steadiness": {"probe_size": 32, "audit_size": 40, "evaluations": 2},
+            "compute": compute,
+        }
+    )
+
+
+@pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_that_optimises_images_can_be_stopped_at_every_step(
+    method: str, compute: dict[str, int], tmp_path: Path
+) -> None:
+    config = image_config(method, **compute)
+    whole = run(config, Stopwatch())
+    resumed, stops = stopped_again_and_again(config, tmp_path, [30, 41, 53])
+    assert stops > 3
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+    assert resumed.images_synthesized == whole.images_synthesized
+    assert resumed.teacher_forwards == whole.teacher_forwards
+
+
+@pytest.mark.parametrize("method", GENERATORS)
+def test_a_method_with_a_generator_can_be_stopped_at_every_micro_batch(method: str, tmp_path: Path) -> None:
+    config = method_config(method).model_copy(update={"compute": tiny_config(compute=SMALL_SIZES).compute})
+    whole = run(config, Stopwatch())
+    resumed, stops = stopped_again_and_again(config, tmp_path, [60, 77])
+    assert stops > 1
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+
+
+@pytest.mark.parametrize("memory", ["vae", "ema", "ring", "priority"])
+def test_a_memory_can_be_stopped_at_every_micro_batch(memory: str, tmp_path: Path) -> None:
+    config = tiny_config(memory=memory, budget={"steps": 12}, compute=SMALL_SIZES)
+    whole = run(config, Stopwatch())
+    resumed, stops = stopped_again_and_again(config, tmp_path, [60, 77])
+    assert stops > 1
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+
+
+def test_every_phase_shows_that_it_works() -> None:
+    stopwatch = Stopwatch()
+    run(image_config("deepinversion", **SMALL_SIZES), stopwatch)
+    seen = {update.phase for update in stopwatch.updates if update.kind == "beat"}
+    assert seen >= {
+        Phase.PROCEDURAL,
+        Phase.REFINEMENT,
+        Phase.WARM_UP,
+        Phase.SYNTHESIS,
+        Phase.FRESH,
+        Phase.STUDENT,
+        Phase.EVALUATION,
+        Phase.AUDIT,
+    }
+    beats = [update.beats for update in stopwatch.updates]
+    assert beats == sorted(beats)
+
+
+def test_the_units_of_a_phase_add_up() -> None:
+    stopwatch = Stopwatch()
+    config = image_config("deepinversion", **SMALL_SIZES)
+    distilled = run(config, stopwatch)
+    done = {update.phase: update.done for update in stopwatch.updates}
+    assert done[Phase.STUDENT] == distilled.student_updates
+    assert done[Phase.WARM_UP] == pytest.approx(8)
+    assert done[Phase.PROCEDURAL] == 24 * 3  # a round of warm-up and two that teach
+    assert done[Phase.REFINEMENT] == pytest.approx(8 * 3)
+    assert done[Phase.EVALUATION] == 2
+
+
+def test_a_checkpoint_is_written_in_the_warm_up(tmp_path: Path) -> None:
+    stopwatch = Stopwatch()
+    run(image_config("deepinversion"), stopwatch, checkpoints=CheckpointWriter(tmp_path, every_seconds=0))
+    kept = [update for update in stopwatch.updates if update.kind == "checkpoint"]
+    assert {update.phase for update in kept} >= {Phase.PROCEDURAL, Phase.REFINEMENT, Phase.WARM_UP, Phase.AUDIT}
+    assert any(update.done % 1 for update in kept if update.phase == Phase.WARM_UP)  # within an update
