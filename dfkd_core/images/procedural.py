@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.image_rows import ImageRows
 from dfkd_core.images.refinement import Refining
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import to_device
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Procedural
 
-BANK_BYTES = 128 * 2**20  # upper limit of images and logits, whatever `capacity` says; one image always fits
+BANK_BYTES = 128 * 2**20  # upper limit of images and logits, whatever `capacity` says
+LARGE_PLACES = 4096  # images that are kept whatever their size; a bank of large ones lies in a file
 
 CELLS = (2, 3, 4, 6)  # the cells of a field along the image's shorter side, one number for each scale
 STROKES, AREAS = 0.7, 0.15  # shares of strokes along a level line and of areas above it; the rest are soft areas
@@ -46,11 +48,11 @@ class ProceduralBank:
         space, classes = teacher.input_space, teacher.num_classes
         self._codec = PixelCodec(*space.bounds())
         place_bytes = math.prod(space.shape) + 2 * classes
-        most = max(1, min(capacity, BANK_BYTES // place_bytes))
+        most = max(1, min(capacity, max(LARGE_PLACES, BANK_BYTES // place_bytes)))
         strata = min(classes, most)  # if there are more classes than places, classes share places
         quota = most // strata
         self._keys = torch.full((strata, quota), -math.inf)  # the largest keys stay; -inf marks an empty place
-        self._images = torch.zeros((strata, quota, *space.shape), dtype=torch.uint8)
+        self._images = ImageRows(strata * quota, space.shape, torch.uint8)
         self._logits = torch.zeros((strata, quota, classes), dtype=torch.float16)
         self._refining: Refining | None = None  # the images in the making
         self._odds: Tensor | None = None  # the odds of each place, None after the bank has changed
@@ -108,9 +110,13 @@ class ProceduralBank:
             stays[best[best < quota]] = True
             entering, free = new[best[best >= quota] - quota], (~stays).nonzero().flatten()
             self._keys[stratum, free] = keys[entering]
-            self._images[stratum, free] = images[entering]
+            self._images[stratum * quota + free] = images[entering]
             self._logits[stratum, free] = logits[entering]
         self._odds = None
+
+    def _filled(self) -> Tensor:
+        """Return the numbers of the places that hold an image."""
+        return self._keys.flatten().isfinite().nonzero().flatten()
 
     def _balanced(self) -> Tensor:
         """Return the odds of each place, (number of places,); all classes that have images have the same sum."""
@@ -122,19 +128,23 @@ class ProceduralBank:
         if self._odds is None:
             self._odds = self._balanced()
         places = torch.multinomial(self._odds, count, replacement=True, generator=generator)
-        images = self._codec.decode(self._images.flatten(0, 1)[places])
+        images = self._codec.decode(self._images[places])
         logits = self._logits.flatten(0, 1)[places].float()
         return Batch(images=to_device(images, self._device), teacher_logits=to_device(logits, self._device))
 
     def state(self) -> dict[str, Any]:
         """Return the keys, images and logits of the bank, and the images in the making."""
         making = None if self._refining is None else self._refining.state()
-        return {"keys": self._keys, "images": self._images, "logits": self._logits, "making": making}
+        filled = self._filled()
+        kept = {"images": self._images.state(filled), "logits": self._logits.flatten(0, 1)[filled]}
+        return {"keys": self._keys, **kept, "making": making}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take over the `state` of an earlier bank with the same teacher and capacity."""
-        for mine, other in (self._keys, "keys"), (self._images, "images"), (self._logits, "logits"):
-            mine.copy_(state[other])
+        self._keys.copy_(state["keys"])
+        filled = self._filled()
+        self._images.restore(filled, state["images"])
+        self._logits.flatten(0, 1)[filled] = state["logits"]
         self._odds = self._refining = None
         if state["making"] is not None:
             options = self._options.refinement

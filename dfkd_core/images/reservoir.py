@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.image_rows import ImageRows
 
 LEVELS = 255
 
@@ -47,7 +48,7 @@ class ClassReservoir:
         strata = min(num_classes, capacity)
         self.quota = capacity // strata
         self.codec = codec
-        self._images = torch.zeros((strata * self.quota, *shape), dtype=codec.dtype)
+        self._images = ImageRows(strata * self.quota, shape, codec.dtype)
         self._logits = torch.zeros((strata * self.quota, num_classes), dtype=torch.float16)
         self._seen = torch.zeros(strata, dtype=torch.int64)
 
@@ -57,7 +58,7 @@ class ClassReservoir:
     @property
     def num_bytes(self) -> int:
         """Bytes of the storage for all images and logits, filled or not."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
+        return self._images.num_bytes + self._logits.numel() * self._logits.element_size()
 
     def add(self, batch: Batch, *, generator: torch.Generator) -> None:
         """Show a batch to the reservoir; random draws decide which images it keeps."""
@@ -97,11 +98,13 @@ class ClassReservoir:
         return Batch(images=self.codec.decode(self._images[slots]), teacher_logits=self._logits[slots].float())
 
     def state(self) -> dict[str, Any]:
-        """Return images, logits and the number of images seen in each class, all tensors."""
-        return {"images": self._images, "logits": self._logits, "seen": self._seen}
+        """Return the kept images with their logits, class after class, and the number of images seen in each class."""
+        slots = self._filled_slots()
+        return {"images": self._images.state(slots), "logits": self._logits[slots], "seen": self._seen}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over the content of an earlier reservoir with the same capacity, classes and shape."""
-        self._images.copy_(state["images"])
-        self._logits.copy_(state["logits"])
         self._seen = state["seen"].clone()
+        slots = self._filled_slots()
+        self._images.restore(slots, state["images"])
+        self._logits[slots] = state["logits"]

@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from dfkd_core.errors import CheckpointMismatch
+from dfkd_core.images.image_rows import Selection
+from dfkd_core.loop.safetensors_stream import write_safetensors
 from dfkd_core.spec.config import DistillConfig
 
-FORMAT = "dfkd-checkpoint-1"
+FORMAT = "dfkd-checkpoint-2"
 HEADER = "dfkd"
 KEPT = 2
 TENSOR = "__tensor__"
@@ -68,14 +69,13 @@ def _number(path: Path) -> int:
 
 def write_checkpoint(path: Path, state: Mapping[str, Any], *, fingerprint: Mapping[str, str]) -> None:
     """Write to a temporary file beside `path`, flush it to the disk, rename it, flush the directory."""
-    tensors: dict[str, Tensor] = {}
-    tree = _pack(state, tensors)
+    values: dict[str, Tensor | Selection] = {}
+    tree = _pack(state, values)
     header = {"format": FORMAT, "fingerprint": dict(fingerprint), "state": tree}
-    metadata = {HEADER: json.dumps(header)}  # one key only, since the library writes several keys in random order
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(save(tensors, metadata=metadata))
+            write_safetensors(file, values, metadata={HEADER: json.dumps(header)})
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -121,10 +121,10 @@ def _check_fingerprint(path: Path, found: Mapping[str, str], wanted: Mapping[str
         )
 
 
-def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:  # Any: a tree of JSON values and tensors
-    if isinstance(value, Tensor):
+def _pack(value: Any, tensors: dict[str, Tensor | Selection]) -> Any:  # Any: a tree of JSON values and tensors
+    if isinstance(value, Tensor | Selection):
         name = f"{len(tensors):05d}"
-        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        tensors[name] = value
         return {TENSOR: name}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):

@@ -4,7 +4,7 @@ Held-out images go to two sets. The probe compares students during the run. The 
 agreement is measured on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,13 +92,13 @@ class Judge:
             replaced=comparison.replaced,
         )
 
-    def _training_images(self, images: ImageSources, replay_share: float) -> list[Tensor]:
-        """Yield batches of images as in training, (N, C, H, W) each."""
-        draws, batches = self._streams["batchnorm"], []
-        for _ in range(BATCHNORM_BATCHES):
-            batch = images.student_batch(BATCHNORM_BATCH_SIZE, replay_share=replay_share, generator=draws)
-            batches.append(images.augmented(batch.images, generator=draws))
-        return batches
+    def _training_images(self, images: ImageSources, replay_share: float) -> Iterator[Tensor]:
+        """Yield batches of images as in training, (N, C, H, W) each, that can be computed at a time."""
+        draws, total = self._streams["batchnorm"], BATCHNORM_BATCHES * BATCHNORM_BATCH_SIZE
+        size = min(BATCHNORM_BATCH_SIZE, self._fp32_teacher.engine.compute.label_chunk or BATCHNORM_BATCH_SIZE)
+        for _ in range(total // size):
+            batch = images.student_batch(size, replay_share=replay_share, generator=draws)
+            yield images.augmented(batch.images, generator=draws)
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
         """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""

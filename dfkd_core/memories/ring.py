@@ -6,6 +6,7 @@ This is MB-DFKD's memory bank as implemented in the code of LRA (Patel, Mopuri, 
 window: it forgets all batches older than its slots. The memory `reservoir` does not forget by age.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.image_rows import ImageRows
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
@@ -31,7 +33,7 @@ class RingMemory(Memory):
         space = teacher.input_space
         self._codec = PixelCodec(*space.bounds(), DTYPES[options.storage])
         room = (options.slots, options.slot_images)
-        self._images = torch.zeros((*room, *space.shape), dtype=self._codec.dtype)
+        self._images = ImageRows(math.prod(room), space.shape, self._codec.dtype)
         self._logits = torch.zeros((*room, teacher.num_classes))
         self._filled = torch.zeros(options.slots, dtype=torch.int64)  # the number of images in each slot
         self._rounds = 0
@@ -48,7 +50,9 @@ class RingMemory(Memory):
     def _push(self, fresh: Batch) -> None:
         slot = self._pushes % self._options.slots
         kept = min(len(fresh), self._options.slot_images)
-        self._images[slot, :kept] = self._codec.encode(fresh.images[:kept].cpu())
+        self._images[slot * self._options.slot_images + torch.arange(kept)] = self._codec.encode(
+            fresh.images[:kept].cpu()
+        )
         self._logits[slot, :kept] = fresh.teacher_logits[:kept].cpu()
         self._filled[slot] = kept
         self._pushes += 1
@@ -58,8 +62,12 @@ class RingMemory(Memory):
         if not self._pushes:
             return None
         slots, places = self._drawn(count, generator)
-        images = self._codec.decode(self._images[slots, places])
+        images = self._codec.decode(self._images[slots * self._options.slot_images + places])
         return Batch(images=images.to(self._device), teacher_logits=self._logits[slots, places].to(self._device))
+
+    def _kept(self) -> Tensor:
+        """Return the numbers of all places that hold an image."""
+        return (torch.arange(self._options.slot_images) < self._filled.unsqueeze(1)).flatten().nonzero().flatten()
 
     def _drawn(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw the slot and the place of each image, (count,) both."""
@@ -83,16 +91,19 @@ class RingMemory(Memory):
     @property
     def num_bytes(self) -> int:
         """Bytes of the storage for all images and logits, filled or not."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in (self._images, self._logits))
+        return self._images.num_bytes + self._logits.numel() * self._logits.element_size()
 
     def state(self) -> dict[str, Any]:
         """Return the ring's content and its counters."""
-        content = {"images": self._images, "logits": self._logits, "filled": self._filled}
+        kept = self._kept()
+        images, logits = self._images.state(kept), self._logits.flatten(0, 1)[kept]
+        content = {"images": images, "logits": logits, "filled": self._filled}
         return {**content, "rounds": self._rounds, "pushes": self._pushes}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of an earlier ring."""
-        self._images.copy_(state["images"])
-        self._logits.copy_(state["logits"])
         self._filled = state["filled"].clone()
+        kept = self._kept()
+        self._images.restore(kept, state["images"])
+        self._logits.flatten(0, 1)[kept] = state["logits"]
         self._rounds, self._pushes = state["rounds"], state["pushes"]

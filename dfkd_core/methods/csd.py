@@ -120,7 +120,7 @@ class StudentProbe(Part):
     def state(self) -> dict[str, Any]:
         """Return the kept images, and the probe of the batch in the making."""
         probe = None if self._probe is None else self._probe.state_dict()
-        return {"bank": {name: tensor.clone() for name, tensor in self._bank.state().items()}, "csd_probe": probe}
+        return {"bank": self._bank.state(), "csd_probe": probe}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` with earlier images."""

@@ -10,7 +10,6 @@ from dfkd_core.spec.config import DistillConfig
 ACTIVATION_BYTES = 1024**3  # for the activations of one micro-batch or chunk, where the deployment says nothing else
 MOST = 8192  # as many as any batch
 LEAST_TRAINED = 2  # a BatchNorm needs two images to learn from
-LABELS = 2  # images that take as much memory to be labelled as one image takes with its gradient, at least
 
 
 def with_micro_batches(config: DistillConfig, facts: RunFacts, *, activation_bytes: int) -> DistillConfig:
@@ -20,7 +19,7 @@ def with_micro_batches(config: DistillConfig, facts: RunFacts, *, activation_byt
     fitting = {
         "micro_batch": max(LEAST_TRAINED, _fitting(activation_bytes, student)),
         "chunk": _fitting(activation_bytes, teacher + feedback),
-        "label_chunk": _fitting(LABELS * activation_bytes, teacher),
+        "label_chunk": _fitting(activation_bytes, teacher),
     }
     open_sizes = {name: size for name, size in fitting.items() if getattr(config.compute, name) is None}
     return config.model_copy(update={"compute": config.compute.model_copy(update=open_sizes)})

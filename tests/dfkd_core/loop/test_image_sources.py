@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run
 from dfkd_core.spec.config import DistillConfig
@@ -16,8 +17,8 @@ def test_the_stated_share_of_the_procedural_images_is_refined(share: float, refi
     state = build_run(tiny_teacher(), tiny_network(), config)
     while state.counters.warmup_rounds < config.method_options.warmup_rounds:
         train_round(state)
-    state.images.procedural._images.fill_(0)  # black
-    state.images.refined._images.fill_(255)  # white
+    _paint(state.images.procedural, 0)  # black
+    _paint(state.images.refined, 255)  # white
     state.images.fresh = [state.images.procedural.draw(4, generator=torch.Generator())]
     batch = state.images.student_batch(config.training.batch_size, replay_share=0.0, generator=torch.Generator())
     images = batch.images.flatten(1)
@@ -35,7 +36,7 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
     state: Run = build_run(tiny_teacher(batchnorm=True), tiny_network(batchnorm=True), config)
     for _ in range(config.method_options.warmup_rounds + 1):
         train_round(state)
-    state.images.procedural._images.fill_(shade)
+    _paint(state.images.procedural, shade)
     state.judge.evaluate(state.student, state.images, step=state.counters.steps, replay_share=0.0, margin_scale=1.0)
     student = state.student.average
     norm, convolution = student.get_submodule("1"), student.get_submodule("0")
@@ -49,3 +50,8 @@ def test_batchnorms_are_re_estimated_on_what_the_student_learns_from(shade: int)
 def test_features_are_compared_on_all_images_that_no_generator_made(method: str, featured: int) -> None:
     config = DistillConfig.model_validate({"method": method, "procedural": {"share": 0.5}})
     assert build_run(tiny_teacher(), tiny_network(), config).images.num_featured(16) == featured
+
+
+def _paint(bank: ProceduralBank, shade: int) -> None:
+    rows = bank._images
+    rows[torch.arange(len(rows))] = torch.full(rows.shape, shade, dtype=torch.uint8)
