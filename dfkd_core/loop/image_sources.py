@@ -19,7 +19,9 @@ from torch import Tensor
 from dfkd_core.errors import GeneratorCollapsed
 from dfkd_core.images.augment import augment
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.pool import Pool
 from dfkd_core.images.procedural import ProceduralBank
+from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.loop.collapse_guard import CollapseGuard
 from dfkd_core.loop.counters import Counters
 from dfkd_core.methods import build_synthesizer
@@ -51,9 +53,9 @@ class ImageSources:
         self.procedural = ProceduralBank(procedural, teacher, capacity=capacity, device=device)
         self.refined = ProceduralBank(procedural, teacher, capacity=refined_capacity, device=device)
         self.newest: Batch | None = None  # the fresh images of this round
-        self.fresh: list[Batch] = []  # one batch a round, newest last
-        self.remembered: list[Batch] = []
-        self._pools: tuple[Batch, Batch | None] | None = None  # fresh and remembered, each in one piece
+        codec, rounds = PixelCodec(low, high), config.training.fresh_rounds
+        self.fresh = Pool(rounds, codec, device=device)
+        self.remembered = Pool(rounds, codec, device=device)
         compute = config.compute
         self._procedural_chunks = chunks(procedural.images_per_round * drawn, compute.label_chunk)
         self._refined_chunks = chunks(procedural.refinement.images_per_round * refined, compute.chunk)
@@ -142,13 +144,11 @@ class ImageSources:
     def add_fresh(self, fresh: Batch) -> None:
         """Let the training images join those of the last rounds."""
         self.newest, self._sampled = fresh, self._sampled[:0]
-        self.fresh = [*self.fresh, fresh][-self._config.training.fresh_rounds :]
-        self._pools = None
+        self.fresh.add(fresh)
 
     def add_remembered(self, replayed: Batch) -> None:
         """Add the images that the memory replayed in this round."""
-        self.remembered = [*self.remembered, replayed][-self._config.training.fresh_rounds :]
-        self._pools = None
+        self.remembered.add(replayed)
 
     def labelled(self, images: Tensor) -> Batch:
         """Return the images with the teacher's logits (N, num_classes)."""
@@ -165,20 +165,17 @@ class ImageSources:
 
         `replay_share` is the share of remembered images among those that are not procedural.
         """
-        if self._pools is None:
-            self._pools = (Batch.join(*self.fresh), Batch.join(*self.remembered) if self.remembered else None)
-        fresh, remembered = self._pools
         num_procedural = self._num_procedural(size)
         refined_share = self._config.procedural.refinement.share
         num_refined = min(round(num_procedural * refined_share), num_procedural) if len(self.refined) else 0
-        num_remembered = round((size - num_procedural) * replay_share) if remembered else 0
+        num_remembered = round((size - num_procedural) * replay_share) if len(self.remembered) else 0
         parts = []
         for bank, count in (self.procedural, num_procedural - num_refined), (self.refined, num_refined):
             if count:
                 parts.append(bank.sample(count, generator=generator))
-        parts.append(_drawn(fresh, size - num_procedural - num_remembered, generator))
-        if remembered:
-            parts.append(_drawn(remembered, num_remembered, generator))
+        parts.append(self.fresh.sample(size - num_procedural - num_remembered, generator=generator))
+        if len(self.remembered):
+            parts.append(self.remembered.sample(num_remembered, generator=generator))
         return Batch.join(*parts)
 
     def _num_procedural(self, size: int) -> int:
@@ -240,8 +237,8 @@ class ImageSources:
             "guard": self._guard.state(),
             "sampled": self._sampled,
             "newest": self.newest is not None,  # it is the last of the fresh ones
-            "fresh": [[batch.images, batch.teacher_logits] for batch in self.fresh],
-            "remembered": [[batch.images, batch.teacher_logits] for batch in self.remembered],
+            "fresh": self.fresh.state(),
+            "remembered": self.remembered.state(),
             "good": self._healthy_snapshots,
         }
 
@@ -254,17 +251,8 @@ class ImageSources:
             (self._guard, "guard"),
         ):
             part.restore(state[key])
-        self.fresh = [self._batch(pair) for pair in state["fresh"]]
-        self.remembered = [self._batch(pair) for pair in state["remembered"]]
-        self.newest = self.fresh[-1] if state["newest"] else None
+        self.fresh.restore(state["fresh"])
+        self.remembered.restore(state["remembered"])
+        self.newest = self.fresh.newest if state["newest"] else None
         self._sampled = state["sampled"].to(self._device)
         self._healthy_snapshots = list(state["good"])
-        self._pools = None
-
-    def _batch(self, pair: list[Tensor]) -> Batch:
-        return Batch(images=pair[0].to(self._device), teacher_logits=pair[1].to(self._device))
-
-
-def _drawn(batch: Batch, count: int, generator: torch.Generator) -> Batch:
-    """`count` images of the batch, drawn with replacement."""
-    return batch[torch.randint(len(batch), (count,), generator=generator).to(batch.images.device)]

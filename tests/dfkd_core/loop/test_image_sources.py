@@ -19,7 +19,8 @@ def test_the_stated_share_of_the_procedural_images_is_refined(share: float, refi
         train_round(state)
     _paint(state.images.procedural, 0)  # black
     _paint(state.images.refined, 255)  # white
-    state.images.fresh = [state.images.procedural.draw(4, generator=torch.Generator())]
+    state.images.fresh.restore([])
+    state.images.fresh.add(state.images.procedural.draw(4, generator=torch.Generator()))
     batch = state.images.student_batch(config.training.batch_size, replay_share=0.0, generator=torch.Generator())
     images = batch.images.flatten(1)
     assert int((images == 2).all(dim=1).sum()) == refined

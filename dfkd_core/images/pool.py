@@ -1,0 +1,65 @@
+"""Pool: the images of the last rounds, from which student batches are drawn."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dfkd_core.images.batch import Batch
+from dfkd_core.images.reservoir import PixelCodec
+
+
+class Pool:
+    """Keeps one batch a round, newest last. Images that 8 bits hold exactly, such as replayed ones, are kept in 8."""
+
+    def __init__(self, rounds: int, codec: PixelCodec, *, device: torch.device) -> None:
+        self._most = rounds
+        self._codec = codec
+        self._device = device
+        self._kept: list[Batch] = []  # the images of each are floats, or bytes of the codec
+
+    def __len__(self) -> int:
+        return sum(len(batch) for batch in self._kept)
+
+    def add(self, batch: Batch) -> None:
+        """Keep a batch, and drop the one of too early a round."""
+        self._kept = [*self._kept, Batch(self._encoded(batch.images), batch.teacher_logits)][-self._most :]
+
+    def _encoded(self, images: Tensor) -> Tensor:
+        if self._device.type != "cpu":
+            return images
+        stored = self._codec.encode(images)
+        return stored if torch.equal(self._codec.decode(stored), images) else images
+
+    def _decoded(self, batch: Batch) -> Batch:
+        exact = batch.images.is_floating_point()
+        return batch if exact else Batch(self._codec.decode(batch.images), batch.teacher_logits)
+
+    @property
+    def newest(self) -> Batch:
+        """The batch that was added last."""
+        return self._decoded(self._kept[-1])
+
+    def sample(self, count: int, *, generator: torch.Generator) -> Batch:
+        """Draw `count` images of all rounds, with replacement."""
+        drawn = torch.randint(len(self), (count,), generator=generator).to(self._device)
+        if len(self._kept) == 1:
+            return self._decoded(self._kept[0][drawn])
+        first = self._kept[0]
+        images = torch.empty((count, *first.images.shape[1:]), device=self._device)
+        logits = torch.empty((count, first.teacher_logits.shape[1]), device=self._device)
+        start = 0
+        for batch in self._kept:
+            places = ((drawn >= start) & (drawn < start + len(batch))).nonzero().flatten()
+            found = self._decoded(batch[drawn[places] - start])
+            images[places], logits[places] = found.images, found.teacher_logits
+            start += len(batch)
+        return Batch(images, logits)
+
+    def state(self) -> list[list[Tensor]]:
+        """Return images and logits of each round."""
+        return [[batch.images, batch.teacher_logits] for batch in self._kept]
+
+    def restore(self, state: Sequence[Sequence[Tensor]]) -> None:
+        """Continue from the `state` of an earlier pool."""
+        self._kept = [Batch(images.to(self._device), logits.to(self._device)) for images, logits in state]
