@@ -1,9 +1,22 @@
 """Batch: images with the teacher's logits, which all parts of the loop exchange."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Labelled(Protocol):
+    """Images with the teacher's logits, of which only some need to be in memory at a time."""
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The logits of all images, (N, num_classes)."""
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the images in order, at most `size` at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +32,10 @@ class Batch:
     def __getitem__(self, chosen: slice | Tensor) -> "Batch":
         """Return the images, with their logits, that a slice, a mask (N,) or indices choose."""
         return Batch(images=self.images[chosen], teacher_logits=self.teacher_logits[chosen])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the images in order, at most `size` at a time."""
+        yield from torch.split(self.images, size)
 
     @staticmethod
     def join(*batches: "Batch | None") -> "Batch":

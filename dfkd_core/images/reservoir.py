@@ -4,6 +4,7 @@ Images are kept in 8 bits between per-channel bounds, or in 16-bit floats if 8 b
 teacher's logits are kept in 16-bit floats.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +94,20 @@ class ClassReservoir:
     def all(self) -> Batch:
         """Return all kept images, class after class."""
         return self._at(self._filled_slots())
+
+    def take(self, numbers: Tensor) -> Batch:
+        """Return some of the images of `all`, by their numbers there."""
+        return self._at(self._filled_slots()[numbers])
+
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The logits of all kept images, class after class."""
+        return self._logits[self._filled_slots()].float()
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the kept images in the same order, at most `size` at a time; no more than those are in memory."""
+        for slots in torch.split(self._filled_slots(), size):
+            yield self.codec.decode(self._images[slots])
 
     def _at(self, slots: Tensor) -> Batch:
         return Batch(images=self.codec.decode(self._images[slots]), teacher_logits=self._logits[slots].float())

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Labelled
 from dfkd_core.networks.hooks import evaluating
 from dfkd_core.networks.precision import Engine
 
@@ -11,7 +11,7 @@ CHUNK = 512  # images at a time, where the engine sets no lower limit
 
 
 @torch.no_grad()
-def answers(student: nn.Module, batch: Batch, *, engine: Engine | None = None) -> Tensor:
+def answers(student: nn.Module, batch: Labelled, *, engine: Engine | None = None) -> Tensor:
     """Return the student's logits (N, num_classes) in eval mode, on the CPU, and restore the student's mode.
 
     They are computed in fp32. `engine` limits the images that are computed at a time, and hears a beat after each
@@ -20,4 +20,4 @@ def answers(student: nn.Module, batch: Batch, *, engine: Engine | None = None) -
     device, engine = next(student.parameters()).device, engine or Engine()
     in_fp32, chunk = engine.in_fp32(), min(CHUNK, engine.compute.label_chunk or CHUNK)
     with evaluating(student):
-        return torch.cat([in_fp32(student, images.to(device)).cpu() for images in torch.split(batch.images, chunk)])
+        return torch.cat([in_fp32(student, images.to(device)).cpu() for images in batch.split(chunk)])

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Labelled
 from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.probe import agrees, overlap
 from dfkd_core.networks.precision import Engine
@@ -35,7 +35,13 @@ class BestStudent:
         self._margin = margin
 
     def maybe_replace(
-        self, candidate: nn.Module, probe: Batch, *, step: int, margin_scale: float = 1.0, engine: Engine | None = None
+        self,
+        candidate: nn.Module,
+        probe: Labelled,
+        *,
+        step: int,
+        margin_scale: float = 1.0,
+        engine: Engine | None = None,
     ) -> Comparison:
         """Compare candidate and published student image by image on `probe`; publish the candidate if it is better.
 

@@ -78,7 +78,7 @@ class Judge:
         """
         if has_batchnorm(student.average):
             reestimate(student.average, self._training_images(images, replay_share), engine=self._fp32_teacher.engine)
-        probe = self.probe.batch()
+        probe = self.probe
         engine = self._fp32_teacher.engine
         raw = float(agrees(answers(student.network, probe, engine=engine), probe).double().mean())
         comparison = self.best.maybe_replace(

@@ -4,12 +4,13 @@ No student trains on a held-out image. The probe is a class-balanced reservoir o
 the newest held-out images. The audit set is a second probe with its own draws; it decides nothing.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, Labelled
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 
 RECENT_SHARE = 4  # one of every four images of a full probe is a recent image
@@ -43,6 +44,22 @@ class Probe:
         recent = Batch(images=self._codec.decode(self._recent_images), teacher_logits=self._recent_logits.float())
         return Batch.join(self._history.all(), recent)
 
+    @property
+    def teacher_logits(self) -> Tensor:
+        """The logits of all images, in the order of `batch`."""
+        return torch.cat([self._history.teacher_logits, self._recent_logits.float()])
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the images in the order of `batch`, at most `size` at a time; no more than those are in memory."""
+        kept = len(self._history)
+        for start in range(0, len(self), size):
+            numbers = torch.arange(kept)[start : start + size]
+            parts = [self._history.take(numbers).images] if len(numbers) else []
+            if start + size > kept:
+                recent = self._recent_images[max(0, start - kept) : start + size - kept]
+                parts.append(self._codec.decode(recent))
+            yield torch.cat(parts)
+
     def state(self) -> dict[str, Any]:
         """Return the history and the newest images."""
         recent = {"images": self._recent_images, "logits": self._recent_logits}
@@ -55,12 +72,12 @@ class Probe:
         self._recent_logits = state["recent"]["logits"].clone()
 
 
-def agrees(student_logits: Tensor, batch: Batch) -> Tensor:
+def agrees(student_logits: Tensor, batch: Labelled) -> Tensor:
     """Return for each image whether the student's class is the teacher's: bool (N,)."""
     return student_logits.argmax(dim=1) == batch.teacher_logits.argmax(dim=1)
 
 
-def overlap(student_logits: Tensor, batch: Batch) -> Tensor:
+def overlap(student_logits: Tensor, batch: Labelled) -> Tensor:
     """Return for each image the sum over classes of the minimum of the two softmaxes: (N,) in [0, 1].
 
     The overlap is an agreement weighed by certainty. On images of which both networks are unsure, it is far less noisy

@@ -25,21 +25,18 @@ class PriorityMemory(ReservoirMemory):
     def __init__(self, options: PriorityOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         super().__init__(options, teacher, streams=streams, device=device)
         self._exponent = options.exponent * (1 - options.correction)
-        self._known = Batch(images=torch.zeros(0), teacher_logits=torch.zeros(0))
         self._odds = torch.zeros(0)
 
     def observe_student(self, student: nn.Module) -> None:
         """Compute the odds of all kept images from the current student's logits."""
         if not len(self._bank):
             return
-        known = self._bank.all()
-        said = answers(student, known, engine=self._teacher.engine)
-        divergence = disagreement("kl", known.teacher_logits, said, temperature=1.0)
-        self._known = known
+        said = answers(student, self._bank, engine=self._teacher.engine)
+        divergence = disagreement("kl", self._bank.teacher_logits, said, temperature=1.0)
         self._odds = priorities(divergence, exponent=self._exponent)
 
     def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """Draw by priority, with replacement, from the images that were kept at the last `observe_student`.
+        """Draw by priority, with replacement; call it after `observe_student`, before the memory takes in more images.
 
         The published importance weights (N · P)^−correction multiply each image's loss. Here images are drawn from
         P^(1 − correction) instead: the expected gradient is the same, and all images of a batch weigh the same.
@@ -47,8 +44,8 @@ class PriorityMemory(ReservoirMemory):
         if not len(self._odds):
             return super().replay(count, generator=generator)
         chosen = torch.multinomial(self._odds, count, replacement=True, generator=generator)
-        images, logits = self._known.images[chosen], self._known.teacher_logits[chosen]
-        return Batch(images=images.to(self._device), teacher_logits=logits.to(self._device))
+        batch = self._bank.take(chosen)
+        return Batch(images=batch.images.to(self._device), teacher_logits=batch.teacher_logits.to(self._device))
 
 
 def priorities(divergence: Tensor, *, exponent: float) -> Tensor:

@@ -173,3 +173,16 @@ def test_the_published_student_is_a_copy() -> None:
     ratchet.maybe_replace(student, probe_batch(), step=1)
     student.threshold.data.fill_(9.0)
     assert share(ratchet.published, probe_batch()) == 1
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 64])
+def test_a_probe_in_parts_is_the_whole_probe(size: int) -> None:
+    probe = Probe(20, num_classes=2, shape=(1, 1, 1), codec=PixelCodec(LOW, HIGH, torch.float16))
+    draws = torch.Generator().manual_seed(0)
+    for start in range(0, 60, 3):
+        values = torch.arange(start, start + 3).float()
+        probe.observe(batch_of(values, values.long() % 2), generator=draws)
+    parts, whole = list(probe.split(size)), probe.batch()
+    assert torch.equal(torch.cat(parts), whole.images)
+    assert max(len(part) for part in parts) <= size
+    assert torch.equal(probe.teacher_logits, whole.teacher_logits)

@@ -239,7 +239,7 @@ def test_priority_memory_replays_more_often_what_the_student_has_not_learnt() ->
     assert all(torch.equal(one, other) for one, other in zip(before, student.state_dict().values(), strict=True))
     replayed = memory.replay(20_000, generator=draws())
     assert replayed is not None
-    kept = memory._known
+    kept = memory._bank.all()
     log_p, log_q = (x.log_softmax(dim=1) for x in (kept.teacher_logits, student.eval()(kept.images).detach()))
     divergence = (log_p.exp() * (log_p - log_q)).sum(dim=1)
     share = [(replayed.images == image).flatten(1).all(dim=1).float().mean() for image in kept.images]
