@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.inspection.formats import EXPORT_LINE, TeacherFormat, teacher_format
-from dfkd_core.inspection.reexport import ReExport, export_line, re_export
+from dfkd_core.inspection.formats import TeacherFormat, teacher_format
+from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
 from dfkd_core.notice import Notice
 from dfkd_core.spec.config import TeacherSpec
 

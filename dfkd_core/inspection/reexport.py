@@ -4,9 +4,16 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.inspection.formats import FROM_TENSORFLOW
+from dfkd_core.inspection.refused_formats import TENSORFLOW
 
 DYNAMO = "pytorch-dynamo"
+
+EXPORT_LINE = (
+    "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
+    "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, "
+    "input_names=['images'], output_names=['logits'], dynamic_axes={'images': {0: 'batch'}, 'logits': {0: 'batch'}})"
+)
+"""This call keeps the BatchNormalization statistics, which both exporters fold into convolutions by default."""
 
 _DYNAMO_LINE = (
     "torch.onnx.export(model.eval(), ({images},), 'teacher.onnx', dynamo=True, optimize=False, external_data=False, "
@@ -36,7 +43,7 @@ class ReExport(BaseModel):
 def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
     """Return a call of the exporter that wrote the file; it keeps BatchNorm statistics and a dynamic batch size."""
     if exporter is not None and exporter.startswith("tf2onnx"):
-        return FROM_TENSORFLOW
+        return TENSORFLOW
     template = _DYNAMO_LINE if exporter == DYNAMO else _LEGACY_LINE
     images = f"torch.randn(2, {', '.join(map(str, shape))})"
     return template.format(images=images, input=input_name, output=output_name)

@@ -10,6 +10,8 @@ from typing import Any
 from starlette.requests import Request
 
 from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.refused_formats import is_zip
+from dfkd_core.inspection.zip_directory import TAIL_BYTES
 from jobs.files.artifacts import ArtifactStore
 from jobs.files.upload import Upload
 from jobs.models import JobSpec
@@ -142,19 +144,28 @@ def _hexadecimal(text: str, *, header: str) -> str:
 
 
 class _Sniffer:
-    """Passes chunks on and detects the format as soon as enough bytes were seen."""
+    """Passes chunks on and detects the format as soon as enough bytes were seen.
+
+    What a zip archive is, its end tells. So it is read to its end, of which no more than the last bytes are kept, and
+    nothing of it is passed on.
+    """
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
         self.format: TeacherFormat | None = None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        first = b""
+        first, last = b"", bytearray()
         async for chunk in self._chunks:
             if self.format is None:
                 first += chunk[:SNIFF_BYTES]
+                if is_zip(first):
+                    last += chunk
+                    if len(last) > 2 * TAIL_BYTES:
+                        del last[:-TAIL_BYTES]
+                    continue
                 if len(first) >= SNIFF_BYTES:
                     self.format = sniff(first[:SNIFF_BYTES])
             yield chunk
         if self.format is None:
-            self.format = sniff(first)
+            self.format = sniff(first[:SNIFF_BYTES], last_bytes=bytes(last))

@@ -29,8 +29,14 @@ GRAPH_FIELDS = {
     15: BYTES,
     16: BYTES,
 }
-GRAPH, TRAINING_INFO, FUNCTIONS = 7, 20, 25
+VERSION, PRODUCER, GRAPH, OPSETS, TRAINING_INFO, FUNCTIONS = 1, 2, 7, 8, 20, 25
+TEXTS = {2, 3, 4}  # name and version of the producer, domain
+MOST_VERSION = 2**16  # of the intermediate representation; 13 is the newest
+MOST_TEXT = 1024
 NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
+
+
+DAMAGED_HINT = "The file is damaged, or is no ONNX: check it with onnx.checker.check_model(path), and write it again."
 
 
 class Field(NamedTuple):
@@ -56,7 +62,7 @@ def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if at >= len(data):
-            raise Truncated("the file ends inside a number")
+            raise Truncated("it ends inside a number")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
@@ -87,41 +93,41 @@ def fields(data: bytes | memoryview, start: int, end: int, known: dict[int, int]
             length, at = read_varint(data, at)
             behind = at + length
             if behind > end:
-                raise Truncated("the file ends before what it declares")
+                raise Truncated("it ends before what it declares")
             yield Field(number, wire_type, at, behind)
         at = behind
 
 
 def looks_like_onnx(first_bytes: bytes) -> bool:
-    """Return whether a file that begins with these bytes can be an ONNX model."""
-    seen = 0
-    try:
-        for field in fields(first_bytes, 0, len(first_bytes), MODEL_FIELDS):
-            seen += field.number > 0
-    except Truncated:
-        return seen >= 1 and _begins_like_a_model(first_bytes)
-    except ValueError:
-        pass  # the fields so far may fit; `check_wire` later checks the whole file
-    return seen >= 2
-
-
-def _begins_like_a_model(first_bytes: bytes) -> bool:
-    """Return whether the fields of the model that begin in `first_bytes` include its version, producer or operator
-    sets.
-    """
-    at, numbers = 0, []
+    """Return whether a file that begins with these bytes can be ONNX: its first fields are those of a model."""
+    seen: set[int] = set()
+    at = 0
     while at < len(first_bytes):
         try:
             key, at = read_varint(first_bytes, at)
-            numbers.append(key >> 3)
-            if key & 7 == VARINT:
-                _, at = read_varint(first_bytes, at)
-                continue
-            length, at = read_varint(first_bytes, at)
-        except Truncated:
+            value, behind = read_varint(first_bytes, at)
+        except ValueError:  # the bytes end inside a number, or it is longer than numbers are
             break
-        at += length
-    return 1 in numbers or 8 in numbers or 2 in numbers
+        number, wire_type = key >> 3, key & 7
+        if MODEL_FIELDS.get(number) != wire_type:
+            return len(seen) > 1  # the fields so far may fit; `check_wire` later checks the whole file
+        content = first_bytes[behind : behind + value] if wire_type == BYTES else b""
+        if not _plausible(number, value, content):
+            return False
+        seen.add(number)
+        at = behind + value if wire_type == BYTES else behind
+    return bool(seen & {VERSION, PRODUCER, OPSETS})
+
+
+def _plausible(number: int, value: int, content: bytes) -> bool:
+    """Return whether a field of a model can have this number, or this length and (first) content."""
+    if number == VERSION:
+        return 0 < value <= MOST_VERSION
+    if number in TEXTS:
+        return value <= MOST_TEXT and b"\x00" not in content
+    if number == GRAPH and content:
+        return GRAPH_FIELDS.get(content[0] >> 3) == content[0] & 7 or content[0] & 0x80 != 0
+    return True
 
 
 def check_wire(data: bytes | memoryview) -> Counter[str]:
@@ -133,16 +139,14 @@ def check_wire(data: bytes | memoryview) -> Counter[str]:
     """
     try:
         return _count(data)
-    except Truncated as error:
-        raise TeacherInvalid(f"truncated ONNX file: {error}", hint="Upload the whole file.") from None
     except ValueError as error:
-        raise TeacherInvalid(f"malformed ONNX file: {error}") from None
+        raise TeacherInvalid(f"malformed ONNX file: {error}", hint=DAMAGED_HINT) from None
 
 
 def _count(data: bytes | memoryview) -> Counter[str]:
     counts: Counter[str] = Counter()
     graphs = []
-    for field in fields(data, 0, len(data), MODEL_FIELDS):
+    for field in _model_fields(data):
         if field.number == FUNCTIONS:
             raise TeacherInvalid(
                 "the ONNX file has local functions",
@@ -153,8 +157,10 @@ def _count(data: bytes | memoryview) -> Counter[str]:
         _increment(counts, "entries", MAX_ENTRIES)
         if field.number == GRAPH:
             graphs.append(field)
-    if len(graphs) != 1:
-        raise TeacherInvalid(f"the ONNX file has {len(graphs)} graphs, not one")
+    if not graphs:
+        raise TeacherInvalid("the ONNX file holds no graph, only its heading", hint=DAMAGED_HINT)
+    if len(graphs) > 1:
+        raise TeacherInvalid(f"the ONNX file has {len(graphs)} graphs, not one", hint=DAMAGED_HINT)
     for field in fields(data, graphs[0].start, graphs[0].end, GRAPH_FIELDS):
         if field.number == SPARSE_INITIALIZER:
             raise TeacherInvalid("the ONNX file has sparse tensors", hint="Store the weights as dense tensors.")
@@ -165,6 +171,22 @@ def _count(data: bytes | memoryview) -> Counter[str]:
         else:
             _increment(counts, "entries", MAX_ENTRIES)
     return counts
+
+
+def _model_fields(data: bytes | memoryview) -> Iterator[Field]:
+    """Yield the fields of the model.
+
+    Raises:
+        TeacherInvalid: the file ends before its last field does.
+        ValueError: a field does not belong to a model.
+    """
+    try:
+        yield from fields(data, 0, len(data), MODEL_FIELDS)
+    except Truncated as error:
+        raise TeacherInvalid(
+            f"the ONNX file is cut short: after {len(data):,} bytes {error}",
+            hint="Copy or download the whole file again.",
+        ) from None
 
 
 def _increment(counts: Counter[str], what: str, limit: int) -> None:

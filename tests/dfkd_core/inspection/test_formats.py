@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save
+from torch import nn
 
 from dfkd_core.errors import FormatUnsupported, TeacherError, TeacherInvalid
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff, sniff_file
 from tests.dfkd_core.onnx_models import classifier
 
 
@@ -33,19 +35,6 @@ class Canary:
 def torch_file(value: object, **options: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer, **options)
-    return buffer.getvalue()
-
-
-def scripted() -> bytes:
-    buffer = io.BytesIO()
-    with pytest.warns(DeprecationWarning, match="jit"):
-        torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), buffer)
-    return buffer.getvalue()
-
-
-def exported_program() -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)), buffer)
     return buffer.getvalue()
 
 
@@ -79,45 +68,91 @@ def npy() -> bytes:
 @pytest.mark.parametrize(
     ("content", "what", "hint"),
     [
-        (pickle.dumps({"a": 1}), "pickle", "save_file"),
-        (pickle.dumps({"a": 1}, protocol=0), "pickle", "save_file"),
-        (torch_file({"w": torch.zeros(2)}), "PyTorch", "save_file"),
-        (torch_file({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False), "pickle", "save_file"),
-        (exported_program(), "torch.export", "torch.onnx.export"),
-        (zipped("metadata.json", "config.json", "model.weights.h5"), "Keras", "tf2onnx"),
+        (pickle.dumps({"a": 1}), "pickle", "dfkd submit mynet.py:Net --weights"),
+        (pickle.dumps({"a": 1}, protocol=0), "pickle", "dfkd submit mynet.py:Net --weights"),
+        (torch_file({"w": torch.zeros(2)}), "file of weights", "dfkd submit mynet.py:Net --weights"),
+        (torch_file({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False), "pickle", "dfkd export-teacher"),
+        (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x1bsklearn.ensemble._forest", "scikit-learn", "on images"),
+        (zipped("metadata.json", "config.json", "model.weights.h5"), "Keras", "keras.saving.load_model"),
         (zipped("model/saved_model.pb"), "SavedModel", "tf2onnx"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5", "tf2onnx"),
-        (zipped("model.onnx"), "zip", "not an archive"),
-        (npz(), "NumPy", "torch.onnx.export"),
-        (npy(), "NumPy", "torch.onnx.export"),
-        (b"\x1c\x00\x00\x00TFL3" + bytes(50), "TFLite", "original network"),
+        (b"\x08\x01\x12\xf0\xa4\x01\n\x30\n\x05serve" + bytes(100), "SavedModel", "tf2onnx"),
+        (b"\n\x28\n\x05input\x12\x0bPlaceholder" + bytes(100), "frozen TensorFlow", "--graphdef"),
+        (b"\n\xc0\x3e\x08\x00\x1a\x04feed" + bytes(100), "PaddlePaddle", "paddle2onnx"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(100), "MATLAB", "exportONNXNetwork"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5", "model.h5"),
+        (zipped("deep/model.onnx"), "a zip archive", "In it lies deep/model.onnx"),
+        (zipped("MAR-INF/MANIFEST.json", "model.pt"), "TorchServe", "Unpack"),
+        (zipped(), "a zip archive", "Unpack"),
+        (npz(), "NumPy", "dfkd export-teacher"),
+        (npy(), "NumPy", "dfkd export-teacher"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(50), "TFLite", "--tflite"),
         (b"GGUF\x03\x00\x00\x00" + bytes(50), "GGUF", "ONNX"),
-        (gzip.compress(b"hello", mtime=0), "gzip", "not an archive"),
-        (tarred(), "tar", "not an archive"),
+        (gzip.compress(b"hello", mtime=0), "gzip", "Unpack"),
+        (tarred(), "tar", "Unpack"),
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "HTML", "download"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG", "torch.onnx.export"),
-        (b"%PDF-1.7 " + bytes(50), "PDF", "torch.onnx.export"),
-        (b"\x7fELF" + bytes(50), "ELF", "torch.onnx.export"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "PNG", "ONNX file"),
+        (b"%PDF-1.7 " + bytes(50), "PDF", "ONNX file"),
+        (b"\x7fELF" + bytes(50), "ELF", "ONNX file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "LFS", "git lfs pull"),
-        (b'<?xml version="1.0"?><net></net>', "XML", "original network"),
-        (b"just some words, nothing else", "text", "torch.onnx.export"),
-        (b'{"model": "json"}', "text", "torch.onnx.export"),
-        (bytes(range(128, 256)) * 3, "this kind", "torch.onnx.export"),
+        (b'<?xml version="1.0"?><net></net>', "XML", "from which it was made"),
+        (b"just some words, nothing else", "text", "ONNX file"),
+        (b'{"model": "json"}', "text", "ONNX file"),
+        (bytes(5000), "zeros", "did not finish"),
+        (bytes(range(128, 256)) * 3, "no ONNX, whatever its name says", "ONNX file"),
+        (b"\x08\x07 begins like an ONNX file, but goes on like this", "no ONNX, whatever its name says", "ONNX file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",  # contents that hold a time would change the name
 )
-def test_what_is_not_a_teacher_is_refused_with_the_way_to_convert(content: bytes, what: str, hint: str) -> None:
-    with pytest.raises(FormatUnsupported) as refusal:
-        sniff(content[:SNIFF_BYTES], "teacher.onnx")
-    assert what in refusal.value.detail
-    assert refusal.value.hint is not None
-    assert hint in refusal.value.hint
+def test_what_is_not_a_teacher_is_refused_with_the_way_to_convert(
+    content: bytes, what: str, hint: str, tmp_path: Path
+) -> None:
+    refusal = refused(content, tmp_path)
+    assert what in refusal.detail
+    assert hint in str(refusal.hint)
+    assert "truncated" not in refusal.detail
 
 
-def test_torchscript_is_refused() -> None:
+def refused(content: bytes, folder: Path) -> FormatUnsupported:
+    (folder / "teacher.onnx").write_bytes(content)
     with pytest.raises(FormatUnsupported) as refusal:
-        sniff(scripted()[:SNIFF_BYTES])
-    assert "TorchScript" in refusal.value.detail
+        sniff_file(folder / "teacher.onnx")
+    return refusal.value
+
+
+def network(floats: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, floats // 16))
+
+
+def scripted(floats: int) -> bytes:
+    buffer = io.BytesIO()
+    with pytest.warns(DeprecationWarning, match="jit"):
+        torch.jit.save(torch.jit.trace(network(floats), torch.zeros(1, 1, 4, 4)), buffer)
+    return buffer.getvalue()
+
+
+def exported_program(floats: int) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(network(floats), (torch.zeros(1, 1, 4, 4),)), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("floats", [32, 32_000, 1_000_000])
+@pytest.mark.parametrize(
+    ("save", "what", "hint"),
+    [
+        (scripted, "a TorchScript archive", "torch.jit.load"),
+        (exported_program, "a torch.export archive", "torch.export.load"),
+        (lambda floats: torch_file(network(floats).state_dict()), "a PyTorch file of weights", "--weights model.pt"),
+    ],
+    ids=["TorchScript", "torch.export", "weights"],
+)
+def test_archives_of_pytorch_are_told_apart_whatever_their_size(
+    save: Callable[[int], bytes], what: str, hint: str, floats: int, tmp_path: Path
+) -> None:
+    refusal = refused(save(floats), tmp_path)
+    assert what in refusal.detail
+    assert hint in str(refusal.hint)
+    assert "dfkd export-teacher" in str(refusal.hint)
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
@@ -146,8 +181,10 @@ def test_every_header_length_is_safetensors() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"\x80\x01\x02\x03\x04\x05\x06"])
 def test_nothing_and_stubs_are_broken_files(content: bytes) -> None:
-    with pytest.raises(TeacherInvalid):
-        sniff(content)
+    with pytest.raises(TeacherInvalid) as refusal:
+        sniff(content, "teacher.onnx")
+    assert ("empty" if not content else f"has {len(content)} bytes") in refusal.value.detail
+    assert "truncated" not in refusal.value.detail
 
 
 @given(st.binary(max_size=200))
