@@ -73,6 +73,12 @@ class NotDifferentiable(TeacherError):
     code, title, status = "teacher-not-differentiable", "Teacher gives no gradient", None
 
 
+class ConstantTeacher(TeacherError):
+    """The teacher returns the same logits for every image: it is untrained, or its images have another range."""
+
+    code, title, status = "teacher-constant", "Teacher ignores its images", None
+
+
 class StudentError(DfkdError):
     """The student's architecture is unknown, or cannot take this input."""
 

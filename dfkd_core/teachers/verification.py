@@ -4,6 +4,7 @@ The structural inspection never runs the file; this does, on random images from 
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection.formats import TeacherFormat, sniff_file
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
@@ -24,7 +26,9 @@ TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 an
 TOLERANCE_FLOAT16 = 2e-2  # the file computes in half precision, we do not
 GRADIENT_TOLERANCE = 1e-2
 DIRECTIONS = 5
-STEP = 1e-8  # step of the finite difference in double precision, in units of the input space's range
+STEPS = (1e-8, 1e-6, 1e-4)  # of the finite differences in float64, in units of the input space's range
+FLOAT32, FLOAT64 = 2.0**-23, 2.0**-52  # units in the last place of 1
+MOST_ROUNDING = 4.0  # rounding errors by which logits that do not depend on the image may differ
 MOST_DEAD = 0.99
 
 Runtime = Callable[[Tensor], Tensor]
@@ -51,18 +55,22 @@ def verify_teacher(
 
     Raises:
         ParityError: ONNX Runtime computes other logits.
+        ConstantTeacher: the logits are the same whatever the image.
         NotDifferentiable: no useful gradient reaches the images.
         TeacherInvalid: the logits are not finite or are probabilities, or ONNX Runtime refuses the file.
     """
     difference, tolerance = _check_parity(teacher, path, generator, parsed)
     images = draw_images(teacher, 8, generator)
     outputs = _check_outputs(teacher.label(images))
+    exact = copy.deepcopy(teacher.network).cpu().double()
+    rounding = rounding_of(teacher, exact, images[:2])
+    _check_dependence(teacher, torch.cat([images[:4], draw_shapes(teacher, 4, generator)]), rounding)
     dead = _check_dead(teacher, images, generator)
     return Verification(
         max_abs_diff=difference,
         tolerance=tolerance,
         batches=BATCHES,
-        gradient_error=_check_gradient(teacher, images[:2], generator),
+        gradient_error=_check_gradient(teacher, exact, images[:2], generator, rounding=rounding),
         dead_input_fraction=dead,
         outputs=outputs,
     )
@@ -79,6 +87,13 @@ def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Ten
     low, high = space.bounds()
     unit = torch.rand(count, *space.shape, generator=generator, device=generator.device).cpu()
     return (low + unit * (high - low)).to(_device(teacher))
+
+
+def draw_shapes(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
+    """Procedural images (count, C, H, W) between the bounds of the input space, on the teacher's device."""
+    low, high = teacher.input_space.bounds()
+    levels = procedural_images(teacher.input_space.shape, count, generator=generator, device=torch.device("cpu"))
+    return torch.lerp(low, high, levels).to(_device(teacher))
 
 
 def _device(teacher: Teacher) -> torch.device:
@@ -177,6 +192,32 @@ def _gradient(network: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
     return gradient
 
 
+@torch.no_grad()
+def rounding_of(teacher: Teacher, exact: nn.Module, images: Tensor) -> float:
+    """Return the rounding error of float32 in the logits: the largest difference to `exact`, the network in float64.
+
+    At least one unit in the last place of 1 or of the largest logit, because the error may be small by chance. At most
+    what the comparison with ONNX Runtime allows, because a network that jumps can differ by more than rounding.
+    """
+    logits = teacher.label(images).cpu().double()
+    reference = exact(images.cpu().double())
+    scale = max(1.0, float(reference.abs().max()))
+    return min(max(FLOAT32 * scale, float((logits - reference).abs().max())), TOLERANCE * scale)
+
+
+def _check_dependence(teacher: Teacher, images: Tensor, rounding: float) -> None:
+    """Check that the logits tell very different images (N, C, H, W) apart by more than their rounding error."""
+    logits = teacher.label(images)
+    spread = (logits.amax(0) - logits.amin(0)).max().item()
+    if spread <= MOST_ROUNDING * rounding:
+        raise ConstantTeacher(
+            "the logits do not depend on the image: over noise and shapes they differ by "
+            f"{spread:.1e}, within the rounding of float32 ({MOST_ROUNDING * rounding:.1e})",
+            hint="Either the network is untrained, or its images have another range than teacher.input.mean, std and "
+            "range say.",
+        )
+
+
 def _check_dead(teacher: Teacher, images: Tensor, generator: torch.Generator) -> float:
     weights = _normal((len(images), teacher.num_classes), generator).to(images)
     gradient = _gradient(teacher, images, weights)
@@ -185,28 +226,36 @@ def _check_dead(teacher: Teacher, images: Tensor, generator: torch.Generator) ->
     dead = (gradient == 0).all(0).float().mean().item()
     if dead > MOST_DEAD:
         raise NotDifferentiable(
-            f"the logits do not depend on {dead:.0%} of the input's values",
-            hint="Check that the images' range fits the teacher: teacher.input.mean, std and range.",
+            f"the logits change from image to image, but their gradient is zero at {dead:.0%} of the input's values",
+            hint="Leave rounding, thresholds and table look-ups out of the exported graph, and check that the images' "
+            "range fits the teacher: teacher.input.mean, std and range.",
         )
     return dead
 
 
-def _check_gradient(teacher: Teacher, images: Tensor, generator: torch.Generator) -> float:
-    """Central differences along random directions, in double precision; the median forgives kinks."""
-    network = copy.deepcopy(teacher.network).cpu().double()
+def _check_gradient(
+    teacher: Teacher, exact: nn.Module, images: Tensor, generator: torch.Generator, *, rounding: float
+) -> float:
+    """Central differences along random directions, in float64; the median forgives kinks.
+
+    `rounding` is the rounding error of the logits in float32, which bounds that of the differences.
+    """
     points = images.cpu().double()
     weights = _normal((len(points), teacher.num_classes), generator).double()
-    gradient = _gradient(network, points, weights)
+    gradient = _gradient(exact, points, weights)
     span = max(high - low for low, high in zip(teacher.input_space.low, teacher.input_space.high, strict=True))
+    noise = rounding * FLOAT64 / FLOAT32 * weights.abs().sum().item()  # of the weighted sum of logits in float64
+
+    def score(images: Tensor) -> float:
+        with torch.no_grad():
+            return float((exact(images) * weights).sum())
+
     errors = []
     for _ in range(DIRECTIONS):
-        direction = _normal(tuple(points.shape), generator).double().sign()
-        with torch.no_grad():
-            above, below = (((network(points + side * STEP * span * direction)) * weights).sum() for side in (1, -1))
-        measured = ((above - below) / (2 * STEP * span)).item()
+        direction = _normal(tuple(points.shape), generator).double().sign() * span
+        floor = 1e-6 * span * gradient.abs().sum().item()
         claimed = (gradient * direction).sum().item()
-        floor = 1e-6 * gradient.abs().sum().item()
-        errors.append(abs(measured - claimed) / max(abs(measured), abs(claimed), floor, 1e-12))
+        errors.append(_difference_error(score, points, direction, claimed=claimed, noise=noise, floor=floor))
     error = float(np.median(errors))
     if error > GRADIENT_TOLERANCE:
         raise NotDifferentiable(
@@ -214,6 +263,27 @@ def _check_gradient(teacher: Teacher, images: Tensor, generator: torch.Generator
             hint="Leave rounding, thresholds and table look-ups out of the exported graph.",
         )
     return error
+
+
+def _difference_error(
+    score: Callable[[Tensor], float], points: Tensor, direction: Tensor, *, claimed: float, noise: float, floor: float
+) -> float:
+    """Return the smallest relative error of a claimed directional derivative that a central difference shows.
+
+    A small step suffers from rounding, which can change a difference by `noise / step`; a large one from curvature and
+    kinks. What rounding explains is no error. Larger steps are tried only where smaller ones do not confirm the claim.
+    """
+    best = math.inf
+    for step in STEPS:
+        measured = (score(points + step * direction) - score(points - step * direction)) / (2 * step)
+        scale, bar = max(abs(measured), abs(claimed), floor), noise / step
+        error = max(0.0, abs(measured - claimed) - bar) / scale if scale else 0.0
+        resolved = bar <= GRADIENT_TOLERANCE * scale
+        if resolved or step == STEPS[-1]:
+            best = min(best, error)
+        if best <= GRADIENT_TOLERANCE:
+            break
+    return best
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from onnx import ModelProto, helper, numpy_helper
 
-from dfkd_core.errors import NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import Verification, draw_images, verify_teacher
@@ -68,8 +68,42 @@ def test_a_teacher_that_only_compares_has_no_gradient(tmp_path: Path) -> None:
 
 def test_a_teacher_that_saturates_everywhere_is_refused(tmp_path: Path) -> None:
     made = flattened([node("Clip", ["images", "low", "high"])], {"low": np.float32(50), "high": np.float32(60)})
-    with pytest.raises(NotDifferentiable, match="do not depend"):
+    with pytest.raises(ConstantTeacher, match="do not depend on the image") as refusal:
         deep(made, tmp_path / "teacher.onnx")
+    assert "untrained" in str(refusal.value.hint)
+    assert "range" in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1e-20, 0.0), (1e-9, 1.0), (1e-6, 1000.0), (0.0, 1.0)])
+def test_a_teacher_whose_images_vanish_within_rounding_is_constant(gain: float, offset: float, tmp_path: Path) -> None:
+    """Fresh weights make a deep net so: every layer halves what the images change, and the head adds its bias."""
+    with pytest.raises(ConstantTeacher, match="within the rounding of float32"):
+        deep(faint(gain, offset), tmp_path / "teacher.onnx")
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1e-4, 0.0), (1e-4, 1.0), (1.0, 1000.0), (1e4, 0.0)])
+def test_a_small_dependence_on_the_images_is_measured_within_its_error_bar(
+    gain: float, offset: float, tmp_path: Path
+) -> None:
+    assert deep(faint(gain, offset), tmp_path / "teacher.onnx").gradient_error < 1e-2
+
+
+def faint(gain: float, offset: float) -> ModelProto:
+    """The classifier with its logits times `gain` and plus `offset`."""
+    made = classifier([node("Mul", ["scores", "gain"], ["faint"]), node("Add", ["faint", "offset"], ["logits"])])
+    for name, number in (("gain", gain), ("offset", offset)):
+        made.graph.initializer.append(numpy_helper.from_array(np.full(5, number, np.float32), name))
+    return made
+
+
+def test_a_gradient_that_is_off_is_found_at_every_size(tmp_path: Path) -> None:
+    for gain in (1e-4, 1.0, 1e4):
+        path = save(faint(gain, 0.0), tmp_path / "teacher.onnx")
+        teacher = load_teacher(path, TeacherSpec())
+        convolution = next(module for module in teacher.modules() if isinstance(module, torch.nn.Conv2d))
+        convolution.register_full_backward_hook(lambda module, found, _: tuple(2 * one for one in found))
+        with pytest.raises(NotDifferentiable, match="off by"):
+            verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_jump_that_the_gradient_does_not_see_is_found(tmp_path: Path) -> None:
