@@ -19,6 +19,8 @@ from dfkd_core.progress import Update
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
+from dfkd_core.spec.explanation import explained
+from dfkd_core.spec.wording import for_command_line
 
 if TYPE_CHECKING:
     from dfkd_core.pipeline import Compressed
@@ -33,14 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         deliver(options.teacher, _spec(options), options.output, threads=options.threads, device=options.device)
     except ValidationError as error:
         return _complain(
-            *(f"/{_pointer(one['loc'])}: {one['msg']}" for one in error.errors(include_input=False)), status=2
+            *(f"/{_pointer(one['loc'])}: {explained(one, DistillSpec)}" for one in error.errors(include_url=False)),
+            status=2,
         )
     except overrides.BadOption as error:
         return _complain(str(error), status=2)
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}", status=2)
     except DfkdError as error:
-        return _complain(f"{error.code}: {error.detail}", *([f"hint: {error.hint}"] if error.hint else []), status=1)
+        return _complain(
+            f"{error.code}: {error.detail}",
+            *([f"hint: {for_command_line(error.hint)}"] if error.hint else []),
+            status=1,
+        )
     except KeyboardInterrupt:
         return _complain("interrupted", status=130)
     return 0

@@ -142,10 +142,13 @@ def show_problem(out: Console, problem: Problem) -> None:
 
 
 def show_complaint(out: Console, kind: str, code: str, detail: str, *, hint: str | None = None) -> None:
-    """Print one line about what is wrong, and one about what to do."""
+    """Print one line about what is wrong, and one about what to do, in the words of the command line."""
+    from dfkd_core.spec.wording import for_command_line
+
     out.print(f"{kind}: {code}: {detail}", style="red" if kind == "error" else "yellow")
-    if hint:
-        out.print(f"  hint: {hint}")
+    told = for_command_line(hint or "")
+    if told:
+        out.print(f"  hint: {told}")
 
 
 def show_quota(out: Console, found: QuotaView) -> None:

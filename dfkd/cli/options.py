@@ -70,6 +70,7 @@ def teacher_spec(architecture: str | None, shape: str | None, assignments: list[
     """
     from dfkd_core.spec import overrides
     from dfkd_core.spec.config import TeacherSpec
+    from dfkd_core.spec.explanation import explained
 
     document: dict[str, Any] = {}
     if architecture is not None:
@@ -80,5 +81,5 @@ def teacher_spec(architecture: str | None, shape: str | None, assignments: list[
     try:
         return TeacherSpec.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise UsageError(f"teacher.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"teacher.{'.'.join(map(str, first['loc']))}: {explained(first, TeacherSpec)}") from None

@@ -1,13 +1,14 @@
 """The catalogue of student architectures (torch-free). Teachers in safetensors files use the same names."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dfkd_core.architectures import lenet, mobilenetv2, resnet, vgg, wrn
 from dfkd_core.architectures.family import Architecture, Fit
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError
+from dfkd_core.spec.explanation import did_you_mean
 from dfkd_core.spec.json_pointer import child_pointer
 
 FAMILIES = (lenet, resnet, wrn, vgg, mobilenetv2)
@@ -37,11 +38,7 @@ def describe(
     """
     known = ARCHITECTURES.get(architecture)
     if known is None:
-        raise StudentError(
-            "there is no architecture of this name",
-            hint=f"Known are {', '.join(ARCHITECTURES)}.",
-            pointer="/student/architecture",
-        )
+        raise unknown_architecture(architecture, ARCHITECTURES)
     fit = Fit(
         input_shape=_checked_shape(input_shape),
         num_classes=_checked_classes(num_classes),
@@ -55,6 +52,15 @@ def describe(
     except StudentError as error:
         detail = f"{known.name} cannot take {'×'.join(map(str, fit.input_shape))} images: {error.detail}"
         raise StudentError(detail, hint=error.hint, pointer="/student/architecture") from error
+
+
+def unknown_architecture(name: str, known: Iterable[str]) -> StudentError:
+    """Return the refusal of a name that is not among the known ones."""
+    return StudentError(
+        f"there is no architecture of this name{did_you_mean(name, known)}",
+        hint=f"Known are {', '.join(known)}.",
+        pointer="/student/architecture",
+    )
 
 
 def catalogue(input_shape: Sequence[int], num_classes: int, width: float = 1.0) -> list[dict[str, Any]]:
@@ -112,7 +118,7 @@ def _checked_options(known: Architecture, options: Mapping[str, object]) -> dict
         if name not in known.options:
             allowed = ", ".join(known.options) or "none"
             raise StudentError(
-                f"{known.name} has no option of this name",
+                f"{known.name} has no option of this name{did_you_mean(name, known.options)}",
                 hint=f"Its options: {allowed}.",
                 pointer=child_pointer("/student/options", name),
             )

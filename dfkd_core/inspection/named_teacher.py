@@ -22,13 +22,13 @@ def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> Net
     if spec.architecture is None:
         raise TeacherMismatch(
             "a safetensors teacher needs the name of its architecture",
-            hint="Set teacher.architecture; GET /menu and `dfkd students` list the names.",
+            hint="Give teacher.architecture; GET /menu lists the students, which are its possible names.",
             pointer="/teacher/architecture",
         )
     if spec.input is None:
         raise TeacherMismatch(
             "a safetensors teacher needs the shape of its images",
-            hint='Set teacher.input, e.g. {"shape": [3, 32, 32]}.',
+            hint="Give teacher.input.shape [channels, height, width].",
             pointer="/teacher/input",
         )
     classes = spec.num_classes or _classes(spec, header)

@@ -10,9 +10,12 @@ from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
+from dfkd_core.options.registry import MEMORIES
 from dfkd_core.planning.effort import resolve_effort
 from dfkd_core.planning.micro_batches import ACTIVATION_BYTES, with_micro_batches
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
+
+_LISTED = {"method": "GET /menu lists the methods", "memory": f"there are {', '.join(MEMORIES)}"}
 
 S = TypeVar("S", bound=DistillSpec)
 
@@ -72,14 +75,14 @@ def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
     if inspection.format == "safetensors" and spec.architecture is None:
         raise TeacherMismatch(
             "a safetensors teacher needs the name of its architecture",
-            hint="Set teacher.architecture; GET /menu and `dfkd students` list the names.",
+            hint="Give teacher.architecture; GET /menu lists the students, which are its possible names.",
             pointer="/teacher/architecture",
         )
     shape = inspection.input_shape
     if shape is None:
         raise TeacherMismatch(
             "the shape of the teacher's images is not known",
-            hint='Set teacher.input, e.g. {"shape": [3, 32, 32]}.',
+            hint="Give teacher.input.shape [channels, height, width].",
             pointer="/teacher/input",
         )
     if spec.input is not None and spec.input.shape != shape:
@@ -123,7 +126,7 @@ def check_smaller(name: str, parameters: int, of_teacher: int) -> None:
     if parameters >= of_teacher:
         raise StudentNotSmaller(
             f"{name} has {parameters} parameters for these images, the teacher {of_teacher}",
-            hint="Choose a smaller architecture or a width below 1: `dfkd students`, GET /menu.",
+            hint="Choose a smaller architecture, or a width below 1; GET /menu lists the students with their sizes.",
             pointer="/student/architecture",
         )
 
@@ -137,13 +140,13 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
             hints = [warning.hint for warning in inspection.warnings if "batchnorm" in needs]
             raise RequirementError(
                 f"{name} needs {', '.join(needs)}, which this teacher does not offer",
-                hint=hints[0] if hints else f"Choose another {role}: GET /menu.",
+                hint=hints[0] if hints else f"Choose another {role}; {_LISTED[role]}.",
                 pointer=f"/distillation/{role}",
             )
     if config.memory_options.needs_of_method - config.method_options.gives:
         raise RequirementError(
             f"memory {config.memory} needs a generator that persists, which {config.method} does not have",
-            hint="Choose another memory, such as reservoir, or a method with a generator: GET /menu.",
+            hint="Choose another memory, such as reservoir, or a method with a generator, such as pre_dfkd.",
             pointer="/distillation/memory",
         )
 

@@ -99,7 +99,7 @@ def _pruned(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, str
     if original is None:
         raise StudentError(
             "the teacher does not end in a linear layer, so its graph cannot be narrowed",
-            hint="Choose an architecture of the catalogue: GET /menu.",
+            hint="Choose an architecture of the catalogue; GET /menu lists the students.",
             pointer="/student/architecture",
         )
     limit, width = spec.parameter_limit(teacher_parameters), spec.width

@@ -1,6 +1,5 @@
 """Parses JSON text into a `JobSpec` and reports all invalid fields at once, each with its JSON pointer."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -8,8 +7,9 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from dfkd_core.architectures import ARCHITECTURES
-from dfkd_core.errors import StudentError
+from dfkd_core.architectures.catalogue import unknown_architecture
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig, TeacherSpec
+from dfkd_core.spec.explanation import explained
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import JobSpec, Sha256
 from service.intake.strict_json import read_json_object
@@ -54,29 +54,25 @@ def validate(model: type[M], document: dict[str, Any]) -> M:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
+        found = error.errors(include_url=False, include_context=False)
         raise ValidationFailed(
             "The spec is not valid.",
-            errors=_field_errors(found, document),
-            hint="Unknown keys are refused; `GET /menu` of the service answers with the JSON Schema of the spec.",
+            errors=_field_errors(found, document, model),
+            hint="Each field is named with what is known in its place. GET /menu has the JSON Schema of the spec.",
         ) from None
 
 
 def _check_student(spec: JobSpec) -> None:
     """Refuse an unknown architecture before the teacher is inspected."""
     if spec.student.architecture not in (*ARCHITECTURES, PRUNED_TEACHER):
-        raise StudentError(
-            "there is no architecture of this name",
-            hint=f"Known are {', '.join(ARCHITECTURES)}, and {PRUNED_TEACHER}: its own graph, narrower.",
-            pointer="/student/architecture",
-        )
+        raise unknown_architecture(spec.student.architecture, [PRUNED_TEACHER, *ARCHITECTURES])
 
 
-def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any]) -> list[FieldError]:
+def _field_errors(found: Sequence[ErrorDetails], document: dict[str, Any], model: type[BaseModel]) -> list[FieldError]:
     """Return the errors of pydantic as JSON pointers with details."""
     errors: list[FieldError] = []
     for entry in found:
-        error = FieldError(pointer(entry["loc"], document), _detail(entry))
+        error = FieldError(pointer(entry["loc"], document), explained(entry, model))
         if error not in errors and not _follows_from_a_wrong_name(entry):
             errors.append(error)
         if len(errors) == MAX_ERRORS:
@@ -106,17 +102,3 @@ def pointer(location: Sequence[str | int], document: Any) -> str:
         else:
             break
     return path
-
-
-def _detail(entry: ErrorDetails) -> str:
-    """Return the description of an error without the invalid value."""
-    match entry["type"]:
-        case "extra_forbidden":
-            return "unknown key"
-        case "missing":
-            return "required"
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be an object"
-        case "value_error" | "assertion_error":
-            return entry["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return re.sub(r"^[A-Z][a-z]+ should ", "must ", entry["msg"]).removesuffix(" after validation")

@@ -16,7 +16,7 @@ def classifier_of(student: nn.Module) -> nn.Linear:
     if not isinstance(classifier, nn.Linear):
         raise RequirementError(
             "the method reads the input of the student's last linear layer, and this student has none",
-            hint="Choose a student of the catalogue, or another method: GET /menu.",
+            hint="Choose a student of the catalogue (GET /menu lists the students), or another method.",
             pointer="/distillation/method",
         )
     return classifier

@@ -111,6 +111,36 @@ def test_a_complaint_never_repeats_the_value() -> None:
     assert canary not in json.dumps(found)
 
 
+def test_an_unknown_key_comes_with_the_nearest_known_one_and_its_siblings() -> None:
+    found = complaints(distillation={"budget": {"stepps": 3}, "method_options": {"bn_wieght": 1.0}})
+    assert found["/distillation/budget/stepps"].startswith("unknown key; did you mean steps? Known here: ")
+    assert "; did you mean bn_weight? Known here: " in found["/distillation/method_options/bn_wieght"]
+
+
+def test_a_key_in_the_wrong_place_comes_with_its_place() -> None:
+    found = complaints(temperature=4.0, teacher={"mean": [0.5]}, distillation={"architecture": "resnet8"})
+    assert "there is distillation.training.temperature" in found["/temperature"]
+    assert "there is teacher.input.mean" in found["/teacher/mean"]
+    assert "there is teacher.architecture and student.architecture" in found["/distillation/architecture"]
+
+
+def test_an_unknown_name_comes_with_the_nearest_known_one() -> None:
+    found = complaints(distillation={"method": "deep_inversion", "memory": "reservoire", "preset": "papers"})
+    assert "did you mean deepinversion?" in found["/distillation/method"]
+    assert "did you mean reservoir?" in found["/distillation/memory"]
+    assert found["/distillation/preset"] == "must be one of default, paper, paper-reconstructed; did you mean paper?"
+    assert complaints(student="resnet8") == {"/student": 'must be an object, such as {"architecture": …}'}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("ResNet-18", "resnet18"), ("resnet_8", "resnet8"), ("lenet", "lenet5"), ("teachr", "teacher")],
+)
+def test_a_misspelled_student_comes_with_the_nearest_known_one(written: str, meant: str) -> None:
+    with pytest.raises(StudentError, match=rf"did you mean {meant}\?"):
+        read(student={"architecture": written})
+
+
 def test_a_student_that_nobody_knows_is_refused_without_its_teacher() -> None:
     with pytest.raises(StudentError) as caught:
         read(student={"architecture": "os.system"})

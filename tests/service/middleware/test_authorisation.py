@@ -168,7 +168,8 @@ def test_a_tenant_cannot_be_said_in_the_request(estate: Estate) -> None:
     with estate.guarded.http("acme") as http:
         spec = json.dumps({**SPEC, "tenant": "umbrella"}).encode()
         refused = post_parts(http, [("spec", spec), ("teacher", onnx_teacher())])
-        assert problem_of(refused)["errors"][0] == {"pointer": "/tenant", "detail": "unknown key"}
+        error = problem_of(refused)["errors"][0]
+        assert (error["pointer"], error["detail"].partition(".")[0]) == ("/tenant", "unknown key")
         assert http.get("/jobs?tenant=umbrella").status_code == 422
         assert http.get(f"/jobs/{estate.shared.job}", headers={"X-Tenant": "umbrella"}).status_code == 200
 

@@ -48,7 +48,9 @@ def test_no_field_of_a_request_says_whose_it_is_or_how_much_it_matters(
 ) -> None:
     refused = posted(http, teacher, **{key: "1"})
     assert refused.status_code == 422
-    assert problem_of(refused)["errors"] == [{"pointer": f"/{key}", "detail": "unknown key"}]
+    [error] = problem_of(refused)["errors"]
+    assert error["pointer"] == f"/{key}"
+    assert error["detail"].startswith("unknown key")
 
 
 def test_headers_and_queries_do_not_say_so_either(service: Service, teacher: bytes) -> None:
