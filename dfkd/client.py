@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
+import httpx
+
 from dfkd.errors import ClientError, Damaged, Refused, Unreachable, UsageError, WaitTimeout
 from dfkd.multipart_encoder import CHUNK_BYTES, chunks, framed, multipart_frame
 from dfkd.transport import Transport, retry_after
@@ -32,6 +34,7 @@ from dfkd.wire.event import EventPage, EventView
 from dfkd.wire.health import Readiness
 from dfkd.wire.job import JobList, JobView
 from dfkd.wire.menu import Menu, StudentsFor, StudentView
+from dfkd.wire.plan import PlanView
 from dfkd.wire.quota import QuotaView
 from dfkd.wire.teacher import TeacherView
 
@@ -78,11 +81,17 @@ class Client:
 
         `key`: the Idempotency-Key; the same request under the same key makes one job. Default: a new one.
         """
+        return self._transport.parse(JobView, self._post_teacher("/jobs", teacher, spec, key=key))
+
+    def plan(self, teacher: Path | str, spec: Json) -> PlanView:
+        """Ask what a job would take: seconds and memory of every effort and method on each class of workers."""
+        return self._transport.parse(PlanView, self._post_teacher("/plans", teacher, spec))
+
+    def _post_teacher(self, path: str, teacher: Path | str, spec: Json, *, key: str | None = None) -> httpx.Response:
         if isinstance(teacher, str):
             document = {**spec, "teacher": {**spec.get("teacher", {}), "id": teacher}}
             headers = {"Content-Type": "application/json"}
-            response = self._transport.post("/jobs", content=json.dumps(document).encode, headers=headers, key=key)
-            return self._transport.parse(JobView, response)
+            return self._transport.post(path, content=json.dumps(document).encode, headers=headers, key=key)
         with teacher.open("rb") as file:
             boundary = f"dfkd-{os.urandom(16).hex()}"
             head, tail = multipart_frame(boundary, spec)
@@ -90,8 +99,7 @@ class Client:
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
             }
-            response = self._transport.post("/jobs", content=lambda: framed(head, file, tail), headers=headers, key=key)
-            return self._transport.parse(JobView, response)
+            return self._transport.post(path, content=lambda: framed(head, file, tail), headers=headers, key=key)
 
     def upload(self, teacher: Path) -> TeacherView:
         """Upload a teacher for later jobs; the service checks the transfer by its digest."""

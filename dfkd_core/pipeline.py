@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 import dfkd_core
+from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import AgreementBelowTarget, TeacherError
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import Inspection, parse_file
+from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.networks.precision import Engine
@@ -28,6 +30,9 @@ from dfkd_core.output.evaluate import evaluate, versions
 from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_pruned_weights, save_weights
 from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.output.report_builder import counters, device_name, student_facts, teacher_facts
+from dfkd_core.planning.forecast import forecast
+from dfkd_core.planning.reference import REFERENCE
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import OnStep, StageReporter
 from dfkd_core.pulse import Pulse
 from dfkd_core.report import Agreement, InputFacts, Report, TeacherVerification, compression
@@ -84,10 +89,12 @@ def compress(
     resume_from: Path | None = None,
     continued_budget: Budget | None = None,
     checkpoint_seconds: float = 30.0,
+    speed: WorkerSpeed | None = None,
 ) -> Compressed:
     """Distil the student that `spec` asks for and write it, its weights and its report into `workspace`.
 
-    On a CPU, equal file, spec, build and `threads` give a student of equal bytes.
+    On a CPU, equal file, spec, build and `threads` give a student of equal bytes. `speed` is this machine's, if it is
+    known; only the time left that is told until more was measured depends on it.
 
     Raises:
         DfkdError: the job cannot be done, or was stopped; the subclass says why.
@@ -95,7 +102,8 @@ def compress(
     workspace.mkdir(parents=True, exist_ok=True)
     with reproducible(threads):
         stages = StageReporter(on_step)
-        job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=torch.device(device))
+        known, where = speed or REFERENCE, torch.device(device)
+        job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=where, speed=known)
         loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
         distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
         _export(job, distilled)
@@ -108,7 +116,14 @@ def compress(
 
 
 def _prepare(
-    teacher_path: Path, spec: DistillSpec, workspace: Path, stages: StageReporter, *, threads: int, device: torch.device
+    teacher_path: Path,
+    spec: DistillSpec,
+    workspace: Path,
+    stages: StageReporter,
+    *,
+    threads: int,
+    device: torch.device,
+    speed: WorkerSpeed,
 ) -> _Job:
     """Run the stages load and inspect.
 
@@ -122,6 +137,7 @@ def _prepare(
     with stages.stage("load"):
         inspection, parsed = parse_file(teacher_path, spec.teacher)
         resolved, description, warnings = resolve.resolve(spec, inspection)
+        _foresee(stages, resolved, inspection, description, speed)
         streams = Streams(resolved.distillation.seed)
         teacher = load_teacher(teacher_path, spec.teacher, parsed=parsed)
         teacher = teacher.with_precision(Engine(resolved.distillation.compute, pulse).in_fp32())
@@ -158,6 +174,27 @@ def _prepare(
         streams=streams,
         device=device,
         warnings=[*warnings, *student.warnings],
+    )
+
+
+def _foresee(
+    stages: StageReporter,
+    spec: DistillSpec,
+    inspection: Inspection,
+    student: NetworkDescription | None,
+    speed: WorkerSpeed,
+) -> None:
+    """Tell the reporter what each phase of the job is predicted to take."""
+    facts = job_facts(spec, inspection, student)
+    if facts is None:
+        return
+    config = spec.distillation
+    found = forecast(config, facts, speed)
+    stages.foresee(
+        found.seconds,
+        {work.phase: float(work.units) for work in found.work.phases},
+        limit_seconds=config.budget.max_seconds,
+        inverts=config.method_options.optimises_images,
     )
 
 

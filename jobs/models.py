@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.notice import Notice
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.spec.config import Budget, DistillSpec
 from dfkd_core.spec.json_pointer import leaves
 from jobs.devices import DeviceClass
@@ -135,7 +136,16 @@ class Progress(FrozenModel):
     agreement: float | None = Field(
         None, description="Agreement of the published student with its teacher, on the probe."
     )
-    message: str | None = Field(None, description="One line for people.")
+    message: str | None = Field(None, description="What is being done, in one line for people.")
+    eta_seconds: float | None = Field(None, ge=0, description="Running time left when this was written.")
+
+
+class ClassEstimate(FrozenModel):
+    """What a job will take on one class of workers."""
+
+    worker_class: str = Field(description="Name of the class, such as cpu-2.")
+    seconds: float = Field(ge=0, description="Running time.")
+    memory_bytes: int = Field(ge=0, description="Largest memory of its runner; of the GPU on workers with a GPU.")
 
 
 class BestStudent(FrozenModel):
@@ -209,6 +219,10 @@ class Job(FrozenModel):
     retried_from: str | None = Field(None, description="The job of which this is another try.")
     continued_from: str | None = Field(None, description="The job from whose last checkpoint this one goes on.")
     continued_budget: Budget | None = Field(None, description="The budget under which that checkpoint was written.")
+    estimate: list[ClassEstimate] | None = Field(
+        None, description="What it takes on each class of workers; null if none was known when it was accepted."
+    )
+    eta_at: datetime | None = Field(None, description="When `progress.eta_seconds` was written.")
 
     @property
     def public_state(self) -> str:
@@ -254,6 +268,17 @@ class Worker(FrozenModel):
     device: str = Field(description="cpu, cuda or cuda:N.")
     started_at: datetime = Field(description="When it was first seen.")
     seen_at: datetime = Field(description="When it was last seen.")
+    worker_class: str | None = Field(None, description="Name of its class; null until its speed was measured.")
+
+
+class WorkerClass(FrozenModel):
+    """Workers that are equally fast and have equally much memory, as far as a plan is concerned."""
+
+    name: str = Field(description="Such as cpu-2 or gpu-nvidia-h200.")
+    device_class: DeviceClass = Field(description="CPU or GPU.")
+    speed: WorkerSpeed = Field(description="What the newest benchmark of its slowest worker measured.")
+    memory_bytes: int | None = Field(None, description="Memory for one runner on the largest of its workers.")
+    slots: int = Field(ge=1, description="Runners at once, over its workers that are alive; 1 if none is.")
 
 
 class PurgedFile(FrozenModel):

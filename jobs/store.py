@@ -87,6 +87,7 @@ class Store(TenantStore):
     worker_seen = in_transaction(workers.seen)
     worker_gone = in_transaction(workers.gone)
     live_workers = on_snapshot(workers.living)
+    worker_classes = on_snapshot(workers.classes)
     unserved = on_snapshot(workers.unserved)
 
     # Jobs, from the worker's side

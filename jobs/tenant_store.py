@@ -15,7 +15,7 @@ from jobs.ledger.context import LedgerContext
 from jobs.lifecycle import actions, deletion, submission
 from jobs.lifecycle.idempotency import Keys
 from jobs.models import Job, TeacherRef
-from jobs.quota_limits import Quota
+from jobs.quota_limits import Quota, Quotas
 from jobs.tenancy import quotas, teachers
 from jobs.tenancy.quotas import Use
 
@@ -65,6 +65,11 @@ class TenantStore:
 
     # Quotas
     check_room = on_context_snapshot(submission.check_room)
+
+    def quota_limits(self) -> Quotas:
+        """The limits of the caller's tenant."""
+        tenant, defaults = self._context.caller.tenant, self._context.limits.default_quotas
+        return self._database.read(lambda connection: quotas.of_tenant(connection, tenant, defaults))
 
     def quota_usage(self) -> dict[Quota, Use]:
         """Every quota of the caller's tenant with its limit and its use."""

@@ -25,7 +25,20 @@ from service.middleware.request_ids import RequestIdMiddleware
 from service.problems import handlers
 from service.read_batcher import ReadBatcher
 from service.representation import openapi
-from service.routes import artifacts, events, health, jobs, menu, metrics, pauses, problems, quota, reruns, teachers
+from service.routes import (
+    artifacts,
+    events,
+    health,
+    jobs,
+    menu,
+    metrics,
+    pauses,
+    plans,
+    problems,
+    quota,
+    reruns,
+    teachers,
+)
 from service.shutdown import set_on_stop_signal
 from service.sweeper import run_maintenance
 
@@ -51,7 +64,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         lifespan=_lifespan(settings),
         redirect_slashes=False,
     )
-    for module in (jobs, pauses, reruns, events, artifacts, teachers, quota, menu, health, metrics, problems):
+    for module in (jobs, plans, pauses, reruns, events, artifacts, teachers, quota, menu, health, metrics, problems):
         app.include_router(module.router)
     app.add_api_route("/", _to_docs, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_middleware(RateLimitMiddleware, settings=settings)

@@ -10,10 +10,13 @@ import uuid
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from dfkd_core.architectures.cost import KERNELS
+from dfkd_core.planning.worker_speed import KernelSpeed, Pass, WorkerSpeed
 from jobs.identity import Caller
 from jobs.models import ArtifactRef, Job, JobSpec, TeacherRef
 from jobs.store import Store
@@ -87,3 +90,22 @@ def traces_in(content: bytes, *places: Path) -> list[str]:
     return sorted(
         word for word in words if re.search(rb"(?<![\w.-])" + re.escape(word.encode()) + rb"(?![\w.-])", content)
     )
+
+
+def worker_speed(*, threads: int = 2, device: str = "cpu", faster: float = 1.0, **changes: Any) -> WorkerSpeed:
+    """The speed of a worker, `faster` times that of two ordinary cores."""
+    kernel = KernelSpeed(forward=5e10 * faster, input_gradient=4e10 * faster, weight_gradient=4e10 * faster)
+    values = {
+        "device": device,
+        "threads": threads,
+        "build": "torch of a test",
+        "kernels": dict.fromkeys(KERNELS, kernel),
+        "passes": dict.fromkeys(Pass, 5e8 * faster),
+        "call_seconds": 1e-5 / faster,
+        "call_gradient_seconds": 2e-5 / faster,
+        "bf16_factor": 1.0,
+        "start_seconds": 2.0 / faster,
+        "export_seconds": 2.0 / faster,
+        "base_bytes": 400_000_000,
+    }
+    return WorkerSpeed.model_validate(values | changes)

@@ -11,6 +11,7 @@ from jobs.files.artifacts import open_artifacts
 from jobs.settings import Settings
 from jobs.store import open_store
 from worker.doorbell import NotificationConsumer
+from worker.measurement import Measurement
 from worker.metrics import serve
 from worker.slots import WorkerPool
 
@@ -23,7 +24,7 @@ def work(settings: Settings) -> None:
     store = open_store(settings)
     celery = make_celery(settings) if settings.broker_url else None
     send = None if celery is None else partial(notify, celery)
-    pool = WorkerPool(settings, store, open_artifacts(settings), notify=send)
+    pool = WorkerPool(settings, store, open_artifacts(settings), notify=send, measurement=Measurement(settings))
     consumer = None
     if celery is not None:
         consumer = NotificationConsumer(

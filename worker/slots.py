@@ -18,6 +18,7 @@ from jobs.log_context import about
 from jobs.metrics import DOORBELLS_RERUNG
 from jobs.settings import Settings
 from jobs.store import Store
+from worker.measurement import Measurement
 from worker.metrics import count_claim
 from worker.runner.process import RUNNER_COMMAND
 from worker.supervision.context import remove_stale_attempts
@@ -42,14 +43,20 @@ class WorkerPool:
         artifacts: ArtifactStore,
         *,
         notify: Callable[[str, DeviceClass], bool] | None = None,
+        measurement: Measurement | None = None,
         command: Sequence[str] = RUNNER_COMMAND,
     ) -> None:
-        """`notify` sends a queue message about a waiting job; None where there is no broker."""
+        """`notify` sends a queue message about a waiting job; None where there is no broker. `measurement` finds out
+        how fast this worker is, while it has nothing else to do.
+        """
         self.worker_id = uuid.uuid4().hex
         self._settings = settings
         self._store = store
         self._artifacts = artifacts
         self._notify = notify
+        self._measurement = measurement
+        self._num_busy = 0
+        self._counting = threading.Lock()
         self._draining = threading.Event()
         self._wake_ups: queue.Queue[None] = queue.Queue(settings.worker_slots)
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawner")  # lives as long as the process
@@ -60,6 +67,7 @@ class WorkerPool:
             worker_id=self.worker_id,
             spawner=self._spawner,
             draining=self._draining,
+            measurement=measurement,
             command=command,
         )
         self._threads = [
@@ -81,6 +89,8 @@ class WorkerPool:
     def drain(self) -> None:
         """Stop claiming, stop the runners after a checkpoint, give their jobs back, and sign the worker off."""
         self._draining.set()
+        if self._measurement is not None:
+            self._measurement.interrupt()
         self._wake_all()
         deadline = time.monotonic() + self._settings.stop_grace_seconds + _EXIT_SECONDS
         for thread in self._threads:
@@ -100,16 +110,33 @@ class WorkerPool:
         asked_at = time.monotonic()
         settings = self._settings
         claim = self._store.claim(
-            self.worker_id, settings.lease_seconds, settings.worker_threads, settings.worker_device_class
+            self.worker_id,
+            settings.lease_seconds,
+            settings.worker_threads,
+            settings.worker_device_class,
+            memory_bytes=None if self._measurement is None else self._measurement.memory_bytes,
         )
         if claim is None:
             return False
-        with about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
+        with self._busy(), about(job_id=claim.job.id, attempt=claim.job.attempt, traceparent=claim.job.traceparent):
             log.info("job claimed", extra={"fence": claim.fence})
             count_claim(claim)
             with self._log_and_continue("attempt interrupted", pause_seconds=_PAUSE_SECONDS):
                 self._supervisor.supervise(claim, claimed_at=asked_at)
         return True
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """End a measurement, and begin none before the block is left."""
+        with self._counting:
+            self._num_busy += 1
+        if self._measurement is not None:
+            self._measurement.interrupt()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._num_busy -= 1
 
     def _maintenance_loop(self) -> None:
         pause_seconds = self._settings.sweep_seconds
@@ -123,14 +150,21 @@ class WorkerPool:
 
     def _maintain(self) -> None:
         """Report this worker as alive, take back the jobs of dead workers, notify workers of waiting jobs, clean up."""
-        settings = self._settings
+        settings, measurement = self._settings, self._measurement
         self._store.worker_seen(
-            self.worker_id, host=socket.gethostname(), slots=settings.worker_slots, device=settings.worker_device
+            self.worker_id,
+            host=socket.gethostname(),
+            slots=settings.worker_slots,
+            device=settings.worker_device,
+            speed=None if measurement is None else measurement.speed,
+            memory_bytes=None if measurement is None else measurement.memory_bytes,
         )
         found = self._store.sweep()
         if self._notify is not None:
             sent = itertools.starmap(self._notify, found.notify.items())
             DOORBELLS_RERUNG.inc(sum(1 for _ in itertools.takewhile(bool, sent)))  # stop at the first that fails
+        if measurement is not None and not self._num_busy:
+            measurement.start()
         if time.monotonic() >= self._next_cleanup:
             self._next_cleanup = time.monotonic() + _CLEANUP_SECONDS
             remove_stale_attempts(settings, self._store)

@@ -60,7 +60,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put_label(document, label_key, value)
     overrides.apply(document, assign or [])
     with Client(url) as client:
-        job = client.submit(_teacher(teacher), document, key=key)
+        job = client.submit(teacher_of(teacher), document, key=key)
         if not (wait_ or output):
             _print_job(job, job.id, as_json=as_json)
             return
@@ -244,7 +244,7 @@ def _print_job(job: JobView, short: str, *, as_json: bool) -> None:
     out.print(job.model_dump_json(indent=2) if as_json else short)
 
 
-def _teacher(text: str) -> Path | str:
+def teacher_of(text: str) -> Path | str:
     """Return the path of a file if there is one, else the id of an uploaded teacher.
 
     Raises:

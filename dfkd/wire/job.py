@@ -21,12 +21,16 @@ class ListQuery(Request):
 class ProgressView(Answer):
     """The progress of a job."""
 
-    fraction: float = Field(description="Share of the whole job that is done, 0 to 1; it never falls.")
+    fraction: float = Field(description="Share of the whole job's running time that is done, 0 to 1; it never falls.")
     step: int = Field(description="Student updates done.")
     total_steps: int = Field(description="Student updates in all; 0 until known.")
-    eta_seconds: float | None = Field(description="Estimated running time left; null until it can be estimated.")
+    eta_seconds: float | None = Field(
+        description="Running time left, from what was measured in this attempt; null until something was."
+    )
     agreement: float | None = Field(description="Agreement of the published student with its teacher, on the probe.")
-    message: str | None = Field(description="One line for people.")
+    message: str | None = Field(
+        description='What is being done, in one line for people, such as "inverting images 320 of 4 096".'
+    )
 
 
 class DurationsView(Answer):
@@ -43,6 +47,14 @@ class BestView(Answer):
     agreement: float = Field(
         description="Its newest score: agreement with the teacher on the synthetic probe; equal to progress.agreement."
     )
+
+
+class EstimateView(Answer):
+    """What a job takes on one class of workers."""
+
+    worker_class: str = Field(description="Name of the class, such as cpu-2.")
+    seconds: float = Field(description="Running time.")
+    memory_bytes: int = Field(description="Largest memory of its runner; of the GPU on workers with a GPU.")
 
 
 class ErrorView(Answer):
@@ -94,6 +106,11 @@ class JobView(Answer):
     warnings: list[WarningView]
     error: ErrorView | None = Field(description="Why it failed; null unless failed.")
     durations: DurationsView
+    estimate: list[EstimateView] | None = Field(
+        None,
+        description="What the whole job takes, by class of workers, estimated when it was accepted; null if no "
+        "worker was ever seen.",
+    )
     created_at: datetime = Field(description="When it was accepted.")
     updated_at: datetime = Field(description="When it last changed.")
     started_at: datetime | None = Field(description="When it was first claimed.")

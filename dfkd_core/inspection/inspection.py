@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dfkd_core.architectures.cost import NetworkCost, cost_of
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
@@ -43,6 +44,7 @@ class Inspection(BaseModel):
     activation_bytes: int | None = Field(
         None, description="Float32 bytes of all that is computed for one image: what its gradient has to keep."
     )
+    cost: NetworkCost | None = Field(None, description="What one image costs, as far as a plan needs to know.")
     exporter: str | None = Field(
         None, description="What wrote the ONNX file: pytorch-dynamo, pytorch-legacy, or its own signature."
     )
@@ -113,6 +115,7 @@ def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx 
 
 
 def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
+    from dfkd_core.inspection.network_cost import cost_of_plan
     from dfkd_core.inspection.producer import exporter_of
     from dfkd_core.onnx_import.batchnorm import batchnorm_of
 
@@ -128,6 +131,7 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         parameters=plan.parameters,
         macs=plan.macs,
         activation_bytes=4 * plan.activations,
+        cost=cost_of_plan(plan),
         input_name=plan.input_name,
         output_name=plan.output_name,
         input_shape=list(plan.input_shape),
@@ -177,6 +181,7 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
         parameters=learned,
         macs=None if description is None else description.macs,
         activation_bytes=None if description is None else 4 * description.activations,
+        cost=None if description is None else cost_of(description),
         input_shape=None if description is None else list(description.input_shape),
         num_classes=None if description is None else description.num_classes,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),

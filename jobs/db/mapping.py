@@ -17,6 +17,7 @@ from jobs.db.db_time import now
 from jobs.models import (
     ArtifactRef,
     BestStudent,
+    ClassEstimate,
     Event,
     Job,
     JobError,
@@ -35,6 +36,7 @@ SPEC_CACHE_SIZE = 256  # clients poll a job many times, and its spec never chang
 
 _OF_TENANT = ("inspection", "created_at")
 WARNINGS = TypeAdapter(list[Notice])
+ESTIMATE = TypeAdapter(list[ClassEstimate])
 _DATA = TypeAdapter(dict[str, Any])
 
 
@@ -144,6 +146,8 @@ def job_from_row(row: Row[Any], files: list[ArtifactRef]) -> Job:
         retried_from=row.retried_from,
         continued_from=row.continued_from,
         continued_budget=Budget.model_validate_json(row.continued_budget) if row.continued_budget else None,
+        estimate=ESTIMATE.validate_json(row.estimate) if row.estimate else None,
+        eta_at=row.eta_at,
     )
 
 
@@ -164,6 +168,7 @@ def _progress_from_row(row: Row[Any]) -> Progress:
         total_steps=row.total_steps,
         agreement=row.agreement,
         message=row.message,
+        eta_seconds=row.eta_seconds,
     )
 
 
@@ -189,5 +194,11 @@ def event_from_row(row: Row[Any], job_id: str) -> Event:
 def worker_from_row(row: Row[Any]) -> Worker:
     """Return the worker of a row."""
     return Worker(
-        id=row.id, host=row.host, slots=row.slots, device=row.device, started_at=row.started_at, seen_at=row.seen_at
+        id=row.id,
+        host=row.host,
+        slots=row.slots,
+        device=row.device,
+        started_at=row.started_at,
+        seen_at=row.seen_at,
+        worker_class=row.worker_class,
     )

@@ -102,6 +102,12 @@ jobs = Table(
     Column("tenant", String(64), nullable=False, server_default="default"),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
     Column("device_class", String(8), nullable=False, server_default="any"),
+    Column("estimate", Text),
+    # Memory that the job needs on workers of each class of device; null: not known. A worker with less leaves the job.
+    Column("cpu_memory_bytes", BigInteger),
+    Column("gpu_memory_bytes", BigInteger),
+    Column("eta_seconds", Float),  # running time that was left at `eta_at`
+    Column("eta_at", UtcTime),
     CheckConstraint(f"state IN ({_STATES})", name="state_is_known"),
     # A running job without a lease could never be found again when its worker dies.
     CheckConstraint(
@@ -162,6 +168,11 @@ workers = Table(
     Column("seen_at", UtcTime, nullable=False),
     # False for workers of versions before revision 1_11, whose transactions name no tenant; see jobs.db.row_security.
     Column("names_tenants", Boolean, nullable=False, server_default=false()),
+    # What the worker's benchmark measured. A row with a speed stays after its worker has gone; see jobs.ledger.workers.
+    Column("worker_class", String(64)),
+    Column("speed", Text),
+    Column("memory_bytes", BigInteger),
+    Column("gone_at", UtcTime),
 )
 
 requests = Table(

@@ -43,6 +43,9 @@ def end_attempt(
         "lease_until": None,
         "claimed_at": None,
         "pause_requested_at": None,
+        "message": None,
+        "eta_seconds": None,
+        "eta_at": None,
         "running_seconds": _jobs.c.running_seconds + spent,
     }
     changed = change(transaction, owned_by(row.id, row.fence), left | values, events)

@@ -67,11 +67,13 @@ def claim(  # noqa: PLR0917 - workers call it with four
     lease_seconds: float,
     threads: int,
     device_class: DeviceClass = DeviceClass.CPU,
+    memory_bytes: int | None = None,
 ) -> Claim | None:
     """Claim the first due job that a worker of this class serves, for `lease_seconds`; None if there is none.
 
     `jobs.ledger.scheduling` defines the order. Earlier jobs whose spec this version cannot read fail, because no worker
-    could run them and they would block the queue. Jobs of a higher spec version are left to newer workers.
+    could run them and they would block the queue. Jobs of a higher spec version are left to newer workers, and jobs
+    whose estimate exceeds `memory_bytes` to larger ones.
 
     Raises:
         ClaimRaceLost: Another claim has just taken the tenant's last permitted running job.
@@ -79,7 +81,8 @@ def claim(  # noqa: PLR0917 - workers call it with four
     defaults = context.limits.default_quotas
     dialect = transaction.connection.dialect.name
     for _ in range(REFUSALS):
-        row = transaction.connection.execute(scheduling.next_job(dialect, device_class, defaults)).one_or_none()
+        next_job = scheduling.next_job(dialect, device_class, defaults, memory_bytes)
+        row = transaction.connection.execute(next_job).one_or_none()
         if row is None:
             return None
         spec = spec_from_text(row.spec)
@@ -193,6 +196,7 @@ def _progress_values(progress: Progress) -> dict[str, Any]:
     """Return the columns of a progress report. An agreement stays until a report brings another one."""
     fraction = progress.fraction
     values = progress.model_dump(exclude={"agreement"} if progress.agreement is None else None)
+    values["eta_at"] = None if progress.eta_seconds is None else now()
     return values | {"fraction": case((_jobs.c.fraction < fraction, fraction), else_=_jobs.c.fraction)}
 
 

@@ -17,13 +17,13 @@ from dfkd_core.notice import Notice
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
-from jobs.db.mapping import WARNINGS, append_events, event_from_row, jobs_from_rows, read_jobs, select_jobs
+from jobs.db.mapping import ESTIMATE, WARNINGS, append_events, event_from_row, jobs_from_rows, read_jobs, select_jobs
 from jobs.db.row_security import ALL_TENANTS, set_tenant, tenant_of
 from jobs.errors import BadCursor, JobNotFound
 from jobs.identity import Caller
 from jobs.ledger import scheduling
 from jobs.ledger.lineage import Origin, inherited
-from jobs.models import Event, Job, JobPage, JobSpec, JobState, JobWithPosition
+from jobs.models import ClassEstimate, Event, Job, JobPage, JobSpec, JobState, JobWithPosition
 from jobs.tenancy import teachers
 
 JobKey = tuple[str | None, str]
@@ -155,6 +155,7 @@ def insert_job(
     caller: Caller,
     traceparent: str | None = None,
     origin: Origin | None = None,
+    estimate: Sequence[ClassEstimate] | None = None,
 ) -> None:
     """Insert a job's row, its labels and one event.
 
@@ -168,6 +169,7 @@ def insert_job(
     teachers.use(connection, caller.tenant, teacher_id)
     values = _new_row(job_id, spec, teacher_id, warnings)
     values |= {"tenant": caller.tenant, "priority": caller.priority, "traceparent": traceparent}
+    values |= _estimate_columns(estimate)
     if origin is not None:
         values |= inherited(locked_row(connection, caller.tenant, origin.job_id), origin)
     row = connection.execute(insert(tables.jobs).values(values).returning(*tables.jobs.c)).one()
@@ -175,6 +177,17 @@ def insert_job(
         lines = [{"job_number": row.number, "key": key, "value": value} for key, value in spec.labels.items()]
         connection.execute(insert(tables.labels), lines)
     append_events(transaction, row, [("created", {})])
+
+
+def _estimate_columns(estimate: Sequence[ClassEstimate] | None) -> dict[str, Any]:
+    """The columns of an estimate. The memory that is compared with a worker's is the largest of its device class."""
+    if not estimate:
+        return {}
+    needed: dict[str, int] = {}
+    for entry in estimate:
+        column = "cpu_memory_bytes" if entry.worker_class.startswith("cpu-") else "gpu_memory_bytes"
+        needed[column] = max(needed.get(column, 0), entry.memory_bytes)
+    return {"estimate": ESTIMATE.dump_json(list(estimate)).decode(), **needed}
 
 
 def _new_row(job_id: str, spec: JobSpec, teacher_id: str, warnings: Sequence[Notice]) -> dict[str, Any]:

@@ -48,17 +48,24 @@ _GROUP = ("device_class", "spec_version", "priority", "tenant")
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)
-def next_job(dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED) -> Select[Any]:
+def next_job(
+    dialect: str, device_class: DeviceClass, defaults: Quotas = UNLIMITED, memory_bytes: int | None = None
+) -> Select[Any]:
     """Return the query for the job that a worker of this class claims now. It locks the row, and skips locked rows.
 
-    `defaults` are the limits of the tenants that have none of their own.
+    `defaults` are the limits of the tenants that have none of their own. Jobs that are known to need more memory than
+    `memory_bytes` are left to other workers.
     """
 
     def ours(job: FromClause) -> list[ColumnElement[bool]]:
         readable = job.c.spec_version <= models.SPEC_VERSION
         return [job.c.device_class.in_(served_by(device_class)), readable]
 
-    return _first(dialect, 1, ours, _due, defaults)
+    def fits(job: FromClause) -> list[ColumnElement[bool]]:
+        needed = job.c.cpu_memory_bytes if device_class is DeviceClass.CPU else job.c.gpu_memory_bytes
+        return [*_due(job), func.coalesce(needed, 0) <= memory_bytes]
+
+    return _first(dialect, 1, ours, _due if memory_bytes is None else fits, defaults)
 
 
 @lru_cache(maxsize=STATEMENT_CACHE_SIZE)

@@ -15,7 +15,7 @@ from jobs.ledger.context import LedgerContext
 from jobs.ledger.lineage import Origin, checkpoint_of
 from jobs.lifecycle import idempotency
 from jobs.lifecycle.idempotency import OutcomeRecorder
-from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
+from jobs.models import ClassEstimate, Job, JobSpec, JobWithPosition, TeacherRef
 from jobs.tenancy import audit_log, quotas, teachers
 from jobs.tenancy.audit_log import AuditAction, AuditOutcome
 from jobs.tenancy.teachers import Lifetime
@@ -53,12 +53,13 @@ def create_job(  # noqa: PLR0917 - as a method it has four
     *,
     traceparent: str | None = None,
     origin: Origin | None = None,
+    estimate: Sequence[ClassEstimate] | None = None,
     recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Accept a job: write its row, its labels and one event.
 
     `teacher` is the id of a teacher that the tenant has, or a teacher that was sent with the job. The tenant has the
-    latter for as long as its jobs use it.
+    latter for as long as its jobs use it. `estimate` is what the job takes on the known classes of workers.
 
     Raises:
         TeacherNotFound: The tenant has no teacher with this id.
@@ -75,7 +76,15 @@ def create_job(  # noqa: PLR0917 - as a method it has four
         _put(transaction, context, teacher, Lifetime.JOBS)
     teacher_id = teacher.id if isinstance(teacher, TeacherRef) else teacher
     queries.insert_job(
-        transaction, job_id, spec, teacher_id, warnings, caller=caller, traceparent=traceparent, origin=origin
+        transaction,
+        job_id,
+        spec,
+        teacher_id,
+        warnings,
+        caller=caller,
+        traceparent=traceparent,
+        origin=origin,
+        estimate=estimate,
     )
     action, detail = AuditAction.SUBMITTED, teacher_id
     if origin is not None:

@@ -9,6 +9,8 @@ from starlette.requests import Request
 from jobs.settings import Settings
 from service.problems.errors import FieldError, PayloadTooLarge, RequestTimeout, UnsupportedMediaType, ValidationFailed
 
+SUBMISSIONS = {("POST", "/jobs"), ("POST", "/plans")}
+"""Operations that take a teacher and a spec."""
 FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
 LEAST_BYTES = 1024  # at least this much in `upload_idle_seconds`; single bytes would hold a connection for ever
 
@@ -23,7 +25,7 @@ def limit_for(request: Request, settings: Settings) -> int:
     operation = (request.method, request.scope["path"])
     if operation == ("POST", "/teachers"):
         return settings.max_upload_bytes
-    if operation == ("POST", "/jobs") and media_type_of(request) != "application/json":
+    if operation in SUBMISSIONS and media_type_of(request) != "application/json":
         return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
     return settings.max_spec_bytes
 

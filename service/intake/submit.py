@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -14,6 +15,7 @@ from anyio import to_thread
 from fastapi import Request
 
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.notice import Notice
@@ -25,6 +27,7 @@ from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
 from service.intake.bodies import FRAMING_BYTES
+from service.intake.estimates import Outlook, check_feasible, outlooks, over_a_day
 from service.intake.idempotency import IdempotentRequest
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
 from service.intake.uploads import ReceivedTeacher, Submission, declared_sha256
@@ -66,12 +69,12 @@ def accept_submission(
     assert teacher is not None  # both parts came, or the submission was refused
     assert spec is not None
     with submission.discarded_on_error():
-        known = _known(context, teacher.upload.sha256)
+        known = known_teacher(context, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec.teacher, context.settings, known=known)
-        resolved, warnings = _resolved(context, spec, inspection)
+        accepted = _accepted(context, spec, inspection)
         with _keeping(context, teacher):
             ref = _ref(teacher, facts(inspection, spec.teacher))
-            return _create(context, resolved, ref, warnings, traceparent=traceparent, recorder=recorder)
+            return _create(context, accepted, ref, traceparent=traceparent, recorder=recorder)
 
 
 def accept_request(
@@ -84,6 +87,13 @@ def accept_request(
     recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Create a job for a teacher that was uploaded before."""
+    teacher, inspection = inspected(context, spec, teacher_id)
+    accepted = _accepted(context, spec, inspection)
+    return _create(context, accepted, teacher.id, traceparent=traceparent, origin=origin, recorder=recorder)
+
+
+def inspected(context: AppContext, spec: JobSpec, teacher_id: str) -> tuple[TeacherRef, Inspection]:
+    """A teacher that was uploaded before, with its inspection under this spec."""
     teacher = context.store.get_teacher(teacher_id)
     if not context.artifacts.exists(teacher.id):
         raise ArtifactLost(teacher.id)
@@ -91,8 +101,7 @@ def accept_request(
     if inspection is None:
         with context.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, context.settings)
-    resolved, warnings = _resolved(context, spec, inspection)
-    return _create(context, resolved, teacher.id, warnings, traceparent=traceparent, origin=origin, recorder=recorder)
+    return teacher, inspection
 
 
 def accept_teacher(
@@ -101,23 +110,36 @@ def accept_teacher(
     """Keep a teacher for later jobs; returns the teacher and whether it is new."""
     spec = TeacherSpec()
     with teacher.upload.discarding():
-        known = _known(context, teacher.upload.sha256)
+        known = known_teacher(context, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec, context.settings, known=known)
         check_cost(inspection, cost_limits(context.settings))
         with _keeping(context, teacher):
             return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), recorder=recorder)
 
 
-def _resolved(context: AppContext, spec: JobSpec, inspection: Inspection) -> tuple[JobSpec, list[Notice]]:
-    """Return the spec resolved for this teacher, with warnings; refuses what is over the cost limits."""
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A spec that was checked against its teacher, and what the job will take."""
+
+    spec: JobSpec  # resolved
+    warnings: list[Notice]
+    outlooks: list[Outlook] | None  # None: nothing is known of workers or teacher
+
+
+def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Accepted:
+    """Resolve the spec for this teacher; refuse what is over the cost limits or what no known worker can do."""
     limits = cost_limits(context.settings)
     check_cost(inspection, limits)
-    resolved, _, warnings = resolve(spec, inspection, activation_bytes=context.settings.activation_bytes)
+    resolved, description, warnings = resolve(spec, inspection, activation_bytes=context.settings.activation_bytes)
     check_cost(inspection, limits, spec=resolved)
-    return resolved, warnings
+    classes = context.ledger.worker_classes(context.settings.lease_seconds)
+    found = outlooks(resolved, job_facts(resolved, inspection, description), classes)
+    check_feasible(resolved, found)
+    return Accepted(resolved, [*warnings, *over_a_day(found, context.store.quota_limits())], found)
 
 
-def _known(context: AppContext, teacher_id: str) -> TeacherRef | None:
+def known_teacher(context: AppContext, teacher_id: str) -> TeacherRef | None:
+    """The teacher with this id; None if the tenant does not have it."""
     try:
         return context.store.get_teacher(teacher_id)
     except TeacherNotFound:
@@ -149,9 +171,8 @@ def _ref(teacher: ReceivedTeacher, found: Facts) -> TeacherRef:
 
 def _create(
     context: AppContext,
-    spec: JobSpec,
+    accepted: Accepted,
     teacher: TeacherRef | str,
-    warnings: list[Notice],
     *,
     traceparent: str | None,
     origin: Origin | None = None,
@@ -159,11 +180,12 @@ def _create(
 ) -> Job:
     job = context.store.create(
         str(uuid.uuid4()),
-        spec,
+        accepted.spec,
         teacher,
-        warnings,
+        accepted.warnings,
         traceparent=traceparent,
         origin=origin,
+        estimate=None if accepted.outlooks is None else [found.estimate for found in accepted.outlooks],
         recorder=recorder,
     )
     with about(job_id=job.id, traceparent=traceparent):

@@ -24,6 +24,8 @@ from service.problems.handlers import error_response
 
 PUBLIC = re.compile(r"/|/healthz|/readyz|/openapi\.json|/docs|/docs/oauth2-redirect|/redoc|/problems/[^/]+")
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+READING_POSTS = {("POST", "/plans")}
+"""Requests with a body that change nothing."""
 
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+)", re.IGNORECASE)
 _CHALLENGE = 'Bearer realm="dfkd"'
@@ -35,7 +37,8 @@ def scope_for(method: str, path: str) -> KeyScope | None:
         return None
     if path == "/metrics":
         return KeyScope.METRICS
-    return KeyScope.JOBS_READ if method in SAFE_METHODS else KeyScope.JOBS_WRITE
+    reads = method in SAFE_METHODS or (method, path) in READING_POSTS
+    return KeyScope.JOBS_READ if reads else KeyScope.JOBS_WRITE
 
 
 class AuthenticationMiddleware:

@@ -99,6 +99,14 @@ class ValidationFailed(ApiError):
     code, title, status = "validation-error", "Not valid", 422
 
 
+class PlanInfeasible(ApiError):
+    """No known class of workers has the memory for the job, or `max_seconds` is less than one student takes: `needed`
+    and `allowed` are the figures. Where no worker was ever seen, no job is refused for this.
+    """
+
+    code, title, status = "plan-infeasible", "No worker can do this", 422
+
+
 class PayloadTooLarge(ApiError):
     """The body or a part of it is larger than `max_bytes`."""
 

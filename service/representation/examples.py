@@ -62,6 +62,32 @@ CONTINUE_JOB_BODY: Document = {
     },
 }
 
+PLAN: Document = {
+    "teacher": {"name": None, "parameters": 61706, "macs": 416520, "bytes": 248913},
+    "student": {"name": "lenet5_half", "parameters": 15738, "macs": 108460, "bytes": 84952},
+    "worker_classes": [{"name": "cpu-2", "device": "cpu", "memory_bytes": 25_000_000_000, "slots": 1}],
+    "options": [
+        {
+            "effort": "standard",
+            "method": "auto",
+            "resolves_to": "pre_dfkd",
+            "because": "the teacher has no BatchNorm statistics, so shapes matter more than refinement",
+            "chosen": True,
+            "steps": 6000,
+            "estimate": [{"worker_class": "cpu-2", "seconds": 480.0, "memory_bytes": 930_000_000}],
+            "fits": True,
+            "misses": [],
+        }
+    ],
+    "advice": None,
+    "warnings": [],
+}
+
+PLANNED: Document = {
+    "description": "What the job would take.",
+    "content": {"application/json": {"examples": {"plan": {"value": "PLAN"}}}},
+}
+
 CONTINUATION: Document = {"distillation": {"budget": {"steps": 12000, "max_seconds": 7200}}}
 
 UPLOAD_TEACHER_BODY: Document = {
@@ -140,13 +166,14 @@ RUNNING_JOB: Document = {
         "total_steps": 6000,
         "eta_seconds": 301.2,
         "agreement": 0.962,
-        "message": None,
+        "message": "student updates 2 460 of 6 000",
     },
     "best": {"step": 2400, "agreement": 0.962},
     "attempt": 1,
     "warnings": [],
     "error": None,
     "durations": {"queued_seconds": 0.2, "running_seconds": 209.3},
+    "estimate": [{"worker_class": "cpu-2", "seconds": 480.0, "memory_bytes": 930_000_000}],
     "created_at": "2026-01-31T12:00:00Z",
     "updated_at": "2026-01-31T12:03:29Z",
     "started_at": "2026-01-31T12:00:00.2Z",
@@ -299,6 +326,7 @@ HEAD: dict[int | str, Document] = {
 NAMED: dict[str, Document] = {
     "CONTINUATION": CONTINUATION,
     "EVENT_PAGE": EVENT_PAGE,
+    "PLAN": PLAN,
     "PURGE": PURGE,
     "QUEUED_JOB": QUEUED_JOB,
     "REQUEST": REQUEST,

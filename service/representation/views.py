@@ -23,7 +23,7 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
         "terminal": job.state.terminal,
         "stage": job.progress.stage,
         "queue_position": queue_position,
-        "progress": _progress_view(job, running),
+        "progress": _progress_view(job, now),
         "durations": DurationsView(queued_seconds=_queued_seconds(job, now), running_seconds=round(running, 3)),
         "spec": job.spec.model_dump(mode="json"),
         "teacher": teacher_view(job.teacher),
@@ -77,12 +77,9 @@ def _running_seconds(job: Job, now: datetime) -> float:
     return job.running_seconds + current
 
 
-def _progress_view(job: Job, running_seconds: float) -> ProgressView:
-    """Return the progress with an estimate of the time left, which supposes that the job goes on at its mean speed so
-    far.
-    """
-    progress = job.progress
-    eta = None
-    if job.state is JobState.RUNNING and progress.fraction > 0.01:
-        eta = round(running_seconds * (1 - progress.fraction) / progress.fraction, 1)
-    return ProgressView(**progress.model_dump(exclude={"stage"}), eta_seconds=eta)
+def _progress_view(job: Job, now: datetime) -> ProgressView:
+    """The progress. Of the time that was left when the runner last reported, the time since then has passed."""
+    progress, eta = job.progress, None
+    if job.state is JobState.RUNNING and progress.eta_seconds is not None and job.eta_at is not None:
+        eta = round(max(0.0, progress.eta_seconds - (now - job.eta_at).total_seconds()), 1)
+    return ProgressView(**progress.model_dump(exclude={"stage", "eta_seconds"}), eta_seconds=eta)

@@ -47,8 +47,8 @@ _LABEL = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,62})=([A-Za-z0-9][A-Za-z0-9_.
             "malformed-json", "malformed-multipart", "unexpected-part", "teacher-not-found", "request-timeout",
             "payload-too-large", "format-unsupported", "unsupported-media-type", "validation-error", "missing-part",
             "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch", "student-infeasible",
-            "student-not-smaller", "requirement-unmet", *KEY_REFUSALS, *LIMIT_REFUSALS, "artifact-lost",
-            "artifact-corrupt", "unavailable", "storage-full",
+            "student-not-smaller", "requirement-unmet", "plan-infeasible", *KEY_REFUSALS, *LIMIT_REFUSALS,
+            "artifact-lost", "artifact-corrupt", "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip

@@ -22,7 +22,10 @@ from service.representation.responses import job_accepted
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["jobs"])
 
-_ALWAYS = ("job-not-found", "invalid-transition", "validation-error", *KEY_REFUSALS, *LIMIT_REFUSALS, "unavailable")
+_ALWAYS = (
+    "job-not-found", "invalid-transition", "validation-error", "plan-infeasible", *KEY_REFUSALS, *LIMIT_REFUSALS,
+    "unavailable",
+)  # fmt: skip
 
 
 @router.post(

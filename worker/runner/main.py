@@ -48,6 +48,7 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
         resume_from=task.resume_from,
         continued_budget=task.continued_budget,
         checkpoint_seconds=task.checkpoint_seconds,
+        speed=task.speed,
         on_step=on_step,
     )
     return outcome.artifacts

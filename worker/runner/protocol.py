@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import Phase, UpdateKind
 from dfkd_core.report import TeacherVerification
 from dfkd_core.spec.config import Budget, DistillSpec
@@ -42,6 +43,7 @@ class Task(FrozenModel):
     threads: int
     device: str
     checkpoint_seconds: float
+    speed: WorkerSpeed | None = None  # of this worker, as far as it was measured
     messages_fd: int
     lease_until: float  # on the monotonic clock, which every process of a host shares
 
@@ -60,6 +62,8 @@ class UpdateMessage(FrozenModel):
     phase: Phase | None = None
     done: Units = 0.0
     beats: Count = 0
+    eta_seconds: Units | None = None
+    message: Annotated[str, Field(max_length=200)] | None = None
     data: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -41,7 +41,14 @@ class ProgressWriter:
         if update.agreement is not None and update.published_step is not None:
             self.best = self._unwritten_best = BestStudent(step=update.published_step, agreement=update.agreement)
         agreement = self.best and self.best.agreement  # progress and best must show the same score
-        self._progress = Progress(stage=update.stage, fraction=update.fraction, agreement=agreement, **self._steps)
+        self._progress = Progress(
+            stage=update.stage,
+            fraction=update.fraction,
+            agreement=agreement,
+            message=update.message,
+            eta_seconds=update.eta_seconds,
+            **self._steps,
+        )
         if update.kind == "warning":
             self._add_warning(update)
         elif update.kind == "depth":

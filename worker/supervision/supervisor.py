@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from dfkd_core.errors import CheckpointMismatch
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.sandbox.detect import find_sandbox
 from dfkd_core.spec.config import DistillSpec
 from jobs.devices import class_of, served_by
@@ -17,6 +18,7 @@ from jobs.ledger.leases import Claim
 from jobs.models import Job, JobError
 from jobs.settings import Settings
 from jobs.store import Store
+from worker.measurement import Measurement
 from worker.metrics import WASTED_STEPS, AttemptOutcome, count_outcome
 from worker.runner import process
 from worker.runner.process import RUNNER_COMMAND
@@ -46,6 +48,7 @@ class Supervisor:
         worker_id: str,
         spawner: Executor,
         draining: threading.Event,
+        measurement: Measurement | None = None,
         command: Sequence[str] = RUNNER_COMMAND,
     ) -> None:
         """`spawner` starts the runners and must outlive them; `command` is the runner's.
@@ -58,6 +61,7 @@ class Supervisor:
         self._settings = settings
         self._worker_id = worker_id
         self._draining = draining
+        self._measurement = measurement
         self._start_runner = partial(
             process.start,
             command=command,
@@ -95,7 +99,7 @@ class Supervisor:
             return attempt.run(task, self._start_runner)
 
         try:
-            task = _prepare(context, heartbeat, checkpoints)
+            task = self._prepare(context, heartbeat, checkpoints)
             if task.resume_from is None:
                 WASTED_STEPS.inc(context.claim.checkpoint_step or 0)  # the file of that checkpoint is lost
             runner_exit = run(task)
@@ -116,8 +120,12 @@ class Supervisor:
             started_over = ("started-over", {"reason": _detail(runner_exit)})
             context.store.record(context.job_id, context.fence, events=[started_over])
             WASTED_STEPS.inc(context.claim.checkpoint_step or 0)
-            runner_exit = run(_prepare(context, heartbeat, None))
+            runner_exit = run(self._prepare(context, heartbeat, None))
         outcome.handle(runner_exit, best=progress.best, oom_killed=num_oom_kills() > oom_kills)
+
+    def _prepare(self, context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None) -> Task:
+        speed = None if self._measurement is None else self._measurement.speed
+        return _prepare(context, heartbeat, checkpoints, speed)
 
     def _defer_to_other_worker(self, job: Job) -> bool:
         """Return whether another worker should get a job whose checkpoint does not fit this host: once, if one can take
@@ -131,7 +139,9 @@ class Supervisor:
         return any(job.device_class in served_by(class_of(other.device)) for other in others)
 
 
-def _prepare(context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None) -> Task:
+def _prepare(
+    context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None, speed: WorkerSpeed | None
+) -> Task:
     """Fetch verified copies of what the runner reads, make it an empty workspace, and return its task.
 
     Without `checkpoints` the run starts from scratch.
@@ -149,6 +159,7 @@ def _prepare(context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpo
         threads=job.threads or settings.worker_threads,
         device=settings.worker_device,
         checkpoint_seconds=settings.checkpoint_seconds,
+        speed=speed,
         messages_fd=-1,
         lease_until=heartbeat.lease_until,
     )

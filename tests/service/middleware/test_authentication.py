@@ -32,6 +32,7 @@ EXPECTED = {
     ("GET", "/quota"): "jobs:read",
     ("GET", "/jobs"): "jobs:read",
     ("POST", "/jobs"): "jobs:write",
+    ("POST", "/plans"): "jobs:read",
     ("GET", "/jobs/{job_id}"): "jobs:read",
     ("DELETE", "/jobs/{job_id}"): "jobs:write",
     ("POST", "/jobs/{job_id}/cancel"): "jobs:write",

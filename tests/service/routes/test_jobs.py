@@ -23,13 +23,15 @@ def submit(http: httpx.Client, teacher: bytes, **labels: str) -> str:
 
 def test_a_running_job_shows_how_far_it_is(service: Service, running: tuple[str, int]) -> None:
     job_id, fence = running
-    progress = Progress(stage="distill", fraction=0.25, step=100, total_steps=400, agreement=0.8, message="going well")
+    told = {"step": 100, "total_steps": 400, "agreement": 0.8, "message": "going well", "eta_seconds": 90.0}
+    progress = Progress(stage="distill", fraction=0.25, **told)
     best = BestStudent(step=90, agreement=0.8)
     warning = Notice(code="a-warning", detail="of this test")
     assert service.store.record(job_id, fence, progress=progress, best=best, warnings=[warning])
     job = service.http.get(f"/jobs/{job_id}").json()
     assert (job["state"], job["stage"], job["attempt"], job["queue_position"]) == ("running", "distill", 1, None)
-    assert job["progress"]["eta_seconds"] == pytest.approx(3 * job["durations"]["running_seconds"], abs=0.2)
+    assert 0 < job["progress"]["eta_seconds"] <= 90.0  # less the time since it was written
+    assert job["progress"]["message"] == "going well"
     assert job["progress"]["agreement"] == job["best"]["agreement"] == 0.8
     assert "a-warning" in {warning["code"] for warning in job["warnings"]}
     assert all(job[name].endswith("Z") for name in ("created_at", "updated_at", "started_at", "heartbeat_at"))

@@ -1,0 +1,80 @@
+"""The largest memory that a job's runner will need, from the sizes of its networks, batches and banks (torch-free)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dfkd_core.architectures.cost import NetworkCost
+from dfkd_core.options.passes import Network
+from dfkd_core.planning.forecast import JobFacts, costs_of_networks
+from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, Rounds
+from dfkd_core.planning.sizes import FLOAT_BYTES
+from dfkd_core.planning.work import work_of
+from dfkd_core.planning.worker_speed import WorkerSpeed
+from dfkd_core.spec.config import DistillConfig
+
+BANK_BYTES = 128 * 2**20  # most of one bank of procedural images
+TEACHER_COPIES = 4  # of the weights: the network, the file, its arrays, and ONNX Runtime's while they are compared
+STUDENT_COPIES = 8  # weights, gradient, two moments of Adam, average, published student, two more while they change
+KEPT = 1.15  # of the activations that a gradient needs, with what is allocated beside them
+PASSING = 3  # of the largest output: input, output and work space of one layer while no gradient is kept
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNeed:
+    """The parts of a job's memory, in bytes."""
+
+    base: int
+    weights: int
+    activations: int
+    images: int
+
+    @property
+    def total(self) -> int:
+        """The largest memory at one time."""
+        return self.base + self.weights + self.activations + self.images
+
+
+def memory_need(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> MemoryNeed:
+    """Return what the runner needs at most; on a GPU, what it needs of the GPU's memory."""
+    work = work_of(config, facts.run)
+    teacher, student = facts.run.teacher, facts.run.student
+    return MemoryNeed(
+        base=speed.base_bytes if speed.device_bytes is None else 0,
+        weights=FLOAT_BYTES * (TEACHER_COPIES * teacher.parameters + STUDENT_COPIES * student.parameters),
+        activations=_activations(config, costs_of_networks(config, facts, work)),
+        images=_images(config, facts, work.pixels),
+    )
+
+
+def _activations(config: DistillConfig, costs: Mapping[Network, NetworkCost]) -> int:
+    """Return the bytes of the largest batch that goes through the networks."""
+    teacher, student, generator = costs[Network.TEACHER], costs[Network.STUDENT], costs.get(Network.GENERATOR)
+    method, training = config.method_options, config.training
+    synthesized = method.batch_size * (teacher.activations + (generator.activations if generator else 0))
+    labelled = PASSING * teacher.largest
+    found = [KEPT * synthesized, training.batch_size * (KEPT * student.activations + labelled)]
+    if config.procedural.share:
+        found.append(min(PROCEDURAL_CHUNK, config.procedural.images_per_round) * labelled)
+        if config.procedural.refinement.share:
+            refined = min(PROCEDURAL_CHUNK, config.procedural.refinement.images_per_round)
+            found.append(refined * KEPT * teacher.activations)
+    return round(FLOAT_BYTES * max(found))
+
+
+def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:
+    """Return the bytes of the images that are kept: banks, memory, probe, audit set and fresh images."""
+    rounds, place = Rounds.of(config), pixels + 2 * facts.run.num_classes
+    kept = 0
+    procedural = config.procedural
+    if procedural.share:
+        drawn = procedural.images_per_round * rounds.drawing
+        kept += min(BANK_BYTES, place * min(procedural.capacity, drawn))
+        if procedural.refinement.share:
+            drawn = procedural.refinement.images_per_round * rounds.drawing
+            kept += min(BANK_BYTES, place * min(procedural.refinement.capacity, drawn))
+    method, training = config.method_options, config.training
+    made = method.batch_size * method.updates_per_round * (rounds.warmup + rounds.synthesizing)
+    kept += place * min(getattr(config.memory_options, "capacity", 0), made)
+    judged = config.steadiness.probe_size + config.steadiness.audit_size
+    fresh = training.fresh_rounds * (training.fresh_batches * method.batch_size + training.replays_per_round)
+    return kept + pixels * (2 * judged + FLOAT_BYTES * config.steadiness.probe_size + 2 * FLOAT_BYTES * fresh)
