@@ -191,7 +191,7 @@ class Refinement(Frozen):
         64, description="New ones in a round; a quarter is held out for probe and audit."
     )
     capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        16_000, description="How many are kept, in a bank of their own; in 8 bits and at most 128 MiB."
+        16_000, description="How many are kept, in a bank of their own; in 8 bits, at most 128 MiB or 4096."
     )
     steps: Annotated[int, Field(ge=1, le=10_000)] = Field(20, description="Steps of Adam on the pixels.")
     learning_rate: Positive = Field(0.03, description="Learning rate of Adam, as a share of the valid pixel range.")
@@ -207,7 +207,7 @@ class Procedural(Frozen):
         4096, description="New ones in a round; a quarter is held out for probe and audit."
     )
     capacity: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
-        60_000, description="How many are kept to learn from, over all classes, in 8 bits and at most 128 MiB."
+        60_000, description="How many are kept to learn from, over all classes; in 8 bits, at most 128 MiB or 4096."
     )
     sharpness: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = Field(
         3.0, description="Exponent of the teacher's confidence in an image's chance to be kept; 0: all alike."
