@@ -15,7 +15,7 @@ from torch import Tensor
 
 import dfkd_core
 from dfkd_core.architectures.layers import NetworkDescription
-from dfkd_core.errors import AgreementBelowTarget, TeacherError
+from dfkd_core.errors import AgreementBelowTarget, TeacherError, TimeLimit
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.preview_png import samples_png
 from dfkd_core.inspection import resolve
@@ -198,17 +198,28 @@ def _foresee(
     )
 
 
+def _with_plan(error: TimeLimit, planned_seconds: float | None) -> TimeLimit:
+    """Return the error with a hint that names what the whole job is planned to take on this machine."""
+    if planned_seconds is None:
+        return error
+    hint = f"the plan of the whole job is {planned_seconds:.0f} seconds on this machine; {error.hint}"
+    return TimeLimit(error.detail, hint=hint, pointer=error.pointer)
+
+
 def _distill(job: _Job, loop: Callable[..., Distilled], *, checkpoint_seconds: float) -> Distilled:
     with job.stages.stage("distill"):
         facts = {"student-architecture": job.student.name}
         writer = CheckpointWriter(job.workspace / "checkpoints", every_seconds=checkpoint_seconds, fingerprint=facts)
-        distilled = loop(
-            job.teacher,
-            job.student.network,
-            job.spec.distillation,
-            on_step=job.stages.during_distillation,
-            checkpoints=writer,
-        )
+        try:
+            distilled = loop(
+                job.teacher,
+                job.student.network,
+                job.spec.distillation,
+                on_step=job.stages.during_distillation,
+                checkpoints=writer,
+            )
+        except TimeLimit as error:
+            raise _with_plan(error, job.stages.planned_seconds) from error
         for warning in distilled.warnings:
             job.warn(warning, stage="distill")
         return distilled

@@ -96,6 +96,7 @@ class StageReporter:
     on_step: OnStep
     durations: dict[str, float] = field(default_factory=dict)  # stage → seconds
     clock: Clock = field(default_factory=lambda: Clock({}))
+    planned_seconds: float | None = None  # of the whole job on this machine
     _totals: Mapping[Phase, float] = field(default_factory=dict)  # units of each phase in the whole run
     _inverts: bool = False
     _now: str = ""  # the stage
@@ -114,6 +115,7 @@ class StageReporter:
 
         `limit_seconds` ends the distillation. `inverts`: the synthesizer optimises its images one by one.
         """
+        self.planned_seconds = sum(seconds.values())
         half = seconds.get(Phase.PREPARE, 0.0) / 2  # of the two stages that prepare the training
         stages = {"load": half, "inspect": half, "export": seconds.get(Phase.EXPORT, 0.0)}
         stages["verify"] = seconds.get(Phase.VERIFY, 0.0)

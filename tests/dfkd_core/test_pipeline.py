@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import onnxruntime
 import pytest
 
 from dfkd_core.__main__ import main
-from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError
+from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError, TimeLimit
 from dfkd_core.onnx_import.ir.parse import read_model
 from dfkd_core.onnx_import.specialize import specialize
 from dfkd_core.output.provenance import main as check_report
@@ -198,6 +199,15 @@ def test_a_missed_target_fails_the_job_when_it_should(teacher: Path, tmp_path: P
     accept = {"agreement": {"min": 1.0}, "on_miss": "fail"}
     with pytest.raises(AgreementBelowTarget):
         run(teacher, tmp_path, spec=a_spec(accept=accept))
+
+
+def test_a_time_limit_before_the_first_student_names_what_the_plan_says(teacher: Path, tmp_path: Path) -> None:
+    spec = a_spec()
+    budget = spec.distillation.budget.model_copy(update={"max_seconds": 1e-6})
+    hurried = spec.model_copy(update={"distillation": spec.distillation.model_copy(update={"budget": budget})})
+    with pytest.raises(TimeLimit) as refused:
+        run(teacher, tmp_path, spec=hurried)
+    assert re.match(r"the plan of the whole job is \d+ seconds on this machine; raise", refused.value.hint or "")
 
 
 def test_a_low_agreement_is_said_and_the_student_delivered(outcome: Compressed) -> None:
