@@ -90,7 +90,7 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
     what = {
         "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
         "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
-        "unknown": "The graph has no BatchNormalization; if the network had any, the exporter folded it",
+        "unknown": "The graph has no BatchNormalization; nobody can tell whether the network had any that was folded",
     }[status]
     return Notice(
         code="teacher-batchnorm-folded",
@@ -116,11 +116,11 @@ def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx 
 
 def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
     from dfkd_core.inspection.network_cost import cost_of_plan
-    from dfkd_core.inspection.producer import exporter_of
     from dfkd_core.onnx_import.batchnorm import batchnorm_of
+    from dfkd_core.onnx_import.producer import exporter_of
 
     plan, model = parsed
-    status, present = batchnorm_of(plan)
+    status, present = batchnorm_of(plan, model)
     exporter, version = exporter_of(model)
     line = export_line(exporter, input_name=plan.input_name, output_name=plan.output_name, shape=plan.input_shape)
     return Inspection(

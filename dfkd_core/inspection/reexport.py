@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.inspection.refused_formats import TENSORFLOW
-
-DYNAMO = "pytorch-dynamo"
+from dfkd_core.inspection.refused_formats import MATLAB, PADDLE, TENSORFLOW
+from dfkd_core.onnx_import.producer import DYNAMO
 
 EXPORT_LINE = (
     "torch.onnx.export(model.eval(), (images,), 'teacher.onnx', dynamo=False, "
@@ -24,10 +23,11 @@ _LEGACY_LINE = (
     "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, input_names=['{input}'], "
     "output_names=['{output}'], dynamic_axes={{'{input}': {{0: 'batch'}}, '{output}': {{0: 'batch'}}}})"
 )
+_OTHERS = {"tf2onnx": TENSORFLOW, "keras2onnx": TENSORFLOW, "paddle2onnx": PADDLE, "matlab": MATLAB}
 _LOST = {
     "folded": "the exporter folded the BatchNorm statistics into the convolutions",
     "partial": "the exporter folded some of the BatchNorm statistics into the convolutions",
-    "unknown": "if the network had BatchNorm, the exporter folded its statistics",
+    "unknown": "nobody can tell whether the network had BatchNorm; if it had, its statistics are folded",
 }
 
 
@@ -41,9 +41,12 @@ class ReExport(BaseModel):
 
 
 def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
-    """Return a call of the exporter that wrote the file; it keeps BatchNorm statistics and a dynamic batch size."""
-    if exporter is not None and exporter.startswith("tf2onnx"):
-        return TENSORFLOW
+    """Return a call of the exporter that wrote the file, or of PyTorch's if it is unknown.
+
+    The calls of PyTorch keep BatchNorm statistics and a dynamic batch size.
+    """
+    if exporter in _OTHERS:
+        return _OTHERS[exporter]
     template = _DYNAMO_LINE if exporter == DYNAMO else _LEGACY_LINE
     images = f"torch.randn(2, {', '.join(map(str, shape))})"
     return template.format(images=images, input=input_name, output=output_name)

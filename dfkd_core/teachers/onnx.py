@@ -17,9 +17,9 @@ def load_onnx(path: Path, spec: TeacherSpec, parsed: ParsedOnnx | None = None) -
         TeacherError: the file cannot serve as a teacher; the inspection refuses it for the same reasons.
     """
     shape = None if spec.input is None else tuple(spec.input.shape)
-    plan, _ = parsed or read_plan(path, input_shape=shape)
+    plan, model = parsed or read_plan(path, input_shape=shape)
     network = network_from_plan(plan)
-    status, _ = batchnorm_of(plan)
+    status, _ = batchnorm_of(plan, model)
     return Teacher(
         network,
         space_of(spec.input, plan.input_shape),

@@ -43,6 +43,7 @@ def model(
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
     made.ir_version = ir_version
+    made.producer_name = "pytorch"  # whose names tell that a bias is the network's own
     return made
 
 
