@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
+from dfkd_core.planning.micro_batches import MOST
 from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, Rounds
 from dfkd_core.planning.sizes import FLOAT_BYTES
 from dfkd_core.planning.work import work_of
@@ -15,6 +16,7 @@ from dfkd_core.spec.config import DistillConfig
 BANK_BYTES = 128 * 2**20  # most of one bank of procedural images
 TEACHER_COPIES = 4  # of the weights: the network, the file, its arrays, and ONNX Runtime's while they are compared
 STUDENT_COPIES = 8  # weights, gradient, two moments of Adam, average, published student, two more while they change
+WORKING_BYTES = 200_000_000  # of the allocator and of the kernels' work space, whatever the networks
 KEPT = 1.15  # of the activations that a gradient needs, with what is allocated beside them
 PASSING = 3  # of the largest output: input, output and work space of one layer while no gradient is kept
 
@@ -39,7 +41,7 @@ def memory_need(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> M
     work = work_of(config, facts.run)
     teacher, student = facts.run.teacher, facts.run.student
     return MemoryNeed(
-        base=speed.base_bytes if speed.device_bytes is None else 0,
+        base=speed.base_bytes + WORKING_BYTES if speed.device_bytes is None else WORKING_BYTES,
         weights=FLOAT_BYTES * (TEACHER_COPIES * teacher.parameters + STUDENT_COPIES * student.parameters),
         activations=_activations(config, costs_of_networks(config, facts, work)),
         images=_images(config, facts, work.pixels),
@@ -47,16 +49,20 @@ def memory_need(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> M
 
 
 def _activations(config: DistillConfig, costs: Mapping[Network, NetworkCost]) -> int:
-    """Return the bytes of the largest batch that goes through the networks."""
+    """Return the bytes of the largest micro-batch or chunk that goes through the networks."""
     teacher, student, generator = costs[Network.TEACHER], costs[Network.STUDENT], costs.get(Network.GENERATOR)
-    method, training = config.method_options, config.training
-    synthesized = method.batch_size * (teacher.activations + (generator.activations if generator else 0))
-    labelled = PASSING * teacher.largest
-    found = [KEPT * synthesized, training.batch_size * (KEPT * student.activations + labelled)]
+    method, training, sizes = config.method_options, config.training, config.compute
+    labels = sizes.label_chunk or MOST
+    synthesized = min(method.batch_size, sizes.chunk or MOST) * teacher.activations
+    synthesized += method.batch_size * (generator.activations if generator else 0)
+    updated = min(training.batch_size, sizes.micro_batch or MOST) * KEPT * student.activations
+    labelled = min(training.batch_size, labels) * PASSING * teacher.largest
+    found = [KEPT * synthesized, updated + labelled]
     if config.procedural.share:
-        found.append(min(PROCEDURAL_CHUNK, config.procedural.images_per_round) * labelled)
+        drawn = min(PROCEDURAL_CHUNK, config.procedural.images_per_round, labels)
+        found.append(drawn * PASSING * teacher.largest)
         if config.procedural.refinement.share:
-            refined = min(PROCEDURAL_CHUNK, config.procedural.refinement.images_per_round)
+            refined = min(config.procedural.refinement.images_per_round, sizes.chunk or MOST)
             found.append(refined * KEPT * teacher.activations)
     return round(FLOAT_BYTES * max(found))
 

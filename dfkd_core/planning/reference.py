@@ -45,6 +45,6 @@ REFERENCE = WorkerSpeed(
     bf16_factor=2.0,
     start_seconds=1.2,
     export_seconds=2.0,
-    base_bytes=560_000_000,
+    base_bytes=424_000_000,
 )
 """Measured on two cores of an AMD EPYC with AVX-512: `python -m dfkd_core.calibration --threads 2`."""

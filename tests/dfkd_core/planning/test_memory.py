@@ -1,0 +1,60 @@
+"""The memory that is planned: micro-batches bound it, and what is kept adds to it."""
+
+import pytest
+
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.cost import cost_of
+from dfkd_core.planning.forecast import JobFacts, forecast
+from dfkd_core.planning.memory import MemoryNeed, memory_need
+from dfkd_core.planning.sizes import size_of_description
+from dfkd_core.planning.work import RunFacts
+from dfkd_core.spec.config import DistillConfig
+from tests.builders import worker_speed
+
+TEACHER = describe("resnet18", input_shape=(3, 64, 64), num_classes=10)
+STUDENT = describe("resnet8", input_shape=(3, 64, 64), num_classes=10)
+FACTS = JobFacts(
+    RunFacts(
+        teacher=size_of_description(TEACHER),
+        student=size_of_description(STUDENT),
+        shape=(3, 64, 64),
+        num_classes=10,
+        offers=frozenset({"batchnorm", "features"}),
+        normalised=True,
+    ),
+    teacher=cost_of(TEACHER),
+    student=cost_of(STUDENT),
+)
+
+
+def needed(**distillation: object) -> MemoryNeed:
+    config = DistillConfig.model_validate({"method": "deepinversion", "procedural": {"share": 0.0}, **distillation})
+    return memory_need(config, FACTS, worker_speed())
+
+
+def test_chunks_bound_the_activations_whatever_the_batch() -> None:
+    small, large = ({"method_options": {"batch_size": size}, "training": {"batch_size": size}} for size in (16, 512))
+    sizes = {"compute": {"micro_batch": 16, "chunk": 16, "label_chunk": 16}}
+    assert needed(**large, **sizes).activations == needed(**small, **sizes).activations
+    assert needed(**large).activations > 20 * needed(**small).activations
+
+
+def test_larger_banks_and_networks_need_more() -> None:
+    memory = {"memory": "reservoir"}
+    few, many = (needed(**memory, memory_options={"capacity": capacity}) for capacity in (100, 2000))
+    assert many.images - few.images == 1900 * (3 * 64 * 64 + 20)
+    assert few.total == few.base + few.weights + few.activations + few.images
+
+
+def test_on_a_gpu_the_libraries_do_not_count() -> None:
+    config = DistillConfig.model_validate({"method": "deepinversion"})
+    speed = worker_speed(device="NVIDIA H200", device_bytes=10**11)
+    assert memory_need(config, FACTS, speed).base < memory_need(config, FACTS, worker_speed()).base
+
+
+@pytest.mark.parametrize("faster", [2.0, 10.0])
+def test_a_faster_worker_takes_as_much_less_time(faster: float) -> None:
+    config = DistillConfig.model_validate({"method": "deepinversion"})
+    slow, fast = (forecast(config, FACTS, worker_speed(faster=factor)) for factor in (1.0, faster))
+    assert fast.total_seconds == pytest.approx(slow.total_seconds / faster)
+    assert 0 < slow.first_student_seconds < slow.training_seconds < slow.total_seconds
