@@ -99,6 +99,15 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
     )
 
 
+def double_warning() -> Notice:
+    """Return the warning that a teacher of float64 is computed in float32."""
+    return Notice(
+        code="teacher-float64",
+        detail="The teacher's weights or images are float64; it is computed, compared and distilled in float32.",
+        hint=None,
+    )
+
+
 def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx | None"]:
     from dfkd_core.onnx_import.reader import read_plan
 
@@ -142,7 +151,10 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         normalisations=list(plan.normalisations),
         offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
         re_export=re_export(line, batchnorm=status, batch=plan.batch, normalisations=plan.normalisations),
-        warnings=[folded_warning(status, line)] if status in ("folded", "partial", "unknown") else [],
+        warnings=[
+            *([folded_warning(status, line)] if status in ("folded", "partial", "unknown") else []),
+            *([double_warning()] if "float64-to-float32" in plan.normalisations else []),
+        ],
     )
 
 

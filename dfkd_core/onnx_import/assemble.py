@@ -109,8 +109,9 @@ def _further(state: GraphState, model: ModelProto, signature: Signature) -> list
     if state.rewritten or signature.batch:
         found.append("fixed-batch-rewritten")
     types = {tensor.data_type for tensor in model.graph.initializer}
+    weights = {tensor.data_type for tensor in model.graph.initializer if tensor.dims}
     if TensorProto.FLOAT16 in types or signature.element == "float16":
         found.append("float16-to-float32")
-    if TensorProto.DOUBLE in types or signature.element == "float64":
+    if TensorProto.DOUBLE in weights or signature.element == "float64":
         found.append("float64-to-float32")
     return found

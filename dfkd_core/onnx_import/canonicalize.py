@@ -1,29 +1,29 @@
 """Rewriting of a checked model to eval mode and logits; ONNX Runtime can still run the rewritten model.
 
-BatchNormalization in training mode uses its stored statistics, Dropout becomes Identity, and a final softmax is cut.
+Dropout becomes Identity, and a final softmax is cut. A BatchNormalization of images in training mode uses its stored
+statistics; whether it is one is known once the constants are folded, so `specialize` asks for that.
 """
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.onnx_import.ir.parse import array_of, readable
+from dfkd_core.onnx_import.ir.parse import readable
+from dfkd_core.onnx_import.ir.plan import Array
 
 PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
 EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.TrainingMode.PRESERVE or EVAL."
 
 
 def normalize(model: ModelProto) -> list[str]:
-    """Rewrite the model in place to eval mode and logits, and return the names of the changes.
+    """Rewrite the model in place to a graph without Dropout that ends in logits, and return the names of the changes.
 
     Raises:
-        OperatorUnsupported: a node needs training mode, or the graph ends in a sigmoid.
+        OperatorUnsupported: the mask of a Dropout is used, or the graph ends in a sigmoid.
     """
     graph = model.graph
+    used = used_names(model)
     done = []
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
-    if sum(_eval_batchnorm(node, graph, used) for node in graph.node if node.op_type == "BatchNormalization"):
-        done.append("batchnorm-to-eval")
     if sum(_eval_dropout(node, used) for node in graph.node if node.op_type == "Dropout"):
         done.append("dropout-removed")
     return done + _cut_softmax(graph)
@@ -56,13 +56,25 @@ def _refuse(node: NodeProto, reason: str) -> OperatorUnsupported:
     return OperatorUnsupported(f"the ONNX graph is in training mode: {line}", nodes=[line], hint=EVAL_HINT)
 
 
-def _eval_batchnorm(node: NodeProto, graph: GraphProto, used: set[str]) -> bool:
+def used_names(model: ModelProto) -> set[str]:
+    """The names of the values that a node or the output of the graph uses."""
+    return {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
+
+
+def eval_batchnorm(node: NodeProto, moments: list[Array | None], used: set[str]) -> bool:
+    """Rewrite, in place, a BatchNormalization of images to eval mode; False if it is in that mode already.
+
+    `moments` are its mean and variance, None where they depend on the images; `used` names all values in use.
+
+    Raises:
+        OperatorUnsupported: its batch statistics are used, or it has no running statistics.
+    """
     training = bool(_attribute(node, "training_mode", 0))
     if not training and len(node.output) == 1:
         return False
     if any(name in used for name in node.output[1:]):
         raise _refuse(node, "its batch statistics are used")
-    if training and _never_measured(node, graph):
+    if training and _never_measured(moments):
         raise _refuse(node, "it has no running statistics (track_running_stats=False)")
     del node.output[1:]
     kept = [entry for entry in node.attribute if entry.name != "training_mode"]
@@ -71,23 +83,13 @@ def _eval_batchnorm(node: NodeProto, graph: GraphProto, used: set[str]) -> bool:
     return True
 
 
-def _never_measured(node: NodeProto, graph: GraphProto) -> bool:
+def _never_measured(moments: list[Array | None]) -> bool:
     """Return whether all means are 0 and all variances 1, as exporters write for layers without running statistics."""
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    constants = {
-        name: attribute.t
-        for other in graph.node
-        if other.op_type == "Constant"
-        for name in other.output
-        for attribute in other.attribute
-        if attribute.HasField("t")
-    }
-    values = stored | constants
-    moments = [values[name] for name in node.input[3:5] if name in values]
-    if len(moments) < 2:
+    known = [array for array in moments if array is not None]
+    if len(known) < 2:
         return True
-    mean, variance = moments
-    return bool(np.all(array_of(mean) == 0) and np.all(array_of(variance) == 1))
+    mean, variance = known
+    return bool(np.all(mean == 0) and np.all(variance == 1))
 
 
 def _eval_dropout(node: NodeProto, used: set[str]) -> bool:

@@ -11,35 +11,24 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
-from dfkd_core.errors import OperatorUnsupported
 from dfkd_core.onnx_import.assemble import assemble
-from dfkd_core.onnx_import.ir.node import Call, Rule, Unsupported, check_size, normalize_axis
+from dfkd_core.onnx_import.canonicalize import eval_batchnorm, used_names
+from dfkd_core.onnx_import.ir.node import Call, Unsupported, check_size, normalize_axis
 from dfkd_core.onnx_import.ir.parse import array_of, opset_of, readable
 from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Shape, Step
-from dfkd_core.onnx_import.ir.state import GraphState, GraphValue, Inputs, is_padding, merge, operand
-from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
-from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, rewrite, rewrite_constant
-from dfkd_core.onnx_import.ops.constant_folding import FOLDS
+from dfkd_core.onnx_import.ir.state import GraphState, GraphValue, Inputs, charge, define, is_padding, merge, operand
+from dfkd_core.onnx_import.operators import RULES, SEQUENCES, check_operators, refusal
+from dfkd_core.onnx_import.ops import elementwise, layout
+from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, repeat_rows, rewrite, rewrite_constant
+from dfkd_core.onnx_import.ops.constant_folding import FOLDS, VIEWS
+from dfkd_core.onnx_import.ops.masked_softmax import fuse_masked_softmax
+from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS, fold_by_reference
 from dfkd_core.onnx_import.signature import read_signature
 
-RULES: dict[str, Rule] = {
-    **elementwise.RULES,
-    **layout.RULES,
-    **layers.RULES,
-    **resize.RULES,
-    **attention.RULES,
-}
-SEQUENCES = ("SplitToSequence", "SequenceAt")
-ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
 MAX_PARTS = 4096  # parts of one split
-MAX_FOLDED = 2**28  # elements of all constants that are computed from others
 MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
-EXPORT_HINT = (
-    "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
-    "out of the export."
-)
 
 
 def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None = None) -> Plan:
@@ -52,12 +41,12 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
         TeacherInvalid: the graph does not map images (N, C, H, W) to logits (N, classes).
         TeacherMismatch: `input_shape` contradicts the file, or is missing and the file leaves a size open.
     """
-    _check_operators(model)
+    check_operators(model)
     stored = {tensor.name for tensor in model.graph.initializer}
     declared = next(value for value in model.graph.input if value.name not in stored)
     signature = read_signature(declared, input_shape)
     batch_sizes = (signature.batch, signature.batch + 1) if signature.batch else (2, 3)
-    state = GraphState(opset_of(model), batch_sizes, fixed=signature.batch is not None)
+    state = GraphState(opset_of(model), batch_sizes, used=used_names(model), fixed=signature.batch is not None)
     state.values[signature.name] = GraphValue(
         ((batch_sizes[0], *signature.shape), (batch_sizes[1], *signature.shape)), None
     )
@@ -67,23 +56,13 @@ def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None 
         try:
             _visit(state, node)
         except Unsupported as reason:
-            raise _refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
+            raise refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
         except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
-            raise _refusal(
+            raise refusal(
                 [f"{readable(node.name)}: {node.op_type} — its attributes or inputs are malformed"]
             ) from error
-    return assemble(state, model, signature, done)
-
-
-def _refusal(lines: list[str]) -> OperatorUnsupported:
-    detail = f"{len(lines)} nodes of the ONNX graph cannot be taken: {'; '.join(lines[:5])}"
-    return OperatorUnsupported(detail, nodes=lines[:100], hint=EXPORT_HINT)
-
-
-def _check_operators(model: ModelProto) -> None:
-    unknown = [node for node in model.graph.node if node.op_type not in ACCEPTED]
-    if unknown:
-        raise _refusal([f"{readable(node.name)}: {readable(node.op_type)} — not on the list" for node in unknown])
+    fuse_masked_softmax(state)
+    return assemble(state, model, signature, [*(["batchnorm-to-eval"] if state.evaluated else []), *done])
 
 
 def _store(state: GraphState, tensor: TensorProto) -> None:
@@ -115,6 +94,8 @@ def _attributes(node: NodeProto) -> dict[str, Any]:
 
 
 def _visit(state: GraphState, node: NodeProto) -> None:
+    if node.op_type == "BatchNormalization":
+        _settle_batchnorm(state, node)
     attributes = _attributes(node)
     if node.op_type == "Constant":
         _constant(state, node.output[0], attributes)
@@ -124,9 +105,19 @@ def _visit(state: GraphState, node: NodeProto) -> None:
         inputs = [state.values[name] if name else None for name in node.input]
         if any(value is not None and value.parts for value in inputs):
             raise Unsupported("its input is a sequence")
+        if node.op_type in ON_CONSTANTS:
+            fold_by_reference(state, node, inputs)
+            return
         own = NodeProto()
         own.CopyFrom(node)  # `batch_rewrite` may rename the inputs; ONNX Runtime needs the model unchanged
         _compute(state, own, attributes, inputs)
+
+
+def _settle_batchnorm(state: GraphState, node: NodeProto) -> None:
+    """Put a BatchNormalization of images into eval mode; one that standardises weights stays as it is."""
+    if state.values[node.input[0]].const_values is None:
+        moments = [state.values[name].constant for name in node.input[3:5]]
+        state.evaluated = eval_batchnorm(node, moments, state.used) or state.evaluated
 
 
 def _constant(state: GraphState, name: str, attributes: dict[str, Any]) -> None:
@@ -225,42 +216,26 @@ def _fold(
     calls: tuple[Call, Call],
     shapes: tuple[list[Shape], list[Shape]],
 ) -> bool:
-    """Compute the output of a node whose inputs are all constants; False if the node must run for each batch.
+    """Compute the outputs of a node whose inputs are all constants; False if the node must run for each batch.
 
     Real numbers are computed only if the shape of the output does not grow with the batch.
     """
-    if any(array is None for call in calls for array in call.const_values):
+    fold = FOLDS.get(calls[0].op)
+    if fold is None or any(array is None for call in calls for array in call.const_values):
         return False
     reals = any(array is not None and array.dtype.kind == "f" for array in calls[0].const_values)
     if shapes[0] != shapes[1] and (reals or calls[0].op == "Split"):
         return False
-    fold = FOLDS.get(calls[0].op)
-    if fold is None or len(shapes[0]) != 1:
-        return _fold_split(state, node, calls[0]) if calls[0].op == "Split" and len(shapes[0]) > 0 else False
-    state.folded += sum(math.prod(shape) for shape in (shapes[0][0], shapes[1][0]))
-    if state.folded > MAX_FOLDED:
-        raise Unsupported("the constants that the graph computes are too large")
+    if calls[0].op not in VIEWS:
+        charge(state, sum(math.prod(shape) for both in shapes for shape in both))
     with np.errstate(all="ignore"):
-        one = np.asarray(fold([array for array in calls[0].const_values if array is not None], calls[0].attributes))
+        one = fold([array for array in calls[0].const_values if array is not None], calls[0].attributes)
         same = calls[0].attributes == calls[1].attributes and all(
             value is None or value.constant is not None for value in inputs
         )
-        two = (
-            one if same else np.asarray(fold([h for h in calls[1].const_values if h is not None], calls[1].attributes))
-        )
-    known = [value for value in inputs if value is not None]
-    sources = frozenset().union(*(value.sources for value in known)) if one.dtype.kind == "f" else frozenset()
-    state.values[node.output[0]] = GraphValue((one.shape, two.shape), (one, two), sources)
-    return True
-
-
-def _fold_split(state: GraphState, node: NodeProto, call: Call) -> bool:
-    """Split a constant into several constants."""
-    array = call.const_values[0]
-    assert array is not None
-    parts = np.split(array, np.cumsum(call.attributes["sizes"])[:-1], call.attributes["axis"])
-    for name, part in zip(node.output, parts, strict=True):
-        state.values[name] = GraphValue((part.shape, part.shape), (part, part), state.values[node.input[0]].sources)
+        two = one if same else fold([h for h in calls[1].const_values if h is not None], calls[1].attributes)
+    weighing = inputs[:3] if calls[0].op == "BatchNormalization" else inputs  # statistics are not learned
+    define(state, node, weighing, (one, two))
     return True
 
 
@@ -275,6 +250,8 @@ def _emit(
     first, second = calls
     if first.op in NEVER_ON_IMAGES:
         raise Unsupported("no gradient passes it")
+    if first.op == "BatchNormalization" and first.attributes.get("training"):
+        raise Unsupported("it normalises a constant that grows with the batch")
     if first.op == "Cast":
         _settle_cast(state, node, first)
     names: list[str | None] = list(node.input[: len(first.shapes)])
@@ -285,7 +262,7 @@ def _emit(
         state.constants[f"{node.output[0]}/value"] = filler
         state.values[f"{node.output[0]}/value"] = GraphValue(((1,), (1,)), (filler, filler))
     else:
-        names = [operand(state, name, value) for name, value in zip(names, inputs, strict=False)]
+        names = [_operand(state, name, value) for name, value in zip(names, inputs, strict=False)]
     if first.op == "Conv" and len(names) > 2 and names[2] and is_padding(state, names[2]):
         names[2] = None
     attributes = {
@@ -298,6 +275,13 @@ def _emit(
         check_size(shapes[1][at])
         state.values[name] = GraphValue((shapes[0][at], shapes[1][at]), None)
         state.bool_values.update([name] if is_bool else [])
+
+
+def _operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
+    """The name of an input of a step; a constant that grows with the batch is repeated at run time."""
+    if name and value is not None and value.const_values is not None and value.constant is None:
+        return repeat_rows(state, name, value)
+    return operand(state, name, value)
 
 
 def _settle_cast(state: GraphState, node: NodeProto, call: Call) -> None:

@@ -49,6 +49,12 @@ def _unfold(part: Tensor, heads: int) -> Tensor:
     return part.reshape(*part.shape[:2], heads, -1).transpose(1, 2)
 
 
+def safe_softmax(x: Tensor, *, axis: int) -> Tensor:
+    """Compute the softmax; where all entries along the axis are minus infinity, the result is 0 and has no gradient."""
+    hidden = (x == -torch.inf).all(axis, keepdim=True)
+    return x.masked_fill(hidden, 0.0).softmax(axis).masked_fill(hidden, 0.0)
+
+
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int, epsilon: float) -> Tensor:
     """Divide the tensor by its root mean square over the axes from `axis` on, then scale it."""
     axes = tuple(range(axis, x.dim()))

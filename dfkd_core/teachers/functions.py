@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.networks.pooling import max_pool2d
-from dfkd_core.teachers.attention import attention, einsum, rms_norm
+from dfkd_core.teachers.attention import attention, einsum, rms_norm, safe_softmax
+from dfkd_core.teachers.reductions import REDUCTIONS
 from dfkd_core.teachers.resize import (
     affine_grid,
     depth_to_space,
@@ -58,6 +59,11 @@ def shrink(x: Tensor, *, lambd: float, bias: float) -> Tensor:
 def clip(x: Tensor, *, min: float, max: float) -> Tensor:
     """Clamp x between two bounds, each of which may be infinite."""
     return torch.clamp(x, None if math.isinf(min) else min, None if math.isinf(max) else max)
+
+
+def is_inf(x: Tensor, *, detect_negative: int, detect_positive: int) -> Tensor:
+    """Return where x is infinite, of one sign or of both."""
+    return (torch.isneginf(x) & bool(detect_negative)) | (torch.isposinf(x) & bool(detect_positive))
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -210,57 +216,27 @@ def average_pool(
     return summed / pool(F.pad(torch.ones_like(x), border), *window, 0, ceil_mode)
 
 
-def reduce_mean(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the mean over axes."""
-    return x.mean(tuple(axes), keepdim=keepdims)
+def col2im(
+    x: Tensor,
+    *,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    dilations: Sequence[int],
+    strides: Sequence[int],
+    pads: Pads,
+) -> Tensor:
+    """Add up the patches (N, C · kernel, places) into images (N, C, *sizes); what lies in the border is cut off."""
+    padded = tuple(before + size + after for size, (before, after) in zip(sizes, pads, strict=True))
+    whole = F.fold(x, padded, tuple(kernel), tuple(dilations), 0, tuple(strides))
+    (top, _), (left, _) = pads
+    return whole[:, :, top : top + sizes[0], left : left + sizes[1]]
 
 
-def reduce_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the sum over axes."""
-    return x.sum(tuple(axes), keepdim=keepdims)
-
-
-def reduce_max(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the largest value over axes."""
-    return x.amax(tuple(axes), keepdim=keepdims)
-
-
-def reduce_min(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the smallest value over axes."""
-    return x.amin(tuple(axes), keepdim=keepdims)
-
-
-def reduce_prod(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the product over axes."""
-    for axis in sorted(axes, reverse=True):
-        x = x.prod(axis, keepdim=keepdims)
-    return x
-
-
-def reduce_l1(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the sum of absolute values over axes."""
-    return x.abs().sum(tuple(axes), keepdim=keepdims)
-
-
-def reduce_l2(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the Euclidean norm over axes."""
-    norm: Tensor = torch.linalg.vector_norm(x, dim=tuple(axes), keepdim=keepdims)
-    return norm
-
-
-def reduce_sum_square(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the sum of squares over axes."""
-    return x.square().sum(tuple(axes), keepdim=keepdims)
-
-
-def reduce_log_sum(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the logarithm of the sum over axes."""
-    return x.sum(tuple(axes), keepdim=keepdims).log()
-
-
-def reduce_log_sum_exp(x: Tensor, *, axes: Sequence[int], keepdims: bool) -> Tensor:
-    """Return the logarithm of the sum of exponentials over axes."""
-    return x.logsumexp(tuple(axes), keepdim=keepdims)
+def cumulative_sum(x: Tensor, *, axis: int, exclusive: bool, reverse: bool) -> Tensor:
+    """Return the sums of all entries up to each entry along an axis, or of all from it on."""
+    summed = (x.flip(axis) if reverse else x).cumsum(axis)
+    summed = summed.flip(axis) if reverse else summed
+    return summed - x if exclusive else summed
 
 
 def trilu(x: Tensor, *, upper: int, k: int) -> Tensor:
@@ -290,21 +266,8 @@ def local_response_norm(x: Tensor, *, alpha: float, beta: float, bias: float, si
     return F.local_response_norm(x, size, alpha, beta, bias)
 
 
-_REDUCTIONS: dict[str, Callable[..., Tensor]] = {
-    "ReduceMean": reduce_mean,
-    "ReduceSum": reduce_sum,
-    "ReduceMax": reduce_max,
-    "ReduceMin": reduce_min,
-    "ReduceProd": reduce_prod,
-    "ReduceL1": reduce_l1,
-    "ReduceL2": reduce_l2,
-    "ReduceSumSquare": reduce_sum_square,
-    "ReduceLogSum": reduce_log_sum,
-    "ReduceLogSumExp": reduce_log_sum_exp,
-}
-
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **_REDUCTIONS,
+    **REDUCTIONS,
     "Relu": torch.relu,
     "LeakyRelu": leaky_relu,
     "ThresholdedRelu": thresholded_relu,
@@ -341,6 +304,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Swish": swish,
     "Shrink": shrink,
     "Not": torch.logical_not,
+    "IsNaN": torch.isnan,
+    "IsInf": is_inf,
     "Clip": clip,
     "Cast": to_float,
     "Add": torch.add,
@@ -357,6 +322,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "And": torch.logical_and,
     "Or": torch.logical_or,
     "Where": torch.where,
+    "SafeSoftmax": safe_softmax,
     "Max": maximum,
     "Min": minimum,
     "Sum": add_up,
@@ -374,6 +340,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Pad": pad,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
+    "Col2Im": col2im,
+    "CumSum": cumulative_sum,
     "MaxPool": max_pool,
     "AveragePool": average_pool,
     "InstanceNormalization": instance_norm,

@@ -20,8 +20,9 @@ with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=Fa
     from dfkd_core.inspection import inspection, safetensors_header
     from dfkd_core.inspection.formats import SNIFF_BYTES, sniff
     from dfkd_core.onnx_import.ir import protobuf_scan
+    from dfkd_core.onnx_import.operators import ACCEPTED
+    from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS
     from dfkd_core.onnx_import.reader import read_plan
-    from dfkd_core.onnx_import.specialize import ACCEPTED
     from dfkd_core.spec.config import InputSpec, TeacherSpec
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
@@ -117,7 +118,7 @@ def _change(model: ModelProto, chance: random.Random) -> None:
     numbers = (0, 1, -1, 2, 3, 7, 2**31, 2**62, -(2**62))
     match chance.randrange(8):
         case 0:
-            node.op_type = chance.choice(sorted(ACCEPTED))
+            node.op_type = chance.choice(sorted({*ACCEPTED, *ON_CONSTANTS}))
         case 1 if node.input:
             node.input[chance.randrange(len(node.input))] = chance.choice(names)
         case 2:

@@ -17,14 +17,18 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
 from dfkd_core.onnx_import.ir.protobuf_scan import check_wire
 
-MIN_OPSET, MAX_OPSET = 9, 24
-MAX_IR_VERSION = 13
+MAX_OPSET = 24
+MIN_IR_VERSION, MAX_IR_VERSION = 3, 13
 MAX_RANK = 8
 MAX_EXTENT = 2**40  # product of all sizes of a tensor that are not 0
 MAX_NAME = 512
 MAX_FILE_BYTES = 2**31 - 1
 
 Array = NDArray[np.generic]
+
+QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
+QUANTISED |= {"ConvInteger", "MatMulInteger"}
+QUANTISED_HINT = "A quantised network has no useful gradient: give the float model that it was quantised from."
 
 _NAME = re.compile(r"[\w.:/\-+|@#$%&=<>,;()\[\]{} ]*")
 _STORED: dict[int, tuple[np.dtype[np.generic], str]] = {  # type → (element, field of values besides raw_data)
@@ -86,13 +90,13 @@ def opset_of(model: ModelProto) -> int:
 
 
 def _check_versions(model: ModelProto) -> None:
-    if not 3 <= model.ir_version <= MAX_IR_VERSION:
+    if not MIN_IR_VERSION <= model.ir_version <= MAX_IR_VERSION:
         raise TeacherInvalid(f"unsupported ONNX IR version {model.ir_version}")
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
-    if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
+    if len(versions) != 1 or not 1 <= versions[0] <= MAX_OPSET:
         found = ", ".join(map(str, versions)) or "none"
         raise TeacherInvalid(
-            f"unsupported opset ({found}); opsets {MIN_OPSET} to {MAX_OPSET} are read",
+            f"unsupported opset ({found}); opsets 1 to {MAX_OPSET} are read",
             hint="Export with opset_version=18.",
         )
 
@@ -100,10 +104,12 @@ def _check_versions(model: ModelProto) -> None:
 def _check_nodes(graph: GraphProto) -> None:
     refused = [reason for node in graph.node if (reason := _refusal(node))]
     if refused:
+        quantised = any(node.op_type.startswith(("QLinear", "QGemm", "QAttention")) for node in graph.node)
+        plain = "Only operators of the default domain without sub-graphs are read; export the plain network."
         raise OperatorUnsupported(
             f"{len(refused)} nodes of the ONNX graph cannot be taken: {'; '.join(refused[:5])}",
             nodes=refused[:100],
-            hint="Only operators of the default domain without sub-graphs are read; export the plain network.",
+            hint=QUANTISED_HINT if quantised else plain,
         )
 
 
@@ -168,8 +174,17 @@ def array_of(tensor: TensorProto) -> Array:
         array = np.array(tensor.int32_data, dtype=np.uint16).view(np.float16)
     else:
         array = np.array(getattr(tensor, field), dtype=element)
-    array = array.reshape(tuple(tensor.dims))
-    return array.astype(np.float32) if array.dtype.kind == "f" else array
+    return to_single(array.reshape(tuple(tensor.dims)))
+
+
+def to_single(array: Array) -> Array:
+    """Return the array with real numbers in float32; a finite number beyond its range becomes the largest one."""
+    if array.dtype.kind != "f" or array.dtype == np.float32:
+        return array
+    if array.dtype == np.float64:
+        largest = float(np.finfo(np.float32).max)
+        array = np.where(np.isfinite(array), np.clip(array, -largest, largest), array)
+    return array.astype(np.float32)
 
 
 def readable(name: str | bytes) -> str:

@@ -4,9 +4,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from onnx import NodeProto
 
 from dfkd_core.onnx_import.ir.node import Unsupported
 from dfkd_core.onnx_import.ir.plan import Array, Scaled, Shape, Step
+
+MAX_FOLDED = 2**28  # elements of all constants that are computed from others
 
 
 @dataclass(slots=True)
@@ -37,6 +40,7 @@ class GraphState:
 
     opset: int
     batch_sizes: tuple[int, int]
+    used: set[str]  # names of the values that a node or the output of the graph uses
     values: dict[str, GraphValue] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
@@ -45,6 +49,34 @@ class GraphState:
     folded: int = 0  # elements of all constants computed so far
     fixed: bool = False  # the file declares one batch size
     rewritten: bool = False  # a node was rewritten for other batch sizes
+    evaluated: bool = False  # a BatchNormalization in training mode was put into eval mode
+
+
+def charge(state: GraphState, elements: int) -> None:
+    """Count the elements of constants before they are computed.
+
+    Raises:
+        Unsupported: all constants that the graph computes have too many.
+    """
+    state.folded += elements
+    if state.folded > MAX_FOLDED:
+        raise Unsupported("the constants that the graph computes are too large")
+
+
+def define(
+    state: GraphState,
+    node: NodeProto,
+    inputs: Inputs,
+    results: tuple[Array | tuple[Array, ...], Array | tuple[Array, ...]],
+) -> None:
+    """Store the outputs of a node, computed at both batch sizes; they come from the sources of `inputs`."""
+    sources = frozenset().union(*(value.sources for value in inputs if value is not None))
+    ones, twos = (found if isinstance(found, tuple) else (found,) for found in results)
+    for name, first, second in zip(node.output, ones, twos, strict=False):
+        one, two = np.asarray(first), np.asarray(second)
+        if name:
+            origin = sources if one.dtype.kind == "f" else frozenset[str]()
+            state.values[name] = GraphValue((one.shape, two.shape), (one, two), origin)
 
 
 def operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:

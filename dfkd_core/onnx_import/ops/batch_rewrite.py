@@ -133,6 +133,57 @@ def _spread(
     return name, state.values[name]
 
 
+def repeat_rows(state: GraphState, name: str, value: GraphValue) -> str:
+    """Repeat a constant that grows with the batch at run time; the name of the repeated value.
+
+    Raises:
+        Unsupported: the constant is not the same for all images.
+    """
+    repeated = f"{name}/repeated"
+    if repeated in state.values:
+        return repeated
+    axis, count, row = _row_of(value, state.batch_sizes)
+    before, after = row.shape[:axis], row.shape[axis + 1 :]
+    state.constants[f"{name}/row"] = row
+    state.values[f"{name}/row"] = GraphValue((row.shape, row.shape), (row, row), value.sources)
+    wide = repeated if count == 1 else f"{name}/wide"
+    state.steps.append(Step("Expand", name, (f"{name}/row",), (wide,), {"shape": (*before, Scaled(1), *after)}))
+    if count > 1:
+        shape = (*before, Scaled(count), *after[1:])
+        state.steps.append(Step("Reshape", name, (wide,), (repeated,), {"shape": shape}))
+        one, two = ((*before, size, *after) for size in state.batch_sizes)
+        state.values[wide] = GraphValue((one, two), None)
+    state.values[repeated] = GraphValue(value.shapes, None)
+    if row.dtype == np.bool_:
+        state.bool_values.update((wide, repeated))
+    return repeated
+
+
+def _row_of(value: GraphValue, batch_sizes: tuple[int, int]) -> tuple[int, int, Array]:
+    """The axis along which a constant grows, its entries for each image, and those of one image.
+
+    If an image has one entry, the row has size 1 along the axis, otherwise the axes 1 and the number of entries.
+    """
+    assert value.const_values is not None
+    one, two = value.const_values
+    grown = [at for at, (low, high) in enumerate(zip(*value.shapes, strict=False)) if low != high]
+    if one.ndim != two.ndim or len(grown) != 1:
+        raise Unsupported("a number computed from the batch size meets the images")
+    axis = grown[0]
+    count, rest = divmod(one.shape[axis], batch_sizes[0])
+    if rest or count < 1 or two.shape[axis] != count * batch_sizes[1]:
+        raise Unsupported("a number computed from the batch size meets the images")
+    inner = (count,) if count > 1 else ()
+    first, second = (
+        array.reshape(*array.shape[:axis], images, *inner, *array.shape[axis + 1 :])
+        for array, images in zip((one, two), batch_sizes, strict=True)
+    )
+    row = first.take([0], axis)
+    if not ((row == first).all() and (row == second).all()):
+        raise Unsupported("a number computed from the batch size meets the images")
+    return axis, count, row
+
+
 def gather_rows(state: GraphState, node: NodeProto, inputs: Inputs) -> bool:
     """Replace a Gather from a flattened batch, with the same indices in each image, by a Gather inside each image.
 

@@ -70,6 +70,35 @@ def _gather_nd(values: list[Array], attributes: Attributes) -> Array:
     return values[0].reshape(-1, *values[0].shape[axes:])[indices]
 
 
+def _cumulative_sum(values: list[Array], attributes: Attributes) -> Array:
+    axis = attributes["axis"]
+    array: Any = np.flip(values[0], axis) if attributes["reverse"] else values[0]
+    summed = np.cumsum(array, axis, dtype=array.dtype)
+    summed = summed - array if attributes["exclusive"] else summed
+    return np.flip(summed, axis) if attributes["reverse"] else np.asarray(summed)
+
+
+def _is_infinite(values: list[Array], attributes: Attributes) -> Array:
+    array: Any = values[0]
+    negative = np.isneginf(array) & bool(attributes["detect_negative"])
+    return np.asarray(negative | (np.isposinf(array) & bool(attributes["detect_positive"])))
+
+
+def _batchnorm(values: list[Array], attributes: Attributes) -> tuple[Array, ...]:
+    """The normalised array; in training mode by its own mean and variance, with the statistics that follow."""
+    scale, bias, *stored = values[1:]
+    x: Any = values[0]
+    moments: list[Any] = stored
+    if attributes["training"]:
+        axes = tuple(axis for axis in range(x.ndim) if axis != 1)
+        moments = [np.mean(x, axes, dtype=np.float64), np.var(x, axes, dtype=np.float64)]
+    wide: list[Any] = [np.reshape(array, (1, -1, *(1,) * (x.ndim - 2))) for array in (scale, bias, *moments)]
+    normal = (x - wide[2]) / np.sqrt(wide[3] + attributes["epsilon"]) * wide[0] + wide[1]
+    kept = attributes["momentum"]
+    moved = [kept * old + (1 - kept) * new for old, new in zip(stored, moments, strict=True)]
+    return tuple(np.asarray(array, x.dtype) for array in (normal, *moved))
+
+
 _matmul = _binary(np.matmul)
 
 
@@ -92,7 +121,10 @@ def _softmax(values: list[Array], attributes: Attributes) -> Array:
     return np.asarray(powers / powers.sum(axis, keepdims=True))
 
 
-Fold = Callable[[list[Array], Attributes], Array]
+Fold = Callable[[list[Array], Attributes], Array | tuple[Array, ...]]
+"""Computes the output of an operator, or a tuple of its outputs, from its inputs and completed attributes."""
+
+VIEWS = {"Identity", "Squeeze", "Unsqueeze", "Transpose", "Split", "Slice"}  # these operators copy no values
 
 FOLDS: dict[str, Fold] = {
     "Identity": lambda values, _: values[0],
@@ -102,6 +134,7 @@ FOLDS: dict[str, Fold] = {
     "Transpose": lambda values, attributes: values[0].transpose(attributes["perm"]),
     "Concat": lambda values, attributes: np.concatenate(values, attributes["axis"]),
     "Slice": _slice,
+    "Split": lambda values, a: tuple(np.split(values[0], np.cumsum(a["sizes"])[:-1], a["axis"])),
     "Gather": lambda values, attributes: np.take(
         values[0], np.array(attributes["indices"], np.int64), attributes["axis"]
     ),
@@ -111,6 +144,7 @@ FOLDS: dict[str, Fold] = {
     "Pad": _pad,
     "Range": lambda values, _: np.asarray(np.arange(*(value.item() for value in values)), values[0].dtype),
     "Trilu": lambda values, a: np.triu(values[0], a["k"]) if a["upper"] else np.tril(values[0], a["k"]),
+    "CumSum": _cumulative_sum,
     "Cast": _cast,
     "Where": lambda values, _: np.where(values[0], values[1], values[2]),
     "Clip": lambda values, a: np.clip(values[0], a["min"], a["max"]).astype(values[0].dtype),
@@ -133,6 +167,8 @@ FOLDS: dict[str, Fold] = {
     "Min": lambda values, _: np.minimum.reduce(np.broadcast_arrays(*values)),
     "Sum": lambda values, _: sum(values[1:], start=values[0]),
     "Not": _unary(np.logical_not),
+    "IsNaN": _unary(np.isnan),
+    "IsInf": _is_infinite,
     "Neg": _unary(np.negative),
     "Abs": _unary(np.abs),
     "Sqrt": _unary(np.sqrt),
@@ -143,6 +179,7 @@ FOLDS: dict[str, Fold] = {
     "Sigmoid": _unary(lambda x: 1 / (1 + np.exp(-x))),
     "Tanh": _unary(np.tanh),
     "Softmax": _softmax,
+    "BatchNormalization": _batchnorm,
     "Gemm": _gemm,
     "Einsum": _einsum,
     "Floor": _unary(np.floor),

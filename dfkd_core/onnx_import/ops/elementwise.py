@@ -44,6 +44,8 @@ UNARY: dict[str, dict[str, Any]] = {
     "Acosh": {},
     "Atanh": {},
     "Not": {},
+    "IsNaN": {},
+    "IsInf": {"detect_negative": 1, "detect_positive": 1},
     "Floor": {},
     "Ceil": {},
     "Round": {},
@@ -51,7 +53,7 @@ UNARY: dict[str, dict[str, Any]] = {
 }
 BINARY = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Mod", "And", "Or", "Xor")
 COMPARISONS = ("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
-BOOLEAN_OPS = {*COMPARISONS, "And", "Or", "Not"}
+BOOLEAN_OPS = {*COMPARISONS, "And", "Or", "Not", "IsNaN", "IsInf"}
 VARIADIC = ("Max", "Min", "Sum", "Mean")
 WITHOUT_GRADIENT = {"Floor", "Ceil", "Round", "Mod", "Xor"}  # these operators are accepted on constants only
 

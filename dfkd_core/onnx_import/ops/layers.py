@@ -123,6 +123,30 @@ def _pool(call: Call) -> list[Shape]:
     return [(*call.shape()[:2], *out)]
 
 
+def _col2im(call: Call) -> list[Shape]:
+    """The fold of patches (N, C x kernel, places) into images (N, C, H, W); overlapping patches are added up."""
+    sizes, kernel = call.ints(1, "image_shape_"), call.ints(2, "block_shape_")
+    if sizes is None or kernel is None or len(sizes) != 2 or len(kernel) != 2 or call.rank != 3:
+        raise Unsupported("patches of more than height and width")
+    attributes = call.attributes
+    strides, dilations = tuple(attributes.get("strides", (1, 1))), tuple(attributes.get("dilations", (1, 1)))
+    pads = tuple(attributes.get("pads", (0,) * 4))
+    if min(*strides, *dilations, *kernel, *sizes) < 1 or min(pads) < 0 or len(pads) != 4:
+        raise Unsupported("strides, dilations, kernel or padding are not positive")
+    both = ((pads[0], pads[2]), (pads[1], pads[3]))
+    places = 1
+    for size, span, dilation, stride, pad in zip(sizes, kernel, dilations, strides, both, strict=True):
+        places *= (size + sum(pad) - (span - 1) * dilation - 1) // stride + 1
+    batch, channels, columns = call.shape()
+    if columns != places or channels % math.prod(kernel):
+        raise Unsupported(f"patches of shape {call.shape()} do not fill images of {sizes}")
+    call.attributes = {"sizes": sizes, "kernel": kernel, "dilations": dilations, "strides": strides, "pads": both}
+    call.keep_inputs(1)
+    shape = (batch, channels // math.prod(kernel), *sizes)
+    check_size((*shape[:2], *(size + sum(pad) for size, pad in zip(sizes, both, strict=True))))
+    return [shape]
+
+
 def _global_pool(call: Call) -> list[Shape]:
     call.op = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}[call.op]
     call.attributes = {"axes": tuple(range(2, call.rank)), "keepdims": True}
@@ -163,13 +187,18 @@ def _matmul(call: Call) -> list[Shape]:
 
 
 def _batchnorm(call: Call) -> list[Shape]:
+    """BatchNormalization; on constants, which standardise weights, it may be in training mode."""
     _require_constants(call, 1, 2, 3, 4)
-    channels = call.shape()[1]
+    channels, attributes = call.shape()[1], call.attributes
     if any(call.shape(index) != (channels,) for index in range(1, 5)):
         raise Unsupported("its statistics do not fit the channels")
-    if call.attributes.get("training_mode", 0) or call.attributes.get("spatial", 1) != 1:
+    training = bool(attributes.get("training_mode", 0))
+    call.attributes = {"epsilon": float(attributes.get("epsilon", 1e-5))}
+    if call.const_values[0] is not None:
+        call.attributes |= {"training": training, "momentum": float(attributes.get("momentum", 0.9))}
+        return [call.shape(), (channels,), (channels,)]
+    if training or attributes.get("spatial", 1) != 1:
         raise Unsupported("it is in training mode")
-    call.attributes = {"epsilon": float(call.attributes.get("epsilon", 1e-5))}
     return [call.shape()]
 
 
@@ -233,6 +262,7 @@ RULES: dict[str, Rule] = {
     "ConvTranspose": _conv_transpose,
     "MaxPool": _pool,
     "AveragePool": _pool,
+    "Col2Im": _col2im,
     "GlobalAveragePool": _global_pool,
     "GlobalMaxPool": _global_pool,
     "Gemm": _gemm,

@@ -231,6 +231,13 @@ def _range(call: Call) -> list[Shape]:
     return [(count,)]
 
 
+def _cumulative_sum(call: Call) -> list[Shape]:
+    axis = normalize_axis(int(call.number(1, "axis_", 0)), call.rank)
+    call.attributes = {"axis": axis} | {key: bool(call.attributes.get(key, 0)) for key in ("exclusive", "reverse")}
+    call.keep_inputs(1)
+    return [call.shape()]
+
+
 def _trilu(call: Call) -> list[Shape]:
     call.attributes = {"upper": int(call.attributes.get("upper", 1)), "k": int(call.number(1, "k_", 0))}
     call.keep_inputs(1)
@@ -258,5 +265,6 @@ RULES: dict[str, Rule] = {
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
     "Trilu": _trilu,
+    "CumSum": _cumulative_sum,
 }
 SHAPES_ONLY = {"Shape", "Size", "Range"}  # these operators never compute on images

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from dfkd_core.errors import OperatorUnsupported
 from dfkd_core.onnx_import.ir.protobuf_scan import MAX_NODES, MAX_TENSORS
-from dfkd_core.onnx_import.specialize import MAX_FOLDED
+from dfkd_core.onnx_import.ir.state import MAX_FOLDED
 from tests.dfkd_core.onnx_models import classifier, flattened, model, node, refused
 
 

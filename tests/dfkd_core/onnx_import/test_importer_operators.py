@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import ModelProto
 
-from dfkd_core.onnx_import.specialize import ACCEPTED
+from dfkd_core.onnx_import.operators import ACCEPTED
 from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
@@ -58,6 +58,18 @@ def logical(op: str) -> ModelProto:
         node("Add", ["images", "part"]),
     ]
     return flattened(nodes, {"low": np.float32(-1), "high": np.float32(1)})
+
+
+def logical_test(op: str, **attributes: Any) -> ModelProto:
+    """0.5 where the logarithm of images above 0 and of 0 elsewhere is special, the exponent of the image elsewhere."""
+    nodes = [
+        node("Relu", ["images"], ["positive"]),
+        node("Log", ["positive"], ["logarithm"]),
+        node(op, ["logarithm"], ["special"], **attributes),
+        node("Exp", ["images"], ["e"]),
+        node("Where", ["special", "half", "e"]),
+    ]
+    return flattened(nodes, {"half": np.float32(0.5)}, opset=20)
 
 
 def split_in_two(opset: int) -> ModelProto:
@@ -153,6 +165,12 @@ def sampled(**attributes: Any) -> ModelProto:
     return flattened(nodes, constants, opset=20)
 
 
+def folded_patches(*, size: tuple[int, int] = (5, 7), **attributes: Any) -> ModelProto:
+    """24 patches of one channel and 2 x 2 pixels, added up to an image."""
+    nodes = [node("Reshape", ["images", "columns"], ["patches"]), node("Col2Im", ["patches", "s", "k"], **attributes)]
+    return flattened(nodes, {"columns": whole(0, 4, 24), "s": whole(*size), "k": whole(2, 2)})
+
+
 CASES: dict[str, ModelProto] = {
     **{op: unary(op) for op in ("Relu", "LeakyRelu", "Elu", "Celu", "Selu", "Sigmoid", "Tanh", "Softplus", "Softsign")},
     **{op: unary(op) for op in ("Mish", "HardSwish", "HardSigmoid", "Erf", "Exp", "Abs", "Neg", "Sin", "Cos")},
@@ -223,6 +241,9 @@ CASES: dict[str, ModelProto] = {
         ],
         {"axis": whole(1)},
     ),
+    "Col2Im": folded_patches(pads=[0, 0, 0, 0]),
+    "Col2Im padded": folded_patches(pads=[1, 0, 1, 0], strides=[1, 2], size=(3, 13)),
+    "Col2Im dilated lopsided": folded_patches(pads=[1, 0, 0, 2], dilations=[2, 1], size=(5, 5)),
     "GlobalAveragePool": unary("GlobalAveragePool"),
     "GlobalMaxPool": unary("GlobalMaxPool"),
     "Gemm": gemm(),
@@ -247,6 +268,11 @@ CASES: dict[str, ModelProto] = {
     "RMSNormalization": with_constants("RMSNormalization", real(6), opset=23, epsilon=1e-3),
     "RMSNormalization axes": with_constants("RMSNormalization", real(4, 6), opset=23, axis=2),
     "Trilu": with_constants("Trilu", np.array(1, np.int64), upper=1),
+    "CumSum": with_constants("CumSum", np.array(2, np.int64)),
+    "CumSum from behind": with_constants("CumSum", np.array(-1, np.int64), exclusive=1, reverse=1),
+    "IsNaN": logical_test("IsNaN"),
+    "IsInf": logical_test("IsInf"),
+    "IsInf one sign": logical_test("IsInf", detect_negative=0),
     "Trilu lower": unary("Trilu", upper=0),
     "BatchNormalization": with_constants(
         "BatchNormalization", real(4), real(4), real(4), np.abs(real(4)), epsilon=1e-3

@@ -1,0 +1,62 @@
+"""The operators that the importer takes, with their rules, and the refusal of a graph that has others."""
+
+from collections.abc import Collection, Sequence
+
+from onnx import ModelProto, NodeProto
+
+from dfkd_core.errors import OperatorUnsupported
+from dfkd_core.onnx_import.ir.node import Rule
+from dfkd_core.onnx_import.ir.parse import QUANTISED, QUANTISED_HINT, readable
+from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
+from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS
+
+RULES: dict[str, Rule] = {
+    **elementwise.RULES,
+    **layout.RULES,
+    **layers.RULES,
+    **resize.RULES,
+    **attention.RULES,
+}
+SEQUENCES = ("SplitToSequence", "SequenceAt")
+ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
+EXPORT_HINT = (
+    "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
+    "out of the export."
+)
+
+
+def refusal(lines: Sequence[str], hint: str = EXPORT_HINT) -> OperatorUnsupported:
+    """Return the refusal of the nodes that `lines` describe."""
+    detail = f"{len(lines)} nodes of the ONNX graph cannot be taken: {'; '.join(lines[:5])}"
+    return OperatorUnsupported(detail, nodes=list(lines[:100]), hint=hint)
+
+
+def check_operators(model: ModelProto, *, removed: Collection[str] = ()) -> None:
+    """Check that every operator is on the list; some are taken only where all their inputs are constants.
+
+    `removed` names operators that a later step of the import takes out of the graph.
+
+    Raises:
+        OperatorUnsupported: some are not; the error lists all of them.
+    """
+    constant = _independent(model)
+    unknown = [node for node in model.graph.node if node.op_type not in removed and not _accepted(node, constant)]
+    if unknown:
+        quantised = any(node.op_type in QUANTISED for node in unknown)
+        raise refusal(
+            [f"{readable(node.name)}: {readable(node.op_type)} — not on the list" for node in unknown],
+            QUANTISED_HINT if quantised else EXPORT_HINT,
+        )
+
+
+def _accepted(node: NodeProto, constant: set[str]) -> bool:
+    return node.op_type in ACCEPTED or (node.op_type in ON_CONSTANTS and all(name in constant for name in node.input))
+
+
+def _independent(model: ModelProto) -> set[str]:
+    """Return the names of the values that do not depend on the images' values, and of omitted inputs."""
+    names = {"", *(tensor.name for tensor in model.graph.initializer)}
+    for node in model.graph.node:
+        if node.op_type in ("Shape", "Size") or all(name in names for name in node.input):
+            names.update(node.output)
+    return names

@@ -1,0 +1,65 @@
+"""Old files are brought up to what the importer reads: their IR version, their inputs and their operator set.
+
+The conversion is that of onnx.version_converter. It gets the graph without its large tensors, so that it copies little.
+"""
+
+import math
+
+from onnx import ModelProto, helper, version_converter
+
+from dfkd_core.errors import TeacherInvalid
+from dfkd_core.onnx_import.ir.parse import check_model, opset_of
+from dfkd_core.onnx_import.operators import check_operators
+
+OLDEST_OPSET = 9  # operators of older sets differ in their inputs and attributes from what the importer's rules read
+OLDEST_IR_VERSION = 4  # from here on, initializers need not be inputs of the graph
+SMALL = 1024  # elements of a tensor that the converter may look at: scales, axes, shapes
+
+
+def upgrade(model: ModelProto) -> list[str]:
+    """Bring a checked model up to date in place; return the names of the changes.
+
+    Raises:
+        OperatorUnsupported: the importer takes some operators in no set.
+        TeacherInvalid: an operator of an old set has no form in a newer one.
+    """
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    for at in reversed(range(len(graph.input))):
+        if graph.input[at].name in stored:  # the default of an input, which nobody will give
+            del graph.input[at]
+    model.ir_version = max(model.ir_version, OLDEST_IR_VERSION)
+    opset = opset_of(model)
+    if opset >= OLDEST_OPSET:
+        return []
+    check_operators(model, removed=("Dropout",))  # lists all unknown ones; the converter would stop at the first
+    converted = _converted(model, opset)
+    del graph.node[:]
+    graph.node.extend(converted.graph.node)
+    graph.initializer.extend(tensor for tensor in converted.graph.initializer if tensor.name not in stored)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OLDEST_OPSET))
+    check_model(model)
+    return ["opset-upgraded"]
+
+
+def _converted(model: ModelProto, opset: int) -> ModelProto:
+    """Return the graph in the oldest operator set that is read; tensors that are not small are inputs of it."""
+    bare = ModelProto(ir_version=model.ir_version, opset_import=[helper.make_opsetid("", opset)])
+    graph = bare.graph
+    graph.name = "graph"
+    graph.node.extend(model.graph.node)
+    graph.input.extend(model.graph.input)
+    graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= SMALL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    try:
+        return version_converter.convert_version(bare, OLDEST_OPSET)
+    except Exception as error:  # the converter, which is C++, raises several classes without a common one
+        raise TeacherInvalid(
+            f"the operators of opset {opset} cannot be brought up to opset {OLDEST_OPSET}",
+            hint="Export the network again with a newer operator set, for example 18.",
+        ) from error
