@@ -67,7 +67,7 @@ class TenantStore:
     check_room = on_context_snapshot(submission.check_room)
 
     def quota_limits(self) -> Quotas:
-        """The limits of the caller's tenant."""
+        """Return the limits of the caller's tenant."""
         tenant, defaults = self._context.caller.tenant, self._context.limits.default_quotas
         return self._database.read(lambda connection: quotas.of_tenant(connection, tenant, defaults))
 

@@ -107,7 +107,7 @@ class Measurement:
                     self._process = None
 
     def _key(self) -> dict[str, object]:
-        """The conditions under which a kept result still counts."""
+        """Return the conditions under which a kept result still counts."""
         settings = self._settings
         return {
             "version": SPEED_VERSION,
@@ -144,7 +144,7 @@ def host_memory_bytes() -> int:
 
 
 def processor_name() -> str:
-    """The processor's model, as Linux names it; empty if it does not."""
+    """Return the processor's model, as Linux names it; empty if it does not."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
         return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

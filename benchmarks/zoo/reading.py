@@ -72,7 +72,7 @@ def read(stem: Path) -> Reading:
 
 
 def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, float]:
-    """The largest errors of logits and gradients over all batch sizes, as shares of the original's."""
+    """Return the largest errors of logits and gradients over all batch sizes, as shares of the original's."""
     parity = slope = 0.0
     for count in sorted(name.removeprefix("images") for name in answers if name.startswith("images")):
         images = torch.tensor(answers[f"images{count}"], requires_grad=True)
@@ -86,7 +86,7 @@ def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, f
 
 
 def stems(folder: Path) -> list[Path]:
-    """The exports of a folder, without their last suffix."""
+    """Return the exports of a folder, without their last suffix."""
     return sorted({path.with_suffix("") for path in folder.iterdir() if path.suffix in (".onnx", ".txt")})
 
 

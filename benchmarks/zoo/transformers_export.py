@@ -60,7 +60,7 @@ class Family:
     vision: bool = False  # the options are those of `vision_config`
 
     def build(self) -> nn.Module:
-        """The network from images to logits, with random weights, in eval mode."""
+        """Return the network from images to logits, with random weights, in eval mode."""
         options = {"num_labels": CLASSES} | ({"vision_config": self.options} if self.vision else self.options)
         config = getattr(transformers, f"{self.name}Config")(**options)
         kind = getattr(transformers, self.model or f"{self.name}ForImageClassification")
@@ -80,7 +80,7 @@ class Logits(nn.Module):
 
 
 def randomised(model: nn.Module) -> nn.Module:
-    """The model with weights of the size that keeps its signals alive; fresh ones differ by family, down to 1e-6."""
+    """Return the model with weights that keep its signals alive; fresh ones differ by family, down to 1e-6."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(tensor: Tensor, mean: float, deviation: float) -> None:

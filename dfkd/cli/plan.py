@@ -103,7 +103,7 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
 
 
 def _measured(*, threads: int, device: str) -> str:
-    """The benchmark's output, from a process of its own that imports PyTorch."""
+    """Return the benchmark's output, from a process of its own that imports PyTorch."""
     command = [sys.executable, "-m", "dfkd_core.calibration", "--threads", str(threads), "--device", device]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode != 0:

@@ -101,7 +101,7 @@ _ARCHIVES: list[tuple[Refused, Callable[[Names], bool]]] = [
 
 
 def archive_of(names: Names) -> Refused:
-    """What a zip archive is, by the names in it."""
+    """Return what a zip archive is, by the names in it."""
     for refused, matches in _ARCHIVES:
         if matches(names):
             return refused
@@ -185,7 +185,7 @@ def format_of(head: bytes) -> Refused | None:
 
 
 def unknown(head: bytes, filename: str | None) -> Refused:
-    """What to say of a file that is in no known format; the name is all that is left to go by."""
+    """Return what to say of a file that is in no known format; the name is all that is left to go by."""
     text = head[:64].replace(b"\n", b" ").replace(b"\r", b" ").replace(b"\t", b" ")
     if text.isascii() and text.decode().isprintable():
         return Refused("a text file", ANY)

@@ -97,7 +97,7 @@ def _draw_remembered(run: Run) -> None:
 
 
 def _teach_student(run: Run) -> None:
-    """The round's student updates; fewer at the very end, so that the total is exact."""
+    """Update the student; less often in the last round, so that the total is exact."""
     training, schedule, counters = run.config.training, run.schedule, run.counters
     left = schedule.total_steps - counters.steps
     count = min(training.updates_per_round, run.position.done("teaching") + left)

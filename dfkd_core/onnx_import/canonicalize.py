@@ -57,7 +57,7 @@ def _refuse(node: NodeProto, reason: str) -> OperatorUnsupported:
 
 
 def used_names(model: ModelProto) -> set[str]:
-    """The names of the values that a node or the output of the graph uses."""
+    """Return the names of the values that a node or the output of the graph uses."""
     return {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
 
 

@@ -278,7 +278,7 @@ def _emit(
 
 
 def _operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
-    """The name of an input of a step; a constant that grows with the batch is repeated at run time."""
+    """Return the name of an input of a step; a constant that grows with the batch is repeated at run time."""
     if name and value is not None and value.const_values is not None and value.constant is None:
         return repeat_rows(state, name, value)
     return operand(state, name, value)

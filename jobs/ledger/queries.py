@@ -180,7 +180,7 @@ def insert_job(
 
 
 def _estimate_columns(estimate: Sequence[ClassEstimate] | None) -> dict[str, Any]:
-    """The columns of an estimate. The memory that is compared with a worker's is the largest of its device class."""
+    """Return the columns of an estimate. Memory is the largest of each device class, because workers compare theirs with it."""
     if not estimate:
         return {}
     needed: dict[str, int] = {}

@@ -56,7 +56,7 @@ def gone(transaction: Transaction, worker_id: str) -> None:
 
 
 def _is_superseded() -> Any:  # Any: SQLAlchemy names no common type for these conditions
-    """The condition that a row holds no measurement, or that there is a newer one of the same class."""
+    """Return the condition that a row holds no measurement, or that there is a newer one of the same class."""
     newer = _workers.alias("newer")
     later = or_(
         newer.c.seen_at > _workers.c.seen_at, and_(newer.c.seen_at == _workers.c.seen_at, newer.c.id > _workers.c.id)
@@ -81,7 +81,7 @@ def classes(connection: Connection, max_age_seconds: float) -> Sequence[WorkerCl
 
 
 def _class(name: str, found: list[tuple[Row[Any], WorkerSpeed]]) -> WorkerClass:
-    """The class of these workers; the newest is first. The slowest living one decides on the time."""
+    """Return the class of these workers; the newest is first. The slowest living one decides on the time."""
     alive = [(row, speed) for row, speed in found if row.alive] or found[:1]
     limits = [row.memory_bytes for row, _ in alive]
     return WorkerClass(
@@ -94,7 +94,7 @@ def _class(name: str, found: list[tuple[Row[Any], WorkerSpeed]]) -> WorkerClass:
 
 
 def _speed_of(row: Row[Any]) -> WorkerSpeed | None:
-    """The measurement in a row; None if another version of the benchmark made it."""
+    """Return the measurement in a row; None if another version of the benchmark made it."""
     try:
         speed = WorkerSpeed.model_validate_json(row.speed)
     except ValidationError:

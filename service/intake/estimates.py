@@ -34,7 +34,7 @@ class Outlook:
 
 
 def outlooks(spec: JobSpec, facts: JobFacts | None, classes: Sequence[WorkerClass]) -> list[Outlook] | None:
-    """What a job takes on each class whose workers may claim it; None if nothing is known of workers or teacher.
+    """Return what a job takes on each class whose workers may claim it; None if nothing is known of workers or teacher.
 
     `spec` is resolved.
     """
@@ -60,14 +60,14 @@ def _outlook(spec: JobSpec, facts: JobFacts, known: WorkerClass) -> Outlook:
 
 
 def missed_memory(found: Sequence[Outlook]) -> Outlook | None:
-    """The class that comes nearest to holding the job, if no class holds it."""
+    """Return the class that comes nearest to holding the job, if no class holds it."""
     if any(outlook.is_held for outlook in found):
         return None
     return min(found, key=lambda outlook: outlook.estimate.memory_bytes - (outlook.worker_class.memory_bytes or 0))
 
 
 def missed_seconds(spec: JobSpec, found: Sequence[Outlook]) -> float | None:
-    """The seconds until there is a student, if the time limit of the spec is certainly shorter."""
+    """Return the seconds until there is a student, if the time limit of the spec is certainly shorter."""
     limit, held = spec.distillation.budget.max_seconds, [outlook for outlook in found if outlook.is_held]
     soonest = min((outlook.first_student_seconds for outlook in held), default=0.0)
     return soonest if limit is not None and limit * TOLERANCE < soonest else None
@@ -107,7 +107,7 @@ def _too_large(nearest: Outlook) -> PlanInfeasible:
 
 
 def over_a_day(found: Sequence[Outlook] | None, quotas: Quotas) -> list[Notice]:
-    """The warning that a job takes more device-seconds than its tenant may use in a day."""
+    """Return the warning that a job takes more device-seconds than its tenant may use in a day."""
     limit = quotas.device_seconds_per_day
     seconds = min((outlook.estimate.seconds for outlook in found or []), default=0.0)
     if not limit or seconds <= limit:

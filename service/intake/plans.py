@@ -81,7 +81,7 @@ DAILY = "device-seconds-per-day"
 
 
 def plan_submission(context: AppContext, submission: Submission) -> Plan:
-    """The plan of a teacher and a spec that came together; the file is removed."""
+    """Return the plan of a teacher and a spec that came together; the file is removed."""
     teacher, spec = submission.teacher, submission.spec
     assert teacher is not None  # both parts came, or the submission was refused
     assert spec is not None
@@ -94,7 +94,7 @@ def plan_submission(context: AppContext, submission: Submission) -> Plan:
 
 
 def plan_request(context: AppContext, spec: JobSpec, teacher_id: str) -> Plan:
-    """The plan for a teacher that was uploaded before."""
+    """Return the plan for a teacher that was uploaded before."""
     teacher, inspection = inspected(context, spec, teacher_id)
     return _plan_here(context, spec, inspection, teacher_bytes=teacher.bytes)
 
@@ -132,7 +132,7 @@ class _Planner:
     quotas: Quotas
 
     def asked(self, spec: JobSpec) -> Option:
-        """What the spec asks for."""
+        """Return what the spec asks for."""
         check_cost(self.inspection, cost_limits(self.settings))
         config = spec.distillation
         return self._option(spec, effort=None if _gives_steps(config) else config.budget.effort, method=config.method)
@@ -147,7 +147,7 @@ class _Planner:
                     yield from self._feasible(spec, effort, method)
 
     def _feasible(self, spec: JobSpec, effort: Effort | None, method: str) -> Iterator[Option]:
-        """The option, unless settings of the spec do not go together with the method."""
+        """Yield the option, unless settings of the spec do not go together with the method."""
         try:
             changed = spec.model_copy(update={"distillation": _config(spec.distillation, effort, method)})
             yield self._option(changed, effort=effort, method=method)
@@ -191,7 +191,7 @@ def _gives_steps(config: DistillConfig) -> bool:
 
 
 def _config(asked: DistillConfig, effort: Effort | None, method: str) -> DistillConfig:
-    """What was asked for with another effort and method; settings that belong to the former method are left out."""
+    """Return what was asked for with another effort and method; settings of the former method are left out."""
     document: Json = asked.model_dump(mode="json", exclude_unset=True)
     if method != asked.method:
         document = {name: value for name, value in document.items() if name not in OF_A_METHOD}
@@ -200,7 +200,7 @@ def _config(asked: DistillConfig, effort: Effort | None, method: str) -> Distill
 
 
 def advice(plan: Plan) -> str | None:
-    """What would fit, if what the spec asks for does not; None if it fits, or if nothing is known."""
+    """Return what would fit, if what the spec asks for does not; None if it fits, or if nothing is known."""
     if plan.asked.fits:
         return None
     fitting = [option for option in plan.options if option.fits and option.outlooks]

@@ -93,7 +93,7 @@ def accept_request(
 
 
 def inspected(context: AppContext, spec: JobSpec, teacher_id: str) -> tuple[TeacherRef, Inspection]:
-    """A teacher that was uploaded before, with its inspection under this spec."""
+    """Return a teacher that was uploaded before, with its inspection under this spec."""
     teacher = context.store.get_teacher(teacher_id)
     if not context.artifacts.exists(teacher.id):
         raise ArtifactLost(teacher.id)
@@ -139,7 +139,7 @@ def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Acc
 
 
 def known_teacher(context: AppContext, teacher_id: str) -> TeacherRef | None:
-    """The teacher with this id; None if the tenant does not have it."""
+    """Return the teacher with this id; None if the tenant does not have it."""
     try:
         return context.store.get_teacher(teacher_id)
     except TeacherNotFound:

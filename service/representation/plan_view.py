@@ -9,7 +9,7 @@ FLOAT_BYTES = 4
 
 
 def plan_view(plan: Plan) -> PlanView:
-    """A plan as its client sees it."""
+    """Return a plan as its client sees it."""
     inspection = plan.inspection
     teacher = NetworkView(
         name=plan.asked.spec.teacher.architecture,

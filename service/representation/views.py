@@ -78,7 +78,7 @@ def _running_seconds(job: Job, now: datetime) -> float:
 
 
 def _progress_view(job: Job, now: datetime) -> ProgressView:
-    """The progress. Of the time that was left when the runner last reported, the time since then has passed."""
+    """Return the progress. Of the time that was left when the runner last reported, the time since then has passed."""
     progress, eta = job.progress, None
     if job.state is JobState.RUNNING and progress.eta_seconds is not None and job.eta_at is not None:
         eta = round(max(0.0, progress.eta_seconds - (now - job.eta_at).total_seconds()), 1)

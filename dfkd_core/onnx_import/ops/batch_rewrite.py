@@ -160,7 +160,7 @@ def repeat_rows(state: GraphState, name: str, value: GraphValue) -> str:
 
 
 def _row_of(value: GraphValue, batch_sizes: tuple[int, int]) -> tuple[int, int, Array]:
-    """The axis along which a constant grows, its entries for each image, and those of one image.
+    """Return the axis along which a constant grows, its entries for each image, and those of one image.
 
     If an image has one entry, the row has size 1 along the axis, otherwise the axes 1 and the number of entries.
     """

@@ -85,7 +85,7 @@ def _is_infinite(values: list[Array], attributes: Attributes) -> Array:
 
 
 def _batchnorm(values: list[Array], attributes: Attributes) -> tuple[Array, ...]:
-    """The normalised array; in training mode by its own mean and variance, with the statistics that follow."""
+    """Return the normalised array; in training mode by its own mean and variance, with the statistics that follow."""
     scale, bias, *stored = values[1:]
     x: Any = values[0]
     moments: list[Any] = stored

@@ -124,7 +124,7 @@ def _pool(call: Call) -> list[Shape]:
 
 
 def _col2im(call: Call) -> list[Shape]:
-    """The fold of patches (N, C x kernel, places) into images (N, C, H, W); overlapping patches are added up."""
+    """Return the fold of patches (N, C x kernel, places) into images (N, C, H, W); overlapping patches are added up."""
     sizes, kernel = call.ints(1, "image_shape_"), call.ints(2, "block_shape_")
     if sizes is None or kernel is None or len(sizes) != 2 or len(kernel) != 2 or call.rank != 3:
         raise Unsupported("patches of more than height and width")
