@@ -180,7 +180,7 @@ def insert_job(
 
 
 def _estimate_columns(estimate: Sequence[ClassEstimate] | None) -> dict[str, Any]:
-    """Return the columns of an estimate. Memory is the largest of each device class, because workers compare theirs with it."""
+    """Return the columns of an estimate. Memory is the largest of a device class: a worker compares its own with it."""
     if not estimate:
         return {}
     needed: dict[str, int] = {}
