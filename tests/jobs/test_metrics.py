@@ -31,7 +31,7 @@ def counted(name: str, **labels: str) -> float:
 def test_an_empty_ledger_has_figures_too(store: Store) -> None:
     found = store.statistics(worker_seconds=60)
     assert found.jobs == dict.fromkeys(JobState, 0)
-    queues = itertools.product((1, SPEC_VERSION), DeviceClass)
+    queues = itertools.product(range(1, SPEC_VERSION + 1), DeviceClass)
     assert found.queues == dict.fromkeys(queues, Queue(depth=0, oldest_seconds=0.0))
     assert (found.crash_streak_max, found.events, found.workers, found.slots) == (0, {}, {}, {})
 
