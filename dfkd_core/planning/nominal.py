@@ -9,14 +9,16 @@ from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.config import Effort
 
 NOMINAL = Speed(
-    macs_per_second=4.0e10,
-    bytes_per_second=1.0e10,
-    seconds_per_call=1.5e-5,
-    seconds_per_drawn_value=3e-8,
-    seconds_per_augmented_value=2e-8,
-    seconds_per_run=20.0,
+    macs_per_second=1.5e11,
+    bytes_per_second=2.5e10,
+    seconds_per_call=1e-4,
+    seconds_per_drawn_value=2e-8,
+    seconds_per_augmented_value=4.5e-8,
+    seconds_per_run=8.0,
 )
-"""Measured by `python -m benchmarks.nominal_machine`."""
+"""About half of the rates that `python -m benchmarks.nominal_machine` found on two cores of an AMD EPYC with AVX-512,
+because networks are not all that a run computes. An augmented value includes what gathers a batch. Short runs of
+`python -m benchmarks.effort_time` agree with it: of a LeNet-5 and of a ResNet-20 at 32 pixels."""
 
 SECONDS: dict[Effort, float] = {"quick": 180.0, "standard": 900.0, "thorough": 3600.0}
 """What an effort takes for images of 28 to 48 pixels, whatever the teacher."""
