@@ -6,6 +6,7 @@ before the files are removed.
 """
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Literal
 from jobs.db.db_time import DAY_SECONDS
 from jobs.errors import ArtifactNotFound
 from jobs.files.artifacts import ArtifactStore
+from jobs.lifecycle.retention import Expired
 from jobs.metrics import JANITOR_BYTES
 from jobs.store import Store
 
@@ -38,15 +40,18 @@ def collect_garbage(
     artifacts: ArtifactStore,
     *,
     retention_seconds: float,
+    checkpoint_retention_seconds: float = math.inf,
     quarantine_seconds: float = DAY_SECONDS,
     dry_run: bool = False,
 ) -> list[GcAction]:
     """Do all pending actions and return them; with `dry_run` only return them. Any process may call this at any time.
 
+    Checkpoints of finished jobs are kept for the shorter of the two retention periods.
     `quarantine_seconds` must be longer than the longest upload, because stale temporary files are removed after it too.
     """
     actions = []
-    collector = _GarbageCollector(store, artifacts, retention_seconds, quarantine_seconds, dry_run=dry_run)
+    periods = (retention_seconds, checkpoint_retention_seconds, quarantine_seconds)
+    collector = _GarbageCollector(store, artifacts, *periods, dry_run=dry_run)
     for action in (*collector.expire(), *collector.expire_teachers(), *collector.blobs(), *collector.uploads()):
         log.log(
             logging.ERROR if action.verb == "lost" else logging.INFO,
@@ -65,6 +70,7 @@ class _GarbageCollector:
         store: Store,
         artifacts: ArtifactStore,
         retention_seconds: float,
+        checkpoint_retention_seconds: float,
         quarantine_seconds: float,
         *,
         dry_run: bool,
@@ -72,17 +78,19 @@ class _GarbageCollector:
         self._store = store
         self._artifacts = artifacts
         self._retention_seconds = retention_seconds
+        self._checkpoint_retention_seconds = min(retention_seconds, checkpoint_retention_seconds)
         self._quarantine_seconds = quarantine_seconds
         self._dry_run = dry_run
 
     def expire(self) -> Iterator[GcAction]:
         """Make the rows of finished jobs drop files past their retention period. `blobs` then removes these files."""
-        for expiry in self._store.expirable(self._retention_seconds):
+        periods = (self._retention_seconds, self._checkpoint_retention_seconds)
+        for expiry in self._store.expirable(*periods):
             if not self._dry_run:
-                self._store.expire(expiry.job_id, self._retention_seconds)
-            what = "its files" if expiry.files else "its checkpoint before the last"
-            why = f"finished {self._retention_seconds / DAY_SECONDS:g} days ago" if expiry.files else "finished"
-            yield GcAction("expire", expiry.job_id, f"{why}: {what}")
+                self._store.expire(expiry.job_id, *periods)
+            seconds = periods[0] if expiry.what is Expired.FILES else periods[1]
+            ago = "" if expiry.what is Expired.SUPERSEDED else f" {seconds / DAY_SECONDS:g} days ago"
+            yield GcAction("expire", expiry.job_id, f"finished{ago}: {expiry.what.value}")
 
     def expire_teachers(self) -> Iterator[GcAction]:
         """Remove teachers from tenants that no longer use them. `blobs` then removes files that no tenant has."""

@@ -92,7 +92,10 @@ class Settings(BaseSettings):
     quota_queued_jobs: int = Field(0, ge=0, description="Limit of a tenant's queued and paused jobs; 0: no limit.")
     quota_running_jobs: int = Field(0, ge=0, description="Limit of a tenant's running jobs; 0: no limit.")
     quota_stored_bytes: int = Field(
-        0, ge=0, description="Limit of the bytes of a tenant's teachers and published files; 0: no limit."
+        0,
+        ge=0,
+        description="Limit of the bytes of a tenant's teachers, published files and checkpoints of finished jobs; "
+        "0: no limit.",
     )
     quota_device_seconds_per_day: int = Field(
         0, ge=0, description="Limit of the running seconds of all of a tenant's jobs in a day (UTC); 0: no limit."
@@ -144,6 +147,12 @@ class Settings(BaseSettings):
         gt=0,
         description="Days for which files of finished jobs and unused teachers are kept; inf: until they are deleted.",
     )
+    checkpoint_retention_days: float = Field(
+        7.0,
+        gt=0,
+        description="Days for which the last checkpoint of a finished job is kept, so that another job can continue "
+        "it; never longer than its files.",
+    )
 
     @field_validator("worker_device")
     @classmethod
@@ -186,6 +195,16 @@ class Settings(BaseSettings):
             stored_bytes=self.quota_stored_bytes,
             device_seconds_per_day=self.quota_device_seconds_per_day,
         )
+
+    @property
+    def retention_seconds(self) -> float:
+        """How long files of finished jobs and unused teachers are kept."""
+        return self.retention_days * 86400.0
+
+    @property
+    def checkpoint_retention_seconds(self) -> float:
+        """How long the last checkpoint of a finished job is kept, unless its files expire earlier."""
+        return self.checkpoint_retention_days * 86400.0
 
     @property
     def worker_device_class(self) -> DeviceClass:

@@ -34,10 +34,16 @@ async def run_maintenance(context: AppContext) -> None:
 
 def delete_expired(context: AppContext) -> None:
     """Delete idempotency keys, audit lines, jobs and files that are older than they are kept."""
+    settings = context.settings
     context.ledger.keys.delete_expired()
     context.ledger.adopt_teachers()
-    context.ledger.audit_log.delete_old(context.settings.audit_days * DAY_SECONDS)
-    collect_garbage(context.ledger, context.artifacts, retention_seconds=context.settings.retention_days * DAY_SECONDS)
+    context.ledger.audit_log.delete_old(settings.audit_days * DAY_SECONDS)
+    collect_garbage(
+        context.ledger,
+        context.artifacts,
+        retention_seconds=settings.retention_seconds,
+        checkpoint_retention_seconds=settings.checkpoint_retention_seconds,
+    )
 
 
 def sweep(context: AppContext) -> None:

@@ -36,7 +36,6 @@ def janitor(
     from dfkd_core.extras import require
 
     require("server")
-    from jobs.db.db_time import DAY_SECONDS
     from jobs.files.artifacts import open_artifacts
     from jobs.garbage_collector import collect_garbage
     from jobs.settings import settings_from_environment
@@ -45,8 +44,13 @@ def janitor(
     settings = settings_from_environment(data_dir)
     store = open_store(settings)
     try:
-        retention_seconds = settings.retention_days * DAY_SECONDS
-        acts = collect_garbage(store, open_artifacts(settings), retention_seconds=retention_seconds, dry_run=dry_run)
+        acts = collect_garbage(
+            store,
+            open_artifacts(settings),
+            retention_seconds=settings.retention_seconds,
+            checkpoint_retention_seconds=settings.checkpoint_retention_seconds,
+            dry_run=dry_run,
+        )
     finally:
         store.close()
     for act in acts:

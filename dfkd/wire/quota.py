@@ -18,5 +18,7 @@ class QuotaView(Answer):
     tenant: str = Field(description="The tenant of the API key that was sent.")
     queued_jobs: UseView = Field(description="Jobs that are queued or paused.")
     running_jobs: UseView = Field(description="Running jobs; over the limit, others wait in the queue.")
-    stored_bytes: UseView = Field(description="Size of its teachers and its jobs' files; equal files count once.")
+    stored_bytes: UseView = Field(
+        description="Size of its teachers, its jobs' files and its finished jobs' checkpoints; equal files count once."
+    )
     device_seconds_per_day: UseView = Field(description="Seconds that its jobs have run since midnight UTC.")

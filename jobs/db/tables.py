@@ -81,7 +81,9 @@ jobs = Table(
     Column("threads", Integer),
     Column("checkpoint_step", BigInteger),
     Column("checkpoint_sha256", String(64), index=True),
+    Column("checkpoint_bytes", BigInteger),  # None: written by a worker before revision 1_13
     Column("previous_checkpoint_sha256", String(64), index=True),
+    Column("previous_checkpoint_bytes", BigInteger),
     Column("ring_at", UtcTime, nullable=False),
     Column("rings", Integer, nullable=False),
     Column("revision", BigInteger, nullable=False),

@@ -205,7 +205,9 @@ def _with_warnings(known: str, warnings: Sequence[Notice]) -> str:
     return json_text(list(every))
 
 
-def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step: int, sha256: str) -> bool:
+def record_checkpoint(
+    transaction: Transaction, job_id: str, fence: int, *, step: int, sha256: str, num_bytes: int
+) -> bool:
     """Make this the last checkpoint and keep the one before it. False means that another claim has the job.
 
     A checkpoint of a newer step sets the count of consecutive crashes to 0.
@@ -217,7 +219,9 @@ def record_checkpoint(transaction: Transaction, job_id: str, fence: int, *, step
         "previous_checkpoint_sha256": case(
             (another, _jobs.c.checkpoint_sha256), else_=_jobs.c.previous_checkpoint_sha256
         ),
+        "previous_checkpoint_bytes": case((another, _jobs.c.checkpoint_bytes), else_=_jobs.c.previous_checkpoint_bytes),
         "checkpoint_sha256": sha256,
+        "checkpoint_bytes": num_bytes,
         "checkpoint_step": step,
     }
     return _change_owned(transaction, job_id, fence, values, [("checkpoint", {"step": step})], kind="checkpoint")

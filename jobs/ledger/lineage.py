@@ -4,7 +4,9 @@ A continuation inherits the checkpoint and the thread count of the job before it
 checkpoint was written. Both decide whether the checkpoint can be loaded.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Row
@@ -12,6 +14,16 @@ from sqlalchemy import Row
 from jobs.db.mapping import spec_from_text
 from jobs.errors import CheckpointExpired, InvalidTransition
 from jobs.models import TERMINAL, JobSpec, JobState
+
+NO_PREVIOUS_CHECKPOINT: Mapping[str, None] = MappingProxyType(
+    dict.fromkeys(("previous_checkpoint_sha256", "previous_checkpoint_bytes"))
+)
+"""The columns of a job that keeps only its last checkpoint."""
+
+NO_CHECKPOINTS: Mapping[str, None] = MappingProxyType(
+    {**NO_PREVIOUS_CHECKPOINT, **dict.fromkeys(("checkpoint_sha256", "checkpoint_bytes"))}
+)
+"""The columns of a job without checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +60,7 @@ def inherited(row: Row[Any], origin: Origin) -> dict[str, Any]:
     checkpoint_of(row)
     spec = spec_from_text(row.spec)
     assert isinstance(spec, JobSpec)  # the service has made the new spec from it
-    kept = ("checkpoint_sha256", "previous_checkpoint_sha256", "checkpoint_step", "threads")
+    kept = (*NO_CHECKPOINTS, "checkpoint_step", "threads")
     return {name: row._mapping[name] for name in kept} | {
         "continued_from": row.id,
         "continued_budget": spec.distillation.budget.model_dump_json(),

@@ -3,13 +3,14 @@
 import itertools
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, union
 
 from jobs.db import tables
 from jobs.db.db_time import elapsed_seconds, now
 from jobs.devices import DeviceClass
 from jobs.ledger.queries import count_by_state
 from jobs.models import SPEC_VERSION, JobState
+from jobs.tenancy.teachers import has_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class LedgerStatistics:
     workers: dict[str, int]  # number of live workers by device
     slots: dict[str, int]  # of the live workers, by device
     busy: dict[str, int]  # slots in which a job runs, by device
+    stored_bytes: dict[str, int]  # of the files that rows refer to, by kind; equal files of a kind count once
 
 
 def ledger_statistics(connection: Connection, *, worker_seconds: float) -> LedgerStatistics:
@@ -49,6 +51,7 @@ def ledger_statistics(connection: Connection, *, worker_seconds: float) -> Ledge
         workers={device: count for device, count, _ in devices},
         slots={device: int(slots) for device, _, slots in devices},
         busy=dict.fromkeys((device for device, _, _ in devices), 0) | _busy(connection),
+        stored_bytes=_stored_bytes(connection),
     )
 
 
@@ -57,6 +60,22 @@ def _busy(connection: Connection) -> dict[str, int]:
     held = select(workers.c.device, func.count()).join_from(jobs, workers, workers.c.id == jobs.c.owner)
     held = held.where(jobs.c.state == JobState.RUNNING).group_by(workers.c.device)
     return {device: count for device, count in connection.execute(held).all()}  # noqa: C416 - as above
+
+
+def _stored_bytes(connection: Connection) -> dict[str, int]:
+    jobs, teachers, files = tables.jobs, tables.teachers, tables.artifacts
+    last = select(jobs.c.checkpoint_sha256.label("sha256"), jobs.c.checkpoint_bytes.label("bytes"))
+    previous = select(jobs.c.previous_checkpoint_sha256, jobs.c.previous_checkpoint_bytes)
+    kinds = {
+        "teacher": select(teachers.c.id.label("sha256"), teachers.c.bytes).where(has_bytes(None)),
+        "artifact": select(files.c.sha256, files.c.bytes).distinct(),
+        "checkpoint": union(
+            last.where(jobs.c.checkpoint_bytes.is_not(None)),
+            previous.where(jobs.c.previous_checkpoint_bytes.is_not(None)),
+        ),
+    }
+    sums = {kind: select(func.coalesce(func.sum(kept.subquery().c.bytes), 0)) for kind, kept in kinds.items()}
+    return {kind: int(connection.execute(total).scalar_one()) for kind, total in sums.items()}
 
 
 def _queues(connection: Connection) -> dict[tuple[int, DeviceClass], Queue]:

@@ -27,6 +27,7 @@ from jobs.errors import (
 from jobs.files.artifacts import ArtifactStore
 from jobs.ledger import queries
 from jobs.ledger.context import LedgerContext
+from jobs.ledger.lineage import NO_CHECKPOINTS
 from jobs.lifecycle import idempotency
 from jobs.models import TERMINAL, JobState, PurgedFile, PurgeReceipt, RetainedFile
 from jobs.tenancy import audit_log, teachers
@@ -127,8 +128,7 @@ def delete_locked_teacher(transaction: Transaction, tenant: str, teacher_id: str
     files: dict[str, list[str]] = {teacher_id: [TEACHER]}
     for sha256 in _checkpoints(used):
         files.setdefault(sha256, []).append(CHECKPOINT)
-    nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
-    connection.execute(update(_jobs).where(*its_jobs).values(nothing))
+    connection.execute(update(_jobs).where(*its_jobs).values(dict(NO_CHECKPOINTS)))
     answers = idempotency.delete_outcomes_about(transaction, tenant, [teacher_id, *(row.id for row in used)])
     record.count("requests", answers)
     teachers.remove_from_tenant(connection, tenant, teacher_id, has_jobs=bool(used))

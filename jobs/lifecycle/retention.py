@@ -1,21 +1,23 @@
 """Retention: when rows stop referring to the files of finished jobs, and when unused teachers are deleted.
 
-A finished job keeps its last checkpoint and its published files for the retention period. After that its row refers to
-no file, and downloads answer 410. A teacher is kept for the retention period after its tenant last used it; then it is
-deleted as if the tenant had deleted it. Garbage collection removes files to which no row refers. An infinite retention
-period never ends.
+A finished job keeps its published files for the retention period, and its last checkpoint for a shorter one. After
+that its row refers to no file, downloads answer 410, and no job can continue it. A teacher is kept for the retention
+period after its tenant last used it; then it is deleted as if the tenant had deleted it. Garbage collection removes
+files to which no row refers. An infinite retention period never ends.
 """
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, false, or_, select, union
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, delete, exists, false, or_, select, union
 
 from jobs.db import tables
 from jobs.db.database import Transaction
 from jobs.db.db_time import now
 from jobs.db.mapping import change
+from jobs.ledger.lineage import NO_CHECKPOINTS, NO_PREVIOUS_CHECKPOINT
 from jobs.ledger.queries import locked_row
 from jobs.lifecycle import deletion
 from jobs.models import TERMINAL
@@ -27,12 +29,20 @@ BATCH = 500
 _jobs, _artifacts, _links = tables.jobs, tables.artifacts, tables.tenant_teachers
 
 
+class Expired(StrEnum):
+    """What the row of a finished job refers to no longer."""
+
+    FILES = "its files"  # and its checkpoints
+    CHECKPOINT = "its checkpoint"
+    SUPERSEDED = "its checkpoint before the last"
+
+
 @dataclass(frozen=True, slots=True)
 class ExpiredJob:
     """A finished job whose row will drop references to files."""
 
     job_id: str
-    files: bool  # True: all files and the last checkpoint; False: only the checkpoint before the last
+    what: Expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,30 +53,35 @@ class UnusedTeacher:
     teacher_id: str
 
 
-def expirable(connection: Connection, retention_seconds: float) -> list[ExpiredJob]:
+def expirable(
+    connection: Connection, retention_seconds: float, checkpoint_retention_seconds: float
+) -> list[ExpiredJob]:
     """Up to BATCH finished jobs that still refer to files that are past their retention, oldest first."""
-    over = _over(retention_seconds)
-    statement = select(_jobs.c.id, over.label("over")).where(_finished(), or_(over, _superseded()))
-    return [
-        ExpiredJob(row.id, files=bool(row.over))
-        for row in connection.execute(statement.order_by(_jobs.c.number).limit(BATCH))
-    ]
+    found = _expired(retention_seconds, checkpoint_retention_seconds)
+    statement = select(_jobs.c.id, found.label("what")).where(_finished(), found.is_not(None))
+    rows = connection.execute(statement.order_by(_jobs.c.number).limit(BATCH))
+    return [ExpiredJob(row.id, Expired[row.what]) for row in rows]
 
 
-def expire(transaction: Transaction, job_id: str, retention_seconds: float) -> None:
-    """Drop the references that `expirable` names; a job whose period is not over keeps its files.
+def expire(
+    transaction: Transaction, job_id: str, retention_seconds: float, checkpoint_retention_seconds: float
+) -> None:
+    """Drop the references that `expirable` names; a job whose periods are not over keeps its files.
 
     Raises:
         JobNotFound: The job has been deleted.
     """
     row = locked_row(transaction.connection, None, job_id)
     guard = [_jobs.c.number == row.number, _finished()]
-    if not transaction.connection.execute(select(_jobs.c.id).where(*guard, _over(retention_seconds))).first():
-        change(transaction, [*guard, _superseded()], {"previous_checkpoint_sha256": None})
-        return
-    names = _drop_files(transaction.connection, row)
-    nothing = {"checkpoint_sha256": None, "previous_checkpoint_sha256": None}
-    change(transaction, guard, nothing, [("expired", {"artifacts": names})])
+    found = select(_expired(retention_seconds, checkpoint_retention_seconds)).where(*guard)
+    match transaction.connection.execute(found).scalar_one_or_none():
+        case Expired.FILES.name:
+            names = _drop_files(transaction.connection, row)
+            change(transaction, guard, dict(NO_CHECKPOINTS), [("expired", {"artifacts": names})])
+        case Expired.CHECKPOINT.name:
+            change(transaction, guard, dict(NO_CHECKPOINTS), [("expired", {"artifacts": [], "checkpoint": True})])
+        case Expired.SUPERSEDED.name:
+            change(transaction, guard, dict(NO_PREVIOUS_CHECKPOINT))
 
 
 def unused_teachers(connection: Connection, retention_seconds: float) -> list[UnusedTeacher]:
@@ -110,15 +125,19 @@ def _finished() -> ColumnElement[bool]:
     return _jobs.c.state.in_(TERMINAL)
 
 
-def _superseded() -> ColumnElement[bool]:
-    return _jobs.c.previous_checkpoint_sha256.is_not(None)
+def _expired(retention_seconds: float, checkpoint_retention_seconds: float) -> ColumnElement[str | None]:
+    """Return an expression for what a finished job still refers to past its retention: a name of `Expired`, or NULL.
 
-
-def _over(retention_seconds: float) -> ColumnElement[bool]:
-    """Return the condition that a job's retention period is over and that it still has files or a checkpoint."""
+    A checkpoint is never kept for longer than the files.
+    """
     has_files = exists().where(_artifacts.c.job_number == _jobs.c.number)
-    over = _is_before(_jobs.c.finished_at, retention_seconds)
-    return and_(over, or_(_jobs.c.checkpoint_sha256.is_not(None), has_files))
+    has_checkpoint = _jobs.c.checkpoint_sha256.is_not(None)
+    finished, shorter_seconds = _jobs.c.finished_at, min(retention_seconds, checkpoint_retention_seconds)
+    return case(
+        (and_(has_files, _is_before(finished, retention_seconds)), Expired.FILES.name),
+        (and_(has_checkpoint, _is_before(finished, shorter_seconds)), Expired.CHECKPOINT.name),
+        (_jobs.c.previous_checkpoint_sha256.is_not(None), Expired.SUPERSEDED.name),
+    )
 
 
 def _unused(retention_seconds: float) -> ColumnElement[bool]:

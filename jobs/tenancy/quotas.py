@@ -17,7 +17,7 @@ from jobs.db import tables
 from jobs.db.db_time import DAY_SECONDS, elapsed_seconds, now, today
 from jobs.errors import ClaimRaceLost, QuotaExceeded
 from jobs.metrics import QUOTA_REFUSED
-from jobs.models import JobState
+from jobs.models import TERMINAL, JobState
 from jobs.quota_limits import UNLIMITED, Quota, Quotas
 from jobs.tenancy import usage
 from jobs.tenancy.teachers import is_live
@@ -166,8 +166,11 @@ def _num_jobs(connection: Connection, tenant: str, *states: JobState) -> int:
 
 
 def _stored_bytes(connection: Connection, tenant: str) -> int:
-    """Bytes of the tenant's teachers and of its published files. Equal files count once."""
-    stored = union(_teachers_of(tenant), _files_of(tenant)).subquery()
+    """Bytes of the tenant's teachers, of its published files and of its finished jobs' checkpoints.
+
+    Equal files count once.
+    """
+    stored = union(_teachers_of(tenant), _files_of(tenant), _checkpoints_of(tenant)).subquery()
     return int(connection.execute(select(func.coalesce(func.sum(stored.c.bytes), 0))).scalar_one())
 
 
@@ -181,6 +184,11 @@ def _files_of(tenant: str) -> Select[Any]:
     files = tables.artifacts
     published = select(files.c.sha256, files.c.bytes).join(_jobs, _jobs.c.number == files.c.job_number)
     return published.where(_jobs.c.tenant == tenant, _jobs.c.state == JobState.SUCCEEDED)
+
+
+def _checkpoints_of(tenant: str) -> Select[Any]:
+    ended = (_jobs.c.tenant == tenant, _jobs.c.state.in_(TERMINAL), _jobs.c.checkpoint_bytes.is_not(None))
+    return select(_jobs.c.checkpoint_sha256, _jobs.c.checkpoint_bytes).where(*ended)
 
 
 def _exceeded(quota: Quota, limit: int, used: int, *, retry_after_seconds: float | None = None) -> QuotaExceeded:

@@ -121,6 +121,7 @@ class LedgerCollector(Collector):
         yield _gauge("dfkd_job_events", "Lines of the history of the jobs that are kept.", "kind", found.events)
         yield _gauge("dfkd_workers", "Workers with a recent heartbeat.", "device", found.workers)
         yield _gauge("dfkd_worker_slots", "Their slots.", "device", found.slots)
+        yield _gauge("dfkd_stored_bytes", "Bytes of the files that are kept.", "kind", found.stored_bytes)
         yield _gauge("dfkd_worker_slots_busy", "Slots in which a job runs.", "device", found.busy)
 
 

@@ -67,7 +67,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     store.create(job_id, job_spec(key="k1", recipe="good"), teacher)
     first = store.claim("somebody", 60, 1)
     assert first is not None
-    store.record_checkpoint(job_id, first.fence, step=5, sha256=keep("checkpoint"))
+    store.record_checkpoint(job_id, first.fence, step=5, sha256=keep("checkpoint"), num_bytes=7)
     store.release(job_id, first.fence, reason="drained", charged=False)
     second = store.claim("somebody else", 60, 1)
     assert second is not None

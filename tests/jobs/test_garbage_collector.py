@@ -39,7 +39,7 @@ def finish(store: Store, artifacts: ArtifactStore, word: str) -> Job:
     job = submit(store)
     assert store.claim("me", 60, 1)
     for step in (1, 2, 3):
-        store.record_checkpoint(job.id, 1, step=step, sha256=keep(artifacts, f"{word} {step}"))
+        store.record_checkpoint(job.id, 1, step=step, sha256=keep(artifacts, f"{word} {step}"), num_bytes=7)
     artifacts.delete(digest(f"{word} 1"))
     ref = ArtifactRef(name="student.onnx", sha256=keep(artifacts, word), bytes=len(word), media_type="x/y")
     assert store.succeed(job.id, 1, artifacts=[ref])
@@ -113,11 +113,40 @@ def test_a_finished_job_keeps_its_last_checkpoint_and_its_files_for_the_retentio
     assert tidy(store, artifacts, hours=0) == []
 
 
+def test_a_checkpoint_expires_before_the_files_of_its_job(store: Store, artifacts: ArtifactStore) -> None:
+    job = finish(store, artifacts, "student")
+
+    def tidied() -> list[tuple[str, str]]:
+        acts = collect_garbage(
+            store, artifacts, retention_seconds=MONTH_SECONDS, checkpoint_retention_seconds=7 * DAY_SECONDS
+        )
+        return [(act.what, act.why) for act in acts if act.verb == "expire"]
+
+    assert tidied() == [(job.id, "finished: its checkpoint before the last")]
+    assert tidied() == []
+    age_end(store, job.id, 7 * DAY_SECONDS)
+    assert tidied() == [(job.id, "finished 7 days ago: its checkpoint")]
+    assert store.references() == {digest("teacher"), digest("student")}
+    assert store.get(job.id).artifacts == job.artifacts
+    assert store.events(job.id)[-1].data == {"artifacts": [], "checkpoint": True}
+    assert tidied() == []
+    age_end(store, job.id, MONTH_SECONDS)
+    assert tidied() == [(job.id, "finished 30 days ago: its files")]
+    assert store.references() == {digest("teacher")}
+
+
+def test_no_checkpoint_outlives_the_files_of_its_job(store: Store, artifacts: ArtifactStore) -> None:
+    job = finish(store, artifacts, "student")
+    age_end(store, job.id, DAY_SECONDS)
+    collect_garbage(store, artifacts, retention_seconds=DAY_SECONDS, checkpoint_retention_seconds=MONTH_SECONDS)
+    assert store.references() == {digest("teacher")}
+
+
 def test_a_live_job_keeps_both_checkpoints(store: Store, artifacts: ArtifactStore) -> None:
     job = submit(store)
     store.claim("me", 60, 1)
     for step in (1, 2):
-        store.record_checkpoint(job.id, 1, step=step, sha256=keep(artifacts, f"at {step}"))
+        store.record_checkpoint(job.id, 1, step=step, sha256=keep(artifacts, f"at {step}"), num_bytes=7)
     keep(artifacts, "teacher")
     assert collect_garbage(store, artifacts, retention_seconds=0.0, quarantine_seconds=0.0) == []
     assert {digest("at 1"), digest("at 2")} < set(artifacts.digests())

@@ -81,7 +81,7 @@ def test_only_a_lost_worker_makes_a_takeover(store: Store) -> None:
 STALE: dict[str, Callable[[Store, str], object]] = {
     "heartbeat": lambda store, job_id: store.heartbeat(job_id, 7, 60),
     "record": lambda store, job_id: store.record(job_id, 7),
-    "checkpoint": lambda store, job_id: store.record_checkpoint(job_id, 7, step=1, sha256="a" * 64),
+    "checkpoint": lambda store, job_id: store.record_checkpoint(job_id, 7, step=1, sha256="a" * 64, num_bytes=7),
     "succeed": lambda store, job_id: store.succeed(job_id, 7, artifacts=[]),
     "fail": lambda store, job_id: store.fail(job_id, 7, error=BOOM),
     "cancelled": lambda store, job_id: store.cancelled(job_id, 7),

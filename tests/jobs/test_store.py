@@ -251,8 +251,8 @@ def test_deleting_a_job_names_only_the_files_that_nobody_else_needs(store: Store
     first, second = submit(store), submit(store)
     for job in (first, second):
         store.claim("w", 60, 1)
-        store.record_checkpoint(job.id, 1, step=1, sha256=digest("shared checkpoint"))
-        store.record_checkpoint(job.id, 1, step=2, sha256=digest(f"checkpoint of {job.id}"))
+        store.record_checkpoint(job.id, 1, step=1, sha256=digest("shared checkpoint"), num_bytes=7)
+        store.record_checkpoint(job.id, 1, step=2, sha256=digest(f"checkpoint of {job.id}"), num_bytes=7)
         files = [artifact_ref(word="shared student"), artifact_ref("report.json", f"report of {job.id}")]
         files.append(ArtifactRef(name="x", sha256=first.teacher.id, bytes=1, media_type="x"))
         assert store.succeed(job.id, 1, artifacts=files)

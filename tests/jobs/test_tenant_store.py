@@ -33,7 +33,7 @@ def finished(store: Store, *, tenant: str) -> Job:
     claim = store.claim("w", 60, 1)
     assert claim is not None
     assert claim.job.id == job.id
-    assert store.record_checkpoint(job.id, claim.fence, step=1, sha256=digest("checkpoint"))
+    assert store.record_checkpoint(job.id, claim.fence, step=1, sha256=digest("checkpoint"), num_bytes=7)
     assert store.succeed(job.id, claim.fence, artifacts=[artifact_ref()])
     return store.get(job.id)
 

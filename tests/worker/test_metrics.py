@@ -94,7 +94,7 @@ def test_a_takeover_and_the_steps_that_it_lost_are_counted(bench: Bench, there: 
     sha256, _ = bench.artifacts.receive([b"15"], 10).commit()
     claim = bench.store.claim("dead", 60, 1)
     assert claim is not None
-    bench.store.record_checkpoint(job.id, claim.fence, step=30, sha256=sha256 if there else "a" * 64)
+    bench.store.record_checkpoint(job.id, claim.fence, step=30, sha256=sha256 if there else "a" * 64, num_bytes=7)
     bench.store.record(job.id, claim.fence, progress=Progress(stage="distill", step=42, total_steps=100))
     expire_lease(bench.store, job.id)
     names = ("dfkd_takeover_seconds_count", "dfkd_wasted_steps_total")

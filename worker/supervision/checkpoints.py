@@ -37,8 +37,10 @@ class Checkpoints:
         """Store a new checkpoint and drop those older than the one before it. Return False if fenced out."""
         context = self._context
         with context.artifacts.keeping():
-            sha256, _ = context.artifacts.put(file)
-            is_owner = context.store.record_checkpoint(context.job_id, context.fence, step=step, sha256=sha256)
+            sha256, num_bytes = context.artifacts.put(file)
+            is_owner = context.store.record_checkpoint(
+                context.job_id, context.fence, step=step, sha256=sha256, num_bytes=num_bytes
+            )
         if not is_owner:
             context.artifacts.remove_unreferenced([sha256], context.store.referenced)
             return False

@@ -64,7 +64,7 @@ def test_a_running_job_is_told_by_its_heartbeat_and_the_attempt_is_not_counted(s
     lease = store.heartbeat(claim.job.id, claim.fence, 60)
     assert lease is not None
     assert lease.pause_requested
-    assert store.record_checkpoint(claim.job.id, claim.fence, step=7, sha256=digest("seven"))
+    assert store.record_checkpoint(claim.job.id, claim.fence, step=7, sha256=digest("seven"), num_bytes=7)
     assert store.paused(claim.job.id, claim.fence)
     job = store.get(claim.job.id)
     assert (job.state, job.attempt, job.pause_requested) == (JobState.PAUSED, 0, False)

@@ -143,7 +143,7 @@ def test_a_zombie_changes_nothing(store: Store) -> None:
     assert store.heartbeat(job_id, fence, 60) is None
     assert not store.record(job_id, fence, progress=Progress(fraction=0.9), events=[("stage", {})])
     assert not store.record(job_id, fence, warnings=[Notice(code="c", detail="d")])
-    assert not store.record_checkpoint(job_id, fence, step=9, sha256=digest("zombie"))
+    assert not store.record_checkpoint(job_id, fence, step=9, sha256=digest("zombie"), num_bytes=7)
     assert not store.succeed(job_id, fence, artifacts=[artifact_ref()])
     assert not store.fail(job_id, fence, error=BOOM)
     assert not store.cancelled(job_id, fence)
@@ -245,7 +245,7 @@ def test_every_change_raises_the_revision(store: Store) -> None:
         lambda: store.heartbeat(job_id, 1, 60),
         lambda: store.record(job_id, 1, progress=Progress(fraction=0.1)),
         lambda: store.record(job_id, 1, best=BestStudent(step=1, agreement=0.5)),
-        lambda: store.record_checkpoint(job_id, 1, step=1, sha256=digest("c")),
+        lambda: store.record_checkpoint(job_id, 1, step=1, sha256=digest("c"), num_bytes=7),
         lambda: store.request_cancel(job_id),
         lambda: store.cancelled(job_id, 1),
     ]
@@ -262,7 +262,7 @@ def test_the_last_two_checkpoints_are_handed_to_the_next_claim(store: Store) -> 
     claim = running(store)
     assert (claim.checkpoint_sha256, claim.previous_checkpoint_sha256) == (None, None)
     for step in (10, 20, 30, 30):
-        assert store.record_checkpoint(claim.job.id, 1, step=step, sha256=digest(f"at {step}"))
+        assert store.record_checkpoint(claim.job.id, 1, step=step, sha256=digest(f"at {step}"), num_bytes=7)
     crash(store, claim)
     again = claimed(store)
     found = (again.checkpoint_step, again.checkpoint_sha256, again.previous_checkpoint_sha256)
@@ -299,7 +299,7 @@ def test_a_crashed_job_waits_longer_each_time(store: Store, ledger_settings: Set
 
 def test_a_job_that_always_dies_at_the_same_step_is_poison(store: Store, ledger_settings: Settings) -> None:
     claim = running(store)
-    store.record_checkpoint(claim.job.id, 1, step=7, sha256=digest("seven"))
+    store.record_checkpoint(claim.job.id, 1, step=7, sha256=digest("seven"), num_bytes=7)
     states = []
     limits = {"max_attempts": 10, "max_crashes": 3}
     with closing(open_store(ledger_settings.model_copy(update=limits))) as sweeper:
@@ -309,7 +309,7 @@ def test_a_job_that_always_dies_at_the_same_step_is_poison(store: Store, ledger_
             states.append((found.expired, found.failed))
             if found.expired:
                 again = claimed(store)
-                store.record_checkpoint(again.job.id, again.fence, step=7, sha256=digest("seven"))
+                store.record_checkpoint(again.job.id, again.fence, step=7, sha256=digest("seven"), num_bytes=7)
     assert states == [([claim.job.id], []), ([claim.job.id], []), ([], [claim.job.id])]
     job = store.get(claim.job.id)
     assert job.error is not None
@@ -319,7 +319,7 @@ def test_a_job_that_always_dies_at_the_same_step_is_poison(store: Store, ledger_
 def test_a_job_that_gets_further_survives_many_crashes(store: Store) -> None:
     claim = running(store)
     for step in range(1, 9):
-        assert store.record_checkpoint(claim.job.id, claim.fence, step=step, sha256=digest(str(step)))
+        assert store.record_checkpoint(claim.job.id, claim.fence, step=step, sha256=digest(str(step)), num_bytes=7)
         assert crash(store, claim).state is JobState.QUEUED
         claim = claimed(store)
     assert claim.job.attempt == 9
@@ -328,7 +328,7 @@ def test_a_job_that_gets_further_survives_many_crashes(store: Store) -> None:
 def test_attempts_run_out(store: Store) -> None:
     claim = running(store)
     for step in range(1, 11):
-        store.record_checkpoint(claim.job.id, claim.fence, step=step, sha256=digest(str(step)))
+        store.record_checkpoint(claim.job.id, claim.fence, step=step, sha256=digest(str(step)), num_bytes=7)
         job = crash(store, claim)
         if job.state is JobState.QUEUED:
             claim = claimed(store)

@@ -168,7 +168,7 @@ class LedgerLaw(RuleBasedStateMachine):
 
     def checkpoint(self, slot: int, lag: int, step: int) -> None:
         job_id, model, fence = self.drawn(slot, lag)
-        kept = self.store.record_checkpoint(job_id, fence, step=step, sha256=digest(f"{job_id}{step}"))
+        kept = self.store.record_checkpoint(job_id, fence, step=step, sha256=digest(f"{job_id}{step}"), num_bytes=7)
         assert kept is model.held(fence)
         if kept:
             model.crashes = 0 if model.checkpoint is None or step > model.checkpoint else model.crashes

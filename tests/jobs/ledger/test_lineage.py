@@ -16,8 +16,8 @@ def finished(store: Store, *, checkpoint: str | None = "last") -> Job:
     job = submit(store, team="a")
     store.claim("me", 60, 3)
     if checkpoint is not None:
-        store.record_checkpoint(job.id, 1, step=5, sha256=digest("before the last"))
-        store.record_checkpoint(job.id, 1, step=9, sha256=digest(checkpoint))
+        store.record_checkpoint(job.id, 1, step=5, sha256=digest("before the last"), num_bytes=7)
+        store.record_checkpoint(job.id, 1, step=9, sha256=digest(checkpoint), num_bytes=7)
     store.succeed(job.id, 1, artifacts=[])
     return store.get(job.id)
 
@@ -62,7 +62,7 @@ def test_a_failed_and_a_cancelled_job_have_their_last_checkpoint_too(store: Stor
     for end in ("failed", "cancelled"):
         job = submit(store)
         store.claim("me", 60, 1)
-        store.record_checkpoint(job.id, 1, step=9, sha256=digest(end))
+        store.record_checkpoint(job.id, 1, step=9, sha256=digest(end), num_bytes=7)
         if end == "failed":
             store.fail(job.id, 1, error=JobError(code="internal", detail="d"))
         else:
@@ -97,7 +97,7 @@ def test_without_a_checkpoint_nothing_is_continued(store: Store) -> None:
 
 def test_an_expired_checkpoint_is_not_gone_on_from(store: Store) -> None:
     old = finished(store)
-    store.expire(old.id, -1.0)
+    store.expire(old.id, -1.0, -1.0)
     with pytest.raises(CheckpointExpired):
         store.last_checkpoint(old.id)
     with pytest.raises(CheckpointExpired):

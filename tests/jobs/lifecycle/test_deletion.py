@@ -72,7 +72,7 @@ def finished(store: Store, artifacts: ArtifactStore, job: Job, *, student: str) 
     assert claim.job.id == job.id
     for step in (1, 2):
         sha256, _ = put(artifacts, f"checkpoint {step} of {job.id}")
-        assert store.record_checkpoint(job.id, claim.fence, step=step, sha256=sha256)
+        assert store.record_checkpoint(job.id, claim.fence, step=step, sha256=sha256, num_bytes=7)
     sha256, size = put(artifacts, student)
     ref = ArtifactRef(name="student.onnx", sha256=sha256, bytes=size, media_type="application/octet-stream")
     assert store.succeed(job.id, claim.fence, artifacts=[ref])

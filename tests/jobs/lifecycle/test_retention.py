@@ -63,7 +63,7 @@ def finished(store: Store, artifacts: ArtifactStore, job: Job, *, seconds: float
     assert claim is not None
     assert claim.job.id == job.id
     checkpoint, _ = artifacts.receive([f"checkpoint of {job.id}".encode()], 1000).commit()
-    assert store.record_checkpoint(job.id, claim.fence, step=1, sha256=checkpoint)
+    assert store.record_checkpoint(job.id, claim.fence, step=1, sha256=checkpoint, num_bytes=7)
     student, size = artifacts.receive([f"student of {job.id}".encode()], 1000).commit()
     ref = ArtifactRef(name="student.onnx", sha256=student, bytes=size, media_type="application/octet-stream")
     assert store.succeed(job.id, claim.fence, artifacts=[ref])

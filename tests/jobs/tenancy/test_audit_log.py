@@ -52,7 +52,7 @@ def test_a_continuation_names_the_job_from_which_it_comes(store: Store) -> None:
     teacher, _ = store.put_teacher(teacher_ref())
     first = store.create(str(uuid.uuid4()), job_spec(), teacher.id)
     assert store.claim("me", 60, 1) is not None
-    assert store.record_checkpoint(first.id, 1, step=1, sha256=teacher.id)
+    assert store.record_checkpoint(first.id, 1, step=1, sha256=teacher.id, num_bytes=7)
     assert store.succeed(first.id, 1, artifacts=[])
     second = store.create(str(uuid.uuid4()), job_spec(), teacher.id, origin=Origin(first.id, continues=True))
     (line,) = store.audit_log.read(object_id=second.id)

@@ -13,7 +13,7 @@ from jobs.quota_limits import Quota, Quotas
 from jobs.settings import Settings
 from jobs.store import Store, open_store
 from jobs.tenancy.quotas import Use
-from tests.builders import artifact_ref, job_spec, submit_for, teacher_ref
+from tests.builders import artifact_ref, digest, job_spec, submit_for, teacher_ref
 from tests.jobs.clockwork import age_claim, end_day, expire_lease, use_up
 from tests.jobs.racers import race
 
@@ -44,6 +44,23 @@ def test_without_limits_nothing_is_refused_and_everything_is_counted(store: Stor
     standing = store.of(A).quota_usage()
     assert standing[Quota.STORED_BYTES] == Use(limit=0, used=len("teacher") + len("student") + len("a report"))
     assert [use.used for use in store.of(Caller("nobody")).quota_usage().values()] == [0, 0, 0, 0]
+
+
+def test_the_checkpoint_of_a_finished_job_counts_until_it_expires(store: Store) -> None:
+    first, second = (submit_for(store, tenant="a") for _ in range(2))
+    sent = len("teacher")
+    for job in (first, second):
+        assert store.claim("me", 60, 1) is not None
+        before = used(store, Quota.STORED_BYTES)
+        assert store.record_checkpoint(job.id, 1, step=1, sha256=digest("before"), num_bytes=500)
+        assert store.record_checkpoint(job.id, 1, step=2, sha256=digest("equal"), num_bytes=1000)
+        assert used(store, Quota.STORED_BYTES) == before
+        assert store.fail(job.id, 1, error=BOOM)
+        assert used(store, Quota.STORED_BYTES) == sent + 1000  # equal checkpoints count once
+    assert used(store, Quota.STORED_BYTES, "b") == 0
+    for job in (first, second):
+        store.expire(job.id, 1e9, -1.0)
+    assert used(store, Quota.STORED_BYTES) == sent
 
 
 def test_queued_jobs_are_limited_tenant_by_tenant_and_paused_ones_count(store: Store) -> None:

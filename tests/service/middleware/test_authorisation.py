@@ -54,7 +54,7 @@ class Estate:
         path = self._tmp_path / "student"
         path.write_bytes(found["id"].encode())
         sha256, size = self.guarded.service.artifacts.put_file(path)
-        assert store.record_checkpoint(found["id"], fence, step=1, sha256=sha256)
+        assert store.record_checkpoint(found["id"], fence, step=1, sha256=sha256, num_bytes=7)
         file = ArtifactRef(name="student.onnx", sha256=sha256, bytes=size, media_type="application/octet-stream")
         assert store.succeed(found["id"], fence, artifacts=[file], best=BestStudent(step=1, agreement=0.9))
         return Ids(found["id"], found["teacher"]["id"])

@@ -7,7 +7,9 @@ from pathlib import Path
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.service.conftest import SPEC
+from jobs.models import ArtifactRef
+from tests.builders import digest
+from tests.service.conftest import SPEC, claim
 from tests.service.harness import Service, eventually, post_parts, running_service, spec_text
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -41,6 +43,19 @@ def test_jobs_and_workers_are_told_from_the_ledger(service: Service, queued: str
     assert value(samples, "dfkd_ledger_up") == 1
     service.store.worker_gone("w")
     assert value(scraped(service.http), "dfkd_workers", device="cpu") == 0
+
+
+def test_stored_bytes_are_reported_by_kind(service: Service, queued: str) -> None:
+    before = service.store.statistics(worker_seconds=60.0).stored_bytes
+    fence = claim(service, queued)
+    for step, num_bytes in ((1, 500), (2, 1000)):
+        sha256 = digest(f"{queued} at {step}")
+        assert service.store.record_checkpoint(queued, fence, step=step, sha256=sha256, num_bytes=num_bytes)
+    reference = ArtifactRef(name="student.onnx", sha256=digest(queued), bytes=70, media_type="x/y")
+    assert service.store.succeed(queued, fence, artifacts=[reference])
+    samples = scraped(service.http)
+    for kind, added in (("teacher", 0), ("artifact", 70), ("checkpoint", 1500)):
+        assert value(samples, "dfkd_stored_bytes", kind=kind) == before[kind] + added
 
 
 def test_requests_are_counted_by_route_and_never_by_what_was_asked_for(http: httpx.Client, queued: str) -> None:

@@ -46,7 +46,7 @@ def with_a_checkpoint(service: Service, job_id: str) -> None:
     """Run a job for a while, and cancel it."""
     fence = claim(service, job_id)
     sha256, _ = service.artifacts.receive([b"checkpoint of ", job_id.encode()], 1000).commit()
-    assert service.store.record_checkpoint(job_id, fence, step=1, sha256=sha256)
+    assert service.store.record_checkpoint(job_id, fence, step=1, sha256=sha256, num_bytes=7)
     service.store.request_cancel(job_id)
     assert service.store.cancelled(job_id, fence)
 

@@ -215,7 +215,7 @@ def test_a_deleted_job_takes_its_files_along_and_leaves_the_teacher(service: Ser
 def test_the_checkpoint_of_a_deleted_job_goes_too(service: Service, running: tuple[str, int], teacher: bytes) -> None:
     checkpoint = service.artifacts.receive([b"checkpoint of ", running[0].encode()], 1000)
     sha256, _ = checkpoint.commit()
-    assert service.store.record_checkpoint(*running, step=1, sha256=sha256)
+    assert service.store.record_checkpoint(*running, step=1, sha256=sha256, num_bytes=7)
     service.http.post(f"/jobs/{running[0]}/cancel")
     service.store.cancelled(*running)
     assert service.http.delete(f"/jobs/{running[0]}").status_code == 200

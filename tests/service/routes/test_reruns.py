@@ -1,5 +1,6 @@
 """/jobs/{id}/retry and /jobs/{id}/continue, and their methods of the client and commands."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def done(service: Service, queued: str, tmp_path: Path) -> str:
     (tmp_path / "checkpoint").write_bytes(b"checkpoint of " + queued.encode())
     sha256, _ = service.artifacts.put_file(tmp_path / "checkpoint")
     service.store.record(queued, fence, progress=Progress(stage="distill", step=6000, total_steps=6000))
-    assert service.store.record_checkpoint(queued, fence, step=6000, sha256=sha256)
+    assert service.store.record_checkpoint(queued, fence, step=6000, sha256=sha256, num_bytes=7)
     assert service.store.succeed(queued, fence, artifacts=[])
     return queued
 
@@ -103,7 +104,7 @@ def test_a_job_without_a_checkpoint_is_not_continued(http: httpx.Client, finishe
 @pytest.mark.parametrize("how", ["expired", "lost"])
 def test_a_job_whose_checkpoint_is_gone_is_not_continued(service: Service, done: str, how: str) -> None:
     if how == "expired":
-        service.store.expire(done, -1.0)
+        service.store.expire(done, math.inf, -1.0)
     else:
         service.artifacts.delete(service.store.last_checkpoint(done))
     problem = problem_of(service.http.post(f"/jobs/{done}/continue", json=MORE))
