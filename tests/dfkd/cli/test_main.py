@@ -118,7 +118,7 @@ def test_a_job_is_paused_and_resumed(run: Run, queued: str) -> None:
 def test_a_finished_job_is_run_once_more_or_refused(run: Run, service: Service, finished: Finished) -> None:
     ran = run("retry", finished.id)
     assert service.store.get(ran.out.strip()).retried_from == finished.id
-    ran = run("continue", finished.id, "--steps", 9000)
+    ran = run("continue", finished.id, "--steps", 90_000)
     assert (ran.code, "checkpoint-expired" in ran.err) == (Exit.REFUSED, True)
 
 

@@ -36,8 +36,8 @@ def test_jobs_and_workers_are_told_from_the_ledger(service: Service, queued: str
     samples = scraped(service.http)
     depth = service.store.statistics(worker_seconds=60.0).jobs
     assert value(samples, "dfkd_jobs", state="queued") == depth["queued"] > 0
-    assert value(samples, "dfkd_queue_depth", spec_version="1", device_class="any") == depth["queued"]
-    assert value(samples, "dfkd_queue_oldest_age_seconds", spec_version="1", device_class="any") > 0
+    assert value(samples, "dfkd_queue_depth", spec_version="3", device_class="any") == depth["queued"]
+    assert value(samples, "dfkd_queue_oldest_age_seconds", spec_version="3", device_class="any") > 0
     assert value(samples, "dfkd_job_events", kind="created") == sum(depth.values())
     assert value(samples, "dfkd_worker_slots", device="cpu") == 3
     assert value(samples, "dfkd_ledger_up") == 1

@@ -77,5 +77,5 @@ def test_a_class_that_no_worker_serves_is_told_and_jobs_are_still_taken(service:
 def test_the_queue_of_each_class_has_its_figures(service: Service, for_gpu: str) -> None:
     lines = service.http.get("/metrics").text.splitlines()
     depths = {line.split(" ")[0]: float(line.split(" ")[1]) for line in lines if line.startswith("dfkd_queue_depth")}
-    assert depths['dfkd_queue_depth{device_class="gpu",spec_version="2"}'] == 1
-    assert depths['dfkd_queue_depth{device_class="cpu",spec_version="2"}'] == 0
+    assert depths['dfkd_queue_depth{device_class="gpu",spec_version="3"}'] == 1
+    assert depths['dfkd_queue_depth{device_class="cpu",spec_version="3"}'] == 0

@@ -8,22 +8,25 @@ import httpx
 import pytest
 
 from dfkd import Client
-from jobs.models import Progress
+from jobs.models import JobSpec, Progress
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service, holdings, problem_of
 
-MORE = {"distillation": {"budget": {"steps": 9000}}}
+MORE = {"distillation": {"budget": {"steps": 90_000}}}
 
 
 @pytest.fixture
 def done(service: Service, queued: str, tmp_path: Path) -> str:
-    """A job that has succeeded after 6000 steps, and left a checkpoint."""
+    """A job that has succeeded after all its steps, and left a checkpoint."""
     fence = claim(service, queued)
     (tmp_path / "checkpoint").write_bytes(b"checkpoint of " + queued.encode())
     sha256, _ = service.artifacts.put_file(tmp_path / "checkpoint")
-    service.store.record(queued, fence, progress=Progress(stage="distill", step=6000, total_steps=6000))
-    assert service.store.record_checkpoint(queued, fence, step=6000, sha256=sha256, num_bytes=7)
+    spec = service.store.get(queued).spec
+    assert isinstance(spec, JobSpec)
+    steps = spec.distillation.budget.steps
+    service.store.record(queued, fence, progress=Progress(stage="distill", step=steps, total_steps=steps))
+    assert service.store.record_checkpoint(queued, fence, step=steps, sha256=sha256, num_bytes=7)
     assert service.store.succeed(queued, fence, artifacts=[])
     return queued
 
@@ -46,7 +49,7 @@ def test_a_finished_job_goes_on_under_a_larger_budget(service: Service, done: st
     assert (new["continued_from"], new["name"], new["labels"]) == (done, "longer", {"a": "b"})
     assert new["spec"]["distillation"] == {
         **old["spec"]["distillation"],
-        "budget": {"steps": 9000, "max_seconds": None},
+        "budget": {"effort": "standard", "steps": 90_000, "max_seconds": None},
     }
     claimed = service.store.claim("a-test", 600, 1)
     while claimed is not None and claimed.job.id != new["id"]:
@@ -57,7 +60,7 @@ def test_a_finished_job_goes_on_under_a_larger_budget(service: Service, done: st
 
 def test_the_whole_spec_may_be_echoed(http: httpx.Client, done: str) -> None:
     spec = http.get(f"/jobs/{done}").json()["spec"]
-    spec["distillation"]["budget"]["steps"] = 7000
+    spec["distillation"]["budget"]["steps"] = 80_000
     assert http.post(f"/jobs/{done}/continue", json=spec).status_code == 202
 
 
@@ -65,14 +68,14 @@ def test_the_whole_spec_may_be_echoed(http: httpx.Client, done: str) -> None:
     ("changes", "pointer"),
     [
         ({**MORE, "student": {"architecture": "lenet5"}}, "/student/architecture"),
-        ({"distillation": {"seed": 8, "budget": {"steps": 9000}}}, "/distillation/seed"),
+        ({"distillation": {"seed": 8, "budget": {"steps": 90_000}}}, "/distillation/seed"),
         ({**MORE, "teacher": {"input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.5]}}}, "/teacher/input/mean"),
         ({**MORE, "export": {"opset": 17}}, "/export/opset"),
         ({**MORE, "accept": {"on_miss": "fail"}}, "/accept/on_miss"),
         ({"distillation": {"budget": {"steps": 6000}}}, "/distillation/budget/steps"),
         ({"distillation": {"budget": {"steps": 10}}}, "/distillation/budget/steps"),
         ({}, "/distillation/budget/steps"),
-        ({"distillation": {"budget": {"stps": 9000}}}, "/distillation/budget/stps"),
+        ({"distillation": {"budget": {"stps": 90_000}}}, "/distillation/budget/stps"),
         ({"distillation": {"budget": {"steps": "9000"}}}, "/distillation/budget/steps"),
         ({"distillation": 3}, "/distillation"),
     ],
