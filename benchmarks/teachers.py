@@ -77,7 +77,7 @@ def input_space(dataset: str) -> InputSpace:
     normalisation = NORMALISATIONS[dataset]
     shape = (normalisation.channels, SIDE, SIDE)
     spec = InputSpec(shape=list(shape), mean=list(normalisation.mean), std=list(normalisation.std))
-    low, high = spec.pixel_bounds()
+    low, high = spec.pixel_bounds(normalisation.channels)
     return InputSpace(shape=shape, low=tuple(low), high=tuple(high), range_known=True)
 
 

@@ -23,6 +23,7 @@ from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
+from dfkd_core.networks.interface import on_grid
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
@@ -45,6 +46,7 @@ from dfkd_core.teachers.verification import verification_facts, verify_teacher
 LOW_AGREEMENT = 0.9  # a student below this gets a warning, if the spec sets no target
 STUDENT_ONNX, STUDENT_WEIGHTS, REPORT = "student.onnx", "student.safetensors", "report.json"
 SAMPLES = "samples.png"
+AUDIT_CHUNK = 64  # audit images that the teacher labels at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,14 +230,14 @@ def _distill(job: _Job, loop: Callable[..., Distilled], *, checkpoint_seconds: f
 def _export(job: _Job, distilled: Distilled) -> None:
     with job.stages.stage("export"):
         student = distilled.student.cpu().eval()
-        shape, opset = job.teacher.input_space.shape, job.spec.export.opset
-        export_onnx(student, job.workspace / STUDENT_ONNX, input_shape=shape, opset=opset)
+        interface, space = job.teacher.interface, job.teacher.input_space
+        export_onnx(student, job.workspace / STUDENT_ONNX, interface, space, opset=job.spec.export.opset)
         if job.student.description is None:
             save_pruned_weights(student, job.workspace / STUDENT_WEIGHTS, width=job.student.width)
         else:
             save_weights(student, job.workspace / STUDENT_WEIGHTS, job.student.description)
         if job.spec.export.samples:
-            low, high = job.teacher.input_space.bounds()
+            low, high = space.bounds()
             audit = _on_cpu(distilled.audit)
             png = samples_png(audit.images, audit.teacher_logits, low=low, high=high)
             (job.workspace / SAMPLES).write_bytes(png)
@@ -245,12 +247,14 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
     """Compare the exported file with PyTorch and the student with its teacher, and build the report."""
     with job.stages.stage("verify"):
         onnx, safetensors = job.workspace / STUDENT_ONNX, job.workspace / STUDENT_WEIGHTS
-        audit, shape = _on_cpu(distilled.audit), job.teacher.input_space.shape
-        parity = check_parity(distilled.student, onnx, images_by_batch=_fresh_batches(job, audit.images))
-        agreement = evaluate(distilled.student, audit, engine=job.teacher.engine)
+        audit, space, interface = _audit(job, distilled), job.teacher.input_space, job.teacher.interface
+        fresh = _fresh_batches(job, audit.images)
+        parity = check_parity(distilled.student, onnx, interface, space, images_by_batch=fresh)
+        chunk = job.teacher.engine.compute.label_chunk
+        agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk or AUDIT_CHUNK)
         _judge(job, agreement)
-        teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, shape)
-        student = student_facts(job.student, onnx=onnx, safetensors=safetensors, shape=shape)
+        teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, space.shape)
+        student = student_facts(job.student, onnx=onnx, safetensors=safetensors, interface=interface, space=space)
         samples = file_facts(job.workspace / SAMPLES) if job.spec.export.samples else None
     return Report(
         versions=versions(),
@@ -273,6 +277,16 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
         warnings=job.warnings,
         durations=job.stages.durations,
     )
+
+
+def _audit(job: _Job, distilled: Distilled) -> Batch:
+    """Return the audit set on the CPU, rounded and labelled again if the teacher takes whole pixels only."""
+    audit = _on_cpu(distilled.audit)
+    if not job.teacher.input_space.whole:
+        return audit
+    images = on_grid(audit.images, job.teacher.input_space)
+    labels = [job.teacher.label(part.to(job.device)).cpu() for part in torch.split(images, AUDIT_CHUNK)]
+    return Batch(images=images, teacher_logits=torch.cat(labels))
 
 
 def _on_cpu(batch: Batch) -> Batch:

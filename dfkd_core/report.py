@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from dfkd_core.interface import TeacherInterface
 from dfkd_core.notice import Notice
 from dfkd_core.options.field_types import Fraction, Frozen
 
@@ -73,8 +74,19 @@ class TeacherFacts(Frozen):
     macs: int | None = Field(
         description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
     )
+    interface: TeacherInterface | None = Field(None, description="What the teacher takes and returns.")
     latency: Latency | None = Field(description="Null where the teacher is not an ONNX file.")
     depth: TeacherVerification = Field(description="Parity with ONNX Runtime and health of its gradient.")
+
+
+class WeightsInput(Frozen):
+    """What the network of student.safetensors takes: float images (N, C, H, W), to which it gives logits.
+
+    Their values are (value - offset) / scale of the values that student.onnx takes.
+    """
+
+    offset: float = Field(0.0, description="What is subtracted from a value that student.onnx takes.")
+    scale: float = Field(1.0, description="What the difference is divided by.")
 
 
 class StudentFacts(Frozen):
@@ -88,6 +100,10 @@ class StudentFacts(Frozen):
     macs: int = Field(ge=0, description="Multiply-adds of convolutions and linear layers for one image.")
     onnx: FileFacts = Field(description="student.onnx.")
     safetensors: FileFacts = Field(description="student.safetensors.")
+    interface: TeacherInterface | None = Field(
+        None, description="What student.onnx takes and returns: the same as its teacher."
+    )
+    weights_input: WeightsInput = WeightsInput()
     latency: Latency = Field(description="Latency of student.onnx.")
 
 
@@ -129,16 +145,14 @@ class Agreement(Frozen):
 
 
 class Parity(Frozen):
-    """ONNX Runtime on student.onnx against PyTorch on the student, on fresh images."""
+    """ONNX Runtime on student.onnx against PyTorch on the student, on fresh images, through the file's interface."""
 
-    max_abs_diff: float = Field(ge=0, description="Largest absolute difference of logits.")
+    max_abs_diff: float = Field(ge=0, description="Largest absolute difference of what they return.")
     max_scaled_diff: float = Field(
-        ge=0, description="The same, divided by the batch's largest logit or 1 if that is less."
+        ge=0, description="The same, divided by the batch's largest number or 1 if that is less."
     )
     tolerance: float = Field(gt=0, description="Largest scaled difference that passes.")
-    top1_mismatches: int = Field(
-        ge=0, description="Images whose largest logit differs; only ties within tolerance pass."
-    )
+    top1_mismatches: int = Field(ge=0, description="Images whose class differs; only ties within tolerance pass.")
     batches: list[int] = Field(description="Batch sizes compared.")
 
 

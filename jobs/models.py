@@ -43,6 +43,11 @@ class JobSpec(DistillSpec):
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
+        images = self.teacher.input
+        if self.teacher.output is not None:
+            return 3
+        if images is not None and (images.layout is not None or images.shape is None or images.range is None):
+            return 3
         return 1 if self.device is None and not self.export.samples else 2
 
     def request(self) -> dict[str, Any]:
@@ -63,6 +68,7 @@ class JobSpec(DistillSpec):
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
                     "compute": self._open_sizes(),
                 },
+                "teacher": {"output": self.version < 3, "input": {"layout": self.version < 3}},
             }
         )
 
@@ -82,8 +88,8 @@ MAY_BE_OPEN: dict[str, Any] = {
 SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
-the lowest version that can represent its spec: 3 if it names another effort than the usual one or has sizes of
-micro-batches, 2 if it asks for a device or for samples, else 1."""
+the lowest version that can represent its spec: 3 if it names another effort than the usual one, has sizes of
+micro-batches or says what the teacher's file takes and returns, as every spec does that was resolved with a file; 2 if it asks for a device or for samples, else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import AsJson, teacher_spec
+from dfkd.cli.options import AsJson, Layout, teacher_spec
 
 if TYPE_CHECKING:
     from dfkd_core.inspection.inspection import Inspection
     from dfkd_core.inspection.suitability import Suitability
+    from dfkd_core.interface import TeacherInterface
     from dfkd_core.report import TeacherVerification
     from dfkd_core.spec.config import TeacherSpec
 
@@ -49,12 +50,13 @@ class Examination:
     refused: Refusal | None = None
 
 
-def inspect(
+def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     teacher: Annotated[Path, typer.Argument(help="An ONNX or safetensors file.", exists=True, dir_okay=False)],
     architecture: Annotated[
         str | None, typer.Option(help="Architecture of a safetensors teacher; `dfkd students` lists them.")
     ] = None,
     shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
+    layout: Layout = None,
     assign: Annotated[list[str] | None, typer.Option("--set", help="path=value, from the spec's `teacher`.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -65,7 +67,7 @@ def inspect(
     from dfkd_core.extras import require
 
     require("server")
-    found = examine(teacher, teacher_spec(architecture, shape, assign or []))
+    found = examine(teacher, teacher_spec(architecture, shape, layout, assign or []))
     if as_json:
         out.print(to_json(found, indent=2).decode())
     else:
@@ -143,15 +145,30 @@ def _structure(found: "Inspection | None") -> Iterator[tuple[str, str | None]]:
     kept = found.activation_bytes
     yield "activations", None if kept is None else f"{display.size(kept)} for one image"
     shape = None if found.input_shape is None else " x ".join(map(str, found.input_shape))
-    yield "input", " ".join(filter(None, (found.input_name, shape))) or None
+    interface = found.interface
+    taken = None if interface is None else f"as {_taken(interface)}"
+    yield "input", " ".join(filter(None, (found.input_name, shape, taken))) or None
     classes = f"{found.num_classes} classes" if found.num_classes else None
-    yield "output", " ".join(filter(None, (found.output_name, classes))) or None
+    returned = None if interface is None else f"as {_returned(interface)}"
+    yield "output", " ".join(filter(None, (found.output_name, classes, returned))) or None
     yield "batch", found.batch
     present = f", {found.batchnorm.present} layers" if found.batchnorm.present else ""
     yield "batchnorm", f"{found.batchnorm.status}{present}"
     yield "operators", ", ".join(f"{name} {count}" for name, count in found.operators.items())
     yield "normalised", ", ".join(found.normalisations)
     yield "offers", ", ".join(found.offers)
+
+
+def _taken(interface: "TeacherInterface") -> str:
+    """Return the element type and the layout of what the file takes."""
+    axes = {2: "rows of numbers", 3: "(N, H, W)"}.get(interface.input_rank, interface.layout)
+    return f"{interface.input_type} {axes}"
+
+
+def _returned(interface: "TeacherInterface") -> str:
+    """Return the form and the shape of what the file returns."""
+    sizes = ", ".join(["N", *map(str, interface.output_shape)])
+    return f"{interface.output_type} {interface.output_form} ({sizes})"
 
 
 def _methods(found: "Suitability | None") -> Iterator[tuple[str, str | None]]:

@@ -7,7 +7,7 @@ import typer
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import DEFAULT_URL, AsJson, JobId, Url, is_teacher_id
+from dfkd.cli.options import DEFAULT_URL, AsJson, JobId, Layout, Url, is_teacher_id
 from dfkd.client import Client
 from dfkd.errors import UsageError
 from dfkd.wire.job import JobList, JobView
@@ -33,6 +33,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     effort: Annotated[
         str | None, typer.Option(help="quick, standard or thorough: how much to compute; standard where none is given.")
     ] = None,
+    layout: Layout = None,
     spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
@@ -54,6 +55,8 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put(document, "student.architecture", student)
     if effort is not None:
         overrides.put(document, "distillation.budget.effort", effort)
+    if layout is not None:
+        overrides.put(document, "teacher.input.layout", layout.upper())
     if name is not None:
         overrides.put(document, "name", name)
     for label_key, value in overrides.labels(label or []).items():

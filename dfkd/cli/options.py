@@ -19,6 +19,10 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option("--url", envvar="DFKD_URL", help="Address of the service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Layout = Annotated[
+    str | None,
+    typer.Option(help="NHWC or NCHW: where the channels of the images are, if the graph hides it."),
+]
 DataDir = Annotated[Path | None, typer.Option(help="Directory of all data; DFKD_DATABASE_URL takes precedence.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 
@@ -61,7 +65,9 @@ def check_tenant(name: str) -> None:
         raise UsageError("a tenant is 1 to 64 letters, digits, '_', '.' and '-', the first one a letter or digit")
 
 
-def teacher_spec(architecture: str | None, shape: str | None, assignments: list[str]) -> "TeacherSpec":
+def teacher_spec(
+    architecture: str | None, shape: str | None, layout: str | None, assignments: list[str]
+) -> "TeacherSpec":
     """Return the spec of a teacher from the options of a command.
 
     Raises:
@@ -77,6 +83,8 @@ def teacher_spec(architecture: str | None, shape: str | None, assignments: list[
         document["architecture"] = architecture
     if shape is not None:
         document["input"] = {"shape": list(overrides.shape(shape))}
+    if layout is not None:
+        overrides.put(document, "input.layout", layout.upper())
     overrides.apply(document, assignments)
     try:
         return TeacherSpec.model_validate(document)

@@ -21,6 +21,7 @@ from dfkd_core.exporting.weights import read_weights
 from dfkd_core.inspection.inspection import parse_file
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, read_tensors
+from dfkd_core.networks.interface import to_output
 from dfkd_core.output.onnx_export import strip_documentation
 from dfkd_core.output.provenance import file_facts
 from dfkd_core.spec.config import InputSpec, TeacherSpec
@@ -226,7 +227,7 @@ def _header(weights: Mapping[str, Tensor]) -> dict[str, TensorInfo]:
 def _fitting(weights: Mapping[str, Tensor], spec: TeacherSpec) -> list[str]:
     """Return the architectures of the catalogue that have exactly these weights, at the width in `spec`."""
     found: list[str] = []
-    for name in ARCHITECTURES if spec.input is not None else ():
+    for name in ARCHITECTURES if spec.told_shape is not None else ():
         try:
             describe_teacher(spec.model_copy(update={"architecture": name}), _header(weights))
         except DfkdError:
@@ -237,17 +238,17 @@ def _fitting(weights: Mapping[str, Tensor], spec: TeacherSpec) -> list[str]:
 
 @torch.no_grad()
 def _compared(network: nn.Module, path: Path, spec: TeacherSpec, *, batch: int | None) -> float:
-    """Return the largest difference of logits between the network and the service's reading of the file.
+    """Return the largest difference between what the network returns and the service's reading of the file.
 
     Raises:
-        ParityError: the logits differ in shape, or by more than the tolerance.
+        ParityError: the results differ in shape, or by more than the tolerance.
     """
     teacher, generator = load_teacher(path, spec), torch.Generator().manual_seed(0)
-    assert spec.input is not None
+    assert spec.told_shape is not None
     worst = 0.0
     for count in BATCHES if batch is None else (batch,):
-        images = torch.randn(count, *spec.input.shape, generator=generator)
-        expected, found = network(images), teacher.label(images)
+        images = torch.randn(count, *spec.told_shape, generator=generator)
+        expected, found = network(images), to_output(teacher.label(images), teacher.interface).float()
         if expected.shape != found.shape:
             raise ParityError(f"the network returns {tuple(expected.shape)}, the file {tuple(found.shape)}")
         difference = (expected - found).abs().max().item()

@@ -14,6 +14,7 @@ from dfkd_core.architectures.cost import NetworkCost, cost_of
 from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
+from dfkd_core.interface import TeacherInterface, plain_interface
 from dfkd_core.notice import Notice
 from dfkd_core.spec.config import TeacherSpec
 
@@ -51,10 +52,13 @@ class Inspection(BaseModel):
     exporter_version: str | None = Field(None, description="Its version.")
     input_name: str | None = Field(None, description="Name of the ONNX graph's input.")
     output_name: str | None = Field(None, description="Name of the ONNX graph's output.")
+    interface: TeacherInterface | None = Field(
+        None, description="What the file takes and returns; the student's file will take and return the same."
+    )
     input_shape: list[int] | None = Field(
         None, description="[channels, height, width]; null where the file leaves it open."
     )
-    num_classes: int | None = Field(None, description="Number of logits; null where the file alone does not tell.")
+    num_classes: int | None = Field(None, description="Number of classes; null where the file alone does not tell.")
     batch: Literal["dynamic", "fixed"] = Field("dynamic", description="A fixed batch is rewritten.")
     batchnorm: BatchNormFacts
     operators: dict[str, int] = Field(default_factory=dict, description="How often each ONNX operator occurs.")
@@ -113,9 +117,8 @@ def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx 
 
     if spec.architecture is not None:
         raise TeacherMismatch("an ONNX teacher brings its own architecture", pointer="/teacher/architecture")
-    shape = None if spec.input is None else tuple(spec.input.shape)
     try:
-        parsed = read_plan(path, input_shape=shape)
+        parsed = read_plan(path, input_shape=spec.told_shape, layout=spec.told_layout, output=spec.output)
     except TeacherMismatch as error:
         if error.pointer == "/teacher/input":
             return _inspect_unsized(path), None
@@ -131,7 +134,9 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
     plan, model = parsed
     status, present = batchnorm_of(plan, model)
     exporter, version = exporter_of(model)
-    line = export_line(exporter, input_name=plan.input_name, output_name=plan.output_name, shape=plan.input_shape)
+    interface = plan.interface
+    names = {"input_name": interface.input_name, "output_name": interface.output_name}
+    line = export_line(exporter, **names, shape=interface.dims_of(plan.input_shape))
     return Inspection(
         format="onnx",
         exporter=exporter,
@@ -141,8 +146,8 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         macs=plan.macs,
         activation_bytes=4 * plan.activations,
         cost=cost_of_plan(plan),
-        input_name=plan.input_name,
-        output_name=plan.output_name,
+        **names,
+        interface=interface,
         input_shape=list(plan.input_shape),
         num_classes=plan.num_classes,
         batch=plan.batch,
@@ -150,12 +155,37 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         operators=dict(sorted(plan.operators.items())),
         normalisations=list(plan.normalisations),
         offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
-        re_export=re_export(line, batchnorm=status, batch=plan.batch, normalisations=plan.normalisations),
+        re_export=re_export(line, batchnorm=status, batch=plan.batch),
         warnings=[
             *([folded_warning(status, line)] if status in ("folded", "partial", "unknown") else []),
             *([double_warning()] if "float64-to-float32" in plan.normalisations else []),
+            *_output_warnings(interface, is_embedding=plan.is_embedding),
         ],
     )
+
+
+def _output_warnings(interface: TeacherInterface, *, is_embedding: bool) -> list[Notice]:
+    """Return warnings about outputs that may not be what a classifier returns."""
+    found = []
+    if is_embedding:
+        found.append(
+            Notice(
+                code="teacher-looks-like-embedding",
+                detail="The outputs are scaled to length 1, as those of an embedding are. They are taken as logits of "
+                f"{interface.num_classes} classes; a student need not keep distances between embeddings.",
+                hint="Give a classifier: export the network with its classification layer.",
+            )
+        )
+    if interface.is_binary and interface.output_form == "logits":
+        found.append(
+            Notice(
+                code="teacher-one-number",
+                detail="The teacher returns one number for each image. It is taken as the logit of the second of two "
+                "classes: above 0 the second, below 0 the first.",
+                hint="Do not use a student of this job if the number is a measurement, such as an age.",
+            )
+        )
+    return found
 
 
 def _inspect_unsized(path: Path) -> Inspection:
@@ -181,7 +211,13 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
     from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 
     header = read_header(path)
-    known = spec.architecture is not None and spec.input is not None
+    if spec.output is not None:
+        raise TeacherMismatch("only ONNX graphs have named outputs", pointer="/teacher/output")
+    if spec.told_layout == "NHWC":
+        raise TeacherMismatch(
+            "the architectures of the catalogue take their channels first (NCHW)", pointer="/teacher/input/layout"
+        )
+    known = spec.architecture is not None and spec.told_shape is not None
     description = describe_teacher(spec, header) if known else None
     for _ in read_tensors(path, header):
         pass  # every tensor is checked for NaN as it is read
@@ -194,6 +230,7 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
         macs=None if description is None else description.macs,
         activation_bytes=None if description is None else 4 * description.activations,
         cost=None if description is None else cost_of(description),
+        interface=None if description is None else plain_interface(description.num_classes),
         input_shape=None if description is None else list(description.input_shape),
         num_classes=None if description is None else description.num_classes,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),

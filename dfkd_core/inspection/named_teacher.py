@@ -25,14 +25,15 @@ def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> Net
             hint="Give teacher.architecture; GET /menu lists the students, which are its possible names.",
             pointer="/teacher/architecture",
         )
-    if spec.input is None:
+    shape = spec.told_shape
+    if shape is None:
         raise TeacherMismatch(
             "a safetensors teacher needs the shape of its images",
             hint="Give teacher.input.shape [channels, height, width].",
             pointer="/teacher/input",
         )
     classes = spec.num_classes or _classes(spec, header)
-    description = _described(spec, spec.input.shape, classes)
+    description = _described(spec, shape, classes)
     check_tensors(description.tensors(), header)
     return description
 
@@ -79,8 +80,8 @@ def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> Network
 
 def _classes(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> int:
     """Return the number of classes: the rows of the last linear weight (classes, features) in the file."""
-    assert spec.input is not None
-    weights = _described(spec, spec.input.shape, 2).body.weights()
+    assert spec.told_shape is not None
+    weights = _described(spec, spec.told_shape, 2).body.weights()
     last = [name for name, shape in weights.items() if len(shape) == 2][-1]
     if last not in header or len(header[last].shape) != 2 or header[last].shape[0] < 2:
         raise TeacherMismatch(

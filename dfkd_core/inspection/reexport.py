@@ -52,11 +52,9 @@ def export_line(exporter: str | None, *, input_name: str, output_name: str, shap
     return template.format(images=images, input=input_name, output=output_name)
 
 
-def re_export(line: str, *, batchnorm: str, batch: str, normalisations: Sequence[str]) -> ReExport | None:
+def re_export(line: str, *, batchnorm: str, batch: str) -> ReExport | None:
     """Return the reasons for a new export and its call; None if a new export would improve nothing."""
     because = [_LOST[batchnorm]] if batchnorm in _LOST else []
     if batch == "fixed":
         because.append("the batch size is fixed, and had to be rewritten")
-    if "softmax-cut" in normalisations or "log-softmax-cut" in normalisations:
-        because.append("a softmax ends the graph, and had to be cut")
     return ReExport(because=because, line=line) if because else None

@@ -1,6 +1,6 @@
 """Checks, before any training, that teacher, student, method and memory fit together. This module is torch-free."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
@@ -53,7 +53,7 @@ def resolve(
         spec.model_copy(update={"teacher": teacher}), inspection, student, activation_bytes=activation_bytes
     )
     _check_needs(spec, inspection)
-    return spec, student, [*inspection.warnings, *_warn(spec.teacher)]
+    return spec, student, [*inspection.warnings, *_warn(spec.teacher, inspection)]
 
 
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:
@@ -85,22 +85,57 @@ def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
             hint="Give teacher.input.shape [channels, height, width].",
             pointer="/teacher/input",
         )
-    if spec.input is not None and spec.input.shape != shape:
+    told = spec.input or InputSpec()
+    if told.shape not in (None, shape):
         raise TeacherMismatch(
-            f"the file takes images of {shape}, the spec says {spec.input.shape}", pointer="/teacher/input/shape"
+            f"the file takes images of {shape}, the spec says {told.shape}", pointer="/teacher/input/shape"
         )
+    _check_pixels(told, shape[0], inspection)
     if spec.num_classes not in (None, inspection.num_classes):
         raise TeacherMismatch(
-            f"the file gives {inspection.num_classes} logits, the spec says {spec.num_classes}",
+            f"the file tells {inspection.num_classes} classes apart, the spec says {spec.num_classes}",
             pointer="/teacher/num_classes",
         )
     return spec.model_copy(
         update={
             "format": inspection.format,
-            "input": spec.input or InputSpec(shape=shape),
+            "input": told.model_copy(update=_input_facts(told, shape, inspection)),
+            "output": inspection.output_name,
             "num_classes": inspection.num_classes,
         }
     )
+
+
+def _input_facts(told: InputSpec, shape: list[int], inspection: Inspection) -> dict[str, Any]:
+    """Return what the file tells of its images, as fields of `InputSpec`."""
+    interface = inspection.interface
+    whole = interface is not None and interface.input_type == "uint8"
+    known = [0.0, 255.0] if whole else [0.0, 1.0] if told.mean is not None else None
+    return {"shape": shape, "layout": "NCHW" if interface is None else interface.layout, "range": told.range or known}
+
+
+def _check_pixels(told: InputSpec, channels: int, inspection: Inspection) -> None:
+    """Check what the caller says about pixel values against the number of channels and the element type of the images.
+
+    Raises:
+        TeacherMismatch: they do not fit together.
+    """
+    for name in ("mean", "std"):
+        values = getattr(told, name)
+        if values is not None and len(values) != channels:
+            raise TeacherMismatch(
+                f"{name} has {len(values)} values for {channels} channels", pointer=f"/teacher/input/{name}"
+            )
+    if inspection.interface is None or inspection.interface.input_type != "uint8":
+        return
+    if told.mean is not None and (any(told.mean) or {*(told.std or [])} != {1.0}):
+        raise TeacherMismatch(
+            "the file takes uint8 pixels and normalises them itself, so mean and std have no place before it",
+            hint="Leave teacher.input.mean and std out; teacher.input.range is [0, 255] unless you say otherwise.",
+            pointer="/teacher/input/mean",
+        )
+    if told.range is not None and not (told.range[0] >= 0 and told.range[1] <= 255):
+        raise TeacherMismatch("uint8 pixels lie between 0 and 255", pointer="/teacher/input/range")
 
 
 def _check_pruned_size(student: StudentSpec, inspection: Inspection) -> None:
@@ -151,8 +186,9 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
         )
 
 
-def _warn(spec: TeacherSpec) -> list[Notice]:
-    if spec.input is not None and spec.input.mean is not None:
+def _warn(spec: TeacherSpec, inspection: Inspection) -> list[Notice]:
+    whole = inspection.interface is not None and inspection.interface.input_type == "uint8"
+    if whole or (spec.input is not None and spec.input.is_range_known):
         return []
     return [
         Notice(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dfkd_core.errors import TeacherMismatch
+from dfkd_core.interface import TeacherInterface, plain_interface
 from dfkd_core.networks.batchnorm import BatchNormStatistics, ChannelMeans, Moments, joined_moments
 from dfkd_core.networks.hooks import forward_with_input_of
 from dfkd_core.networks.precision import Engine
@@ -20,12 +21,24 @@ Features = Literal["penultimate", "channel_means"]
 
 @dataclass(frozen=True, slots=True)
 class InputSpace:
-    """The valid images of a teacher: their shape (C, H, W) and the lowest and highest value of each channel."""
+    """The valid images of a teacher: their shape (C, H, W) and the lowest and highest value of each channel.
+
+    The networks that learn from the teacher compute with the same values. Where the teacher's file takes raw pixels,
+    such as 0 to 255, they are scaled: the file's value is offset + scale · value.
+    """
 
     shape: tuple[int, int, int]
     low: tuple[float, ...]  # (C,)
     high: tuple[float, ...]  # (C,)
     range_known: bool  # False if mean and std were not given and the bounds are a guess
+    offset: float = 0.0
+    scale: float = 1.0
+    whole: bool = False  # the file takes whole numbers only
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether the file's values differ from those of the networks."""
+        return (self.offset, self.scale) != (0.0, 1.0)
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Return the lowest and the highest values, each (1, C, 1, 1), float32 on the CPU."""
@@ -58,12 +71,14 @@ class Teacher(nn.Module):
         classifier: nn.Module | None,
         warnings: Sequence[str] = (),
         engine: Engine | None = None,
+        interface: TeacherInterface | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.input_space = input_space
         self.num_classes = num_classes
         self.classifier = classifier
+        self.interface = interface or plain_interface(num_classes)  # what the teacher's file takes and returns
         self.engine = engine or Engine()  # the networks that learn from this teacher use the same engine
         self.warnings = list(warnings)  # codes, e.g. "teacher-batchnorm-folded", "input-range-unknown"
 
@@ -86,6 +101,7 @@ class Teacher(nn.Module):
             classifier=self.classifier,
             warnings=self.warnings,
             engine=engine,
+            interface=self.interface,
         )
 
     def train(self, mode: bool = True) -> "Teacher":

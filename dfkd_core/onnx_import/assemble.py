@@ -1,16 +1,28 @@
 """Building of the `Plan` after all nodes have been visited; only the steps that the logits need are kept."""
 
+import math
 from collections import Counter
 
 import numpy as np
 from onnx import ModelProto, TensorProto
 
 from dfkd_core.errors import TeacherInvalid
+from dfkd_core.interface import OutputType, TeacherInterface
+from dfkd_core.onnx_import.ends.embedding import is_embedding
+from dfkd_core.onnx_import.ends.linear_head import fold_factor, widen_to_two
+from dfkd_core.onnx_import.ends.output_form import Head, read_head
+from dfkd_core.onnx_import.ends.signature import Signature
+from dfkd_core.onnx_import.ends.transposes import cancel_transposes
 from dfkd_core.onnx_import.ir.parse import readable
 from dfkd_core.onnx_import.ir.plan import Plan, Shape, Step
 from dfkd_core.onnx_import.ir.state import GraphState
-from dfkd_core.onnx_import.signature import Signature
 
+OUTPUTS: dict[int, OutputType] = {
+    TensorProto.UNDEFINED: "float32",
+    TensorProto.FLOAT: "float32",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.DOUBLE: "float64",
+}
 MAX_MACS = 10**12  # multiply-adds for one image; a ViT-L on 384 pixels takes 2e11
 MAX_ACTIVATIONS = 2**29  # elements of all values for one image: 2 GiB of float32
 
@@ -19,33 +31,33 @@ def assemble(state: GraphState, model: ModelProto, signature: Signature, done: l
     """Return the plan of a model whose nodes have all been visited; `done` names what the normalisation changed.
 
     Raises:
-        TeacherInvalid: the output is not (N, classes), does not depend on the images, or is too costly.
+        TeacherInvalid: the output is not one row of numbers, does not depend on the images, or is too costly.
+        OperatorUnsupported: the output holds independent probabilities.
     """
     name = model.graph.output[0].name
     value = state.values[name]
     if value.const_values is not None or value.parts:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
-    one, two = value.shapes
-    if len(one) != 2 or (one[0], two[0]) != state.batch_sizes or one[1] != two[1]:
-        raise TeacherInvalid(
-            f"the output of the ONNX graph has shape {list(one)} for {state.batch_sizes[0]} images, not (N, classes)",
-            hint="A teacher returns one row of logits for each image.",
-        )
-    if one[1] < 2:
-        raise TeacherInvalid("the teacher has one class only", hint="Two-class teachers return two logits.")
-    steps = _alive(state.steps, name)
+    steps = cancel_transposes(_alive(state.steps, name), state)
+    makers = {made: step for step in steps for made in step.outputs}
+    embeds = is_embedding(makers, state, name)
+    head = read_head(state, makers, name)
+    steps = _with_logits(state, steps, head)
     used = {operand for step in steps for operand in step.inputs if operand}
-    if signature.name not in used:
+    if signature.images not in used:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
+    interface = _interface(model, signature, head)
     plan = Plan(
-        input_name=signature.name,
-        output_name=name,
+        interface=interface,
+        input_name=signature.images,
+        output_name=head.logits,
+        head=head.value,
+        head_form=head.form,
         input_shape=signature.shape,
-        num_classes=one[1],
+        num_classes=interface.num_classes,
         batch="fixed" if signature.batch else "dynamic",
         declared_batch=signature.batch,
         opset=state.opset,
-        element=signature.element,
         steps=tuple(steps),
         constants={key: array for key, array in state.constants.items() if key in used},
         learned=_learned(state, steps),
@@ -53,10 +65,47 @@ def assemble(state: GraphState, model: ModelProto, signature: Signature, done: l
             key: _for_one(entry.shapes, state.batch_sizes) for key, entry in state.values.items() if not entry.parts
         },
         operators=dict(Counter(node.op_type for node in model.graph.node)),
-        normalisations=(*done, *_further(state, model, signature)),
+        normalisations=(*done, *head.notes, *_further(state, model, signature)),
+        is_embedding=embeds,
     )
     _check_size(plan)
     return plan
+
+
+def _with_logits(state: GraphState, steps: list[Step], head: Head) -> list[Step]:
+    """Return the steps up to the logits (N, num_classes)."""
+    steps = _alive(steps, head.value)
+    fold_factor(state, steps, head)
+    widen_to_two(state, steps, head)
+    for step in head.steps:
+        state.declare(step.outputs[0], _row(step, head))
+    return _alive([*steps, *head.steps], head.logits)
+
+
+def _row(step: Step, head: Head) -> Shape:
+    """Return the shape, for one image, of the result of a step of the head: one row of numbers."""
+    size = math.prod(head.shape)
+    return (2,) if size == 1 and step.op in ("Pad", "Gemm", "MatMul", "Add") else (size,)
+
+
+def _interface(model: ModelProto, signature: Signature, head: Head) -> TeacherInterface:
+    output = model.graph.output[0]
+    kind: OutputType | None = OUTPUTS.get(int(output.type.tensor_type.elem_type))
+    if kind is None:
+        raise TeacherInvalid(
+            f"the output of the ONNX graph ({readable(output.name)}) does not hold real numbers",
+            hint="Name an output of logits or probabilities in teacher.output, or export the network with one.",
+        )
+    return TeacherInterface(
+        input_name=signature.name,
+        input_type=signature.element,
+        layout=signature.layout,
+        input_rank=signature.rank,
+        output_name=output.name,
+        output_type=kind,
+        output_form=head.output_form,
+        output_shape=list(head.output_shape),
+    )
 
 
 def _check_size(plan: Plan) -> None:
@@ -106,6 +155,12 @@ def _learned(state: GraphState, steps: list[Step]) -> dict[str, int]:
 
 def _further(state: GraphState, model: ModelProto, signature: Signature) -> list[str]:
     found = []
+    if signature.layout == "NHWC":
+        found.append("channels-last-to-first")
+    if signature.rank < 4:
+        found.append("input-reshaped")
+    if signature.element == "uint8":
+        found.append("uint8-to-float32")
     if state.rewritten or signature.batch:
         found.append("fixed-batch-rewritten")
     types = {tensor.data_type for tensor in model.graph.initializer}

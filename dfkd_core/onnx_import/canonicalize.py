@@ -1,50 +1,97 @@
-"""Rewriting of a checked model to eval mode and logits; ONNX Runtime can still run the rewritten model.
+"""Rewriting of a checked model to eval mode and one output; ONNX Runtime can still run the rewritten model.
 
-Dropout becomes Identity, and a final softmax is cut. A BatchNormalization of images in training mode uses its stored
-statistics; whether it is one is known once the constants are folded, so `specialize` asks for that.
+Dropout becomes Identity. A BatchNormalization of images in training mode uses its stored statistics; whether it is one
+is known once the constants are folded, so `specialize` asks for that.
 """
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto
+from collections.abc import Sequence
 
-from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+
+from dfkd_core.errors import OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.onnx_import.ir.parse import readable
 from dfkd_core.onnx_import.ir.plan import Array
 
-PASSING = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze")
+SHOWN = 8  # inputs or outputs in a message
 EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.TrainingMode.PRESERVE or EVAL."
 
 
 def normalize(model: ModelProto) -> list[str]:
-    """Rewrite the model in place to a graph without Dropout that ends in logits, and return the names of the changes.
+    """Rewrite the model in place to a graph without Dropout, and return the names of the changes.
 
     Raises:
-        OperatorUnsupported: the mask of a Dropout is used, or the graph ends in a sigmoid.
+        OperatorUnsupported: the mask of a Dropout is used.
     """
     graph = model.graph
     used = used_names(model)
     done = []
     if sum(_eval_dropout(node, used) for node in graph.node if node.op_type == "Dropout"):
         done.append("dropout-removed")
-    return done + _cut_softmax(graph)
+    return done
 
 
-def check_signature(model: ModelProto) -> None:
-    """Check that the graph has one input and one output.
+def select_output(model: ModelProto, wanted: str | None) -> None:
+    """Reduce the graph, in place, to one output and to the nodes that it needs.
+
+    `wanted` names the output; it may be None if the graph has only one.
 
     Raises:
-        TeacherInvalid: it has more, or none.
+        TeacherInvalid: the graph has several inputs or none, or no output.
+        TeacherMismatch: the graph has several outputs and none is named, or none of the name.
     """
     graph = model.graph
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in stored]
-    for what, names in (("inputs", inputs), ("outputs", [value.name for value in graph.output])):
-        if len(names) != 1:
-            shown = ", ".join(readable(name) for name in names[:5])
-            raise TeacherInvalid(
-                f"the ONNX graph has {len(names)} {what}, not one: {shown}",
-                hint="A teacher takes one batch of images (N, C, H, W) and returns one batch of logits (N, classes).",
-            )
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        raise TeacherInvalid(
+            f"the ONNX graph has {len(inputs)} inputs, not one: {_listed(inputs)}",
+            hint="A teacher takes one batch of images.",
+        )
+    if not graph.output:
+        raise TeacherInvalid("the ONNX graph has no output")
+    chosen = [value for value in graph.output if wanted in (None, value.name)]
+    if len(chosen) != 1:
+        asked = "" if wanted is None else f", none of which is {readable(wanted)}"
+        raise TeacherMismatch(
+            f"the ONNX graph has {_counted(graph.output)}: {_listed(graph.output)}{asked}",
+            hint="Name the one that holds the classes in teacher.output.",
+            pointer="/teacher/output",
+        )
+    if len(graph.output) > 1:
+        output = chosen[0]
+        del graph.output[:]
+        graph.output.append(output)
+    _drop_unneeded(graph)
+
+
+def _counted(values: Sequence[ValueInfoProto]) -> str:
+    return "1 output" if len(values) == 1 else f"{len(values)} outputs"
+
+
+def _listed(values: Sequence[ValueInfoProto]) -> str:
+    """Return names and declared shapes, for a message."""
+    shown = []
+    for value in values[:SHOWN]:
+        dims = value.type.tensor_type.shape.dim
+        sizes = [str(dim.dim_value) if dim.HasField("dim_value") else readable(dim.dim_param or "?") for dim in dims]
+        shape = f" ({', '.join(sizes)})" if value.type.tensor_type.HasField("shape") else ""
+        shown.append(f"{readable(value.name)}{shape}")
+    return ", ".join(shown) + (", …" if len(values) > SHOWN else "")
+
+
+def _drop_unneeded(graph: GraphProto) -> None:
+    """Remove the nodes that the output does not need, such as those of other outputs."""
+    needed = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def _attribute(node: NodeProto, name: str, default: int) -> int:
@@ -98,31 +145,3 @@ def _eval_dropout(node: NodeProto, used: set[str]) -> bool:
     node.op_type = "Identity"
     del node.input[1:], node.output[1:], node.attribute[:]
     return True
-
-
-def _cut_softmax(graph: GraphProto) -> list[str]:
-    """Replace the softmax at the end of the graph by Identity; only nodes that change no number may follow it.
-
-    Raises:
-        OperatorUnsupported: the graph ends in a sigmoid.
-    """
-    makers = {name: node for node in graph.node for name in node.output}
-    uses = [name for node in graph.node for name in node.input]
-    name = graph.output[0].name
-    while (node := makers.get(name)) is not None:
-        if node.op_type in ("Softmax", "LogSoftmax") and _attribute(node, "axis", -1) in (1, -1):
-            done = "softmax-cut" if node.op_type == "Softmax" else "log-softmax-cut"
-            node.op_type = "Identity"
-            del node.attribute[:]
-            return [done]
-        if node.op_type == "Sigmoid":
-            line = f"{readable(node.name)}: Sigmoid — ends the graph"
-            raise OperatorUnsupported(
-                "the teacher returns independent probabilities (multi-label), not logits of one class",
-                nodes=[line],
-                hint="Export the network without its last sigmoid.",
-            )
-        if node.op_type not in PASSING or uses.count(name) > 0 or not node.input:
-            return []
-        name = node.input[0]
-    return []

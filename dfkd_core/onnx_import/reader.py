@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from onnx import ModelProto
 
-from dfkd_core.onnx_import.canonicalize import check_signature, normalize
+from dfkd_core.interface import Layout
+from dfkd_core.onnx_import.canonicalize import normalize, select_output
 from dfkd_core.onnx_import.ir.parse import opset_of, read_model
 from dfkd_core.onnx_import.ir.plan import Plan, Shape
 from dfkd_core.onnx_import.single_precision import to_single_precision
@@ -18,22 +19,25 @@ class ParsedOnnx(NamedTuple):
     """The result of reading a file once; inspection, network and verification are all made from it."""
 
     plan: Plan
-    model: ModelProto  # the model in eval mode and without float64, whose output is the logits
+    model: ModelProto  # the model in eval mode and without float64, with one output
 
 
-def read_plan(path: Path, *, input_shape: Shape | None = None) -> ParsedOnnx:
-    """Read a file; `input_shape` (C, H, W) replaces the sizes that the file leaves open.
+def read_plan(
+    path: Path, *, input_shape: Shape | None = None, layout: Layout | None = None, output: str | None = None
+) -> ParsedOnnx:
+    """Read a file. What the file leaves open is told: sizes by `input_shape` (C, H, W), where the channels are by
+    `layout`, and which of several outputs holds the classes by `output`.
 
     Raises:
         TeacherInvalid: the file is broken, or is no image classifier.
         OperatorUnsupported: some nodes are outside the importer's list.
-        TeacherMismatch: the file contradicts `input_shape`, or needs one.
+        TeacherMismatch: the file contradicts what was told, or needs more.
     """
     model = read_model(path)
     declared = opset_of(model)
+    select_output(model, output)
     done = upgrade(model)
-    check_signature(model)
     done += normalize(model)
-    plan = replace(specialize(model, done, input_shape=input_shape), opset=declared)
+    plan = replace(specialize(model, done, input_shape=input_shape, layout=layout), opset=declared)
     to_single_precision(model)
     return ParsedOnnx(plan, model)

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from dfkd_core.interface import Layout
 from dfkd_core.onnx_import.assemble import assemble
 from dfkd_core.onnx_import.canonicalize import eval_batchnorm, used_names
+from dfkd_core.onnx_import.ends.signature import prelude_steps, read_signature
 from dfkd_core.onnx_import.ir.node import Call, Unsupported, check_size, normalize_axis
 from dfkd_core.onnx_import.ir.parse import array_of, opset_of, readable
 from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Shape, Step
@@ -23,33 +25,39 @@ from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, repeat_rows, re
 from dfkd_core.onnx_import.ops.constant_folding import FOLDS, VIEWS
 from dfkd_core.onnx_import.ops.masked_softmax import fuse_masked_softmax
 from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS, fold_by_reference
-from dfkd_core.onnx_import.signature import read_signature
 
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
 MAX_PARTS = 4096  # parts of one split
 MOVING = {*PASSING, "Transpose", "Expand", "Tile"} - {"Cast"}
+MOVING_PIXELS = {*MOVING, "Slice", "Gather", "Concat", "Split", "Pixels"}  # what may come before pixels become real
 FLOATS = {elementwise.FLOAT, elementwise.FLOAT16, elementwise.DOUBLE}
+HOLDING_PIXELS = {2, 4, 5, 6, 7, 12, 13}  # integer types that hold 0 to 255
 
 
-def specialize(model: ModelProto, done: list[str], *, input_shape: Shape | None = None) -> Plan:
+def specialize(
+    model: ModelProto, done: list[str], *, input_shape: Shape | None = None, layout: Layout | None = None
+) -> Plan:
     """Return the plan of a checked and normalised model.
 
-    `done` names the changes that `normalize` made. `input_shape` (C, H, W) replaces sizes that the file leaves open.
+    `done` names the changes that `normalize` made. `input_shape` (C, H, W) replaces sizes that the file leaves open;
+    `layout` is where the channels of its images are, if the caller told it.
 
     Raises:
         OperatorUnsupported: the importer cannot take some nodes; the error lists them.
-        TeacherInvalid: the graph does not map images (N, C, H, W) to logits (N, classes).
-        TeacherMismatch: `input_shape` contradicts the file, or is missing and the file leaves a size open.
+        TeacherInvalid: the graph does not map images to one row of numbers for each.
+        TeacherMismatch: `input_shape` or `layout` contradicts the file, or is missing and the file leaves it open.
     """
     check_operators(model)
-    stored = {tensor.name for tensor in model.graph.initializer}
-    declared = next(value for value in model.graph.input if value.name not in stored)
-    signature = read_signature(declared, input_shape)
+    signature = read_signature(model, shape=input_shape, layout=layout)
     batch_sizes = (signature.batch, signature.batch + 1) if signature.batch else (2, 3)
     state = GraphState(opset_of(model), batch_sizes, used=used_names(model), fixed=signature.batch is not None)
-    state.values[signature.name] = GraphValue(
-        ((batch_sizes[0], *signature.shape), (batch_sizes[1], *signature.shape)), None
-    )
+    state.declare(signature.images, signature.shape)
+    state.declare(signature.name, signature.dims)
+    if signature.element == "uint8":
+        state.whole_values.add(signature.name)
+    for step, dims in prelude_steps(signature):
+        state.steps.append(step)
+        state.declare(step.outputs[0], dims)
     for tensor in model.graph.initializer:
         _store(state, tensor)
     for node in model.graph.node:
@@ -252,8 +260,9 @@ def _emit(
         raise Unsupported("no gradient passes it")
     if first.op == "BatchNormalization" and first.attributes.get("training"):
         raise Unsupported("it normalises a constant that grows with the batch")
+    is_whole = _is_whole(state, node, first)
     if first.op == "Cast":
-        _settle_cast(state, node, first)
+        _settle_cast(state, node, first, is_whole=is_whole)
     names: list[str | None] = list(node.input[: len(first.shapes)])
     if node.op_type == "ConstantOfShape":
         names = [f"{node.output[0]}/value"]
@@ -275,6 +284,7 @@ def _emit(
         check_size(shapes[1][at])
         state.values[name] = GraphValue((shapes[0][at], shapes[1][at]), None)
         state.bool_values.update([name] if is_bool else [])
+        state.whole_values.update([name] if is_whole else [])
 
 
 def _operand(state: GraphState, name: str | None, value: GraphValue | None) -> str | None:
@@ -284,13 +294,34 @@ def _operand(state: GraphState, name: str | None, value: GraphValue | None) -> s
     return operand(state, name, value)
 
 
-def _settle_cast(state: GraphState, node: NodeProto, call: Call) -> None:
-    """Accept a cast to real numbers, or a cast of booleans, which have no gradient.
+def _is_whole(state: GraphState, node: NodeProto, call: Call) -> bool:
+    """Return whether the results of a node are the whole numbers of the images, which must become real ones by a Cast.
+
+    Raises:
+        Unsupported: the node computes with whole numbers.
+    """
+    wholes = [name in state.whole_values for name in node.input[: len(call.shapes)] if name]
+    if not any(wholes):
+        return False
+    if call.op == "Cast":
+        if call.attributes["to"] in FLOATS:
+            return False
+        if call.attributes["to"] in HOLDING_PIXELS:
+            return True
+    if call.op not in MOVING_PIXELS or not all(wholes):
+        raise Unsupported("it computes with the whole numbers of the images, before a Cast makes them real")
+    return True
+
+
+def _settle_cast(state: GraphState, node: NodeProto, call: Call, *, is_whole: bool) -> None:
+    """Accept a cast to real numbers, a cast of booleans, which have no gradient, or one among whole numbers of images.
 
     Raises:
         Unsupported: the cast to integers would stop the gradient.
     """
-    if node.input[0] in state.bool_values:
+    if is_whole:
+        call.op = "Identity"
+    elif node.input[0] in state.bool_values:
         call.op = "Identity" if call.attributes["to"] == elementwise.BOOL else "Cast"
     elif call.attributes["to"] not in FLOATS:
         raise Unsupported("no gradient passes a cast to whole numbers")

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +10,52 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import dfkd_core
 from dfkd_core.images.batch import Batch
-from dfkd_core.networks.hooks import evaluating
-from dfkd_core.networks.precision import Engine
+from dfkd_core.interface import TeacherInterface
+from dfkd_core.networks.interface import from_output, to_input, to_output
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.provenance import packages
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
 CONFIDENCE = 0.95
 WARM_UP_SECONDS = 0.2
 FEWEST_REPEATS = 5
-DTYPES: dict[str, type[np.floating[Any]]] = {
+DTYPES: dict[str, type[np.number[Any]]] = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
 }
 
 
 @torch.no_grad()
-def evaluate(student: nn.Module, audit: Batch, *, chunk: int = 256, engine: Engine | None = None) -> Agreement:
-    """Agreement of the student, as it stands in eval mode, with the teacher's logits on the audit set."""
-    engine = engine or Engine()
-    chunk = min(chunk, engine.compute.label_chunk or chunk)
-    with evaluating(student):
-        student_logits = torch.cat([engine(student, images) for images in torch.split(audit.images, chunk)])
-    return agreement(audit.teacher_logits, student_logits)
+def evaluate(
+    path: Path, audit: Batch, interface: TeacherInterface, space: InputSpace, *, threads: int = 1, chunk: int = 256
+) -> Agreement:
+    """Return the agreement of the student's ONNX file with the teacher's logits on the audit set.
+
+    The file takes and returns what `interface` says. Both networks are compared in the form that the file returns: if
+    that is probabilities, logits are their logarithms.
+    """
+    run = file_runtime(path, interface, threads=threads)
+    found = [run(to_input(images.cpu(), interface, space)) for images in torch.split(audit.images, chunk)]
+    expected = to_output(audit.teacher_logits.cpu().float(), interface)
+    return agreement(from_output(expected, interface), from_output(torch.cat(found), interface))
+
+
+def file_runtime(path: Path, interface: TeacherInterface, *, threads: int = 1) -> Callable[[Tensor], Tensor]:
+    """Return the ONNX file in ONNX Runtime, as a function from what it takes to what it returns."""
+    session = open_session(path, threads=threads)
+    outputs = [interface.output_name]
+    return lambda inputs: torch.from_numpy(session.run(outputs, {interface.input_name: inputs.numpy()})[0])
 
 
 @torch.no_grad()
 def agreement(teacher_logits: Tensor, student_logits: Tensor) -> Agreement:
-    """Agreement between two sets of logits (N, num_classes), N ≥ 1, with its exact 95 % interval."""
+    """Return the agreement between two sets of logits (N, num_classes), N ≥ 1, with its exact 95 % interval."""
     teacher, student = teacher_logits.detach().double().cpu(), student_logits.detach().double().cpu()
     if teacher.shape != student.shape or teacher.ndim != 2 or not len(teacher):
         raise ValueError(f"logits of shapes {tuple(teacher.shape)} and {tuple(student.shape)} cannot be compared")
@@ -88,8 +102,8 @@ def worst_class(per_class: Sequence[ClassAgreement]) -> ClassAgreement:
     return min(seen)[-1]
 
 
-def latency(path: Path, input_shape: Sequence[int], *, threads: int = 1, batch: int = 1, repeats: int = 200) -> Latency:
-    """Time of one ONNX Runtime call on `batch` images of `input_shape` (C, H, W), on the CPU.
+def latency(path: Path, input_dims: Sequence[int], *, threads: int = 1, batch: int = 1, repeats: int = 200) -> Latency:
+    """Measure one ONNX Runtime call on the CPU. `input_dims` are the sizes of one image as the file takes it.
 
     A graph of fixed batch is timed at that. `repeats` is an upper limit: slow networks stop after ten seconds, but
     never before five calls.
@@ -97,7 +111,9 @@ def latency(path: Path, input_shape: Sequence[int], *, threads: int = 1, batch: 
     session = open_session(path, threads=threads)
     source = session.get_inputs()[0]
     size = source.shape[0] if isinstance(source.shape[0], int) else batch
-    images = np.random.default_rng(0).standard_normal((size, *input_shape)).astype(DTYPES[source.type])
+    numbers, dtype = np.random.default_rng(0), DTYPES[source.type]
+    images = numbers.standard_normal((size, *input_dims))
+    images = (numbers.integers(0, 256, images.shape) if dtype is np.uint8 else images).astype(dtype)
     feed = {source.name: images}
     _time(session, feed, repeats=repeats, seconds=WARM_UP_SECONDS)
     taken = _time(session, feed, repeats=repeats, seconds=10.0)

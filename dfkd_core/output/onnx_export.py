@@ -7,7 +7,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,10 @@ import dfkd_core
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import ExportMismatch, StudentError
-from dfkd_core.output.evaluate import open_session
+from dfkd_core.interface import TeacherInterface, plain_interface
+from dfkd_core.networks.interface import ServedNetwork, from_output, to_input
+from dfkd_core.networks.teacher import InputSpace
+from dfkd_core.output.evaluate import file_runtime
 from dfkd_core.report import Parity
 from dfkd_core.spec.config import PRUNED_TEACHER
 from dfkd_core.students.build import Network, build_network
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     import onnx
 
 PARITY_BATCHES = (1, 2, 7, 64)
-TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest |logit|
+TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest number returned
+TOLERANCES = {"float32": TOLERANCE, "float64": TOLERANCE, "float16": 2e-3}  # by the type of what the file returns
+INPUT, OUTPUT = "images", "logits"  # names while the student is traced
 # Each operator set is written with the oldest IR version that may carry it, so that most runtimes can read the file.
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
 METADATA_KEY = "dfkd_student"  # the only key, since safetensors writes several keys in random order
@@ -36,23 +41,19 @@ EXPORTER_REMARKS = "torch.onnx._internal.exporter._registration"
 
 
 def export_onnx(
-    student: nn.Module,
-    path: Path,
-    *,
-    input_shape: Sequence[int],
-    opset: int = 18,
-    input_name: str = "images",
-    output_name: str = "logits",
+    student: nn.Module, path: Path, interface: TeacherInterface, space: InputSpace, *, opset: int = 18
 ) -> None:
-    """Write the student in eval mode as one ONNX file from images (batch, C, H, W) to logits (batch, num_classes).
+    """Write the student in eval mode as one ONNX file that takes and returns what `interface` says.
 
-    The batch is dynamic. The student itself is not changed. Batch normalisations are folded into convolutions. The
-    bytes depend only on the weights, the arguments and the library versions. `onnx.checker` checks the file.
+    The student takes images (N, C, H, W) of `space` and returns logits (N, num_classes). The file's batch is dynamic.
+    The student itself is not changed. Batch normalisations are folded into convolutions. The bytes depend only on the
+    weights, the arguments and the library versions. `onnx.checker` checks the file.
     """
     import onnx
 
-    model = _traced(student, input_shape, opset=opset, names=(input_name, output_name))
+    model = _traced(student, interface, space, opset=opset)
     strip_documentation(model)
+    rename_values(model.graph, {INPUT: interface.input_name, OUTPUT: interface.output_name})
     del model.graph.value_info[:]  # readers of the file infer these shapes again
     model.ir_version = IR_VERSIONS[opset]
     model.producer_name, model.producer_version = "dfkd", dfkd_core.__version__
@@ -62,24 +63,30 @@ def export_onnx(
 
 
 @torch.no_grad()
-def check_parity(student: nn.Module, path: Path, *, images_by_batch: Sequence[Tensor]) -> Parity:
-    """Compare ONNX Runtime on the file with PyTorch on the student for each batch of images (N, C, H, W).
+def check_parity(
+    student: nn.Module, path: Path, interface: TeacherInterface, space: InputSpace, *, images_by_batch: Sequence[Tensor]
+) -> Parity:
+    """Compare ONNX Runtime on the file with PyTorch on the student for each batch of images (N, C, H, W) of `space`.
 
-    Images whose largest logit differs within the tolerance are counted in `top1_mismatches`.
+    Both are given what the file takes, and compared in what it returns. Images whose class differs within the tolerance
+    are counted in `top1_mismatches`.
 
     Raises:
-        ExportMismatch: logits differ by more than the tolerance, or the classes differ on an image whose largest logit
-            exceeds the second largest by more than the tolerance.
+        ExportMismatch: what they return differs by more than the tolerance, or the classes differ on an image whose
+            largest logit exceeds the second largest by more than the tolerance.
     """
     if not images_by_batch:
         raise ValueError("parity needs images")
-    reference = copy.deepcopy(student).eval().cpu()
-    run = _runtime(path)
-    found = [_compared(reference(images.cpu()), run(images.cpu())) for images in images_by_batch]
+    reference = ServedNetwork(copy.deepcopy(student), interface, space).eval().cpu()
+    run, tolerance = file_runtime(path, interface), TOLERANCES[interface.output_type]
+    found = []
+    for images in images_by_batch:
+        inputs = to_input(images.cpu(), interface, space)
+        found.append(_compared(reference(inputs), run(inputs), interface, tolerance))
     return Parity(
         max_abs_diff=max(difference for difference, _, _ in found),
         max_scaled_diff=max(scaled for _, scaled, _ in found),
-        tolerance=TOLERANCE,
+        tolerance=tolerance,
         top1_mismatches=sum(mismatches for _, _, mismatches in found),
         batches=[len(images) for images in images_by_batch],
     )
@@ -138,22 +145,49 @@ def load_student_weights(path: Path) -> tuple[Network, NetworkDescription]:
     return network.eval(), description
 
 
-def _traced(student: nn.Module, input_shape: Sequence[int], *, opset: int, names: tuple[str, str]) -> "onnx.ModelProto":
+def _traced(student: nn.Module, interface: TeacherInterface, space: InputSpace, *, opset: int) -> "onnx.ModelProto":
     twin = copy.deepcopy(student).eval().cpu().requires_grad_(False)
+    example = to_input(torch.zeros(2, *space.shape), interface, space)  # a batch of 1 could be taken for a constant
     with _without_remarks():
         program = torch.onnx.export(
-            twin,
-            (torch.zeros(2, *input_shape),),  # the exporter could take a batch of 1 for a constant
+            twin if _is_plain(interface, space) else ServedNetwork(twin, interface, space),
+            (example,),
             dynamo=True,
             opset_version=opset,
-            input_names=[names[0]],
-            output_names=[names[1]],
+            input_names=[INPUT],
+            output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
             verbose=False,
         )
     assert program is not None
     return program.model_proto
+
+
+def _is_plain(interface: TeacherInterface, space: InputSpace) -> bool:
+    """Return whether the file takes and returns what the network does, names aside."""
+    plain = plain_interface(interface.num_classes)
+    names = {"input_name": plain.input_name, "output_name": plain.output_name}
+    return interface.model_copy(update=names) == plain and not space.is_scaled
+
+
+def rename_values(graph: "onnx.GraphProto", names: Mapping[str, str]) -> None:
+    """Rename values of the graph. Another value that already has a new name gets an underscore behind its own."""
+    taken = {name for node in graph.node for name in (*node.input, *node.output)}
+    taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    new = {name: target for name, target in names.items() if name != target}
+    for target in names.values():
+        if target in taken and target not in names:
+            free = f"{target}_"
+            while free in taken or free in names.values():
+                free += "_"
+            taken.add(free)
+            new[target] = free
+    for node in graph.node:
+        for values in (node.input, node.output):
+            values[:] = [new.get(name, name) for name in values]
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = new.get(value.name, value.name)
 
 
 @contextmanager
@@ -183,30 +217,27 @@ def strip_documentation(message: Any) -> None:  # Any: protobuf's messages share
                 strip_documentation(child)
 
 
-def _runtime(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return the file as a function from images (N, C, H, W) to logits (N, num_classes)."""
-    session = open_session(path)
-    name = session.get_inputs()[0].name
-    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
-
-
-def _compared(expected: Tensor, found: Tensor) -> tuple[float, float, int]:
-    """Compare logits, (N, num_classes) each: largest absolute and scaled difference, and number of other classes.
+def _compared(
+    expected: Tensor, found: Tensor, interface: TeacherInterface, tolerance: float
+) -> tuple[float, float, int]:
+    """Compare what is returned: largest absolute and scaled difference, and number of other classes.
 
     Raises:
         ExportMismatch: the difference is too large; see `check_parity`.
     """
     if expected.shape != found.shape:
         raise ExportMismatch(f"the exported student returns {tuple(found.shape)}, not {tuple(expected.shape)}")
+    expected, found = expected.float(), found.float()
     difference = (expected - found).abs().max().item()
     scale = max(1.0, expected.abs().max().item())
-    if not difference / scale <= TOLERANCE:  # NaN fails too
+    if not difference / scale <= tolerance:  # NaN fails too
         raise ExportMismatch(
-            f"ONNX Runtime and PyTorch differ by {difference:.3g} on logits of up to {scale:.3g}",
+            f"ONNX Runtime and PyTorch differ by {difference:.3g} on numbers of up to {scale:.3g}",
             hint="Export at another opset (export.opset), and report the student's architecture and width.",
         )
-    differs = expected.argmax(1) != found.argmax(1)
-    leads = _lead(expected) > TOLERANCE * scale
+    logits = from_output(expected, interface)
+    differs = logits.argmax(1) != from_output(found, interface).argmax(1)
+    leads = _lead(logits) > tolerance * scale
     if bool((differs & leads).any()):
         raise ExportMismatch(f"ONNX Runtime and PyTorch decide differently on {int((differs & leads).sum())} images")
     return difference, difference / scale, int(differs.sum())

@@ -5,49 +5,58 @@ from pathlib import Path
 import torch
 
 from dfkd_core.inspection.inspection import Inspection, inspect_file
+from dfkd_core.interface import TeacherInterface
 from dfkd_core.loop.distill import Distilled
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import latency
 from dfkd_core.output.provenance import file_facts
-from dfkd_core.report import StudentFacts, TeacherFacts, TeacherVerification
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.report import StudentFacts, TeacherFacts, TeacherVerification, WeightsInput
+from dfkd_core.spec.config import InputSpec, TeacherSpec
 from dfkd_core.students.prepare import Student
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
 
 def teacher_facts(path: Path, inspection: Inspection, verification: TeacherVerification, shape: Shape) -> TeacherFacts:
-    """Digest, size and latency of the teacher's file, with what inspection and verification found."""
-    is_onnx = inspection.format == "onnx"
+    """Return digest, size and latency of the teacher's file, with what inspection and verification found."""
+    interface = inspection.interface
+    assert interface is not None  # the spec was resolved with this inspection
     return TeacherFacts(
         file=file_facts(path),
         format=inspection.format,
         parameters=inspection.parameters,
         macs=inspection.macs,
-        latency=latency(path, shape) if is_onnx else None,
+        latency=latency(path, interface.dims_of(shape)) if inspection.format == "onnx" else None,
+        interface=interface,
         depth=verification,
     )
 
 
-def student_facts(student: Student, *, onnx: Path, safetensors: Path, shape: Shape) -> StudentFacts:
-    """Size and latency of the student's files, with how it was built."""
+def student_facts(
+    student: Student, *, onnx: Path, safetensors: Path, interface: TeacherInterface, space: InputSpace
+) -> StudentFacts:
+    """Return size and latency of the student's files, with how it was built and what they take and return."""
     return StudentFacts(
         architecture=student.name,
         width=student.width,
         options=student.options,
         init=student.init,
         parameters=student.parameters,
-        macs=_macs(student, onnx),
+        macs=_macs(student, onnx, interface, space.shape),
         onnx=file_facts(onnx),
         safetensors=file_facts(safetensors),
-        latency=latency(onnx, shape),
+        interface=interface,
+        weights_input=WeightsInput(offset=space.offset, scale=space.scale),
+        latency=latency(onnx, interface.dims_of(space.shape)),
     )
 
 
-def _macs(student: Student, onnx: Path) -> int:
-    """Multiply-adds for one image: from the architecture's description or, without one, from the exported graph."""
+def _macs(student: Student, onnx: Path, interface: TeacherInterface, shape: Shape) -> int:
+    """Return the multiply-adds for one image, from the architecture's description or the exported graph."""
     if student.description is not None:
         return student.description.macs
-    found = inspect_file(onnx, TeacherSpec()).macs
+    told = InputSpec(shape=list(shape), layout=None if interface.input_rank == 3 else interface.layout)
+    found = inspect_file(onnx, TeacherSpec(input=told)).macs
     assert found is not None  # the exported file fixes the size of its images
     return found
 

@@ -6,6 +6,7 @@ import torch
 
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import read_header, read_tensors
+from dfkd_core.interface import plain_interface
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import TeacherSpec
 from dfkd_core.students.build import build_network
@@ -27,10 +28,13 @@ def load_safetensors(path: Path, spec: TeacherSpec) -> Teacher:
     for name, array in read_tensors(path, header):
         if name in wanted:
             state[name].copy_(torch.tensor(array))
+    interface = plain_interface(description.num_classes)
+    space = space_of(spec.input, description.input_shape, interface)
     return Teacher(
         network,
-        space_of(spec.input, description.input_shape),
+        space,
         num_classes=description.num_classes,
         classifier=network.classifier,
-        warnings=warnings_of(spec.input, folded=False),
+        warnings=warnings_of(space, folded=False),
+        interface=interface,
     )

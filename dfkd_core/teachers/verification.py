@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection.formats import TeacherFormat, sniff_file
+from dfkd_core.interface import TeacherInterface
+from dfkd_core.networks.interface import from_output, on_grid, to_input, to_output
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.report import TeacherVerification
@@ -24,6 +26,7 @@ from dfkd_core.report import TeacherVerification
 BATCHES = (1, 2, 7)
 TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest |logit|
 TOLERANCE_FLOAT16 = 2e-2  # the file computes in half precision, we do not
+TOLERANCE_OUTPUT = 2e-2  # for what the file returns if these are no logits; it may clip or round them
 GRADIENT_TOLERANCE = 1e-2
 DIRECTIONS = 5
 STEPS = (1e-8, 1e-6, 1e-4)  # of the finite differences in float64, in units of the input space's range
@@ -31,7 +34,7 @@ FLOAT32, FLOAT64 = 2.0**-23, 2.0**-52  # units in the last place of 1
 MOST_ROUNDING = 4.0  # rounding errors by which logits that do not depend on the image may differ
 MOST_DEAD = 0.99
 
-Runtime = Callable[[Tensor], Tensor]
+Runtime = Callable[[Tensor], list[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,11 @@ def verification_facts(found: Verification) -> TeacherVerification:
 
 
 def draw_images(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
-    """Uniform images (count, C, H, W) between the bounds of the input space, on the teacher's device."""
+    """Draw uniform images (count, C, H, W) of the input space, on the teacher's device."""
     space = teacher.input_space
     low, high = space.bounds()
     unit = torch.rand(count, *space.shape, generator=generator, device=generator.device).cpu()
-    return (low + unit * (high - low)).to(_device(teacher))
+    return on_grid(low + unit * (high - low), space).to(_device(teacher))
 
 
 def draw_shapes(teacher: Teacher, count: int, generator: torch.Generator) -> Tensor:
@@ -105,17 +108,31 @@ def _check_parity(
 ) -> tuple[float | None, float | None]:
     if sniff_file(path) is not TeacherFormat.ONNX:
         return None, None
-    run, tolerance = _runtime(parsed or read_plan(path, input_shape=teacher.input_space.shape))
+    interface = teacher.interface
+    if parsed is None:
+        told = {"input_shape": teacher.input_space.shape, "layout": interface.layout, "output": interface.output_name}
+        parsed = read_plan(path, **told)
+    run, tolerance = _runtime(parsed)
+    head = _head_interface(parsed)
     worst = 0.0
     for count in BATCHES:
         images = draw_images(teacher, count, generator)
-        ours, theirs = teacher.label(images).cpu(), run(images.cpu())
+        values, outputs = run(to_input(images.cpu(), interface, teacher.input_space))
+        ours, theirs = teacher.label(images).cpu(), from_output(values, head)
         if not (ours.isfinite().all() and theirs.isfinite().all()):
             raise TeacherInvalid(
                 "the teacher's logits are not finite", hint="Check teacher.input.mean and std, and the export."
             )
         worst = max(worst, _difference(ours, theirs, tolerance))
+        _difference(to_output(ours, interface).float(), outputs.float(), max(tolerance, TOLERANCE_OUTPUT))
     return worst, tolerance
+
+
+def _head_interface(parsed: ParsedOnnx) -> TeacherInterface:
+    """Return the value of the graph from which the logits are made, described as if it were the output."""
+    plan = parsed.plan
+    shape = list(plan.shapes[plan.head][1:])
+    return plan.interface.model_copy(update={"output_form": plan.head_form, "output_shape": shape})
 
 
 def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
@@ -133,24 +150,39 @@ def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
 
 
 def _runtime(parsed: ParsedOnnx) -> tuple[Runtime, float]:
-    """Return the model in ONNX Runtime as a function of images (N, C, H, W), and the tolerance for its logits."""
-    plan, model = parsed
-    session = _session(model.SerializeToString())
-    element: Any = np.dtype("float16" if plan.element == "float16" else "float32")  # Any: one of two NumPy types
-    declared = plan.declared_batch
+    """Return the file in ONNX Runtime, and the tolerance for its logits.
 
-    def run(images: Tensor) -> Tensor:
-        array = images.numpy().astype(element)
-        size = declared or len(array)
+    The function takes what the file takes, and returns the value from which the logits are made, and the output.
+    """
+    plan = parsed.plan
+    session = _session(_with_head(parsed))
+    names = [plan.head, plan.interface.output_name]
+
+    def run(inputs: Tensor) -> list[Tensor]:
+        array = inputs.float().numpy() if inputs.dtype == torch.float64 else inputs.numpy()  # the model has no float64
+        size = plan.declared_batch or len(array)
         rows = []
         for start in range(0, len(array), size):
             chunk = array[start : start + size]
             full = np.concatenate([chunk, np.repeat(chunk[-1:], size - len(chunk), axis=0)])
-            rows.append(np.asarray(session.run(None, {plan.input_name: full})[0])[: len(chunk)])
-        return torch.from_numpy(np.concatenate(rows).astype(np.float32))
+            found = session.run(names, {plan.interface.input_name: full})
+            rows.append([np.asarray(values)[: len(chunk)] for values in found])
+        return [torch.from_numpy(np.concatenate(column).astype(np.float32)) for column in zip(*rows, strict=True)]
 
     halved = "float16-to-float32" in plan.normalisations
     return run, TOLERANCE_FLOAT16 if halved else TOLERANCE
+
+
+def _with_head(parsed: ParsedOnnx) -> bytes:
+    """Return the model with one more output: the value from which the logits are made."""
+    plan, model = parsed
+    if plan.head == plan.interface.output_name:
+        return model.SerializeToString()
+    model.graph.output.add(name=plan.head)
+    try:
+        return model.SerializeToString()
+    finally:
+        del model.graph.output[-1]
 
 
 def _session(model: bytes) -> Any:  # Any: ONNX Runtime has no type information

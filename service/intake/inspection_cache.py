@@ -1,7 +1,7 @@
 """Inspects a teacher in a child process, unless the result is already stored with the teacher.
 
 The result depends on the file, on the version of our code and on what the spec says about the teacher: the architecture
-of a safetensors file, and the shape of the images if the ONNX graph leaves it open.
+of a safetensors file; shape and layout of the images and the output's name, if the ONNX graph leaves them open.
 """
 
 from pathlib import Path
@@ -19,9 +19,9 @@ from jobs.settings import Settings
 
 Facts = dict[str, Any]  # Any: JSON
 
-TOLD_SHAPE = "told_shape"
+TOLD_SHAPE, TOLD_LAYOUT, TOLD_OUTPUT = "told_shape", "told_layout", "told_output"
 INSPECTED_BY = "inspected_by"
-BESIDE = {TOLD_SHAPE, INSPECTED_BY, DEPTH}  # stored with an inspection, but no part of it
+BESIDE = {TOLD_SHAPE, TOLD_LAYOUT, TOLD_OUTPUT, INSPECTED_BY, DEPTH}  # stored with an inspection, but no part of it
 
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:
@@ -41,7 +41,7 @@ def facts(inspection: Inspection, spec: TeacherSpec) -> Facts:
     """Return the inspection as it is stored with the teacher, with the conditions under which it was made."""
     return {
         **inspection.model_dump(mode="json"),
-        TOLD_SHAPE: _given_shape(spec),
+        **_told(spec),
         INSPECTED_BY: dfkd_core.__version__,
     }
 
@@ -51,10 +51,18 @@ def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
     kept = known.inspection
     if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
         return None
-    shape = _given_shape(spec)
-    if shape != kept.get(TOLD_SHAPE) and (shape is None or shape != kept.get("input_shape")):
+    found = inspection_of(known)
+    if found is None:
         return None
-    return inspection_of(known)
+    facts_of_file = {
+        TOLD_SHAPE: found.input_shape,
+        TOLD_LAYOUT: found.interface and found.interface.layout,
+        TOLD_OUTPUT: found.output_name,
+    }
+    for name, told in _told(spec).items():
+        if told != kept.get(name) and (told is None or told != facts_of_file[name]):
+            return None
+    return found
 
 
 def inspection_of(known: TeacherRef) -> Inspection | None:
@@ -71,5 +79,11 @@ def cost_limits(settings: Settings) -> CostLimits:
     return CostLimits(macs=settings.max_teacher_macs, activation_bytes=settings.max_activation_bytes)
 
 
-def _given_shape(spec: TeacherSpec) -> list[int] | None:
-    return None if spec.input is None else list(spec.input.shape)
+def _told(spec: TeacherSpec) -> Facts:
+    """Return what the spec says of the file besides its architecture."""
+    shape = spec.told_shape
+    return {
+        TOLD_SHAPE: None if shape is None else list(shape),
+        TOLD_LAYOUT: spec.told_layout,
+        TOLD_OUTPUT: spec.output,
+    }

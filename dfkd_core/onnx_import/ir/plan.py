@@ -13,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dfkd_core.interface import OutputForm, TeacherInterface
+
 Array = NDArray[np.generic]
 Shape = tuple[int, ...]
 
@@ -67,22 +69,25 @@ _MACS: dict[str, Callable[[Step, list[Shape], Shape], int]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A classifier from images (N, C, H, W) to logits (N, num_classes)."""
+    """A classifier from images (N, C, H, W) to logits (N, num_classes), whatever the file takes and returns."""
 
-    input_name: str
-    output_name: str
+    interface: TeacherInterface  # what the file takes and returns
+    input_name: str  # the value that holds the images (N, C, H, W)
+    output_name: str  # the value that holds the logits (N, num_classes)
+    head: str  # the value of the file's graph from which the logits are made
+    head_form: OutputForm  # what that value is: logits or probabilities
     input_shape: Shape  # (C, H, W)
     num_classes: int
     batch: Literal["dynamic", "fixed"]  # as the file declares it; a fixed batch is rewritten
     declared_batch: int | None
     opset: int
-    element: Literal["float32", "float16", "float64"]  # element type of the file's input; the plan computes in float32
     steps: tuple[Step, ...]
     constants: Mapping[str, Array]
     learned: Mapping[str, int]  # stored float tensor → its elements, without BatchNormalization statistics
     shapes: Mapping[str, Shape]  # value → its shape for a batch of one image
     operators: Mapping[str, int]  # operator → how often it occurs in the file
     normalisations: tuple[str, ...]
+    is_embedding: bool = False  # the output is scaled to length 1
 
     @property
     def parameters(self) -> int:
@@ -100,7 +105,7 @@ class Plan:
         return sum(math.prod(self.shapes[name]) for step in self.steps for name in step.outputs if name in self.shapes)
 
     def macs_of(self, step: Step) -> int:
-        """Multiply-adds of one step for one image; 0 if the step is neither a convolution nor a matrix product."""
+        """Return multiply-adds of one step for one image; 0 if it is neither a convolution nor a matrix product."""
         count = _MACS.get(step.op)
         if count is None:
             return 0

@@ -50,6 +50,12 @@ class GraphState:
     fixed: bool = False  # the file declares one batch size
     rewritten: bool = False  # a node was rewritten for other batch sizes
     evaluated: bool = False  # a BatchNormalization in training mode was put into eval mode
+    whole_values: set[str] = field(default_factory=set)  # names of the run-time values that are whole numbers
+
+    def declare(self, name: str, shape: Shape) -> None:
+        """Note the shape, for one image, of a value that depends on the images."""
+        one, two = self.batch_sizes
+        self.values[name] = GraphValue(((one, *shape), (two, *shape)), None)
 
 
 def charge(state: GraphState, elements: int) -> None:

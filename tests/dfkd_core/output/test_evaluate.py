@@ -13,6 +13,8 @@ from scipy.stats import binomtest, entropy
 from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
+from dfkd_core.interface import TeacherInterface
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import (
     agreement,
     clopper_pearson,
@@ -23,6 +25,7 @@ from dfkd_core.output.evaluate import (
     versions,
     worst_class,
 )
+from dfkd_core.output.onnx_export import export_onnx
 from dfkd_core.report import ClassAgreement
 
 
@@ -106,18 +109,19 @@ def test_no_images_are_refused() -> None:
         agreement(torch.zeros(0, 5), torch.zeros(0, 5))
 
 
-def test_a_student_is_measured_in_eval_mode_and_given_back_as_it_was() -> None:
-    student = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Linear(4, 3)).train()
+@pytest.mark.parametrize("form", ["logits", "probabilities"])
+def test_a_student_is_measured_on_its_file_in_the_form_that_it_returns(form: str, tmp_path: Path) -> None:
+    student = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval()
     images = torch.randn(70, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    statistics = student[1].running_mean.clone()
     with torch.no_grad():
-        expected = student.eval()(images)
-    student.train()
-    found = evaluate(student, Batch(images, expected), chunk=32)
-    assert found.value == 1.0
-    assert found.logit_diff_max < 1e-6
-    assert student.training
-    assert torch.equal(student[1].running_mean, statistics)
+        expected = student(images) + 5.0  # the same probabilities as without the offset
+    interface = TeacherInterface(layout="NHWC", output_shape=[3], output_form=form)
+    space = InputSpace((1, 2, 2), (-1.0,), (1.0,), True)
+    export_onnx(student, tmp_path / "student.onnx", interface, space)
+    found = evaluate(tmp_path / "student.onnx", Batch(images, expected), interface, space, chunk=32)
+    assert (found.value, found.n) == (1.0, 70)
+    assert found.kl_mean < 1e-6
+    assert found.logit_diff_max == pytest.approx(5.0 if form == "logits" else 0.0, abs=1e-4)
 
 
 def test_latency_is_measured_and_says_how(tmp_path: Path) -> None:

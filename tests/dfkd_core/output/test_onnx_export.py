@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnxruntime
@@ -16,15 +17,13 @@ from torch import Tensor, nn
 from dfkd_core.architectures import ARCHITECTURES, describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import ExportMismatch, StudentError
-from dfkd_core.output.onnx_export import (
-    PARITY_BATCHES,
-    TOLERANCE,
-    check_parity,
-    export_onnx,
-    load_student_weights,
-    save_weights,
-)
+from dfkd_core.interface import TeacherInterface, plain_interface
+from dfkd_core.networks.interface import to_input
+from dfkd_core.networks.teacher import InputSpace
+from dfkd_core.output import onnx_export
+from dfkd_core.output.onnx_export import PARITY_BATCHES, TOLERANCE, load_student_weights, save_weights
 from dfkd_core.output.provenance import file_facts
+from dfkd_core.report import Parity
 from dfkd_core.students.build import Network, build_network
 from tests.patience import PATIENCE
 
@@ -51,6 +50,33 @@ def a_student(description: NetworkDescription) -> Network:
     return student.eval()
 
 
+def a_space(shape: tuple[int, int, int] = (3, 32, 32), **fields: Any) -> InputSpace:
+    return InputSpace(shape, (-1.0,) * shape[0], (1.0,) * shape[0], True, **fields)
+
+
+def export_onnx(
+    student: nn.Module,
+    path: Path,
+    *,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    interface: TeacherInterface | None = None,
+    opset: int = 18,
+) -> None:
+    onnx_export.export_onnx(student, path, interface or plain_interface(10), a_space(shape), opset=opset)
+
+
+def check_parity(
+    student: nn.Module,
+    path: Path,
+    *,
+    images_by_batch: list[Tensor],
+    shape: tuple[int, int, int] = (3, 32, 32),
+    interface: TeacherInterface | None = None,
+) -> Parity:
+    told = interface or plain_interface(10)
+    return onnx_export.check_parity(student, path, told, a_space(shape), images_by_batch=images_by_batch)
+
+
 def fresh_images(shape: tuple[int, ...] = (3, 32, 32)) -> list[Tensor]:
     numbers = torch.Generator().manual_seed(7)
     return [torch.randn(count, *shape, generator=numbers) for count in PARITY_BATCHES]
@@ -64,7 +90,7 @@ def student() -> Network:
 @pytest.fixture(scope="module")
 def exported(student: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("export") / "student.onnx"
-    export_onnx(student, path, input_shape=(3, 32, 32))
+    export_onnx(student, path)
     return path
 
 
@@ -122,7 +148,7 @@ def test_parity_without_images_is_no_parity(student: Network, exported: Path) ->
 def test_exporting_changes_nothing_about_the_student(tmp_path: Path) -> None:
     student = a_student(a_description("lenet5")).train()
     numbers, before = torch.get_rng_state(), {key: value.clone() for key, value in student.state_dict().items()}
-    export_onnx(student, tmp_path / "student.onnx", input_shape=(3, 32, 32))
+    export_onnx(student, tmp_path / "student.onnx")
     assert student.training
     assert all(parameter.requires_grad for parameter in student.parameters())
     assert all(torch.equal(before[key], value) for key, value in student.state_dict().items())
@@ -131,18 +157,22 @@ def test_exporting_changes_nothing_about_the_student(tmp_path: Path) -> None:
 
 def test_the_exporter_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        export_onnx(a_student(a_description("lenet5")), tmp_path / "student.onnx", input_shape=(3, 32, 32))
+        export_onnx(a_student(a_description("lenet5")), tmp_path / "student.onnx")
     assert caplog.records == []
 
 
 @pytest.mark.parametrize(("opset", "ir_version"), [(19, 9), (20, 9), (21, 10)])
 def test_later_operator_sets_are_exported_too(tmp_path: Path, opset: int, ir_version: int) -> None:
     student, path = a_student(a_description("lenet5", width=0.5)), tmp_path / "student.onnx"
-    export_onnx(student, path, input_shape=(3, 32, 32), opset=opset, input_name="x", output_name="y")
+    interface = TeacherInterface(input_name="x", output_name="y", output_shape=[10])
+    export_onnx(student, path, interface=interface, opset=opset)
     model = onnx.load(path)
     assert (model.opset_import[0].version, model.ir_version) == (opset, ir_version)
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("x", "y")
-    assert check_parity(student, path, images_by_batch=fresh_images()).top1_mismatches == 0
+    assert check_parity(student, path, interface=interface, images_by_batch=fresh_images()).top1_mismatches == 0
+
+
+TIE = {"shape": (1, 2, 2), "interface": plain_interface(2)}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +182,7 @@ def tie(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Linear, Path]:
     student.weight.zero_()
     student.bias.fill_(1.0)
     path = tmp_path_factory.mktemp("tie") / "student.onnx"
-    export_onnx(nn.Sequential(nn.Flatten(), student), path, input_shape=(1, 2, 2))
+    export_onnx(nn.Sequential(nn.Flatten(), student), path, **TIE)
     return student, path
 
 
@@ -162,24 +192,24 @@ def test_a_tie_within_tolerance_passes_and_is_counted(tie: tuple[nn.Linear, Path
     student.bias.copy_(torch.tensor([1 - lead / 2, 1 + lead / 2]))  # now class 1, in the file class 0
     network, images = nn.Sequential(nn.Flatten(), student), [torch.zeros(3, 1, 2, 2)]
     if passes:
-        assert check_parity(network, path, images_by_batch=images).top1_mismatches == 3
+        assert check_parity(network, path, images_by_batch=images, **TIE).top1_mismatches == 3
     else:
         with pytest.raises(ExportMismatch, match="decide differently on 3"):
-            check_parity(network, path, images_by_batch=images)
+            check_parity(network, path, images_by_batch=images, **TIE)
 
 
 def test_differences_are_scaled_by_the_size_of_the_logits(tie: tuple[nn.Linear, Path], tmp_path: Path) -> None:
     student = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).requires_grad_(False)
     path, images = tmp_path / "student.onnx", [torch.zeros(1, 1, 2, 2)]
     student[1].bias.copy_(torch.tensor([1000.0, 0.0]))
-    export_onnx(student, path, input_shape=(1, 2, 2))
+    export_onnx(student, path, **TIE)
     student[1].bias.copy_(torch.tensor([1000.05, 0.0]))
-    parity = check_parity(student, path, images_by_batch=images)
+    parity = check_parity(student, path, images_by_batch=images, **TIE)
     assert parity.max_abs_diff == pytest.approx(0.05, rel=0.01)
     assert parity.max_scaled_diff == pytest.approx(0.05 / 1000, rel=0.01)
     student[1].bias.copy_(torch.tensor([1000.2, 0.0]))
     with pytest.raises(ExportMismatch, match=r"differ by 0\.2"):
-        check_parity(student, path, images_by_batch=images)
+        check_parity(student, path, images_by_batch=images, **TIE)
 
 
 FRESH_PROCESS = """
@@ -187,12 +217,15 @@ import sys, torch
 from pathlib import Path
 from dfkd_core.students.build import build_network
 from dfkd_core.output.provenance import file_facts
+from dfkd_core.interface import plain_interface
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.onnx_export import export_onnx, save_weights
 from dfkd_core.architectures import describe
 folder = Path(sys.argv[1])
 description = describe("resnet8", input_shape=(1, 32, 32), num_classes=10, width=0.25)
 student = build_network(description, generator=torch.Generator().manual_seed(11))
-export_onnx(student, folder / "student.onnx", input_shape=(1, 32, 32))
+space = InputSpace((1, 32, 32), (-1.0,), (1.0,), True)
+export_onnx(student, folder / "student.onnx", plain_interface(10), space)
 save_weights(student, folder / "student.safetensors", description)
 """
 
@@ -207,7 +240,7 @@ def test_two_fresh_processes_write_equal_bytes(tmp_path: Path) -> None:
     assert first == second
     here = tmp_path / "here.onnx"  # a process that has exported before
     student, _ = load_student_weights(folders[0] / "student.safetensors")
-    export_onnx(student, here, input_shape=(1, 32, 32))
+    export_onnx(student, here, shape=(1, 32, 32))
     assert file_facts(here) == first["student.onnx"]
     assert sorted(first) == ["student.onnx", "student.safetensors"]
 
@@ -280,8 +313,57 @@ def test_weights_that_are_not_those_of_their_architecture_are_not_loaded(tmp_pat
 def test_every_student_is_exported_as_it_is(tmp_path: Path, name: str, opset: int) -> None:
     description, path = a_description(name), tmp_path / "student.onnx"
     student = a_student(description)
-    export_onnx(student, path, input_shape=(3, 32, 32), opset=opset)
+    export_onnx(student, path, opset=opset)
     assert check_parity(student, path, images_by_batch=fresh_images()).top1_mismatches == 0
     held = sum(onnx.numpy_helper.to_array(one).size for one in onnx.load(path).graph.initializer)
     assert held <= description.parameters + 100  # the exporter's own small constants; no dropout counters
     assert onnxruntime.InferenceSession(str(path)).get_outputs()[0].name == "logits"
+
+
+FORMS = {
+    "channels last": {"layout": "NHWC"},
+    "grey without a channel axis": {"input_rank": 3},
+    "rows of numbers": {"input_rank": 2},
+    "rows, channels last": {"input_rank": 2, "layout": "NHWC"},
+    "half precision": {"input_type": "float16", "output_type": "float16"},
+    "double precision": {"input_type": "float64", "output_type": "float64"},
+    "probabilities": {"output_form": "probabilities"},
+    "log-probabilities": {"output_form": "log-probabilities", "output_shape": [10, 1, 1]},
+    "one logit": {"output_shape": [1]},
+    "one probability, squeezed": {"output_shape": [], "output_form": "probabilities"},
+    "names of inner values": {"input_name": "conv1.weight", "output_name": "logits", "layout": "NHWC"},
+}
+
+
+@pytest.mark.parametrize("fields", FORMS.values(), ids=FORMS)
+def test_the_file_takes_and_returns_what_the_teacher_does(fields: dict[str, Any], tmp_path: Path) -> None:
+    interface = TeacherInterface.model_validate({"output_shape": [10], **fields})
+    shape = (1 if interface.input_rank == 3 else 3, 32, 32)
+    description = describe("lenet5", input_shape=shape, num_classes=interface.num_classes, width=0.5)
+    student, path = a_student(description), tmp_path / "student.onnx"
+    export_onnx(student, path, shape=shape, interface=interface)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (taken,), (returned,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, returned.name) == (interface.input_name, interface.output_name)
+    assert taken.shape == ["batch", *interface.dims_of(shape)]
+    images = fresh_images(shape)
+    outputs = session.run(None, {taken.name: to_input(images[2], interface, a_space(shape)).numpy()})[0]
+    assert outputs.shape == (7, *interface.output_shape)
+    assert outputs.dtype == interface.output_type
+    parity = check_parity(student, path, shape=shape, interface=interface, images_by_batch=images)
+    assert parity.top1_mismatches == 0
+    assert not [one.name for one in onnx.load(path).graph.initializer if one.name.startswith("network.")]
+
+
+def test_whole_pixels_are_scaled_in_the_file(tmp_path: Path) -> None:
+    interface = TeacherInterface(input_type="uint8", layout="NHWC", output_shape=[10])
+    space = a_space(offset=127.5, scale=127.5, whole=True)
+    student, path = a_student(a_description("lenet5")), tmp_path / "student.onnx"
+    onnx_export.export_onnx(student, path, interface, space)
+    pixels = torch.randint(0, 256, (5, 32, 32, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (outputs,) = session.run(None, {"images": pixels.numpy()})
+    expected = student((pixels.float().permute(0, 3, 1, 2) - 127.5) / 127.5).detach()
+    assert torch.allclose(torch.from_numpy(outputs), expected, atol=1e-4)
+    images = [torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1]
+    assert onnx_export.check_parity(student, path, interface, space, images_by_batch=images).top1_mismatches == 0

@@ -43,11 +43,10 @@ def test_weights_that_differ_from_the_file_fail_parity(tmp_path: Path) -> None:
         verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
 
 
-def test_probabilities_instead_of_logits_are_refused(tmp_path: Path) -> None:
-    """A softmax that is not the last node: the importer leaves it, the outputs betray it."""
-    end = [node("Softmax", ["scores"], ["chances"], axis=-1), node("Mul", ["chances", "one"], ["logits"])]
+def test_probabilities_that_the_graph_hides_are_refused(tmp_path: Path) -> None:
+    """Squares of numbers on the unit sphere sum to 1: the importer does not see it, the outputs betray it."""
+    end = [node("LpNormalization", ["scores"], ["unit"], axis=1), node("Mul", ["unit", "unit"], ["logits"])]
     made = classifier(end)
-    made.graph.initializer.append(numpy_helper.from_array(np.float32(1), "one"))
     with pytest.raises(TeacherInvalid, match="probabilities"):
         deep(made, tmp_path / "teacher.onnx")
 
@@ -130,8 +129,8 @@ def test_the_share_of_dead_inputs_is_told(tmp_path: Path) -> None:
 
 
 def test_what_onnx_runtime_refuses_is_refused(tmp_path: Path) -> None:
-    made = classifier()
-    made.graph.node.append(helper.make_node("Relu", ["images"], ["unused"], name="relu"))  # a name used twice
+    again = helper.make_node("Relu", ["scores"], ["logits"], name="relu")  # a name used twice
+    made = classifier([again])
     with pytest.raises(TeacherInvalid, match="ONNX Runtime refuses"):
         deep(made, tmp_path / "teacher.onnx")
 

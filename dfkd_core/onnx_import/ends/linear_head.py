@@ -1,0 +1,155 @@
+"""Rewriting of the linear layer at the end of a graph, so that it gives the logits (N, num_classes) by itself.
+
+A constant factor behind the layer, such as a temperature, goes into its weights. A layer of one output, which tells two
+classes apart, gets a first output that is always 0.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from dfkd_core.onnx_import.ends.output_form import Head
+from dfkd_core.onnx_import.ends.probabilities import uniform
+from dfkd_core.onnx_import.ir.plan import PASSING, Step
+from dfkd_core.onnx_import.ir.state import GraphState, GraphValue
+
+COMMUTING = {*PASSING, "ReduceMean", "AveragePool", "Transpose"}  # a factor may be applied before or after them
+
+
+def fold_factor(state: GraphState, steps: list[Step], head: Head) -> None:
+    """Move a constant factor between the last linear layer and the logits into the layer's weights."""
+    chain = _Chain(state, steps)
+    factor, scaling, name = 1.0, list[int](), head.value
+    while (at := chain.makers.get(name)) is not None and (name == head.value or chain.uses[name] == 1):
+        source = chain.scaled_source(steps[at])
+        if source is not None:
+            scaling.append(at)
+            name, factor = source[0], factor * source[1]
+        elif steps[at].op in COMMUTING:
+            name = str(steps[at].inputs[0])
+        else:
+            break
+    if at is None or not scaling or chain.uses[name] != 1 or not chain.scale(at, factor):
+        return
+    for index in scaling:
+        source = chain.scaled_source(steps[index])
+        assert source is not None
+        steps[index] = replace(steps[index], op="Identity", inputs=(source[0],), attributes={})
+    head.notes.append("temperature-folded")
+
+
+def widen_to_two(state: GraphState, steps: Sequence[Step], head: Head) -> None:
+    """Give a linear layer of one output a second one, so that it returns the logits [0, z] of two classes."""
+    if math.prod(head.shape) != 1 or head.form != "logits":
+        return
+    makers = {name: step for step in steps for name in step.outputs}
+    step = makers.get(head.value)
+    while step is not None and step.op in PASSING:
+        step = makers.get(str(step.inputs[0]))
+    offset = None
+    if step is not None and step.op == "Add":
+        offset = next((name for name in step.inputs if name in state.constants), None)
+        step = makers.get(str(next((name for name in step.inputs if name not in state.constants), None)))
+        if offset is None or step is None or step.op != "MatMul":
+            return
+    if step is None or step.op not in ("Gemm", "MatMul") or not _is_row(state, step):
+        return
+    if step.op == "Gemm" and len(step.inputs) > 2:
+        offset = step.inputs[2]
+    if offset is not None and (offset not in state.constants or state.constants[offset].size != 1):
+        return
+    head.steps, head.logits = _two_rows(state, step, offset, prefix=f"{head.value}/two/"), f"{head.value}/two/"
+
+
+def _is_row(state: GraphState, step: Step) -> bool:
+    """Return whether a matrix product turns each image's row of features into one number."""
+    matrix = state.constants.get(str(step.inputs[1]))
+    rank = len(state.values[str(step.inputs[0])].shapes[0])
+    if matrix is None or matrix.ndim != 2 or rank != 2 or step.attributes.get("flip_a"):
+        return False
+    return matrix.shape[_output_axis(step)] == 1
+
+
+def _output_axis(step: Step) -> int:
+    return 0 if step.attributes.get("flip_b") else 1
+
+
+def _two_rows(state: GraphState, step: Step, offset: str | None, *, prefix: str) -> list[Step]:
+    """Return the steps of the layer with a first output that is always 0; the last one makes the value `prefix`."""
+    matrix, weight, bias = str(step.inputs[1]), f"{prefix}weight/", f"{prefix}bias/"
+    array = state.constants[matrix]
+    _store(state, weight, np.concatenate([np.zeros_like(array), array], _output_axis(step)), source=matrix)
+    if offset is not None:
+        number = state.constants[offset].reshape(1)
+        _store(state, bias, np.concatenate([np.zeros_like(number), number]), source=offset)
+    factors = (step.inputs[0], weight)
+    if step.op == "Gemm" or offset is None:
+        inputs = factors if offset is None else (*factors, bias)
+        return [replace(step, inputs=inputs, outputs=(prefix,))]
+    product = replace(step, inputs=factors, outputs=(f"{prefix}product/",))
+    return [product, Step("Add", step.name, (f"{prefix}product/", bias), (prefix,), {})]
+
+
+def _store(state: GraphState, name: str, array: np.ndarray, *, source: str) -> None:
+    """Add a constant that was computed from the constant `source`."""
+    state.constants[name] = array
+    state.values[name] = GraphValue((array.shape, array.shape), (array, array), state.values[source].sources)
+
+
+@dataclass(slots=True)
+class _Chain:
+    """The steps of a graph, and which of them makes and uses each value."""
+
+    state: GraphState
+    steps: list[Step]
+    makers: dict[str, int] = field(init=False)
+    uses: Counter[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.makers = {name: at for at, step in enumerate(self.steps) for name in step.outputs}
+        self.uses = Counter(name for step in self.steps for name in step.inputs if name)
+
+    def scaled_source(self, step: Step) -> tuple[str, float] | None:
+        """Return what a step multiplies by one constant number, and the number; None if it does something else."""
+        if step.op not in ("Mul", "Div"):
+            return None
+        for at, name in enumerate(step.inputs):
+            array = self.state.constants.get(str(name))
+            if array is None or array.size != 1 or (step.op == "Div" and at == 0):
+                continue
+            number = uniform(array)
+            if number is None or not math.isfinite(number) or number == 0:
+                return None
+            return str(step.inputs[1 - at]), number if step.op == "Mul" else 1 / number
+        return None
+
+    def scale(self, at: int, factor: float) -> bool:
+        """Multiply the weights of the layer of step `at` by a factor; False if it is no linear layer or convolution."""
+        step, constants = self.steps[at], self.state.constants
+        weights = [name for name in step.inputs if name in constants]
+        if step.op == "Gemm" and step.inputs[1] in constants:
+            scaled = {key: step.attributes[key] * factor for key in ("alpha", "beta")}
+            self.steps[at] = replace(step, attributes={**step.attributes, **scaled})
+            return True
+        if step.op == "Add" and len(weights) == 1:
+            product = next(str(name) for name in step.inputs if name not in constants)
+            place = self.makers.get(product)
+            if place is None or self.uses[product] != 1 or self.steps[place].op != "MatMul":
+                return False
+            if not self.scale(place, factor):
+                return False
+        elif step.op not in ("MatMul", "Conv") or len(weights) != sum(name is not None for name in step.inputs[1:]):
+            return False
+        self.steps[at] = self._with_scaled(step, [str(name) for name in weights], factor)
+        return True
+
+    def _with_scaled(self, step: Step, names: list[str], factor: float) -> Step:
+        """Return the step with its constants `names` multiplied by a factor."""
+        renamed = {name: f"{name}/scaled/" for name in names}
+        for name, new in renamed.items():
+            array = self.state.constants[name]
+            _store(self.state, new, np.asarray(array * factor, array.dtype), source=name)
+        return replace(step, inputs=tuple(renamed.get(str(one), one) for one in step.inputs))
