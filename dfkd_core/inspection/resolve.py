@@ -35,7 +35,8 @@ def resolve(
         RequirementError: the teacher does not offer what the method or the memory needs.
     """
     teacher = _resolve_teacher(spec.teacher, inspection)
-    assert teacher.input is not None
+    shape = teacher.told_shape
+    assert shape is not None
     assert teacher.num_classes is not None
     student = None
     if spec.student.architecture == PRUNED_TEACHER:
@@ -43,7 +44,7 @@ def resolve(
     else:
         student = describe(
             spec.student.architecture,
-            input_shape=teacher.input.shape,
+            input_shape=shape,
             num_classes=teacher.num_classes,
             width=spec.student.width,
             options=spec.student.options,

@@ -38,10 +38,10 @@ def from_input(values: Tensor, interface: TeacherInterface, space: InputSpace) -
     if interface.input_rank == 3:
         images = images.unsqueeze(1)
     elif interface.layout == "NHWC":
-        images = images if interface.input_rank == 4 else images.unflatten(1, (height, width, channels))
+        images = images if interface.input_rank == 4 else images.reshape(-1, height, width, channels)
         images = images.permute(0, 3, 1, 2)
     elif interface.input_rank == 2:
-        images = images.unflatten(1, (channels, height, width))
+        images = images.reshape(-1, channels, height, width)
     return (images - space.offset) * (1 / space.scale) if space.is_scaled else images
 
 
@@ -67,7 +67,7 @@ def to_output(logits: Tensor, interface: TeacherInterface) -> Tensor:
         values = logits
     shape = tuple(interface.output_shape)
     if shape != (math.prod(shape),):
-        values = values.unflatten(1, shape) if shape else values.squeeze(1)
+        values = values.reshape(-1, *shape)
     return values.to(DTYPES[interface.output_type])
 
 

@@ -110,8 +110,8 @@ def _check_parity(
         return None, None
     interface = teacher.interface
     if parsed is None:
-        told = {"input_shape": teacher.input_space.shape, "layout": interface.layout, "output": interface.output_name}
-        parsed = read_plan(path, **told)
+        shape, layout = teacher.input_space.shape, interface.layout
+        parsed = read_plan(path, input_shape=shape, layout=layout, output=interface.output_name)
     run, tolerance = _runtime(parsed)
     head = _head_interface(parsed)
     worst = 0.0
@@ -176,13 +176,13 @@ def _runtime(parsed: ParsedOnnx) -> tuple[Runtime, float]:
 def _with_head(parsed: ParsedOnnx) -> bytes:
     """Return the model with one more output: the value from which the logits are made."""
     plan, model = parsed
-    if plan.head == plan.interface.output_name:
-        return model.SerializeToString()
-    model.graph.output.add(name=plan.head)
-    try:
-        return model.SerializeToString()
-    finally:
+    added = plan.head != plan.interface.output_name
+    if added:
+        model.graph.output.add(name=plan.head)
+    serialized: bytes = model.SerializeToString()
+    if added:
         del model.graph.output[-1]
+    return serialized
 
 
 def _session(model: bytes) -> Any:  # Any: ONNX Runtime has no type information

@@ -54,8 +54,8 @@ def classifier(
         node("Relu", ["c1"], "r1"),
         node("Conv", ["r1", "w2"], "c2", pads=[1, 1, 1, 1], strides=[2, 2]),
         node("Relu", ["c2"], "r2"),
-        node("GlobalAveragePool", ["r2"], "p"),
-        node("Flatten", ["p"], "f"),
+        node("GlobalAveragePool", ["r2"], "pooled"),
+        node("Flatten", ["pooled"], "f"),
         node("Gemm", ["f", "w3", "b3"], scores, transB=1),
         *after,
     ]

@@ -70,7 +70,7 @@ def _is_row(state: GraphState, step: Step) -> bool:
     rank = len(state.values[str(step.inputs[0])].shapes[0])
     if matrix is None or matrix.ndim != 2 or rank != 2 or step.attributes.get("flip_a"):
         return False
-    return matrix.shape[_output_axis(step)] == 1
+    return int(matrix.shape[_output_axis(step)]) == 1
 
 
 def _output_axis(step: Step) -> int:
@@ -151,5 +151,5 @@ class _Chain:
         renamed = {name: f"{name}/scaled/" for name in names}
         for name, new in renamed.items():
             array = self.state.constants[name]
-            _store(self.state, new, np.asarray(array * factor, array.dtype), source=name)
+            _store(self.state, new, np.asarray(np.multiply(array, factor), array.dtype), source=name)
         return replace(step, inputs=tuple(renamed.get(str(one), one) for one in step.inputs))

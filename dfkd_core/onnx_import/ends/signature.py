@@ -4,8 +4,9 @@ The layout is read from the graph, or told by the caller. It is never guessed fr
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from onnx import ModelProto, TensorProto
 
@@ -103,7 +104,7 @@ def prelude_steps(signature: Signature) -> list[tuple[Step, Shape]]:
         last = op == signature.prelude[-1]
         output = signature.name if last else f"{signature.name}/{op}/"
         dims = signature.dims if last else (height, width, channels)
-        attributes = {
+        attributes: Mapping[str, Any] = {
             "Transpose": {"perm": TO_NHWC},
             "Squeeze": {"axes": (1,)},
             "Reshape": {"shape": (Scaled(1), *signature.dims)},
