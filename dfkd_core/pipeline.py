@@ -250,8 +250,9 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
         audit, space, interface = _audit(job, distilled), job.teacher.input_space, job.teacher.interface
         fresh = _fresh_batches(job, audit.images)
         parity = check_parity(distilled.student, onnx, interface, space, images_by_batch=fresh)
-        chunk = job.teacher.engine.compute.label_chunk
-        agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk or AUDIT_CHUNK)
+        engine = job.teacher.engine
+        chunk = engine.compute.label_chunk or AUDIT_CHUNK
+        agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk, pulse=engine.pulse)
         _judge(job, agreement)
         teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, space.shape)
         student = student_facts(job.student, onnx=onnx, safetensors=safetensors, interface=interface, space=space)

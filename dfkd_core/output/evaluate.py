@@ -18,6 +18,7 @@ from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.interface import from_output, to_input, to_output
 from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.provenance import packages
+from dfkd_core.pulse import Pulse
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
 CONFIDENCE = 0.95
@@ -33,7 +34,14 @@ DTYPES: dict[str, type[np.number[Any]]] = {
 
 @torch.no_grad()
 def evaluate(
-    path: Path, audit: Batch, interface: TeacherInterface, space: InputSpace, *, threads: int = 1, chunk: int = 256
+    path: Path,
+    audit: Batch,
+    interface: TeacherInterface,
+    space: InputSpace,
+    *,
+    threads: int = 1,
+    chunk: int = 256,
+    pulse: Pulse | None = None,
 ) -> Agreement:
     """Return the agreement of the student's ONNX file with the teacher's logits on the audit set.
 
@@ -41,7 +49,11 @@ def evaluate(
     that is probabilities, logits are their logarithms.
     """
     run = file_runtime(path, interface, threads=threads)
-    found = [run(to_input(images.cpu(), interface, space)) for images in torch.split(audit.images, chunk)]
+    found = []
+    for images in torch.split(audit.images, chunk):
+        found.append(run(to_input(images.cpu(), interface, space)))
+        if pulse is not None:
+            pulse.beat()
     expected = to_output(audit.teacher_logits.cpu().float(), interface)
     return agreement(from_output(expected, interface), from_output(torch.cat(found), interface))
 

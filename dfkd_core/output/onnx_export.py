@@ -34,6 +34,7 @@ PARITY_BATCHES = (1, 2, 7, 64)
 TOLERANCE = 1e-4  # largest allowed difference, as a share of the larger of 1 and the largest number returned
 TOLERANCES = {"float32": TOLERANCE, "float64": TOLERANCE, "float16": 2e-3}  # by the type of what the file returns
 INPUT, OUTPUT = "images", "logits"  # names while the student is traced
+WRAPPED = "network."  # before the names of the weights of a network in a `ServedNetwork`
 # Each operator set is written with the oldest IR version that may carry it, so that most runtimes can read the file.
 IR_VERSIONS = {18: 8, 19: 9, 20: 9, 21: 10}
 METADATA_KEY = "dfkd_student"  # the only key, since safetensors writes several keys in random order
@@ -53,6 +54,8 @@ def export_onnx(
 
     model = _traced(student, interface, space, opset=opset)
     strip_documentation(model)
+    inner = [tensor.name for tensor in model.graph.initializer if tensor.name.startswith(WRAPPED)]
+    rename_values(model.graph, {name: name.removeprefix(WRAPPED) for name in inner})
     rename_values(model.graph, {INPUT: interface.input_name, OUTPUT: interface.output_name})
     del model.graph.value_info[:]  # readers of the file infer these shapes again
     model.ir_version = IR_VERSIONS[opset]
@@ -150,7 +153,7 @@ def _traced(student: nn.Module, interface: TeacherInterface, space: InputSpace, 
     example = to_input(torch.zeros(2, *space.shape), interface, space)  # a batch of 1 could be taken for a constant
     with _without_remarks():
         program = torch.onnx.export(
-            twin if _is_plain(interface, space) else ServedNetwork(twin, interface, space),
+            twin if _is_plain(interface, space) else ServedNetwork(twin, interface, space).eval(),
             (example,),
             dynamo=True,
             opset_version=opset,

@@ -4,7 +4,6 @@ The layout is read from the graph, or told by the caller. It is never guessed fr
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -104,11 +103,12 @@ def prelude_steps(signature: Signature) -> list[tuple[Step, Shape]]:
         last = op == signature.prelude[-1]
         output = signature.name if last else f"{signature.name}/{op}/"
         dims = signature.dims if last else (height, width, channels)
-        attributes: Mapping[str, Any] = {
+        known: dict[str, dict[str, Any]] = {
             "Transpose": {"perm": TO_NHWC},
             "Squeeze": {"axes": (1,)},
             "Reshape": {"shape": (Scaled(1), *signature.dims)},
-        }[op]
+        }
+        attributes = known[op]
         steps.append((Step(op, f"(images to {readable(signature.name)})", (name,), (output,), attributes), dims))
         name = output
     return steps

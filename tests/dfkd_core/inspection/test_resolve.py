@@ -7,7 +7,8 @@ import pytest
 from dfkd_core.errors import DfkdError, RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection, folded_warning
 from dfkd_core.inspection.resolve import resolve
-from dfkd_core.spec.config import DistillSpec
+from dfkd_core.interface import TeacherInterface
+from dfkd_core.spec.config import DistillSpec, InputSpec
 
 
 def inspection(**changes: Any) -> Inspection:
@@ -45,7 +46,8 @@ def test_what_the_file_says_is_filled_in() -> None:
 
 
 def test_what_the_caller_said_is_kept() -> None:
-    given = {"input": {"shape": [1, 32, 32], "mean": [0.5], "std": [0.25]}, "num_classes": 10, "format": "onnx"}
+    images = {"shape": [1, 32, 32], "mean": [0.5], "std": [0.25], "range": [0.0, 1.0], "layout": "NCHW"}
+    given = {"input": images, "num_classes": 10, "format": "onnx"}
     resolved, _, warnings = resolve(spec(teacher=given), inspection())
     assert resolved.teacher == spec(teacher=given).teacher
     assert warnings == []
@@ -70,6 +72,46 @@ def test_folded_statistics_are_warned_about() -> None:
     _, _, warnings = resolve(spec(), inspection(**facts))
     assert warnings[0].code == "teacher-batchnorm-folded"
     assert "do_constant_folding=False" in (warnings[0].hint or "")
+
+
+def pixels_inspection(**changes: Any) -> dict[str, Any]:
+    interface = TeacherInterface(input_type="uint8", layout="NHWC", output_name="y", output_shape=[10])
+    return {"input_shape": [3, 32, 32], "output_name": "y", "interface": interface, **changes}
+
+
+def test_what_the_file_takes_and_returns_is_filled_in() -> None:
+    resolved, _, warnings = resolve(spec(), inspection(**pixels_inspection()))
+    assert resolved.teacher.input == InputSpec(shape=[3, 32, 32], layout="NHWC", range=[0.0, 255.0])
+    assert resolved.teacher.output == "y"
+    assert warnings == []
+    again, _, _ = resolve(resolved, inspection(**pixels_inspection()))
+    assert again == resolved
+
+
+def test_whole_pixels_are_not_normalised_before_the_file() -> None:
+    facts = pixels_inspection()
+    told = {"mean": [0.5] * 3, "std": [0.2] * 3}
+    refused(TeacherMismatch, "/teacher/input/mean", facts=facts, teacher={"input": told})
+    refused(TeacherMismatch, "/teacher/input/range", facts=facts, teacher={"input": {"range": [0.0, 256.0]}})
+
+
+def test_mean_and_std_need_no_shape_where_the_file_tells_it() -> None:
+    resolved, _, warnings = resolve(spec(teacher={"input": {"mean": [0.5], "std": [0.5]}}), inspection())
+    assert resolved.teacher.told_shape == (1, 32, 32)
+    assert warnings == []
+    refused(TeacherMismatch, "/teacher/input/mean", teacher={"input": {"mean": [0.5, 0.5], "std": [0.5, 0.5]}})
+
+
+def test_a_range_alone_is_known() -> None:
+    resolved, _, warnings = resolve(spec(teacher={"input": {"range": [0.0, 255.0]}}), inspection())
+    assert resolved.teacher.input is not None
+    assert resolved.teacher.input.pixel_bounds(1) == ([0.0], [255.0])
+    assert warnings == []
+
+
+def test_specs_that_were_stored_before_layouts_keep_their_unknown_range() -> None:
+    stored = {"shape": [1, 32, 32], "mean": None, "std": None, "range": [0.0, 1.0]}
+    assert InputSpec.model_validate(stored).pixel_bounds(1) == ([-3.0], [3.0])
 
 
 def test_contradictions_are_refused_with_a_pointer() -> None:
