@@ -11,6 +11,8 @@ from torch import nn
 
 from dfkd_core.calibration.kernels import bf16_factor, call_seconds, kernel_speeds
 from dfkd_core.calibration.passes import pass_speeds
+from dfkd_core.interface import plain_interface
+from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.onnx_export import export_onnx
 from dfkd_core.planning.worker_speed import WorkerSpeed
 
@@ -45,7 +47,8 @@ def _export_seconds() -> float:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 2)).eval()
     started = time.process_time()
     with TemporaryDirectory(prefix="dfkd-") as directory:
-        export_onnx(network, Path(directory) / "student.onnx", input_shape=(1, 8, 8), opset=18)
+        space = InputSpace((1, 8, 8), (-1.0,), (1.0,), range_known=True)
+        export_onnx(network, Path(directory) / "student.onnx", plain_interface(2), space)
     return time.process_time() - started
 
 
