@@ -170,7 +170,7 @@ CASES: dict[str, ModelProto] = {
     ),
     "Unsqueeze": with_constants("Unsqueeze", whole(1, -1)),
     "Unsqueeze attribute": unary("Unsqueeze", opset=11, axes=[2]),
-    "Transpose": unary("Transpose", perm=[0, 3, 1, 2]),
+    "Transpose": unary("Transpose", perm=[0, 3, 2, 1]),
     "Concat": flattened([node("Concat", ["images", "images"], axis=-1)]),
     "Split attribute": split_in_two(11),
     "Split input": split_in_two(13),

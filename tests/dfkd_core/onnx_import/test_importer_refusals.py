@@ -122,7 +122,7 @@ def test_operators_that_cannot_be_taken_are_listed(made: ModelProto, line: str, 
 
 
 def test_every_unknown_operator_is_listed_not_only_the_first(tmp_path: Path) -> None:
-    nodes = [node("NonZero", ["images"], ["a"]), node("TopK", ["images", "k"], ["b", "c"]), node("Relu", ["images"])]
+    nodes = [node("NonZero", ["images"], ["a"]), node("TopK", ["a", "k"], ["b", "c"]), node("Relu", ["b"])]
     refusal = refused(flattened(nodes, {"k": np.array([1])}), tmp_path / "model.onnx", kind=OperatorUnsupported)
     assert isinstance(refusal, OperatorUnsupported)
     assert [line.split(" — ")[0] for line in refusal.nodes] == ["the_a: NonZero", "the_b: TopK"]
