@@ -22,7 +22,7 @@ from dfkd_core.inspection.child import inspect_in_child
 from dfkd_core.sandbox.detect import find_sandbox
 from dfkd_core.sandbox.launch import Sandbox, SandboxKind
 from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from tests.e2e.teacher import write_teacher
 
 RESULTS = Path(__file__).resolve().parent / "results"

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from benchmarks.hardware import describe_hardware
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import Inspection, inspect_file
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core import zoo

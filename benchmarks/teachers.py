@@ -18,7 +18,8 @@ from dfkd_core.architectures import describe
 from dfkd_core.images.augment import augment
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.sandbox.process_tuning import ensure_tuned
-from dfkd_core.spec.config import Augmentation, InputSpec
+from dfkd_core.spec.config import Augmentation
+from dfkd_core.spec.teacher import InputSpec
 from dfkd_core.students.build import Network, build_network
 
 CACHE = Path(__file__).resolve().parent / ".cache"

@@ -17,7 +17,7 @@ import torch
 
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dfkd_core.inspection.suitability import Suitability
     from dfkd_core.interface import TeacherInterface
     from dfkd_core.report import TeacherVerification
-    from dfkd_core.spec.config import TeacherSpec
+    from dfkd_core.spec.teacher import TeacherSpec
 
 out = display.console(stderr=False)
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from dfkd.errors import UsageError
 
 if TYPE_CHECKING:
-    from dfkd_core.spec.config import TeacherSpec
+    from dfkd_core.spec.teacher import TeacherSpec
     from jobs.store import Store
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -75,8 +75,8 @@ def teacher_spec(
         BadOption: an option cannot be read.
     """
     from dfkd_core.spec import overrides
-    from dfkd_core.spec.config import TeacherSpec
     from dfkd_core.spec.explanation import explained
+    from dfkd_core.spec.teacher import TeacherSpec
 
     document: dict[str, Any] = {}
     if architecture is not None:

@@ -9,7 +9,7 @@ from pydantic import Field
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options.field_types import Frozen
 from dfkd_core.report import FileFacts, TeacherVerification
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 SOURCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """How a request names code: package.module:name."""

@@ -24,7 +24,7 @@ from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, rea
 from dfkd_core.networks.interface import to_output
 from dfkd_core.output.onnx_export import strip_documentation
 from dfkd_core.output.provenance import file_facts
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import BATCHES, TOLERANCE, verification_facts, verify_teacher
 

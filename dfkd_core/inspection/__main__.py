@@ -13,7 +13,7 @@ from typing import Any
 from dfkd_core.errors import DfkdError, TeacherInvalid
 from dfkd_core.inspection.formats import TeacherFormat, sniff_file
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 ONNX_COPIES = 5  # number of copies of a large ONNX file in memory during its inspection, the file mapping included
 

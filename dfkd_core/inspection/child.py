@@ -21,7 +21,7 @@ from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.sandbox.detect import SandboxChoice, find_sandbox
 from dfkd_core.sandbox.launch import exit_status, minimal_environment
 from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy, python_path
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 log = logging.getLogger(__name__)
 

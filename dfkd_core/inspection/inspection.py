@@ -16,7 +16,7 @@ from dfkd_core.inspection.formats import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
 from dfkd_core.interface import TeacherInterface, plain_interface
 from dfkd_core.notice import Notice
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 if TYPE_CHECKING:  # the service imports this module and must not load onnx
     from dfkd_core.onnx_import.reader import ParsedOnnx

@@ -6,7 +6,7 @@ from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.safetensors_header import TensorInfo
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # integers that only training needs
 SHOWN = 20

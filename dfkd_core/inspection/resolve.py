@@ -13,7 +13,8 @@ from dfkd_core.notice import Notice
 from dfkd_core.options.registry import MEMORIES
 from dfkd_core.planning.effort import resolve_effort
 from dfkd_core.planning.micro_batches import ACTIVATION_BYTES, with_micro_batches
-from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, InputSpec, StudentSpec, TeacherSpec
+from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, StudentSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 
 _LISTED = {"method": "GET /menu lists the methods", "memory": f"there are {', '.join(MEMORIES)}"}
 

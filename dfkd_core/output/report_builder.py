@@ -11,7 +11,7 @@ from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import latency
 from dfkd_core.output.provenance import file_facts
 from dfkd_core.report import StudentFacts, TeacherFacts, TeacherVerification, WeightsInput
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.students.prepare import Student
 
 Shape = tuple[int, int, int]  # (C, H, W)

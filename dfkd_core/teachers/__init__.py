@@ -6,7 +6,7 @@ from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats import TeacherFormat, teacher_format
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.safetensors import load_safetensors
 

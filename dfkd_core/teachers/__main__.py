@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dfkd_core.errors import DfkdError
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verification_facts, verify_teacher
 

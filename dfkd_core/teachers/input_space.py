@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.teacher import InputSpace
-from dfkd_core.spec.config import InputSpec
+from dfkd_core.spec.teacher import InputSpec
 
 LARGEST = 10.0  # networks train badly on larger values, so raw pixels are scaled to [-1, 1] for them
 

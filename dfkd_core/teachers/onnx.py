@@ -9,7 +9,7 @@ from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.onnx_import.batchnorm import batchnorm_of
 from dfkd_core.onnx_import.ir.plan import Plan, Step
 from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.teachers.fx_builder import classifier_of, network_from_plan
 from dfkd_core.teachers.input_space import space_of, warnings_of
 

@@ -8,7 +8,7 @@ from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 from dfkd_core.interface import plain_interface
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.build import build_network
 from dfkd_core.teachers.input_space import space_of, warnings_of
 

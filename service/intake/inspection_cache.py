@@ -13,7 +13,7 @@ import dfkd_core
 from dfkd_core.inspection.child import inspect_in_child
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import CostLimits
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from jobs.models import DEPTH, TeacherRef
 from jobs.settings import Settings
 

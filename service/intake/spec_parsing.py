@@ -8,9 +8,10 @@ from pydantic_core import ErrorDetails
 
 from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.architectures.catalogue import unknown_architecture
-from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig, TeacherSpec
+from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig
 from dfkd_core.spec.explanation import explained
 from dfkd_core.spec.json_pointer import child_pointer
+from dfkd_core.spec.teacher import TeacherSpec
 from jobs.models import JobSpec, Sha256
 from service.intake.strict_json import read_json_object
 from service.problems.errors import MAX_ERRORS, FieldError, ValidationFailed

@@ -19,7 +19,7 @@ from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.notice import Notice
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
 from jobs.lifecycle.idempotency import OutcomeRecorder

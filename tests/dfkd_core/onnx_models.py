@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from dfkd_core.errors import TeacherError, TeacherInvalid
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 
 SHAPE = (4, 4, 6)
 IR_VERSION = 9

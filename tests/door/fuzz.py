@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=Fa
     from dfkd_core.onnx_import.operators import ACCEPTED
     from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS
     from dfkd_core.onnx_import.reader import read_plan
-    from dfkd_core.spec.config import InputSpec, TeacherSpec
+    from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 
 from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import ModelProto

@@ -32,7 +32,7 @@ def fold_factor(state: GraphState, steps: list[Step], head: Head) -> None:
             name = str(steps[at].inputs[0])
         else:
             break
-    if at is None or not scaling or chain.uses[name] != 1 or not chain.scale(at, factor):
+    if at is None or not scaling or chain.uses[name] != 1 or not chain.scale(at, factor, math.prod(head.shape)):
         return
     for index in scaling:
         source = chain.scaled_source(steps[index])
@@ -126,11 +126,16 @@ class _Chain:
             return str(step.inputs[1 - at]), number if step.op == "Mul" else 1 / number
         return None
 
-    def scale(self, at: int, factor: float) -> bool:
-        """Multiply the weights of the layer of step `at` by a factor; False if it is no linear layer or convolution."""
+    def scale(self, at: int, factor: float, count: int) -> bool:
+        """Multiply the weights of the layer of step `at` by a factor; False if it is no layer of `count` outputs."""
         step, constants = self.steps[at], self.state.constants
         weights = [name for name in step.inputs if name in constants]
-        if step.op == "Gemm" and step.inputs[1] in constants:
+        if step.op in ("Gemm", "MatMul", "Conv"):
+            matrix = constants.get(str(step.inputs[1]))
+            axis = 0 if step.op == "Conv" or step.attributes.get("flip_b") else -1
+            if matrix is None or not matrix.ndim or matrix.shape[axis] != count:
+                return False
+        if step.op == "Gemm":
             scaled = {key: step.attributes[key] * factor for key in ("alpha", "beta")}
             self.steps[at] = replace(step, attributes={**step.attributes, **scaled})
             return True
@@ -139,7 +144,7 @@ class _Chain:
             place = self.makers.get(product)
             if place is None or self.uses[product] != 1 or self.steps[place].op != "MatMul":
                 return False
-            if not self.scale(place, factor):
+            if not self.scale(place, factor, count):
                 return False
         elif step.op not in ("MatMul", "Conv") or len(weights) != sum(name is not None for name in step.inputs[1:]):
             return False

@@ -18,7 +18,7 @@ from dfkd_core.exporting.request import ExportRequest
 from dfkd_core.exporting.teacher import export_module, export_teacher, export_weights
 from dfkd_core.exporting.weights import read_weights
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.build import Network, build_network
 from dfkd_core.teachers import load_teacher
 

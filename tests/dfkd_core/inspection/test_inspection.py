@@ -15,7 +15,7 @@ from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInva
 from dfkd_core.inspection import child
 from dfkd_core.inspection.child import inspect_in_child
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from tests.dfkd_core.onnx_models import classifier, node, save
 from tests.patience import PATIENCE
 from tests.sandboxes import VARIABLE
@@ -47,7 +47,7 @@ def test_an_inspection_needs_no_torch(kind: str, tmp_path: Path) -> None:
     save(classifier(), path) if kind == "onnx" else save_file({"w": np.zeros((2, 2), np.float32)}, path)
     code = (
         "import sys; from pathlib import Path; from dfkd_core.inspection.inspection import inspect_file; "
-        "from dfkd_core.spec.config import TeacherSpec; inspect_file(Path(sys.argv[1]), TeacherSpec())"
+        "from dfkd_core.spec.teacher import TeacherSpec; inspect_file(Path(sys.argv[1]), TeacherSpec())"
     )
     assert loaded(code, str(path)) <= {"onnx", "numpy"}
 
@@ -56,7 +56,7 @@ def test_the_parent_of_an_inspection_stays_light(tmp_path: Path) -> None:
     path = save(classifier(), tmp_path / "teacher.onnx")
     code = (
         "import sys; from pathlib import Path; from dfkd_core.inspection.child import inspect_in_child; "
-        "from dfkd_core.spec.config import TeacherSpec; "
+        "from dfkd_core.spec.teacher import TeacherSpec; "
         "limits = {'timeout_seconds': 60, 'memory_bytes': 2**32}; "
         "found = inspect_in_child(Path(sys.argv[1]), TeacherSpec(), **limits, sandbox=sys.argv[2]); "
         "assert found.num_classes == 5"

@@ -8,7 +8,8 @@ from dfkd_core.errors import DfkdError, RequirementError, StudentError, StudentN
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection, folded_warning
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.interface import TeacherInterface
-from dfkd_core.spec.config import DistillSpec, InputSpec
+from dfkd_core.spec.config import DistillSpec
+from dfkd_core.spec.teacher import InputSpec
 
 
 def inspection(**changes: Any) -> Inspection:

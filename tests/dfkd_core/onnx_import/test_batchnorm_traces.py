@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto
 from torch import nn
 
 from dfkd_core.inspection.inspection import Inspection, inspect_file
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from tests.dfkd_core.onnx_models import classifier, flattened, node, save
 
 EACH = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(1, 8, 1, 1)

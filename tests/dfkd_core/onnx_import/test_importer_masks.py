@@ -8,7 +8,7 @@ import torch
 from onnx import ModelProto
 
 from dfkd_core.onnx_import.reader import read_plan
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core.onnx_models import SHAPE, flattened, node, save

@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from dfkd_core.errors import OperatorUnsupported
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.onnx_import.ir.parse import to_single
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core.onnx_models import SHAPE, classifier, flattened, model, node, refused, save
@@ -99,7 +99,7 @@ def test_a_teacher_of_float64_is_computed_and_compared_in_float32(tmp_path: Path
     )
     teacher, found = verified(made, tmp_path / "double.onnx")
     assert teacher(torch.zeros(1, *SHAPE)).dtype == torch.float32
-    assert found.normalisations == ["float64-to-float32"]
+    assert found.normalisations == ["temperature-folded", "float64-to-float32"]
     assert "teacher-float64" in {warning.code for warning in found.warnings}
 
 

@@ -8,7 +8,7 @@ import torch
 from onnx import ModelProto
 
 from dfkd_core.onnx_import.operators import ACCEPTED
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core.onnx_import.operator_models import (

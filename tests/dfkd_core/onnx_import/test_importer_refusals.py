@@ -14,7 +14,7 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 from dfkd_core.errors import OperatorUnsupported, TeacherError, TeacherMismatch
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.onnx_import.reader import read_plan
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from tests.dfkd_core.onnx_models import classifier, flattened, model, node, refused, save
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.teacher_zoo import judge
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core import zoo

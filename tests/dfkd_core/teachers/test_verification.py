@@ -8,7 +8,7 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 
 from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
-from dfkd_core.spec.config import InputSpec, TeacherSpec
+from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import Verification, draw_images, verify_teacher
 from tests.dfkd_core.onnx_models import classifier, flattened, node, save

@@ -12,7 +12,7 @@ from dfkd_core.errors import OperatorUnsupported, TeacherInvalid, TeacherMismatc
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.networks.interface import to_output
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.spec.config import TeacherSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import draw_images, verify_teacher
 from tests.dfkd_core.interfaces import CLASSES, binary, classifier, node, probabilities, run, two_outputs
