@@ -76,7 +76,7 @@ class TeacherSpec(Frozen):
     )
     width: Positive | None = Field(None, description="Width multiplier of the named architecture; 1 when absent.")
     input: InputSpec | None = Field(None, description="Read from an ONNX graph where absent.")
-    output: Annotated[str, Field(min_length=1, max_length=512)] | None = Field(
+    output: Annotated[str, Field(min_length=1, max_length=500)] | None = Field(
         None, description="Name of the ONNX graph's output that holds the classes; needed if there are several outputs."
     )
     num_classes: Annotated[int, Field(ge=2, le=100_000)] | None = Field(

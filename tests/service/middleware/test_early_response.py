@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 
 from service.middleware.early_response import LINGER_BYTES
+from tests.builders import onnx_teacher
 from tests.patience import PATIENCE
 from tests.service.harness import Service, eventually, holdings, running_service
 
@@ -70,7 +71,6 @@ def test_a_small_rest_costs_no_connection(generous: Service) -> None:
 
 def test_a_body_that_was_read_costs_no_connection(generous: Service) -> None:
     headers = {"Content-Type": "application/octet-stream", "X-Content-SHA256": "0" * 64}
-    content = b"\x08\x09\x12\x02me" + bytes([0x1A]) + b"\xc0\x9a\x0c" + b"v" * 200_000
-    refused = generous.http.post("/teachers", content=content, headers=headers)
+    refused = generous.http.post("/teachers", content=onnx_teacher(), headers=headers)
     assert refused.json()["code"] == "digest-mismatch"
     assert "connection" not in refused.headers

@@ -13,6 +13,8 @@ from tests.service.harness import Service, holdings, post_parts, problem_of, spe
 BODIES = {
     ("post", "/jobs", "multipart/form-data"): {"teacher", "spec"},
     ("post", "/jobs", "application/json"): set(),
+    ("post", "/plans", "multipart/form-data"): {"teacher", "spec"},
+    ("post", "/plans", "application/json"): set(),
     ("post", "/jobs/{job_id}/continue", "application/json"): set(),
     ("post", "/teachers", "application/octet-stream"): set(),
 }
