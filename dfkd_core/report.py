@@ -103,7 +103,9 @@ class StudentFacts(Frozen):
     interface: TeacherInterface | None = Field(
         None, description="What student.onnx takes and returns: the same as its teacher."
     )
-    weights_input: WeightsInput = WeightsInput()
+    weights_input: WeightsInput = Field(
+        WeightsInput(), description="The values that the network of student.safetensors takes."
+    )
     latency: Latency = Field(description="Latency of student.onnx.")
 
 
