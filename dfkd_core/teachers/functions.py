@@ -176,6 +176,14 @@ def pad(x: Tensor, *, mode: str, pads: Pads, value: float) -> Tensor:
     return F.pad(x, flat[:4], mode={"reflect": "reflect", "edge": "replicate"}[mode])
 
 
+def pad_before_max_pool(x: Tensor, *, mode: str, pads: Pads, value: float) -> Tensor:
+    """Add a constant border in one more dimension: ONNX Runtime would fuse a plain Pad into the MaxPool of a student.
+
+    The border of a MaxPool is minus infinity, so the fused one computes something else where values are negative.
+    """
+    return pad(x.unsqueeze(0), mode=mode, pads=((0, 0), *pads), value=value).squeeze(0)
+
+
 def _symmetric(pads: Pads, kernel: Sequence[int]) -> bool:
     return all(before == after <= size // 2 for (before, after), size in zip(pads, kernel, strict=True))
 

@@ -48,6 +48,7 @@ class _Builder:
         self.at: dict[str, fx.Node] = {plan.input_name: self.graph.placeholder("images")}
         self.batch: fx.Node | None = None
         self.num_constants = 0
+        self.max_pooled = {step.inputs[0] for step in plan.steps if step.op == "MaxPool"}
         self.biases, self.absorbed = _biases(plan)
 
     def build(self) -> fx.GraphModule:
@@ -92,6 +93,8 @@ class _Builder:
                 how = torch.softmax if step.op == "Softmax" else torch.log_softmax
                 return self.graph.call_function(how, (operands[0], step.attributes["axis"]))
         function = FUNCTIONS.get(step.op)
+        if step.op == "Pad" and step.attributes["mode"] == "constant" and step.outputs[0] in self.max_pooled:
+            function = functions.pad_before_max_pool
         if function is None:
             line = f"{readable(step.name)}: {step.op} — its weights depend on the images"
             raise OperatorUnsupported(f"a node of the ONNX graph cannot be taken: {line}", nodes=[line])

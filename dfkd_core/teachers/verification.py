@@ -191,6 +191,8 @@ def _session(model: bytes) -> Any:  # Any: ONNX Runtime has no type information
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    # Its optimiser is left out: it fuses a Pad of zeros into a MaxPool, whose border is minus infinity (1.31).
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class of their own
