@@ -307,19 +307,55 @@ INPUTS = [
         "B-121",
         {
             "no output": changed(lambda made: made.graph.ClearField("output")),
-            "two outputs": changed(lambda made: made.graph.output.append(helper.make_tensor_value_info("c", 1, None))),
             "no input": changed(lambda made: made.graph.ClearField("input")),
             "two inputs": changed(
                 lambda made: made.graph.input.append(helper.make_tensor_value_info("other", 1, [1, 3]))
             ),
             "rank 0": stored(classifier(shape=[])),
-            "rank 3": stored(classifier(shape=["batch", 4, 4])),
+            "rank 5": stored(classifier(shape=["batch", 1, 4, 4, 6])),
             "no type": changed(lambda made: made.graph.input[0].ClearField("type")),
             "size 0": stored(classifier(shape=["batch", 4, 0, 6])),
-            "size -1": stored(classifier(shape=["batch", 4, -1, 6])),
             "whole numbers": stored(classifier(element=TensorProto.INT32)),
             "images back": stored(model([node("Relu", ["images"], ["logits"])])),
         },
+    ),
+    Input(
+        "B-121", "size -1, as exporters write open sizes", Octets(stored(classifier(shape=["batch", 4, -1, 6]))), 201
+    ),
+    Input(
+        "B-121",
+        "two outputs",
+        Octets(changed(lambda made: made.graph.output.append(helper.make_tensor_value_info("c", 1, None)))),
+        422,
+        "teacher-mismatch",
+        pointer="/teacher/output",
+        hint=True,
+    ),
+    Input(
+        "B-121",
+        "rank 3",
+        Octets(stored(classifier(shape=["batch", 4, 4]))),
+        422,
+        "teacher-mismatch",
+        pointer="/teacher/input/shape",
+        hint=True,
+    ),
+    Input(
+        "B-121",
+        "flattened images whose last axis alone looks like channels",
+        Octets(
+            stored(
+                model(
+                    [node("Flatten", ["images"], ["flat"]), node("MatMul", ["flat", "m"], ["logits"])],
+                    {"m": np.ones((64 * 3, 5), np.float32)},
+                    shape=["batch", 8, 8, 3],
+                )
+            )
+        ),
+        422,
+        "teacher-mismatch",
+        pointer="/teacher/input/layout",
+        hint=True,
     ),
     *bad("B-121", {"a batch of 2³¹": stored(classifier(shape=[2**31, 4, 4, 6]))}, OPERATOR, hint=True),
     Input(

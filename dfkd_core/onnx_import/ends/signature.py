@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, TensorShapeProto
 
 from dfkd_core.errors import TeacherInvalid, TeacherMismatch
 from dfkd_core.interface import InputType, Layout, dims_of
@@ -72,7 +72,7 @@ def read_signature(model: ModelProto, *, shape: Shape | None = None, layout: Lay
             hint="Images are float32, float16, float64 or uint8: export the network with such an input.",
         )
     if tensor.HasField("shape"):
-        sizes: Dims = [_size(int(dim.dim_value)) if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+        sizes: Dims = [_size(dim) for dim in tensor.shape.dim]
     else:
         sizes = [None] * 4
     rank = RANKS.get(len(sizes))
@@ -91,7 +91,7 @@ def read_signature(model: ModelProto, *, shape: Shape | None = None, layout: Lay
         rank=rank,
         shape=image,
         dims=dims_of(image, layout=chosen, rank=rank),
-        batch=sizes[0],
+        batch=sizes[0] or None,
     )
 
 
@@ -114,8 +114,9 @@ def prelude_steps(signature: Signature) -> list[tuple[Step, Shape]]:
     return steps
 
 
-def _size(declared: int) -> int | None:
-    return declared if declared > 0 else None
+def _size(dim: TensorShapeProto.Dimension) -> int | None:
+    """Return a declared size; None if it is open, for which some exporters write -1."""
+    return int(dim.dim_value) if dim.HasField("dim_value") and dim.dim_value >= 0 else None
 
 
 def _layout(dims: Dims, found: Layout | None, told: Layout | None) -> Layout:

@@ -83,6 +83,8 @@ def test_open_sizes_are_filled_in_any_layout(tmp_path: Path) -> None:
     made = classifier(before=[node("Transpose", ["x"], "images", perm=[0, 3, 1, 2])], dims=("N", "h", "w", 3))
     assert sound(made, tmp_path / "t.onnx", told(shape=[3, 10, 6]))[0].input_shape == [3, 10, 6]
     assert refusal(made, tmp_path / "t.onnx", told(shape=[1, 10, 6])).pointer == "/teacher/input/shape"
+    negative = classifier(dims=(-1, 3, -1, -1))
+    assert sound(negative, tmp_path / "n.onnx", told(shape=[3, 10, 6]))[0].batch == "dynamic"
 
 
 def test_a_convolution_over_the_images_tells_channels_first_whatever_the_sizes(tmp_path: Path) -> None:
