@@ -10,9 +10,9 @@ from dfkd_core.errors import TeacherInvalid
 from dfkd_core.interface import OutputType, TeacherInterface
 from dfkd_core.onnx_import.ends.embedding import is_embedding
 from dfkd_core.onnx_import.ends.linear_head import fold_factor, widen_to_two
+from dfkd_core.onnx_import.ends.no_operations import drop_no_operations
 from dfkd_core.onnx_import.ends.output_form import Head, read_head
 from dfkd_core.onnx_import.ends.signature import Signature
-from dfkd_core.onnx_import.ends.transposes import cancel_transposes
 from dfkd_core.onnx_import.ir.parse import readable
 from dfkd_core.onnx_import.ir.plan import Plan, Shape, Step
 from dfkd_core.onnx_import.ir.state import GraphState
@@ -38,7 +38,7 @@ def assemble(state: GraphState, model: ModelProto, signature: Signature, done: l
     value = state.values[name]
     if value.const_values is not None or value.parts:
         raise TeacherInvalid("the output of the ONNX graph does not depend on its input")
-    steps = cancel_transposes(_alive(state.steps, name), state)
+    steps, name = drop_no_operations(_alive(state.steps, name), state, name)
     makers = {made: step for step in steps for made in step.outputs}
     embeds = is_embedding(makers, state, name)
     head = read_head(state, makers, name)

@@ -73,6 +73,23 @@ def test_the_transposition_may_come_later(before: Sequence[NodeProto], tmp_path:
     assert sound(made, tmp_path / "t.onnx")[0].input_shape == [3, SIDE, SIDE]
 
 
+def test_casts_behind_every_layer_hide_no_linear_layer(tmp_path: Path) -> None:
+    """Keras writes a cast behind the product and behind its sum with the offset."""
+    after = [
+        node("MatMul", ["f", "m"], "product"),
+        node("Cast", ["product"], "real", to=TensorProto.FLOAT),
+        node("Add", ["real", "offset"], "sum"),
+        node("Cast", ["sum"], "y", to=TensorProto.FLOAT),
+    ]
+    stored = {
+        "m": np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32),
+        "offset": np.ones(4, np.float32),
+    }
+    found, teacher = sound(classifier(after=after, constants=stored), tmp_path / "t.onnx")
+    assert found.offers == ["features"]
+    assert isinstance(teacher.classifier, torch.nn.Linear)
+
+
 @pytest.mark.parametrize("dims", [("N", SIDE, SIDE, 4), ("N", 32, 32, 4)])
 def test_four_channels_last_are_no_many_channels_first(dims: Sequence[int | str], tmp_path: Path) -> None:
     made = classifier(before=[node("Transpose", ["x"], "images", perm=[0, 3, 1, 2])], dims=dims, channels=4)
