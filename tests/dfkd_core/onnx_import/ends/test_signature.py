@@ -81,10 +81,8 @@ def test_casts_behind_every_layer_hide_no_linear_layer(tmp_path: Path) -> None:
         node("Add", ["real", "offset"], "sum"),
         node("Cast", ["sum"], "y", to=TensorProto.FLOAT),
     ]
-    stored = {
-        "m": np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32),
-        "offset": np.ones(4, np.float32),
-    }
+    matrix = np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32)
+    stored = {"m": matrix, "offset": np.ones(4, np.float32)}
     found, teacher = sound(classifier(after=after, constants=stored), tmp_path / "t.onnx")
     assert found.offers == ["features"]
     assert isinstance(teacher.classifier, torch.nn.Linear)
