@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, defs
 
 from dfkd_core.errors import OperatorUnsupported
 from dfkd_core.onnx_import.ir.node import Rule
-from dfkd_core.onnx_import.ir.parse import QUANTISED, QUANTISED_HINT, readable
+from dfkd_core.onnx_import.ir.parse import QUANTISED, QUANTISED_HINT, opset_of, readable
 from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
 from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS
 
@@ -37,7 +37,8 @@ def check_operators(model: ModelProto, *, removed: Collection[str] = ()) -> None
     `removed` names operators that a later step of the import takes out of the graph.
 
     Raises:
-        OperatorUnsupported: some are not; the error lists all of them.
+        OperatorUnsupported: some are not, or have a number of inputs or outputs that the operator does not allow; the
+            error lists all of them.
     """
     constant = _independent(model)
     unknown = [node for node in model.graph.node if node.op_type not in removed and not _accepted(node, constant)]
@@ -47,6 +48,26 @@ def check_operators(model: ModelProto, *, removed: Collection[str] = ()) -> None
             [f"{readable(node.name)}: {readable(node.op_type)} — not on the list" for node in unknown],
             QUANTISED_HINT if quantised else EXPORT_HINT,
         )
+    wrong = [line for node in model.graph.node if (line := _wrong_count(node, opset_of(model))) is not None]
+    if wrong:
+        raise refusal(wrong)
+
+
+def _wrong_count(node: NodeProto, opset: int) -> str | None:
+    """Return the line about a node that has more or fewer inputs or outputs than its operator, else None."""
+    try:
+        schema = defs.get_schema(node.op_type, opset)
+    except defs.SchemaError:  # the operator is newer than the set that the file declares
+        return None
+    counts = (
+        ("inputs", len(node.input), schema.min_input, schema.max_input),
+        ("outputs", len(node.output), schema.min_output, schema.max_output),
+    )
+    for what, found, least, most in counts:
+        if not least <= found <= most:
+            return f"{readable(node.name)}: {node.op_type} — it cannot have {found} {what}"
+    missing = [index for index, name in enumerate(node.input[: schema.min_input]) if not name]
+    return f"{readable(node.name)}: {node.op_type} — input {missing[0]} is missing" if missing else None
 
 
 def _accepted(node: NodeProto, constant: set[str]) -> bool:

@@ -54,6 +54,14 @@ class Signature:
         return turned + {4: [], 3: ["Squeeze"], 2: ["Reshape"]}[self.rank]
 
 
+def _type_name(element: int) -> str:
+    """Return the name of an element type; a file may also declare none, or a number that has no name."""
+    if not element:
+        return "no tensor"
+    names = {value: name for name, value in TensorProto.DataType.items()}
+    return names.get(element, f"of the unknown type {element}")
+
+
 def read_signature(model: ModelProto, *, shape: Shape | None = None, layout: Layout | None = None) -> Signature:
     """Read the declared input. `shape` (C, H, W) replaces sizes that the file leaves open; `layout` is what was told.
 
@@ -66,7 +74,7 @@ def read_signature(model: ModelProto, *, shape: Shape | None = None, layout: Lay
     tensor = value.type.tensor_type
     element = ELEMENTS.get(int(tensor.elem_type))
     if element is None:
-        kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type else "no tensor"
+        kind = _type_name(tensor.elem_type)
         raise TeacherInvalid(
             f"the input of the ONNX graph ({readable(value.name)}) is {kind.lower()}, not a batch of images",
             hint="Images are float32, float16, float64 or uint8: export the network with such an input.",

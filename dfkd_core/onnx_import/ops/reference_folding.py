@@ -47,6 +47,10 @@ ON_CONSTANTS: dict[str, Bound] = {
 }
 
 
+INDEXED = ("GatherElements", "ScatterElements", "ScatterND")
+"""Operators whose second input holds indices into the first. NumPy counts far ones back to the array one by one."""
+
+
 def fold_by_reference(state: GraphState, node: NodeProto, inputs: Inputs) -> None:
     """Compute the outputs of a node whose inputs are all constants.
 
@@ -72,6 +76,8 @@ def _evaluate(state: GraphState, node: NodeProto, values: list[Array | None]) ->
     check_size((elements,))
     if elements > MAX_REFERENCE:
         raise Unsupported(f"its {elements} elements are too many")
+    if node.op_type in INDEXED and not _lie_within(known):
+        raise Unsupported("an index lies outside its input")
     charge(state, PER_ELEMENT * elements + PER_NODE)
     given = dict(zip(node.input, values, strict=True))
     outputs = [name for name in node.output if name]
@@ -88,3 +94,10 @@ def _evaluate(state: GraphState, node: NodeProto, values: list[Array | None]) ->
         raise Unsupported("its attributes or inputs are malformed") from error
     results = iter(np.asarray(array) for array in found)
     return tuple(to_single(next(results)) if name else np.zeros(0) for name in node.output)
+
+
+def _lie_within(values: list[Array]) -> bool:
+    """Return whether no index of the second array is beyond the longest axis of the first."""
+    array, indices = values[:2]
+    longest = max(array.shape, default=1)
+    return bool(np.all(np.abs(indices.astype(np.float64)) <= longest))

@@ -194,3 +194,19 @@ def test_many_small_computations_are_bounded_together(tmp_path: Path) -> None:
     last = [node("Cast", ["a20000"], ["real"], to=1), node("Add", ["images", "real"])]
     made = flattened([*nodes, *last], {"a0": np.float32([1.0])})
     assert "constants that the graph computes" in refused(made, tmp_path / "m.onnx", kind=OperatorUnsupported).detail
+
+
+@pytest.mark.parametrize("index", [-(2**40), 2**40, 5, -(2**63)])
+@pytest.mark.parametrize(
+    ("op", "shape", "more"),
+    [
+        ("GatherElements", (1, 1), ()),
+        ("ScatterElements", (1, 1), (np.float32([[1]]),)),
+        ("ScatterND", (1, 1), (np.float32([[1, 1, 1, 1]]),)),
+    ],
+)
+def test_an_index_outside_its_input_is_refused_at_once(
+    op: str, shape: tuple[int, ...], more: tuple[np.ndarray, ...], index: int, tmp_path: Path
+) -> None:
+    made = on_constants(op, GRID, np.full(shape, index, np.int64), *more)
+    assert "an index lies outside its input" in refused(made, tmp_path / "m.onnx", kind=OperatorUnsupported).detail

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto, helper
+import pytest
+from onnx import NodeProto, TensorProto, helper
 
 from dfkd_core.errors import OperatorUnsupported
 from dfkd_core.onnx_import.ir.protobuf_scan import MAX_NODES, MAX_TENSORS
@@ -75,3 +76,26 @@ def test_constants_that_are_computed_have_a_limit_together(tmp_path: Path) -> No
     with allocating_less_than((allowed + 1) * one):
         refusal = refused(made, tmp_path / "sums.onnx", kind=OperatorUnsupported)
     assert f"the_s{allowed}: Add — the constants that the graph computes are too large" in refusal.detail
+
+
+@pytest.mark.parametrize(
+    ("made", "what"),
+    [
+        (node("Where", ["mask", "images", "images", "images"]), "4 inputs"),
+        (node("Where", ["mask", "images"]), "2 inputs"),
+        (node("Relu", ["images", "images"]), "2 inputs"),
+        (node("Relu", ["images"], ["out", "more"]), "2 outputs"),
+        (node("IsNaN", ["images", "images"]), "2 inputs"),
+    ],
+)
+def test_a_node_has_as_many_inputs_and_outputs_as_its_operator_allows(
+    made: NodeProto, what: str, tmp_path: Path
+) -> None:
+    refusal = refused(flattened([made], {"mask": np.ones(6, bool)}), tmp_path / "t.onnx", kind=OperatorUnsupported)
+    assert refusal.detail.endswith(f"{made.op_type} — it cannot have {what}")
+
+
+@pytest.mark.parametrize(("inputs", "missing"), [(["images", ""], 1), (["", "images"], 0)])
+def test_a_node_has_the_inputs_that_its_operator_needs(inputs: list[str], missing: int, tmp_path: Path) -> None:
+    refusal = refused(flattened([node("Mul", inputs)]), tmp_path / "t.onnx", kind=OperatorUnsupported)
+    assert refusal.detail.endswith(f"Mul — input {missing} is missing")

@@ -16,7 +16,8 @@ from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import draw_images, verify_teacher
 from tests.dfkd_core.interfaces import CLASSES, SIDE, channels_last, classifier, node, pixels, run
-from tests.dfkd_core.onnx_models import save
+from tests.dfkd_core.onnx_models import flattened, refused, save
+from tests.dfkd_core.onnx_models import node as model_node
 
 
 def told(**fields: object) -> TeacherSpec:
@@ -212,3 +213,11 @@ def test_an_input_without_any_shape_is_taken_with_one(tmp_path: Path) -> None:
     made = classifier(dims=None)
     assert sound(made, tmp_path / "t.onnx", told(shape=[3, 9, 7]))[0].input_shape == [3, 9, 7]
     assert inspect_file(tmp_path / "t.onnx", TeacherSpec()).input_shape is None
+
+
+@pytest.mark.parametrize(("element", "what"), [(65, "of the unknown type 65"), (0, "no tensor"), (8, "string")])
+def test_an_input_of_no_known_type_is_refused_by_name(element: int, what: str, tmp_path: Path) -> None:
+    made = flattened([model_node("Relu", ["images"])])
+    made.graph.input[0].type.tensor_type.elem_type = element
+    found = refused(made, tmp_path / "t.onnx")
+    assert f"is {what}, not a batch of images" in found.detail
