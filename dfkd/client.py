@@ -25,7 +25,8 @@ from urllib.parse import quote
 
 import httpx
 
-from dfkd.errors import ClientError, Damaged, Refused, Unreachable, UsageError, WaitTimeout
+from dfkd.errors import BadTeacher, ClientError, Damaged, Refused, Unreachable, UsageError, WaitTimeout
+from dfkd.external_data import one_file
 from dfkd.multipart_encoder import CHUNK_BYTES, chunks, framed, multipart_frame
 from dfkd.transport import Transport, retry_after
 from dfkd.wire.artifact import ArtifactList, ArtifactView
@@ -38,7 +39,17 @@ from dfkd.wire.plan import PlanView
 from dfkd.wire.quota import QuotaView
 from dfkd.wire.teacher import TeacherView
 
-__all__ = ["Client", "ClientError", "Damaged", "DfkdClient", "Refused", "Unreachable", "UsageError", "WaitTimeout"]
+__all__ = [
+    "BadTeacher",
+    "Client",
+    "ClientError",
+    "Damaged",
+    "DfkdClient",
+    "Refused",
+    "Unreachable",
+    "UsageError",
+    "WaitTimeout",
+]
 
 Json = Mapping[str, Any]  # Any: JSON
 
@@ -80,6 +91,9 @@ class Client:
         """Send a teacher's file (Path), or the id of an uploaded teacher (str), with the spec → the queued job.
 
         `key`: the Idempotency-Key; the same request under the same key makes one job. Default: a new one.
+
+        Raises:
+            BadTeacher: the file keeps its weights in other files, which cannot be put into one with it.
         """
         return self._transport.parse(JobView, self._post_teacher("/jobs", teacher, spec, key=key))
 
@@ -92,7 +106,7 @@ class Client:
             document = {**spec, "teacher": {**spec.get("teacher", {}), "id": teacher}}
             headers = {"Content-Type": "application/json"}
             return self._transport.post(path, content=json.dumps(document).encode, headers=headers, key=key)
-        with teacher.open("rb") as file:
+        with one_file(teacher) as one, one.open("rb") as file:
             boundary = f"dfkd-{os.urandom(16).hex()}"
             head, tail = multipart_frame(boundary, spec)
             headers = {
@@ -102,8 +116,12 @@ class Client:
             return self._transport.post(path, content=lambda: framed(head, file, tail), headers=headers, key=key)
 
     def upload(self, teacher: Path) -> TeacherView:
-        """Upload a teacher for later jobs; the service checks the transfer by its digest."""
-        with teacher.open("rb") as file:
+        """Upload a teacher for later jobs; the service checks the transfer by its digest.
+
+        Raises:
+            BadTeacher: the file keeps its weights in other files, which cannot be put into one with it.
+        """
+        with one_file(teacher) as one, one.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             headers = {
                 "Content-Type": "application/octet-stream",

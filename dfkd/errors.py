@@ -5,8 +5,11 @@ ClientError
 ├── Unreachable    the service does not answer, or what answers is not this service
 ├── WaitTimeout    the job was still live when the time to wait was up
 ├── Damaged        a download does not have the announced digest
+├── BadTeacher     the network or file cannot become a file that a service takes; nothing was sent
 └── UsageError     an option, a variable or a key that cannot be understood; nothing was sent
 """
+
+from collections.abc import Sequence
 
 from dfkd.wire.job import JobView
 from dfkd.wire.problem import Problem
@@ -38,6 +41,19 @@ class WaitTimeout(ClientError):
 
 class Damaged(ClientError):
     """A download does not have the digest that the service announced; nothing was kept."""
+
+
+class BadTeacher(ClientError):
+    """The network or file cannot become one file that a service takes; nothing was sent."""
+
+    def __init__(
+        self, detail: str, *, code: str = "teacher-invalid", hint: str | None = None, nodes: Sequence[str] = ()
+    ) -> None:
+        super().__init__(f"{detail}. {hint}" if hint else detail)
+        self.code = code  # as in the problems that the service sends
+        self.detail = detail
+        self.hint = hint
+        self.nodes = list(nodes)  # the nodes of the ONNX graph that no service takes, each with the reason
 
 
 class UsageError(ClientError):

@@ -1,7 +1,8 @@
 """The optional libraries (torch-free): a command that lacks one says which extra of the package brings it.
 
 All source code is in every installation. Only the third-party libraries are optional: the base installation has what
-the client needs, `dfkd[server]` adds what the service needs, and `dfkd[worker]` adds PyTorch and its companions.
+the client needs, `dfkd[teacher]` adds what makes a teacher's file of a PyTorch network (which brings PyTorch itself),
+`dfkd[server]` adds what the service needs, and `dfkd[worker]` adds PyTorch and its companions.
 """
 
 import sys
@@ -9,14 +10,21 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal, NoReturn
 
-Extra = Literal["server", "worker", "postgres", "s3"]
+Extra = Literal["teacher", "server", "worker", "postgres", "s3"]
 
 SERVER = (
     "alembic", "anyio", "celery", "fastapi", "h11", "kombu", "limits", "numpy", "onnx", "prometheus_client", "psutil",
     "pydantic_settings", "python_multipart", "redis", "safetensors", "sqlalchemy", "starlette", "uvicorn",
 )  # fmt: skip
-WORKER = ("torch", "onnxruntime", "onnxscript", "scipy", "torch_pruning")
-MODULES = {"server": SERVER, "worker": (*WORKER, *SERVER), "postgres": ("psycopg",), "s3": ("boto3", "botocore")}
+TEACHER = ("numpy", "onnx", "onnxruntime", "onnxscript", "safetensors")
+WORKER = ("torch", "scipy", "torch_pruning")
+MODULES = {
+    "teacher": TEACHER,
+    "server": SERVER,
+    "worker": (*WORKER, *TEACHER, *SERVER),
+    "postgres": ("psycopg",),
+    "s3": ("boto3", "botocore"),
+}
 """Extra → the modules that it brings. A test holds these lists against pyproject.toml."""
 
 USAGE_STATUS = 2
@@ -40,6 +48,17 @@ def require(extra: Extra) -> None:
     missing = [name for name in MODULES[extra] if name not in sys.modules and find_spec(name) is None]
     if missing:
         raise MissingExtra(extra, missing)
+
+
+def require_export() -> None:
+    """Check that networks can be exported. PyTorch comes with the network; the extra `teacher` does not bring it.
+
+    Raises:
+        MissingExtra: PyTorch or a library of the extra is not installed.
+    """
+    if "torch" not in sys.modules and find_spec("torch") is None:
+        raise MissingExtra("worker", ["torch"])
+    require("teacher")
 
 
 def require_or_exit(extra: Extra, *, program: str) -> None:

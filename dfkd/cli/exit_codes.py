@@ -1,12 +1,13 @@
 """The exit codes of `dfkd`, and which error ends in which of them."""
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
 from rich.console import Console
 
 from dfkd.cli.display import show_complaint, show_problem
-from dfkd.errors import Damaged, Refused, Unreachable, UsageError, WaitTimeout
+from dfkd.errors import BadTeacher, Damaged, Refused, Unreachable, UsageError, WaitTimeout
 
 
 class Exit(IntEnum):
@@ -30,6 +31,7 @@ class Complaint(NamedTuple):
     code: str
     detail: str
     hint: str | None = None
+    nodes: Sequence[str] = ()
 
 
 def show_error(err: Console, error: Exception) -> Exit | None:
@@ -41,10 +43,12 @@ def show_error(err: Console, error: Exception) -> Exit | None:
     if complaint is None:
         return None
     show_complaint(err, "error", complaint.code, complaint.detail, hint=complaint.hint)
+    for node in complaint.nodes:
+        err.print(f"  {node}")
     return complaint.exit
 
 
-def _complaint(error: Exception) -> Complaint | None:
+def _complaint(error: Exception) -> Complaint | None:  # noqa: PLR0911 - one return for each class of errors
     """Errors of the client and of the operating system."""
     match error:
         case WaitTimeout():
@@ -54,6 +58,9 @@ def _complaint(error: Exception) -> Complaint | None:
             return Complaint(Exit.UNREACHABLE, "unreachable", str(error), hint)
         case Damaged():
             return Complaint(Exit.DOWNLOAD, "digest-mismatch", str(error), "Download it again.")
+        case BadTeacher():
+            status = Exit.USAGE if error.code == "extra-missing" else Exit.REFUSED
+            return Complaint(status, error.code, error.detail, error.hint, error.nodes)
         case UsageError():
             return Complaint(Exit.USAGE, "usage", str(error))
         case OSError():

@@ -6,6 +6,7 @@ A child process does the work, `python -m dfkd_core.exporting`: PyTorch and the 
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +15,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dfkd.cli import display
-from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import AsJson
-from dfkd.errors import UsageError
+from dfkd.cli.options import AsJson, ChosenLogits, Mean, Pick, Std, Weights, numbers
+from dfkd.errors import BadTeacher, UsageError
 
 if TYPE_CHECKING:
     from dfkd_core.exporting.request import Exported, ExportRequest
@@ -30,20 +30,22 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     source: Annotated[
         str,
         typer.Argument(
-            help="package.module:name of a module, or of a function that returns one; or a file of weights."
+            help="package.module:name or file.py:name of a network, or of what returns one; or a file of weights."
         ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write; teacher.onnx or teacher.safetensors.")
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights for the network of SOURCE.", exists=True, dir_okay=False)
+    weights: Weights = None,
+    pick: Pick = None,
+    arguments: Annotated[
+        list[str] | None,
+        typer.Option("--arg", "--set", help="name=value: an argument of the function or class; repeat for more."),
     ] = None,
-    pick: Annotated[str | None, typer.Option(help="Part of the file of weights, such as ema.")] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", help="name=value: an argument of the function; repeat for more.")
-    ] = None,
-    input_: Annotated[str | None, typer.Option("--input", help="channels,height,width of one image.")] = None,
+    shape: Annotated[str | None, typer.Option("--shape", "--input", help="channels,height,width of one image.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    logits: ChosenLogits = None,
     architecture: Annotated[
         str | None, typer.Option(help="One of `dfkd students`: check against it, and write safetensors.")
     ] = None,
@@ -58,18 +60,20 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     Code that SOURCE names is imported and run, here, on your machine. Files of weights are opened without running
     anything in them. Nothing is sent anywhere.
     """
-    from dfkd_core.extras import require
     from dfkd_core.spec import overrides
 
-    arguments: dict[str, object] = {}
-    overrides.apply(arguments, assign or [])
-    request = _request(
+    sizes = None if shape is None else list(overrides.shape(shape))
+    channels = sizes[0] if sizes else None
+    request = export_request(
         source=source,
         output=output or Path("teacher.onnx"),
         weights=weights,
         pick=pick,
-        arguments=arguments,
-        input_shape=None if input_ is None else list(overrides.shape(input_)),
+        arguments=overrides.arguments(arguments or []),
+        input_shape=sizes,
+        mean=numbers("mean", mean, channels),
+        std=numbers("std", std, channels),
+        logits=logits,
         architecture=architecture,
         width=width,
         num_classes=classes,
@@ -78,19 +82,14 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     )
     if output is None and (architecture is not None or not request.runs_code):
         request = request.model_copy(update={"output": Path("teacher.safetensors")})
-    require("worker")
-    if request.runs_code:
-        err.print(f"importing and running {source}: your code, on this machine")
-    elif not Path(source).is_file():
-        raise UsageError(f"there is no file {source!r}, and it is not package.module:name")
-    exported = _exported(request)
+    exported = run_export(request)
     if as_json:
         out.print(exported.model_dump_json(indent=2))
     else:
         show_exported(out, exported)
 
 
-def _request(**values: object) -> "ExportRequest":
+def export_request(**values: object) -> "ExportRequest":
     """Return the options as a request to the child.
 
     Raises:
@@ -105,11 +104,22 @@ def _request(**values: object) -> "ExportRequest":
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _exported(request: "ExportRequest") -> "Exported":
-    """Let a child process export the teacher. What the user's code prints appears on standard error."""
-    from dfkd_core.exporting.request import Exported
-    from dfkd_core.extras import MissingExtra
+def run_export(request: "ExportRequest") -> "Exported":
+    """Let a child process export the teacher. What the user's code prints appears on standard error.
 
+    Raises:
+        MissingExtra: libraries that an export needs are not installed.
+        UsageError: the source is neither code nor a file.
+        BadTeacher: the export failed.
+    """
+    from dfkd_core.exporting.request import Exported
+    from dfkd_core.extras import MissingExtra, require_export
+
+    require_export()
+    if request.runs_code:
+        err.print(f"importing and running {request.source}: your code, on this machine")
+    elif not Path(request.source).is_file():
+        raise UsageError(f"there is no file {request.source!r}, and it is not package.module:name or file.py:name")
     child = subprocess.run(
         [sys.executable, "-P", "-m", "dfkd_core.exporting"],
         input=request.model_dump_json(),
@@ -120,16 +130,11 @@ def _exported(request: "ExportRequest") -> "Exported":
     try:
         outcome = json.loads(child.stdout)
     except ValueError:
-        display.show_complaint(err, "error", "export-failed", f"the export ended with status {child.returncode}")
-        raise typer.Exit(Exit.REFUSED) from None
+        raise BadTeacher(f"the export ended with status {child.returncode}", code="export-failed") from None
     if "missing" in outcome:
         raise MissingExtra("worker", [outcome["missing"]])
     if "error" in outcome:
-        error = outcome["error"]
-        display.show_complaint(err, "error", error["code"], error["detail"], hint=error["hint"])
-        for node in error.get("nodes", []):
-            err.print(f"  {node}")
-        raise typer.Exit(Exit.REFUSED)
+        raise BadTeacher(**outcome["error"])
     return Exported.model_validate_json(json.dumps(outcome["exported"]))
 
 
@@ -168,9 +173,16 @@ def _show_inspection(to: Console, found: "Inspection") -> None:
 
 def _assignments(exported: "Exported") -> str:
     """Return the options of `dfkd submit` for what the spec must say of this file."""
-    spec = exported.teacher
+    spec, space = exported.teacher, exported.teacher.input
     facts = {"architecture": spec.architecture, "width": spec.width}
-    if exported.inspection.format == "safetensors" and spec.input is not None:
-        facts["input.shape"] = json.dumps(spec.input.shape, separators=(",", ":"))
     given = "".join(f" --set teacher.{name}={value}" for name, value in facts.items() if value is not None)
-    return given + " --set teacher.input.mean=[…] --set teacher.input.std=[…]"
+    if space is None or space.shape is None:
+        return given
+    given += f" --shape {','.join(map(str, space.shape))}"
+    if space.mean is None or space.std is None:
+        return f"{given} --mean … --std …"
+    return f"{given} --mean {_joined(space.mean)} --std {_joined(space.std)}"
+
+
+def _joined(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -18,6 +18,7 @@ from rich.console import Console
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
 from dfkd.cli.options import AsJson, Layout, teacher_spec
+from dfkd.external_data import one_file
 
 if TYPE_CHECKING:
     from dfkd_core.inspection.inspection import Inspection
@@ -67,7 +68,8 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     from dfkd_core.extras import require
 
     require("server")
-    found = examine(teacher, teacher_spec(architecture, shape, layout, assign or []))
+    with one_file(teacher) as path:
+        found = examine(path, teacher_spec(architecture, shape, layout, assign or []))
     if as_json:
         out.print(to_json(found, indent=2).decode())
     else:

@@ -7,9 +7,23 @@ import typer
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import DEFAULT_URL, AsJson, JobId, Layout, Url, is_teacher_id
+from dfkd.cli.options import (
+    DEFAULT_URL,
+    AsJson,
+    ChosenLogits,
+    JobId,
+    Layout,
+    Mean,
+    Pick,
+    Std,
+    Url,
+    Weights,
+    input_in,
+    is_teacher_id,
+    put_input,
+)
+from dfkd.cli.teacher_argument import NetworkOptions, teacher_to_send
 from dfkd.client import Client
-from dfkd.errors import UsageError
 from dfkd.wire.job import JobList, JobView
 
 out = display.console(stderr=False)
@@ -26,14 +40,29 @@ app = typer.Typer()
 
 @app.command()
 def submit(  # noqa: PLR0917 - every option of a command is a parameter
-    teacher: Annotated[str, typer.Argument(help="An ONNX or safetensors file, or the id of an uploaded teacher.")],
+    teacher: Annotated[
+        str,
+        typer.Argument(
+            help="An ONNX or safetensors file; or the code of a PyTorch network, module:name or file.py:name, which is "
+            "run and exported here; or the id of an uploaded teacher."
+        ),
+    ],
     student: Annotated[
         str | None, typer.Option(help="Architecture of the student; `dfkd students` lists them.")
     ] = None,
     effort: Annotated[
         str | None, typer.Option(help="quick, standard or thorough: how much to compute; standard where none is given.")
     ] = None,
+    weights: Weights = None,
+    pick: Pick = None,
+    arguments: Annotated[
+        list[str] | None, typer.Option("--arg", help="name=value: an argument of the code; repeat for more.")
+    ] = None,
+    logits: ChosenLogits = None,
+    shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
     layout: Layout = None,
+    mean: Mean = None,
+    std: Std = None,
     spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
     assign: Annotated[
         list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
@@ -61,9 +90,12 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put(document, "name", name)
     for label_key, value in overrides.labels(label or []).items():
         overrides.put_label(document, label_key, value)
+    put_input(document, shape=shape, mean=mean, std=std)
     overrides.apply(document, assign or [])
+    network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
     with Client(url) as client:
-        job = client.submit(teacher_of(teacher), document, key=key)
+        with teacher_to_send(teacher, network, space=input_in(document)) as what:
+            job = client.submit(what, document, key=key)
         if not (wait_ or output):
             _print_job(job, job.id, as_json=as_json)
             return
@@ -245,17 +277,3 @@ def _follow(
 def _print_job(job: JobView, short: str, *, as_json: bool) -> None:
     """Print the whole job as JSON, or only `short`."""
     out.print(job.model_dump_json(indent=2) if as_json else short)
-
-
-def teacher_of(text: str) -> Path | str:
-    """Return the path of a file if there is one, else the id of an uploaded teacher.
-
-    Raises:
-        UsageError: the text is neither.
-    """
-    path = Path(text)
-    if path.is_file():
-        return path
-    if is_teacher_id(text):
-        return text
-    raise UsageError(f"there is no file {text!r}, and it is not the id of a teacher")

@@ -26,6 +26,14 @@ Layout = Annotated[
 DataDir = Annotated[Path | None, typer.Option(help="Directory of all data; DFKD_DATABASE_URL takes precedence.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job.")]
 
+Weights = Annotated[Path | None, typer.Option(help="A file of weights for the network.", exists=True, dir_okay=False)]
+Pick = Annotated[str | None, typer.Option(help="Part of the file of weights, such as ema.")]
+Mean = Annotated[str | None, typer.Option(help="Mean of each channel, or one for all: 0.49,0.48,0.45.")]
+Std = Annotated[str | None, typer.Option(help="Standard deviation of each channel, or one for all.")]
+ChosenLogits = Annotated[
+    str | None, typer.Option("--logits", help="Which of the network's outputs are the logits: a name or a number.")
+]
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -63,6 +71,46 @@ def check_tenant(name: str) -> None:
 
     if not TENANT.fullmatch(name):
         raise UsageError("a tenant is 1 to 64 letters, digits, '_', '.' and '-', the first one a letter or digit")
+
+
+def numbers(name: str, text: str | None, channels: int | None = None) -> list[float] | None:
+    """Return the numbers of `--mean` or `--std`, one for each channel; a single one is for all channels.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
+    if text is None:
+        return None
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--{name} takes numbers such as 0.49,0.48,0.45, not {text!r}") from None
+    return found * channels if len(found) == 1 and channels is not None else found
+
+
+def put_input(document: dict[str, Any], *, shape: str | None, mean: str | None, std: str | None) -> None:
+    """Write `--shape`, `--mean` and `--std` into the spec's `teacher.input`.
+
+    Raises:
+        UsageError: they are no numbers.
+        BadOption: the shape is none.
+    """
+    from dfkd_core.spec import overrides
+
+    sizes = None if shape is None else list(overrides.shape(shape))
+    known = sizes or input_in(document).get("shape")
+    channels = known[0] if isinstance(known, list) and known and isinstance(known[0], int) else None
+    told = {"shape": sizes, "mean": numbers("mean", mean, channels), "std": numbers("std", std, channels)}
+    for name, value in told.items():
+        if value is not None:
+            overrides.put(document, f"teacher.input.{name}", value)
+
+
+def input_in(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the spec's `teacher.input`, empty where it says nothing that could be one."""
+    teacher = document.get("teacher")
+    space = teacher.get("input") if isinstance(teacher, dict) else None
+    return space if isinstance(space, dict) else {}
 
 
 def teacher_spec(

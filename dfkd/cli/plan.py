@@ -10,10 +10,11 @@ from rich.console import Console
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.jobs import teacher_of
 from dfkd.cli.options import DEFAULT_URL, AsJson, Url
+from dfkd.cli.teacher_argument import file_or_id
 from dfkd.client import Client
 from dfkd.errors import UsageError
+from dfkd.external_data import one_file
 from dfkd.wire.plan import NetworkView, PlanOptionView, PlanView
 
 out = display.console(stderr=False)
@@ -49,10 +50,10 @@ def plan(  # noqa: PLR0917 - every option of a command is a parameter
         overrides.put(document, "student.architecture", student)
     overrides.apply(document, assign or [])
     if local:
-        found = plan_locally(teacher_of(teacher), document, threads=threads, device=device)
+        found = plan_locally(file_or_id(teacher), document, threads=threads, device=device)
     else:
         with Client(url) as client:
-            found = client.plan(teacher_of(teacher), document)
+            found = client.plan(file_or_id(teacher), document)
     if as_json:
         out.print(found.model_dump_json(indent=2))
     else:
@@ -90,13 +91,13 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    inspection = inspect_file(teacher, spec.teacher)
+    with one_file(teacher) as one:
+        inspection, size = inspect_file(one, spec.teacher), one.stat().st_size
     speed = WorkerSpeed.model_validate_json(_measured(threads=threads, device=device))
     memory_bytes = host_memory_bytes() if speed.device_bytes is None else speed.device_bytes
     here = WorkerClass(
         name=speed.worker_class, device_class=class_of(device), speed=speed, memory_bytes=memory_bytes, slots=1
     )
-    size = teacher.stat().st_size
     return plan_view(
         plan_of(spec, inspection, teacher_bytes=size, classes=[here], settings=settings_from_environment())
     )

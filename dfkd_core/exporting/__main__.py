@@ -35,6 +35,8 @@ def _answer(request: ExportRequest) -> dict[str, Any]:
     try:
         return {"exported": export_teacher(request).model_dump(mode="json")}
     except DfkdError as error:
+        if getattr(error.__cause__, "__notes__", None):  # what an exporter said before it failed
+            traceback.print_exception(error.__cause__)
         fields = {"code": error.code, "detail": error.detail, "hint": error.hint}
         return {"error": fields | {"nodes": getattr(error, "nodes", [])}}
     except Exception as error:  # an error of the network's code, whose author reads this traceback

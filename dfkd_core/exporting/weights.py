@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ AVERAGED = "n_averaged"  # the counter of torch.optim.swa_utils
 
 SAVE_LINE = "torch.save(model.state_dict(), 'weights.pt')"
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+_MOST_STAND_INS = 100
 
 
 def read_weights(path: Path, *, pick: str | None = None) -> tuple[dict[str, Tensor], list[str]]:
@@ -56,22 +58,63 @@ def _open(path: Path) -> Any:  # Any: a checkpoint can hold any object
 
 
 def _unpickle(path: Path) -> Any:  # Any: as above
-    """Read the checkpoint with PyTorch's restricted unpickler, which runs no code. No unsafe attempt follows."""
+    """Read the checkpoint with PyTorch's restricted unpickler, which runs no code. No unsafe attempt follows.
+
+    Checkpoints of Lightning, timm and others hold objects beside the weights, such as hyperparameters. They become
+    empty stand-ins: the classes that the file names are neither imported nor called.
+    """
     hint = f"Where the network was trained, save its weights alone, and give that file: {SAVE_LINE}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns about pickle protocols that it may not know
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = _GLOBAL.search(str(error))
-        what = f"it holds {named[1]}, which is no weights" if named else "it is no checkpoint, or more than weights"
-        raise FormatUnsupported(
-            f"{path.name} is not opened: {what}; any other way to read it would run the code in it", hint=hint
-        ) from None
-    except Exception as error:  # a file that is no checkpoint can make the unpickler raise anything
-        if "TorchScript" in str(error):
-            raise FormatUnsupported(f"{path.name} is a TorchScript archive, which is a program", hint=hint) from None
-        raise FormatUnsupported(f"{path.name} is no checkpoint that PyTorch can read", hint=hint) from error
+    stand_ins: dict[str, type] = {}
+    refusal: FormatUnsupported | None = None
+    while True:
+        try:
+            with (
+                warnings.catch_warnings(),
+                torch.serialization.safe_globals([(cls, at) for at, cls in stand_ins.items()]),
+            ):
+                warnings.simplefilter("ignore")  # it warns about pickle protocols that it may not know
+                found = torch.load(path, map_location="cpu", weights_only=True)
+            break
+        except pickle.UnpicklingError as error:
+            named = _GLOBAL.search(str(error))
+            what = f"it holds {named[1]}, which is no weights" if named else "it is no checkpoint, or more than weights"
+            refusal = refusal or FormatUnsupported(
+                f"{path.name} is not opened: {what}; any other way to read it would run the code in it", hint=hint
+            )
+            if named is None or named[1] in stand_ins or len(stand_ins) == _MOST_STAND_INS:
+                raise refusal from None
+            stand_ins[named[1]] = _Opaque if named[1] == "numpy.dtype" else _Empty
+        except Exception as error:  # a file that is no checkpoint can make the unpickler raise anything
+            if refusal is not None:
+                raise refusal from None
+            if "TorchScript" in str(error):
+                raise FormatUnsupported(
+                    f"{path.name} is a TorchScript archive, which is a program", hint=hint
+                ) from None
+            raise FormatUnsupported(f"{path.name} is no checkpoint that PyTorch can read", hint=hint) from error
+    if refusal is not None and not (isinstance(found, Mapping) and any(map(_is_state, (found, *found.values())))):
+        raise refusal
+    return found
+
+
+class _Empty:
+    """Stands for a class or function that a checkpoint names: gives an empty mapping, whatever it is called with.
+
+    The restricted unpickler puts items and attributes into no other object.
+    """
+
+    def __new__(cls, *_: object) -> Any:  # Any: no instance of this class
+        return OrderedDict()
+
+
+class _Opaque:
+    """Stands for a class whose state is no mapping, and forgets that state."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
 
 
 def _choose(found: Any, pick: str | None, notes: list[str]) -> Mapping[str, Any]:

@@ -1,6 +1,8 @@
 """A safetensors teacher: the file must hold exactly the tensors of the named architecture (torch-free)."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
@@ -10,6 +12,17 @@ from dfkd_core.spec.teacher import TeacherSpec
 
 COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # integers that only training needs
 SHOWN = 20
+OTHER_IMPLEMENTATION = (
+    "Weights of another implementation (torchvision, timm, transformers, your own) come with their network: "
+    "dfkd submit module:Net --weights FILE --shape C,H,W, or dfkd.compress(model, …) in Python."
+)
+
+
+class Difference(NamedTuple):
+    """One difference between the tensors of a network and those of a file."""
+
+    kind: str  # missing, not part of it, of another shape, of another type
+    text: str
 
 
 def describe_teacher(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> NetworkDescription:
@@ -42,27 +55,63 @@ def check_tensors(wanted: Mapping[str, tuple[int, ...]], header: Mapping[str, Te
     """Check that names and shapes match exactly, except for counters.
 
     Raises:
-        TeacherMismatch: they differ; the error lists the first 20 differences.
+        TeacherMismatch: they differ; the error counts the differences and lists the first 20.
         TeacherInvalid: a tensor does not hold real numbers.
     """
-    problems = [f"{name} is missing" for name in wanted if name not in header]
+    problems = differences(wanted, {name: info.shape for name, info in header.items()})
     for name, info in header.items():
         if name.endswith(COUNTERS) and name not in wanted:
             if info.dtype not in ("I64", "I32"):
-                problems.append(f"{name} should be a whole number")
-        elif name not in wanted:
-            problems.append(f"{name} is not part of it")
-        elif info.shape != wanted[name]:
-            problems.append(f"{name} has shape {list(info.shape)}, not {list(wanted[name])}")
-        elif not info.dtype.startswith("F"):
+                problems.append(Difference("of another type", f"{name} should be a whole number"))
+        elif info.shape == wanted.get(name) and not info.dtype.startswith("F"):
             raise TeacherInvalid(f"tensor {name} does not hold real numbers", hint="Store float32 weights.")
     if problems:
-        more = f" … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
         raise TeacherMismatch(
-            f"the file does not hold this architecture: {'; '.join(problems[:SHOWN])}{more}",
-            hint="Check teacher.architecture, width, input.shape and num_classes; strip prefixes such as `module.`.",
+            f"the file does not hold this architecture: {summary(problems)}",
+            hint="Check teacher.architecture, width, input.shape and num_classes; strip prefixes such as `module.`. "
+            f"{OTHER_IMPLEMENTATION}",
             pointer="/teacher/architecture",
         )
+
+
+def differences(
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    *,
+    optional: tuple[str, ...] = COUNTERS,
+) -> list[Difference]:
+    """Return where names and shapes differ: what is missing, then the rest in the order of `found`.
+
+    Tensors whose names end with one of `optional` may be on one side alone.
+    """
+    problems = [
+        Difference("missing", f"{name} is missing")
+        for name in wanted
+        if name not in found and not name.endswith(optional)
+    ]
+    for name, shape in found.items():
+        if name in wanted and shape != wanted[name]:
+            text = f"{name} has shape {list(shape)}, not {list(wanted[name])}"
+            problems.append(Difference("of another shape", text))
+        elif name not in wanted and not name.endswith(optional):
+            problems.append(Difference("not part of it", f"{name} is not part of it"))
+    return problems
+
+
+def summary(problems: Sequence[Difference]) -> str:
+    """Return the number of differences of each kind, and the first 20 of them, some of every kind."""
+    kinds = list(dict.fromkeys(problem.kind for problem in problems))
+    counts = ", ".join(f"{sum(problem.kind == kind for problem in problems)} {kind}" for kind in kinds)
+    by_turns = [
+        problem.text
+        for row in zip_longest(*([one for one in problems if one.kind == kind] for kind in kinds))
+        for problem in row
+        if problem is not None
+    ]
+    shown = set(by_turns[:SHOWN])
+    listed = "; ".join(problem.text for problem in problems if problem.text in shown)
+    more = f" … and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return f"{counts}: {listed}{more}"
 
 
 def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> NetworkDescription:
@@ -79,13 +128,21 @@ def _described(spec: TeacherSpec, shape: Sequence[int], classes: int) -> Network
 
 
 def _classes(spec: TeacherSpec, header: Mapping[str, TensorInfo]) -> int:
-    """Return the number of classes: the rows of the last linear weight (classes, features) in the file."""
+    """Return the number of classes: the rows of the last linear weight (classes, features) in the file.
+
+    Where that weight is missing, the rows of the file's last matrix: `check_tensors` then says what differs.
+    """
     assert spec.told_shape is not None
     weights = _described(spec, spec.told_shape, 2).body.weights()
     last = [name for name, shape in weights.items() if len(shape) == 2][-1]
-    if last not in header or len(header[last].shape) != 2 or header[last].shape[0] < 2:
+    if last not in header:
+        return next(
+            (info.shape[0] for info in reversed(list(header.values())) if len(info.shape) == 2 and info.shape[0] > 1), 2
+        )
+    if len(header[last].shape) != 2 or header[last].shape[0] < 2:
         raise TeacherMismatch(
-            f"the file does not hold this architecture: {last} is missing or is no matrix",
+            f"the file does not hold this architecture: {last} is no matrix of two rows or more",
+            hint=OTHER_IMPLEMENTATION,
             pointer="/teacher/architecture",
         )
     return header[last].shape[0]

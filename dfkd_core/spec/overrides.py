@@ -35,8 +35,19 @@ def apply(spec: Spec, assignments: Iterable[str]) -> None:
         _assign(spec, keys, _value(text))
 
 
-def put(spec: Spec, path: str, value: str) -> None:
-    """Write text at a dotted path."""
+def arguments(assignments: Iterable[str]) -> Spec:
+    """Return `name=value` pairs as keyword arguments; a value that is valid JSON is read as JSON, any other as text."""
+    found: Spec = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.isidentifier():
+            raise BadOption(f"--arg takes name=value, not {assignment!r}")
+        found[name] = _value(text)
+    return found
+
+
+def put(spec: Spec, path: str, value: Any) -> None:  # Any: JSON
+    """Write a value at a dotted path."""
     _assign(spec, path.split("."), value)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dfkd import Client
+from tests.dfkd.two_files import export_in_two_files
 from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import Service
@@ -155,6 +156,7 @@ def test_students_are_listed_without_any_extra(installed: Installed) -> None:
         ("dfkd audit", "server"),
         ("dfkd janitor", "server"),
         ("dfkd export-teacher teacher.onnx -o other.safetensors --architecture lenet5", "worker"),
+        ("dfkd submit mynet.py:Net --shape 3,32,32 --student teacher", "worker"),
         ("dfkd up", "worker"),
         ("python -P -m service", "server"),
         ("python -P -m worker", "worker"),
@@ -194,6 +196,17 @@ def test_the_commands_for_jobs_work_against_a_service(
     assert run_dfkd("cancel", job_id) == "cancelled\n"
     assert f"deleted job {job_id}" in run_dfkd("delete", job_id)
     assert "queued_jobs" in run_dfkd("quota")
+
+
+def test_a_model_in_two_files_and_a_network_need_the_extra_for_teachers(installed: Installed) -> None:
+    two = export_in_two_files(installed.directory / "two.onnx")
+    submitted = installed.run("dfkd", "submit", two.name, "--student", "lenet5_half")
+    assert (submitted.returncode, submitted.stdout) == (2, "")
+    assert "pip install 'dfkd[teacher]'" in submitted.stderr
+    program = (
+        "import dfkd\ntry: dfkd.compress(None, input_shape=(1, 8, 8))\nexcept dfkd.errors.BadTeacher as e: print(e)"
+    )
+    assert installed.run("python", "-c", program).stdout == "this command needs torch: pip install 'dfkd[worker]'\n"
 
 
 @pytest.fixture

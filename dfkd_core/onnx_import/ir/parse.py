@@ -142,7 +142,9 @@ def check_tensor(tensor: TensorProto) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise TeacherInvalid(
             f"tensor {name} lies in another file",
-            hint="Write one file: torch.onnx.export(…, external_data=False), or onnx.save(onnx.load(path), 'one.onnx')",
+            hint="`dfkd submit` puts both files into one before it sends them. By hand, where both lie: "
+            "python -c \"import onnx; onnx.save(onnx.load('model.onnx'), 'teacher.onnx')\". "
+            "Or export one file: torch.onnx.export(…, external_data=False).",
         )
     if tensor.HasField("segment"):
         raise TeacherInvalid(f"tensor {name} is stored in segments")

@@ -365,7 +365,7 @@ def test_sizes_and_times_are_said_as_people_say_them() -> None:
 
 
 def test_the_page_lists_the_exit_codes() -> None:
-    page = (ROOT / "docs/api.md").read_text()
+    page = (ROOT / "docs/client.md").read_text()
     assert [code for code in Exit if f"| {code.value} |" not in page] == []
 
 

@@ -159,12 +159,13 @@ def test_another_architecture_is_refused_with_the_differences_and_the_right_name
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_without_an_architecture_are_converted_and_the_name_is_told(
+def test_weights_without_an_architecture_are_those_of_the_one_that_has_them(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     made = export_weights(state, tmp_path / "teacher.safetensors", width=0.5, input_shape=SHAPE)
-    assert made.told == ["name teacher.architecture in the spec: resnet8 has exactly these"]
-    assert made.depth is None
+    assert made.told == ["these are the weights of resnet8"]
+    assert (made.teacher.architecture, made.inspection.num_classes) == ("resnet8", 5)
+    assert made.depth is not None
 
 
 def test_a_network_becomes_onnx_with_its_statistics_and_no_trace_of_this_machine(
