@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 WEIGHTS = (
-    "It holds weights, or a pickled network, and nothing of the network's code. On your own machine, with that code in "
-    "mynet.py: dfkd export-teacher mynet:Net --weights model.pt --input C,H,W -o teacher.onnx. Weights of an "
-    "architecture of the catalogue: "
+    "It holds weights, or a pickled network, and nothing of the network's code. On your own machine, with that code, "
+    "dfkd submit mynet.py:Net --weights model.pt --shape C,H,W exports the network and sends it; in Python, "
+    "dfkd.compress(model, …). Weights of an architecture of the catalogue: "
     "dfkd export-teacher model.pt --architecture NAME --input C,H,W -o teacher.safetensors"
 )
 TORCHSCRIPT = (
@@ -44,7 +44,7 @@ COMPILED = "A compiled or quantised model carries no gradient: export the networ
 UNPACK = "Unpack it, and send the model file in it."
 ANY = (
     "A teacher is an ONNX file, or safetensors with the weights of an architecture of the catalogue. "
-    "Of a PyTorch network: dfkd export-teacher mynet:Net --weights model.pt --input C,H,W -o teacher.onnx"
+    "Of a PyTorch network: dfkd export-teacher mynet.py:Net --weights model.pt --input C,H,W -o teacher.onnx"
 )
 
 

@@ -68,9 +68,9 @@ def npy() -> bytes:
 @pytest.mark.parametrize(
     ("content", "what", "hint"),
     [
-        (pickle.dumps({"a": 1}), "pickle", "dfkd export-teacher mynet:Net --weights"),
-        (pickle.dumps({"a": 1}, protocol=0), "pickle", "dfkd export-teacher mynet:Net --weights"),
-        (torch_file({"w": torch.zeros(2)}), "file of weights", "dfkd export-teacher mynet:Net --weights"),
+        (pickle.dumps({"a": 1}), "pickle", "dfkd submit mynet.py:Net --weights"),
+        (pickle.dumps({"a": 1}, protocol=0), "pickle", "dfkd submit mynet.py:Net --weights"),
+        (torch_file({"w": torch.zeros(2)}), "file of weights", "dfkd submit mynet.py:Net --weights"),
         (torch_file({"w": torch.zeros(2)}, _use_new_zipfile_serialization=False), "pickle", "dfkd export-teacher"),
         (b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x1bsklearn.ensemble._forest", "scikit-learn", "on images"),
         (zipped("metadata.json", "config.json", "model.weights.h5"), "Keras", "keras.saving.load_model"),

@@ -186,7 +186,7 @@ def test_a_refusal_has_its_code_and_leaves_nothing(service: Service, name: str) 
 
 
 def test_a_refused_format_tells_how_to_convert(http: httpx.Client) -> None:
-    assert "dfkd export-teacher mynet:Net --weights" in problem_of(REFUSALS["pickle"][2](http))["hint"]
+    assert "dfkd submit mynet.py:Net --weights" in problem_of(REFUSALS["pickle"][2](http))["hint"]
 
 
 def test_unsupported_operators_are_listed(http: httpx.Client) -> None:
