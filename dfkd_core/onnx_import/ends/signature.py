@@ -58,7 +58,7 @@ def _type_name(element: int) -> str:
     """Return the name of an element type; a file may also declare none, or a number that has no name."""
     if not element:
         return "no tensor"
-    names = {value: name for name, value in TensorProto.DataType.items()}
+    names: dict[int, str] = {value: name for name, value in TensorProto.DataType.items()}
     return names.get(element, f"of the unknown type {element}")
 
 
