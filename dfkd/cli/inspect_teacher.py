@@ -63,7 +63,7 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
 ) -> None:
     """Say what a teacher is, which methods it can serve, and whether it computes and differentiates as it should.
 
-    Needs no service. Exit code 4 where the teacher would be refused.
+    Needs no service. Exit code 4 where the teacher would be refused, 2 where more has to be said of it.
     """
     from dfkd_core.extras import require
 
@@ -74,7 +74,9 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
         out.print(to_json(found, indent=2).decode())
     else:
         show_examination(out, found)
-    raise typer.Exit(Exit.OK if found.refused is None else Exit.REFUSED)
+    if found.refused is not None:
+        raise typer.Exit(Exit.REFUSED)
+    raise typer.Exit(Exit.USAGE if _lacks_shape(found.inspection) else Exit.OK)
 
 
 def examine(path: Path, spec: "TeacherSpec") -> Examination:
@@ -88,7 +90,8 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
     except TeacherError as error:
         nodes = getattr(error, "nodes", [])
         return Examination(refused=Refusal(code=error.code, detail=error.detail, hint=error.hint, nodes=nodes))
-    found = Examination(inspection=inspection, methods=suitability(inspection))
+    methods = None if _lacks_shape(inspection) else suitability(inspection)
+    found = Examination(inspection=inspection, methods=methods)
     return replace(found, **_run_teacher(path, spec, inspection))
 
 
@@ -101,8 +104,8 @@ def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> d
         require("worker")
     except MissingExtra:
         return {"depth_skipped": "running it needs PyTorch and ONNX Runtime: pip install 'dfkd[worker]'"}
-    if inspection.input_shape is None:
-        return {"depth_skipped": "it needs the shape of the images: --shape, and --architecture for safetensors"}
+    if _lacks_shape(inspection):
+        return {"depth_skipped": f"it needs the {_missing(inspection)}"}
     request = {"path": str(path.resolve()), "spec": spec.model_dump(mode="json")}
     child = subprocess.run(
         [sys.executable, "-m", "dfkd_core.teachers"],
@@ -142,6 +145,10 @@ def _structure(found: "Inspection | None") -> Iterator[tuple[str, str | None]]:
         return
     written = f", by {found.exporter} {found.exporter_version or ''}".rstrip() if found.exporter else ""
     yield "format", f"{found.format}{f', opset {found.opset}' if found.opset else ''}{written}"
+    if _lacks_shape(found):
+        yield "tensors", f"{found.parameters:,} numbers" if found.format == "safetensors" else None
+        yield "unknown", f"parameters, cost, BatchNorm and methods: they need the {_missing(found)}"
+        return
     yield "parameters", f"{found.parameters:,}"
     yield "multiply-adds", None if found.macs is None else f"{found.macs:,} for one image"
     kept = found.activation_bytes
@@ -159,6 +166,17 @@ def _structure(found: "Inspection | None") -> Iterator[tuple[str, str | None]]:
     yield "operators", ", ".join(f"{name} {count}" for name, count in found.operators.items())
     yield "normalised", ", ".join(found.normalisations)
     yield "offers", ", ".join(found.offers)
+
+
+def _lacks_shape(found: "Inspection | None") -> bool:
+    """Return whether the shape of the images is not known, so that hardly anything is known of the network."""
+    return found is not None and found.input_shape is None
+
+
+def _missing(found: "Inspection") -> str:
+    """Return what the options of the command have to say before the network is known."""
+    options = "--architecture and --shape" if found.format == "safetensors" else "--shape"
+    return f"shape of the images: {options}"
 
 
 def _taken(interface: "TeacherInterface") -> str:

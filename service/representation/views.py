@@ -36,7 +36,7 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
 def teacher_view(teacher: TeacherRef) -> TeacherView:
     """Return a teacher with the methods that its inspection allows."""
     found = inspection_of(teacher)
-    methods = None if found is None else Suitability.model_validate(suitability(found))
+    methods = None if found is None or found.input_shape is None else Suitability.model_validate(suitability(found))
     inspection = {name: value for name, value in teacher.inspection.items() if name != DEPTH}
     added = {"inspection": inspection, "methods": methods, "depth": teacher.inspection.get(DEPTH)}
     return TeacherView.model_validate(dict(teacher) | added)
