@@ -104,12 +104,14 @@ def test_tensors_must_match_exactly(changes: dict[str, Any], told: str, tmp_path
         assert refusal.value.pointer == "/teacher/architecture"
 
 
-def test_a_mismatch_lists_the_first_twenty(tmp_path: Path) -> None:
+def test_a_mismatch_lists_twenty_differences_of_every_kind_in_turns(tmp_path: Path) -> None:
     path = written({f"module.{name}": value for name, value in weights().items()}, tmp_path / "teacher.safetensors")
     with pytest.raises(TeacherMismatch) as refusal:
         load_teacher(path, spec(num_classes=7))
-    assert refusal.value.detail.count(" is missing") == 20
-    assert "more" in refusal.value.detail
+    counts, _, listed = refusal.value.detail.partition("47 missing, 47 not part of it: ")
+    assert counts == "the file does not hold this architecture: "
+    assert [listed.count(kind) for kind in (" is missing", " is not part of it")] == [10, 10]
+    assert listed.endswith(" … and 74 more")
     assert "prefixes" in str(refusal.value.hint)
 
 
