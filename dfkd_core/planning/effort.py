@@ -57,11 +57,10 @@ def resolve_effort(config: DistillConfig, usual: DistillConfig, facts: RunFacts,
     `usual` has the numbers of the same method and memory where nobody asks for anything. Published settings keep their
     numbers. If the caller gives the steps, the other numbers are those of a run of that length.
     """
-    solver = _Solver(config, usual.model_dump(mode="json"), facts, asked)
+    solver = _Solver(config, config.model_dump(mode="json"), usual.model_dump(mode="json"), facts, asked)
     if config.preset != "default" or not solver.has_free_numbers:
         return config
-    halvings = solver.halvings()
-    return solver.config_at(solver.scale(halvings), halvings)
+    return solver.config_at(*solver.solution())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,8 @@ class _Solver:
     """Finds halvings and scale; the scale is a number of steps, relative to the usual one."""
 
     config: DistillConfig
-    usual: Mapping[str, Any]  # Any: the JSON of a config
+    given: dict[str, Any]  # `config` as JSON
+    usual: Mapping[str, Any]  # JSON
     facts: RunFacts
     asked: Settings
 
@@ -79,19 +79,19 @@ class _Solver:
         paths = (STEPS, WARM_UP, AUDIT, *(number.path for number in NUMBERS))
         return any(self._is_free(path) for path in paths)
 
-    def halvings(self) -> int:
-        """Return the fewest halvings at which enough updates fit into the time, whatever steps the caller gave."""
-        enough = LEAST_UPDATES[self.config.budget.effort]
-        for halvings in range(HALVINGS):
-            if self._steps_at(self._fitting_scale(halvings)) >= enough:
-                return halvings
-        return HALVINGS
+    def solution(self) -> tuple[float, int]:
+        """Return the scale that fills the time, or that of the caller's own steps, and the number of halvings.
 
-    def scale(self, halvings: int) -> float:
-        """Return the scale that fills the time, or that of the caller's own steps."""
-        if self._is_free(STEPS):
-            return self._fitting_scale(halvings)
-        return self.config.budget.steps / int(_at(self.usual, STEPS))
+        The halvings are the fewest at which enough updates fit into the time, whatever steps the caller gave.
+        """
+        enough, halvings = LEAST_UPDATES[self.config.budget.effort], 0
+        scale = self._fitting_scale(halvings)
+        while halvings < HALVINGS and self._steps_at(scale) < enough:
+            halvings += 1
+            scale = self._fitting_scale(halvings)
+        if not self._is_free(STEPS):
+            scale = self.config.budget.steps / int(_at(self.usual, STEPS))
+        return scale, halvings
 
     def config_at(self, scale: float, halvings: int) -> DistillConfig:
         """Return the config with the numbers of a scale."""
@@ -147,7 +147,7 @@ class _Solver:
             for key in reversed(path):
                 branch = {key: branch}
             tree = merged(tree, branch)
-        return DistillConfig.model_validate(merged(self.config.model_dump(mode="json"), tree))
+        return DistillConfig.model_validate(merged(self.given, tree))
 
 
 def _at(tree: Mapping[str, Any], path: Path) -> Any:  # Any: a value of JSON
