@@ -64,11 +64,6 @@ class NetworkCost(BaseModel):
     activations: NonNegativeInt = Field(0, description="Values of all layers' outputs.")
     largest: NonNegativeInt = Field(0, description="Values of the largest output of a layer.")
 
-    @property
-    def total_macs(self) -> int:
-        """Multiply-adds of all kernels."""
-        return sum(self.macs.values())
-
     def scaled(self, *, macs: float, activations: float) -> "NetworkCost":
         """Return the cost of a network with the same layers and these shares of the multiply-adds and activations."""
         return NetworkCost(

@@ -96,14 +96,6 @@ class Refining:
         return resumed
 
 
-def refine(teacher: Teacher, images: Tensor, options: Refinement, *, generator: torch.Generator) -> Tensor:
-    """Change images (N, C, H, W) by `options.steps` steps, and return them detached."""
-    refining = Refining.begin(teacher, images, options, generator=generator)
-    while not refining.finished:
-        refining.step(generator=generator)
-    return refining.images()
-
-
 def _moved(images: Tensor, generator: torch.Generator) -> Tensor:
     """Roll all images by the same offsets, each at most SHIFT of the side; pixels wrap around the edges."""
     most = [round(side * SHIFT) for side in images.shape[2:]]

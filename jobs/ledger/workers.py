@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, Row, and_, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, exists, or_, select, update
 
 from dfkd_core.planning.worker_speed import SPEED_VERSION, WorkerSpeed
 from jobs.db import tables
@@ -55,7 +55,7 @@ def gone(transaction: Transaction, worker_id: str) -> None:
     transaction.connection.execute(delete(_workers).where(_workers.c.gone_at.is_not(None), _is_superseded()))
 
 
-def _is_superseded() -> Any:  # Any: SQLAlchemy names no common type for these conditions
+def _is_superseded() -> ColumnElement[bool]:
     """Return the condition that a row holds no measurement, or that there is a newer one of the same class."""
     newer = _workers.alias("newer")
     later = or_(

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.images.refinement import refine, soft_labels
+from dfkd_core.images.refinement import Refining, soft_labels
 from dfkd_core.networks.batchnorm import BatchNormStatistics
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Refinement
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
@@ -16,6 +17,14 @@ def draws(seed: int = 0) -> torch.Generator:
 
 def some_images(count: int = 40, shape: tuple[int, int, int] = SHAPE) -> torch.Tensor:
     return procedural_images(shape, count, generator=draws(7)) * 3 - 1  # the tiny teacher's range is [-1, 2]
+
+
+def refine(teacher: Teacher, images: torch.Tensor, options: Refinement, *, generator: torch.Generator) -> torch.Tensor:
+    """The images after all steps, as the loop takes them one by one."""
+    refining = Refining.begin(teacher, images, options, generator=generator)
+    while not refining.finished:
+        refining.step(generator=generator)
+    return refining.images()
 
 
 def refined(images: torch.Tensor, seed: int = 0, **options: Any) -> torch.Tensor:
