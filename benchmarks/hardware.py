@@ -3,15 +3,16 @@
 import os
 import platform
 import resource
-from pathlib import Path
 
 import torch
+
+from dfkd_core.output.provenance import cpu_name
 
 
 def describe_hardware() -> dict[str, str | int | float]:
     """Return one flat record for the result files and the first lines of a benchmark's output."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores_visible": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
@@ -20,13 +21,6 @@ def describe_hardware() -> dict[str, str | int | float]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
 
 
 def peak_memory_bytes() -> int:

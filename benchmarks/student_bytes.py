@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dfkd_core.output.provenance import cpu_name
+
 THREADS = 1
 STEPS = 18
 
@@ -209,9 +211,7 @@ def machine(tree: Path) -> dict[str, Any]:
     """Processor and versions that the bytes depend on."""
     program = "import json, torch; print(json.dumps([torch.__version__, torch.backends.cpu.get_cpu_capability()]))"
     version, capability = json.loads(subprocess.check_output([_python(tree), "-c", program], env=_environment(tree)))
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return {"cpu": cpu, "torch": version, "cpu_capability": capability, "threads": THREADS}
+    return {"cpu": cpu_name(), "torch": version, "cpu_capability": capability, "threads": THREADS}
 
 
 def run_case(tree: Path, case: Case, teacher: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
+from dfkd_core.output.provenance import cpu_name
 from dfkd_core.planning.worker_speed import SPEED_VERSION, WorkerSpeed
 from jobs.devices import DeviceClass, class_of
 from jobs.settings import Settings
@@ -114,7 +115,7 @@ class Measurement:
             "torch": _version_of("torch"),
             "threads": settings.worker_threads,
             "device": settings.worker_device,
-            "processor": processor_name(),
+            "processor": cpu_name(),
         }
 
     def _kept(self) -> WorkerSpeed | None:
@@ -141,14 +142,6 @@ def host_memory_bytes() -> int:
         with suppress(OSError, ValueError):  # no such control group, or no limit
             found.append(int(path.read_text()))
     return min(found)
-
-
-def processor_name() -> str:
-    """Return the processor's model, as Linux names it; empty if it does not."""
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return ""
 
 
 def _version_of(package: str) -> str:

@@ -17,7 +17,7 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.interface import from_output, to_input, to_output
 from dfkd_core.networks.teacher import InputSpace
-from dfkd_core.output.provenance import packages
+from dfkd_core.output.provenance import cpu_name, packages
 from dfkd_core.pulse import Pulse
 from dfkd_core.report import Agreement, ClassAgreement, Latency, Versions
 
@@ -159,14 +159,6 @@ def versions() -> Versions:
         onnxruntime=onnxruntime.__version__,
         packages=packages(),
     )
-
-
-def cpu_name() -> str:
-    """Model name of the processor, as the operating system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _per_class(classes: Tensor, agrees: Tensor, *, num_classes: int) -> list[ClassAgreement]:

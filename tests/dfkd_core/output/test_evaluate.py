@@ -18,7 +18,6 @@ from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import (
     agreement,
     clopper_pearson,
-    cpu_name,
     evaluate,
     kl_divergence,
     latency,
@@ -26,6 +25,7 @@ from dfkd_core.output.evaluate import (
     worst_class,
 )
 from dfkd_core.output.onnx_export import export_onnx
+from dfkd_core.output.provenance import cpu_name
 from dfkd_core.report import ClassAgreement
 
 
