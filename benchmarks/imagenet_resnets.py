@@ -2,8 +2,16 @@
 https://arxiv.org/abs/1512.03385), untrained: teachers of the size that people have.
 """
 
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 
+from dfkd_core.exporting.onnx_writers import WRITERS, write_onnx
+from dfkd_core.images.procedural import procedural_images
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIDE, CLASSES = 224, 10
 DEPTHS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 EXPANSION = {18: 1, 50: 4}
 
@@ -33,7 +41,7 @@ def _conv(channels: int, out: int, kernel: int, stride: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(out)]
 
 
-def resnet(depth: int, *, num_classes: int) -> nn.Module:
+def resnet(depth: int, *, num_classes: int = CLASSES) -> nn.Sequential:
     """Return a ResNet-18 or a ResNet-50 with random weights."""
     expansion, channels = EXPANSION[depth], 64
     layers: list[nn.Module] = [*_conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1)]
@@ -43,3 +51,18 @@ def resnet(depth: int, *, num_classes: int) -> nn.Module:
             layers.append(Block(channels, width, expansion=expansion, stride=stride))
             channels = expansion * width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, num_classes))
+
+
+def write_teacher(depth: int, path: Path) -> None:
+    """Write the network as an ONNX file with its BatchNorms, whose statistics are those of procedural images."""
+    torch.manual_seed(0)
+    network, generator = resnet(depth).train(), torch.Generator().manual_seed(0)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None
+        for _ in range(4):
+            network((procedural_images((3, SIDE, SIDE), 8, generator=generator) - mean) / std)
+        network[-1].weight.mul_(8)  # so that the classes differ
+    write_onnx(WRITERS[0], network.eval(), torch.zeros(2, 3, SIDE, SIDE), path, opset=18, fixed=False)

@@ -21,75 +21,16 @@ from typing import Any
 
 import psutil
 import torch
-from torch import Tensor, nn
 
-from dfkd_core.images.procedural import procedural_images
+from benchmarks.imagenet_resnets import MEAN, SIDE, STD, write_teacher
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
 from worker.runner.protocol import Task
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIDE, CLASSES = 224, 10
-BLOCKS = {"resnet18": (False, (2, 2, 2, 2)), "resnet50": (True, (3, 4, 6, 3))}
+DEPTHS = {"resnet18": 18, "resnet50": 50}
 SAMPLE_SECONDS = 0.2
-
-
-class Block(nn.Module):
-    """A residual block (He et al., CVPR 2016, https://arxiv.org/abs/1512.03385), with or without bottleneck."""
-
-    def __init__(self, before: int, width: int, stride: int, *, bottleneck: bool) -> None:
-        super().__init__()
-        after = width * (4 if bottleneck else 1)
-        sizes = [(before, width, 1, 1), (width, width, 3, stride), (width, after, 1, 1)]
-        plain = [(before, width, 3, stride), (width, after, 3, 1)]
-        layers: list[nn.Module] = []
-        for inputs, outputs, kernel, step in sizes if bottleneck else plain:
-            layers += [_convolution(inputs, outputs, kernel, step), nn.BatchNorm2d(outputs), nn.ReLU()]
-        self.body = nn.Sequential(*layers[:-1])
-        projects = stride > 1 or before != after
-        shortcut = [_convolution(before, after, 1, stride), nn.BatchNorm2d(after)] if projects else []
-        self.shortcut = nn.Sequential(*shortcut)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return (self.body(maps) + self.shortcut(maps)).relu()
-
-
-def _convolution(before: int, after: int, kernel: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
-
-
-def resnet(name: str, *, num_classes: int = CLASSES) -> nn.Sequential:
-    """Build the network with random weights."""
-    bottleneck, counts = BLOCKS[name]
-    layers: list[nn.Module] = [_convolution(3, 64, 7, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    before = 64
-    for stage, count in enumerate(counts):
-        for index in range(count):
-            width, stride = 64 * 2**stage, 2 if stage and not index else 1
-            layers.append(Block(before, width, stride, bottleneck=bottleneck))
-            before = width * (4 if bottleneck else 1)
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, num_classes))
-
-
-def write_teacher(name: str, path: Path) -> None:
-    """Write the network as an ONNX file with its BatchNorms, whose statistics are those of procedural images."""
-    torch.manual_seed(0)
-    network, generator = resnet(name).train(), torch.Generator().manual_seed(0)
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None
-        for _ in range(4):
-            network((procedural_images((3, SIDE, SIDE), 8, generator=generator) - mean) / std)
-        network[-1].weight.mul_(8)  # so that the classes differ
-    example, names = torch.zeros(1, 3, SIDE, SIDE), {"input_names": ["images"], "output_names": ["logits"]}
-    axes = {"images": {0: "batch"}, "logits": {0: "batch"}}
-    torch.onnx.export(
-        network.eval(), (example,), str(path), dynamo=False, do_constant_folding=False, dynamic_axes=axes, **names
-    )
 
 
 def spec_of(settings: list[str], teacher: Path) -> DistillSpec:
@@ -174,14 +115,14 @@ class Runner:
 def main() -> None:
     """Run one job and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("teacher", choices=sorted(BLOCKS))
+    parser.add_argument("teacher", choices=sorted(DEPTHS))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="when the run is ended")
     parser.add_argument("--kill-after", type=float, help="when the first process is killed; the job is then resumed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large-teachers-") as directory:
         teacher = Path(directory) / "teacher.onnx"
-        write_teacher(options.teacher, teacher)
+        write_teacher(DEPTHS[options.teacher], teacher)
         spec = spec_of(options.set, teacher)
         print(spec.distillation.model_dump_json(include={"method", "budget", "compute"}))
         started, peak, checkpoint = time.monotonic(), 0, None

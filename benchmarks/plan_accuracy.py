@@ -165,21 +165,10 @@ def write_teacher(name: str, directory: Path) -> tuple[Path, dict[str, Any]]:
         path = directory / "teacher.safetensors"
         save_weights(build_network(description, generator=torch.Generator().manual_seed(0)), path, description)
         return path, {"architecture": which, "input": {"shape": list(shape)}}
-    from benchmarks.imagenet_resnets import resnet
+    from benchmarks import imagenet_resnets
 
     path = directory / "teacher.onnx"
-    torch.onnx.export(
-        resnet(int(which), num_classes=10).eval(),
-        (torch.zeros(2, *shape),),
-        str(path),
-        dynamo=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
-        do_constant_folding=False,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}},
-        opset_version=18,
-    )
+    imagenet_resnets.write_teacher(int(which), path)
     return path, {}
 
 
