@@ -9,43 +9,26 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.teacher_zoo import GRADIENT, PARITY, Cell
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 
-PARITY = 1e-4  # largest difference of logits, as a share of the largest logit
-GRADIENT = 1e-3  # of the gradient at the images, as a share of the original network's
 
-
-@dataclass(frozen=True)
-class Reading:
-    """One export, read."""
-
-    net: str
-    way: str
-    verdict: str  # read, wrong, the code of a refusal, or cannot-export
-    because: str = ""
-    parity: float | None = None
-    gradient: float | None = None
-    finite_difference: float | None = None
-    batchnorm: str | None = None
-    parameters: int | None = None
-
-
-def read(stem: Path) -> Reading:
+def read(stem: Path) -> Cell:
     """Read one export; `stem` is its path without the last suffix."""
     net, _, way = stem.name.partition(".")
     refused = stem.with_name(f"{stem.name}.txt")
     if refused.exists():
-        return Reading(net, way, "cannot-export", refused.read_text().strip().splitlines()[-1][:160])
+        return Cell(net, way, "cannot-export", refused.read_text().strip().splitlines()[-1][:160])
     path = stem.with_name(f"{stem.name}.onnx")
     with np.load(stem.with_name(f"{stem.name}.npz")) as stored:
         answers = dict(stored)
@@ -56,10 +39,10 @@ def read(stem: Path) -> Reading:
         teacher = load_teacher(path, spec)
         depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
     except TeacherError as error:
-        return Reading(net, way, error.code, error.detail)
+        return Cell(net, way, error.code, error.detail)
     parity, gradient = _compare(teacher, answers)
     whole = parity <= PARITY and gradient <= GRADIENT and depth.gradient_error <= GRADIENT
-    return Reading(
+    return Cell(
         net,
         way,
         "read" if whole else "wrong",
@@ -67,7 +50,7 @@ def read(stem: Path) -> Reading:
         gradient=gradient,
         finite_difference=depth.gradient_error,
         batchnorm=found.batchnorm.status,
-        parameters=found.parameters,
+        normalisations=found.normalisations,
     )
 
 
