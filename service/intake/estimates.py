@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dfkd_core.architectures.layers import NetworkDescription
+from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.job_facts import job_facts
+from dfkd_core.inspection.limits import check_cost
+from dfkd_core.inspection.resolve import resolve
 from dfkd_core.notice import Notice
 from dfkd_core.planning.forecast import JobFacts, forecast
 from dfkd_core.planning.memory import memory_need
 from jobs.devices import served_by
 from jobs.models import ClassEstimate, JobSpec, WorkerClass
 from jobs.quota_limits import Quotas
+from jobs.settings import Settings
+from service.intake.inspection_cache import cost_limits
 from service.problems.errors import FieldError, PlanInfeasible
 
 TOLERANCE = 1.5
@@ -31,6 +38,32 @@ class Outlook:
         """Whether the class has the memory."""
         limit = self.worker_class.memory_bytes
         return limit is None or self.estimate.memory_bytes <= limit
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """A spec that was checked against its teacher, and what the job will take."""
+
+    spec: JobSpec  # resolved
+    student: NetworkDescription | None  # None: the narrowed teacher
+    warnings: list[Notice]
+    outlooks: list[Outlook] | None  # None: nothing is known of workers or teacher
+
+
+def assess(
+    spec: JobSpec, inspection: Inspection, settings: Settings, *, classes: Sequence[WorkerClass], quotas: Quotas
+) -> Assessment:
+    """Resolve the spec for its teacher, and estimate the job.
+
+    Raises:
+        DfkdError: teacher and spec do not fit together, or they cost more than this installation allows.
+    """
+    limits = cost_limits(settings)
+    check_cost(inspection, limits)
+    resolved, student, warnings = resolve(spec, inspection, activation_bytes=settings.activation_bytes)
+    check_cost(inspection, limits, spec=resolved)
+    found = outlooks(resolved, job_facts(resolved, inspection, student), classes)
+    return Assessment(resolved, student, [*warnings, *over_a_day(found, quotas)], found)
 
 
 def outlooks(spec: JobSpec, facts: JobFacts | None, classes: Sequence[WorkerClass]) -> list[Outlook] | None:

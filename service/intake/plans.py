@@ -11,9 +11,6 @@ from pydantic import ValidationError
 
 from dfkd_core.errors import DfkdError
 from dfkd_core.inspection.inspection import Inspection
-from dfkd_core.inspection.job_facts import job_facts
-from dfkd_core.inspection.limits import check_cost
-from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import suitability
 from dfkd_core.notice import Notice
@@ -23,8 +20,8 @@ from jobs.models import JobSpec, WorkerClass
 from jobs.quota_limits import UNLIMITED, Quotas
 from jobs.settings import Settings
 from service.dependencies import AppContext
-from service.intake.estimates import MAX_SECONDS, Outlook, missed_memory, missed_seconds, outlooks, over_a_day
-from service.intake.inspection_cache import cost_limits, inspect
+from service.intake.estimates import MAX_SECONDS, Outlook, assess, missed_memory, missed_seconds
+from service.intake.inspection_cache import inspect
 from service.intake.submit import inspected, known_teacher
 from service.intake.uploads import Submission
 
@@ -133,7 +130,6 @@ class _Planner:
 
     def asked(self, spec: JobSpec) -> Option:
         """Return what the spec asks for."""
-        check_cost(self.inspection, cost_limits(self.settings))
         config = spec.distillation
         return self._option(spec, effort=None if _gives_steps(config) else config.budget.effort, method=config.method)
 
@@ -155,19 +151,15 @@ class _Planner:
             return
 
     def _option(self, spec: JobSpec, *, effort: Effort | None, method: str) -> Option:
-        resolved, description, warnings = resolve(
-            spec, self.inspection, activation_bytes=self.settings.activation_bytes
-        )
-        check_cost(self.inspection, cost_limits(self.settings), spec=resolved)
-        found = outlooks(resolved, job_facts(resolved, self.inspection, description), self.classes)
+        found = assess(spec, self.inspection, self.settings, classes=self.classes, quotas=self.quotas)
         return Option(
             effort=effort,
             method=method,
-            spec=resolved,
-            facts=run_facts(resolved, self.inspection, description),
-            warnings=[*warnings, *over_a_day(found, self.quotas)],
-            outlooks=found,
-            misses=list(self._misses(resolved, found or [])),
+            spec=found.spec,
+            facts=run_facts(found.spec, self.inspection, found.student),
+            warnings=found.warnings,
+            outlooks=found.outlooks,
+            misses=list(self._misses(found.spec, found.outlooks or [])),
         )
 
     def _misses(self, spec: JobSpec, found: Sequence[Outlook]) -> Iterator[Miss]:

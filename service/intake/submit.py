@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
@@ -15,10 +14,7 @@ from anyio import to_thread
 from fastapi import Request
 
 from dfkd_core.inspection.inspection import Inspection
-from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.limits import check_cost
-from dfkd_core.inspection.resolve import resolve
-from dfkd_core.notice import Notice
 from dfkd_core.spec.teacher import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
@@ -27,7 +23,7 @@ from jobs.log_context import about
 from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
 from service.intake.bodies import FRAMING_BYTES
-from service.intake.estimates import Outlook, check_feasible, outlooks, over_a_day
+from service.intake.estimates import Assessment, assess, check_feasible
 from service.intake.idempotency import IdempotentRequest
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
 from service.intake.uploads import ReceivedTeacher, Submission, declared_sha256
@@ -117,25 +113,12 @@ def accept_teacher(
             return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), recorder=recorder)
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A spec that was checked against its teacher, and what the job will take."""
-
-    spec: JobSpec  # resolved
-    warnings: list[Notice]
-    outlooks: list[Outlook] | None  # None: nothing is known of workers or teacher
-
-
-def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Accepted:
+def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Assessment:
     """Resolve the spec for this teacher; refuse what is over the cost limits or what no known worker can do."""
-    limits = cost_limits(context.settings)
-    check_cost(inspection, limits)
-    resolved, description, warnings = resolve(spec, inspection, activation_bytes=context.settings.activation_bytes)
-    check_cost(inspection, limits, spec=resolved)
-    classes = context.ledger.worker_classes(context.settings.lease_seconds)
-    found = outlooks(resolved, job_facts(resolved, inspection, description), classes)
-    check_feasible(resolved, found)
-    return Accepted(resolved, [*warnings, *over_a_day(found, context.store.quota_limits())], found)
+    classes, quotas = context.ledger.worker_classes(context.settings.lease_seconds), context.store.quota_limits()
+    assessed = assess(spec, inspection, context.settings, classes=classes, quotas=quotas)
+    check_feasible(assessed.spec, assessed.outlooks)
+    return assessed
 
 
 def known_teacher(context: AppContext, teacher_id: str) -> TeacherRef | None:
@@ -171,7 +154,7 @@ def _ref(teacher: ReceivedTeacher, found: Facts) -> TeacherRef:
 
 def _create(
     context: AppContext,
-    accepted: Accepted,
+    accepted: Assessment,
     teacher: TeacherRef | str,
     *,
     traceparent: str | None,
