@@ -15,8 +15,8 @@ BIN = Path(sys.executable).parent
 ROOMS = ("dfkd", "dfkd_core", "jobs", "service", "worker")
 HEAVY = ("torch", "onnxruntime", "onnxscript", "onnx", "safetensors", "scipy")
 TORCH_FREE_CORE = (
-    "spec.config", "errors", "inspection.formats", "progress", "architectures.layers", "architectures", "report",
-    "inspection.child", "inspection.resolve", "options.registry", "sandbox.process_tuning", "sandbox.launch",
+    "spec.config", "errors", "inspection.formats.detection", "progress", "architectures.layers", "architectures",
+    "report", "inspection.child", "inspection.resolve", "options.registry", "sandbox.process_tuning", "sandbox.launch",
 )  # fmt: skip
 
 

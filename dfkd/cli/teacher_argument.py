@@ -104,7 +104,7 @@ def _refuse_checkpoint(path: Path) -> None:
         BadTeacher: the file is one.
     """
     from dfkd_core.errors import FormatUnsupported, TeacherInvalid
-    from dfkd_core.inspection.formats import sniff_file
+    from dfkd_core.inspection.formats.detection import sniff_file
 
     if path.suffix.lower() not in _CHECKPOINTS:
         return  # the service judges

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from dfkd_core.architectures import ARCHITECTURES
 from dfkd_core.errors import DfkdError, ParityError, TeacherInvalid, TeacherMismatch
+from dfkd_core.inspection.formats.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.inspection.named_teacher import describe_teacher
-from dfkd_core.inspection.safetensors_header import TensorInfo, read_header, read_tensors
 from dfkd_core.spec.teacher import TeacherSpec
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.float64: "F64", torch.int64: "I64", torch.int32: "I32"}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dfkd_core.errors import FormatUnsupported, TeacherInvalid
-from dfkd_core.inspection.formats import TeacherFormat, sniff_file
+from dfkd_core.inspection.formats.detection import TeacherFormat, sniff_file
 
 PARTS = (
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "weights", "params"),

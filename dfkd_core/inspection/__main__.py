@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dfkd_core.errors import DfkdError, TeacherInvalid
-from dfkd_core.inspection.formats import TeacherFormat, sniff_file
+from dfkd_core.inspection.formats.detection import TeacherFormat, sniff_file
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.teacher import TeacherSpec
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.architectures.cost import NetworkCost, cost_of
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.inspection.formats import TeacherFormat, teacher_format
+from dfkd_core.inspection.formats.detection import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
 from dfkd_core.interface import TeacherInterface, plain_interface
 from dfkd_core.notice import Notice
@@ -207,8 +207,8 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
 
     If the spec names no architecture or no input, only the file itself is checked; `resolve` then asks for the name.
     """
+    from dfkd_core.inspection.formats.safetensors_header import read_header, read_tensors
     from dfkd_core.inspection.named_teacher import COUNTERS, describe_teacher
-    from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 
     header = read_header(path)
     if spec.output is not None:

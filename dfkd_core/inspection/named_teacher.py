@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import StudentError, TeacherInvalid, TeacherMismatch
-from dfkd_core.inspection.safetensors_header import TensorInfo
+from dfkd_core.inspection.formats.safetensors_header import TensorInfo
 from dfkd_core.spec.teacher import TeacherSpec
 
 COUNTERS = (".num_batches_tracked", ".draws", ".seed")  # integers that only training needs

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.inspection.refused_formats import MATLAB, PADDLE, TENSORFLOW
+from dfkd_core.inspection.formats.refused import MATLAB, PADDLE, TENSORFLOW
 from dfkd_core.onnx_import.producer import DYNAMO
 
 EXPORT_LINE = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dfkd_core.errors import TeacherMismatch
-from dfkd_core.inspection.formats import TeacherFormat, teacher_format
+from dfkd_core.inspection.formats.detection import TeacherFormat, teacher_format
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx
 from dfkd_core.spec.teacher import TeacherSpec

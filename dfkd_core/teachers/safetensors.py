@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
+from dfkd_core.inspection.formats.safetensors_header import read_header, read_tensors
 from dfkd_core.inspection.named_teacher import describe_teacher
-from dfkd_core.inspection.safetensors_header import read_header, read_tensors
 from dfkd_core.interface import plain_interface
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.teacher import TeacherSpec

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.inspection.formats import TeacherFormat, sniff_file
+from dfkd_core.inspection.formats.detection import TeacherFormat, sniff_file
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.interface import from_output, on_grid, to_input, to_output
 from dfkd_core.networks.teacher import Teacher

@@ -9,9 +9,9 @@ from typing import Any
 
 from starlette.requests import Request
 
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff
-from dfkd_core.inspection.refused_formats import is_zip
-from dfkd_core.inspection.zip_directory import TAIL_BYTES
+from dfkd_core.inspection.formats.detection import SNIFF_BYTES, TeacherFormat, sniff
+from dfkd_core.inspection.formats.refused import is_zip
+from dfkd_core.inspection.formats.zip_directory import TAIL_BYTES
 from jobs.files.artifacts import ArtifactStore
 from jobs.files.upload import Upload
 from jobs.models import JobSpec

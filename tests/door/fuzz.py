@@ -17,8 +17,9 @@ import atheris
 
 with atheris.instrument_imports(include=["dfkd_core"], enable_loader_override=False):
     from dfkd_core.errors import DfkdError
-    from dfkd_core.inspection import inspection, safetensors_header
-    from dfkd_core.inspection.formats import SNIFF_BYTES, sniff
+    from dfkd_core.inspection import inspection
+    from dfkd_core.inspection.formats import safetensors_header
+    from dfkd_core.inspection.formats.detection import SNIFF_BYTES, sniff
     from dfkd_core.onnx_import.ir import protobuf_scan
     from dfkd_core.onnx_import.operators import ACCEPTED
     from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS

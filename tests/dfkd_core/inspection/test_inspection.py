@@ -37,7 +37,10 @@ def loaded(code: str, *arguments: str) -> set[str]:
 
 def test_the_torch_free_face_imports_nothing_heavy() -> None:
     assert (
-        loaded("import dfkd_core.inspection.formats, dfkd_core.inspection.child, dfkd_core.inspection.resolve") == set()
+        loaded(
+            "import dfkd_core.inspection.formats.detection, dfkd_core.inspection.child, dfkd_core.inspection.resolve"
+        )
+        == set()
     )
 
 

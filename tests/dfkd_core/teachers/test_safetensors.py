@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from dfkd_core.architectures import describe
 from dfkd_core.errors import TeacherError, TeacherInvalid, TeacherMismatch
+from dfkd_core.inspection.formats.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 from dfkd_core.inspection.inspection import inspect_file
-from dfkd_core.inspection.safetensors_header import MAX_HEADER_BYTES, MAX_TENSORS, read_header
 from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.build import build_network
 from dfkd_core.teachers import load_teacher

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfkd_core.inspection.zip_directory import TAIL_BYTES, names_in
+from dfkd_core.inspection.formats.zip_directory import TAIL_BYTES, names_in
 
 
 def archive(*names: str, comment: bytes = b"", zip64: bool = False) -> bytes:

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import nn
 
 from dfkd_core.errors import FormatUnsupported, TeacherError, TeacherInvalid
-from dfkd_core.inspection.formats import SNIFF_BYTES, TeacherFormat, sniff, sniff_file
+from dfkd_core.inspection.formats.detection import SNIFF_BYTES, TeacherFormat, sniff, sniff_file
 from tests.dfkd_core.onnx_models import classifier
 
 

@@ -10,8 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from dfkd_core.errors import FormatUnsupported, TeacherInvalid, TeacherMismatch
-from dfkd_core.inspection.refused_formats import Refused, archive_of, format_of, is_zip, unknown
-from dfkd_core.inspection.zip_directory import TAIL_BYTES, names_in
+from dfkd_core.inspection.formats.refused import Refused, archive_of, format_of, is_zip, unknown
+from dfkd_core.inspection.formats.zip_directory import TAIL_BYTES, names_in
 from dfkd_core.onnx_import.ir.protobuf_scan import looks_like_onnx
 
 SNIFF_BYTES = 4096
