@@ -141,7 +141,7 @@ def measured(name: str, speed_path: Path, *, effort: str, short: bool) -> dict[s
 
 
 def shortened(spec: Any) -> Any:
-    """The same job with few rounds: every phase occurs, and a unit of it costs the same."""
+    """Return the same job with few rounds: every phase occurs, and a unit of it costs the same."""
     from dfkd_core.options.published import merged
     from dfkd_core.spec.config import DistillConfig
 

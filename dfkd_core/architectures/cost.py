@@ -25,7 +25,7 @@ from dfkd_core.architectures.layers import (
 )
 
 WIDTHS = (16, 64, 256)
-"""Widths at which the kernels are measured: channels, or for matrix products the shorter side."""
+"""The widths at which kernels are measured: numbers of channels, or the shorter side of a matrix product."""
 
 
 class Kind(StrEnum):

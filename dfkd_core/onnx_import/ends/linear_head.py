@@ -78,7 +78,10 @@ def _output_axis(step: Step) -> int:
 
 
 def _two_rows(state: GraphState, step: Step, offset: str | None, *, prefix: str) -> list[Step]:
-    """Return the steps of the layer with a first output that is always 0; the last one makes the value `prefix`."""
+    """Return steps that compute the layer with one more output in front, which is always 0.
+
+    The last step names its result `prefix`.
+    """
     matrix, weight, bias = str(step.inputs[1]), f"{prefix}weight/", f"{prefix}bias/"
     array = state.constants[matrix]
     _store(state, weight, np.concatenate([np.zeros_like(array), array], _output_axis(step)), source=matrix)
