@@ -1,13 +1,15 @@
 """`python -m benchmarks.zoo.reading FOLDER`: reads a folder of exports and compares each with the network it came from.
 
 An export is `read` when our logits equal ONNX Runtime's and the original network's, and our gradient at the images is
-the original's. Otherwise the line has the code with which the teacher is refused, and the reason. NAME.WAY.txt
-means that the exporter itself failed. Exit status 1 where an export is taken and computed wrongly.
+the original's. Otherwise the line has the code with which the teacher is refused, and the reason; `cannot-export` means
+that the exporter itself failed. Exit status 1 where an export is taken and computed wrongly.
 """
 
 import argparse
 import json
+import re
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.teacher_zoo import GRADIENT, PARITY, Cell
+from benchmarks.zoo.shelf import beside
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
@@ -23,54 +26,83 @@ from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 
 
-def read(stem: Path) -> Cell:
-    """Read one export; `stem` is its path without the last suffix."""
-    net, _, way = stem.name.partition(".")
-    refused = stem.with_name(f"{stem.name}.txt")
+def read(path: Path) -> Cell:
+    """Read one export, as benchmarks/zoo/shelf.py lays it down; `path` is that of the .onnx."""
+    net, _, way = path.name.removesuffix(".onnx").rpartition(".")
+    refused = beside(path, ".txt")
     if refused.exists():
-        return Cell(net, way, "cannot-export", refused.read_text().strip().splitlines()[-1][:160])
-    path = stem.with_name(f"{stem.name}.onnx")
-    with np.load(stem.with_name(f"{stem.name}.npz")) as stored:
+        return Cell(net, way, "cannot-export", _reason(refused.read_text()))
+    with np.load(beside(path, ".npz")) as stored:
         answers = dict(stored)
-    shape = next(array.shape[1:] for name, array in answers.items() if name.startswith("images"))
-    spec = TeacherSpec(input=InputSpec(shape=list(shape), mean=[0.5] * shape[0], std=[0.25] * shape[0]))
+    spec = _spec(path, answers)
+    began = time.monotonic()
     try:
         found = inspect_file(path, spec)
         teacher = load_teacher(path, spec)
         depth = verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
     except TeacherError as error:
         return Cell(net, way, error.code, error.detail)
-    parity, gradient = _compare(teacher, answers)
-    whole = parity <= PARITY and gradient <= GRADIENT and depth.gradient_error <= GRADIENT
+    parity, gradient, scale = _compare(teacher, answers)
+    parity = max(parity, (depth.max_abs_diff or 0.0) / scale)
+    whole = parity <= PARITY and (gradient or 0.0) <= GRADIENT and depth.gradient_error <= GRADIENT
     return Cell(
         net,
         way,
         "read" if whole else "wrong",
-        parity=max(parity, depth.max_abs_diff or 0.0),
+        parity=parity,
         gradient=gradient,
         finite_difference=depth.gradient_error,
         batchnorm=found.batchnorm.status,
         normalisations=found.normalisations,
+        seconds=round(time.monotonic() - began, 2),
     )
 
 
-def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Return the largest errors of logits and gradients over all batch sizes, as shares of the original's."""
-    parity = slope = 0.0
+def _spec(path: Path, answers: dict[str, np.ndarray]) -> TeacherSpec:
+    """Return what the exporter says of the teacher, or what follows from the shape of its images alone."""
+    told = beside(path, ".json")
+    if told.exists():
+        return TeacherSpec.model_validate_json(told.read_text())
+    shape = next(array.shape[1:] for name, array in answers.items() if name.startswith("images"))
+    return TeacherSpec(input=InputSpec(shape=list(shape), mean=[0.5] * shape[0], std=[0.25] * shape[0]))
+
+
+def _reason(log: str) -> str:
+    """Return the line of an exporter's traceback that names the error."""
+    named = [line for line in log.strip().splitlines() if re.match(r"[\w.]*(Error|Exception|Unsupported)\w*: ", line)]
+    return " ".join((named or log.strip().splitlines() or [""])[-1].split())[:160]
+
+
+def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, float | None, float]:
+    """Return the largest errors of outputs and gradients over all numbers of images, and the largest logit.
+
+    Both are shares of what the original says; the second is None where the original gives no gradients.
+    """
+    parity, slopes, scale = 0.0, [], 0.0
     for count in sorted(name.removeprefix("images") for name in answers if name.startswith("images")):
         images = torch.tensor(answers[f"images{count}"], requires_grad=True)
         logits = teacher(images)
-        wanted = torch.tensor(answers[f"logits{count}"])
-        (gradient,) = torch.autograd.grad((logits * torch.tensor(answers[f"weights{count}"])).sum(), images)
-        expected = torch.tensor(answers[f"gradient{count}"])
-        parity = max(parity, float((logits - wanted).abs().max() / wanted.abs().max()))
-        slope = max(slope, float((gradient - expected).norm() / expected.norm()))
-    return parity, slope
+        probable = f"probabilities{count}" in answers
+        outputs = logits.softmax(1) if probable else logits
+        wanted = torch.tensor(answers[f"{'probabilities' if probable else 'logits'}{count}"])
+        parity = max(parity, float((outputs.detach() - wanted).abs().max() / wanted.abs().max()))
+        scale = max(scale, float(logits.detach().abs().max()))
+        if f"gradient{count}" in answers:
+            (gradient,) = torch.autograd.grad((outputs * torch.tensor(answers[f"weights{count}"])).sum(), images)
+            expected = torch.tensor(answers[f"gradient{count}"])
+            slopes.append(float((gradient - expected).norm() / expected.norm()))
+    return parity, max(slopes, default=None), scale
 
 
-def stems(folder: Path) -> list[Path]:
-    """Return the exports of a folder, without their last suffix."""
-    return sorted({path.with_suffix("") for path in folder.iterdir() if path.suffix in (".onnx", ".txt")})
+def exports(folder: Path) -> list[Path]:
+    """Return the exports of a folder: the paths of their .onnx, which those that failed lack."""
+    return sorted({beside(path, ".onnx") for path in folder.iterdir() if path.suffix in (".onnx", ".txt")})
+
+
+def line(found: Cell) -> str:
+    """Return one line about a reading."""
+    numbers = "" if found.parity is None else f"parity {found.parity:.0e} gradient {found.gradient or 0.0:.0e}"
+    return f"{found.net:<28} {found.way:<12} {found.verdict:<24} {found.because or numbers}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,11 +114,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     readings = []
-    for stem in stems(options.folder):
-        if stem.name.startswith(tuple(options.only)):
-            readings.append(found := read(stem))
-            numbers = "" if found.parity is None else f"parity {found.parity:.0e} gradient {found.gradient:.0e}"
-            print(f"{found.net:<20} {found.way:<12} {found.verdict:<24} {found.because or numbers}", flush=True)
+    for path in exports(options.folder):
+        if path.name.startswith(tuple(options.only)):
+            readings.append(found := read(path))
+            print(line(found), flush=True)
     taken = sum(reading.verdict == "read" for reading in readings)
     exported = sum(reading.verdict != "cannot-export" for reading in readings)
     print(f"{taken} of {exported} exports read; {len(readings) - exported} that the exporters refused")

@@ -1,52 +1,18 @@
-"""`python benchmarks/zoo/transformers_export.py FOLDER` exports small image classifiers of `transformers` from configs.
+"""Exports image classifiers of `transformers` from configs, small ones and some of real size; nothing is downloaded.
 
-It runs in an environment of its own, and imports nothing of this project:
-
-    python3.11 -m venv zoo && zoo/bin/pip install torch==2.13.0 transformers onnx onnxscript
-    zoo/bin/python benchmarks/zoo/transformers_export.py FOLDER [--families vit swin] [--ways dynamo legacy]
-
-Nothing is downloaded: weights are drawn at random, so that every layer matters to the logits. For each family and way
-it writes NAME.WAY.onnx and, for the comparison, NAME.WAY.npz: images, logits, the weights of a sum of logits, and the
-gradient of that sum at the images. A refusal of the exporter is kept as NAME.WAY.txt. `python -m benchmarks.zoo.reading
-FOLDER` reads the folder in the project's environment.
+`ENVIRONMENT/bin/python -m benchmarks.zoo.transformers_export FOLDER`, see benchmarks/zoo/shelf.py. Weights are drawn at
+random, so that every layer matters to the logits.
 """
 
-import argparse
-import logging
-import math
-import os
-import traceback
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-import numpy as np
-import torch
-import transformers
-from torch import Tensor, nn
+from torch import nn
 
-CLASSES = 10
-BATCHES = (1, 2, 5)
+from benchmarks.zoo import shelf, torch_ways
 
-
-@dataclass(frozen=True)
-class Way:
-    """One way to export."""
-
-    dynamo: bool
-    batch: int | None = None  # None: dynamic
-    keep: bool = False  # BatchNormalization is kept: the exporter neither folds nor optimises
-
-
-WAYS = {
-    "dynamo": Way(dynamo=True),
-    "dynamo-1": Way(dynamo=True, batch=1),
-    "dynamo-kept": Way(dynamo=True, keep=True),
-    "legacy": Way(dynamo=False),
-    "legacy-1": Way(dynamo=False, batch=1),
-    "legacy-kept": Way(dynamo=False, keep=True),
-}
+import transformers  # isort: skip  # it imports torchvision, whose operators torch_ways declares
 
 
 @dataclass(frozen=True)
@@ -61,42 +27,13 @@ class Family:
 
     def build(self) -> nn.Module:
         """Return the network from images to logits, with random weights, in eval mode."""
-        options = {"num_labels": CLASSES} | ({"vision_config": self.options} if self.vision else self.options)
+        options = {"num_labels": torch_ways.CLASSES} | (
+            {"vision_config": self.options} if self.vision else self.options
+        )
         config = getattr(transformers, f"{self.name}Config")(**options)
         kind = getattr(transformers, self.model or f"{self.name}ForImageClassification")
-        return Logits(randomised(kind(config))).eval()
-
-
-class Logits(nn.Module):
-    """The logits alone, of what a classifier of `transformers` returns."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        logits: Tensor = self.model(pixel_values=pixel_values).logits
-        return logits
-
-
-def randomised(model: nn.Module) -> nn.Module:
-    """Return the model with weights that keep its signals alive; fresh ones differ by family, down to 1e-6."""
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(tensor: Tensor, mean: float, deviation: float) -> None:
-        tensor.copy_(mean + deviation * torch.randn(tensor.shape, generator=generator))
-
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if not tensor.is_floating_point() or tensor.dim() == 0:
-                continue
-            if name.endswith("running_var"):
-                tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
-            elif isinstance(tensor, nn.Parameter) and tensor.dim() > 1:
-                normal(tensor, 0.0, 1 / math.sqrt(tensor[0].numel()))
-            elif isinstance(tensor, nn.Parameter) or name.endswith("running_mean"):
-                normal(tensor, 0.0 if name.endswith(("bias", "running_mean")) else 1.0, 0.1)
-    return model
+        net = torch_ways.Logits(torch_ways.randomised(kind(config)), lambda output: output.logits)
+        return torch_ways.measured(net.eval(), (3, self.size, self.size))
 
 
 PATCHES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -198,91 +135,24 @@ FAMILIES: dict[str, Family] = {
     "textnet": Family("TextNet", 64, {}),
 }
 
-
-def export(net: nn.Module, images: Tensor, path: Path, way: Way) -> None:
-    """Write the network; a dynamic batch is called `batch`."""
-    if way.dynamo:
-        torch.onnx.export(
-            net,
-            (images,),
-            path,
-            dynamo=True,
-            optimize=not way.keep,
-            external_data=False,
-            verbose=False,
-            input_names=["pixel_values"],
-            output_names=["logits"],
-            dynamic_shapes=None if way.batch else ({0: torch.export.Dim("batch")},),
-        )
-    else:
-        torch.onnx.export(
-            net,
-            (images,),
-            path,
-            dynamo=False,
-            do_constant_folding=not way.keep,
-            training=torch.onnx.TrainingMode.PRESERVE if way.keep else torch.onnx.TrainingMode.EVAL,
-            input_names=["pixel_values"],
-            output_names=["logits"],
-            dynamic_axes=None if way.batch else {"pixel_values": {0: "batch"}, "logits": {0: "batch"}},
-        )
+REAL: dict[str, Family] = {
+    "resnet-224": Family(
+        "ResNet", 224, {"hidden_sizes": [64, 128, 256, 512], "depths": [2] * 4, "layer_type": "basic"}
+    ),
+    "vit-224": Family("ViT", 224, {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}),
+    "mobilenet-v2-224": Family("MobileNetV2", 224, {}),
+    "levit-224": Family("Levit", 224, {}),
+    "mobilevit-256": Family("MobileViT", 256, {}),
+    "segformer-224": Family("Segformer", 224, {}),
+}
+EXPORTS = dict.fromkeys(FAMILIES, tuple(torch_ways.WAYS)) | dict.fromkeys(REAL, torch_ways.REAL)
 
 
-def answers(net: nn.Module, size: int) -> dict[str, np.ndarray]:
-    """Logits and gradients of the network itself, for every batch size: what a reading is compared with."""
-    found = {}
-    for count in BATCHES:
-        generator = torch.Generator().manual_seed(count)
-        images = torch.randn(count, 3, size, size, generator=generator, requires_grad=True)
-        logits = net(images)
-        weights = torch.randn(logits.shape, generator=generator)
-        # Twice each image: of a single one PyTorch 2.13 computes a wrong gradient in LeViT, off its finite difference.
-        twice = net(torch.cat([images, images]))[:count]
-        (gradient,) = torch.autograd.grad((twice * weights).sum(), images)
-        arrays = {"images": images, "logits": logits, "weights": weights, "gradient": gradient}
-        found |= {f"{name}{count}": tensor.detach().numpy() for name, tensor in arrays.items()}
-    return found
-
-
-def write(name: str, way: str, folder: Path, families: dict[str, Family]) -> str:
-    """Export one family in one way; a word on how it went."""
-    stem = folder / f"{name}.{way}"
-    family = families[name]
-    try:
-        net = family.build()
-        images = torch.randn(WAYS[way].batch or 2, 3, family.size, family.size)
-        export(net, images, stem.with_name(f"{stem.name}.onnx"), WAYS[way])
-        np.savez(stem.with_name(f"{stem.name}.npz"), **answers(net, family.size))
-    except Exception as error:  # whatever a model or an exporter raises: their errors have no class in common
-        stem.with_name(f"{stem.name}.txt").write_text(traceback.format_exc())
-        stem.with_name(f"{stem.name}.onnx").unlink(missing_ok=True)
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120] if str(error).strip() else ''}"
-    return "written"
-
-
-def _terminal() -> TextIO:
-    """Return standard output for our own lines alone: what the exporters print, in C++ too, goes nowhere."""
-    terminal = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return terminal
-
-
-def main(families: dict[str, Family] = FAMILIES) -> None:
-    """Export what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--families", nargs="*", default=list(families))
-    parser.add_argument("--ways", nargs="*", default=list(WAYS))
-    options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    terminal = _terminal()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    for name in options.families:
-        for way in options.ways:
-            print(f"{name:<20} {way:<12} {write(name, way, options.folder, families)}", file=terminal)
+def write(family: str, way: str, path: Path) -> None:
+    """Export one family in one way."""
+    chosen = (FAMILIES | REAL)[family]
+    torch_ways.write(chosen.build(), (3, chosen.size, chosen.size), torch_ways.WAYS[way], path)
 
 
 if __name__ == "__main__":
-    main()
+    shelf.serve(__doc__, EXPORTS, write)
