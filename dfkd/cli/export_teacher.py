@@ -63,7 +63,6 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
     from dfkd_core.spec import overrides
 
     sizes = None if shape is None else list(overrides.shape(shape))
-    channels = sizes[0] if sizes else None
     request = export_request(
         source=source,
         output=output or Path("teacher.onnx"),
@@ -71,8 +70,8 @@ def export_teacher(  # noqa: PLR0917 - every option of a command is a parameter
         pick=pick,
         arguments=overrides.arguments(arguments or []),
         input_shape=sizes,
-        mean=numbers("mean", mean, channels),
-        std=numbers("std", std, channels),
+        mean=numbers("mean", mean),
+        std=numbers("std", std),
         logits=logits,
         architecture=architecture,
         width=width,

@@ -6,7 +6,7 @@ The structure is found in this process. Running the teacher takes PyTorch and ON
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,30 @@ from rich.console import Console
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import AsJson, Layout, teacher_spec
+from dfkd.cli.options import Arguments, AsJson, ChosenLogits, Mean, Pick, Std, Weights
+from dfkd.cli.spec_options import (
+    TEACHER_HELP,
+    Architecture,
+    Assign,
+    Layout,
+    PixelRange,
+    Shape,
+    SpecFile,
+    TeacherOptions,
+    TeacherOutput,
+    input_in,
+    spec_document,
+    teacher_in,
+)
+from dfkd.cli.teacher_argument import NetworkOptions, teacher_to_inspect
 from dfkd.external_data import one_file
 
 if TYPE_CHECKING:
+    from dfkd_core.errors import TeacherError
     from dfkd_core.inspection.inspection import Inspection
     from dfkd_core.inspection.suitability import Suitability
     from dfkd_core.interface import TeacherInterface
+    from dfkd_core.notice import Notice
     from dfkd_core.report import TeacherVerification
     from dfkd_core.spec.teacher import TeacherSpec
 
@@ -46,19 +63,27 @@ class Examination:
 
     inspection: "Inspection | None" = None
     methods: "Suitability | None" = None
+    warnings: "Sequence[Notice]" = ()  # about what was said of its images
     depth: "TeacherVerification | None" = None
     depth_skipped: str | None = None  # why the teacher was not run
     refused: Refusal | None = None
 
 
 def inspect(  # noqa: PLR0917 - every option of a command is a parameter
-    teacher: Annotated[Path, typer.Argument(help="An ONNX or safetensors file.", exists=True, dir_okay=False)],
-    architecture: Annotated[
-        str | None, typer.Option(help="Architecture of a safetensors teacher; `dfkd students` lists them.")
-    ] = None,
-    shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
+    teacher: Annotated[str, typer.Argument(help=f"{TEACHER_HELP}.")],
+    architecture: Architecture = None,
+    shape: Shape = None,
     layout: Layout = None,
-    assign: Annotated[list[str] | None, typer.Option("--set", help="path=value, from the spec's `teacher`.")] = None,
+    mean: Mean = None,
+    std: Std = None,
+    range_: PixelRange = None,
+    teacher_output: TeacherOutput = None,
+    weights: Weights = None,
+    pick: Pick = None,
+    arguments: Arguments = None,
+    logits: ChosenLogits = None,
+    spec: SpecFile = None,
+    assign: Assign = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a teacher is, which methods it can serve, and whether it computes and differentiates as it should.
@@ -68,8 +93,12 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     from dfkd_core.extras import require
 
     require("server")
-    with one_file(teacher) as path:
-        found = examine(path, teacher_spec(architecture, shape, layout, assign or []))
+    told = TeacherOptions(architecture, shape, layout, mean, std, range_, teacher_output)
+    document = spec_document(spec, told, from_root(assign or []))
+    said = teacher_in(document)
+    network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
+    with teacher_to_inspect(teacher, network, space=input_in(document)) as path, one_file(path) as one:
+        found = examine(one, said)
     if as_json:
         out.print(to_json(found, indent=2).decode())
     else:
@@ -79,23 +108,40 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     raise typer.Exit(Exit.USAGE if _lacks_shape(found.inspection) else Exit.OK)
 
 
+def from_root(assignments: Sequence[str]) -> list[str]:
+    """Return the assignments of `--set` with paths from the root of the spec, where they start in its `teacher`."""
+    from dfkd_core.spec.teacher import TeacherSpec
+
+    within = {*TeacherSpec.model_fields}
+    return [f"teacher.{one}" if one.partition("=")[0].partition(".")[0] in within else one for one in assignments]
+
+
 def examine(path: Path, spec: "TeacherSpec") -> Examination:
     """Inspect a file as POST /teachers does, then run it as the first stage of a job does."""
     from dfkd_core.errors import TeacherError
     from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.resolve import range_warnings, resolve_teacher
     from dfkd_core.inspection.suitability import suitability
 
     try:
         inspection = inspect_file(path, spec)
     except TeacherError as error:
-        nodes = getattr(error, "nodes", [])
-        return Examination(refused=Refusal(code=error.code, detail=error.detail, hint=error.hint, nodes=nodes))
-    methods = None if _lacks_shape(inspection) else suitability(inspection)
-    found = Examination(inspection=inspection, methods=methods)
-    return replace(found, **_run_teacher(path, spec, inspection))
+        return Examination(refused=_refusal(error))
+    if _lacks_shape(inspection):
+        return Examination(inspection=inspection, depth_skipped=f"it needs the {_missing(inspection)}")
+    found = Examination(inspection=inspection, methods=suitability(inspection))
+    try:
+        resolved = resolve_teacher(spec, inspection)
+    except TeacherError as error:
+        return replace(found, refused=_refusal(error))
+    return replace(found, warnings=range_warnings(spec, inspection), **_run_teacher(path, resolved))
 
 
-def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> dict[str, Any]:
+def _refusal(error: "TeacherError") -> Refusal:
+    return Refusal(code=error.code, detail=error.detail, hint=error.hint, nodes=getattr(error, "nodes", []))
+
+
+def _run_teacher(path: Path, spec: "TeacherSpec") -> dict[str, Any]:
     """Return the fields of `Examination` that running the teacher in a child process gives."""
     from dfkd_core.extras import MissingExtra, require
     from dfkd_core.report import TeacherVerification
@@ -104,8 +150,6 @@ def _run_teacher(path: Path, spec: "TeacherSpec", inspection: "Inspection") -> d
         require("worker")
     except MissingExtra:
         return {"depth_skipped": "running it needs PyTorch and ONNX Runtime: pip install 'dfkd[worker]'"}
-    if _lacks_shape(inspection):
-        return {"depth_skipped": f"it needs the {_missing(inspection)}"}
     request = {"path": str(path.resolve()), "spec": spec.model_dump(mode="json")}
     child = subprocess.run(
         [sys.executable, "-m", "dfkd_core.teachers"],
@@ -129,7 +173,7 @@ def show_examination(out: Console, found: Examination) -> None:
     for name, value in rows:
         if value:
             out.print(f"{name:<16} {value}")
-    for warning in found.inspection.warnings if found.inspection else []:
+    for warning in [*(found.inspection.warnings if found.inspection else []), *found.warnings]:
         display.show_complaint(out, "warning", warning.code, warning.detail)
     if found.inspection is not None and found.inspection.re_export is not None:
         out.print("to improve it, export again: " + "; ".join(found.inspection.re_export.because))

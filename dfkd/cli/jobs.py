@@ -9,18 +9,31 @@ from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
 from dfkd.cli.options import (
     DEFAULT_URL,
+    Arguments,
     AsJson,
     ChosenLogits,
     JobId,
-    Layout,
     Mean,
     Pick,
     Std,
     Url,
     Weights,
-    input_in,
     is_teacher_id,
-    put_input,
+)
+from dfkd.cli.spec_options import (
+    TEACHER_HELP,
+    Architecture,
+    Assign,
+    Effort,
+    Layout,
+    PixelRange,
+    Shape,
+    SpecFile,
+    Student,
+    TeacherOptions,
+    TeacherOutput,
+    input_in,
+    spec_document,
 )
 from dfkd.cli.teacher_argument import NetworkOptions, teacher_to_send
 from dfkd.client import Client
@@ -40,33 +53,22 @@ app = typer.Typer()
 
 @app.command()
 def submit(  # noqa: PLR0917 - every option of a command is a parameter
-    teacher: Annotated[
-        str,
-        typer.Argument(
-            help="An ONNX or safetensors file; or the code of a PyTorch network, module:name or file.py:name, which is "
-            "run and exported here; or the id of an uploaded teacher."
-        ),
-    ],
-    student: Annotated[
-        str | None, typer.Option(help="Architecture of the student; `dfkd students` lists them.")
-    ] = None,
-    effort: Annotated[
-        str | None, typer.Option(help="quick, standard or thorough: how much to compute; standard where none is given.")
-    ] = None,
-    weights: Weights = None,
-    pick: Pick = None,
-    arguments: Annotated[
-        list[str] | None, typer.Option("--arg", help="name=value: an argument of the code; repeat for more.")
-    ] = None,
-    logits: ChosenLogits = None,
-    shape: Annotated[str | None, typer.Option(help="channels,height,width of one image.")] = None,
+    teacher: Annotated[str, typer.Argument(help=f"{TEACHER_HELP}; or the id of an uploaded teacher.")],
+    student: Student = None,
+    effort: Effort = None,
+    architecture: Architecture = None,
+    shape: Shape = None,
     layout: Layout = None,
     mean: Mean = None,
     std: Std = None,
-    spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
-    ] = None,
+    range_: PixelRange = None,
+    teacher_output: TeacherOutput = None,
+    weights: Weights = None,
+    pick: Pick = None,
+    arguments: Arguments = None,
+    logits: ChosenLogits = None,
+    spec: SpecFile = None,
+    assign: Assign = None,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value to filter by; repeat for more.")] = None,
     wait_: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
@@ -79,19 +81,12 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     """Send a teacher and say which student to make of it. Prints the id of the job."""
     from dfkd_core.spec import overrides
 
-    document = overrides.read_spec_file(spec) if spec else {}
-    if student is not None:
-        overrides.put(document, "student.architecture", student)
-    if effort is not None:
-        overrides.put(document, "distillation.budget.effort", effort)
-    if layout is not None:
-        overrides.put(document, "teacher.input.layout", layout.upper())
+    told = TeacherOptions(architecture, shape, layout, mean, std, range_, teacher_output)
+    document = spec_document(spec, told, assign, student=student, effort=effort)
     if name is not None:
         overrides.put(document, "name", name)
     for label_key, value in overrides.labels(label or []).items():
         overrides.put_label(document, label_key, value)
-    put_input(document, shape=shape, mean=mean, std=std)
-    overrides.apply(document, assign or [])
     network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
     with Client(url) as client:
         with teacher_to_send(teacher, network, space=input_in(document)) as what:

@@ -3,15 +3,32 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from dfkd.cli import display
 from dfkd.cli.exit_codes import Exit
-from dfkd.cli.options import DEFAULT_URL, AsJson, Url
-from dfkd.cli.teacher_argument import file_or_id
+from dfkd.cli.options import DEFAULT_URL, Arguments, AsJson, ChosenLogits, Mean, Pick, Std, Url, Weights
+from dfkd.cli.spec_options import (
+    TEACHER_HELP,
+    Architecture,
+    Assign,
+    Document,
+    Effort,
+    Layout,
+    PixelRange,
+    Shape,
+    SpecFile,
+    Student,
+    TeacherOptions,
+    TeacherOutput,
+    input_in,
+    spec_document,
+    validated,
+)
+from dfkd.cli.teacher_argument import NetworkOptions, teacher_to_send
 from dfkd.client import Client
 from dfkd.errors import UsageError
 from dfkd.external_data import one_file
@@ -19,18 +36,24 @@ from dfkd.wire.plan import NetworkView, PlanOptionView, PlanView
 
 out = display.console(stderr=False)
 
-Document = dict[str, Any]  # Any: JSON
-
 
 def plan(  # noqa: PLR0917 - every option of a command is a parameter
-    teacher: Annotated[str, typer.Argument(help="An ONNX or safetensors file, or the id of an uploaded teacher.")],
-    student: Annotated[
-        str | None, typer.Option(help="Architecture of the student; `dfkd students` lists them.")
-    ] = None,
-    spec: Annotated[Path | None, typer.Option(help="JSON file to start from.", exists=True, dir_okay=False)] = None,
-    assign: Annotated[
-        list[str] | None, typer.Option("--set", help="dotted.path=value, from the root of the spec.")
-    ] = None,
+    teacher: Annotated[str, typer.Argument(help=f"{TEACHER_HELP}; or the id of an uploaded teacher.")],
+    student: Student = None,
+    effort: Effort = None,
+    architecture: Architecture = None,
+    shape: Shape = None,
+    layout: Layout = None,
+    mean: Mean = None,
+    std: Std = None,
+    range_: PixelRange = None,
+    teacher_output: TeacherOutput = None,
+    weights: Weights = None,
+    pick: Pick = None,
+    arguments: Arguments = None,
+    logits: ChosenLogits = None,
+    spec: SpecFile = None,
+    assign: Assign = None,
     local: Annotated[
         bool, typer.Option("--local", help="Measure this machine instead of asking a service; takes a few seconds.")
     ] = False,
@@ -43,17 +66,15 @@ def plan(  # noqa: PLR0917 - every option of a command is a parameter
 
     Exit code 4 where the service would refuse the job as it is.
     """
-    from dfkd_core.spec import overrides
-
-    document = overrides.read_spec_file(spec) if spec else {}
-    if student is not None:
-        overrides.put(document, "student.architecture", student)
-    overrides.apply(document, assign or [])
-    if local:
-        found = plan_locally(file_or_id(teacher), document, threads=threads, device=device)
-    else:
-        with Client(url) as client:
-            found = client.plan(file_or_id(teacher), document)
+    told = TeacherOptions(architecture, shape, layout, mean, std, range_, teacher_output)
+    document = spec_document(spec, told, assign, student=student, effort=effort)
+    network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
+    with teacher_to_send(teacher, network, space=input_in(document)) as what:
+        if local:
+            found = plan_locally(what, document, threads=threads, device=device)
+        else:
+            with Client(url) as client:
+                found = client.plan(what, document)
     if as_json:
         out.print(found.model_dump_json(indent=2))
     else:
@@ -75,8 +96,6 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
         raise UsageError("--local plans for a file, not for an uploaded teacher")
     for extra in ("server", "worker"):
         require(extra)
-    from pydantic import ValidationError
-
     from dfkd_core.inspection.inspection import inspect_file
     from dfkd_core.planning.worker_speed import WorkerSpeed
     from jobs.devices import class_of
@@ -86,11 +105,7 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
     from service.representation.plan_view import plan_view
     from worker.measurement import host_memory_bytes
 
-    try:
-        spec = JobSpec.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    spec = validated(JobSpec, document)
     with one_file(teacher) as one:
         inspection, size = inspect_file(one, spec.teacher), one.stat().st_size
     speed = WorkerSpeed.model_validate_json(_measured(threads=threads, device=device))

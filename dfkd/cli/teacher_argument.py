@@ -1,4 +1,4 @@
-"""What `dfkd submit` may be given as its teacher: a file, the id of an uploaded teacher, or the code of a network."""
+"""What a command may be given as its teacher: a file, the id of an uploaded teacher, or the code of a network."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -54,6 +54,23 @@ def teacher_to_send(text: str, options: NetworkOptions, *, space: dict[str, Any]
     if options.given:
         raise UsageError("--weights, --pick, --arg and --logits are for a teacher that is given as code: mynet.py:Net")
     yield file_or_id(text)
+
+
+@contextmanager
+def teacher_to_inspect(text: str, options: NetworkOptions, *, space: dict[str, Any]) -> Iterator[Path]:
+    """Yield the path of a file. Code is run and exported to a temporary file.
+
+    Raises:
+        UsageError: the text is neither a file nor code, or the options are for code.
+        BadTeacher: the export failed.
+    """
+    if Path(text).is_file() and not options.given:
+        yield Path(text)  # the inspection says what is wrong with a checkpoint
+        return
+    with teacher_to_send(text, options, space=space) as what:
+        if isinstance(what, str):
+            raise UsageError("only a file can be inspected, or code such as mynet.py:Net; not the id of a teacher")
+        yield what
 
 
 def file_or_id(text: str) -> Path | str:

@@ -35,7 +35,7 @@ def resolve(
         StudentNotSmaller: the student has at least as many parameters as the teacher.
         RequirementError: the teacher does not offer what the method or the memory needs.
     """
-    teacher = _resolve_teacher(spec.teacher, inspection)
+    teacher = resolve_teacher(spec.teacher, inspection)
     shape = teacher.told_shape
     assert shape is not None
     assert teacher.num_classes is not None
@@ -55,7 +55,7 @@ def resolve(
         spec.model_copy(update={"teacher": teacher}), inspection, student, activation_bytes=activation_bytes
     )
     _check_needs(spec, inspection)
-    return spec, student, [*inspection.warnings, *_warn(spec.teacher, inspection)]
+    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection)]
 
 
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:
@@ -69,7 +69,12 @@ def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription |
     return spec.model_copy(update={"distillation": config})
 
 
-def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
+def resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
+    """Return what is said of the teacher, completed with facts of its file.
+
+    Raises:
+        TeacherMismatch: the file contradicts the spec, or a fact is missing.
+    """
     if spec.format not in (None, inspection.format):
         raise TeacherMismatch(
             f"the file is {inspection.format}, the spec says {spec.format}", pointer="/teacher/format"
@@ -101,7 +106,7 @@ def _resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
     return spec.model_copy(
         update={
             "format": inspection.format,
-            "input": told.model_copy(update=_input_facts(told, shape, inspection)),
+            "input": told.for_channels(shape[0]).model_copy(update=_input_facts(told, shape, inspection)),
             "output": inspection.output_name,
             "num_classes": inspection.num_classes,
         }
@@ -124,7 +129,7 @@ def _check_pixels(told: InputSpec, channels: int, inspection: Inspection) -> Non
     """
     for name in ("mean", "std"):
         values = getattr(told, name)
-        if values is not None and len(values) != channels:
+        if values is not None and len(values) not in (1, channels):
             raise TeacherMismatch(
                 f"{name} has {len(values)} values for {channels} channels", pointer=f"/teacher/input/{name}"
             )
@@ -188,7 +193,8 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
         )
 
 
-def _warn(spec: TeacherSpec, inspection: Inspection) -> list[Notice]:
+def range_warnings(spec: TeacherSpec, inspection: Inspection) -> list[Notice]:
+    """Return the warning that nobody said which pixel values are valid, where nobody did and the file does not tell."""
     whole = inspection.interface is not None and inspection.interface.input_type == "uint8"
     if whole or (spec.input is not None and spec.input.is_range_known):
         return []

@@ -20,8 +20,12 @@ class InputSpec(Frozen):
         description="Where the channels of the file's images are: NCHW (first) or NHWC (last). If absent, it is read "
         "from an ONNX graph; NCHW if the graph does not show it.",
     )
-    mean: list[FiniteFloat] | None = Field(None, description="Per-channel mean that the caller subtracts.")
-    std: list[Positive] | None = Field(None, description="Per-channel standard deviation that the caller divides by.")
+    mean: Annotated[list[FiniteFloat], Field(min_length=1)] | None = Field(
+        None, description="Mean of each channel, or one for all, that the caller subtracts."
+    )
+    std: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="Standard deviation of each channel, or one for all, that the caller divides by."
+    )
     range: Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)] | None = Field(
         None,
         description="[lowest, highest] pixel value before normalisation. [0, 1] if absent, [0, 255] for uint8 images.",
@@ -42,7 +46,7 @@ class InputSpec(Frozen):
             raise ValueError("mean and std come together")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if values is not None and self.shape is not None and len(values) != self.shape[0]:
+            if values is not None and self.shape is not None and len(values) not in (1, self.shape[0]):
                 raise ValueError(f"{name} has {len(values)} values for {self.shape[0]} channels")
         if self.range is not None and self.range[0] >= self.range[1]:
             raise ValueError("range must be [lowest, highest]")
@@ -60,11 +64,20 @@ class InputSpec(Frozen):
         """
         low, high = self.range or ([0.0, 255.0] if whole else [0.0, 1.0])
         if self.mean is not None and self.std is not None:
-            pairs = list(zip(self.mean, self.std, strict=True))
+            pairs = list(zip(_of_each(self.mean, channels), _of_each(self.std, channels), strict=True))
             return [(low - mean) / std for mean, std in pairs], [(high - mean) / std for mean, std in pairs]
         if not whole and self.range is None:
             low, high = -3.0, 3.0
         return [low] * channels, [high] * channels
+
+    def for_channels(self, channels: int) -> Self:
+        """Return the same input space with a mean and a standard deviation for each of its channels."""
+        told = {name: values for name in ("mean", "std") if (values := getattr(self, name)) is not None}
+        return self.model_copy(update={name: _of_each(values, channels) for name, values in told.items()})
+
+
+def _of_each(values: list[float], channels: int) -> list[float]:
+    return values * channels if len(values) == 1 else values
 
 
 class TeacherSpec(Frozen):

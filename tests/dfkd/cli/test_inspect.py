@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from dfkd.cli.exit_codes import Exit
@@ -46,3 +47,47 @@ def test_weights_alone_need_architecture_and_shape(tmp_path: Path) -> None:
     assert shown.exit_code == Exit.USAGE, shown.output
     assert "6 numbers" in shown.output
     assert "--architecture and --shape" in shown.output
+
+
+@pytest.fixture
+def sized(tmp_path: Path) -> str:
+    """A file that tells the shape of its images: four channels."""
+    path = tmp_path / "teacher.onnx"
+    path.write_bytes(classifier(shape=("batch", 4, 4, 6)).SerializeToString())
+    return str(path)
+
+
+def test_what_is_said_of_pixels_is_checked_and_used(sized: str) -> None:
+    silent = RUNNER.invoke(app, ["inspect", sized])
+    assert "input-range-unknown" in silent.output
+    one_for_all = RUNNER.invoke(app, ["inspect", sized, "--mean", "0.5", "--std", "0.25", "--range", "-1,1"])
+    assert one_for_all.exit_code == Exit.OK, one_for_all.output
+    assert "input-range-unknown" not in one_for_all.output
+    wrong = RUNNER.invoke(app, ["inspect", sized, "--mean", "0.5,0.4", "--std", "0.25,0.2"])
+    assert wrong.exit_code == Exit.REFUSED
+    assert "mean has 2 values for 4 channels" in wrong.output
+
+
+def test_paths_of_set_start_at_the_root_or_in_the_teacher(sized: str) -> None:
+    for path in ("teacher.input.shape", "input.shape"):
+        shown = RUNNER.invoke(app, ["inspect", sized, "--set", f"{path}=[4,5,5]"])
+        assert shown.exit_code == Exit.REFUSED, shown.output
+
+
+def test_a_file_with_a_spec_tells_the_same(unsized: str, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"teacher": {"input": {"shape": [4, 4, 6], "range": [0, 1]}}, "student": {}}')
+    shown = RUNNER.invoke(app, ["inspect", unsized, "--spec", str(spec)])
+    assert shown.exit_code == Exit.OK, shown.output
+    assert "input-range-unknown" not in shown.output
+
+
+def test_submit_plan_and_inspect_share_what_they_take_of_a_teacher() -> None:
+    def options(command: str) -> set[str]:
+        found = get_command(app).commands[command]  # type: ignore[attr-defined]  # a group has commands
+        return {name for parameter in found.params for name in parameter.opts if name.startswith("--")}
+
+    of_teachers = options("inspect") - {"--json"}
+    assert of_teachers >= {"--architecture", "--shape", "--layout", "--mean", "--std", "--range", "--set", "--weights"}
+    assert of_teachers <= options("submit")
+    assert of_teachers <= options("plan")
