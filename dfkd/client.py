@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
 import httpx
@@ -107,29 +107,40 @@ class Client:
             headers = {"Content-Type": "application/json"}
             return self._transport.post(path, content=json.dumps(document).encode, headers=headers, key=key)
         with one_file(teacher) as one, one.open("rb") as file:
-            boundary = f"dfkd-{os.urandom(16).hex()}"
-            head, tail = multipart_frame(boundary, spec)
-            headers = {
-                "Content-Type": f"multipart/form-data; boundary={boundary}",
-                "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
-            }
-            return self._transport.post(path, content=lambda: framed(head, file, tail), headers=headers, key=key)
+            return self._post_parts(path, file, spec, headers={}, key=key)
 
-    def upload(self, teacher: Path) -> TeacherView:
+    def _post_parts(
+        self, path: str, file: BinaryIO, spec: Json, *, headers: Mapping[str, str], key: str | None = None
+    ) -> httpx.Response:
+        boundary = f"dfkd-{os.urandom(16).hex()}"
+        head, tail = multipart_frame(boundary, spec)
+        framing = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "Content-Length": str(len(head) + os.fstat(file.fileno()).st_size + len(tail)),
+        }
+        return self._transport.post(
+            path, content=lambda: framed(head, file, tail), headers={**headers, **framing}, key=key
+        )
+
+    def upload_teacher(self, teacher: Path, spec: Json | None = None) -> TeacherView:
         """Upload a teacher for later jobs; the service checks the transfer by its digest.
+
+        `spec`: what is said of the teacher, as in a job's spec: {"teacher": {"input": {"shape": [3, 32, 32]}}}. It is
+        kept with the teacher, and jobs need not repeat it.
 
         Raises:
             BadTeacher: the file keeps its weights in other files, which cannot be put into one with it.
         """
         with one_file(teacher) as one, one.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            headers = {
-                "Content-Type": "application/octet-stream",
-                "Content-Length": str(os.fstat(file.fileno()).st_size),
-                "X-Content-SHA256": digest,
-            }
+            headers = {"X-Content-SHA256": hashlib.file_digest(file, "sha256").hexdigest()}
+            if spec is not None:
+                return self._transport.parse(TeacherView, self._post_parts("/teachers", file, spec, headers=headers))
+            headers["Content-Type"] = "application/octet-stream"
+            headers["Content-Length"] = str(os.fstat(file.fileno()).st_size)
             response = self._transport.post("/teachers", content=lambda: chunks(file), headers=headers)
             return self._transport.parse(TeacherView, response)
+
+    upload = upload_teacher  # its name in earlier versions
 
     def teacher(self, teacher_id: str) -> TeacherView:
         """Return what is known of an uploaded teacher."""

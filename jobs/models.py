@@ -181,6 +181,7 @@ class ArtifactRef(FrozenModel):
 
 
 DEPTH = "depth"  # key of TeacherRef.inspection: the verification report of the first job that ran the teacher
+SAID = "spec"  # key of TeacherRef.inspection: what the caller said of the teacher with its upload
 
 
 class TeacherRef(FrozenModel):

@@ -32,7 +32,7 @@ from dfkd.cli.spec_options import (
     spec_document,
     teacher_in,
 )
-from dfkd.cli.teacher_argument import NetworkOptions, teacher_to_inspect
+from dfkd.cli.teacher_argument import NetworkOptions, file_to_read
 from dfkd.external_data import one_file
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     document = spec_document(spec, told, from_root(assign or []))
     said = teacher_in(document)
     network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
-    with teacher_to_inspect(teacher, network, space=input_in(document)) as path, one_file(path) as one:
+    with file_to_read(teacher, network, space=input_in(document)) as path, one_file(path) as one:
         found = examine(one, said)
     if as_json:
         out.print(to_json(found, indent=2).decode())

@@ -12,7 +12,7 @@ import typer
 from pydantic import TypeAdapter
 
 import dfkd
-from dfkd.cli import db, display, export_teacher, inspect_teacher, jobs, keys, plan, server, tenants
+from dfkd.cli import db, display, export_teacher, inspect_teacher, jobs, keys, plan, server, teachers, tenants
 from dfkd.cli.exit_codes import show_error
 from dfkd.cli.options import DEFAULT_URL, AsJson, Url
 from dfkd.client import Client
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(server.up)
 app.add_typer(jobs.app)
+app.command()(teachers.upload)
 app.command("plan")(plan.plan)
 app.command("export-teacher")(export_teacher.export_teacher)
 app.command("inspect")(inspect_teacher.inspect)

@@ -57,7 +57,7 @@ def teacher_to_send(text: str, options: NetworkOptions, *, space: dict[str, Any]
 
 
 @contextmanager
-def teacher_to_inspect(text: str, options: NetworkOptions, *, space: dict[str, Any]) -> Iterator[Path]:
+def file_to_read(text: str, options: NetworkOptions, *, space: dict[str, Any]) -> Iterator[Path]:
     """Yield the path of a file. Code is run and exported to a temporary file.
 
     Raises:
@@ -65,11 +65,11 @@ def teacher_to_inspect(text: str, options: NetworkOptions, *, space: dict[str, A
         BadTeacher: the export failed.
     """
     if Path(text).is_file() and not options.given:
-        yield Path(text)  # the inspection says what is wrong with a checkpoint
+        yield Path(text)  # who reads it says what is wrong with a checkpoint
         return
     with teacher_to_send(text, options, space=space) as what:
         if isinstance(what, str):
-            raise UsageError("only a file can be inspected, or code such as mynet.py:Net; not the id of a teacher")
+            raise UsageError("this takes a file, or code such as mynet.py:Net; not the id of a teacher")
         yield what
 
 

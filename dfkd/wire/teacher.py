@@ -39,6 +39,11 @@ class TeacherView(Answer):
     format: str = Field(description="onnx or safetensors, found from the content.")
     created_at: datetime = Field(description="When it was first uploaded.")
     inspection: Json = Field(description="What the structural inspection found.")
+    spec: Json | None = Field(
+        None,
+        description="What was said of it with its upload, as the `teacher` of a job's spec; jobs that name the teacher "
+        "by its id need not repeat it. Null where nothing was said.",
+    )
     methods: Suitability | None = Field(
         None, description="Methods that can use this teacher, methods that cannot and why, and the choice of auto."
     )

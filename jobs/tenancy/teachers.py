@@ -44,7 +44,7 @@ from jobs.db.row_security import as_all_tenants
 from jobs.digests import is_digest
 from jobs.errors import TeacherNotFound
 from jobs.identity import DEFAULT_TENANT
-from jobs.models import DEPTH, TERMINAL, TeacherRef
+from jobs.models import DEPTH, SAID, TERMINAL, TeacherRef
 
 _NOTHING = "{}"
 
@@ -94,6 +94,8 @@ def teacher_with_id(connection: Connection, tenant: str, teacher_id: str) -> Tea
 def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifetime) -> tuple[TeacherRef, bool]:
     """Record that a tenant has a teacher, for the longer of the recorded lifetime and `lifetime`.
 
+    An upload that says something of the teacher replaces what an earlier one said, with its inspection.
+
     Returns the teacher with database time, and True if the tenant did not have it before.
     """
     connection = transaction.connection
@@ -113,9 +115,19 @@ def put(transaction: Transaction, tenant: str, ref: TeacherRef, lifetime: Lifeti
     new = connection.execute(again.returning(_links.c.tenant)).first() is not None
     if not new:
         _change(connection, tenant, ref.id, {"used_at": now()})
+    if not new and SAID in ref.inspection:
+        _replace_inspection(connection, tenant, ref)
     if not new and lifetime is Lifetime.OWN:
         _change(connection, tenant, ref.id, {"lifetime": lifetime})
     return teacher_with_id(connection, tenant, ref.id), new
+
+
+def _replace_inspection(connection: Connection, tenant: str, ref: TeacherRef) -> None:
+    """Store the inspection of a teacher that a tenant has already; the verification report stays."""
+    statement = select(_links.c.inspection).where(*_holding(tenant, ref.id)).with_for_update()
+    before = json.loads(connection.execute(statement).scalar_one())
+    depth = {DEPTH: before[DEPTH]} if DEPTH in before else {}
+    _change(connection, tenant, ref.id, {"inspection": json_text({**ref.inspection, **depth})})
 
 
 def use(connection: Connection, tenant: str, teacher_id: str) -> None:

@@ -11,6 +11,8 @@ from service.problems.errors import FieldError, PayloadTooLarge, RequestTimeout,
 
 SUBMISSIONS = {("POST", "/jobs"), ("POST", "/plans")}
 """Operations that take a teacher and a spec."""
+OCTETS = "application/octet-stream"
+"""The media type of a body that is a teacher's file and nothing else."""
 FRAMING_BYTES = 64 * 1024  # what a multipart body may need beside its two parts
 LEAST_BYTES = 1024  # at least this much in `upload_idle_seconds`; single bytes would hold a connection for ever
 
@@ -23,8 +25,10 @@ def media_type_of(request: Request) -> str:
 def limit_for(request: Request, settings: Settings) -> int:
     """Return the most bytes that the body of this request may have."""
     operation = (request.method, request.scope["path"])
-    if operation == ("POST", "/teachers"):
+    if operation == ("POST", "/teachers") and media_type_of(request) != "multipart/form-data":
         return settings.max_upload_bytes
+    if operation == ("POST", "/teachers"):
+        return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
     if operation in SUBMISSIONS and media_type_of(request) != "application/json":
         return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
     return settings.max_spec_bytes

@@ -14,14 +14,15 @@ from dfkd_core.inspection.child import inspect_in_child
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import CostLimits
 from dfkd_core.spec.teacher import TeacherSpec
-from jobs.models import DEPTH, TeacherRef
+from jobs.models import DEPTH, SAID, TeacherRef
 from jobs.settings import Settings
 
 Facts = dict[str, Any]  # Any: JSON
 
 TOLD_SHAPE, TOLD_LAYOUT, TOLD_OUTPUT = "told_shape", "told_layout", "told_output"
 INSPECTED_BY = "inspected_by"
-BESIDE = {TOLD_SHAPE, TOLD_LAYOUT, TOLD_OUTPUT, INSPECTED_BY, DEPTH}  # stored with an inspection, but no part of it
+BESIDE = {TOLD_SHAPE, TOLD_LAYOUT, TOLD_OUTPUT, INSPECTED_BY, DEPTH, SAID}
+"""What is stored with an inspection, but no part of it."""
 
 
 def inspect(path: Path, spec: TeacherSpec, settings: Settings, *, known: TeacherRef | None = None) -> Inspection:

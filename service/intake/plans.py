@@ -92,7 +92,7 @@ def plan_submission(context: AppContext, submission: Submission) -> Plan:
 
 def plan_request(context: AppContext, spec: JobSpec, teacher_id: str) -> Plan:
     """Return the plan for a teacher that was uploaded before."""
-    teacher, inspection = inspected(context, spec, teacher_id)
+    teacher, spec, inspection = inspected(context, spec, teacher_id)
     return _plan_here(context, spec, inspection, teacher_bytes=teacher.bytes)
 
 

@@ -46,7 +46,7 @@ def read_request(text: bytes, *, max_bytes: int) -> tuple[JobSpec, str]:
     request = validate(JobRequest, read_json_object(text, max_bytes=max_bytes))
     _check_student(request)
     fields = {name: getattr(request, name) for name in JobSpec.model_fields}
-    teacher = {name: getattr(request.teacher, name) for name in TeacherSpec.model_fields}
+    teacher = {name: getattr(request.teacher, name) for name in request.teacher.model_fields_set - {"id"}}
     return JobSpec(**{**fields, "teacher": TeacherSpec(**teacher)}), request.teacher.id
 
 

@@ -15,17 +15,19 @@ from fastapi import Request
 
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import check_cost
+from dfkd_core.inspection.resolve import resolve_teacher
 from dfkd_core.spec.teacher import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
 from jobs.lifecycle.idempotency import OutcomeRecorder
 from jobs.log_context import about
-from jobs.models import Job, JobSpec, JobWithPosition, TeacherRef
+from jobs.models import SAID, Job, JobSpec, JobWithPosition, TeacherRef
 from service.dependencies import AppContext
-from service.intake.bodies import FRAMING_BYTES
+from service.intake.bodies import FRAMING_BYTES, OCTETS, media_type_of
 from service.intake.estimates import Assessment, assess, check_feasible
 from service.intake.idempotency import IdempotentRequest
 from service.intake.inspection_cache import Facts, cost_limits, facts, inspect, recalled
+from service.intake.said_before import over_said, sayings
 from service.intake.uploads import ReceivedTeacher, Submission, declared_sha256
 
 log = logging.getLogger(__name__)
@@ -42,12 +44,13 @@ async def check_quota(request: Request, context: AppContext, idempotency: Idempo
     if idempotency.was_answered:
         return
     submits = request.scope["path"] == "/jobs"
-    others_bytes = context.settings.max_spec_bytes + FRAMING_BYTES if submits else 0
+    alone = media_type_of(request) == OCTETS
+    others_bytes = 0 if alone else context.settings.max_spec_bytes + FRAMING_BYTES
     announced = int(request.headers.get("content-length", "0"))  # `check_headers` made sure of a number
     check = partial(
         context.store.check_room,
         num_bytes=max(0, announced - others_bytes),
-        teacher_id=None if submits else declared_sha256(request),
+        teacher_id=declared_sha256(request) if alone else None,
         submits=submits,
     )
     await to_thread.run_sync(check)
@@ -83,34 +86,42 @@ def accept_request(
     recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
     """Create a job for a teacher that was uploaded before."""
-    teacher, inspection = inspected(context, spec, teacher_id)
+    teacher, spec, inspection = inspected(context, spec, teacher_id)
     accepted = _accepted(context, spec, inspection)
     return _create(context, accepted, teacher.id, traceparent=traceparent, origin=origin, recorder=recorder)
 
 
-def inspected(context: AppContext, spec: JobSpec, teacher_id: str) -> tuple[TeacherRef, Inspection]:
-    """Return a teacher that was uploaded before, with its inspection under this spec."""
+def inspected(context: AppContext, spec: JobSpec, teacher_id: str) -> tuple[TeacherRef, JobSpec, Inspection]:
+    """Return a teacher that was uploaded before, the spec with what its upload said, and the inspection under it."""
     teacher = context.store.get_teacher(teacher_id)
     if not context.artifacts.exists(teacher.id):
         raise ArtifactLost(teacher.id)
+    spec = over_said(spec, teacher)
     inspection = recalled(teacher, spec.teacher)
     if inspection is None:
         with context.artifacts.borrowed(teacher.id) as path:
             inspection = inspect(path, spec.teacher, context.settings)
-    return teacher, inspection
+    return teacher, spec, inspection
 
 
 def accept_teacher(
-    context: AppContext, teacher: ReceivedTeacher, *, recorder: OutcomeRecorder[tuple[TeacherRef, bool]] | None = None
+    context: AppContext,
+    teacher: ReceivedTeacher,
+    said: TeacherSpec | None,
+    *,
+    recorder: OutcomeRecorder[tuple[TeacherRef, bool]] | None = None,
 ) -> tuple[TeacherRef, bool]:
-    """Keep a teacher for later jobs; returns the teacher and whether it is new."""
-    spec = TeacherSpec()
+    """Keep a teacher for later jobs, with what the upload says of it; returns the teacher and whether it is new."""
+    spec = said or TeacherSpec()
     with teacher.upload.discarding():
         known = known_teacher(context, teacher.upload.sha256)
         inspection = inspect(teacher.upload.path, spec, context.settings, known=known)
+        if inspection.input_shape is not None:
+            resolve_teacher(spec, inspection)
         check_cost(inspection, cost_limits(context.settings))
+        found = facts(inspection, spec) | ({} if said is None else {SAID: sayings(said)})
         with _keeping(context, teacher):
-            return context.store.put_teacher(_ref(teacher, facts(inspection, spec)), recorder=recorder)
+            return context.store.put_teacher(_ref(teacher, found), recorder=recorder)
 
 
 def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Assessment:

@@ -93,7 +93,26 @@ CONTINUATION: Document = {"distillation": {"budget": {"steps": 12000, "max_secon
 UPLOAD_TEACHER_BODY: Document = {
     "required": True,
     "content": {
-        "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+        "application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["teacher"],
+                "additionalProperties": False,
+                "properties": {
+                    "teacher": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "The ONNX or safetensors file.",
+                    },
+                    "spec": {"$ref": "#/components/schemas/UploadSpec"},
+                },
+            },
+            "encoding": {
+                "teacher": {"contentType": "application/octet-stream"},
+                "spec": {"contentType": "application/json"},
+            },
+        },
     },
 }
 

@@ -9,6 +9,7 @@ from pydantic.json_schema import models_json_schema
 from dfkd.wire.problem import Problem
 from jobs.identity import Scope
 from jobs.models import JobSpec
+from service.intake.said_before import UploadSpec
 from service.intake.spec_parsing import JobRequest
 from service.middleware.authentication import scope_for
 from service.problems.handlers import MEDIA_TYPE
@@ -61,7 +62,8 @@ def _document(app: FastAPI) -> Document:
     )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     _, ours = models_json_schema(
-        [(JobSpec, "validation"), (JobRequest, "validation"), (Problem, "serialization")], ref_template=_REF
+        [(JobSpec, "validation"), (JobRequest, "validation"), (UploadSpec, "validation"), (Problem, "serialization")],
+        ref_template=_REF,
     )
     schemas.update(ours["$defs"])
     untag(schemas)

@@ -8,7 +8,7 @@ from dfkd.wire.event import EventView
 from dfkd.wire.job import DurationsView, JobView, LinksView, ProgressView
 from dfkd.wire.teacher import Suitability, TeacherView
 from dfkd_core.inspection.suitability import suitability
-from jobs.models import DEPTH, ArtifactRef, Event, Job, JobState, PurgeReceipt, TeacherRef
+from jobs.models import DEPTH, SAID, ArtifactRef, Event, Job, JobState, PurgeReceipt, TeacherRef
 from service.intake.inspection_cache import inspection_of
 
 
@@ -37,8 +37,9 @@ def teacher_view(teacher: TeacherRef) -> TeacherView:
     """Return a teacher with the methods that its inspection allows."""
     found = inspection_of(teacher)
     methods = None if found is None or found.input_shape is None else Suitability.model_validate(suitability(found))
-    inspection = {name: value for name, value in teacher.inspection.items() if name != DEPTH}
-    added = {"inspection": inspection, "methods": methods, "depth": teacher.inspection.get(DEPTH)}
+    kept = teacher.inspection
+    inspection = {name: value for name, value in kept.items() if name not in (DEPTH, SAID)}
+    added = {"inspection": inspection, "spec": kept.get(SAID), "methods": methods, "depth": kept.get(DEPTH)}
     return TeacherView.model_validate(dict(teacher) | added)
 
 

@@ -14,7 +14,7 @@ from jobs.models import TeacherRef
 from service.dependencies import Context, TeacherId
 from service.intake.idempotency import Idempotency
 from service.intake.submit import accept_teacher, check_quota
-from service.intake.uploads import receive_octets
+from service.intake.uploads import receive_upload
 from service.representation import examples
 from service.representation.openapi import KEY_REFUSALS, LIMIT_REFUSALS, problems
 from service.representation.responses import json_response
@@ -34,25 +34,31 @@ router = APIRouter(prefix="/teachers", tags=["teachers"])
         200: {"model": TeacherView, "description": "The tenant already has this file."},
         201: examples.TEACHER_CREATED,
         **problems(
-            "request-timeout", "payload-too-large", "format-unsupported", "unsupported-media-type",
-            "validation-error", "digest-mismatch", "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch",
-            *KEY_REFUSALS, *LIMIT_REFUSALS, "unavailable", "storage-full",
+            "malformed-json", "malformed-multipart", "unexpected-part", "request-timeout", "payload-too-large",
+            "format-unsupported", "unsupported-media-type", "validation-error", "missing-part", "digest-mismatch",
+            "teacher-invalid", "teacher-op-unsupported", "teacher-mismatch", *KEY_REFUSALS, *LIMIT_REFUSALS,
+            "unavailable", "storage-full",
         ),
     },
 )  # fmt: skip
 async def upload_teacher(request: Request, context: Context, idempotency: Idempotency) -> Response:
     """Send the raw file as `application/octet-stream`. The teacher's id is the sha256 of the file, so a second upload
-    of the same file changes nothing.
+    of the same file changes nothing. Send the digest in `Repr-Digest: sha-256=:…:` or `X-Content-SHA256` to have the
+    transfer checked.
 
-    Send the digest in `Repr-Digest: sha-256=:…:` or `X-Content-SHA256` to have the transfer checked.
+    To say something of the teacher, such as the shape of its images or which of its outputs holds the classes, send
+    `multipart/form-data` with the parts `teacher` (the file) and `spec` (JSON: the `teacher` of a job's spec). It is
+    kept with the teacher: jobs that name the teacher by its id need not repeat it, and what a job says itself wins. A
+    later upload of the same file with a `spec` replaces it.
     """
     await check_quota(request, context, idempotency)
-    teacher = await receive_octets(request, context.settings, context.artifacts)
-    with teacher.upload.discarding():
-        if idempotency.repeats(teacher=teacher.upload.sha256):
-            teacher.upload.discard()
+    upload = await receive_upload(request, context.settings, context.artifacts)
+    with upload.discarded_on_error():
+        if idempotency.repeats(**upload.content()):
+            upload.discard()
             return idempotency.response(TEACHER_OUTCOME, _kept)
-    accept = partial(accept_teacher, context, teacher, recorder=idempotency.recorder(status=201))
+    assert upload.teacher is not None  # it came, or the upload was refused
+    accept = partial(accept_teacher, context, upload.teacher, upload.spec, recorder=idempotency.recorder(status=201))
     await to_thread.run_sync(accept, limiter=context.inspections)
     return idempotency.response(TEACHER_OUTCOME, _kept)
 

@@ -17,6 +17,7 @@ BODIES = {
     ("post", "/plans", "application/json"): set(),
     ("post", "/jobs/{job_id}/continue", "application/json"): set(),
     ("post", "/teachers", "application/octet-stream"): set(),
+    ("post", "/teachers", "multipart/form-data"): {"teacher", "spec"},
 }
 """Every body that is read, and its parts. What is added here has to be something else than data."""
 
