@@ -9,6 +9,23 @@ from torch import Tensor, nn
 from dfkd_core.onnx_import.ir.plan import Array, Plan, Step
 
 
+class BatchNormOfOne(nn.BatchNorm2d):
+    """BatchNorm2d whose gradient is right for a batch of one image too.
+
+    PyTorch 2.13 on a CPU takes the maps and the gradient of one image to lie in memory in the same order. Behind a
+    reshape to (1, H W, C), which attention makes, they do not, and the gradient is then that of other channels.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise the maps (N, C, H, W)."""
+        if torch.jit.is_tracing() or torch.compiler.is_exporting() or len(maps) != 1:
+            return super().forward(maps)
+        outputs: Tensor = super().forward(maps.contiguous())
+        if outputs.requires_grad:
+            outputs.register_hook(torch.Tensor.contiguous)
+        return outputs
+
+
 def tensor_of(array: Array) -> Tensor:
     """Return a copy of the array as a tensor."""
     return torch.tensor(array)
@@ -110,7 +127,7 @@ def _batchnorm(step: Step, weights: list[Array | None], rank: int) -> nn.Module:
     assert bias is not None
     assert mean is not None
     assert variance is not None
-    kind = nn.BatchNorm2d if rank == 4 else nn.BatchNorm1d
+    kind = BatchNormOfOne if rank == 4 else nn.BatchNorm1d
     norm = kind(len(scale), eps=step.attributes["epsilon"])
     for target, values in (
         (norm.weight, scale),
