@@ -1,4 +1,4 @@
-# make install | demo | test | check | test-slow | chaos | door | containers | docs | clean
+# make install | demo | test | check | test-slow | chaos | door | zoo | containers | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ COUNT ?= 1
 CHEAP ?= 0
 SEED ?= 20
 
-.PHONY: install demo test test-slow chaos door check containers docs clean
+.PHONY: install demo test test-slow chaos door zoo check containers docs clean
 
 install: $(STAMP)
 
@@ -47,6 +47,10 @@ chaos: install
 # Sends every bad input of docs/security.md to a real server, fuzzes the readers of files, and floods the server.
 door: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.door --processes $(PROCESSES)
+
+# Exports the nets of other packages, each in an environment of its own, reads them, and writes the matrix of docs/teachers.md.
+zoo: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.zoo
 
 # Builds both images and runs them. Needs root, buildah and debootstrap, and says so if they are missing.
 containers: install

@@ -25,6 +25,8 @@ from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 
+KINKS = 0.05  # error of one image's gradient that may still come from rounding
+
 
 def read(path: Path) -> Cell:
     """Read one export, as benchmarks/zoo/shelf.py lays it down; `path` is that of the .onnx."""
@@ -74,9 +76,9 @@ def _reason(log: str) -> str:
 
 
 def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, float | None, float]:
-    """Return the largest errors of outputs and gradients over all numbers of images, and the largest logit.
+    """Return the largest error of the outputs, the error of the gradients, and the largest logit.
 
-    Both are shares of what the original says; the second is None where the original gives no gradients.
+    Both errors are shares of what the original says; the second is None where the original gives no gradients.
     """
     parity, slopes, scale = 0.0, [], 0.0
     for count in sorted(name.removeprefix("images") for name in answers if name.startswith("images")):
@@ -90,8 +92,16 @@ def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, f
         if f"gradient{count}" in answers:
             (gradient,) = torch.autograd.grad((outputs * torch.tensor(answers[f"weights{count}"])).sum(), images)
             expected = torch.tensor(answers[f"gradient{count}"])
-            slopes.append(float((gradient - expected).norm() / expected.norm()))
-    return parity, max(slopes, default=None), scale
+            slopes += ((gradient - expected).flatten(1).norm(dim=1) / expected.flatten(1).norm(dim=1)).tolist()
+    return parity, _error(slopes) if slopes else None, scale
+
+
+def _error(slopes: list[float]) -> float:
+    """Return the median over the images of their gradients' errors; the largest where one is beyond all rounding.
+
+    A ReLU that rounding puts on the other side of zero changes the gradient of its image by up to a few per cent.
+    """
+    return float(np.median(slopes)) if max(slopes) <= KINKS else max(slopes)
 
 
 def exports(folder: Path) -> list[Path]:

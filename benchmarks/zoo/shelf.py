@@ -32,8 +32,8 @@ Write = Callable[[str, str, Path], None]  # family, way, path of the export; it 
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return the file that belongs to the export: `path` with another suffix, whatever dots its name has."""
-    return path.with_name(path.name.removesuffix(".onnx") + suffix)
+    """Return the file of the same export with another of the suffixes; the name may have dots of its own."""
+    return path.with_name(path.stem + suffix)
 
 
 def serve(doc: str | None, exports: Mapping[str, Sequence[str]], write: Write) -> None:
@@ -54,12 +54,12 @@ def serve(doc: str | None, exports: Mapping[str, Sequence[str]], write: Write) -
     for family in options.families:
         for way in exports[family]:
             if options.ways is None or way in options.ways:
-                word = _export(family, way, options.folder / f"{family}.{way}.onnx", write)
+                word = attempt(family, way, options.folder / f"{family}.{way}.onnx", write)
                 print(f"{family:<28} {way:<12} {word}", file=terminal)
 
 
-def _export(family: str, way: str, path: Path, write: Write) -> str:
-    """Make one export; a word on how it went."""
+def attempt(family: str, way: str, path: Path, write: Write) -> str:
+    """Make one export, or leave the traceback instead; returns a word on how it went."""
     for suffix in SUFFIXES:
         beside(path, suffix).unlink(missing_ok=True)
     try:

@@ -18,7 +18,7 @@ from benchmarks.zoo.shelf import beside
 
 CLASSES = 10
 BATCHES = (1, 2, 5)
-LARGE = 160  # images of this size or more are compared two at a time
+LARGE = 160  # images of this size or more are compared in threes only
 
 if importlib.util.find_spec("torchvision") is not None and not torch.cuda.is_available():
     _declared = torch.library.Library("torchvision", "DEF")  # alive as long as the module
@@ -138,7 +138,7 @@ def export(net: nn.Module, images: Tensor, path: Path, way: Way) -> None:
 def answers(net: nn.Module, shape: tuple[int, int, int]) -> dict[str, np.ndarray]:
     """Return logits and gradients of the network itself, for every batch size: what a reading is compared with."""
     found = {}
-    for count in (2,) if shape[-1] >= LARGE else BATCHES:
+    for count in (3,) if shape[-1] >= LARGE else BATCHES:
         generator = torch.Generator().manual_seed(count)
         images = torch.randn(count, *shape, generator=generator, requires_grad=True)
         logits = net(images)

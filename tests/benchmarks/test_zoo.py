@@ -1,0 +1,56 @@
+"""The zoo of other packages: what its record keeps, where a run goes on, and that the page shows the record."""
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.teacher_zoo import Cell
+from benchmarks.zoo import shelf
+from benchmarks.zoo.reading import exports, read
+from benchmarks.zoo.record import PAGE, Record, page, with_matrix
+
+CELLS = [
+    Cell("vit", "dynamo", "read", parity=1e-7, gradient=2e-6),
+    Cell("vit", "legacy", "teacher-op-unsupported", "If — has a sub-graph"),
+    Cell("lenet", "legacy", "cannot-export", "ValueError: no"),
+]
+
+
+def test_the_record_is_read_back_as_it_was_written_and_a_run_goes_on_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "zoo.json"
+    Record.add("timm", CELLS[:2], {"timm": "1"}, path)
+    Record.add("timm", CELLS[2:], {"timm": "2"}, path)
+    record = Record.load(path)
+    assert sorted(record.cells["timm"], key=CELLS.index) == CELLS
+    assert record.versions == {"timm": {"timm": "2"}}
+    listed = {"vit": ["dynamo", "legacy"], "lenet": ["dynamo", "legacy"]}
+    assert record.missing("timm", listed, again=False) == {"dynamo": ["lenet"]}
+    assert record.missing("timm", listed, again=True) == {"dynamo": ["lenet"], "legacy": ["vit", "lenet"]}
+    assert record.missing("keras", listed, again=False)["dynamo"] == ["vit", "lenet"]
+
+
+def test_the_matrix_counts_and_gives_every_reason() -> None:
+    text = page(Record({"timm": CELLS}, {"timm": {"timm": "1"}}))
+    assert "2 families of 1 packages, 2 exports, 1 of them (50%) read; 1 more fail in the exporters themselves" in text
+    assert "| timm | legacy | 2 | 0 | 1 | 1 |" in text
+    assert "- vit (legacy): `teacher-op-unsupported`, If — has a sub-graph" in text
+    assert "- lenet (legacy): `ValueError: no`" in text
+
+
+def test_an_exporter_leaves_its_failure_with_the_reason(tmp_path: Path) -> None:
+    def write(family: str, way: str, path: Path) -> None:
+        path.write_bytes(b"half")
+        np.savez(shelf.beside(path, ".npz"), images1=np.zeros(1))
+        raise ValueError(f"{family} cannot\n{way}")
+
+    shelf.attempt("net-0.5", "legacy", tmp_path / "net-0.5.legacy.onnx", write)
+    (path,) = exports(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["net-0.5.legacy.txt"]
+    assert read(path) == Cell("net-0.5", "legacy", "cannot-export", "ValueError: net-0.5 cannot")
+
+
+def test_the_page_shows_the_record_and_nothing_is_computed_wrongly() -> None:
+    text, record = PAGE.read_text(encoding="utf-8"), Record.load()
+    assert with_matrix(text, record) == text
+    assert not [cell for cells in record.cells.values() for cell in cells if cell.verdict == "wrong"]
+    assert record.versions.keys() == record.cells.keys()
