@@ -18,7 +18,7 @@ from benchmarks.zoo.packages import PACKAGES, ROOT, Package
 from benchmarks.zoo.reading import exports, line, read
 from benchmarks.zoo.record import NO_VERDICT_OF_OURS, PAGE, RESULTS, Record, with_matrix
 
-AT_ONCE = 6  # families whose exports are on disk together
+AT_ONCE = 12  # families whose exports are on disk together
 
 
 def measure(package: Package, python: Path, families: list[str], way: str) -> list[Cell]:
