@@ -1,57 +1,70 @@
 """Clock: how much of a job is done and when it will end, from what its phases have cost so far (torch-free).
 
-Each phase of a job counts its work in units of its own (images, updates, evaluations). The clock charges the time
-between two reports to the phase of the later one, so it knows what a unit of each phase costs here. What is left is the
-units that are left at these costs. A phase that has not begun is taken at its predicted cost, corrected by the factor
-by which the phases that were measured differ from their predictions.
+Each phase of the distillation counts its work in units of its own (images, updates, evaluations) and the seconds that
+it has taken, so the clock knows what a unit of each phase costs here. What is left is the units that are left at these
+costs. A phase that has not begun is taken at its predicted cost, corrected by the factor by which the phases that were
+measured differ from their predictions. The stages around the distillation are phases of one unit each.
 """
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
-TRUST_SECONDS = 2.0  # measured seconds after which a phase's own cost counts as much as its predicted one
-HALF_LIFE_SECONDS = 120.0  # measured seconds after which a measurement counts half
+TRUST_SHARE = 0.02  # of a phase's predicted seconds: once so much is measured, its own cost counts as much as that
+RECENT_SHARE = 0.25  # of what was measured of a phase: a measurement that is so much older counts half
+LEAST_RECENT_SECONDS, MOST_RECENT_SECONDS = 0.5, 120.0
 MOST_UNMEASURED = 0.02  # of the job, that is said to be done before anything was measured
 DOUBT_SECONDS = 0.2  # measured seconds after which predictions are corrected
-PACING = "teaching"
-"""The phase whose share of done units stands for those of phases that have not reported."""
+
+
+Name = TypeVar("Name", bound=str)  # of a phase
 
 
 @dataclass(slots=True)
 class _Phase:
     """One phase: its units in the whole job, how many are done, and what was measured of them."""
 
-    predicted_seconds: float = 0.0  # of all units
+    predicted_seconds: float = 0.0  # of all `planned` units
+    planned: float = 1.0
     total: float = 1.0
     done: float = 0.0
     counts: bool = False  # a phase of the distillation; others are stages, of one unit each
     heard: bool = False  # in this attempt
     units: float = 0.0  # measured, older ones count less
     seconds: float = 0.0  # of these units
+    read: float = 0.0  # seconds of this phase that were taken in
+    begun: float = 0.0  # of these, the seconds since the newest unit was done
 
     @property
     def predicted_cost(self) -> float:
         """Predicted seconds of one unit."""
-        return self.predicted_seconds / self.total if self.total else 0.0
+        return self.predicted_seconds / self.planned if self.planned else 0.0
 
-    @property
-    def share(self) -> float:
-        """Share of the units that is done."""
-        return self.done / self.total if self.total else 1.0
-
-    def charge(self, seconds: float, units: float) -> None:
-        """Add a measurement."""
-        kept = 0.5 ** (seconds / HALF_LIFE_SECONDS)
-        self.seconds, self.units = kept * self.seconds + seconds, kept * self.units + units
+    def take(self, done: float, read: float) -> float:
+        """Take in the units that are done and the seconds of them all; return the seconds that are new."""
+        new, self.read = read - self.read, read
+        self.begun += new
+        units = done - self.done if self.heard else 0.0  # an attempt that resumes did not do the earlier units
+        if units > 0:
+            recent = min(MOST_RECENT_SECONDS, max(LEAST_RECENT_SECONDS, RECENT_SHARE * read))
+            kept = 0.5 ** (self.begun / recent)
+            self.seconds, self.units = kept * self.seconds + self.begun, kept * self.units + units
+            self.begun = 0.0
+        self.done, self.heard = max(self.done, done), True
+        return new
 
     def cost(self, correction: float) -> float:
         """Return the seconds of one unit: measured, or predicted while little was measured."""
         expected = self.predicted_cost * (correction if self.counts else 1.0)
         if not self.units:
             return expected
-        trust = self.seconds / (self.seconds + TRUST_SECONDS) if expected else 1.0
+        trust = self.read / (self.read + TRUST_SHARE * self.predicted_seconds)
         return trust * self.seconds / self.units + (1 - trust) * expected
+
+    def left(self, correction: float) -> float:
+        """Return the seconds that are left."""
+        return max(0.0, max(0.0, self.total - self.done) * self.cost(correction) - self.begun)
 
 
 class Clock:
@@ -69,43 +82,49 @@ class Clock:
         self._limit_seconds = limit_seconds
         self._spent_seconds = 0.0  # in phases that count units
         self._now = now
-        self._charged_at = now()
-        self._measured = False
+        self._stage_began = now()
+        self._heard = self._measured = False  # what earlier attempts did; a phase of the distillation
         self._fraction = 0.0
 
     def expect(self, totals: Mapping[str, float]) -> None:
-        """Take over how many units each phase of the distillation has in the whole job."""
+        """Take over how many units each phase of the distillation has in the whole job, as it was planned."""
         for name, total in totals.items():
             phase = self._phases.setdefault(name, _Phase())
-            phase.total, phase.counts = total, True
+            phase.planned = phase.total = total
+            phase.counts = True
 
     def finish(self, stage: str) -> None:
         """Record that a stage is over."""
         phase = self._phases.setdefault(stage, _Phase())
-        self._charge(phase, phase.total - phase.done)
-        phase.done = phase.total
+        began, self._stage_began = self._stage_began, self._now()
+        phase.heard = True  # a stage belongs to one attempt
+        phase.take(phase.total, self._stage_began - began)
 
     def finish_counted(self) -> None:
         """Record that the distillation is over: nothing of its phases is left, even if the budget ended them early."""
-        self._charged_at = self._now()
+        self._stage_began = self._now()
         for phase in self._phases.values():
             if phase.counts:
-                phase.done, phase.heard = phase.total, True
+                phase.done, phase.heard, phase.begun = phase.total, True, 0.0
 
-    def count(self, name: str, done: float, total: float = 0.0) -> None:
-        """Record how many units of a phase are done in the whole job. A total of 0 is not known."""
-        phase = self._phases.setdefault(name, _Phase())
-        phase.counts, phase.total = True, max(total or phase.total, done)
-        before = phase.done if phase.heard else done  # an attempt that resumes did not do the earlier units
-        self._spent_seconds += self._charge(phase, max(0.0, done - before))
-        self._measured = self._measured or done > before
-        phase.done, phase.heard = max(done, phase.done), True
+    def take(
+        self, work: Mapping[Name, float], seconds: Mapping[Name, float], totals: Mapping[Name, float] | None = None
+    ) -> None:
+        """Take in the units of each phase that are done in the whole job, and the seconds spent in this attempt.
 
-    def _charge(self, phase: _Phase, units: float) -> float:
-        now = self._now()
-        seconds, self._charged_at = now - self._charged_at, now
-        phase.charge(seconds, units)
-        return seconds
+        The first call says what earlier attempts have done. `totals` are units of phases in all, where they differ from
+        what was expected.
+        """
+        known = totals or {}
+        for name in {**work, **known}:
+            phase = self._phases.setdefault(str(name), _Phase(planned=0.0, total=0.0, heard=self._heard))
+            phase.counts, done = True, work.get(name, 0.0)
+            phase.total = max(known.get(name, phase.total), done)
+            self._spent_seconds += phase.take(done, seconds.get(name, 0.0))
+            self._measured = self._measured or phase.units > 0
+        for phase in self._phases.values():
+            phase.heard = True
+        self._heard = True
 
     @property
     def eta_seconds(self) -> float | None:
@@ -117,7 +136,7 @@ class Clock:
         """Share of the job's time that is done; it never falls."""
         correction = self._correction()
         left = self._left(correction)
-        done = sum(self._done(phase) * phase.cost(correction) for phase in self._phases.values())
+        done = sum(phase.done * phase.cost(correction) + phase.begun for phase in self._phases.values())
         if not self._measured:
             return min(done / (done + left), MOST_UNMEASURED) if done + left > 0 else 0.0
         if done + left > 0:
@@ -127,17 +146,10 @@ class Clock:
     def _left(self, correction: float) -> float:
         left = {True: 0.0, False: 0.0}
         for phase in self._phases.values():
-            left[phase.counts] += max(0.0, phase.total - self._done(phase)) * phase.cost(correction)
+            left[phase.counts] += phase.left(correction)
         if self._limit_seconds is not None:
             left[True] = min(left[True], max(0.0, self._limit_seconds - self._spent_seconds))
         return left[True] + left[False]
-
-    def _done(self, phase: _Phase) -> float:
-        """Return the units that are done. A phase that has counted none keeps pace with the student's updates."""
-        pacing = self._phases.get(PACING)
-        if phase.done or not phase.counts or pacing is None or not pacing.heard:
-            return phase.done
-        return max(phase.done, pacing.share * phase.total)
 
     def _correction(self) -> float:
         """Return by which factor the measured phases of the distillation take longer than predicted."""

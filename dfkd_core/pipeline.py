@@ -5,6 +5,7 @@ progress goes through `on_step`. A resumed run repeats the short stages and cont
 checkpoint.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,11 +35,12 @@ from dfkd_core.output.report_builder import counters, device_name, student_facts
 from dfkd_core.planning.forecast import forecast
 from dfkd_core.planning.reference import REFERENCE
 from dfkd_core.planning.worker_speed import WorkerSpeed
-from dfkd_core.progress import OnStep, StageReporter
+from dfkd_core.progress import OnStep
 from dfkd_core.pulse import Pulse
 from dfkd_core.report import Agreement, InputFacts, Report, TeacherVerification, compression
 from dfkd_core.rng import Streams, reproducible
 from dfkd_core.spec.config import Budget, DistillSpec
+from dfkd_core.stages import StageReporter
 from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verification_facts, verify_teacher
@@ -92,18 +94,21 @@ def compress(
     continued_budget: Budget | None = None,
     checkpoint_seconds: float = 30.0,
     speed: WorkerSpeed | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    pulse: Pulse | None = None,
 ) -> Compressed:
     """Distil the student that `spec` asks for and write it, its weights and its report into `workspace`.
 
     On a CPU, equal file, spec, build and `threads` give a student of equal bytes. `speed` is this machine's, if it is
-    known; only the time left that is told until more was measured depends on it.
+    known; only the time left that is told until more was measured depends on it. `clock` gives the seconds in which the
+    job is measured and limited. `pulse` counts the work of the distillation, and others may read it meanwhile.
 
     Raises:
         DfkdError: the job cannot be done, or was stopped; the subclass says why.
     """
     workspace.mkdir(parents=True, exist_ok=True)
     with reproducible(threads):
-        stages = StageReporter(on_step)
+        stages = StageReporter(on_step, now=clock, pulse=pulse or Pulse(now=clock))
         known, where = speed or REFERENCE, torch.device(device)
         job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=where, speed=known)
         loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
@@ -219,6 +224,8 @@ def _distill(job: _Job, loop: Callable[..., Distilled], *, checkpoint_seconds: f
                 job.spec.distillation,
                 on_step=job.stages.during_distillation,
                 checkpoints=writer,
+                pulse=job.stages.pulse,
+                clock=job.stages.now,
             )
         except TimeLimit as error:
             raise _with_plan(error, job.stages.planned_seconds) from error

@@ -6,7 +6,8 @@ micro-batch: they are signs of life, and the piece can be abandoned there, becau
 end. An abandoned piece is done again when the run is resumed.
 """
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -30,10 +31,15 @@ class Listener(Protocol):
 class Pulse:
     """Counts the work of a run by phase, and passes beats and safe points on to the one listener, if there is one."""
 
-    def __init__(self, listener: Listener | None = None) -> None:
+    def __init__(self, listener: Listener | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         self.beats = 0
         self.phase: Phase | None = None  # of the newest piece
         self.work: dict[Phase, float] = {}  # the units done in each phase since the start of the run
+        self.expected: dict[Phase, float] = {}  # the units of a phase in all, where the run knows more than its plan
+        self._seconds: dict[Phase, float] = {}
+        self._charged: Phase | None = None  # the phase whose seconds these are
+        self._charged_at = 0.0
+        self._now = now
         self._listener = listener
         self._holds = 0
 
@@ -57,8 +63,31 @@ class Pulse:
 
     def begin(self, phase: Phase) -> None:
         """Say what the next pieces belong to."""
-        self.phase = phase
+        if phase is not self._charged:
+            self._charge()
+            self.phase = self._charged = phase
         self.work.setdefault(phase, 0.0)
+
+    def end(self) -> None:
+        """Say that the last piece is done; what follows belongs to no phase."""
+        self._charge()
+        self._charged = None
+
+    @property
+    def seconds(self) -> Mapping[Phase, float]:
+        """The seconds that each phase has taken since this object heard of its first piece."""
+        self._charge()
+        return self._seconds
+
+    def _charge(self) -> None:
+        """Give the time since the last call to the present phase."""
+        before, self._charged_at = self._charged_at, self._now()
+        if self._charged is not None:
+            self._seconds[self._charged] = self._seconds.get(self._charged, 0.0) + self._charged_at - before
+
+    def expect(self, phase: Phase, units: float) -> None:
+        """Say how many units of a phase are left, where that follows from what the run has seen."""
+        self.expected[phase] = self.work.get(phase, 0.0) + units
 
     def did(self, units: float) -> None:
         """Count units of the current phase. It is the last change of a piece, right before its safe point."""

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,8 @@ from worker.runner.process import runner_environment
 
 log = logging.getLogger(__name__)
 
+BENCHMARK = (sys.executable, "-P", "-m", "dfkd_core.calibration")
+
 _MOST_FAILURES = 3
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -33,8 +36,10 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 class Measurement:
     """Measures once, or takes the result from the data directory. Methods may be called from any thread."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, benchmark: Sequence[str] = BENCHMARK) -> None:
+        """`benchmark` is the command that measures; it is given the options for threads and device."""
         self._settings = settings
+        self._benchmark = benchmark
         self._path = settings.data_dir / f"speed-{settings.worker_device.replace(':', '-')}.json"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -87,8 +92,8 @@ class Measurement:
         """Run the benchmark, which dies with this process → its output and exit status."""
         settings = self._settings
         options = ["--threads", str(settings.worker_threads), "--device", settings.worker_device]
-        benchmark = [sys.executable, "-P", "-m", "dfkd_core.calibration", *options]
-        bound = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid()), *benchmark]
+        tuning = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid())]
+        bound = [*tuning, *self._benchmark, *options]
         with TemporaryDirectory(prefix="dfkd-") as temporary:
             environment = runner_environment(os.environ, threads=settings.worker_threads, temporary=Path(temporary))
             with self._lock:

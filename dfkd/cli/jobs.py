@@ -26,6 +26,7 @@ from dfkd.cli.spec_options import (
     Assign,
     Effort,
     Layout,
+    Method,
     PixelRange,
     Shape,
     SpecFile,
@@ -56,6 +57,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     teacher: Annotated[str, typer.Argument(help=f"{TEACHER_HELP}; or the id of an uploaded teacher.")],
     student: Student = None,
     effort: Effort = None,
+    method: Method = None,
     architecture: Architecture = None,
     shape: Shape = None,
     layout: Layout = None,
@@ -82,7 +84,7 @@ def submit(  # noqa: PLR0917 - every option of a command is a parameter
     from dfkd_core.spec import overrides
 
     told = TeacherOptions(architecture, shape, layout, mean, std, range_, teacher_output)
-    document = spec_document(spec, told, assign, student=student, effort=effort)
+    document = spec_document(spec, told, assign, student=student, effort=effort, method=method)
     if name is not None:
         overrides.put(document, "name", name)
     for label_key, value in overrides.labels(label or []).items():
@@ -194,15 +196,19 @@ def retry(job_id: JobId, as_json: AsJson = False, url: Url = DEFAULT_URL) -> Non
 
 
 @app.command("continue")
-def continue_(
+def continue_(  # noqa: PLR0917 - every option of a command is a parameter
     job_id: JobId,
     steps: Annotated[int | None, typer.Option(help="Student updates in all, the old ones included.", min=1)] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(help="quick, standard or thorough: as many updates as that comes to, the old included."),
+    ] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Wall-clock limit of the new job.", min=0.001)] = None,
     as_json: AsJson = False,
     url: Url = DEFAULT_URL,
 ) -> None:
     """Continue a finished job from its last checkpoint. Prints the id of the new job."""
-    given = {"steps": steps, "max_seconds": max_seconds}
+    given = {"steps": steps, "effort": effort, "max_seconds": max_seconds}
     budget = {name: value for name, value in given.items() if value is not None}
     with Client(url) as client:
         job = client.continue_(job_id, {"distillation": {"budget": budget}})

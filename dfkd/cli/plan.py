@@ -18,6 +18,7 @@ from dfkd.cli.spec_options import (
     Document,
     Effort,
     Layout,
+    Method,
     PixelRange,
     Shape,
     SpecFile,
@@ -41,6 +42,7 @@ def plan(  # noqa: PLR0917 - every option of a command is a parameter
     teacher: Annotated[str, typer.Argument(help=f"{TEACHER_HELP}; or the id of an uploaded teacher.")],
     student: Student = None,
     effort: Effort = None,
+    method: Method = None,
     architecture: Architecture = None,
     shape: Shape = None,
     layout: Layout = None,
@@ -67,7 +69,7 @@ def plan(  # noqa: PLR0917 - every option of a command is a parameter
     Exit code 4 where the service would refuse the job as it is.
     """
     told = TeacherOptions(architecture, shape, layout, mean, std, range_, teacher_output)
-    document = spec_document(spec, told, assign, student=student, effort=effort)
+    document = spec_document(spec, told, assign, student=student, effort=effort, method=method)
     network = NetworkOptions(weights=weights, pick=pick, arguments=arguments or [], logits=logits)
     with teacher_to_send(teacher, network, space=input_in(document)) as what:
         if local:

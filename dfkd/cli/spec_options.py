@@ -41,6 +41,7 @@ Student = Annotated[str | None, typer.Option(help="Architecture of the student; 
 Effort = Annotated[
     str | None, typer.Option(help="quick, standard or thorough: how much to compute; standard where none is given.")
 ]
+Method = Annotated[str | None, typer.Option(help="How images are made: auto, or one of the methods of the menu.")]
 
 Document = dict[str, Any]  # Any: JSON
 M = TypeVar("M", bound=BaseModel)
@@ -88,6 +89,7 @@ def spec_document(
     *,
     student: str | None = None,
     effort: str | None = None,
+    method: str | None = None,
 ) -> Document:
     """Return the spec: what is in the file, over it the options, over them the assignments of `--set`.
 
@@ -99,10 +101,10 @@ def spec_document(
 
     document = overrides.read_spec_file(file) if file else {}
     teacher.put(document)
-    if student is not None:
-        overrides.put(document, "student.architecture", student)
-    if effort is not None:
-        overrides.put(document, "distillation.budget.effort", effort)
+    told = {"student.architecture": student, "distillation.budget.effort": effort, "distillation.method": method}
+    for path, value in told.items():
+        if value is not None:
+            overrides.put(document, path, value)
     overrides.apply(document, assignments or [])
     return document
 

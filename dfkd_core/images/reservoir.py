@@ -57,9 +57,19 @@ class ClassReservoir:
         return int(self._seen.clamp(max=self.quota).sum())
 
     @property
+    def capacity(self) -> int:
+        """The number of images that are kept when every class has its share."""
+        return len(self._seen) * self.quota
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of the storage for all images and logits, filled or not."""
         return self._images.num_bytes + self._logits.numel() * self._logits.element_size()
+
+    @property
+    def room(self) -> Tensor:
+        """The free places of each stratum: (min(classes, capacity),)."""
+        return (self.quota - self._seen).clamp(min=0)
 
     def add(self, batch: Batch, *, generator: torch.Generator) -> None:
         """Show a batch to the reservoir; random draws decide which images it keeps."""

@@ -33,7 +33,7 @@ from dfkd_core.networks.precision import Engine, engine_running
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
 from dfkd_core.progress import BEAT_SECONDS, OnStep, Phase, Update, UpdateKind
-from dfkd_core.pulse import Interrupted
+from dfkd_core.pulse import Interrupted, Pulse
 from dfkd_core.spec.config import Budget, DistillConfig
 from dfkd_core.students.temporary_batchnorm import fold
 
@@ -73,6 +73,7 @@ def distill(
     resume_from: Path | None = None,
     continued_budget: Budget | None = None,
     measure: Measure | None = None,
+    pulse: Pulse | None = None,
     clock: Callable[[], float] = time.monotonic,
     beat_seconds: float = BEAT_SECONDS,
 ) -> Distilled:
@@ -80,8 +81,9 @@ def distill(
 
     `on_step` is called after every round and, in between, a few times a second; its fractions are of the distillation
     alone. `measure` gets the step and the raw, the averaged and the published student after every evaluation; it must
-    not change them. `clock` gives the seconds that `budget.max_seconds` limits; `beat_seconds` is the time between two
-    signs of life, at each of which the run can be stopped.
+    not change them. `pulse` counts the work of the run, and others may read it meanwhile. `clock` gives the
+    seconds that `budget.max_seconds` limits; `beat_seconds` is the time between two signs of life, at each of which the
+    run can be stopped.
 
     `resume_from` is a checkpoint of the same run. With `continued_budget` it may also be one of the same run under that
     budget: the run then goes on from there under its own budget, and its seconds are counted from zero.
@@ -96,7 +98,7 @@ def distill(
     """
     device = next(student.parameters()).device
     with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
-        run = build_run(teacher, student, config)
+        run = build_run(teacher, student, config, pulse=pulse)
         facts = fingerprint_of(config, teacher, student, device=device)
         if resume_from is not None:
             wanted = {**facts, **(checkpoints.fingerprint if checkpoints else {})}
@@ -262,6 +264,7 @@ def _finish(loop: _Loop) -> Distilled:
     if not run.done:
         with run.pulse.heard_by(loop):
             _work(loop)
+        run.pulse.end()
         run.done = True
         loop.save()
     assert best.published_step is not None  # an evaluation has seen to that

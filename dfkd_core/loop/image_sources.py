@@ -124,6 +124,11 @@ class ImageSources:
         if not self.synthesizer.optimises_images:  # optimised images were counted when they were made
             self._counters.images_synthesized += made
 
+    @property
+    def optimised_at_once(self) -> int | None:
+        """The number of images of a batch that the synthesizer optimises; None if it does not optimise images."""
+        return self._config.method_options.batch_size if self.synthesizer.optimises_images else None
+
     def sample(self, count: int, *, stream: str) -> int:
         """Take at most `count` images of the synthesizer, and return how many. They wait for their labels."""
         self._sampled = self.synthesizer.sample(count, generator=self._streams[stream])  # (N, C, H, W), N ≤ count

@@ -78,6 +78,7 @@ class Judge:
         """
         if has_batchnorm(student.average):
             reestimate(student.average, self._training_images(images, replay_share), engine=self._fp32_teacher.engine)
+        self.expect_audit(images)
         probe = self.probe
         engine = self._fp32_teacher.engine
         raw = float(agrees(answers(student.network, probe, engine=engine), probe).double().mean())
@@ -102,22 +103,36 @@ class Judge:
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
         """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""
-        wanted, position = self._audit_size, self._position
-        if images.synthesizer.optimises_images:
-            wanted = min(wanted, COSTLY_AUDIT)
-        while (missing := wanted - len(self.audit)) > 0:
+        position, pulse = self._position, self._fp32_teacher.engine.pulse
+        while (missing := self._audited_at_the_end(images) - len(self.audit)) > 0:
+            self.expect_audit(images)
             for _ in position.once("audit images", phase=Phase.AUDIT):
-                if images.synthesizer.optimises_images:
+                if images.optimised_at_once:
                     images.synthesizer.synthesize(None, rate=1.0)
             for _ in position.once("audit sample", phase=Phase.AUDIT):
-                counters.images_synthesized += images.sample(missing, stream="audit-images")
-            before, pulse = len(self.audit), self._fp32_teacher.engine.pulse
+                made = images.sample(missing, stream="audit-images")
+                counters.images_synthesized += made
+                if not images.optimised_at_once:  # optimised images were counted step by step
+                    pulse.did(made)
+            before = len(self.audit)
             self._audit_more(images.labelled_sample())
             position.begin_round()
             if len(self.audit) == before:
                 break  # the set is full for the classes that the synthesizer still makes
-            pulse.did(len(self.audit) - before)
             pulse.safe_point()
+
+    def _audited_at_the_end(self, images: ImageSources) -> int:
+        """Return the size of the completed audit set."""
+        most = min(self._audit_size, self.audit.capacity)
+        return min(most, COSTLY_AUDIT) if images.optimised_at_once else most
+
+    def expect_audit(self, images: ImageSources) -> None:
+        """Tell how many images the audit set is likely to need at the end, from the classes of the newest images."""
+        if not len(images.fresh):
+            return
+        classes = images.fresh.newest.teacher_logits.argmax(dim=1).cpu()
+        units = self.audit.images_to_reach(self._audited_at_the_end(images), classes, lot=images.optimised_at_once)
+        self._fp32_teacher.engine.pulse.expect(Phase.AUDIT, units)
 
     def audit_shapes(self, images: ImageSources) -> None:
         """Fill an empty audit set with a few procedural images; for a run that has no time to make other ones."""

@@ -4,6 +4,7 @@ No student trains on a held-out image. The probe is a class-balanced reservoir o
 the newest held-out images. The audit set is a second probe with its own draws; it decides nothing.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from dfkd_core.images.batch import Batch, Labelled
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 
+NONE_GAINED = 0.5  # expected images of a lot for which there is a place, below which it is taken for the last lot
 RECENT_SHARE = 4  # one of every four images of a full probe is a recent image
 
 
@@ -20,7 +22,7 @@ class Probe:
     """Keeps at most `size` held-out images: three quarters from the whole history, and one quarter of the newest."""
 
     def __init__(self, size: int, *, num_classes: int, shape: tuple[int, int, int], codec: PixelCodec) -> None:
-        self._recent_size = size // RECENT_SHARE
+        self._size, self._recent_size = size, size // RECENT_SHARE
         self._history = ClassReservoir(size - self._recent_size, num_classes=num_classes, shape=shape, codec=codec)
         self._codec = codec
         self._recent_images = torch.zeros((0, *shape), dtype=codec.dtype)
@@ -38,6 +40,31 @@ class Probe:
             old = Batch(images=self._codec.decode(images[:aged]), teacher_logits=logits[:aged].float())
             self._history.add(old, generator=generator)
         self._recent_images, self._recent_logits = images[aged:].clone(), logits[aged:].clone()
+
+    @property
+    def capacity(self) -> int:
+        """The number of images that a full probe has."""
+        return self._recent_size + self._history.capacity
+
+    def images_to_reach(self, size: int, classes: Tensor, *, lot: int | None) -> int:
+        """Return about how many images it takes until the probe has `size` images, or no image finds a place any more.
+
+        They are made in lots of this size or, if it is None, of as many as are missing. `classes` (N,) are those of
+        images of the same source: the rarer a class is among them, the more images it takes to fill its places.
+        """
+        room = self._history.room.double()
+        shares = torch.bincount(classes % len(room), minlength=len(room)).double() / max(1, len(classes))
+        recent, missing, made = float(self._recent_size - len(self._recent_images)), float(size - len(self)), 0
+        while missing >= 1:
+            offered = min(lot or self._size, math.ceil(missing))
+            gained = min(recent, offered)
+            kept = torch.minimum(room, (offered - gained) * shares)
+            recent, room, gained = recent - gained, room - kept, gained + float(kept.sum())
+            made += lot or offered
+            if gained < NONE_GAINED:
+                break
+            missing -= gained
+        return made
 
     def batch(self) -> Batch:
         """Return the images of the probe with their logits, on the CPU."""

@@ -125,9 +125,9 @@ class Run:
         self._restore_draws(state)  # last: parts that are restored may draw
 
 
-def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig) -> Run:
+def build_run(teacher: Teacher, student: nn.Module, config: DistillConfig, *, pulse: Pulse | None = None) -> Run:
     """Build a run at its start. The student is trained in place on its device; the teacher is moved to that device."""
-    device, pulse = next(student.parameters()).device, Pulse()
+    device, pulse = next(student.parameters()).device, pulse or Pulse()
     engine = Engine(config.compute, pulse)
     fp32_teacher = teacher.to(device).with_precision(engine.in_fp32())
     teacher = fp32_teacher if engine.plain else fp32_teacher.with_precision(engine)

@@ -11,7 +11,7 @@ from dfkd_core.planning.worker_speed import Pass, WorkerSpeed
 from dfkd_core.progress import Phase
 from dfkd_core.spec.config import DistillConfig
 
-PREPARE, VERIFY = 2.0, 0.5  # besides the networks, in units of the time in which a runner loads its libraries
+PREPARE, VERIFY = 1.3, 0.2  # besides the networks, in units of the time in which a runner loads its libraries
 PIXEL_PASSES = 6  # passes over the pixels in a step of an inversion: shift, variation, clamp, Adam
 
 

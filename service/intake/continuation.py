@@ -7,7 +7,6 @@ change.
 from collections.abc import Iterator
 from typing import Any
 
-from dfkd_core.spec.config import Budget
 from dfkd_core.spec.json_pointer import child_pointer
 from jobs.models import Job, JobSpec
 from service.intake.spec_parsing import validate
@@ -37,12 +36,19 @@ def readable_spec(job: Job) -> JobSpec:
 def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
     """Return the spec of `job` with what `text` changes in it: a larger budget, name, labels, device, samples.
 
+    Another effort without steps leaves the steps open: `resolve` finds them, and `check_budget` judges them.
+
     Raises:
         ValidationFailed: the spec is not valid, or something else changes.
     """
     old = readable_spec(job)
     before = old.model_dump(mode="json")
-    spec = validate(JobSpec, _merged(before, read_json_object(text, max_bytes=max_bytes), pointer=""))
+    changes = read_json_object(text, max_bytes=max_bytes)
+    document = _merged(before, changes, pointer="")
+    spec = validate(JobSpec, document)
+    if spec.distillation.budget.effort != old.distillation.budget.effort and not _gives_steps(changes):
+        del document["distillation"]["budget"]["steps"]
+        spec = validate(JobSpec, document)
     changed = list(_differences(before, spec.model_dump(mode="json"), pointer=""))[:MAX_ERRORS]
     if changed:
         raise ValidationFailed(
@@ -51,20 +57,41 @@ def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
             hint="Only distillation.budget, name, labels, device and export.samples can change; POST /jobs takes any "
             "other spec.",
         )
-    _check_budget(old.distillation.budget, spec.distillation.budget, steps_done=job.progress.step)
     return spec
 
 
-def _check_budget(old: Budget, new: Budget, *, steps_done: int) -> None:
-    """Check that steps are left to do and that the new budget is not smaller than the old one."""
-    if new.steps >= old.steps and new.steps > steps_done:
+def leaves_steps_open(spec: JobSpec) -> bool:
+    """Return whether the steps of a continued job have to be found from its effort."""
+    return "steps" not in spec.distillation.budget.model_fields_set
+
+
+def check_budget(job: Job, spec: JobSpec, *, by_effort: bool) -> None:
+    """Check that steps are left to do and that the new budget is not smaller than that of `job`.
+
+    `by_effort`: the steps were found from the effort that the caller named.
+
+    Raises:
+        ValidationFailed: nothing is left to do.
+    """
+    old, new, done = readable_spec(job).distillation.budget, spec.distillation.budget, job.progress.step
+    if new.steps >= old.steps and new.steps > done:
         return
-    least = max(old.steps, steps_done + 1)
+    least = max(old.steps, done + 1)
+    field, wrong = "steps", f"must be {least} at least: {done} are done"
+    if by_effort:
+        field = "effort"
+        wrong = f"{new.effort} comes to {new.steps} updates with this job's settings; {done} of {old.steps} are done"
     raise ValidationFailed(
         "The budget leaves nothing to do.",
-        errors=[FieldError(f"{BUDGET}/steps", f"must be {least} at least: {steps_done} are done")],
-        hint="distillation.budget.steps counts all student updates, those of the job before included.",
+        errors=[FieldError(f"{BUDGET}/{field}", wrong)],
+        hint=f"Give distillation.budget.steps, {least} or more: it counts all student updates, those of the job before "
+        "included.",
     )
+
+
+def _gives_steps(changes: Json) -> bool:
+    """Return whether the caller's changes, which were validated, name the steps."""
+    return "steps" in changes["distillation"]["budget"]
 
 
 def _merged(before: Json, changes: Json, *, pointer: str) -> Json:

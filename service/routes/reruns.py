@@ -4,6 +4,7 @@ from anyio import to_thread
 from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from dfkd.wire.job import JobView
+from dfkd_core.inspection.resolve import resolve
 from jobs.broker import notify
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
@@ -11,9 +12,9 @@ from jobs.lifecycle.idempotency import JOB_OUTCOME
 from jobs.models import Job
 from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
-from service.intake.continuation import continued_spec, readable_spec
+from service.intake.continuation import check_budget, continued_spec, leaves_steps_open, readable_spec
 from service.intake.idempotency import Idempotency, IdempotentRequest
-from service.intake.submit import accept_request
+from service.intake.submit import accept_request, inspected
 from service.intake.trace_context import traceparent_of
 from service.problems.errors import UnsupportedMediaType
 from service.representation import examples
@@ -80,8 +81,9 @@ async def continue_job(
     `continued_from` names the old job. The body holds only what changes of the spec: `distillation.budget`, `name`,
     `labels`, `device`.
 
-    `steps` includes the steps of the old job. The schedules are those of a run that had the new budget from its
-    beginning. `max_seconds` counts from the start of the new job.
+    `steps` includes the steps of the old job. Another `effort` without `steps` means the steps of a run of that
+    effort with this job's other settings. The schedules are those of a run that had the new budget from its beginning.
+    `max_seconds` counts from the start of the new job.
     """
     if bodies.media_type_of(request) != "application/json":
         raise UnsupportedMediaType("This route reads application/json.")
@@ -98,10 +100,16 @@ def _continue(
     """Create the job and return it; return None if the request repeats an earlier one, which is answered again."""
     job = context.store.get(job_id)
     spec = continued_spec(job, text, max_bytes=context.settings.max_spec_bytes)
+    by_effort = leaves_steps_open(spec)
+    if not by_effort:
+        check_budget(job, spec, by_effort=False)
     if idempotency.repeats(spec=spec.model_dump(mode="json")):
         return None
     if not context.artifacts.exists(context.store.last_checkpoint(job_id)):
         raise CheckpointExpired
+    if by_effort:
+        spec, _, _ = resolve(spec, inspected(context, spec, job.teacher.id)[1])
+        check_budget(job, spec, by_effort=True)
     return accept_request(
         context,
         spec,

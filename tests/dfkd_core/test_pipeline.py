@@ -163,13 +163,25 @@ def test_a_report_lists_everything_that_went_in(outcome: Compressed, teacher: Pa
     assert resumed.inputs[3].sha256 == digest(final)
 
 
+def without_pixels(png: bytes) -> bytes:
+    """Return an image without its compressed pixels, in which any two letters may stand together by chance."""
+    kept, start = png[:8], 8
+    while start < len(png):
+        size, kind = int.from_bytes(png[start : start + 4], "big"), png[start + 4 : start + 8]
+        assert kind in {b"IHDR", b"IDAT", b"IEND"}
+        kept += b"" if kind == b"IDAT" else png[start : start + 12 + size]
+        start += 12 + size
+    return kept
+
+
 def test_what_is_published_says_nothing_of_where_it_was_made(
     outcome: Compressed, teacher: Path, tmp_path: Path
 ) -> None:
     final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
     files = run(teacher, tmp_path, spec=a_spec(export={"samples": True}), resume_from=final).artifacts
     for name, content in {name: path.read_bytes() for name, path in files.items()}.items():
-        assert traces_in(content, tmp_path, teacher) == [], name
+        text = without_pixels(content) if name.endswith(".png") else content
+        assert traces_in(text, tmp_path, teacher) == [], name
     model = onnx.load(files["student.onnx"])
     assert (list(model.metadata_props), model.doc_string, model.graph.doc_string) == ([], "", "")
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dfkd.cli.main import app
-from dfkd.errors import UsageError
+from dfkd.errors import Refused, UsageError
 from tests.builders import onnx_teacher, worker_speed
 from tests.service.harness import Service, running_service
 
@@ -69,3 +69,32 @@ def test_a_local_plan_measures_this_machine(file: str) -> None:
 def test_a_local_plan_needs_the_file() -> None:
     answer = RUNNER.invoke(app, ["plan", "0" * 64, *STUDENT, "--local"])
     assert isinstance(answer.exception, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("distillation.budget.efort=quick", "distillation.budget.efort: unknown key; did you mean effort?"),
+        ("distillation.budget.effort=quik", "distillation.budget.effort: must be one of quick, standard, thorough"),
+        ("distillation.budget.steps=0", "distillation.budget.steps: must be greater than or equal to 1"),
+    ],
+)
+def test_a_local_plan_explains_a_wrong_spec_as_the_service_does(file: str, wrong: str, told: str) -> None:
+    answer = RUNNER.invoke(app, ["plan", file, *STUDENT, "--local", "--set", wrong])
+    assert isinstance(answer.exception, UsageError)
+    assert str(answer.exception).startswith(told)
+
+
+def test_a_plan_is_of_the_spec_that_its_options_ask_for(staffed: Service, file: str) -> None:
+    options = ["--effort", "thorough", "--method", "dafl", "--mean", "0.3", "--std", "0.2", "--shape", "1,32,32"]
+    shown = RUNNER.invoke(app, ["plan", file, *STUDENT, *options, "--layout", "nchw", "--json", "--url", staffed.url])
+    assert shown.exit_code == 0, shown.output
+    document = json.loads(shown.output)
+    chosen = document["options"][0]
+    assert (chosen["method"], chosen["effort"]) == ("dafl", "thorough")
+    assert "input-range-unknown" not in {warning["code"] for warning in document["warnings"]}
+
+
+def test_the_output_with_the_classes_is_named_in_a_plan(staffed: Service, file: str) -> None:
+    answer = RUNNER.invoke(app, ["plan", file, *STUDENT, "--teacher-output", "none-such", "--url", staffed.url])
+    assert isinstance(answer.exception, Refused)

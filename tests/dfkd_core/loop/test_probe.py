@@ -186,3 +186,41 @@ def test_a_probe_in_parts_is_the_whole_probe(size: int) -> None:
     assert torch.equal(torch.cat(parts), whole.images)
     assert max(len(part) for part in parts) <= size
     assert torch.equal(probe.teacher_logits, whole.teacher_logits)
+
+
+def probe_of(size: int, *, classes: int) -> Probe:
+    return Probe(size, num_classes=classes, shape=(1, 1, 1), codec=PixelCodec(LOW, HIGH, torch.float16))
+
+
+@pytest.mark.parametrize(("shares", "lot"), [((1, 1, 1, 1), None), ((6, 2, 1, 1), None), ((30, 4, 4, 2), 16)])
+def test_the_images_that_fill_a_probe_are_foreseen_from_the_shares_of_the_classes(
+    shares: tuple[int, ...], lot: int | None
+) -> None:
+    """The forecast is compared with filling the probe: images of a rare class are waited for."""
+    draws = torch.Generator().manual_seed(0)
+    odds = torch.tensor(shares, dtype=torch.float64)
+    seen = odds.multinomial(2000, replacement=True, generator=draws)
+    taken = []
+    for _ in range(30):
+        probe, made = probe_of(80, classes=4), 0
+        foreseen = probe.images_to_reach(80, seen, lot=lot)
+        while (missing := 80 - len(probe)) > 0:
+            before, offered = len(probe), min(missing, lot or missing)
+            classes = odds.multinomial(offered, replacement=True, generator=draws)
+            probe.observe(batch_of(classes, classes, num_classes=4), generator=draws)
+            made += lot or offered
+            if len(probe) == before:
+                break
+        taken.append(made)
+    assert foreseen == pytest.approx(sum(taken) / len(taken), rel=0.3)
+
+
+def test_classes_that_do_not_occur_are_not_waited_for() -> None:
+    assert probe_of(80, classes=4).images_to_reach(80, torch.zeros(100, dtype=torch.int64), lot=None) < 400
+
+
+def test_a_full_probe_needs_no_images() -> None:
+    probe, classes = probe_of(80, classes=4), torch.arange(4).repeat(100)
+    probe.observe(batch_of(classes, classes, num_classes=4), generator=torch.Generator().manual_seed(0))
+    assert len(probe) == probe.capacity == 80
+    assert probe.images_to_reach(80, classes, lot=None) == 0

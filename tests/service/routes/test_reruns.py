@@ -58,6 +58,32 @@ def test_a_finished_job_goes_on_under_a_larger_budget(service: Service, done: st
     assert claimed.checkpoint_sha256 == service.store.last_checkpoint(done)
 
 
+def test_a_higher_effort_means_its_steps(http: httpx.Client, done: str) -> None:
+    old = http.get(f"/jobs/{done}").json()["spec"]["distillation"]
+    response = http.post(f"/jobs/{done}/continue", json={"distillation": {"budget": {"effort": "thorough"}}})
+    new = response.json()["spec"]["distillation"]
+    assert response.status_code == 202
+    assert new["budget"]["effort"] == "thorough"
+    assert 2 * old["budget"]["steps"] < new["budget"]["steps"] < 8 * old["budget"]["steps"]
+    assert {**new, "budget": None} == {**old, "budget": None}
+
+
+def test_an_effort_that_is_done_already_is_refused_with_its_steps(http: httpx.Client, done: str) -> None:
+    steps = http.get(f"/jobs/{done}").json()["spec"]["distillation"]["budget"]["steps"]
+    problem = problem_of(http.post(f"/jobs/{done}/continue", json={"distillation": {"budget": {"effort": "quick"}}}))
+    [error] = problem["errors"]
+    assert (problem["status"], error["pointer"]) == (422, "/distillation/budget/effort")
+    assert error["detail"].startswith("quick comes to ")
+    assert error["detail"].endswith(f"{steps} of {steps} are done")
+    assert f"{steps + 1} or more" in problem["hint"]
+
+
+def test_explicit_steps_win_over_a_higher_effort(http: httpx.Client, done: str) -> None:
+    budget = {"effort": "thorough", "steps": 90_000}
+    new = http.post(f"/jobs/{done}/continue", json={"distillation": {"budget": budget}}).json()
+    assert new["spec"]["distillation"]["budget"] == {**budget, "max_seconds": None}
+
+
 def test_the_whole_spec_may_be_echoed(http: httpx.Client, done: str) -> None:
     spec = http.get(f"/jobs/{done}").json()["spec"]
     spec["distillation"]["budget"]["steps"] = 80_000

@@ -1,0 +1,107 @@
+"""How a worker learns its speed: measured once, kept, measured again after an interruption, given up in the end."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.settings import Settings
+from tests.builders import worker_speed
+from tests.patience import until
+from worker.measurement import Measurement, host_memory_bytes
+
+PRINTING = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write('run '); print(sys.argv[2])"
+ENDLESS = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).open('a').write('run '); time.sleep(600)"
+FAILING = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write('run '); sys.exit(3)"
+
+
+class Desk:
+    """A worker's settings, and benchmarks that note their runs in a file."""
+
+    def __init__(self, directory: Path) -> None:
+        self.settings = Settings(data_dir=directory, worker_threads=2, runner_memory_bytes=None)
+        self.notes = directory / "runs"
+
+    def measurement(self, code: str, *, settings: Settings | None = None) -> Measurement:
+        command = [sys.executable, "-c", code, str(self.notes), worker_speed().model_dump_json()]
+        return Measurement(settings or self.settings, benchmark=command)
+
+    @property
+    def runs(self) -> int:
+        return self.notes.read_text().count("run") if self.notes.exists() else 0
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def idle(measurement: Measurement) -> bool:
+    thread = measurement._thread
+    return thread is not None and not thread.is_alive()
+
+
+def test_a_worker_measures_once_and_keeps_the_result(desk: Desk) -> None:
+    first = desk.measurement(PRINTING)
+    assert first.speed is None
+    first.start()
+    until(lambda: idle(first))
+    assert first.speed == worker_speed()
+    first.start()
+    assert idle(first)
+    assert desk.measurement(PRINTING).speed == worker_speed()
+    assert desk.runs == 1
+
+
+@pytest.mark.parametrize("change", [{"worker_threads": 1}, {"worker_device": "cuda:1"}])
+def test_a_kept_result_counts_for_the_same_conditions_only(desk: Desk, change: dict[str, object]) -> None:
+    first = desk.measurement(PRINTING)
+    first.start()
+    until(lambda: idle(first))
+    assert desk.measurement(PRINTING, settings=desk.settings.model_copy(update=change)).speed is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": {}}', '{"key": null, "speed": 3}'])
+def test_a_damaged_result_is_as_none(desk: Desk, text: str) -> None:
+    (desk.settings.data_dir / "speed-cpu.json").write_text(text)
+    assert desk.measurement(PRINTING).speed is None
+
+
+def test_a_result_of_another_version_is_not_read(desk: Desk) -> None:
+    first = desk.measurement(PRINTING)
+    first.start()
+    until(lambda: idle(first))
+    path = desk.settings.data_dir / "speed-cpu.json"
+    document = json.loads(path.read_text())
+    document["key"]["version"] += 1
+    path.write_text(json.dumps(document))
+    assert desk.measurement(PRINTING).speed is None
+
+
+def test_a_job_that_comes_ends_the_measurement_and_it_is_made_later(desk: Desk) -> None:
+    endless = desk.measurement(ENDLESS)
+    for run in range(1, 6):  # an interruption is no failure, however many there are
+        endless.start()
+        until(lambda run=run: desk.runs == run)
+        endless.interrupt()
+        until(lambda: idle(endless))
+        assert endless.speed is None
+
+
+@pytest.mark.parametrize("code", [FAILING, "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write('run ')"])
+def test_a_benchmark_that_fails_is_given_up(desk: Desk, code: str) -> None:
+    failing = desk.measurement(code)
+    for _ in range(5):
+        failing.start()
+        until(lambda: idle(failing))
+    assert (failing.speed, desk.runs) == (None, 3)
+
+
+def test_the_memory_of_a_runner_is_the_limit_or_a_share_of_the_host(desk: Desk) -> None:
+    shared = desk.settings.model_copy(update={"worker_slots": 4})
+    assert desk.measurement(PRINTING, settings=shared).memory_bytes == host_memory_bytes() // 4
+    limited = desk.settings.model_copy(update={"runner_memory_bytes": 123})
+    assert desk.measurement(PRINTING, settings=limited).memory_bytes == 123
+    gpu = desk.settings.model_copy(update={"worker_device": "cuda"})
+    assert desk.measurement(PRINTING, settings=gpu).memory_bytes is None
