@@ -40,6 +40,11 @@ class Pool:
         """The batch that was added last."""
         return self._decoded(self._kept[-1])
 
+    @property
+    def newest_classes(self) -> Tensor:
+        """The classes that the teacher sees in the batch that was added last: (N,)."""
+        return self._kept[-1].teacher_logits.argmax(dim=1)
+
     def sample(self, count: int, *, generator: torch.Generator) -> Batch:
         """Draw `count` images of all rounds, with replacement."""
         drawn = torch.randint(len(self), (count,), generator=generator).to(self._device)

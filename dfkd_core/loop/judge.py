@@ -130,7 +130,7 @@ class Judge:
         """Tell how many images the audit set is likely to need at the end, from the classes of the newest images."""
         if not len(images.fresh):
             return
-        classes = images.fresh.newest.teacher_logits.argmax(dim=1).cpu()
+        classes = images.fresh.newest_classes.cpu()
         units = self.audit.images_to_reach(self._audited_at_the_end(images), classes, lot=images.optimised_at_once)
         self._fp32_teacher.engine.pulse.expect(Phase.AUDIT, units)
 

@@ -168,7 +168,6 @@ def without_pixels(png: bytes) -> bytes:
     kept, start = png[:8], 8
     while start < len(png):
         size, kind = int.from_bytes(png[start : start + 4], "big"), png[start + 4 : start + 8]
-        assert kind in {b"IHDR", b"IDAT", b"IEND"}
         kept += b"" if kind == b"IDAT" else png[start : start + 12 + size]
         start += 12 + size
     return kept

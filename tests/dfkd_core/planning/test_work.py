@@ -80,6 +80,9 @@ def check(config: DistillConfig, *, batchnorm: bool = False) -> None:
     assert work.phase(Phase.STUDENT).units == counters.steps
     assert work.phase(Phase.EVALUATION).units == evaluations
     assert rounds.warmup + rounds.teaching == counters.rounds
+    for each in work.training:  # the time left is counted in these units
+        if each.phase is not Phase.EVALUATION:
+            assert run.pulse.work[each.phase] == pytest.approx(each.units), each.phase
 
 
 @pytest.mark.parametrize("method", METHODS)
