@@ -8,7 +8,12 @@ from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.best_student import BestStudent, beats
+from dfkd_core.loop.distill import distill
 from dfkd_core.loop.probe import Probe, agrees, overlap
+from dfkd_core.progress import Phase, Update
+from dfkd_core.pulse import Pulse
+from dfkd_core.spec.config import DistillConfig
+from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 LOW, HIGH = torch.tensor([-1.0]).view(1, 1, 1, 1), torch.tensor([2.0]).view(1, 1, 1, 1)
 
@@ -224,3 +229,25 @@ def test_a_full_probe_needs_no_images() -> None:
     probe.observe(batch_of(classes, classes, num_classes=4), generator=torch.Generator().manual_seed(0))
     assert len(probe) == probe.capacity == 80
     assert probe.images_to_reach(80, classes, lot=None) == 0
+
+
+@pytest.mark.parametrize("method", ["pre_dfkd", "deepinversion"])
+def test_a_run_says_how_many_images_its_audit_set_will_need(method: str) -> None:
+    pulse = Pulse()
+    told: list[float] = []
+
+    def on_step(_update: Update) -> bool:
+        if not pulse.work.get(Phase.AUDIT) and Phase.AUDIT in pulse.expected:
+            told.append(pulse.expected[Phase.AUDIT])
+        return False
+
+    own = {"steps": 3, "batch_size": 12, "warmup_rounds": 1} if method == "deepinversion" else {}
+    document = tiny_config(steadiness={"probe_size": 64, "audit_size": 200}).model_dump(mode="json")
+    options = own or document["method_options"]
+    config = DistillConfig.model_validate({**document, "method": method, "method_options": options})
+    distill(tiny_teacher(batchnorm=True), tiny_network(batchnorm=True), config, on_step=on_step, pulse=pulse)
+    made = pulse.work[Phase.AUDIT]
+    assert made > 0
+    assert told[-1] == pytest.approx(made, rel=0.6)  # two thirds more or less: few images tell the classes' shares
+    assert pulse.expected[Phase.AUDIT] == pytest.approx(made, rel=0.3)
+    assert set(pulse.seconds) == set(pulse.work)
