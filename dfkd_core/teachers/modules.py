@@ -18,11 +18,12 @@ class BatchNormOfOne(nn.BatchNorm2d):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Normalise the maps (N, C, H, W)."""
-        if torch.jit.is_tracing() or torch.compiler.is_exporting() or len(maps) != 1:
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if tracing or torch.compiler.is_exporting() or len(maps) != 1:
             return super().forward(maps)
         outputs: Tensor = super().forward(maps.contiguous())
         if outputs.requires_grad:
-            outputs.register_hook(torch.Tensor.contiguous)
+            outputs.register_hook(torch.Tensor.contiguous)  # type: ignore[no-untyped-call]
         return outputs
 
 

@@ -108,7 +108,8 @@ def _continue(
     if not context.artifacts.exists(context.store.last_checkpoint(job_id)):
         raise CheckpointExpired
     if by_effort:
-        spec, _, _ = resolve(spec, inspected(context, spec, job.teacher.id)[1])
+        _, spec, inspection = inspected(context, spec, job.teacher.id)
+        spec, _, _ = resolve(spec, inspection)
         check_budget(job, spec, by_effort=True)
     return accept_request(
         context,
