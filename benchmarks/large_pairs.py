@@ -13,8 +13,9 @@
 The spec is resolved as the service resolves it, and the job runs in the worker's runner. A result says how often the
 student gives its teacher's class on the test images, and how often the untrained cut does, which is the student before
 its first step. The test images come from one fixed seed (`benchmarks/drawn`) and decide nothing. CPU seconds and peak
-memory are those of the runner and its children. Each seed is written as it ends. Run again, the command leaves out the
-seeds that are in the file and goes on with the last checkpoint of the one that was cut off.
+memory are those of the runner and its children. `--then` changes the resolved spec, for comparisons. Each seed is
+written as it ends. Run again, the command leaves out the seeds that are in the file and goes on with the last
+checkpoint of the one that was cut off.
 """
 
 import argparse
@@ -60,6 +61,13 @@ def asked_spec(pair: Pair, *, effort: str, seed: int, settings: list[str]) -> Di
         "student": {"architecture": "teacher", "width": pair.width},
         "distillation": {"seed": seed, "budget": {"effort": effort}},
     }
+    overrides.apply(document, settings)
+    return DistillSpec.model_validate(document)
+
+
+def changed(resolved: DistillSpec, settings: list[str]) -> DistillSpec:
+    """Return a resolved spec with other settings; what follows from facts of the teacher stays as it is."""
+    document = resolved.model_dump(mode="json")
     overrides.apply(document, settings)
     return DistillSpec.model_validate(document)
 
@@ -130,11 +138,11 @@ def run(path: Path, spec: DistillSpec, workspace: Path, *, threads: int) -> dict
     return spent()
 
 
-def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, threads: int) -> dict[str, Any]:
+def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], threads: int) -> dict[str, Any]:
     """Distil one student and return its figures."""
     path, images, labels = pair.teacher(), *test_images(pair)
     found = inspect_file(path, spec.teacher)
-    resolved = resolve(spec, found)[0]
+    resolved = changed(resolve(spec, found)[0], then)
     of_teacher = classes_of_file(path, images)
     cut = percent(classes_of_cut(path, spec, found, images), of_teacher)
     print(f"teacher right {percent(of_teacher, labels)} %, untrained cut agrees {cut} %, n = {len(labels)}", flush=True)
@@ -142,7 +150,6 @@ def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, threads: int) -> 
     of_student = classes_of_file(workspace / "student.onnx", images)
     report = json.loads((workspace / "report.json").read_text())
     return {
-        "seed": spec.distillation.seed,
         "agreement": percent(of_student, of_teacher),
         "agreement_of_cut": cut,
         "student_right": percent(of_student, labels),
@@ -171,19 +178,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="dotted path into the spec")
+    parser.add_argument("--then", action="append", default=[], metavar="KEY=VALUE", help="of the resolved spec")
     parser.add_argument("--output", type=Path, help="JSON file; by default named after the pair and the effort")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     output = options.output or RESULTS / f"large-{options.name}_{options.effort}.json"
     runs = json.loads(output.read_text())["runs"] if output.exists() else []
     for seed in options.seeds:
-        if any(one["seed"] == seed and one["settings"] == options.set for one in runs):
+        asked = {"seed": seed, "settings": options.set, "then": options.then}
+        if any(asked.items() <= one.items() for one in runs):
             print(f"seed {seed} is in {output}")
             continue
         spec = asked_spec(TASKS[options.name], effort=options.effort, seed=seed, settings=options.set)
         workspace = CACHE / "large-pairs" / f"{output.stem}-{seed}"
-        found = measure(TASKS[options.name], spec, workspace, threads=options.threads)
-        runs.append({"settings": options.set, "command": shlex.join(sys.orig_argv[1:]), **found})
+        found = measure(TASKS[options.name], spec, workspace, then=options.then, threads=options.threads)
+        runs.append({**asked, "command": shlex.join(sys.orig_argv[1:]), **found})
         output.write_text(json.dumps({"pair": options.name, "effort": options.effort, "runs": runs}, indent=1) + "\n")
         shutil.copy(workspace / "samples.png", CACHE / f"{output.stem}-{seed}.png")
         shutil.rmtree(workspace)
