@@ -14,8 +14,8 @@ The spec is resolved as the service resolves it, and the job runs in the worker'
 student gives its teacher's class on the test images, and how often the untrained cut does, which is the student before
 its first step. The test images come from one fixed seed (`benchmarks/drawn`) and decide nothing. CPU seconds and peak
 memory are those of the runner and its children. `--then` changes the resolved spec, for comparisons. Each seed is
-written as it ends. Run again, the command leaves out the seeds that are in the file and goes on with the last
-checkpoint of the one that was cut off.
+written as it ends, some of its synthetic images as a PNG in the cache. Run again, the command leaves out the seeds
+that are in the file and goes on with the last checkpoint of the one that was cut off.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def asked_spec(pair: Pair, *, effort: str, seed: int, settings: list[str]) -> Di
         "teacher": {"input": pair.input},
         "student": {"architecture": "teacher", "width": pair.width},
         "distillation": {"seed": seed, "budget": {"effort": effort}},
+        "export": {"samples": True},
     }
     overrides.apply(document, settings)
     return DistillSpec.model_validate(document)
@@ -194,7 +195,7 @@ def main() -> None:
         found = measure(TASKS[options.name], spec, workspace, then=options.then, threads=options.threads)
         runs.append({**asked, "command": shlex.join(sys.orig_argv[1:]), **found})
         output.write_text(json.dumps({"pair": options.name, "effort": options.effort, "runs": runs}, indent=1) + "\n")
-        shutil.copy(workspace / "samples.png", CACHE / f"{output.stem}-{seed}.png")
+        shutil.move(workspace / "samples.png", CACHE / f"{output.stem}-{seed}.png")
         shutil.rmtree(workspace)
         cost = f"{found['seconds']:.0f} s, {found['cpu_seconds']:.0f} CPU s, {found['peak_memory_bytes'] / 1e9:.2f} GB"
         print(
