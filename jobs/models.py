@@ -41,6 +41,8 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
+        if self.distillation.training.block_weight:
+            return 3
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
         images = self.teacher.input
@@ -67,6 +69,7 @@ class JobSpec(DistillSpec):
                 "distillation": {
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
                     "compute": self._open_sizes(),
+                    "training": {"block_weight": not self.distillation.training.block_weight},
                 },
                 "teacher": {"output": self.version < 3, "input": {"layout": self.version < 3}},
             }

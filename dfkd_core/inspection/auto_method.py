@@ -1,14 +1,17 @@
 """`method: auto`: the choice of a method from the inspection of the teacher's file. This module is torch-free."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options.published import merged
 from dfkd_core.options.registry import MethodName
-from dfkd_core.spec.config import AUTO, DistillConfig
+from dfkd_core.planning.nominal import SMALL_PIXELS
+from dfkd_core.spec.config import AUTO, PRUNED_TEACHER, DistillConfig, StudentSpec
 
+INVERSION: Final = "deepinversion"
 COSTLY_MACS = 200_000_000  # of an image; beyond it the reason for a choice mentions the cost
 DEEP_MACS = 20_000_000  # above it, and without statistics, refined shapes teach more per second than a generator
 
@@ -23,7 +26,9 @@ class Choice:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def resolve_auto(config: DistillConfig, inspection: Inspection) -> tuple[DistillConfig, DistillConfig]:
+def resolve_auto(
+    config: DistillConfig, inspection: Inspection, student: StudentSpec
+) -> tuple[DistillConfig, DistillConfig]:
     """Replace `method: auto` by the chosen method with its settings; any other config is returned as it is.
 
     The second config is that of the same method and memory where the caller asks for nothing else.
@@ -31,6 +36,8 @@ def resolve_auto(config: DistillConfig, inspection: Inspection) -> tuple[Distill
     if config.method != AUTO:
         return config, _usual({}, config)
     choice = choose(inspection)
+    if choice.method == INVERSION and is_large(inspection) and is_copy(student):
+        choice = replace(choice, settings=merged(choice.settings, COPYING))
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
     if explicit.get("memory_options"):
@@ -55,11 +62,21 @@ def choose(inspection: Inspection) -> Choice:
     few = f"; an image takes {macs:,} multiply-adds, so few are made" if macs > COSTLY_MACS else ""
     if "batchnorm" in inspection.offers:
         because = f"the teacher has BatchNorm statistics, so images are inverted until they match those{few}"
-        return Choice("deepinversion", "fast", because, INVERTING)
+        return Choice(INVERSION, "fast", because, INVERTING)
     if macs > DEEP_MACS:
         because = f"the teacher has no BatchNorm statistics and is deep, so most images are shapes, refined{few}"
-        return Choice("deepinversion", "fast", because, REFINING)
+        return Choice(INVERSION, "fast", because, REFINING)
     return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
+
+
+def is_large(inspection: Inspection) -> bool:
+    """Return whether images are larger than those for which an effort takes the same time whatever the teacher."""
+    return math.prod((inspection.input_shape or [0])[1:]) > SMALL_PIXELS
+
+
+def is_copy(student: StudentSpec) -> bool:
+    """Return whether the student is its teacher's graph, narrower, and starts from its weights."""
+    return student.architecture == PRUNED_TEACHER and student.init != "random"
 
 
 BRIEF = {
@@ -88,6 +105,7 @@ INVERTING = merged(
         },
     },
 )
+COPYING = {"training": {"block_weight": 100.0}}
 REFINING = merged(
     BRIEF,
     {

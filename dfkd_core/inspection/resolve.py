@@ -61,7 +61,7 @@ def resolve(
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:
     """Return the spec with its method and the numbers of its effort, where the caller leaves them open."""
     asked = spec.distillation.model_dump(mode="json", exclude_unset=True)
-    config, usual = resolve_auto(spec.distillation, inspection)
+    config, usual = resolve_auto(spec.distillation, inspection, spec.student)
     spec = spec.model_copy(update={"distillation": config})
     facts = run_facts(spec, inspection, student)
     config = with_micro_batches(config, facts, activation_bytes=activation_bytes)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dfkd_core.errors import RequirementError
 from dfkd_core.networks import losses
+from dfkd_core.networks.block_matching import BlockMatching
 from dfkd_core.networks.hooks import evaluating, hooked, layers_in_order
 from dfkd_core.networks.precision import to_float32
 from dfkd_core.networks.teacher import Teacher
@@ -31,13 +32,16 @@ RIDGE = 1e-3  # the ridge of the regressor's first fit, as a share of the mean s
 class Transfer:
     """Computes the weighted losses of a student and its teacher.
 
-    The feature loss is left out if `features` is False, or if the two networks have no comparable features.
+    The losses of features and blocks are left out if `features` is False, or where the two networks have no features or
+    blocks to compare. The student has not learnt yet: its blocks are recognised by what it has from its teacher.
     """
 
     def __init__(self, student: nn.Module, teacher: Teacher, training: Training, *, features: bool = True) -> None:
         self._student, self._teacher = student, teacher
         self._attention_weight = training.attention_weight
         self._feature_weight = training.feature_weight
+        self._block_weight = training.block_weight
+        self._blocks = _block_matching(student, teacher) if features and training.block_weight else BlockMatching([])
         self._layers = _feature_layers(student, teacher) if features and training.feature_weight else None
         self._regressor: Tensor | None = None  # (channels of the student + 1, of the teacher), the last row is the bias
         self._optimizer: torch.optim.Adam | None = None
@@ -45,20 +49,24 @@ class Transfer:
     @property
     def active(self) -> bool:
         """True if the student learns from more than the logits."""
-        return self._layers is not None or self._attention_weight > 0
+        return self._layers is not None or self._attention_weight > 0 or len(self._blocks) > 0
 
     def compare(self, images: Tensor, *, featured: int, rate: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logits of student and teacher for images (N, C, H, W), each (N, num_classes), and the loss.
 
-        The loss is the weighted sum of the feature and attention losses, a scalar. Features are compared on the first
-        `featured` images, attention on all images. `rate`, the factor of the student's schedule, multiplies the weight
-        of the features, so that the logits decide at the end of the run.
+        The loss is the weighted sum of the feature, block and attention losses, a scalar. Features and blocks are
+        compared on the first `featured` images, attention on all images. `rate`, the factor of the student's schedule,
+        multiplies the weights of features and blocks, so that the logits decide at the end of the run.
         """
         own_layer, their_layer = self._layers or (None, None)
         attends = self._attention_weight > 0
-        with torch.no_grad(), _watched(self._teacher, their_layer, maps=attends) as theirs:
+        with (
+            torch.no_grad(),
+            _watched(self._teacher, their_layer, maps=attends) as theirs,
+            self._blocks.watching_teacher() as their_blocks,
+        ):
             teacher_logits = self._teacher(images)
-        with _watched(self._student, own_layer, maps=attends) as ours:
+        with _watched(self._student, own_layer, maps=attends) as ours, self._blocks.watching_student() as own_blocks:
             student_logits = self._student(images)
         loss = torch.zeros((), device=images.device)
         if attends:
@@ -67,6 +75,9 @@ class Transfer:
             known, wanted = (_by_place(seen.features[:featured]) for seen in (ours, theirs))
             unexplained = losses.unexplained(self._guess(known, wanted), wanted)
             loss = loss + self._feature_weight * rate * unexplained
+        if len(self._blocks) and featured:
+            wrong = self._blocks.loss(own_blocks, their_blocks, count=featured)
+            loss = loss + self._block_weight * rate * wrong
         return student_logits, teacher_logits, loss
 
     def step(self, *, rate: float) -> None:
@@ -126,6 +137,11 @@ def _watched(network: nn.Module, layer: nn.Module | None, *, maps: bool) -> Iter
     handles += [] if layer is None else [layer.register_forward_hook(keep_features)]
     with hooked(handles):
         yield seen
+
+
+def _block_matching(student: nn.Module, teacher: Teacher) -> BlockMatching:
+    device = next(student.parameters()).device
+    return BlockMatching.of(student, teacher.network, torch.zeros(1, *teacher.input_space.shape, device=device))
 
 
 def _feature_layers(student: nn.Module, teacher: Teacher) -> tuple[nn.Module, nn.Module] | None:

@@ -17,6 +17,7 @@ Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
 LEAST_DISTANCE = 1e-20  # lower bound of the squared distance of two images, which may be equal
 LEAST_VARIANCE = 1e-12  # lower bound of the variance of features, which may be constant
+DULL = 0.01  # share of the mean variance below which the variance of a channel does not count as less
 
 
 def logit_l1(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -153,6 +154,17 @@ def unexplained(guess: Tensor, wanted: Tensor) -> Tensor:
     """
     variance = wanted.var(dim=0, correction=0).mean()
     return (guess - wanted).square().mean() / variance.clamp(min=LEAST_VARIANCE)
+
+
+def unexplained_channels(guess: Tensor, wanted: Tensor) -> Tensor:
+    """Return the mean over channels of the mean squared error divided by the channel's variance, both (N, C, H, W).
+
+    Channels that hardly vary are measured by a hundredth of the mean variance.
+    """
+    variance = wanted.var(dim=(0, 2, 3), correction=0)
+    error = (guess - wanted).square().mean(dim=(0, 2, 3))
+    least = (DULL * variance.mean()).clamp(min=LEAST_VARIANCE)
+    return (error / variance.clamp(min=least)).mean()
 
 
 def attention_distance(maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
-from dfkd_core.planning.micro_batches import MOST
+from dfkd_core.planning.micro_batches import MOST, kept_in_update
 from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, Rounds
 from dfkd_core.planning.sizes import FLOAT_BYTES
 from dfkd_core.planning.work import work_of
@@ -55,7 +55,7 @@ def _activations(config: DistillConfig, costs: Mapping[Network, NetworkCost]) ->
     labels = sizes.label_chunk or MOST
     synthesized = min(method.batch_size, sizes.chunk or MOST) * teacher.activations
     synthesized += method.batch_size * (generator.activations if generator else 0)
-    updated = min(training.batch_size, sizes.micro_batch or MOST) * KEPT * student.activations
+    updated = min(training.batch_size, sizes.micro_batch or MOST) * KEPT * kept_in_update(config) * student.activations
     labelled = min(training.batch_size, labels) * PASSING * teacher.largest
     found = [KEPT * synthesized, updated + labelled]
     if config.procedural.share:

@@ -9,6 +9,7 @@ from dfkd_core.spec.config import DistillConfig
 
 ACTIVATION_BYTES = 1024**3  # for the activations of one micro-batch or chunk, where the deployment says nothing else
 MOST = 8192  # as many as any batch
+MATCHED = 0.7  # of a student's activations are kept once more where its blocks are compared with the teacher's
 LEAST_TRAINED = 2  # a BatchNorm needs two images to learn from
 
 
@@ -17,12 +18,17 @@ def with_micro_batches(config: DistillConfig, facts: RunFacts, *, activation_byt
     student, teacher = facts.student.activation_bytes, facts.teacher.activation_bytes
     feedback = student if getattr(config.method_options, "adv_weight", 0.0) else 0
     fitting = {
-        "micro_batch": max(LEAST_TRAINED, _fitting(activation_bytes, student)),
+        "micro_batch": max(LEAST_TRAINED, _fitting(activation_bytes, round(student * kept_in_update(config)))),
         "chunk": _fitting(activation_bytes, teacher + feedback),
         "label_chunk": _fitting(activation_bytes, teacher),
     }
     open_sizes = {name: size for name, size in fitting.items() if getattr(config.compute, name) is None}
     return config.model_copy(update={"compute": config.compute.model_copy(update=open_sizes)})
+
+
+def kept_in_update(config: DistillConfig) -> float:
+    """Return how much an update keeps of an image, in units of the student's activations."""
+    return 1 + MATCHED * (config.training.block_weight > 0)
 
 
 def _fitting(memory_bytes: int, bytes_of_image: int) -> int:

@@ -185,10 +185,12 @@ def _memory(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[Phas
 def _student(config: DistillConfig) -> PhaseWork:
     training, steps = config.training, config.budget.steps
     changes = training.augmentation.active or training.valid_range
-    learns_more = training.feature_weight > 0 or training.attention_weight > 0
+    learns_more = max(training.feature_weight, training.block_weight, training.attention_weight) > 0
     once = [passes(Network.STUDENT, Direction.TO_WEIGHTS, training.batch_size)]
     if changes or learns_more:
         once.append(_label(training.batch_size))
+    if training.block_weight:  # to compare the blocks costs about as much
+        once.append(passes(Network.STUDENT, Direction.FORWARD, training.batch_size))
     if training.anchor_weight:
         once.append(passes(Network.STUDENT, Direction.FORWARD, training.batch_size))
     augmented = steps * training.batch_size if changes else 0

@@ -195,6 +195,12 @@ class Training(Frozen):
         "both end in a linear layer; on procedural and on optimised images; falls with the learning rate. 3 to 10 help "
         "short runs from random weights, 25 those on inverted images.",
     )
+    block_weight: Weight = Field(
+        0.0,
+        description="Weight of how far the student's convolutions are from the same channels of its teacher's, where "
+        "the student is its teacher's graph narrower and starts from its weights; on procedural and on optimised "
+        "images; falls with the learning rate. It teaches large networks with few images.",
+    )
     attention_weight: Weight = Field(
         0.0, description="Weight of the distance between the attention maps of student and teacher."
     )

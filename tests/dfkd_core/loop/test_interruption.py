@@ -14,6 +14,7 @@ from dfkd_core.spec.config import DistillConfig
 from tests.dfkd_core.loop.test_distill import content, method_config
 from tests.dfkd_core.methods.test_image_methods import METHODS, SMALL, tiny_student
 from tests.dfkd_core.methods.test_method_contract import GENERATORS
+from tests.dfkd_core.networks.test_block_matching import narrowed, whole_teacher
 from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 SMALL_SIZES = {"micro_batch": 5, "chunk": 5, "label_chunk": 16}
@@ -31,13 +32,17 @@ class Stopwatch:
         return self._beat is not None and len(self.updates) >= self._beat
 
 
-def run(config: DistillConfig, stopwatch: Stopwatch, **more: Any) -> Distilled:
-    students = {True: tiny_student, False: lambda: tiny_network(batchnorm=True)}
-    student = students[config.method_options.optimises_images]()
-    return distill(tiny_teacher(batchnorm=True), student, config, on_step=stopwatch, beat_seconds=0, **more)
+def run(config: DistillConfig, stopwatch: Stopwatch, *, narrow: bool = False, **more: Any) -> Distilled:
+    """Run with tiny networks; if `narrow`, the student is a narrowed copy of its teacher."""
+    teacher = whole_teacher(batchnorm=True) if narrow else tiny_teacher(batchnorm=True)
+    usual = tiny_student if config.method_options.optimises_images else lambda: tiny_network(batchnorm=True)
+    student = narrowed(teacher, [7, 2, 9]).train() if narrow else usual()
+    return distill(teacher, student, config, on_step=stopwatch, beat_seconds=0, **more)
 
 
-def stopped_again_and_again(config: DistillConfig, directory: Path, beats: list[int]) -> tuple[Distilled, int]:
+def stopped_again_and_again(
+    config: DistillConfig, directory: Path, beats: list[int], *, narrow: bool = False
+) -> tuple[Distilled, int]:
     """Run, stop after so many beats, resume, and so on; return the result and the number of stops.
 
     The beats are more than any one piece has, or the run would never get over that piece.
@@ -48,7 +53,8 @@ def stopped_again_and_again(config: DistillConfig, directory: Path, beats: list[
         try:
             checkpoints = CheckpointWriter(directory, every_seconds=3600)
             resumed_from = earlier[-1] if earlier else None
-            return run(config, Stopwatch(beat), checkpoints=checkpoints, resume_from=resumed_from), stops
+            stopwatch = Stopwatch(beat)
+            return run(config, stopwatch, narrow=narrow, checkpoints=checkpoints, resume_from=resumed_from), stops
         except Stopped:
             stops += 1
     raise AssertionError("unreachable")
@@ -86,6 +92,21 @@ def test_a_method_that_optimises_images_can_be_stopped_at_every_step(
     assert resumed.curve == whole.curve
     assert resumed.images_synthesized == whole.images_synthesized
     assert resumed.teacher_forwards == whole.teacher_forwards
+
+
+@pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
+def test_a_student_that_learns_from_blocks_can_be_stopped_at_every_micro_batch(
+    compute: dict[str, int], tmp_path: Path
+) -> None:
+    config = image_config("deepinversion", **compute)
+    config = config.model_copy(update={"training": config.training.model_copy(update={"block_weight": 5.0})})
+    whole = run(config, Stopwatch(), narrow=True)
+    resumed, stops = stopped_again_and_again(config, tmp_path, [97, 53, 113], narrow=True)
+    assert stops > 1
+    assert content(resumed) == content(whole)
+    assert resumed.curve == whole.curve
+    other = run(image_config("deepinversion", **compute), Stopwatch(), narrow=True)
+    assert content(other) != content(whole)
 
 
 @pytest.mark.parametrize("method", GENERATORS)

@@ -106,6 +106,7 @@ def test_the_work_of_every_memory_is_predicted_exactly(memory: str) -> None:
         {"method_options": {"warmup_rounds": 0}},
         {"training": {"augmentation": {"shift": 0.0, "rotation": 0.0, "noise": 0.0}, "valid_range": False}},
         {"training": {"feature_weight": 5.0}},
+        {"training": {"block_weight": 5.0}},
         {"training": {"updates_per_round": 5, "fresh_batches": 2}},
         {"memory": "vae", "memory_options": {"feature_weight": 1.0, "prior_match_weight": 1.0, "inference_steps": 2}},
     ],

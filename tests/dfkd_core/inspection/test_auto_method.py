@@ -1,0 +1,51 @@
+"""`method: auto` chooses settings by the size of the images and by the kind of student."""
+
+from typing import Any
+
+import pytest
+
+from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
+from dfkd_core.inspection.resolve import resolve
+from dfkd_core.spec.config import DistillSpec, Training
+
+NARROWED = {"architecture": "teacher", "width": 0.5}
+
+
+def inspection(side: int, *, batchnorm: bool = True) -> Inspection:
+    return Inspection(
+        format="onnx",
+        parameters=11_000_000,
+        macs=1_800_000_000,
+        activation_bytes=34_000_000,
+        input_shape=[3, side, side],
+        num_classes=10,
+        operators={"Conv": 20},
+        batchnorm=BatchNormFacts(status="present" if batchnorm else "folded", present=20 * batchnorm),
+        offers=["features", *(["batchnorm"] if batchnorm else [])],
+    )
+
+
+def training(side: int, student: dict[str, Any], *, batchnorm: bool = True, **distillation: Any) -> Training:
+    spec = DistillSpec.model_validate({"student": student, "distillation": distillation})
+    return resolve(spec, inspection(side, batchnorm=batchnorm))[0].distillation.training
+
+
+@pytest.mark.parametrize("batchnorm", [True, False])
+def test_a_narrowed_copy_of_a_teacher_of_large_images_learns_from_blocks(batchnorm: bool) -> None:
+    assert training(224, NARROWED, batchnorm=batchnorm).block_weight > 0
+    assert training(64, NARROWED, batchnorm=batchnorm).block_weight > 0
+
+
+@pytest.mark.parametrize("side", [28, 32, 48])
+def test_small_images_need_no_blocks(side: int) -> None:
+    assert training(side, NARROWED).block_weight == 0
+
+
+@pytest.mark.parametrize("student", [{**NARROWED, "init": "random"}, {"architecture": "resnet20"}])
+def test_other_students_have_no_blocks_of_their_teacher(student: dict[str, Any]) -> None:
+    assert training(224, student).block_weight == 0
+
+
+def test_what_the_caller_says_about_blocks_stays() -> None:
+    assert training(224, NARROWED, training={"block_weight": 0.0}).block_weight == 0
+    assert training(224, NARROWED, method="deepinversion").block_weight == 0
