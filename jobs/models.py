@@ -91,9 +91,9 @@ MAY_BE_OPEN: dict[str, Any] = {
 SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
-the lowest version that can represent its spec: 3 if it names another effort than the usual one, has sizes of
-micro-batches or says what the teacher's file takes and returns, as every spec does that was resolved with a file; 2 if
-it asks for a device or for samples; else 1."""
+the lowest version that can represent its spec: 3 if it names another effort than the usual one, compares blocks, has
+sizes of micro-batches or says what the teacher's file takes and returns, as every spec does that was resolved with a
+file; 2 if it asks for a device or for samples; else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

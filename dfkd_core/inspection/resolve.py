@@ -13,6 +13,7 @@ from dfkd_core.notice import Notice
 from dfkd_core.options.registry import MEMORIES
 from dfkd_core.planning.effort import resolve_effort
 from dfkd_core.planning.micro_batches import ACTIVATION_BYTES, with_micro_batches
+from dfkd_core.planning.width_advice import width_advice
 from dfkd_core.spec.config import PRUNED_TEACHER, DistillSpec, StudentSpec
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 
@@ -55,7 +56,8 @@ def resolve(
         spec.model_copy(update={"teacher": teacher}), inspection, student, activation_bytes=activation_bytes
     )
     _check_needs(spec, inspection)
-    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection)]
+    advice = width_advice(spec.student, spec.distillation, run_facts(spec, inspection, student))
+    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection), *advice]
 
 
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:

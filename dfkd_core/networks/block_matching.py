@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -142,5 +141,5 @@ def _marks(block: _Block, partner: _Block) -> Tensor | None:
         values = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
     else:
         values = [block.convolution.bias]
-    known = [cast("Tensor", value).detach() for value in values if value is not None]
+    known = [value.detach() for value in values if value is not None]
     return torch.stack(known, dim=1) if known else None

@@ -49,3 +49,19 @@ def test_other_students_have_no_blocks_of_their_teacher(student: dict[str, Any])
 def test_what_the_caller_says_about_blocks_stays() -> None:
     assert training(224, NARROWED, training={"block_weight": 0.0}).block_weight == 0
     assert training(224, NARROWED, method="deepinversion").block_weight == 0
+
+
+def codes(side: int, width: float, **budget: Any) -> list[str]:
+    document = {"student": {"architecture": "teacher", "width": width}, "distillation": {"budget": budget}}
+    return [notice.code for notice in resolve(DistillSpec.model_validate(document), inspection(side))[2]]
+
+
+def test_a_run_that_is_too_short_for_half_the_width_is_told_so() -> None:
+    assert "gentler-width" in codes(224, 0.5, effort="quick")
+    assert "gentler-width" in codes(224, 0.5, steps=100)
+    assert "gentler-width" not in codes(224, 0.5, effort="standard")
+    assert "gentler-width" not in codes(224, 0.75, effort="quick")
+
+
+def test_small_images_get_no_advice_on_the_width() -> None:
+    assert "gentler-width" not in codes(32, 0.5, steps=10)

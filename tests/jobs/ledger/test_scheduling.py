@@ -113,6 +113,18 @@ def test_what_asks_for_a_device_is_left_to_versions_that_know_how(store: Store) 
     assert gpu_job.spec.device == "gpu"
 
 
+def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
+    plain, comparing = (
+        JobSpec.model_validate(
+            {"student": {"architecture": "teacher"}, "distillation": {"training": {"block_weight": weight}}}
+        )
+        for weight in (0.0, 2.0)
+    )
+    assert (plain.version, comparing.version) == (1, 3)
+    assert "block_weight" not in plain.text()
+    assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, comparing)] == [plain, comparing]
+
+
 def test_a_newer_spec_holds_up_nobody_whatever_its_priority(store: Store) -> None:
     newer, older = submit_for(store, priority=9), submit_for(store)
     age_spec(store, newer.id, "{}", version=SPEC_VERSION + 1)

@@ -1,0 +1,25 @@
+"""Advice on the width of a narrowed teacher, from facts alone (torch-free)."""
+
+from dfkd_core.notice import Notice
+from dfkd_core.planning.nominal import SMALL_PIXELS
+from dfkd_core.planning.work import RunFacts
+from dfkd_core.spec.config import PRUNED_TEACHER, DistillConfig, StudentSpec
+
+GENTLE_WIDTH = 0.75
+FEW_IMAGES = 20_000
+"""Images, counted again in each update, with which half a network of large images does not get near its teacher."""
+
+
+def width_advice(student: StudentSpec, config: DistillConfig, facts: RunFacts) -> list[Notice]:
+    """Return the warning that a run is too short for the width of a narrowed teacher of large images."""
+    seen = config.budget.steps * config.training.batch_size
+    _, height, breadth = facts.shape
+    cut = student.architecture == PRUNED_TEACHER and student.params is None and student.width < GENTLE_WIDTH
+    if not cut or seen >= FEW_IMAGES or height * breadth <= SMALL_PIXELS:
+        return []
+    detail = (
+        f"{config.budget.steps} updates of {config.training.batch_size} images are few for a student of width "
+        f"{student.width:g}: a narrower copy has more to learn anew"
+    )
+    hint = f"Set student.width to {GENTLE_WIDTH:g}, or give more effort or steps in distillation.budget."
+    return [Notice(code="gentler-width", detail=detail, hint=hint)]
