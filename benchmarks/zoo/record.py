@@ -104,7 +104,7 @@ def _introduction(record: Record) -> str:
         f"The largest difference to ONNX Runtime or to the original's logits is {worst[0]:.0e} of the largest logit "
         f"(allowed: {PARITY:.0e}), the largest error of the gradient at the images {worst[1]:.0e} of the original's "
         f"(allowed: {GRADIENT:.0e}). A cell holds the larger of the two; – : the exporter itself refuses the net; "
-        "empty: the family is not exported this way."
+        "empty: not in this record."
     )
 
 
