@@ -25,6 +25,8 @@ from dfkd_core.spec.wording import for_command_line
 if TYPE_CHECKING:
     from dfkd_core.pipeline import Compressed
 
+OPTIONS = {"student.architecture": "--student"}  # fields of the spec that have an option here
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, distil, and write the student, its weights and its report into one folder."""
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DfkdError as error:
         return _complain(
             f"{error.code}: {error.detail}",
-            *([f"hint: {for_command_line(error.hint)}"] if error.hint else []),
+            *([f"hint: {for_command_line(error.hint, OPTIONS)}"] if error.hint else []),
             status=1,
         )
     except KeyboardInterrupt:

@@ -324,7 +324,7 @@ def _judge(job: _Job, agreement: Agreement) -> None:
         return
     code = "agreement-low" if accept.agreement is None else AgreementBelowTarget.code
     detail = f"the student agrees with its teacher on {agreement.value:.4f} of the audit set, less than {target:.4f}"
-    hint = "give distillation.budget more steps, or choose a larger student"
+    hint = "Raise distillation.budget.effort or distillation.budget.steps, or choose a larger student."
     if accept.agreement is not None and accept.on_miss == "fail":
         raise AgreementBelowTarget(detail, hint=hint)
     job.warn(Notice(code=code, detail=detail, hint=hint), stage="verify")

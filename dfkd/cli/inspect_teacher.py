@@ -174,7 +174,8 @@ def show_examination(out: Console, found: Examination) -> None:
         if value:
             out.print(f"{name:<16} {value}")
     for warning in [*(found.inspection.warnings if found.inspection else []), *found.warnings]:
-        display.show_complaint(out, "warning", warning.code, warning.detail)
+        hint = None if warning.code == "teacher-batchnorm-folded" else warning.hint  # its hint is the export below
+        display.show_complaint(out, "warning", warning.code, warning.detail, hint=hint)
     if found.inspection is not None and found.inspection.re_export is not None:
         out.print("to improve it, export again: " + "; ".join(found.inspection.re_export.because))
         out.print(f"  {found.inspection.re_export.line}")

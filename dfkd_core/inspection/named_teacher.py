@@ -68,8 +68,8 @@ def check_tensors(wanted: Mapping[str, tuple[int, ...]], header: Mapping[str, Te
     if problems:
         raise TeacherMismatch(
             f"the file does not hold this architecture: {summary(problems)}",
-            hint="Check teacher.architecture, width, input.shape and num_classes; strip prefixes such as `module.`. "
-            f"{OTHER_IMPLEMENTATION}",
+            hint="Check teacher.architecture, teacher.width, teacher.input.shape and teacher.num_classes; strip "
+            f"prefixes such as `module.`. {OTHER_IMPLEMENTATION}",
             pointer="/teacher/architecture",
         )
 

@@ -140,7 +140,8 @@ def _check_pixels(told: InputSpec, channels: int, inspection: Inspection) -> Non
     if told.mean is not None and (any(told.mean) or {*(told.std or [])} != {1.0}):
         raise TeacherMismatch(
             "the file takes uint8 pixels and normalises them itself, so mean and std have no place before it",
-            hint="Leave teacher.input.mean and std out; teacher.input.range is [0, 255] unless you say otherwise.",
+            hint="Leave teacher.input.mean and teacher.input.std out; teacher.input.range is [0, 255] unless you say "
+            "otherwise.",
             pointer="/teacher/input/mean",
         )
     if told.range is not None and not (told.range[0] >= 0 and told.range[1] <= 255):

@@ -225,7 +225,8 @@ class ImageSources:
         if counters.rollbacks_in_a_row > self._config.steadiness.max_rollbacks:
             raise GeneratorCollapsed(
                 f"{reason}; {counters.rollbacks_in_a_row - 1} roll-backs did not help",
-                hint="lower distillation.method_options.learning_rate or raise its balance_weight",
+                hint="lower distillation.method_options.learning_rate or raise "
+                "distillation.method_options.balance_weight",
             )
         self.synthesizer.restore(self._healthy_snapshots[0])
         for _ in range(counters.rollbacks_in_a_row):  # the snapshot holds the learning rate before these roll-backs

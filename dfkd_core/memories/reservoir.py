@@ -80,7 +80,8 @@ class ReservoirMemory(Memory):
         if not self._exact:
             return []
         detail = f"8-bit storage kept only {self._kept} of {self._checked} classes; the reservoir holds 16-bit floats"
-        return [Notice(code="reservoir-not-8-bit", detail=detail, hint="state teacher.input.mean, std and range")]
+        hint = "Give teacher.input.mean, teacher.input.std and teacher.input.range."
+        return [Notice(code="reservoir-not-8-bit", detail=detail, hint=hint)]
 
     def state(self) -> dict[str, Any]:
         """Return the bank and the counters of the storage check."""

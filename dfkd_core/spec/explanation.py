@@ -60,7 +60,7 @@ def _unknown_key(location: Sequence[str | int], model: Model) -> str:
         return "unknown key"
     siblings, key = list(place.model_fields), str(location[-1])
     suggestion = did_you_mean(key, siblings)
-    elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key][:MAX_PLACES]
+    elsewhere = [path for path in field_paths(model) if path.rpartition(".")[2] == key][:MAX_PLACES]
     if not suggestion:
         suggestion = f"; there is {' and '.join(elsewhere)}." if elsewhere else "."
     return f"unknown key{suggestion} Known here: {', '.join(siblings)}"
@@ -100,10 +100,10 @@ def _models(annotation: Any) -> list[Model]:
     return [model for argument in get_args(annotation) for model in _models(argument)]
 
 
-def _paths(model: Model, prefix: str = "") -> Iterator[str]:
+def field_paths(model: Model, prefix: str = "") -> Iterator[str]:
     """Yield the dotted paths of all keys, those of methods and memories left out."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
         inner = _models(field.annotation)
         if len(inner) == 1:
-            yield from _paths(inner[0], f"{prefix}{name}.")
+            yield from field_paths(inner[0], f"{prefix}{name}.")

@@ -121,7 +121,8 @@ def _check_parity(
         ours, theirs = teacher.label(images).cpu(), from_output(values, head)
         if not (ours.isfinite().all() and theirs.isfinite().all()):
             raise TeacherInvalid(
-                "the teacher's logits are not finite", hint="Check teacher.input.mean and std, and the export."
+                "the teacher's logits are not finite",
+                hint="Check teacher.input.mean and teacher.input.std, and the export.",
             )
         worst = max(worst, _difference(ours, theirs, tolerance))
         _difference(to_output(ours, interface).float(), outputs.float(), max(tolerance, TOLERANCE_OUTPUT))
@@ -204,7 +205,9 @@ def _session(model: bytes) -> Any:  # Any: ONNX Runtime has no type information
 def _check_outputs(logits: Tensor) -> Literal["logits", "log-probabilities"]:
     """(N, num_classes): probabilities are refused; logarithms of them serve as logits."""
     if not logits.isfinite().all():
-        raise TeacherInvalid("the teacher's logits are not finite", hint="Check teacher.input.mean and std.")
+        raise TeacherInvalid(
+            "the teacher's logits are not finite", hint="Check teacher.input.mean and teacher.input.std."
+        )
     ones = torch.ones(len(logits), device=logits.device)
     if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), ones, atol=1e-3):
         raise TeacherInvalid(
@@ -247,8 +250,8 @@ def _check_dependence(teacher: Teacher, images: Tensor, rounding: float) -> None
         raise ConstantTeacher(
             "the logits do not depend on the image: over noise and shapes they differ by "
             f"{spread:.1e}, within the rounding of float32 ({MOST_ROUNDING * rounding:.1e})",
-            hint="Either the network is untrained, or its images have another range than teacher.input.mean, std and "
-            "range say.",
+            hint="Either the network is untrained, or its images have another range than teacher.input.mean, "
+            "teacher.input.std and teacher.input.range say.",
         )
 
 
@@ -262,7 +265,7 @@ def _check_dead(teacher: Teacher, images: Tensor, generator: torch.Generator) ->
         raise NotDifferentiable(
             f"the logits change from image to image, but their gradient is zero at {dead:.0%} of the input's values",
             hint="Leave rounding, thresholds and table look-ups out of the exported graph, and check that the images' "
-            "range fits the teacher: teacher.input.mean, std and range.",
+            "range fits the teacher: teacher.input.mean, teacher.input.std and teacher.input.range.",
         )
     return dead
 

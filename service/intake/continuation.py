@@ -54,8 +54,7 @@ def continued_spec(job: Job, text: bytes, *, max_bytes: int) -> JobSpec:
         raise ValidationFailed(
             "A job that is continued computes what it computed before, only longer.",
             errors=[FieldError(pointer, "cannot change when a job is continued") for pointer in changed],
-            hint="Only distillation.budget, name, labels, device and export.samples can change; POST /jobs takes any "
-            "other spec.",
+            hint="The budget, name, labels, device and export.samples can change; POST /jobs takes any other spec.",
         )
     return spec
 

@@ -119,7 +119,7 @@ def check_feasible(spec: JobSpec, found: Sequence[Outlook] | None) -> None:
     if soonest is not None:
         raise PlanInfeasible(
             f"The first student takes about {soonest:.0f} seconds; {limit:g} are allowed.",
-            hint="Raise or leave out distillation.budget.max_seconds; POST /plans and `dfkd plan` say what fits.",
+            hint="Raise or leave out distillation.budget.max_seconds; POST /plans says what fits.",
             errors=[FieldError(MAX_SECONDS, f"must be about {soonest:.0f} at least")],
             needed=round(soonest, 1),
             allowed=limit,
@@ -131,8 +131,7 @@ def _too_large(nearest: Outlook) -> PlanInfeasible:
     return PlanInfeasible(
         f"The job needs about {needed:,} bytes of memory; workers of class {nearest.worker_class.name} have "
         f"{allowed:,}.",
-        hint="Choose smaller batches or another method (POST /plans and `dfkd plan` say what fits), or run a worker "
-        "with more memory.",
+        hint="Choose smaller batches or another method (POST /plans says what fits), or run a worker with more memory.",
         errors=[FieldError(LARGEST_BATCH, "the job's largest batch does not fit into any worker")],
         needed=needed,
         allowed=allowed,
