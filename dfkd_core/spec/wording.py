@@ -29,7 +29,7 @@ REQUESTS: Mapping[str, str] = {
 }
 """What hints say of requests, and what a command says instead."""
 
-FIELD = re.compile(r"\b(?:teacher|student|distillation|accept|export)(?:\.[a-z_]+)+\b")
+FIELD = re.compile(r"(?<![\w./])(?:teacher|student|distillation|accept|export)(?:\.[a-z_]+)+\b")
 """The path of a field in a hint, or the name of a file."""
 
 _FILES = (".onnx", ".safetensors", ".json")

@@ -211,7 +211,8 @@ def _check_outputs(logits: Tensor) -> Literal["logits", "log-probabilities"]:
     ones = torch.ones(len(logits), device=logits.device)
     if bool((logits >= 0).all()) and torch.allclose(logits.sum(1), ones, atol=1e-3):
         raise TeacherInvalid(
-            "the teacher returns probabilities, not logits", hint="Export the network without its last softmax."
+            "the teacher returns probabilities, not logits",
+            hint="Export the network without what makes probabilities of its logits, such as a softmax or a sigmoid.",
         )
     normalised = torch.allclose(logits.logsumexp(1), 0 * ones, atol=1e-3)
     return "log-probabilities" if normalised else "logits"

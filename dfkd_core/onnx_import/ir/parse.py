@@ -91,7 +91,11 @@ def opset_of(model: ModelProto) -> int:
 
 def _check_versions(model: ModelProto) -> None:
     if not MIN_IR_VERSION <= model.ir_version <= MAX_IR_VERSION:
-        raise TeacherInvalid(f"unsupported ONNX IR version {model.ir_version}")
+        raise TeacherInvalid(
+            f"unsupported ONNX IR version {model.ir_version}; {MIN_IR_VERSION} to {MAX_IR_VERSION} are read",
+            hint="Save it with another one: python -c \"import onnx; model = onnx.load('model.onnx'); "
+            "model.ir_version = 10; onnx.save(model, 'teacher.onnx')\"",
+        )
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if len(versions) != 1 or not 1 <= versions[0] <= MAX_OPSET:
         found = ", ".join(map(str, versions)) or "none"

@@ -55,6 +55,11 @@ def test_hints_name_fields_by_their_whole_path_and_only_fields_that_there_are() 
     assert {field for _, field in unknown} <= {"teacher.onnx", "student.onnx"}, unknown
 
 
+def test_code_in_hints_stays_as_it_is() -> None:
+    code = "write `return torch.export.load('model.pt2')`, and send teacher.onnx"
+    assert for_command_line(code) == code
+
+
 def test_no_field_is_left_in_the_words_of_a_command() -> None:
     for place, hint in hints():
         said = for_command_line(hint)
