@@ -18,6 +18,7 @@ TEACHER_COPIES = 4  # of the weights: the network, the file, its arrays, and ONN
 STUDENT_COPIES = 8  # weights, gradient, two moments of Adam, average, published student, two more while they change
 WORKING_BYTES = 200_000_000  # of the allocator and of the kernels' work space, whatever the networks
 KEPT = 1.15  # of the activations that a gradient needs, with what is allocated beside them
+HALF_BYTES = 2  # of a pixel in 16 bits
 PASSING = 3  # of the largest output: input, output and work space of one layer while no gradient is kept
 
 
@@ -81,6 +82,8 @@ def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:
     method, training = config.method_options, config.training
     made = method.batch_size * method.updates_per_round * (rounds.warmup + rounds.synthesizing)
     kept += place * min(getattr(config.memory_options, "capacity", 0), made)
-    judged = config.steadiness.probe_size + config.steadiness.audit_size
-    fresh = training.fresh_rounds * (training.fresh_batches * method.batch_size + training.replays_per_round)
-    return kept + pixels * (2 * judged + FLOAT_BYTES * config.steadiness.probe_size + 2 * FLOAT_BYTES * fresh)
+    judged = HALF_BYTES * (config.steadiness.probe_size + config.steadiness.audit_size)
+    fresh = FLOAT_BYTES * training.fresh_rounds * training.fresh_batches * method.batch_size
+    stored = hasattr(config.memory_options, "capacity")  # replayed images are those that were stored, in 8 bits
+    replayed = training.replays_per_round * (FLOAT_BYTES + training.fresh_rounds * (1 if stored else FLOAT_BYTES))
+    return kept + pixels * (judged + fresh + replayed)

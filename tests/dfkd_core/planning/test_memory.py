@@ -46,6 +46,16 @@ def test_larger_banks_and_networks_need_more() -> None:
     assert few.total == few.base + few.weights + few.activations + few.images
 
 
+def test_replayed_images_count_a_byte_where_they_were_stored_in_bytes() -> None:
+    """Those of one round are decoded besides; what a decoder makes is kept as it is."""
+    pixels = 3 * 64 * 64
+    more = {"training": {"replays_per_round": 1128, "fresh_rounds": 3}}
+    less = {"training": {"replays_per_round": 128, "fresh_rounds": 3}}
+    stored = needed(memory="reservoir", **more).images - needed(memory="reservoir", **less).images
+    made = needed(memory="vae", **more).images - needed(memory="vae", **less).images
+    assert (stored, made) == (1000 * pixels * (4 + 3 * 1), 1000 * pixels * (4 + 3 * 4))
+
+
 def test_on_a_gpu_the_libraries_do_not_count() -> None:
     config = DistillConfig.model_validate({"method": "deepinversion"})
     speed = worker_speed(device="NVIDIA H200", device_bytes=10**11)
