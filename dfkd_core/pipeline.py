@@ -43,6 +43,7 @@ from dfkd_core.spec.config import Budget, DistillSpec
 from dfkd_core.stages import StageReporter
 from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
+from dfkd_core.teachers.original import original_of
 from dfkd_core.teachers.verification import verification_facts, verify_teacher
 
 LOW_AGREEMENT = 0.9  # a student below this gets a warning, if the spec sets no target
@@ -152,6 +153,7 @@ def _prepare(
             resolved.student,
             description,
             teacher,
+            original_of(teacher, parsed),
             teacher_parameters=inspection.parameters,
             normalised=resolved.distillation.training.renormalise,
             streams=streams,
@@ -180,7 +182,7 @@ def _prepare(
         student=student,
         streams=streams,
         device=device,
-        warnings=[*warnings, *student.warnings],
+        warnings=warnings,
     )
 
 

@@ -38,6 +38,7 @@ from dfkd.external_data import one_file
 if TYPE_CHECKING:
     from dfkd_core.errors import TeacherError
     from dfkd_core.inspection.inspection import Inspection
+    from dfkd_core.inspection.narrowed import NarrowedSizes
     from dfkd_core.inspection.suitability import Suitability
     from dfkd_core.interface import TeacherInterface
     from dfkd_core.notice import Notice
@@ -63,6 +64,7 @@ class Examination:
 
     inspection: "Inspection | None" = None
     methods: "Suitability | None" = None
+    narrowed: "NarrowedSizes | None" = None
     warnings: "Sequence[Notice]" = ()  # about what was said of its images
     depth: "TeacherVerification | None" = None
     depth_skipped: str | None = None  # why the teacher was not run
@@ -100,7 +102,7 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
     with file_to_read(teacher, network, space=input_in(document)) as path, one_file(path) as one:
         found = examine(one, said)
     if as_json:
-        out.print(to_json(found, indent=2).decode())
+        out.print(to_json(found, indent=2, exclude={"inspection": {"narrowing"}}).decode())
     else:
         show_examination(out, found)
     if found.refused is not None:
@@ -120,6 +122,7 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
     """Inspect a file as POST /teachers does, then run it as the first stage of a job does."""
     from dfkd_core.errors import TeacherError
     from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.narrowed import narrowed_sizes
     from dfkd_core.inspection.resolve import range_warnings, resolve_teacher
     from dfkd_core.inspection.suitability import suitability
 
@@ -129,7 +132,9 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
         return Examination(refused=_refusal(error))
     if _lacks_shape(inspection):
         return Examination(inspection=inspection, depth_skipped=f"it needs the {_missing(inspection)}")
-    found = Examination(inspection=inspection, methods=suitability(inspection))
+    found = Examination(
+        inspection=inspection, methods=suitability(inspection), narrowed=narrowed_sizes(inspection)
+    )
     try:
         resolved = resolve_teacher(spec, inspection)
     except TeacherError as error:
@@ -169,7 +174,7 @@ def _run_teacher(path: Path, spec: "TeacherSpec") -> dict[str, Any]:
 
 def show_examination(out: Console, found: Examination) -> None:
     """Print everything that was found, for people."""
-    rows = [*_structure(found.inspection), *_methods(found.methods), *_depth_rows(found)]
+    rows = [*_structure(found.inspection), *_methods(found.methods), *_narrowed(found.narrowed), *_depth_rows(found)]
     for name, value in rows:
         if value:
             out.print(f"{name:<16} {value}")
@@ -243,6 +248,16 @@ def _methods(found: "Suitability | None") -> Iterator[tuple[str, str | None]]:
     yield "methods", ", ".join(found.served)
     for method in found.unserved:
         yield "not", f"{method.name}: needs {', '.join(method.needs)}; {method.because}"
+
+
+def _narrowed(found: "NarrowedSizes | None") -> Iterator[tuple[str, str | None]]:
+    if found is None:
+        return
+    for size in found.sizes:
+        kept = f"{size.parameters:,} parameters, {size.macs:,} multiply-adds"
+        yield "narrowed", f"width {size.width:g}: {kept}, {size.removed:.0%} removed"
+    yield "narrowed", None if found.possible else "not possible"
+    yield "", found.because and f"because {found.because}"
 
 
 def _depth_rows(found: Examination) -> Iterator[tuple[str, str | None]]:

@@ -31,6 +31,25 @@ class Suitability(Answer):
     auto: AutoChoice
 
 
+class NarrowedSize(Answer):
+    """The teacher's own graph with fewer channels, at one width."""
+
+    width: float = Field(description="`student.width`: multiplies every hidden number of channels.")
+    parameters: int = Field(description="Learned numbers.")
+    macs: int = Field(description="Multiply-adds of convolutions and matrix products for one image.")
+    activation_bytes: int = Field(description="Float32 bytes of all that is computed for one image.")
+    weight_bytes: int = Field(description="Float32 bytes of the weights and running statistics.")
+    removed: float = Field(description="Share of the teacher's parameters that the copy does not have.")
+
+
+class NarrowedSizes(Answer):
+    """What `student.architecture: "teacher"` can do with a teacher."""
+
+    possible: bool = Field(description="Whether any channel can be removed.")
+    because: str | None = Field(None, description="Why nothing, or only little, can be removed.")
+    sizes: list[NarrowedSize] = Field(description="The copies of some widths; a job may ask for any width.")
+
+
 class TeacherView(Answer):
     """An uploaded teacher: immutable, known by the digest of its bytes."""
 
@@ -46,6 +65,9 @@ class TeacherView(Answer):
     )
     methods: Suitability | None = Field(
         None, description="Methods that can use this teacher, methods that cannot and why, and the choice of auto."
+    )
+    narrowed: NarrowedSizes | None = Field(
+        None, description="The teacher's own graph with fewer channels; null where the graph is not known yet."
     )
     depth: Json | None = Field(
         None,

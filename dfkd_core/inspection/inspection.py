@@ -15,6 +15,7 @@ from dfkd_core.errors import TeacherMismatch
 from dfkd_core.inspection.formats.detection import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
 from dfkd_core.interface import TeacherInterface, plain_interface
+from dfkd_core.narrowing.figures import Narrowing
 from dfkd_core.notice import Notice
 from dfkd_core.spec.teacher import TeacherSpec
 
@@ -64,6 +65,9 @@ class Inspection(BaseModel):
     operators: dict[str, int] = Field(default_factory=dict, description="How often each ONNX operator occurs.")
     normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
     offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
+    narrowing: Narrowing | None = Field(
+        None, description="How the figures of a narrowed copy follow from its channels; null where the graph is unknown."
+    )
     re_export: ReExport | None = Field(None, description="How to export a better file, if one is possible.")
     warnings: list[Notice] = Field(default_factory=list, description="What the caller should know about the file.")
 
@@ -128,6 +132,7 @@ def _parse_onnx(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx 
 
 def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
     from dfkd_core.inspection.network_cost import cost_of_plan
+    from dfkd_core.narrowing.counting import narrowing_of
     from dfkd_core.onnx_import.batchnorm import batchnorm_of
     from dfkd_core.onnx_import.producer import exporter_of
 
@@ -155,6 +160,7 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         operators=dict(sorted(plan.operators.items())),
         normalisations=list(plan.normalisations),
         offers=(["batchnorm"] if present else []) + (["features"] if plan.ends_in_linear else []),
+        narrowing=narrowing_of(plan),
         re_export=re_export(line, batchnorm=status, batch=plan.batch),
         warnings=[
             *([folded_warning(status, line)] if status in ("folded", "partial", "unknown") else []),
@@ -209,6 +215,8 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
     """
     from dfkd_core.inspection.formats.safetensors_header import read_header, read_tensors
     from dfkd_core.inspection.named_teacher import COUNTERS, describe_teacher
+    from dfkd_core.narrowing.catalogue import plan_of
+    from dfkd_core.narrowing.counting import narrowing_of
 
     header = read_header(path)
     if spec.output is not None:
@@ -236,4 +244,5 @@ def _inspect_safetensors(path: Path, spec: TeacherSpec) -> Inspection:
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),
         normalisations=sorted({f"{info.dtype.lower()}-to-float32" for info in header.values()} & {"f16-to-float32"}),
         offers=(["batchnorm"] if norms else []) + (["features"] if description is not None else []),
+        narrowing=None if description is None else narrowing_of(plan_of(description)),
     )

@@ -7,6 +7,7 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.auto_method import resolve_auto
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.narrowed import describe_narrowed
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
@@ -40,9 +41,10 @@ def resolve(
     shape = teacher.told_shape
     assert shape is not None
     assert teacher.num_classes is not None
-    student = None
+    student, narrowed = None, None
     if spec.student.architecture == PRUNED_TEACHER:
         _check_pruned_size(spec.student, inspection)
+        narrowed = describe_narrowed(inspection, spec.student)
     else:
         student = describe(
             spec.student.architecture,
@@ -56,8 +58,9 @@ def resolve(
         spec.model_copy(update={"teacher": teacher}), inspection, student, activation_bytes=activation_bytes
     )
     _check_needs(spec, inspection)
+    little = [narrowed.notice] if narrowed is not None and narrowed.notice is not None else []
     advice = width_advice(spec.student, spec.distillation, run_facts(spec, inspection, student))
-    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection), *advice]
+    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection), *little, *advice]
 
 
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:

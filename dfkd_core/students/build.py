@@ -16,6 +16,7 @@ class Network(nn.Sequential):
     """Images (N, C, H, W) to logits (N, num_classes). `classifier` is the last linear layer."""
 
     classifier: nn.Linear
+    description: NetworkDescription
 
 
 class ResidualBlock(nn.Module):
@@ -80,6 +81,7 @@ def build_network(description: NetworkDescription, *, generator: torch.Generator
     # Modules are made without storage first: their constructors would draw weights from the global generator.
     network = Network(_modules(description.layers, device=torch.device("meta")))
     network.to_empty(device=generator.device)
+    network.description = description
     for name, layer in description.layers:
         _initialise(network.get_submodule(name), layer, generator)
     linears = [module for module in network.modules() if isinstance(module, nn.Linear)]

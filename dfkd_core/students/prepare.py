@@ -1,6 +1,6 @@
 """The student before its first step: built from the catalogue or cut out of its teacher, and how it starts."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,12 +11,11 @@ from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection import resolve
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.notice import Notice
 from dfkd_core.planning.work import SETTLING_IMAGES
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import PRUNED_TEACHER, StudentSpec
 from dfkd_core.students.build import build_network, draw_weights
-from dfkd_core.students.pruning import Original, Pruned, count_parameters, prune_to_parameters, prune_to_width
+from dfkd_core.students.narrowing import Original, count_parameters, narrow_to_parameters, narrow_to_width
 from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, renormalise, repair
 from dfkd_core.students.weight_inheritance import inherit
 
@@ -30,7 +29,6 @@ class Student:
     width: float
     parameters: int
     description: NetworkDescription | None = None  # None: a narrowed teacher
-    warnings: list[Notice] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -47,6 +45,7 @@ def prepare_student(
     spec: StudentSpec,
     description: NetworkDescription | None,
     teacher: Teacher,
+    original: Original,
     *,
     teacher_parameters: int,
     normalised: bool,
@@ -54,18 +53,18 @@ def prepare_student(
 ) -> Student:
     """Return the student that `spec` asks for, in training mode, on the CPU, where the teacher must be too.
 
-    `description` is None for a pruned teacher. `normalised`: a deep student without any normalisation layer gets a
-    BatchNorm behind each convolution, which `temporary_batchnorm.fold` removes again. The count of parameters excludes
-    these BatchNorms.
+    `description` is None for a pruned teacher. `original` is the teacher as a network to narrow. `normalised`: a deep
+    student without any normalisation layer gets a BatchNorm behind each convolution, which `temporary_batchnorm.fold`
+    removes again. The count of parameters excludes these BatchNorms.
 
     Raises:
         StudentError: the student cannot be built for this input.
         StudentNotSmaller: the student has at least as many parameters as its teacher.
     """
     if description is None:
-        found = _pruned(spec, teacher, teacher_parameters=teacher_parameters, streams=streams)
+        found = _pruned(spec, teacher, original, teacher_parameters=teacher_parameters, streams=streams)
     else:
-        found = _named(spec, description, teacher, streams=streams)
+        found = _named(spec, description, teacher, original, streams=streams)
     if normalised and is_deep(found.network) and not is_normalised(found.network):
         renormalise(found.network)
         if found.init == "teacher":
@@ -73,12 +72,13 @@ def prepare_student(
     return found
 
 
-def _named(spec: StudentSpec, description: NetworkDescription, teacher: Teacher, *, streams: Streams) -> Student:
+def _named(
+    spec: StudentSpec, description: NetworkDescription, teacher: Teacher, original: Original, *, streams: Streams
+) -> Student:
     network = build_network(description, generator=streams["student-weights"])
     inherited = False
     if spec.init != "random":
-        original = _original(teacher)
-        inherited = original is not None and inherit(network, original, _images(teacher, streams))
+        inherited = inherit(network, original, _images(teacher, streams))
     if spec.init == "teacher" and not inherited:
         raise StudentError(
             f"{description.name} is not a thinner version of this teacher, so it cannot start from its weights",
@@ -94,51 +94,29 @@ def _named(spec: StudentSpec, description: NetworkDescription, teacher: Teacher,
     )
 
 
-def _pruned(spec: StudentSpec, teacher: Teacher, *, teacher_parameters: int, streams: Streams) -> Student:
-    original = _original(teacher)
-    if original is None:
-        raise StudentError(
-            "the teacher does not end in a linear layer, so its graph cannot be narrowed",
-            hint="Choose an architecture of the catalogue; GET /menu lists the students.",
-            pointer="/student/architecture",
-        )
+def _pruned(
+    spec: StudentSpec, teacher: Teacher, original: Original, *, teacher_parameters: int, streams: Streams
+) -> Student:
     limit, width = spec.parameter_limit(teacher_parameters), spec.width
     if limit is None:
-        found = prune_to_width(original, width)
+        network = narrow_to_width(original, width)
     else:
-        found, width = prune_to_parameters(original, limit)
-    parameters = count_parameters(found.network)
+        network, width = narrow_to_parameters(original, limit)
+    parameters = count_parameters(network)
     resolve.check_smaller(PRUNED_TEACHER, parameters, teacher_parameters)
     if spec.init == "random":
-        reinitialise(found.network, generator=streams["student-weights"])
-    found.network.__dict__["classifier"] = found.network.get_submodule(original.classifier)
+        reinitialise(network, generator=streams["student-weights"])
+    if teacher.classifier is not None:
+        names = {module: name for name, module in teacher.network.named_modules()}
+        network.__dict__["classifier"] = network.get_submodule(names[teacher.classifier])
     init: Literal["teacher", "random"] = "random" if spec.init == "random" else "teacher"
-    return Student(found.network.train(), init, width, parameters, warnings=_warnings(found))
-
-
-def _original(teacher: Teacher) -> Original | None:
-    if teacher.classifier is None:
-        return None
-    names = {module: name for name, module in teacher.network.named_modules()}
-    return Original(teacher.network, teacher.input_space.shape, names[teacher.classifier])
+    return Student(network.train(), init, width, parameters)
 
 
 def _images(teacher: Teacher, streams: Streams) -> Tensor:
     space, most = teacher.input_space, teacher.engine.compute.label_chunk or SETTLING_IMAGES
     count = min(SETTLING_IMAGES, most)
     return torch.lerp(*space.bounds(), procedural_images(space.shape, count, generator=streams["settling"]))
-
-
-def _warnings(found: Pruned) -> list[Notice]:
-    if not found.kept:
-        return []
-    return [
-        Notice(
-            code="student-partly-narrowed",
-            detail=f"{len(found.kept)} groups of channels kept their size, because the graph fixes it",
-            hint="For a smaller student lower student.width further, or choose an architecture of the catalogue.",
-        )
-    ]
 
 
 def reinitialise(network: nn.Module, *, generator: torch.Generator) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.networks.hooks import calibrate, layers_in_order
-from dfkd_core.students.pruning import Original, Pruned, prune
+from dfkd_core.students.narrowing import Original, narrow_to_layers
 
 Kind = tuple[object, ...]
 
@@ -27,11 +27,13 @@ def inherit(student: nn.Module, original: Original, images: Tensor) -> bool:
     if [kind_of(layer) for layer in theirs.values()] != [kind_of(layer) for layer in compared.values()]:
         return False
     widths = {name: _outputs(layer) for name, layer in zip(theirs, compared.values(), strict=True)}
-    pruned = prune(original, widths.get)
-    if not _shapes_fit(pruned, list(theirs), list(compared.values())):
+    narrowed = narrow_to_layers(original, widths)
+    if narrowed is None:
         return False
-    pairs = zip(theirs, compared.values(), strict=True)
-    biases = {id(own): _copy(pruned.network.get_submodule(name), own) for name, own in pairs}
+    pairs = [(narrowed.get_submodule(name), own) for name, own in zip(theirs, compared.values(), strict=True)]
+    if any(cut.weight.shape != own.weight.shape for cut, own in pairs):
+        return False
+    biases = {id(own): _copy(cut, own) for cut, own in pairs}
     if folded and len(compared) < len(ours):
         _settle(student, list(ours.values()), biases, images)
     return True
@@ -48,11 +50,6 @@ def kind_of(layer: nn.Module) -> Kind:
 
 def _outputs(layer: nn.Module) -> int:
     return len(layer.weight) if isinstance(layer.weight, Tensor) else 0
-
-
-def _shapes_fit(pruned: Pruned, names: list[str], own: list[nn.Module]) -> bool:
-    cut = [pruned.network.get_submodule(name) for name in names]
-    return all(theirs.weight.shape == ours.weight.shape for theirs, ours in zip(cut, own, strict=True))
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ import torch
 from torch import fx, nn
 
 from dfkd_core.errors import OperatorUnsupported
+from dfkd_core.onnx_import.ir.biases import biases_of
 from dfkd_core.onnx_import.ir.parse import readable
-from dfkd_core.onnx_import.ir.plan import PASSING, Array, Plan, Scaled, Step
+from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Scaled, Step
 from dfkd_core.teachers import functions
 from dfkd_core.teachers.functions import FUNCTIONS
 from dfkd_core.teachers.modules import module_of, tensor_of
@@ -24,6 +25,11 @@ def network_from_plan(plan: Plan) -> fx.GraphModule:
         OperatorUnsupported: a step has no translation.
     """
     return _Builder(plan).build()
+
+
+def module_name(step: Step, number: int) -> str:
+    """Return the name of the module that computes a step, if a module does; `number` is the step's place in its plan."""
+    return f"{step.op.lower()}_{number}"
 
 
 def classifier_of(network: fx.GraphModule, num_classes: int) -> nn.Module | None:
@@ -49,7 +55,7 @@ class _Builder:
         self.batch: fx.Node | None = None
         self.num_constants = 0
         self.max_pooled = {step.inputs[0] for step in plan.steps if step.op == "MaxPool"}
-        self.biases, self.absorbed = _biases(plan)
+        self.biases, self.absorbed = biases_of(plan)
 
     def build(self) -> fx.GraphModule:
         for number, step in enumerate(self.plan.steps):
@@ -66,7 +72,7 @@ class _Builder:
         bias = self.biases.get(number)
         module = module_of(self.plan, step, None if bias is None else self.plan.constants[bias[1]])
         if module is not None:
-            name = f"{step.op.lower()}_{number}"
+            name = module_name(step, number)
             self.root.add_module(name, module)
             node = self.graph.call_module(name, (self._operand(step.inputs[0]),))
         else:
@@ -151,31 +157,3 @@ class _Builder:
         if value.factor == 1:
             return self.batch
         return self.graph.call_function(operator.mul, (self.batch, value.factor))
-
-
-def _biases(plan: Plan) -> tuple[dict[int, tuple[str, str]], set[int]]:
-    """Find the matrix products whose only use is the addition of a constant vector.
-
-    Return step number of the product → (name of the sum, name of the vector), and the step numbers of the additions.
-    """
-    uses = plan.consumers()
-    makers = {name: number for number, step in enumerate(plan.steps) for name in step.outputs if step.op == "MatMul"}
-    biases: dict[int, tuple[str, str]] = {}
-    absorbed: set[int] = set()
-    for number, step in enumerate(plan.steps):
-        if step.op != "Add":
-            continue
-        for product, constant in (step.inputs, step.inputs[::-1]):
-            maker = makers.get(str(product))
-            if maker is None or constant not in plan.constants or uses[str(product)] != 1:
-                continue
-            if _is_bias(plan.constants[str(constant)], plan.steps[maker], plan):
-                biases[maker] = (step.outputs[0], str(constant))
-                absorbed.add(number)
-                break
-    return biases, absorbed
-
-
-def _is_bias(array: Array, product: Step, plan: Plan) -> bool:
-    matrix = plan.constants.get(str(product.inputs[1]))
-    return matrix is not None and matrix.ndim == 2 and array.shape == matrix.shape[-1:]

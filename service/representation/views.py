@@ -6,10 +6,13 @@ from dfkd.wire.artifact import ArtifactView
 from dfkd.wire.deletion import PurgeView
 from dfkd.wire.event import EventView
 from dfkd.wire.job import DurationsView, JobView, LinksView, ProgressView
-from dfkd.wire.teacher import Suitability, TeacherView
+from dfkd.wire.teacher import NarrowedSizes, Suitability, TeacherView
+from dfkd_core.inspection.narrowed import narrowed_sizes
 from dfkd_core.inspection.suitability import suitability
 from jobs.models import DEPTH, SAID, ArtifactRef, Event, Job, JobState, PurgeReceipt, TeacherRef
 from service.intake.inspection_cache import inspection_of
+
+NARROWING = "narrowing"  # numbers for programs, in an inspection; clients get `narrowed`
 
 
 def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None = None) -> JobView:
@@ -34,12 +37,20 @@ def job_view(job: Job, *, queue_position: int | None = None, at: datetime | None
 
 
 def teacher_view(teacher: TeacherRef) -> TeacherView:
-    """Return a teacher with the methods that its inspection allows."""
+    """Return a teacher with the methods and the narrowed copies that its inspection allows."""
     found = inspection_of(teacher)
     methods = None if found is None or found.input_shape is None else Suitability.model_validate(suitability(found))
+    sizes = None if found is None else narrowed_sizes(found)
+    narrowed = None if sizes is None else NarrowedSizes.model_validate(sizes)
     kept = teacher.inspection
-    inspection = {name: value for name, value in kept.items() if name not in (DEPTH, SAID)}
-    added = {"inspection": inspection, "spec": kept.get(SAID), "methods": methods, "depth": kept.get(DEPTH)}
+    inspection = {name: value for name, value in kept.items() if name not in (DEPTH, SAID, NARROWING)}
+    added = {
+        "inspection": inspection,
+        "spec": kept.get(SAID),
+        "methods": methods,
+        "narrowed": narrowed,
+        "depth": kept.get(DEPTH),
+    }
     return TeacherView.model_validate(dict(teacher) | added)
 
 

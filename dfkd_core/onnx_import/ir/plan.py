@@ -6,7 +6,7 @@ set the file uses: axes, shapes and sizes are attributes, not inputs.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,6 +67,16 @@ _MACS: dict[str, Callable[[Step, list[Shape], Shape], int]] = {
 }
 
 
+def macs_of(step: Step, inputs: Sequence[Any], output: Any) -> Any:
+    """Return the multiply-adds of one step, from the shapes of its inputs and of its first output.
+
+    The sizes in the shapes may be of any type with sums and products. The result is 0 if the step is neither a
+    convolution nor a matrix product.
+    """
+    count = _MACS.get(step.op)
+    return 0 if count is None else count(step, list(inputs), output)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A classifier from images (N, C, H, W) to logits (N, num_classes), whatever the file takes and returns."""
@@ -106,10 +116,9 @@ class Plan:
 
     def macs_of(self, step: Step) -> int:
         """Return multiply-adds of one step for one image; 0 if it is neither a convolution nor a matrix product."""
-        count = _MACS.get(step.op)
-        if count is None:
-            return 0
-        return count(step, [self.shapes[name] if name else () for name in step.inputs], self.shapes[step.outputs[0]])
+        inputs = [self.shapes[name] if name else () for name in step.inputs]
+        macs: int = macs_of(step, inputs, self.shapes[step.outputs[0]])
+        return macs
 
     @property
     def ends_in_linear(self) -> bool:
