@@ -8,61 +8,56 @@ choice of channels, a normal distillation follows. docs/measurements.md has the 
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
-from unittest import mock
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-import torch_pruning as tp
 from torch import Tensor, nn
 
 from benchmarks.datasets import load_images
 from benchmarks.pair import Pair, add_arguments, measure_seed
 from benchmarks.teachers import RECIPES, accuracy
 from dfkd_core.images.procedural import procedural_images
+from dfkd_core.narrowing.choice import Mask, Score, Scores, magnitude
+from dfkd_core.narrowing.groups import Channels
+from dfkd_core.narrowing.units import Ids
 from dfkd_core.rng import Streams
 from dfkd_core.sandbox.process_tuning import ensure_tuned
-
-Score = Callable[[tp.Group], Tensor]
-"""Group of coupled channels → a value for each, (channels,); the lowest go."""
 
 IMAGES = 256
 ELIMINATION_IMAGES = 128
 DAMPING = 1e-3  # of second moments, as a share of their mean
-READS = (tp.function.prune_conv_in_channels, tp.function.prune_linear_in_channels)
 
 
-def magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator) -> Score:
-    """Return the mean norm of all weights in and out, as in dfkd_core/students/pruning.py."""
-    score: Score = tp.importance.GroupMagnitudeImportance(p=2)
-    return score
+def by_magnitude(_network: nn.Module, _images: Tensor, _generator: torch.Generator) -> Score:
+    """Return the sum of the squares of all weights in and out, as the product does."""
+    return magnitude
 
 
 def random(_network: nn.Module, _images: Tensor, generator: torch.Generator) -> Score:
-    """Random scores, to see what a choice is worth at all."""
-    return lambda group: torch.rand(len(group[0].idxs), generator=generator)
+    """Return random scores, to see what a choice is worth at all."""
+    return lambda channels, _group, _present: torch.rand(len(channels.group_of), generator=generator).double().numpy()
 
 
 def activation(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
-    """Return the variance of a channel times the squared norm of the weights that read it, summed over the reading
-    layers.
-    """
+    """Return the variance of a channel times the squared norm of the weights that read it, over the reading layers."""
     loads = {}
     for layer, inputs in _inputs(network, images).items():
         spread = inputs.transpose(0, 1).flatten(1).var(dim=1)
         loads[layer] = spread * network.get_submodule(layer).weight.transpose(0, 1).flatten(1).square().sum(dim=1)
 
-    def score(group: tp.Group) -> Tensor:
-        total = torch.zeros(len(group[0].idxs))
-        for layer, places, channels in _readers(group):
-            total.index_add_(0, torch.tensor(channels), loads[layer][places])
+    def score(channels: Channels, group: int, _present: Mask) -> Scores:
+        total = np.zeros(len(channels.group_of))
+        for layer, members in _readers(channels, group):
+            np.add.at(total, members, loads[layer].double().numpy())
         return total
 
     return score
 
 
 def elimination(network: nn.Module, images: Tensor, _generator: torch.Generator) -> Score:
-    """Removes channels one by one, each time the one that the remaining channels replace best by least squares.
+    """Remove channels one by one, each time the one that the remaining channels replace best by least squares.
 
     The optimal brain surgeon for whole channels, as in Kurtić, Frantar, Alistarh: *ZipLM*, NeurIPS 2023,
     https://arxiv.org/abs/2302.04089. The fitted weights only decide the order and are not used otherwise.
@@ -72,33 +67,39 @@ def elimination(network: nn.Module, images: Tensor, _generator: torch.Generator)
         columns = _columns(network.get_submodule(layer), inputs)
         moments[layer] = (columns - columns.mean(dim=0)).T.cov(correction=0).double()
 
-    def score(group: tp.Group) -> Tensor:
-        count = len(group[0].idxs)
+    def score(channels: Channels, group: int, _present: Mask) -> Scores:
+        members = channels.groups[group].cells.ravel().tolist()
         readers = [
-            _Reader(network.get_submodule(layer), moments[layer], places, channels, count)
-            for layer, places, channels in _readers(group)
+            _Reader(network.get_submodule(layer), moments[layer], [members.index(one) for one in read.tolist()])
+            for layer, read in _readers(channels, group)
         ]
-        order: list[int] = []
-        while len(order) < count:
-            left = [channel for channel in range(count) if channel not in order]
-            order.append(min(left, key=lambda channel: sum(reader.cost(channel) for reader in readers)))
-            for reader in readers:
-                reader.remove(order[-1])
-        return torch.tensor(order).argsort()
+        total = np.zeros(len(channels.group_of))
+        total[members] = _elimination_order(len(members), readers)
+        return total
 
     return score
+
+
+def _elimination_order(count: int, readers: "list[_Reader]") -> Scores:
+    order: list[int] = []
+    while len(order) < count:
+        left = [channel for channel in range(count) if channel not in order]
+        order.append(min(left, key=lambda channel: sum(reader.cost(channel) for reader in readers)))
+        for reader in readers:
+            reader.remove(order[-1])
+    return np.argsort(order).astype(np.float64)
 
 
 class _Reader:
     """A layer that loses inputs while the weights of the remaining inputs are adjusted to compensate."""
 
-    def __init__(self, layer: nn.Module, moments: Tensor, places: list[int], channels: list[int], count: int) -> None:
+    def __init__(self, layer: nn.Module, moments: Tensor, channels: list[int]) -> None:
         self._weight = layer.weight.detach().flatten(1).T.double()  # (columns, outputs)
         self._size = (self._weight * (moments @ self._weight)).sum()
         self._inverse = torch.linalg.inv(moments + DAMPING * moments.diagonal().mean() * torch.eye(len(moments)))
         width = len(self._weight) // layer.weight.shape[1]  # of the kernel
-        self._columns: list[list[int]] = [[] for _ in range(count)]
-        for place, channel in zip(places, channels, strict=True):
+        self._columns: list[list[int]] = [[] for _ in range(1 + max(channels))]
+        for place, channel in enumerate(channels):
             self._columns[channel] += range(place * width, (place + 1) * width)
 
     def cost(self, channel: int) -> float:
@@ -117,11 +118,11 @@ class _Reader:
         self._inverse[gone], self._inverse[:, gone] = 0, 0
 
 
-def _readers(group: tp.Group) -> Iterator[tuple[str, list[int], list[int]]]:
-    """Yield the layers that read the group's channels: name, positions among the inputs, channels of the group."""
-    for item in group:
-        if item.dep.pruning_fn in READS:
-            yield item.dep.target.name.split(" ")[0], item.idxs, item.root_idxs
+def _readers(channels: Channels, group: int) -> Iterator[tuple[str, Ids]]:
+    """Yield the layers that read a group: name, and the member that each input of the layer belongs to."""
+    for use in channels.uses:
+        if use.role == "in" and (channels.group_of[use.ids] == group).all():
+            yield channels.plan.steps[use.step].name, use.ids
 
 
 @torch.no_grad()
@@ -146,7 +147,7 @@ def _columns(layer: nn.Module, inputs: Tensor) -> Tensor:
     return inputs
 
 
-SCORES = {score.__name__: score for score in (magnitude, random, activation, elimination)}
+SCORES = {"magnitude": by_magnitude, "random": random, "activation": activation, "elimination": elimination}
 
 
 def measure(pair: Pair, name: str, seed: int) -> None:
@@ -156,11 +157,10 @@ def measure(pair: Pair, name: str, seed: int) -> None:
     images = torch.lerp(*space.bounds(), procedural_images(space.shape, IMAGES, generator=streams["score"]))
     started = time.perf_counter()
     score = SCORES[name](teacher.network, images, streams["score-draws"])
-    with mock.patch.object(tp.importance, "GroupMagnitudeImportance", return_value=score):
-        student = pair.student_of(teacher, seed)
-        seconds = time.perf_counter() - started
-        cut = accuracy(student.network.eval(), load_images(RECIPES[pair.teacher].dataset, "test"))
-        result = measure_seed(pair, seed)
+    student = pair.student_of(teacher, seed, score=score)
+    seconds = time.perf_counter() - started
+    cut = accuracy(student.network.eval(), load_images(RECIPES[pair.teacher].dataset, "test"))
+    result = measure_seed(pair, seed, score=score)
     print(f"{name}, seed {seed}: {cut:.2f} % after {seconds:.1f} s, published {result['published_accuracy']:.2f} %")
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,15 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
+from dfkd_core.narrowing.choice import Score, magnitude
 from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
+from dfkd_core.students.narrowing import count_parameters, original_of
 from dfkd_core.students.prepare import Student, prepare_student
-from dfkd_core.students.pruning import count_parameters
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -64,13 +65,14 @@ class Pair:
         """Return the spec as the service resolves it when it accepts a job."""
         return self._at_the_door(teacher, seed)[0]
 
-    def student_of(self, teacher: Teacher, seed: int) -> Student:
-        """Return the student before its first step."""
+    def student_of(self, teacher: Teacher, seed: int, *, score: Score = magnitude) -> Student:
+        """Return the student before its first step; `score` says which of the teacher's channels are the best."""
         spec, description = self._at_the_door(teacher, seed)
         return prepare_student(
             spec.student,
             description,
             teacher,
+            replace(original_of(teacher.network), score=score),
             teacher_parameters=count_parameters(teacher.network),
             normalised=spec.distillation.training.renormalise,
             streams=Streams(seed),
@@ -118,7 +120,7 @@ def facts_of(teacher: Teacher, architecture: str) -> Inspection:
     )
 
 
-def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
+def measure_seed(pair: Pair, seed: int, *, score: Score = magnitude) -> dict[str, Any]:
     """Run one distillation; return its accuracy curve on the real test set and its cost."""
     teacher, test = pair.load(), load_images(RECIPES[pair.teacher].dataset, "test")
     teacher_classes = predict(teacher, test.images)
@@ -135,7 +137,7 @@ def measure_seed(pair: Pair, seed: int) -> dict[str, Any]:
         print(f"seed {seed}  {curve[-1]['seconds']:6.0f} s  step {step:6d}  {_accuracies(point)}", flush=True)
 
     begun, cpu_begun = time.perf_counter(), time.process_time()
-    student = pair.student_of(teacher, seed)
+    student = pair.student_of(teacher, seed, score=score)
     distilled = distill(teacher, student.network, config, on_step=lambda _update: False, measure=measure)
     seconds = time.perf_counter() - begun - measuring_seconds
     agreeing = predict(distilled.student, test.images) == teacher_classes

@@ -17,7 +17,7 @@ SERVER = (
     "pydantic_settings", "python_multipart", "redis", "safetensors", "sqlalchemy", "starlette", "uvicorn",
 )  # fmt: skip
 TEACHER = ("numpy", "onnx", "onnxruntime", "onnxscript", "safetensors")
-WORKER = ("torch", "scipy", "torch_pruning")
+WORKER = ("torch", "scipy")
 MODULES = {
     "teacher": TEACHER,
     "server": SERVER,

@@ -24,10 +24,15 @@ those of `student.safetensors`, and a teacher's safetensors file must use them t
 
 `{"architecture": "teacher", "width": 0.5}` is a copy of the uploaded teacher with fewer channels, ONNX graphs included.
 Instead of `width`, `params` sets the largest number of parameters, as a number or as a share such as `"25%"`. Channels
-that the graph couples are removed together; the groups with the smallest L2 norm of their ingoing and outgoing weights
-are removed. Groups whose size the graph fixes (reshapes, attention heads) keep their size, and a warning says so. Such
-a student is published as `student.onnx`; `student.safetensors` has its weights, but they fit no architecture of the
-catalogue.
+that the graph couples are removed together; those with the smallest L2 norm of their ingoing and outgoing weights are
+removed. Transformers lose whole heads, entries of their tokens and hidden units. Grouped convolutions and group
+normalisations keep their groups, and each group loses equally many channels.
+
+The inspection knows before any job what a width gives: `dfkd inspect FILE` and `narrowed` in `GET /teachers/{id}` show
+parameters, multiply-adds and bytes at widths 0.5 and 0.25. A spec is refused if no channel can be removed or almost
+none (at width 0.5 less than 1 % of the parameters), with the reason; if less than half of what the width asks for can
+be removed, the warning `student-partly-narrowed` has the figure. Such a student is published as `student.onnx`;
+`student.safetensors` has its weights, but they fit no architecture of the catalogue.
 
 `init` sets the initial weights. `teacher` copies the best channels of the teacher. This is possible if the student is a
 thinner version of the teacher, and always for a pruned teacher. If the exporter folded the teacher's BatchNorms, the

@@ -66,7 +66,8 @@ class Inspection(BaseModel):
     normalisations: list[str] = Field(default_factory=list, description="What was changed to read the graph.")
     offers: list[str] = Field(default_factory=list, description="What methods may use: batchnorm, features.")
     narrowing: Narrowing | None = Field(
-        None, description="How the figures of a narrowed copy follow from its channels; null where the graph is unknown."
+        None,
+        description="How the cost of a narrowed copy follows from its channels; null where the graph is unknown.",
     )
     re_export: ReExport | None = Field(None, description="How to export a better file, if one is possible.")
     warnings: list[Notice] = Field(default_factory=list, description="What the caller should know about the file.")

@@ -1,7 +1,10 @@
 """The facts from which the work of a run follows, gathered from an inspection, a spec and a student's description."""
 
+from dataclasses import replace
+
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.inspection.narrowed import describe_narrowed
 from dfkd_core.planning.sizes import FLOAT_BYTES, NORMALISED_FROM, NetworkSize, is_normalised, size_of_description
 from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.config import DistillSpec
@@ -13,15 +16,16 @@ USUAL_OPERATIONS = 60  # of a teacher whose file holds weights alone
 def run_facts(spec: DistillSpec, inspection: Inspection, student: NetworkDescription | None) -> RunFacts:
     """Return the facts of a resolved spec; `student` is None for the narrowed teacher.
 
-    The size of a narrowed teacher is that of the teacher, scaled by the width.
+    The size of a narrowed teacher follows from the groups of its channels. Where they are unknown, it is that of the
+    teacher, scaled by the width.
     """
     assert inspection.input_shape is not None  # `resolve` has made sure of it
     assert inspection.num_classes is not None
     renormalise = spec.distillation.training.renormalise
     teacher = _teacher(inspection)
     if student is None:
-        width = _width(spec, inspection)
-        size, normalised = teacher.scaled(width), _narrowed_is_normalised(inspection, renormalise=renormalise)
+        size = _narrowed(spec, inspection, teacher)
+        normalised = _narrowed_is_normalised(inspection, renormalise=renormalise)
     else:
         size, normalised = size_of_description(student), is_normalised(student, renormalise=renormalise)
     channels, height, breadth = inspection.input_shape
@@ -44,6 +48,14 @@ def _teacher(inspection: Inspection) -> NetworkSize:
         parameters=inspection.parameters,
         operations=sum(inspection.operators.values()) or USUAL_OPERATIONS,
     )
+
+
+def _narrowed(spec: DistillSpec, inspection: Inspection, teacher: NetworkSize) -> NetworkSize:
+    copy = describe_narrowed(inspection, spec.student)
+    if copy is None:
+        return teacher.scaled(_width(spec, inspection))
+    figures = copy.figures
+    return replace(teacher, macs=figures.macs, activation_bytes=figures.activation_bytes, parameters=figures.parameters)
 
 
 def _width(spec: DistillSpec, inspection: Inspection) -> float:

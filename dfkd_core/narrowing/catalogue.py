@@ -22,13 +22,11 @@ def plan_of(description: NetworkDescription, tensors: Mapping[str, Array] | None
     no memory.
     """
     if tensors is None:
-        tensors = {
-            name: np.broadcast_to(np.float32(0), shape)
-            for name, shape in description.tensors().items()
-        }  # fmt: skip
+        shapes = description.tensors()
+        tensors = {name: np.broadcast_to(np.float32(0), shape) for name, shape in shapes.items()}
     builder = _Builder(tensors, {IMAGES: description.input_shape})
     output = builder.chain(description.layers, IMAGES, prefix="")
-    used = {name for step in builder.steps for name in step.inputs if name in tensors}
+    used = {name for step in builder.steps for name in step.inputs if name is not None and name in tensors}
     weights = {name: tensors[name] for name in used}
     return Plan(
         input_name=IMAGES,
@@ -67,24 +65,15 @@ class _Builder:
                 return self.chain(layer.chain, value, prefix=f"{path}.")
             case layers.Residual():
                 return self._residual(layer, value, f"{path}.")
-            case layers.Conv():
-                return self._add("Conv", layer, value, path, ("weight", "bias"), _of_convolution(layer))
-            case layers.Linear():
-                plain = {"flip_a": False, "flip_b": True, "alpha": 1.0, "beta": 1.0}
-                return self._add("Gemm", layer, value, path, ("weight", "bias"), plain)
-            case layers.BatchNorm():
-                if f"{path}.weight" not in self.tensors:
-                    return value
-                names = ("weight", "bias", *STATISTICS)
-                return self._add("BatchNormalization", layer, value, path, names, {"epsilon": 1e-5})
-            case layers.MaxPool() | layers.AvgPool():
-                op = "MaxPool" if isinstance(layer, layers.MaxPool) else "AveragePool"
-                return self._add(op, layer, value, path, (), {})
-            case layers.GlobalAvgPool():
-                return self._add("ReduceMean", layer, value, path, (), {"axes": (2, 3), "keepdims": True})
-            case layers.Flatten():
-                return self._add("Reshape", layer, value, path, (), {"shape": (1, *layer.output_shape(self.shapes[value]))})
-        return self._add("Identity" if isinstance(layer, layers.Dropout) else "Relu", layer, value, path, (), {})
+            case layers.BatchNorm() if f"{path}.weight" not in self.tensors:
+                return value
+        output = f"{path}.output"
+        self.shapes[output] = layer.output_shape(self.shapes[value])
+        names = (f"{path}.{name}" for name in ("weight", "bias", *STATISTICS))
+        weights = [name for name in names if name in self.tensors]
+        op, attributes = _operation(layer, (1, *self.shapes[output]))
+        self.steps.append(Step(op, path, (value, *weights), (output,), attributes))
+        return output
 
     def _residual(self, block: layers.Residual, value: str, prefix: str) -> str:
         value = self.chain(block.before, value, prefix=prefix)
@@ -94,14 +83,22 @@ class _Builder:
         self.steps.append(Step("Add", added, (body, shortcut), (added,), {}))
         return self.chain(block.after, added, prefix=prefix)
 
-    def _add(
-        self, op: str, layer: Layer, value: str, path: str, names: tuple[str, ...], attributes: dict[str, Any]
-    ) -> str:
-        weights = [f"{path}.{name}" for name in names if f"{path}.{name}" in self.tensors]
-        output = f"{path}.output"
-        self.shapes[output] = layer.output_shape(self.shapes[value])
-        self.steps.append(Step(op, path, (value, *weights), (output,), attributes))
-        return output
+
+def _operation(layer: Layer, shape: Shape) -> tuple[str, dict[str, Any]]:
+    """The operator of a layer whose output has `shape`, and its attributes."""
+    match layer:
+        case layers.Conv():
+            return "Conv", _of_convolution(layer)
+        case layers.Linear():
+            return "Gemm", {"flip_a": False, "flip_b": True, "alpha": 1.0, "beta": 1.0}
+        case layers.BatchNorm():
+            return "BatchNormalization", {"epsilon": 1e-5}
+        case layers.GlobalAvgPool():
+            return "ReduceMean", {"axes": (2, 3), "keepdims": True}
+        case layers.Flatten():
+            return "Reshape", {"shape": shape}
+    plain: dict[type[Layer], str] = {layers.MaxPool: "MaxPool", layers.AvgPool: "AveragePool"}
+    return plain.get(type(layer), "Identity" if isinstance(layer, layers.Dropout) else "Relu"), {}
 
 
 def _of_convolution(layer: layers.Conv) -> dict[str, Any]:

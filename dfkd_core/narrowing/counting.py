@@ -17,6 +17,9 @@ Size = tuple[int, ...]  # entries that stay, then pairs: a group, and entries fo
 Extent = Polynomial | int
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum")
+MODULES = (  # each has weights of its own in the network that is built of the plan
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "LayerNormalization", "GroupNormalization"
+)  # fmt: skip
 STATISTICS = (3, 4)  # positions of the running mean and variance among the inputs of a BatchNormalization
 
 
@@ -100,7 +103,7 @@ class _Counter:
         """Numbers of trained values and of running statistics. A constant that several functions share counts once."""
         plan, shared = self.channels.plan, set()
         parameters, statistics = polynomial(0), polynomial(0)
-        biases, absorbed = biases_of(plan)
+        _, absorbed = biases_of(plan)
         for number, step in enumerate(plan.steps):
             for position, name in enumerate(step.inputs):
                 constant = plan.constants.get(str(name))
@@ -112,7 +115,7 @@ class _Counter:
                 if step.op == "BatchNormalization" and position in STATISTICS:
                     statistics += _product(shape)
                     continue
-                if not (self._has_weight(step) or step.op.endswith("Normalization") or number in absorbed):
+                if step.op not in MODULES and number not in absorbed:
                     key = (name, *(tuple(polynomial(size).terms.items()) for size in shape))
                     if key in shared:
                         continue

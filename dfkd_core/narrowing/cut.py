@@ -119,8 +119,8 @@ def _entries(staying: Mask) -> Ids:
 
 def _resized(cutter: _Cutter, step: Step, _inputs: Sequence[str | None]) -> dict[str, Any]:
     """The shape of Reshape and Expand."""
-    old, new = step.attributes["shape"], cutter.after(step.outputs[0])
-    return {"shape": tuple(Scaled(size) if isinstance(was, Scaled) else size for was, size in zip(old, new, strict=True))}
+    sizes = zip(step.attributes["shape"], cutter.after(step.outputs[0]), strict=True)
+    return {"shape": tuple(Scaled(new) if isinstance(old, Scaled) else new for old, new in sizes)}
 
 
 def _split(cutter: _Cutter, step: Step, _inputs: Sequence[str | None]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of a narrowed teacher, from what its inspection keeps: parameters, multiply-adds, bytes, layers (pure Python).
+"""Figures of a narrowed teacher, from what its inspection keeps: parameters, multiply-adds, bytes (pure Python).
 
 `Narrowing` says how the sizes of a network follow from how many channels of each group stay. It is part of an
 inspection, so the service and the planner know any narrower copy without the file.

@@ -195,7 +195,8 @@ def _channels(trace: Trace) -> Channels:
         cells = _refined(cells, rows)
     groups: list[Group] = []
     group_of = np.full(len(trace.units), FIXED, np.int64)
-    members = np.array([member for member in np.unique(_flat(use.ids for use in uses)) if not staying[member]], np.int64)
+    members = np.unique(_flat(use.ids for use in uses))
+    members = members[~staying[members]]
     for number in dict.fromkeys(classes[members].tolist()):
         own = members[classes[members] == number]
         by_cell = [own[cells[own] == cell] for cell in dict.fromkeys(cells[own].tolist())]

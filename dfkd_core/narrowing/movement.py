@@ -194,7 +194,9 @@ def gather(trace: Trace, _number: int, step: Step) -> list[list[Block]]:
             at = block.axes.index(axis)
             trace.picks.append((block.ids, at, np.unique(indices).tolist()))
             if len(block.axes) > 1 and indices.ndim == 0:
-                rest = Block(tuple(place[old] for old in block.axes if old != axis), block.ids.take(int(indices), at))
+                rest = Block(
+                    tuple(place[old] for old in block.axes if old != axis), np.asarray(block.ids.take(indices, at))
+                )
                 found.append(rest)
             else:
                 trace.units.fix(block.ids.take(np.unique(indices), at), FIXED_CUT)

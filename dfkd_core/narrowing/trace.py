@@ -86,7 +86,7 @@ class Trace:
         for at in reversed(range(len(axes))):
             first = ids.take([0], at)
             if np.array_equal(np.broadcast_to(first, ids.shape), ids):
-                ids = ids.take(0, at)
+                ids = np.take(ids, [0], at).reshape([*ids.shape[:at], *ids.shape[at + 1 :]])
                 del axes[at]
         return Block(tuple(axes), ids) if axes else None
 

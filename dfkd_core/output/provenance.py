@@ -17,7 +17,7 @@ from typing import Any
 
 from dfkd_core.report import FileFacts, InputFacts, InputName
 
-PACKAGES = ("numpy", "safetensors", "onnxscript", "scipy", "torch-pruning")
+PACKAGES = ("numpy", "safetensors", "onnxscript", "scipy")
 """What computes beside the packages that `Versions` names."""
 
 _SOURCES = Path(__file__).resolve().parents[1]

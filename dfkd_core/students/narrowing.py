@@ -33,6 +33,7 @@ class Original:
     plan: Plan
     build: Build
     layers: Mapping[int, str]  # number of a step with weights → name of the module that computes it
+    score: Score = magnitude  # the channels with the lowest scores go
 
     @cached_property
     def channels(self) -> Channels:
@@ -53,18 +54,18 @@ def original_of(network: Network) -> Original:
     return Original(network, plan, lambda thinner: _resized(network, plan, thinner), layers)
 
 
-def narrow(original: Original, staying: Sequence[int], *, score: Score = magnitude) -> nn.Module:
+def narrow(original: Original, staying: Sequence[int]) -> nn.Module:
     """Return a copy in which each cell of a group of channels has `staying` members left, those with the best scores.
 
     The copy is in eval mode, and all its parameters require gradients. Nothing is drawn at random.
     """
-    thinner = cut(original.channels, choose(original.channels, staying, score))
+    thinner = cut(original.channels, choose(original.channels, staying, original.score))
     return original.build(thinner).eval().requires_grad_(True)
 
 
-def narrow_to_width(original: Original, width: float, *, score: Score = magnitude) -> nn.Module:
+def narrow_to_width(original: Original, width: float) -> nn.Module:
     """Return a copy in which every hidden number of channels is `scaled` by `width`."""
-    return narrow(original, staying_at(original.narrowing, width), score=score)
+    return narrow(original, staying_at(original.narrowing, width))
 
 
 def narrow_to_parameters(original: Original, parameters: int) -> tuple[nn.Module, float]:

@@ -28,7 +28,7 @@ def network_from_plan(plan: Plan) -> fx.GraphModule:
 
 
 def module_name(step: Step, number: int) -> str:
-    """Return the name of the module that computes a step, if a module does; `number` is the step's place in its plan."""
+    """Return the name of the module that computes a step, if one does; `number` is the step's place in its plan."""
     return f"{step.op.lower()}_{number}"
 
 

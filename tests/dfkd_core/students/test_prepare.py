@@ -14,8 +14,8 @@ from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import StudentSpec
 from dfkd_core.students.build import Network, build_network
+from dfkd_core.students.narrowing import original_of
 from dfkd_core.students.prepare import Student, prepare_student, reinitialise
-from dfkd_core.students.pruning import Original
 from dfkd_core.students.temporary_batchnorm import MIN_DEPTH, NormalisedConv2d, fold
 from dfkd_core.students.weight_inheritance import inherit
 
@@ -45,14 +45,14 @@ def prepare(teacher: Teacher, *, normalised: bool = False, **spec: Any) -> Stude
         description = describe(asked.architecture, input_shape=SHAPE, num_classes=10, width=asked.width)
     parameters = sum(parameter.numel() for parameter in teacher.parameters())
     return prepare_student(
-        asked, description, teacher, teacher_parameters=parameters, normalised=normalised, streams=Streams(0)
+        asked,
+        description,
+        teacher,
+        original_of(teacher.network),
+        teacher_parameters=parameters,
+        normalised=normalised,
+        streams=Streams(0),
     )
-
-
-def original(teacher: Teacher) -> Original:
-    names = {module: name for name, module in teacher.network.named_modules()}
-    assert teacher.classifier is not None
-    return Original(teacher.network, SHAPE, names[teacher.classifier])
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_thinner_version_starts_from_its_teacher(of_teacher: str, student: dic
 
 def test_a_network_of_the_same_width_becomes_its_teacher() -> None:
     teacher, twin = teacher_of("resnet8"), network_of("resnet8", seed=5)
-    assert inherit(twin, original(teacher), torch.zeros(2, *SHAPE))
+    assert inherit(twin, original_of(teacher.network), torch.zeros(2, *SHAPE))
     images = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(twin.eval()(images), teacher(images), atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_folded_statistics_are_replaced_by_ones_that_change_nothing() -> None:
     folded = fold_batchnorms(teacher)
     student = network_of("resnet8", seed=7)
     images = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
-    assert inherit(student, original(folded), images)
+    assert inherit(student, original_of(folded.network), images)
     assert torch.allclose(student.eval()(images), folded(images), atol=1e-3)
 
 
@@ -165,12 +165,11 @@ def test_forgetting_draws_from_the_generator_only() -> None:
     assert all(torch.equal(one.state_dict()[name], tensor) for name, tensor in other.state_dict().items())
 
 
-def test_a_teacher_without_a_linear_end_cannot_be_narrowed() -> None:
+def test_a_teacher_without_a_linear_end_is_narrowed_too() -> None:
     teacher = teacher_of("lenet5")
     teacher.classifier = None
-    with pytest.raises(StudentError, match="linear layer"):
-        prepare(teacher, architecture="teacher")
-    assert prepare(teacher, architecture="lenet5_half").init == "random"
+    found = prepare(teacher, architecture="teacher")
+    assert (found.parameters, found.init) == (15738, "teacher")
 
 
 def test_what_cannot_be_made_smaller_is_refused() -> None:

@@ -2,15 +2,20 @@
 
 import copy
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.students.pruning import Original, prune_to_width
+from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.students.narrowing import narrow_to_width
 from dfkd_core.students.temporary_batchnorm import NormalisedConv2d, fold, is_normalised, renormalise, repair
+from dfkd_core.teachers.fx_builder import network_from_plan
+from dfkd_core.teachers.original import original_of
 from tests.dfkd_core import zoo
+from tests.dfkd_core.exports import exported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,10 +60,11 @@ def test_a_whole_copy_of_the_teacher_still_does_what_it_did() -> None:
         torch.testing.assert_close(student.eval()(images(1)), teacher(images(1)), rtol=1e-3, atol=1e-3)
 
 
-def test_each_channel_of_a_narrowed_copy_gets_the_moments_of_its_original() -> None:
-    teacher = plain_network()
-    classifier = [name for name, module in teacher.named_modules() if isinstance(module, nn.Linear)][-1]
-    student = prune_to_width(Original(teacher, zoo.SHAPE, classifier), 0.5).network
+def test_each_channel_of_a_narrowed_copy_gets_the_moments_of_its_original(tmp_path: Path) -> None:
+    _, path = exported("resnet8", "legacy", tmp_path)  # this exporter folds BatchNorms
+    parsed = read_plan(path)
+    teacher = network_from_plan(parsed.plan)
+    student = narrow_to_width(original_of(teacher, parsed), 0.5)
     convolutions = {name: module for name, module in student.named_modules() if isinstance(module, nn.Conv2d)}
     wanted = []
     for name, convolution in convolutions.items():
