@@ -153,7 +153,7 @@ def _prepare(
             resolved.student,
             description,
             teacher,
-            original_of(teacher.network, parsed),
+            original_of(teacher, parsed),
             teacher_parameters=inspection.parameters,
             normalised=resolved.distillation.training.renormalise,
             streams=streams,

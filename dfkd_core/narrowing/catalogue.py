@@ -8,6 +8,7 @@ import numpy as np
 
 from dfkd_core.architectures import layers
 from dfkd_core.architectures.layers import Chain, Layer, NetworkDescription
+from dfkd_core.interface import plain_interface
 from dfkd_core.onnx_import.ir.plan import Array, Plan, Shape, Step
 
 IMAGES = "images"
@@ -29,14 +30,16 @@ def plan_of(description: NetworkDescription, tensors: Mapping[str, Array] | None
     used = {name for step in builder.steps for name in step.inputs if name is not None and name in tensors}
     weights = {name: tensors[name] for name in used}
     return Plan(
+        interface=plain_interface(description.num_classes),
         input_name=IMAGES,
         output_name=output,
+        head=output,
+        head_form="logits",
         input_shape=description.input_shape,
         num_classes=description.num_classes,
         batch="dynamic",
         declared_batch=None,
         opset=0,
-        element="float32",
         steps=tuple(builder.steps),
         constants=weights,
         learned={name: array.size for name, array in weights.items() if not name.endswith(STATISTICS)},
@@ -44,6 +47,7 @@ def plan_of(description: NetworkDescription, tensors: Mapping[str, Array] | None
         | {name: array.shape for name, array in weights.items()},
         operators={},
         normalisations=(),
+        is_embedding=False,
     )
 
 

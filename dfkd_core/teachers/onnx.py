@@ -22,7 +22,7 @@ def load_onnx(path: Path, spec: TeacherSpec, parsed: ParsedOnnx | None = None) -
     """
     plan, model = parsed or read_plan(path, input_shape=spec.told_shape, layout=spec.told_layout, output=spec.output)
     space = space_of(spec.input, plan.input_shape, plan.interface)
-    network = network_from_plan(_with_pixels(plan, space))
+    network = network_from_plan(with_pixels(plan, space))
     status, _ = batchnorm_of(plan, model)
     return Teacher(
         network,
@@ -34,7 +34,7 @@ def load_onnx(path: Path, spec: TeacherSpec, parsed: ParsedOnnx | None = None) -
     )
 
 
-def _with_pixels(plan: Plan, space: InputSpace) -> Plan:
+def with_pixels(plan: Plan, space: InputSpace) -> Plan:
     """Return the plan that takes the values of the input space, and turns them into the pixels that the graph takes."""
     if not space.is_scaled:
         return plan

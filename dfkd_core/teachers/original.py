@@ -2,19 +2,22 @@
 
 from torch import nn
 
+from dfkd_core.networks.teacher import Teacher
 from dfkd_core.onnx_import.reader import ParsedOnnx
 from dfkd_core.students import narrowing
 from dfkd_core.students.build import Network
 from dfkd_core.students.narrowing import Original
 from dfkd_core.teachers.fx_builder import module_name, network_from_plan
+from dfkd_core.teachers.onnx import with_pixels
 
 
-def original_of(network: nn.Module, parsed: ParsedOnnx | None) -> Original:
-    """Return the network of an ONNX file, whose graph is `parsed`, or of the catalogue, as one to narrow."""
+def original_of(teacher: Teacher, parsed: ParsedOnnx | None) -> Original:
+    """Return the teacher of an ONNX file, whose graph is `parsed`, or of the catalogue, as a network to narrow."""
+    network = teacher.network
     if parsed is None:
         assert isinstance(network, Network)
         return narrowing.original_of(network)
-    plan = parsed.plan
+    plan = with_pixels(parsed.plan, teacher.input_space)
     modules = dict(network.named_modules())
     names = {number: module_name(step, number) for number, step in enumerate(plan.steps)}
     layers = {number: _layer(name, modules[name]) for number, name in names.items() if name in modules}

@@ -10,7 +10,8 @@ from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.inspection.narrowed import describe_narrowed, narrowed_sizes
 from dfkd_core.inspection.resolve import resolve
-from dfkd_core.spec.config import DistillSpec, StudentSpec, TeacherSpec
+from dfkd_core.spec.config import DistillSpec, StudentSpec
+from dfkd_core.spec.teacher import TeacherSpec
 from tests.dfkd_core.onnx_models import SHAPE, classifier, model, node, save
 
 RNG = np.random.default_rng(0)

@@ -15,6 +15,7 @@ from dfkd_core.narrowing.choice import choose, magnitude
 from dfkd_core.narrowing.cut import cut
 from dfkd_core.narrowing.figures import figures_at, staying_at
 from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.build import build_network
 from dfkd_core.students.narrowing import (
     Original,
@@ -26,6 +27,7 @@ from dfkd_core.students.narrowing import (
 )
 from dfkd_core.teachers import original
 from dfkd_core.teachers.fx_builder import network_from_plan
+from dfkd_core.teachers.onnx import load_onnx
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import exported
 
@@ -44,7 +46,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_zoo(name: str, shelf: Path, way: str = WAY) -> Original:
     _, path = exported(name, way, shelf)
     parsed = read_plan(path)
-    return original.original_of(network_from_plan(parsed.plan), parsed)
+    return original.original_of(load_onnx(path, TeacherSpec(), parsed), parsed)
 
 
 def of_catalogue(name: str) -> Original:

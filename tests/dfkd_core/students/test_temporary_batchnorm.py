@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.narrowing import narrow_to_width
 from dfkd_core.students.temporary_batchnorm import NormalisedConv2d, fold, is_normalised, renormalise, repair
-from dfkd_core.teachers.fx_builder import network_from_plan
+from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.original import original_of
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import exported
@@ -63,8 +64,9 @@ def test_a_whole_copy_of_the_teacher_still_does_what_it_did() -> None:
 def test_each_channel_of_a_narrowed_copy_gets_the_moments_of_its_original(tmp_path: Path) -> None:
     _, path = exported("resnet8", "legacy", tmp_path)  # this exporter folds BatchNorms
     parsed = read_plan(path)
-    teacher = network_from_plan(parsed.plan)
+    teacher = load_onnx(path, TeacherSpec(), parsed)
     student = narrow_to_width(original_of(teacher, parsed), 0.5)
+    teacher = teacher.network
     convolutions = {name: module for name, module in student.named_modules() if isinstance(module, nn.Conv2d)}
     wanted = []
     for name, convolution in convolutions.items():
