@@ -184,6 +184,28 @@ TEACHER: Document = {
             "because": "the teacher has no BatchNorm statistics, so shapes matter more than refinement",
         },
     },
+    "narrowed": {
+        "possible": True,
+        "because": None,
+        "sizes": [
+            {
+                "width": 0.5,
+                "parameters": 15738,
+                "macs": 133740,
+                "activation_bytes": 29464,
+                "weight_bytes": 62952,
+                "removed": 0.745,
+            },
+            {
+                "width": 0.25,
+                "parameters": 4157,
+                "macs": 63040,
+                "activation_bytes": 18280,
+                "weight_bytes": 16628,
+                "removed": 0.9326,
+            },
+        ],
+    },
     "depth": None,
 }
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.builders import onnx_teacher
 from tests.service.conftest import SPEC
@@ -132,3 +134,33 @@ def test_the_same_teacher_may_arrive_many_times_at_once(service: Service) -> Non
     assert after.rows["teachers"] == before.rows["teachers"] + 1
     assert after.rows["jobs"] == before.rows["jobs"] + 4
     assert len(after.files) == len(before.files) + 1
+
+
+def test_a_teacher_says_how_large_its_narrowed_copies_are(http: httpx.Client) -> None:
+    headers = {"Content-Type": "application/octet-stream"}
+    answer = http.post("/teachers", content=onnx_teacher(seed=12), headers=headers).json()
+    assert answer["narrowed"]["possible"] is True
+    sizes = {size["width"]: size for size in answer["narrowed"]["sizes"]}
+    assert sizes[0.25]["parameters"] < sizes[0.5]["parameters"] < answer["inspection"]["parameters"]
+    assert "narrowing" not in answer["inspection"]
+
+
+def test_what_cannot_be_narrowed_is_refused_before_the_job(http: httpx.Client) -> None:
+    weight = numpy_helper.from_array(np.ones((10, 1024), np.float32), "fc.weight")
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["pixels"]),
+        helper.make_node("Gemm", ["pixels", "fc.weight"], ["logits"], transB=1),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("images", ["batch", 1, 32, 32]), ("logits", ["batch", 10]))
+    ]
+    graph = helper.make_graph(nodes, "linear", ends[:1], ends[1:], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    spec = {**SPEC, "student": {"architecture": "teacher", "width": 0.5}}
+    answer = post_parts(http, [("spec", spec_text(spec)), ("teacher", model.SerializeToString())])
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "student-infeasible")
+    assert problem["errors"][0]["pointer"] == "/student/architecture"
+    assert "no channel of the teacher's graph can be removed" in problem["detail"]
+    assert "dfkd students" in problem["hint"]
