@@ -50,5 +50,5 @@ def with_pixels(plan: Plan, space: InputSpace) -> Plan:
         input_name=images,
         steps=(*steps, *plan.steps),
         constants={**plan.constants, factor: np.array(space.scale, "f4"), offset: np.array(space.offset, "f4")},
-        shapes={**plan.shapes, images: shape, stretched: shape},
+        shapes={**plan.shapes, images: shape, stretched: shape, factor: (), offset: ()},
     )
