@@ -8,6 +8,7 @@ from onnx import ModelProto, TensorProto
 
 from dfkd_core.errors import TeacherInvalid
 from dfkd_core.interface import OutputType, TeacherInterface
+from dfkd_core.onnx_import.ends.convolution_head import with_linear_head
 from dfkd_core.onnx_import.ends.embedding import is_embedding
 from dfkd_core.onnx_import.ends.linear_head import fold_factor, widen_to_two
 from dfkd_core.onnx_import.ends.no_operations import drop_no_operations
@@ -76,6 +77,8 @@ def _with_logits(state: GraphState, steps: list[Step], head: Head) -> list[Step]
     """Return the steps up to the logits (N, num_classes)."""
     steps = _alive(steps, head.value)
     fold_factor(state, steps, head)
+    if head.form == "logits":
+        steps = with_linear_head(state, steps, head)
     widen_to_two(state, steps, head)
     for step in head.steps:
         state.declare(step.outputs[0], _row(step, head))

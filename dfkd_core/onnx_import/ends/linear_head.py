@@ -14,7 +14,7 @@ import numpy as np
 from dfkd_core.onnx_import.ends.output_form import Head
 from dfkd_core.onnx_import.ends.probabilities import uniform
 from dfkd_core.onnx_import.ir.plan import PASSING, Step
-from dfkd_core.onnx_import.ir.state import GraphState, GraphValue
+from dfkd_core.onnx_import.ir.state import GraphState
 
 COMMUTING = {*PASSING, "ReduceMean", "AveragePool", "Transpose"}  # a factor may be applied before or after them
 
@@ -84,22 +84,16 @@ def _two_rows(state: GraphState, step: Step, offset: str | None, *, prefix: str)
     """
     matrix, weight, bias = str(step.inputs[1]), f"{prefix}weight/", f"{prefix}bias/"
     array = state.constants[matrix]
-    _store(state, weight, np.concatenate([np.zeros_like(array), array], _output_axis(step)), source=matrix)
+    state.derive(weight, np.concatenate([np.zeros_like(array), array], _output_axis(step)), source=matrix)
     if offset is not None:
         number = state.constants[offset].reshape(1)
-        _store(state, bias, np.concatenate([np.zeros_like(number), number]), source=offset)
+        state.derive(bias, np.concatenate([np.zeros_like(number), number]), source=offset)
     factors = (step.inputs[0], weight)
     if step.op == "Gemm" or offset is None:
         inputs = factors if offset is None else (*factors, bias)
         return [replace(step, inputs=inputs, outputs=(prefix,))]
     product = replace(step, inputs=factors, outputs=(f"{prefix}product/",))
     return [product, Step("Add", step.name, (f"{prefix}product/", bias), (prefix,), {})]
-
-
-def _store(state: GraphState, name: str, array: np.ndarray, *, source: str) -> None:
-    """Add a constant that was computed from the constant `source`."""
-    state.constants[name] = array
-    state.values[name] = GraphValue((array.shape, array.shape), (array, array), state.values[source].sources)
 
 
 @dataclass(slots=True)
@@ -159,5 +153,5 @@ class _Chain:
         renamed = {name: f"{name}/scaled/" for name in names}
         for name, new in renamed.items():
             array = self.state.constants[name]
-            _store(self.state, new, np.asarray(np.multiply(array, factor), array.dtype), source=name)
+            self.state.derive(new, np.asarray(np.multiply(array, factor), array.dtype), source=name)
         return replace(step, inputs=tuple(renamed.get(str(one), one) for one in step.inputs))

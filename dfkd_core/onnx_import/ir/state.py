@@ -57,6 +57,11 @@ class GraphState:
         one, two = self.batch_sizes
         self.values[name] = GraphValue(((one, *shape), (two, *shape)), None)
 
+    def derive(self, name: str, array: Array, *, source: str) -> None:
+        """Add a constant that was computed from the constant `source`."""
+        self.constants[name] = array
+        self.values[name] = GraphValue((array.shape, array.shape), (array, array), self.values[source].sources)
+
 
 def charge(state: GraphState, elements: int) -> None:
     """Count the elements of constants before they are computed.

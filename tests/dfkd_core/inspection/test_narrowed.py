@@ -74,10 +74,16 @@ def test_the_copy_is_described_before_any_job(tmp_path: Path) -> None:
     height, width = SHAPE[1] - 2, SHAPE[2] - 2
     assert found.teacher.parameters == inspection.parameters
     assert found.figures.parameters == 4 * SHAPE[0] * 9 + 10 * 4
-    assert found.figures.macs == height * width * (4 * SHAPE[0] * 9 + 10 * 4)
-    assert found.figures.activation_bytes == 4 * (height * width * (4 + 4 + 10) + 10 + 10)
+    assert found.figures.macs == height * width * 4 * SHAPE[0] * 9 + 10 * 4
+    assert found.figures.activation_bytes == 4 * (height * width * (4 + 4) + 4 + 4 + 10)
     assert dict(found.figures.layers) == {"conv1": 4, "conv2": 10}
     assert found.notice is None
+
+
+def test_a_convolution_head_offers_features(tmp_path: Path) -> None:
+    inspection = inspected(headed(), tmp_path)
+    assert inspection.offers == ["features"]
+    assert "convolution-head-to-linear" in inspection.normalisations
 
 
 def test_a_softmax_with_a_temperature_is_no_obstacle(tmp_path: Path) -> None:
