@@ -39,7 +39,7 @@ from benchmarks.measured_runner import Runner
 from benchmarks.packaged_teachers import sha256
 from benchmarks.pair import RESULTS
 from benchmarks.teachers import CACHE
-from dfkd_core.inspection.inspection import Inspection, inspect_file
+from dfkd_core.inspection.inspection import Inspection, inspect_file, parse_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.checkpoint import written
 from dfkd_core.output.provenance import code_facts
@@ -48,6 +48,7 @@ from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec, Effort
 from dfkd_core.students.prepare import prepare_student
 from dfkd_core.teachers import load_teacher
+from dfkd_core.teachers.original import original_of
 
 CHUNK = 50
 NOTE_SECONDS = 15.0  # how often the time spent so far is noted
@@ -87,10 +88,13 @@ def classes_of_file(path: Path, images: npt.NDArray[np.float32]) -> Classes:
 def classes_of_cut(path: Path, spec: DistillSpec, found: Inspection, images: npt.NDArray[np.float32]) -> Classes:
     """Return the classes that the student gives before its first step."""
     resolved, description, _ = resolve(spec, found)
+    _, parsed = parse_file(path, spec.teacher)
+    teacher = load_teacher(path, spec.teacher, parsed=parsed)
     student = prepare_student(
         resolved.student,
         description,
-        load_teacher(path, spec.teacher),
+        teacher,
+        original_of(teacher, parsed),
         teacher_parameters=found.parameters,
         normalised=False,
         streams=Streams(resolved.distillation.seed),
@@ -167,7 +171,7 @@ def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], 
         "teacher_sha256": sha256(path),
         "code_sha256": code_facts().sha256,
         "hardware": {**describe_hardware(), "threads": threads},
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy", "torch-pruning")},
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
     }
 
 

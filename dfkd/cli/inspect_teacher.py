@@ -132,9 +132,7 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
         return Examination(refused=_refusal(error))
     if _lacks_shape(inspection):
         return Examination(inspection=inspection, depth_skipped=f"it needs the {_missing(inspection)}")
-    found = Examination(
-        inspection=inspection, methods=suitability(inspection), narrowed=narrowed_sizes(inspection)
-    )
+    found = Examination(inspection=inspection, methods=suitability(inspection), narrowed=narrowed_sizes(inspection))
     try:
         resolved = resolve_teacher(spec, inspection)
     except TeacherError as error:
