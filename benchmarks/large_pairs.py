@@ -14,8 +14,8 @@ The spec is resolved as the service resolves it, and the job runs in the worker'
 student gives its teacher's class on the test images, and how often the untrained cut does, which is the student before
 its first step. The test images come from one fixed seed (`benchmarks/drawn`) and decide nothing. CPU seconds and peak
 memory are those of the runner and its children. `--then` changes the resolved spec, for comparisons. Each seed is
-written as it ends, some of its synthetic images as a PNG in the cache. Run again, the command leaves out the seeds
-that are in the file and goes on with the last checkpoint of the one that was cut off.
+written as it ends, some of its synthetic images as a PNG in the cache. Run again with the same code,
+the command leaves out the seeds that are in the file and goes on with the last checkpoint of the one that was cut off.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from benchmarks.teachers import CACHE
 from dfkd_core.inspection.inspection import Inspection, inspect_file, parse_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.checkpoint import written
-from dfkd_core.output.provenance import code_facts
+from dfkd_core.output.provenance import code_facts, spec_facts
 from dfkd_core.rng import Streams
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec, Effort
@@ -169,7 +169,6 @@ def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], 
         "curve": report["curve"],
         "distillation": resolved.distillation.model_dump(mode="json"),
         "teacher_sha256": sha256(path),
-        "code_sha256": code_facts().sha256,
         "hardware": {**describe_hardware(), "threads": threads},
         "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
     }
@@ -190,12 +189,12 @@ def main() -> None:
     output = options.output or RESULTS / f"large-{options.name}_{options.effort}.json"
     runs = json.loads(output.read_text())["runs"] if output.exists() else []
     for seed in options.seeds:
-        asked = {"seed": seed, "settings": options.set, "then": options.then}
+        asked = {"seed": seed, "settings": options.set, "then": options.then, "code_sha256": code_facts().sha256}
         if any(asked.items() <= one.items() for one in runs):
             print(f"seed {seed} is in {output}")
             continue
         spec = asked_spec(TASKS[options.name], effort=options.effort, seed=seed, settings=options.set)
-        workspace = CACHE / "large-pairs" / f"{output.stem}-{seed}"
+        workspace = CACHE / "large-pairs" / f"{output.stem}-{seed}-{spec_facts(asked).sha256[:12]}"
         found = measure(TASKS[options.name], spec, workspace, then=options.then, threads=options.threads)
         runs.append({**asked, "command": shlex.join(sys.orig_argv[1:]), **found})
         output.write_text(json.dumps({"pair": options.name, "effort": options.effort, "runs": runs}, indent=1) + "\n")
