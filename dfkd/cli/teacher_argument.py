@@ -118,16 +118,19 @@ def _refuse_checkpoint(path: Path) -> None:
     """Say before anything is sent what to do with a file that only PyTorch opens.
 
     Raises:
-        BadTeacher: the file is one.
+        BadTeacher: the file is one, or another one of PyTorch's under such a name.
     """
     from dfkd_core.errors import FormatUnsupported, TeacherInvalid
     from dfkd_core.inspection.formats.detection import sniff_file
+    from dfkd_core.inspection.formats.refused import WEIGHTS
 
     if path.suffix.lower() not in _CHECKPOINTS:
         return  # the service judges
     try:
         sniff_file(path)
     except FormatUnsupported as error:
+        if error.hint != WEIGHTS:  # such as TorchScript, whose code lies in the file
+            raise BadTeacher(f"{path.name}: {error.detail}", code=error.code, hint=error.hint) from None
         raise BadTeacher(
             f"{path.name}: {error.detail}, because opening it can run code",
             code=error.code,

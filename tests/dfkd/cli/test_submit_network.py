@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from dfkd.cli.teacher_argument import file_or_id
+from dfkd.errors import BadTeacher
 from tests.dfkd.two_files import export_in_two_files
 from tests.patience import PATIENCE
 from tests.service.harness import ROOT, Service
@@ -164,3 +167,14 @@ def test_the_service_names_the_way_for_a_checkpoint(place: Path, service: Servic
         assert response.status_code == 415
         assert "dfkd submit mynet.py:Net --weights" in response.json()["hint"]
         assert "dfkd.compress(model" in response.json()["hint"]
+
+
+def test_a_program_under_the_name_of_a_checkpoint_gets_the_hint_for_programs(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", b"x" * 200)
+        archive.writestr("net/code/__torch__.py", b"x" * 200)
+        archive.writestr("net/constants.pkl", b"x")
+    with pytest.raises(BadTeacher, match="TorchScript") as refused:
+        file_or_id(str(path))
+    assert "torch.jit.load" in str(refused.value.hint)

@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from dfkd.cli.main import app
+from dfkd_core.inspection.formats import refused
 from dfkd_core.spec.config import DistillSpec
 from dfkd_core.spec.explanation import field_paths
 from dfkd_core.spec.wording import FIELD, OPTIONS, for_command_line
@@ -58,6 +59,9 @@ def test_hints_name_fields_by_their_whole_path_and_only_fields_that_there_are() 
 def test_code_in_hints_stays_as_it_is() -> None:
     code = "write `return torch.export.load('model.pt2')`, and send teacher.onnx"
     assert for_command_line(code) == code
+    of_formats = [text for text in vars(refused).values() if isinstance(text, str) and text.startswith(("It ", "A "))]
+    assert len(of_formats) > 4
+    assert [text for text in of_formats if for_command_line(text) != text] == []
 
 
 def test_no_field_is_left_in_the_words_of_a_command() -> None:
