@@ -75,7 +75,7 @@ class TeacherFacts(Frozen):
         description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
     )
     interface: TeacherInterface | None = Field(None, description="What the teacher takes and returns.")
-    latency: Latency | None = Field(description="Null where the teacher is not an ONNX file.")
+    latency: Latency | None = Field(description="Null where the teacher is not an ONNX file, or computes in float64.")
     depth: TeacherVerification = Field(description="Parity with ONNX Runtime and health of its gradient.")
 
 

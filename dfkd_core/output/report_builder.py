@@ -18,15 +18,19 @@ Shape = tuple[int, int, int]  # (C, H, W)
 
 
 def teacher_facts(path: Path, inspection: Inspection, verification: TeacherVerification, shape: Shape) -> TeacherFacts:
-    """Return digest, size and latency of the teacher's file, with what inspection and verification found."""
+    """Return digest, size and latency of the teacher's file, with what inspection and verification found.
+
+    Files that compute in float64 are not timed: ONNX Runtime has no convolution of such numbers.
+    """
     interface = inspection.interface
     assert interface is not None  # the spec was resolved with this inspection
+    runs_as_it_is = inspection.format == "onnx" and "float64-to-float32" not in inspection.normalisations
     return TeacherFacts(
         file=file_facts(path),
         format=inspection.format,
         parameters=inspection.parameters,
         macs=inspection.macs,
-        latency=latency(path, interface.dims_of(shape)) if inspection.format == "onnx" else None,
+        latency=latency(path, interface.dims_of(shape)) if runs_as_it_is else None,
         interface=interface,
         depth=verification,
     )

@@ -95,6 +95,14 @@ def pixels(layout: str) -> ModelProto:
     return classifier(before=before, constants=stored, dims=dims, element=TensorProto.UINT8)
 
 
+def doubles() -> ModelProto:
+    """Everything in float64, for which ONNX Runtime has no convolution."""
+    made = classifier(element=TensorProto.DOUBLE, output_element=TensorProto.DOUBLE)
+    for tensor in made.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float64), tensor.name))
+    return made
+
+
 def binary(*, sigmoid: bool, squeezed: bool) -> ModelProto:
     """Two classes in one number."""
     after = [node("Sigmoid", ["scores"], "chance" if squeezed else "y")] if sigmoid else []

@@ -16,6 +16,7 @@ from tests.dfkd_core.interfaces import (
     SIDE,
     binary,
     channels_last,
+    doubles,
     pixels,
     probabilities,
     two_outputs,
@@ -90,3 +91,11 @@ def test_the_same_run_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (one.artifacts["student.onnx"].read_bytes() for one in runs)
     assert first == second
     assert runs[0].report.student.weights_input.scale == 127.5
+
+
+def test_a_teacher_of_float64_gives_a_student_of_float64_and_is_not_timed(tmp_path: Path) -> None:
+    teacher = save(doubles(), tmp_path / "teacher.onnx")
+    outcome = distilled(teacher, tmp_path / "work", told={}, student={"architecture": "teacher", "width": 0.5})
+    student = onnxruntime.InferenceSession(str(outcome.artifacts["student.onnx"]), providers=["CPUExecutionProvider"])
+    assert student.get_inputs()[0].type == student.get_outputs()[0].type == "tensor(double)"
+    assert outcome.report.teacher.latency is None
