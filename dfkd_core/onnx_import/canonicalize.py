@@ -7,28 +7,56 @@ is known once the constants are folded, so `specialize` asks for that.
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid, TeacherMismatch
+from dfkd_core.onnx_import.advice import inference_hint, inputs_hint
 from dfkd_core.onnx_import.ir.parse import readable
 from dfkd_core.onnx_import.ir.plan import Array
+from dfkd_core.onnx_import.producer import exporter_of
 
 SHOWN = 8  # inputs or outputs in a message
-EVAL_HINT = "Export in eval mode: call model.eval() and use training=torch.onnx.TrainingMode.PRESERVE or EVAL."
+_FOREIGN = {"Erfc": "Erf", "Expm1": "Exp"}  # erfc x = 1 - erf x, expm1 x = e^x - 1
 
 
 def normalize(model: ModelProto) -> list[str]:
-    """Rewrite the model in place to a graph without Dropout, and return the names of the changes.
+    """Remove Dropout and operators of TensorFlow from the graph in place, and return the names of the changes.
 
     Raises:
         OperatorUnsupported: the mask of a Dropout is used.
     """
     graph = model.graph
     used = used_names(model)
+    exporter, _ = exporter_of(model)
     done = []
-    if sum(_eval_dropout(node, used) for node in graph.node if node.op_type == "Dropout"):
+    if _rewrite_foreign(graph):
+        done.append("tensorflow-operators-rewritten")
+    if sum(_eval_dropout(node, used, exporter) for node in graph.node if node.op_type == "Dropout"):
         done.append("dropout-removed")
     return done
+
+
+def _rewrite_foreign(graph: GraphProto) -> bool:
+    """Rewrite, in place, operators of TensorFlow that ONNX lacks; return whether there was one.
+
+    tf2onnx leaves them in its file: Erfc where a network of Keras has an exact GELU, Expm1 where it has a CELU.
+    """
+    nodes = list[NodeProto]()
+    for node in graph.node:
+        if node.op_type not in _FOREIGN or len(node.input) != 1 or len(node.output) != 1 or node.attribute:
+            nodes.append(NodeProto.FromString(node.SerializeToString()))
+            continue
+        inner, one = f"{node.output[0]}/inner/", f"{node.output[0]}/one/"
+        operands = [one, inner] if node.op_type == "Erfc" else [inner, one]
+        nodes.append(helper.make_node(_FOREIGN[node.op_type], list(node.input), [inner], name=inner))
+        number = numpy_helper.from_array(np.asarray(1, np.float32))
+        nodes.append(helper.make_node("Constant", [], [one], value=number))
+        nodes.append(helper.make_node("Sub", operands, list(node.output), name=node.name))
+    if len(nodes) == len(graph.node):
+        return False
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return True
 
 
 def select_output(model: ModelProto, wanted: str | None) -> None:
@@ -46,7 +74,7 @@ def select_output(model: ModelProto, wanted: str | None) -> None:
     if len(inputs) != 1:
         raise TeacherInvalid(
             f"the ONNX graph has {len(inputs)} inputs, not one: {_listed(inputs)}",
-            hint="A teacher takes one batch of images.",
+            hint=inputs_hint(exporter_of(model)[0]),
         )
     if not graph.output:
         raise TeacherInvalid("the ONNX graph has no output")
@@ -98,9 +126,10 @@ def _attribute(node: NodeProto, name: str, default: int) -> int:
     return next((int(entry.i) for entry in node.attribute if entry.name == name), default)
 
 
-def _refuse(node: NodeProto, reason: str) -> OperatorUnsupported:
+def _refuse(node: NodeProto, reason: str, exporter: str | None) -> OperatorUnsupported:
     line = f"{readable(node.name)}: {node.op_type} — {reason}"
-    return OperatorUnsupported(f"the ONNX graph is in training mode: {line}", nodes=[line], hint=EVAL_HINT)
+    detail = f"the ONNX graph is in training mode: {line}"
+    return OperatorUnsupported(detail, nodes=[line], hint=inference_hint(exporter))
 
 
 def used_names(model: ModelProto) -> set[str]:
@@ -108,10 +137,11 @@ def used_names(model: ModelProto) -> set[str]:
     return {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
 
 
-def eval_batchnorm(node: NodeProto, moments: list[Array | None], used: set[str]) -> bool:
+def eval_batchnorm(node: NodeProto, moments: list[Array | None], used: set[str], exporter: str | None) -> bool:
     """Rewrite, in place, a BatchNormalization of images to eval mode; False if it is in that mode already.
 
-    `moments` are its mean and variance, None where they depend on the images; `used` names all values in use.
+    `moments` are its mean and variance, None where they depend on the images; `used` names all values in use;
+    `exporter` wrote the file.
 
     Raises:
         OperatorUnsupported: its batch statistics are used, or it has no running statistics.
@@ -120,9 +150,9 @@ def eval_batchnorm(node: NodeProto, moments: list[Array | None], used: set[str])
     if not training and len(node.output) == 1:
         return False
     if any(name in used for name in node.output[1:]):
-        raise _refuse(node, "its batch statistics are used")
+        raise _refuse(node, "its batch statistics are used", exporter)
     if training and _never_measured(moments):
-        raise _refuse(node, "it has no running statistics (track_running_stats=False)")
+        raise _refuse(node, "it has no running statistics", exporter)
     del node.output[1:]
     kept = [entry for entry in node.attribute if entry.name != "training_mode"]
     del node.attribute[:]
@@ -139,9 +169,9 @@ def _never_measured(moments: list[Array | None]) -> bool:
     return bool(np.all(mean == 0) and np.all(variance == 1))
 
 
-def _eval_dropout(node: NodeProto, used: set[str]) -> bool:
+def _eval_dropout(node: NodeProto, used: set[str], exporter: str | None) -> bool:
     if any(name in used for name in node.output[1:]):
-        raise _refuse(node, "its mask is used")
+        raise _refuse(node, "its mask is used", exporter)
     node.op_type = "Identity"
     del node.input[1:], node.output[1:], node.attribute[:]
     return True

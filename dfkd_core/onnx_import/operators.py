@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 from onnx import ModelProto, NodeProto, defs
 
 from dfkd_core.errors import OperatorUnsupported
+from dfkd_core.onnx_import.advice import EXPORT_HINT, operators_hint
 from dfkd_core.onnx_import.ir.node import Rule
-from dfkd_core.onnx_import.ir.parse import QUANTISED, QUANTISED_HINT, opset_of, readable
+from dfkd_core.onnx_import.ir.parse import opset_of, readable
 from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
 from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS
 
@@ -19,10 +20,6 @@ RULES: dict[str, Rule] = {
 }
 SEQUENCES = ("SplitToSequence", "SequenceAt")
 ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
-EXPORT_HINT = (
-    "Only the operators of image classifiers are read. Leave pre- and post-processing (casts, resizing, argmax, top-k) "
-    "out of the export."
-)
 
 
 def refusal(lines: Sequence[str], hint: str = EXPORT_HINT) -> OperatorUnsupported:
@@ -43,10 +40,9 @@ def check_operators(model: ModelProto, *, removed: Collection[str] = ()) -> None
     constant = _independent(model)
     unknown = [node for node in model.graph.node if node.op_type not in removed and not _accepted(node, constant)]
     if unknown:
-        quantised = any(node.op_type in QUANTISED for node in unknown)
         raise refusal(
             [f"{readable(node.name)}: {readable(node.op_type)} — not on the list" for node in unknown],
-            QUANTISED_HINT if quantised else EXPORT_HINT,
+            operators_hint(model, unknown),
         )
     wrong = [line for node in model.graph.node if (line := _wrong_count(node, opset_of(model))) is not None]
     if wrong:

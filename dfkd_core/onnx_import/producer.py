@@ -26,7 +26,8 @@ KNOWN = {  # name of the producer in the file, in lower case → our name of the
     "dfkd": "dfkd",
 }
 HIERARCHY = "pkg.torch.onnx.class_hierarchy"  # key of the classes of modules in the metadata of the newer exporter
-_VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
+PADDLE_GRAPH = "PaddlePaddle"  # graphs of Paddle2ONNX 2 are called so, and name no producer
+_VERSION = re.compile(r"([0-9][0-9A-Za-z.+-]{0,31})(?: [0-9A-Za-z]{1,40})?")  # tf2onnx adds a commit, or "None"
 
 
 def exporter_of(model: "ModelProto") -> tuple[str | None, str | None]:
@@ -35,7 +36,10 @@ def exporter_of(model: "ModelProto") -> tuple[str | None, str | None]:
     Both exporters of PyTorch write the same producer name; only the newer one adds metadata to nodes.
     """
     name = KNOWN.get(model.producer_name.lower())
-    version = model.producer_version if name and _VERSION.fullmatch(model.producer_version) else None
+    if not model.producer_name and model.graph.name.startswith(PADDLE_GRAPH):
+        name = "paddle2onnx"
+    written = _VERSION.fullmatch(model.producer_version)
+    version = written[1] if name and written else None
     if name != LEGACY:
         return name, version
     described = any(entry.key.startswith("pkg.torch.") for node in model.graph.node for entry in node.metadata_props)

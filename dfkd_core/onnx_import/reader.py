@@ -8,7 +8,7 @@ from onnx import ModelProto
 
 from dfkd_core.interface import Layout
 from dfkd_core.onnx_import.canonicalize import normalize, select_output
-from dfkd_core.onnx_import.ir.parse import opset_of, read_model
+from dfkd_core.onnx_import.ir.parse import check_nodes, opset_of, read_model
 from dfkd_core.onnx_import.ir.plan import Plan, Shape
 from dfkd_core.onnx_import.single_precision import to_single_precision
 from dfkd_core.onnx_import.specialize import specialize
@@ -36,6 +36,7 @@ def read_plan(
     model = read_model(path)
     declared = opset_of(model)
     select_output(model, output)
+    check_nodes(model)  # those of the other outputs do not matter
     done = upgrade(model)
     done += normalize(model)
     plan = replace(specialize(model, done, input_shape=input_shape, layout=layout), opset=declared)

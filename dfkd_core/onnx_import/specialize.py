@@ -25,6 +25,7 @@ from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, repeat_rows, re
 from dfkd_core.onnx_import.ops.constant_folding import FOLDS, VIEWS
 from dfkd_core.onnx_import.ops.masked_softmax import fuse_masked_softmax
 from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS, fold_by_reference
+from dfkd_core.onnx_import.producer import exporter_of
 
 NEVER_ON_IMAGES = layout.SHAPES_ONLY | elementwise.WITHOUT_GRADIENT
 MAX_PARTS = 4096  # parts of one split
@@ -51,6 +52,7 @@ def specialize(
     signature = read_signature(model, shape=input_shape, layout=layout)
     batch_sizes = (signature.batch, signature.batch + 1) if signature.batch else (2, 3)
     state = GraphState(opset_of(model), batch_sizes, used=used_names(model), fixed=signature.batch is not None)
+    state.exporter, _ = exporter_of(model)
     state.declare(signature.images, signature.shape)
     state.declare(signature.name, signature.dims)
     if signature.element == "uint8":
@@ -125,7 +127,7 @@ def _settle_batchnorm(state: GraphState, node: NodeProto) -> None:
     """Put a BatchNormalization of images into eval mode; one that standardises weights stays as it is."""
     if state.values[node.input[0]].const_values is None:
         moments = [state.values[name].constant for name in node.input[3:5]]
-        state.evaluated = eval_batchnorm(node, moments, state.used) or state.evaluated
+        state.evaluated = eval_batchnorm(node, moments, state.used, state.exporter) or state.evaluated
 
 
 def _constant(state: GraphState, name: str, attributes: dict[str, Any]) -> None:

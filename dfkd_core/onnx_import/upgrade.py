@@ -8,8 +8,10 @@ import math
 from onnx import ModelProto, helper, version_converter
 
 from dfkd_core.errors import TeacherInvalid
-from dfkd_core.onnx_import.ir.parse import check_model, opset_of
+from dfkd_core.onnx_import.advice import opset_hint
+from dfkd_core.onnx_import.ir.parse import check_model, check_nodes, opset_of
 from dfkd_core.onnx_import.operators import check_operators
+from dfkd_core.onnx_import.producer import exporter_of
 
 OLDEST_OPSET = 9  # operators of older sets differ in their inputs and attributes from what the importer's rules read
 OLDEST_IR_VERSION = 4  # from here on, initializers need not be inputs of the graph
@@ -40,6 +42,7 @@ def upgrade(model: ModelProto) -> list[str]:
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OLDEST_OPSET))
     check_model(model)
+    check_nodes(model)
     return ["opset-upgraded"]
 
 
@@ -61,5 +64,5 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
     except Exception as error:  # the converter, which is C++, raises several classes without a common one
         raise TeacherInvalid(
             f"the operators of opset {opset} cannot be brought up to opset {OLDEST_OPSET}",
-            hint="Export the network again with a newer operator set, for example 18.",
+            hint=opset_hint(exporter_of(model)[0]),
         ) from error

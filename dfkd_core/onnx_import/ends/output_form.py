@@ -93,6 +93,9 @@ def _uncut(state: GraphState, steps: Mapping[str, Step], output: str, output_sha
         return head(back(str(step.inputs[0]), clips=False), "probabilities", "logits", "sigmoid-cut")
     if count > 1 and last in state.values:
         distributions = Distributions(steps, state)
+        logit = distributions.pair(last) if count == 2 else None
+        if logit is not None and _image_shape(state, logit) == (1,):
+            return head(logit, "probabilities", "logits", "sigmoid-cut")
         scores = distributions.scores(last)
         if scores is not None and _image_shape(state, scores.logits) == _image_shape(state, last):
             note = "log-softmax-cut" if scores.form == "log-probabilities" else "softmax-cut"
@@ -144,6 +147,6 @@ def _add_logits(head: Head) -> None:
     if size == 1:  # one number tells two classes apart
         add("Pad", {"mode": "constant", "pads": ((0, 0), (1, 0)), "value": 0.0})  # logits 0 and z
         head.notes.append("one-number-to-two-logits")
-    if head.output_shape != (size,):
+    if len(head.output_shape) != 1:
         head.notes.append("output-reshaped")
     head.logits = name

@@ -45,6 +45,17 @@ class Distributions:
             return Scores(self._unshifted(str(inner.inputs[0])), "probabilities")
         return None
 
+    def pair(self, name: str) -> str | None:
+        """Return the logit z behind the probabilities [1 - σ(z), σ(z)] of two classes, or None."""
+        step = self._step(name)
+        if step is None or step.op != "Concat" or len(step.inputs) != 2 or not self._over_classes(step):
+            return None
+        rest, second = (self._step(str(part)) for part in step.inputs)
+        if rest is None or second is None or (rest.op, second.op) != ("Sub", "Sigmoid"):
+            return None
+        taken = self._step(str(rest.inputs[1]))
+        return str(second.inputs[0]) if uniform(self._constant(rest.inputs[0])) == 1 and taken is second else None
+
     def sums_to_one(self, name: str) -> bool:
         """Return whether the graph shows that the value is never negative and its sum over the last axis is 1."""
         total = self._total(name)
@@ -55,6 +66,9 @@ class Distributions:
         while step is not None and step.op in SAME:
             step = self.steps.get(str(step.inputs[0]))
         return step
+
+    def _constant(self, name: str | None) -> Array | None:
+        return self.state.constants.get(str(name))
 
     def _rank(self, name: str) -> int:
         return len(self.state.values[name].shapes[0])
@@ -134,7 +148,9 @@ class Distributions:
         while (maker := self.steps.get(name)) is not None:
             if maker.op == "ReduceSum":
                 rank = self._rank(numerator)
-                return maker.inputs[0] == numerator and tuple(maker.attributes["axes"]) == (rank - 1,)
+                summed = self._step(str(maker.inputs[0]))
+                bare = str(summed.inputs[0]) if summed is not None and summed.op == "Abs" else maker.inputs[0]
+                return bare == numerator and tuple(maker.attributes["axes"]) == (rank - 1,)
             if maker.op == "Add":
                 inner = [str(one) for one in maker.inputs if one not in self.state.constants]
                 if len(inner) != 1:

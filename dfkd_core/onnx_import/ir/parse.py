@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
+from dfkd_core.onnx_import.advice import one_file_hint, operators_hint, opset_hint
 from dfkd_core.onnx_import.ir.protobuf_scan import check_wire
+from dfkd_core.onnx_import.producer import exporter_of
 
 MAX_OPSET = 24
 MIN_IR_VERSION, MAX_IR_VERSION = 3, 13
@@ -25,10 +27,6 @@ MAX_NAME = 512
 MAX_FILE_BYTES = 2**31 - 1
 
 Array = NDArray[np.generic]
-
-QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul"}
-QUANTISED |= {"ConvInteger", "MatMulInteger"}
-QUANTISED_HINT = "A quantised network has no useful gradient: give the float model that it was quantised from."
 
 _NAME = re.compile(r"[\w.:/\-+|@#$%&=<>,;()\[\]{} ]*")
 _STORED: dict[int, tuple[np.dtype[np.generic], str]] = {  # type → (element, field of values besides raw_data)
@@ -46,11 +44,10 @@ _GRAPH_KINDS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
 def read_model(path: Path) -> ModelProto:
-    """Parse and check a file; the model is not changed.
+    """Parse and check a file but for the attributes of its nodes, for which there is `check_nodes`.
 
     Raises:
         TeacherInvalid: the file is broken or too large, or keeps its tensors in other files.
-        OperatorUnsupported: a node has a sub-graph or belongs to a custom domain.
     """
     model = ModelProto()
     if not 0 < path.stat().st_size <= MAX_FILE_BYTES:
@@ -69,19 +66,17 @@ def read_model(path: Path) -> ModelProto:
 
 
 def check_model(model: ModelProto) -> None:
-    """Check the names, versions, nodes and tensors of a model, and that no value is used before it is defined.
+    """Check the names, versions and tensors of a model, and that no value is used before it is defined.
 
     Raises:
         TeacherInvalid: the model is broken.
-        OperatorUnsupported: a node has a sub-graph or belongs to a custom domain.
     """
     _check_names(model)
     _check_versions(model)
-    graph = model.graph
-    _check_nodes(graph)
-    for tensor in graph.initializer:
-        check_tensor(tensor)
-    _check_order(graph)
+    exporter, _ = exporter_of(model)
+    for tensor in model.graph.initializer:
+        check_tensor(tensor, exporter)
+    _check_order(model.graph)
 
 
 def opset_of(model: ModelProto) -> int:
@@ -96,24 +91,29 @@ def _check_versions(model: ModelProto) -> None:
             hint="Save it with another one: python -c \"import onnx; model = onnx.load('model.onnx'); "
             "model.ir_version = 10; onnx.save(model, 'teacher.onnx')\"",
         )
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = sorted({entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")})
     if len(versions) != 1 or not 1 <= versions[0] <= MAX_OPSET:
         found = ", ".join(map(str, versions)) or "none"
         raise TeacherInvalid(
             f"unsupported opset ({found}); opsets 1 to {MAX_OPSET} are read",
-            hint="Export with opset_version=18.",
+            hint=opset_hint(exporter_of(model)[0]),
         )
 
 
-def _check_nodes(graph: GraphProto) -> None:
-    refused = [reason for node in graph.node if (reason := _refusal(node))]
+def check_nodes(model: ModelProto) -> None:
+    """Check the attributes of the nodes of a model, and that they are plain nodes of the default domain.
+
+    Raises:
+        TeacherInvalid: a tensor in an attribute is broken.
+        OperatorUnsupported: a node has a sub-graph or belongs to a custom domain.
+    """
+    refused = [(node, reason) for node in model.graph.node if (reason := _refusal(node))]
     if refused:
-        quantised = any(node.op_type.startswith(("QLinear", "QGemm", "QAttention")) for node in graph.node)
-        plain = "Only operators of the default domain without sub-graphs are read; export the plain network."
+        lines = [reason for _, reason in refused]
         raise OperatorUnsupported(
-            f"{len(refused)} nodes of the ONNX graph cannot be taken: {'; '.join(refused[:5])}",
-            nodes=refused[:100],
-            hint=QUANTISED_HINT if quantised else plain,
+            f"{len(lines)} nodes of the ONNX graph cannot be taken: {'; '.join(lines[:5])}",
+            nodes=lines[:100],
+            hint=operators_hint(model, [node for node, _ in refused]),
         )
 
 
@@ -135,8 +135,8 @@ def _refusal(node: NodeProto) -> str | None:
     return None
 
 
-def check_tensor(tensor: TensorProto) -> None:
-    """Check that a tensor is whole.
+def check_tensor(tensor: TensorProto, exporter: str | None = None) -> None:
+    """Check that a tensor of a file that `exporter` wrote is whole.
 
     Raises:
         TeacherInvalid: the tensor is in another file, or has a type or shape that is not supported, or does not hold
@@ -146,9 +146,7 @@ def check_tensor(tensor: TensorProto) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
         raise TeacherInvalid(
             f"tensor {name} lies in another file",
-            hint="`dfkd submit` puts both files into one before it sends them. By hand, where both lie: "
-            "python -c \"import onnx; onnx.save(onnx.load('model.onnx'), 'teacher.onnx')\". "
-            "Or export one file: torch.onnx.export(…, external_data=False).",
+            hint=one_file_hint(exporter),
         )
     if tensor.HasField("segment"):
         raise TeacherInvalid(f"tensor {name} is stored in segments")

@@ -47,6 +47,7 @@ class GraphState:
     sizes: dict[str, int] = field(default_factory=dict)  # stored float tensor → number of elements
     bool_values: set[str] = field(default_factory=set)  # names of the run-time values of boolean type
     folded: int = 0  # elements of all constants computed so far
+    exporter: str | None = None  # what wrote the file
     fixed: bool = False  # the file declares one batch size
     rewritten: bool = False  # a node was rewritten for other batch sizes
     evaluated: bool = False  # a BatchNormalization in training mode was put into eval mode

@@ -49,6 +49,17 @@ def test_channels_last_are_read_from_the_transposition(tmp_path: Path) -> None:
     assert not [one for one in teacher.network.graph.nodes if "permute" in str(one.target) or "transpose" in str(one)]
 
 
+def test_a_grey_image_may_be_turned_by_a_reshape(tmp_path: Path) -> None:
+    made = flattened(
+        [model_node("Reshape", ["images", "size"], ["turned"]), model_node("Conv", ["turned", "weight"], ["out"])],
+        {"size": np.array([-1, 1, 5, 6]), "weight": np.ones((2, 1, 5, 5), np.float32)},
+        shape=("batch", 5, 6, 1),
+    )
+    found = inspect_file(save(made, tmp_path / "t.onnx"), TeacherSpec())
+    assert found.interface is not None
+    assert (found.interface.layout, found.input_shape) == ("NHWC", [1, 5, 6])
+
+
 @pytest.mark.parametrize(
     "before",
     [
