@@ -164,7 +164,7 @@ def answers(model: keras.Model, family: Family) -> dict[str, np.ndarray]:
 def write(name: str, way: str, path: Path) -> None:
     """Make one export, and what belongs to it."""
     keras.utils.set_random_seed(0)
-    family = FAMILIES[name.removeprefix("keras-")]
+    family = FAMILIES[name]
     model = randomised(family.build(family.shape))
     measure(model, family)
     values = answers(model, family)
@@ -178,6 +178,4 @@ def write(name: str, way: str, path: Path) -> None:
 
 if __name__ == "__main__":
     ways, few = (WAYS, FEW) if BACKEND == "tensorflow" else (WAYS_OF_TORCH, FEW_OF_TORCH)
-    shelf.serve(
-        __doc__, {f"keras-{name}": few if family.few else tuple(ways) for name, family in FAMILIES.items()}, write
-    )
+    shelf.serve(__doc__, {name: few if family.few else tuple(ways) for name, family in FAMILIES.items()}, write)

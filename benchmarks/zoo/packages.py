@@ -19,6 +19,7 @@ class Package:
     module: str
     environment: str
     requirements: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...] = ()  # of the process's environment
 
     def python(self, environments: Path) -> Path:
         """Return the interpreter of the environment, which is made where it is missing."""
@@ -52,7 +53,7 @@ class Package:
 
     def _run(self, python: Path, *arguments: str, capture: bool = False) -> "subprocess.CompletedProcess[str]":
         command = [python, "-m", f"benchmarks.zoo.{self.module}", *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""} | dict(self.variables)
         if not capture:
             return subprocess.run(
                 command, cwd=ROOT, env=environment, text=True, stderr=subprocess.DEVNULL, timeout=HOURS, check=False
@@ -65,4 +66,13 @@ PACKAGES = {
     "transformers": Package("transformers_export", "torchfam", _TORCH),
     "timm": Package("timm_export", "torchfam", _TORCH),
     "torchvision": Package("torchvision_export", "torchfam", _TORCH),
+    "keras": Package("keras_export", "keras", ("keras", "tensorflow-cpu", "tf2onnx", "onnx")),
+    "keras-torch": Package(
+        "keras_export",
+        "keras_torch",
+        ("torch>=2.10,<2.14", "keras", "onnx", "onnxscript"),
+        (("KERAS_BACKEND", "torch"),),
+    ),
+    "scikit-learn": Package("sklearn_export", "sklearn", ("scikit-learn", "skl2onnx")),
+    "paddle": Package("paddle_export", "paddle", ("paddlepaddle", "paddle2onnx")),
 }

@@ -138,7 +138,7 @@ def answers(net: nn.Layer, family: Family) -> dict[str, np.ndarray]:
 def write(name: str, way: str, path: Path) -> None:
     """Make one export, and what belongs to it."""
     paddle.seed(0)
-    family = FAMILIES[name.removeprefix("paddle-")]
+    family = FAMILIES[name]
     net = randomised(family.build(), family.shape)
     values = answers(net, family)
     spec = [paddle.static.InputSpec([None, *family.shape], "float32", "x")]
@@ -155,4 +155,4 @@ def write(name: str, way: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    shelf.serve(__doc__, {f"paddle-{name}": tuple(WAYS) for name in FAMILIES}, write)
+    shelf.serve(__doc__, {name: tuple(WAYS) for name in FAMILIES}, write)

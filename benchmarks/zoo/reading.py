@@ -21,6 +21,7 @@ from benchmarks.teacher_zoo import GRADIENT, PARITY, Cell
 from benchmarks.zoo.shelf import beside
 from dfkd_core.errors import TeacherError
 from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.networks.interface import to_output
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import verify_teacher
@@ -81,12 +82,12 @@ def _compare(teacher: Teacher, answers: dict[str, np.ndarray]) -> tuple[float, f
     Both errors are shares of what the original says; the second is None where the original gives no gradients.
     """
     parity, slopes, scale = 0.0, [], 0.0
+    space = teacher.input_space
     for count in sorted(name.removeprefix("images") for name in answers if name.startswith("images")):
         images = torch.tensor(answers[f"images{count}"], requires_grad=True)
-        logits = teacher(images)
-        probable = f"probabilities{count}" in answers
-        outputs = logits.softmax(1) if probable else logits
-        wanted = torch.tensor(answers[f"{'probabilities' if probable else 'logits'}{count}"])
+        logits = teacher((images - space.offset) / space.scale if space.is_scaled else images)
+        wanted = torch.tensor(answers.get(f"probabilities{count}", answers.get(f"logits{count}")))
+        outputs = to_output(logits, teacher.interface).float().reshape(wanted.shape)
         parity = max(parity, float((outputs.detach() - wanted).abs().max() / wanted.abs().max()))
         scale = max(scale, float(logits.detach().abs().max()))
         if f"gradient{count}" in answers:

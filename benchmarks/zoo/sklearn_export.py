@@ -74,7 +74,7 @@ def trained(name: str) -> Any:
 
 def write(family: str, way: str, path: Path) -> None:
     """Export one classifier, and keep what it says beside the file."""
-    model = trained(family.removeprefix("sklearn-"))
+    model = trained(family)
     rows, _ = load_digits(return_X_y=True)
     path.write_bytes(to_onnx(model, rows[:1].astype(np.float32), **WAYS[way]).SerializeToString())
     found = {}
@@ -93,4 +93,4 @@ def write(family: str, way: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    shelf.serve(__doc__, {f"sklearn-{name}": tuple(WAYS) for name in FAMILIES}, write)
+    shelf.serve(__doc__, {name: tuple(WAYS) for name in FAMILIES}, write)
