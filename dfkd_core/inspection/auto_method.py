@@ -36,8 +36,8 @@ def resolve_auto(
     if config.method != AUTO:
         return config, _usual({}, config)
     choice = choose(inspection)
-    if choice.method == INVERSION and is_large(inspection) and is_copy(student):
-        choice = replace(choice, settings=merged(choice.settings, COPYING))
+    if choice.method == INVERSION and is_large(inspection):
+        choice = replace(choice, settings=merged(choice.settings, merged(LARGE, COPYING if is_copy(student) else {})))
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
     if explicit.get("memory_options"):
@@ -105,6 +105,9 @@ INVERTING = merged(
         },
     },
 )
+LARGE = {"method_options": {"flip": False}}
+"""In a mirror, text has no direction and a turned page is turned the other way: no image can be both. The student still
+learns from mirrored images, with the teacher's answers to those."""
 COPYING = {"training": {"block_weight": 100.0}}
 REFINING = merged(
     BRIEF,

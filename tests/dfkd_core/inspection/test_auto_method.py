@@ -51,6 +51,19 @@ def test_what_the_caller_says_about_blocks_stays() -> None:
     assert training(224, NARROWED, method="deepinversion").block_weight == 0
 
 
+@pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet20"}])
+def test_large_images_are_not_inverted_in_a_mirror_too(student: dict[str, Any]) -> None:
+    """A teacher of text direction gives a mirrored line another class, and no image can have both."""
+    assert options(224, student)["flip"] is False
+    assert options(32, student)["flip"] is True
+    assert training(224, student).augmentation.flip
+
+
+def options(side: int, student: dict[str, Any]) -> dict[str, Any]:
+    found = resolve(DistillSpec.model_validate({"student": student}), inspection(side))[0]
+    return found.distillation.method_options.model_dump()
+
+
 def codes(side: int, width: float, **budget: Any) -> list[str]:
     document = {"student": {"architecture": "teacher", "width": width}, "distillation": {"budget": budget}}
     return [notice.code for notice in resolve(DistillSpec.model_validate(document), inspection(side))[2]]
