@@ -11,7 +11,7 @@ from dfkd_core.networks.batchnorm import channel_moments
 from dfkd_core.planning.worker_speed import Pass
 from dfkd_core.spec.config import Augmentation
 
-_MAPS = (16, 32, 32, 32)  # feature maps (N, C, H, W)
+_MAPS = (128, 32, 32, 32)  # feature maps (N, C, H, W); 17 MB, which no more stay in a cache than those of a run
 _IMAGES = (128, 3, 32, 32)
 _TRAINED = 500_000  # values of one tensor that Adam trains
 
@@ -64,19 +64,27 @@ def _normalisations(device: torch.device) -> dict[Pass, float]:
     mean, variance = torch.zeros(channels, device=device), torch.ones(channels, device=device)
     shown = torch.ones_like(maps)
 
+    fixed = torch.ones(channels, device=device)
+
     def norm() -> Tensor:
         return F.batch_norm(maps, mean, variance, scale, scale, training=True)
+
+    def frozen() -> Tensor:
+        return F.batch_norm(maps, mean, variance, fixed, fixed, training=False)
 
     def moments() -> tuple[Tensor, ...]:
         read = channel_moments(maps)
         return torch.autograd.grad(read[0].sum() + read[1].sum(), [maps])
 
     with torch.no_grad():
-        forward = seconds_of(norm, device)
+        forward, frozen_forward = seconds_of(norm, device), seconds_of(frozen, device)
     both = seconds_of(lambda: torch.autograd.grad(norm(), [maps, scale], shown), device)
+    frozen_both = seconds_of(lambda: torch.autograd.grad(frozen(), [maps], shown), device)
     return {
         Pass.NORM: maps.numel() / forward,
         Pass.NORM_GRADIENT: maps.numel() / max(both - forward, forward / 4),
+        Pass.FROZEN_NORM: maps.numel() / frozen_forward,
+        Pass.FROZEN_NORM_GRADIENT: maps.numel() / max(frozen_both - frozen_forward, frozen_forward / 4),
         Pass.MOMENTS: maps.numel() / seconds_of(moments, device),
     }
 

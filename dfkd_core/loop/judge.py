@@ -123,15 +123,15 @@ class Judge:
 
     def _audited_at_the_end(self, images: ImageSources) -> int:
         """Return the size of the completed audit set."""
-        most = min(self._audit_size, self.audit.capacity)
-        return min(most, COSTLY_AUDIT) if images.optimised_at_once else most
+        return min(self._audit_size, COSTLY_AUDIT) if images.optimised_at_once else self._audit_size
 
     def expect_audit(self, images: ImageSources) -> None:
         """Tell how many images the audit set is likely to need at the end, from the classes of the newest images."""
         if not len(images.fresh):
             return
         classes = images.fresh.newest_classes.cpu()
-        units = self.audit.images_to_reach(self._audited_at_the_end(images), classes, lot=images.optimised_at_once)
+        size = min(self._audited_at_the_end(images), self.audit.capacity)
+        units = self.audit.images_to_reach(size, classes, lot=images.optimised_at_once)
         self._fp32_teacher.engine.pulse.expect(Phase.AUDIT, units)
 
     def audit_shapes(self, images: ImageSources) -> None:

@@ -44,7 +44,7 @@ def batch_seconds(
         multiplied += count / known.input_gradient if differentiates else 0.0
         multiplied += count / known.weight_gradient if trains else 0.0
     rates, calls = speed.passes, cost.operations * speed.call_seconds
-    norm, norm_gradient = Pass.ACTIVATION, Pass.ACTIVATION_GRADIENT
+    norm, norm_gradient = Pass.FROZEN_NORM, Pass.FROZEN_NORM_GRADIENT
     if trains:
         norm, norm_gradient = Pass.NORM, Pass.NORM_GRADIENT
     values = cost.elements / rates[Pass.ACTIVATION] + cost.norm_elements / rates[norm]

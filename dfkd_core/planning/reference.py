@@ -34,6 +34,8 @@ REFERENCE = WorkerSpeed(
         Pass.ACTIVATION_GRADIENT: 6.1e9,
         Pass.NORM: 2.2e9,
         Pass.NORM_GRADIENT: 1.8e9,
+        Pass.FROZEN_NORM: 5.0e9,
+        Pass.FROZEN_NORM_GRADIENT: 1.0e9,
         Pass.MOMENTS: 1.9e9,
         Pass.DRAWN: 6.5e7,
         Pass.AUGMENTED: 1.2e8,

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-SPEED_VERSION = 2
+SPEED_VERSION = 3
 """Rises with every change of what the benchmark measures: a worker measures again, and older measurements are not read.
 """
 
@@ -13,10 +13,12 @@ SPEED_VERSION = 2
 class Pass(StrEnum):
     """Work that reads and writes values without multiplying matrices."""
 
-    ACTIVATION = "activation"  # an activation function, a sum, a normalisation in evaluation mode
+    ACTIVATION = "activation"  # an activation function, a sum
     ACTIVATION_GRADIENT = "activation-gradient"
     NORM = "norm"  # a batch normalisation in training mode
     NORM_GRADIENT = "norm-gradient"
+    FROZEN_NORM = "frozen-norm"  # a batch normalisation in evaluation mode
+    FROZEN_NORM_GRADIENT = "frozen-norm-gradient"  # of its input
     MOMENTS = "moments"  # mean and variance of each channel, with their gradient
     DRAWN = "drawn"  # procedural images
     AUGMENTED = "augmented"  # the augmentation of a student's batch
