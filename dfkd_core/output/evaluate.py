@@ -122,7 +122,8 @@ def latency(path: Path, input_dims: Sequence[int], *, threads: int = 1, batch: i
     """
     session = open_session(path, threads=threads)
     source = session.get_inputs()[0]
-    size = source.shape[0] if isinstance(source.shape[0], int) else batch
+    declared = next(iter(source.shape), None)  # a file may declare no shape at all
+    size = declared if isinstance(declared, int) else batch
     numbers, dtype = np.random.default_rng(0), DTYPES[source.type]
     images = numbers.standard_normal((size, *input_dims))
     images = (numbers.integers(0, 256, images.shape) if dtype is np.uint8 else images).astype(dtype)

@@ -27,6 +27,7 @@ from dfkd_core.output.evaluate import (
 from dfkd_core.output.onnx_export import export_onnx
 from dfkd_core.output.provenance import cpu_name
 from dfkd_core.report import ClassAgreement
+from tests.dfkd_core.interfaces import SIDE, classifier
 
 
 def logits(count: int = 200, num_classes: int = 5, *, seed: int = 0) -> Tensor:
@@ -135,6 +136,12 @@ def test_latency_is_measured_and_says_how(tmp_path: Path) -> None:
 def test_latency_follows_the_graph_in_type_and_fixed_batch(tmp_path: Path, dtype: int) -> None:
     path = a_graph(tmp_path / "net.onnx", batch=2, dtype=dtype)
     assert latency(path, (1, 4, 4), batch=1, repeats=5).batch == 2
+
+
+def test_a_file_that_declares_no_shape_is_timed_too(tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(classifier(dims=None).SerializeToString())
+    assert latency(path, (3, SIDE, SIDE), batch=2, repeats=5).batch == 2
 
 
 @pytest.mark.parametrize(("name", "module"), [("torch", torch), ("onnx", onnx)])
