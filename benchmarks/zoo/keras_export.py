@@ -69,8 +69,8 @@ def from_keras(model: keras.Model, family: Family, path: Path, **options: Any) -
     convert.from_keras(model, [specification(family, batch)], output_path=str(path), **options)
 
 
-def torch_kept(model: keras.Model, family: Family, path: Path) -> None:
-    """PyTorch's exporter of a net of Keras, with BatchNormalization kept."""
+def torch_unfolded(model: keras.Model, family: Family, path: Path) -> None:
+    """PyTorch's exporter of a net of Keras, without its folding of constants; Keras spells BatchNormalization out."""
     import torch
 
     dtype = getattr(torch, model.inputs[0].dtype)
@@ -99,9 +99,9 @@ FEW = ("keras", "tf2onnx-nchw")
 WAYS_OF_TORCH: dict[str, Way] = {
     "keras-torch": keras_export,
     "keras-torch-1": WAYS["keras-1"],
-    "keras-torch-kept": torch_kept,
+    "keras-torch-unfolded": torch_unfolded,
 }
-FEW_OF_TORCH = ("keras-torch", "keras-torch-kept")
+FEW_OF_TORCH = ("keras-torch", "keras-torch-unfolded")
 
 
 def draw(family: Family, model: keras.Model, count: int) -> np.ndarray:
