@@ -35,9 +35,12 @@ class Family:
 
 
 def plain(*ends: nn.Layer) -> nn.Layer:
-    """Return a small net with `ends` behind its features (N, 16, 8, 8)."""
+    """Return a small net with `ends` behind its features (N, 16, 8, 8).
+
+    It has no LeakyReLU, whose slope Paddle2ONNX 2.1 writes as 0.
+    """
     features = [nn.Conv2D(3, 8, 3, padding=1, bias_attr=False), nn.BatchNorm2D(8), nn.Hardswish(), nn.MaxPool2D(2)]
-    features += [nn.Conv2D(8, 16, 3, padding=1), nn.LeakyReLU(), nn.AvgPool2D(2)]
+    features += [nn.Conv2D(8, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2D(2)]
     return nn.Sequential(*features, *ends)
 
 
@@ -74,6 +77,7 @@ FAMILIES: dict[str, Family] = {
             nn.GroupNorm(4, 16),
             nn.Swish(),
             nn.InstanceNorm2D(16),
+            nn.Swish(),
             nn.AdaptiveAvgPool2D(1),
             nn.Flatten(),
             nn.Linear(16, 10),
