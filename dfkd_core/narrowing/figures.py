@@ -98,7 +98,7 @@ def width_for(narrowing: Narrowing, parameters: int) -> float:
         least = figures_at(narrowing, 0.0).parameters
         raise StudentError(
             f"the teacher's graph cannot be narrowed to {parameters} parameters; {least} is the least",
-            hint="Choose a larger student.params, or an architecture of the catalogue: `dfkd students`, GET /menu.",
+            hint="Choose a larger student.params, or an architecture of the catalogue; GET /menu lists the students.",
             pointer="/student/params",
         )
     return best

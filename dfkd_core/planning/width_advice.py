@@ -21,5 +21,5 @@ def width_advice(student: StudentSpec, config: DistillConfig, facts: RunFacts) -
         f"{config.budget.steps} updates of {config.training.batch_size} images are few for a student of width "
         f"{student.width:g}: a narrower copy has more to learn anew"
     )
-    hint = f"Set student.width to {GENTLE_WIDTH:g}, or give more effort or steps in distillation.budget."
+    hint = f"Raise distillation.budget.effort, or set student.width to {GENTLE_WIDTH:g}."
     return [Notice(code="gentler-width", detail=detail, hint=hint)]

@@ -34,7 +34,7 @@ REFUSED_EXPORTS = {  # the whole net is read where another exporter wrote it
     ("preprocessed", "dynamo unoptimised"): "mean is defined twice",
 }
 LEGACY_CANNOT = {"adaptive_pool", "reparametrized", "rmsnorm"}
-NO_LINEAR_END = {"all_cnn", "nin", "squeezenet"}
+NO_LINEAR_END = {"nin", "squeezenet"}
 OWN_BIAS_UNKNOWN = {"standardized", "reparametrized"}  # weights are computed, so their names tell nothing
 
 
