@@ -51,7 +51,8 @@ def _unfold(part: Tensor, heads: int) -> Tensor:
 
 def safe_softmax(x: Tensor, *, axis: int) -> Tensor:
     """Compute the softmax; where all entries along the axis are minus infinity, the result is 0 and has no gradient."""
-    hidden = (x == -torch.inf).all(axis, keepdim=True)
+    # in the student's file, `all` over a comparison would be a cast to whole numbers, which the importer refuses
+    hidden = x.detach().amax(axis, keepdim=True) == -torch.inf
     return x.masked_fill(hidden, 0.0).softmax(axis).masked_fill(hidden, 0.0)
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from onnx import ModelProto
 
+from dfkd_core.interface import plain_interface
 from dfkd_core.onnx_import.reader import read_plan
+from dfkd_core.output.onnx_export import export_onnx
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
@@ -56,6 +58,17 @@ def test_a_row_that_is_hidden_gives_no_gradient_and_no_second_one(tmp_path: Path
     network = teacher.network.double()
     assert torch.autograd.gradcheck(network, images)
     assert torch.autograd.gradgradcheck(network, images)
+
+
+@pytest.mark.parametrize("mask", [CAUSAL, HIDDEN_ROW], ids=["causal", "one row hidden"])
+def test_a_student_cut_out_of_such_a_teacher_has_a_file_that_is_read_again(mask: np.ndarray, tmp_path: Path) -> None:
+    teacher = load_teacher(save(masked_attention(mask), tmp_path / "masked.onnx"), SPEC)
+    student = tmp_path / "student.onnx"
+    export_onnx(teacher.network, student, plain_interface(teacher.num_classes), teacher.input_space)
+    again = load_teacher(student, SPEC)
+    verify_teacher(again, student, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(again.network(images), teacher.network(images))
 
 
 def test_the_three_operators_are_one_step(tmp_path: Path) -> None:
