@@ -30,9 +30,11 @@ from benchmarks.metrics import curve_metrics, mean_and_std, rank_correlation
 from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, predict
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
+from dfkd_core.images.student_answers import answers
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
+from dfkd_core.loop.probe import agrees
 from dfkd_core.narrowing.choice import Score, magnitude
 from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
@@ -141,7 +143,7 @@ def measure_seed(pair: Pair, seed: int, *, score: Score = magnitude) -> dict[str
     distilled = distill(teacher, student.network, config, on_step=lambda _update: False, measure=measure)
     seconds = time.perf_counter() - begun - measuring_seconds
     agreeing = predict(distilled.student, test.images) == teacher_classes
-    audit = distilled.student(distilled.audit.images).argmax(dim=1) == distilled.audit.teacher_logits.argmax(dim=1)
+    audit = agrees(answers(distilled.student, distilled.audit), distilled.audit)
     return {
         "seed": seed,
         "config": config.model_dump(mode="json"),

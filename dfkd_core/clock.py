@@ -16,6 +16,7 @@ RECENT_SHARE = 0.25  # of what was measured of a phase: a measurement that is so
 LEAST_RECENT_SECONDS, MOST_RECENT_SECONDS = 0.5, 120.0
 MOST_UNMEASURED = 0.02  # of the job, that is said to be done before anything was measured
 DOUBT_SECONDS = 0.2  # measured seconds after which predictions are corrected
+MOST_CORRECTED = 3.0  # times their prediction, that stages are expected to take because other phases took longer
 
 
 Name = TypeVar("Name", bound=str)  # of a phase
@@ -77,10 +78,10 @@ class Clock:
         limit_seconds: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limit_seconds` ends the phases that count units, however many are left."""
+        """`limit_seconds` ends the phases that count units in time for the stages after them."""
         self._phases = {name: _Phase(predicted_seconds=seconds) for name, seconds in predicted.items()}
         self._limit_seconds = limit_seconds
-        self._spent_seconds = 0.0  # in phases that count units
+        self._spent_seconds = 0.0
         self._now = now
         self._stage_began = now()
         self._heard = self._measured = False  # what earlier attempts did; a phase of the distillation
@@ -98,7 +99,7 @@ class Clock:
         phase = self._phases.setdefault(stage, _Phase())
         began, self._stage_began = self._stage_began, self._now()
         phase.heard = True  # a stage belongs to one attempt
-        phase.take(phase.total, self._stage_began - began)
+        self._spent_seconds += phase.take(phase.total, self._stage_began - began)
 
     def finish_counted(self) -> None:
         """Record that the distillation is over: nothing of its phases is left, even if the budget ended them early."""
@@ -127,6 +128,11 @@ class Clock:
         self._heard = True
 
     @property
+    def reserve_seconds(self) -> float:
+        """Seconds of the stages that are left, which come after the distillation, at the speed that was measured."""
+        return min(MOST_CORRECTED, max(1.0, self._correction())) * self._left_by_kind(1.0)[False]
+
+    @property
     def eta_seconds(self) -> float | None:
         """Seconds that are left; None until a phase of the distillation was measured."""
         return self._left(self._correction()) if self._measured else None
@@ -144,12 +150,17 @@ class Clock:
         return self._fraction
 
     def _left(self, correction: float) -> float:
+        left = self._left_by_kind(correction)
+        if self._limit_seconds is not None:
+            left[True] = min(left[True], max(0.0, self._limit_seconds - self._spent_seconds - left[False]))
+        return left[True] + left[False]
+
+    def _left_by_kind(self, correction: float) -> dict[bool, float]:
+        """Return the seconds that are left: False → of the stages, True → of the phases that count units."""
         left = {True: 0.0, False: 0.0}
         for phase in self._phases.values():
             left[phase.counts] += phase.left(correction)
-        if self._limit_seconds is not None:
-            left[True] = min(left[True], max(0.0, self._limit_seconds - self._spent_seconds))
-        return left[True] + left[False]
+        return left
 
     def _correction(self) -> float:
         """Return by which factor the measured phases of the distillation take longer than predicted."""

@@ -132,6 +132,16 @@ class TimeLimit(DfkdError):
 
     code, title, status = "time-limit", "Time limit", None
 
+    @staticmethod
+    def before_a_student(max_seconds: float) -> "TimeLimit":
+        """Return the error of a job that has nothing to deliver when its seconds are over."""
+        return TimeLimit(
+            f"the {max_seconds:g} seconds of distillation.budget.max_seconds were over before there was a student to "
+            "deliver",
+            hint="raise distillation.budget.max_seconds, or lower distillation.budget.steps",
+            pointer="/distillation/budget/max_seconds",
+        )
+
 
 class CheckpointMismatch(DfkdError):
     """The checkpoint was written by another spec, build or thread count."""

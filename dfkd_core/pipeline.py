@@ -6,7 +6,7 @@ checkpoint.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,16 @@ from torch import Tensor
 import dfkd_core
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import AgreementBelowTarget, TeacherError, TimeLimit
-from dfkd_core.images.batch import Batch
-from dfkd_core.images.preview_png import samples_png
+from dfkd_core.images.preview_png import most_certain, samples_png
 from dfkd_core.inspection import resolve
 from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
-from dfkd_core.networks.interface import on_grid
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.notice import Notice
+from dfkd_core.output.audit_set import CHUNK, AuditSet
 from dfkd_core.output.evaluate import evaluate, versions
 from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_pruned_weights, save_weights
 from dfkd_core.output.provenance import file_facts, inputs
@@ -49,7 +48,6 @@ from dfkd_core.teachers.verification import verification_facts, verify_teacher
 LOW_AGREEMENT = 0.9  # a student below this gets a warning, if the spec sets no target
 STUDENT_ONNX, STUDENT_WEIGHTS, REPORT = "student.onnx", "student.safetensors", "report.json"
 SAMPLES = "samples.png"
-AUDIT_CHUNK = 64  # audit images that the teacher labels at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,10 @@ class _Job:
     streams: Streams
     device: torch.device
     warnings: list[Notice] = field(default_factory=list)
+
+    def at_a_time(self, most: int) -> int:
+        """Return how many images, at most `most`, fit into the memory for activations."""
+        return min(most, self.spec.distillation.compute.label_chunk or most)
 
     def warn(self, warning: Notice, *, stage: str) -> None:
         """Keep a warning for the report, and send it as an update."""
@@ -109,11 +111,15 @@ def compress(
     """
     workspace.mkdir(parents=True, exist_ok=True)
     with reproducible(threads):
-        stages = StageReporter(on_step, now=clock, pulse=pulse or Pulse(now=clock))
+        limit = spec.distillation.budget.max_seconds
+        stages = StageReporter(on_step, now=clock, pulse=pulse or Pulse(now=clock), limit_seconds=limit)
         known, where = speed or REFERENCE, torch.device(device)
-        job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=where, speed=known)
-        loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
-        distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
+        try:
+            job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=where, speed=known)
+            loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
+            distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
+        except TimeLimit as error:
+            raise _with_plan(error, stages.planned_seconds) from error
         _export(job, distilled)
         checkpoint = None if resume_from is None else file_facts(resume_from)
         input_facts = inputs(file_facts(teacher_path), job.spec.model_dump(mode="json"), checkpoint)
@@ -202,7 +208,6 @@ def _foresee(
     stages.foresee(
         found.seconds,
         {work.phase: float(work.units) for work in found.work.phases},
-        limit_seconds=config.budget.max_seconds,
         inverts=config.method_options.optimises_images,
     )
 
@@ -219,18 +224,17 @@ def _distill(job: _Job, loop: Callable[..., Distilled], *, checkpoint_seconds: f
     with job.stages.stage("distill"):
         facts = {"student-architecture": job.student.name}
         writer = CheckpointWriter(job.workspace / "checkpoints", every_seconds=checkpoint_seconds, fingerprint=facts)
-        try:
-            distilled = loop(
-                job.teacher,
-                job.student.network,
-                job.spec.distillation,
-                on_step=job.stages.during_distillation,
-                checkpoints=writer,
-                pulse=job.stages.pulse,
-                clock=job.stages.now,
-            )
-        except TimeLimit as error:
-            raise _with_plan(error, job.stages.planned_seconds) from error
+        distilled = loop(
+            job.teacher,
+            job.student.network,
+            job.spec.distillation,
+            on_step=job.stages.during_distillation,
+            checkpoints=writer,
+            pulse=job.stages.pulse,
+            clock=job.stages.now,
+            spent_seconds=job.stages.elapsed_seconds,
+            reserve=lambda: job.stages.clock.reserve_seconds,
+        )
         for warning in distilled.warnings:
             job.warn(warning, stage="distill")
         return distilled
@@ -240,15 +244,17 @@ def _export(job: _Job, distilled: Distilled) -> None:
     with job.stages.stage("export"):
         student = distilled.student.cpu().eval()
         interface, space = job.teacher.interface, job.teacher.input_space
-        export_onnx(student, job.workspace / STUDENT_ONNX, interface, space, opset=job.spec.export.opset)
+        path, pulse = job.workspace / STUDENT_ONNX, job.teacher.engine.pulse
+        export_onnx(student, path, interface, space, opset=job.spec.export.opset, pulse=pulse)
         if job.student.description is None:
             save_pruned_weights(student, job.workspace / STUDENT_WEIGHTS, width=job.student.width)
         else:
             save_weights(student, job.workspace / STUDENT_WEIGHTS, job.student.description)
         if job.spec.export.samples:
             low, high = space.bounds()
-            audit = _on_cpu(distilled.audit)
-            png = samples_png(audit.images, audit.teacher_logits, low=low, high=high)
+            logits = distilled.audit.teacher_logits
+            shown = most_certain(logits, side=max(space.shape[1:]))
+            png = samples_png(distilled.audit.take(shown), logits[shown], low=low, high=high)
             (job.workspace / SAMPLES).write_bytes(png)
 
 
@@ -256,15 +262,18 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
     """Compare the exported file with PyTorch and the student with its teacher, and build the report."""
     with job.stages.stage("verify"):
         onnx, safetensors = job.workspace / STUDENT_ONNX, job.workspace / STUDENT_WEIGHTS
-        audit, space, interface = _audit(job, distilled), job.teacher.input_space, job.teacher.interface
-        fresh = _fresh_batches(job, audit.images)
-        parity = check_parity(distilled.student, onnx, interface, space, images_by_batch=fresh)
-        engine = job.teacher.engine
-        chunk = engine.compute.label_chunk or AUDIT_CHUNK
-        agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk, pulse=engine.pulse)
+        space, interface = job.teacher.input_space, job.teacher.interface
+        audit = AuditSet.of(distilled.audit, job.teacher, device=job.device)
+        fresh = _fresh_batches(job, audit)
+        pulse = job.teacher.engine.pulse
+        parity = check_parity(distilled.student, onnx, interface, space, images_by_batch=fresh, pulse=pulse)
+        chunk = job.at_a_time(CHUNK)
+        agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk, pulse=pulse)
         _judge(job, agreement)
-        teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, space.shape)
-        student = student_facts(job.student, onnx=onnx, safetensors=safetensors, interface=interface, space=space)
+        teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, space.shape, pulse=pulse)
+        student = student_facts(
+            job.student, onnx=onnx, safetensors=safetensors, interface=interface, space=space, pulse=pulse
+        )
         samples = file_facts(job.workspace / SAMPLES) if job.spec.export.samples else None
     return Report(
         versions=versions(),
@@ -289,29 +298,15 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
     )
 
 
-def _audit(job: _Job, distilled: Distilled) -> Batch:
-    """Return the audit set on the CPU, rounded and labelled again if the teacher takes whole pixels only."""
-    audit = _on_cpu(distilled.audit)
-    if not job.teacher.input_space.whole:
-        return audit
-    images = on_grid(audit.images, job.teacher.input_space)
-    labels = [job.teacher.label(part.to(job.device)).cpu() for part in torch.split(images, AUDIT_CHUNK)]
-    return Batch(images=images, teacher_logits=torch.cat(labels))
+def _fresh_batches(job: _Job, audit: AuditSet) -> Iterator[Tensor]:
+    """Yield unseen images: audit images with new pixel noise, one batch (N, C, H, W) for each of PARITY_BATCHES.
 
-
-def _on_cpu(batch: Batch) -> Batch:
-    return Batch(images=batch.images.cpu(), teacher_logits=batch.teacher_logits.cpu())
-
-
-def _fresh_batches(job: _Job, audit_images: Tensor) -> list[Tensor]:
-    """Return unseen images: audit images with new pixel noise, one batch (N, C, H, W) for each of PARITY_BATCHES."""
+    Large images come in smaller batches.
+    """
     generator = job.streams["parity"]
-    batches = []
-    for size in PARITY_BATCHES:
-        chosen = torch.randint(len(audit_images), (size,), generator=generator)
-        images = audit_images[chosen]
-        batches.append(images + 0.1 * torch.randn(images.shape, generator=generator))
-    return batches
+    for size in sorted({job.at_a_time(size) for size in PARITY_BATCHES}):
+        images = audit.take(torch.randint(len(audit), (size,), generator=generator))
+        yield images + 0.1 * torch.randn(images.shape, generator=generator)
 
 
 def _judge(job: _Job, agreement: Agreement) -> None:

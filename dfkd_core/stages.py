@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dfkd_core.clock import Clock
+from dfkd_core.errors import Stopped, TimeLimit
 from dfkd_core.progress import BEAT_SECONDS, OnStep, Phase, Update, UpdateKind
 from dfkd_core.pulse import Pulse
 
@@ -19,6 +20,8 @@ STAGES = {
     "verify": "comparing the student with its teacher",
 }
 """The stages of a job in their order, and what is being done in each."""
+
+PREPARING = ("load", "inspect")  # the stages before the distillation
 
 _STAGED = {Phase.PREPARE, Phase.EXPORT, Phase.VERIFY}  # phases that are stages of their own
 
@@ -40,6 +43,8 @@ class StageReporter:
     on_step: OnStep
     now: Callable[[], float] = time.monotonic
     pulse: Pulse = field(default_factory=Pulse)  # of the distillation
+    limit_seconds: float | None = None  # of the whole job
+    beat_seconds: float = BEAT_SECONDS
     durations: dict[str, float] = field(default_factory=dict)  # stage → seconds
     clock: Clock = field(init=False)
     planned_seconds: float | None = None  # of the whole job on this machine
@@ -47,22 +52,29 @@ class StageReporter:
     _inverts: bool = False
     _doing: str = ""  # the stage
     _beats: int = 0
+    _stop_requested: bool = False
     _told_at: float = -math.inf
+    _started_at: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.clock = Clock({}, now=self.now)
+        self._started_at = self.now()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since the job began, or since it was resumed."""
+        return self.now() - self._started_at
 
     def foresee(
         self,
         seconds: Mapping[Phase, float],
         totals: Mapping[Phase, float],
         *,
-        limit_seconds: float | None,
         inverts: bool,
     ) -> None:
         """Take over what each phase is predicted to take, and how many units it has.
 
-        `limit_seconds` ends the distillation. `inverts`: the synthesizer optimises its images one by one.
+        `inverts`: the synthesizer optimises its images one by one.
         """
         self.planned_seconds = sum(seconds.values())
         half = seconds.get(Phase.PREPARE, 0.0) / 2  # of the two stages that prepare the training
@@ -71,7 +83,7 @@ class StageReporter:
         self._totals = {phase: total for phase, total in totals.items() if phase not in _STAGED}
         counted = {phase.value: seconds.get(phase, 0.0) for phase in self._totals}
         self._inverts = inverts
-        self.clock = Clock(stages | counted, limit_seconds=limit_seconds, now=self.now)
+        self.clock = Clock(stages | counted, limit_seconds=self.limit_seconds, now=self.now)
         self.clock.expect({phase.value: total for phase, total in self._totals.items()})
 
     @contextmanager
@@ -93,15 +105,26 @@ class StageReporter:
         self._send(Update(kind=kind, stage=stage, message=STAGES[stage], data=dict(data or {})))
 
     def on_beat(self, *, interruptible: bool) -> None:
-        """Pass on, now and then, that the present stage works. Outside the distillation nothing is interrupted."""
+        """Pass on, now and then, that the present stage works, and end it if it has to stop.
+
+        Raises:
+            Stopped: the caller asks for it. A later attempt repeats the stage.
+            TimeLimit: the seconds of the job are over before its distillation has begun.
+        """
         self._beats += 1
-        if time.monotonic() - self._told_at >= BEAT_SECONDS:
+        if time.monotonic() - self._told_at >= self.beat_seconds:
             self._told_at = time.monotonic()
-            self._send(Update("beat", self._doing, message=STAGES[self._doing], beats=self._beats))
+            update = Update("beat", self._doing, message=STAGES[self._doing], beats=self._beats)
+            self._stop_requested = self._send(update) or self._stop_requested
+        if interruptible and self._stop_requested:
+            raise Stopped(f"stopped while {STAGES[self._doing]}, as asked")
+        limit = self.limit_seconds
+        if interruptible and limit is not None and self._doing in PREPARING and self.elapsed_seconds >= limit:
+            raise TimeLimit.before_a_student(limit)
 
     def on_safe_point(self) -> None:
         """Do the same as at a beat."""
-        self.on_beat(interruptible=False)
+        self.on_beat(interruptible=True)
 
     def during_distillation(self, update: Update) -> bool:
         """Pass on an update of the loop, with the fraction of the whole job, the time left and what is being done."""

@@ -11,6 +11,9 @@ from torch import Tensor
 class Labelled(Protocol):
     """Images with the teacher's logits, of which only some need to be in memory at a time."""
 
+    def __len__(self) -> int:
+        """Return the number of images."""
+
     @property
     def teacher_logits(self) -> Tensor:
         """The logits of all images, (N, num_classes)."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 MOST_ROWS, MOST_COLUMNS = 16, 10
@@ -17,6 +18,12 @@ GAP = 2  # pixels between images
 NOTE = "Synthetic images, made by dfkd without any data. They may resemble what the teacher was trained on."
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def most_certain(teacher_logits: Tensor, *, side: int) -> Tensor:
+    """Return the numbers, in ascending order, of the images that a grid of images of this longest side would show."""
+    shown = [index for row in _rows(teacher_logits.float(), side=side) for index in row]
+    return torch.tensor(sorted(shown))
 
 
 def samples_png(images: Tensor, teacher_logits: Tensor, *, low: Tensor, high: Tensor) -> bytes:

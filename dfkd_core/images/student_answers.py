@@ -17,7 +17,19 @@ def answers(student: nn.Module, batch: Labelled, *, engine: Engine | None = None
     They are computed in fp32. `engine` limits the images that are computed at a time, and hears a beat after each
     chunk.
     """
-    device, engine = next(student.parameters()).device, engine or Engine()
-    in_fp32, chunk = engine.in_fp32(), min(CHUNK, engine.compute.label_chunk or CHUNK)
+    engine = engine or Engine()
+    return torch.cat([answer(student, images, engine=engine) for images in batch.split(chunk_of(engine))])
+
+
+def chunk_of(engine: Engine) -> int:
+    """Return how many images a student is asked about at a time."""
+    return min(CHUNK, engine.compute.label_chunk or CHUNK)
+
+
+@torch.no_grad()
+def answer(student: nn.Module, images: Tensor, *, engine: Engine) -> Tensor:
+    """Return the student's logits (N, num_classes) for one chunk of images (N, C, H, W), as `answers` does."""
+    device = next(student.parameters()).device
     with evaluating(student):
-        return torch.cat([in_fp32(student, images.to(device)).cpu() for images in batch.split(chunk)])
+        logits: Tensor = engine.in_fp32()(student, images.to(device))
+    return logits.cpu()

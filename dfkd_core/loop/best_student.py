@@ -5,7 +5,7 @@ difference of the overlap of the softmaxes must exceed a multiple of its standar
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from dfkd_core.images.batch import Labelled
 from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.probe import agrees, overlap
-from dfkd_core.networks.precision import Engine
+
+Answering = Callable[[str, nn.Module, Labelled], Tensor]
+"""A name, the student that bears it and images → the student's logits (N, num_classes)."""
+
+
+def _plain_answers(_name: str, student: nn.Module, images: Labelled) -> Tensor:
+    return answers(student, images)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +47,14 @@ class BestStudent:
         *,
         step: int,
         margin_scale: float = 1.0,
-        engine: Engine | None = None,
+        answers_of: Answering = _plain_answers,
     ) -> Comparison:
         """Compare candidate and published student image by image on `probe`; publish the candidate if it is better.
 
         `margin_scale` in [0, 1] scales the margin, because an average that hardly changes any more needs less evidence.
-        `engine` computes the answers.
+        `answers_of` computes the logits of both on the probe.
         """
-        new, old = (answers(student, probe, engine=engine) for student in (candidate, self.published))  # logits
+        new, old = answers_of("candidate", candidate, probe), answers_of("published", self.published, probe)
         new_share, old_share = (float(agrees(logits, probe).double().mean()) for logits in (new, old))
         better = beats(overlap(new, probe), overlap(old, probe), margin=self._margin * margin_scale)
         replaced = self.published_step is None or (better and new_share >= old_share)

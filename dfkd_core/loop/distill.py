@@ -25,8 +25,8 @@ from typing import Any
 from torch import nn
 
 from dfkd_core.errors import CheckpointMismatch, GeneratorCollapsed, Stopped, TimeLimit
-from dfkd_core.images.batch import Batch
 from dfkd_core.loop.checkpoint import CheckpointWriter, digest_of_config, fingerprint_of, read_checkpoint
+from dfkd_core.loop.probe import Probe
 from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run, counting_teacher_images, seeded_global_draws
 from dfkd_core.networks.precision import Engine, engine_running
@@ -43,6 +43,9 @@ PLATEAU = 0.25
 # in a plateau.
 GOOD = 0.9
 
+# At most this share of the seconds of a job is kept for what comes behind its training.
+MOST_RESERVED = 0.5
+
 Measure = Callable[[int, Mapping[str, nn.Module]], None]
 
 
@@ -54,7 +57,7 @@ class Distilled:
     published_step: int
     probe_agreement: float
     curve: list[dict[str, Any]]  # each entry has step, raw, ema, published (agreements), published_step, losses
-    audit: Batch  # held-out synthetic images that decided nothing
+    audit: Probe  # held-out synthetic images that decided nothing
     memory_bytes: int
     warnings: list[Notice]
     student_updates: int
@@ -76,6 +79,8 @@ def distill(
     pulse: Pulse | None = None,
     clock: Callable[[], float] = time.monotonic,
     beat_seconds: float = BEAT_SECONDS,
+    spent_seconds: float = 0.0,
+    reserve: Callable[[], float] = lambda: 0.0,
 ) -> Distilled:
     """Train `student` in place, on the device it is on, and return the published student.
 
@@ -83,7 +88,8 @@ def distill(
     alone. `measure` gets the step and the raw, the averaged and the published student after every evaluation; it must
     not change them. `pulse` counts the work of the run, and others may read it meanwhile. `clock` gives the
     seconds that `budget.max_seconds` limits; `beat_seconds` is the time between two signs of life, at each of which the
-    run can be stopped.
+    run can be stopped. Of the limited seconds, `spent_seconds` are over when the loop begins, and `reserve` tells how
+    many are needed behind it.
 
     `resume_from` is a checkpoint of the same run. With `continued_budget` it may also be one of the same run under that
     budget: the run then goes on from there under its own budget, and its seconds are counted from zero.
@@ -104,7 +110,8 @@ def distill(
             wanted = {**facts, **(checkpoints.fingerprint if checkpoints else {})}
             _resume(run, resume_from, wanted, continued_budget=continued_budget)
         with counting_teacher_images(run):
-            return _finish(_Loop(run, facts, on_step, checkpoints, measure, clock, beat_seconds))
+            run.counters.elapsed_seconds += spent_seconds
+            return _finish(_Loop(run, facts, on_step, checkpoints, measure, clock, beat_seconds, reserve))
 
 
 def _resume(run: Run, path: Path, wanted: Mapping[str, str], *, continued_budget: Budget | None) -> None:
@@ -130,6 +137,7 @@ class _Loop:
     measure: Measure | None
     clock: Callable[[], float]
     beat_seconds: float
+    reserve: Callable[[], float]  # seconds that are needed behind the loop
     stop_requested: bool = False
     in_overtime: bool = False  # the seconds are spent, and what there is gets finished
     told_at: float = -math.inf
@@ -187,12 +195,12 @@ class _Loop:
         self.resumed_at = now
 
     def out_of_time(self) -> bool:
-        """Return whether the wall-clock budget is spent and the run has yet to end for that."""
+        """Return whether the wall-clock budget is spent, but for what is needed behind the loop."""
         limit = self.run.config.budget.max_seconds
         if limit is None:
             return False
         self.count_time()
-        return self.run.counters.elapsed_seconds >= limit
+        return self.run.counters.elapsed_seconds >= limit - min(self.reserve(), MOST_RESERVED * limit)
 
 
 def _train(loop: _Loop) -> None:
@@ -274,7 +282,7 @@ def _finish(loop: _Loop) -> Distilled:
         published_step=best.published_step,
         probe_agreement=run.curve[-1]["published"],
         curve=run.curve,
-        audit=run.judge.audit.batch(),
+        audit=run.judge.audit,
         memory_bytes=run.memory.num_bytes,
         warnings=_warnings(run),
         student_updates=counters.steps,
@@ -298,17 +306,8 @@ def _work(loop: _Loop) -> None:
             raise Stopped(f"stopped at step {run.counters.steps} as asked") from None
         loop.in_overtime = True
         if run.judge.best.published_step is None:
-            raise _nothing_published(run) from None
+            raise TimeLimit.before_a_student(run.config.budget.max_seconds or 0.0) from None
         run.judge.audit_shapes(run.images)
-
-
-def _nothing_published(run: Run) -> TimeLimit:
-    seconds = run.config.budget.max_seconds
-    return TimeLimit(
-        f"the {seconds:g} seconds of distillation.budget.max_seconds were over before there was a student to deliver",
-        hint="raise distillation.budget.max_seconds, or lower distillation.budget.steps",
-        pointer="/distillation/budget/max_seconds",
-    )
 
 
 def _warnings(run: Run) -> list[Notice]:

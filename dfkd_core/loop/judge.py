@@ -4,7 +4,7 @@ Held-out images go to two sets. The probe compares students during the run. The 
 agreement is measured on it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import PixelCodec
-from dfkd_core.images.student_answers import answers
 from dfkd_core.loop.best_student import BestStudent
 from dfkd_core.loop.counters import Counters
+from dfkd_core.loop.examination import Examination
 from dfkd_core.loop.image_sources import ImageSources
 from dfkd_core.loop.position import Position
 from dfkd_core.loop.probe import Probe, agrees
 from dfkd_core.loop.student import StudentTrainer
-from dfkd_core.networks.batchnorm import has_batchnorm, reestimate
+from dfkd_core.networks.batchnorm import has_batchnorm
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.planning.rounds import AUDIT_PART, BATCHNORM_BATCH_SIZE, BATCHNORM_BATCHES, COSTLY_AUDIT
 from dfkd_core.progress import Phase
@@ -61,6 +61,7 @@ class Judge:
         self._relabels = relabels  # the run's own labels are of lower precision
         self._streams = streams
         self._position = Position(fp32_teacher.engine.pulse)  # in the completion of the audit set
+        self._examination = Examination(fp32_teacher.engine)
 
     def hold_out(self, batch: Batch) -> None:
         """Give new images to the audit set and to the probe; no other part of the run uses these images."""
@@ -74,17 +75,18 @@ class Judge:
     ) -> Scores:
         """Score the student, its average and the published student on the probe; publish the average if it is better.
 
-        Before that, the average's BatchNorm statistics are estimated anew on training images of this step.
+        Before that, the average's BatchNorm statistics are estimated anew on training images of this step. After each
+        chunk of images comes a safe point; a resumed run goes on with the chunks that are left.
         """
+        probe, examination = self.probe, self._examination
         if has_batchnorm(student.average):
-            reestimate(student.average, self._training_images(images, replay_share), engine=self._fp32_teacher.engine)
+            examination.reestimate(student.average, self._training_images(images, replay_share))
         self.expect_audit(images)
-        probe = self.probe
-        engine = self._fp32_teacher.engine
-        raw = float(agrees(answers(student.network, probe, engine=engine), probe).double().mean())
+        raw = float(agrees(examination.answers("raw", student.network, probe), probe).double().mean())
         comparison = self.best.maybe_replace(
-            student.average, probe, step=step, margin_scale=margin_scale, engine=engine
+            student.average, probe, step=step, margin_scale=margin_scale, answers_of=examination.answers
         )
+        examination.finish()
         return Scores(
             raw=raw,
             ema=comparison.candidate,
@@ -93,13 +95,16 @@ class Judge:
             replaced=comparison.replaced,
         )
 
-    def _training_images(self, images: ImageSources, replay_share: float) -> Iterator[Tensor]:
-        """Yield batches of images as in training, (N, C, H, W) each, that can be computed at a time."""
+    def _training_images(self, images: ImageSources, replay_share: float) -> list[Callable[[], Tensor]]:
+        """Return what draws batches of images as in training, (N, C, H, W) each, that can be computed at a time."""
         draws, total = self._streams["batchnorm"], BATCHNORM_BATCHES * BATCHNORM_BATCH_SIZE
         size = min(BATCHNORM_BATCH_SIZE, self._fp32_teacher.engine.compute.label_chunk or BATCHNORM_BATCH_SIZE)
-        for _ in range(total // size):
+
+        def draw() -> Tensor:
             batch = images.student_batch(size, replay_share=replay_share, generator=draws)
-            yield images.augmented(batch.images, generator=draws)
+            return images.augmented(batch.images, generator=draws)
+
+        return [draw] * (total // size)
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
         """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""
@@ -150,7 +155,8 @@ class Judge:
     def state(self) -> dict[str, Any]:
         """Return both sets and the published student; the keys are those of checkpoint files."""
         sets = {"probe": self.probe.state(), "audit": self.audit.state()}
-        return {"ratchet": self.best.state(), **sets, "audit_position": self._position.state()}
+        parts = {"audit_position": self._position.state(), "examination": self._examination.state()}
+        return {"ratchet": self.best.state(), **sets, **parts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of an earlier judge."""
@@ -158,3 +164,4 @@ class Judge:
         self.probe.restore(state["probe"])
         self.audit.restore(state["audit"])
         self._position.restore(state["audit_position"])
+        self._examination.restore(state["examination"])

@@ -71,6 +71,14 @@ class Probe:
         recent = Batch(images=self._codec.decode(self._recent_images), teacher_logits=self._recent_logits.float())
         return Batch.join(self._history.all(), recent)
 
+    def take(self, numbers: Tensor) -> Tensor:
+        """Return some of the images of `batch`, by their numbers (N,) there: (N, C, H, W)."""
+        kept, past = len(self._history), numbers < len(self._history)
+        images = torch.empty((len(numbers), *self._recent_images.shape[1:]))
+        images[past] = self._history.take(numbers[past]).images
+        images[~past] = self._codec.decode(self._recent_images[numbers[~past] - kept])
+        return images
+
     @property
     def teacher_logits(self) -> Tensor:
         """The logits of all images, in the order of `batch`."""

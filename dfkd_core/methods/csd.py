@@ -52,6 +52,7 @@ class StudentProbe(Part):
     def __init__(self, options: CsdOptions, teacher: Teacher, *, draws: torch.Generator, device: torch.device) -> None:
         self._options = options
         self._space, self._num_classes = teacher.input_space, teacher.num_classes
+        self._engine = teacher.engine
         self._draws = draws
         self._device = device
         self._probe: nn.Module | None = None  # each batch has a new probe
@@ -83,13 +84,21 @@ class StudentProbe(Part):
             classes = batch.teacher_logits.argmax(dim=1).to(self._device)
             with torch.no_grad():
                 turned, labels = self._turned(batch.images.to(self._device), classes)
-                features = student_features(student, turned)
+                features = torch.cat([self._features(student, some) for some in self._split(turned)])
             loss = inversion_losses.bounded_cross_entropy(probe(features), labels).mean()
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             optimizer.step()
         probe.requires_grad_(False)
         return loss.detach()
+
+    def _split(self, images: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(images, self._engine.compute.label_chunk or len(images))
+
+    def _features(self, student: nn.Module, images: Tensor) -> Tensor:
+        features = student_features(student, images)
+        self._engine.pulse.beat()
+        return features
 
     def _new_probe(self, width: int) -> nn.Module:
         outputs = self._num_classes * self._options.num_transforms(self._space.shape)

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from dfkd_core.networks import losses
-from dfkd_core.networks.hooks import evaluating
+from dfkd_core.networks.hooks import buffers_kept_on_error, evaluating
 from dfkd_core.networks.precision import Engine, to_float32
 
 Moments = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -148,17 +148,24 @@ def has_batchnorm(network: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def reestimate(network: nn.Module, image_batches: Iterable[Tensor], *, engine: Engine | None = None) -> None:
-    """Replace every BatchNorm's running statistics by the plain average over the batches; nothing else changes."""
+def reestimate(
+    network: nn.Module, image_batches: Iterable[Tensor], *, engine: Engine | None = None, goes_on: bool = False
+) -> None:
+    """Replace every BatchNorm's running statistics by the plain average over the batches; nothing else changes.
+
+    With `goes_on`, batches that earlier calls have taken in count too. A batch that is abandoned changes nothing.
+    """
     engine = engine or Engine()
     with _only_batchnorm_trains(network) as layers:
         momenta = [layer.momentum for layer in layers]
         for layer in layers:
-            layer.reset_running_stats()
+            if not goes_on:
+                layer.reset_running_stats()
             layer.momentum = None  # cumulative average
         try:
             for images in image_batches:
-                engine(network, images)
+                with buffers_kept_on_error(network):
+                    engine(network, images)
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import dfkd_core
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Labelled
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.interface import from_output, to_input, to_output
 from dfkd_core.networks.teacher import InputSpace
@@ -35,7 +35,7 @@ DTYPES: dict[str, type[np.number[Any]]] = {
 @torch.no_grad()
 def evaluate(
     path: Path,
-    audit: Batch,
+    audit: Labelled,
     interface: TeacherInterface,
     space: InputSpace,
     *,
@@ -48,12 +48,11 @@ def evaluate(
     The file takes and returns what `interface` says. Both networks are compared in the form that the file returns: if
     that is probabilities, logits are their logarithms.
     """
-    run = file_runtime(path, interface, threads=threads)
+    run, pulse = file_runtime(path, interface, threads=threads), pulse or Pulse()
     found = []
-    for images in torch.split(audit.images, chunk):
+    for images in audit.split(chunk):
         found.append(run(to_input(images.cpu(), interface, space)))
-        if pulse is not None:
-            pulse.beat()
+        pulse.beat()
     expected = to_output(audit.teacher_logits.cpu().float(), interface)
     return agreement(from_output(expected, interface), from_output(torch.cat(found), interface))
 
@@ -114,11 +113,19 @@ def worst_class(per_class: Sequence[ClassAgreement]) -> ClassAgreement:
     return min(seen)[-1]
 
 
-def latency(path: Path, input_dims: Sequence[int], *, threads: int = 1, batch: int = 1, repeats: int = 200) -> Latency:
+def latency(
+    path: Path,
+    input_dims: Sequence[int],
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    repeats: int = 200,
+    pulse: Pulse | None = None,
+) -> Latency:
     """Measure one ONNX Runtime call on the CPU. `input_dims` are the sizes of one image as the file takes it.
 
     A graph of fixed batch is timed at that. `repeats` is an upper limit: slow networks stop after ten seconds, but
-    never before five calls.
+    never before five calls. `pulse` beats after each call.
     """
     session = open_session(path, threads=threads)
     source = session.get_inputs()[0]
@@ -128,8 +135,9 @@ def latency(path: Path, input_dims: Sequence[int], *, threads: int = 1, batch: i
     images = numbers.standard_normal((size, *input_dims))
     images = (numbers.integers(0, 256, images.shape) if dtype is np.uint8 else images).astype(dtype)
     feed = {source.name: images}
-    _time(session, feed, repeats=repeats, seconds=WARM_UP_SECONDS)
-    taken = _time(session, feed, repeats=repeats, seconds=10.0)
+    pulse = pulse or Pulse()
+    _time(session, feed, repeats=repeats, seconds=WARM_UP_SECONDS, pulse=pulse)
+    taken = _time(session, feed, repeats=repeats, seconds=10.0, pulse=pulse)
     p5, median, p95 = (float(value) for value in np.percentile(taken, (5, 50, 95)))
     return Latency(
         median_ms=median, p5_ms=p5, p95_ms=p95, repeats=len(taken), threads=threads, batch=size, cpu=cpu_name()
@@ -171,7 +179,9 @@ def _per_class(classes: Tensor, agrees: Tensor, *, num_classes: int) -> list[Cla
     ]
 
 
-def _time(session: Any, feed: dict[str, npt.NDArray[Any]], *, repeats: int, seconds: float) -> list[float]:
+def _time(
+    session: Any, feed: dict[str, npt.NDArray[Any]], *, repeats: int, seconds: float, pulse: Pulse
+) -> list[float]:
     """Milliseconds of each call."""
     taken: list[float] = []
     until = time.perf_counter() + seconds
@@ -179,4 +189,5 @@ def _time(session: Any, feed: dict[str, npt.NDArray[Any]], *, repeats: int, seco
         started = time.perf_counter_ns()
         session.run(None, feed)
         taken.append((time.perf_counter_ns() - started) / 1e6)
+        pulse.beat()
     return taken

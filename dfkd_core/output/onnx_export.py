@@ -7,7 +7,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import ExportMismatch, StudentError
 from dfkd_core.interface import TeacherInterface, plain_interface
+from dfkd_core.library_watch import beating
 from dfkd_core.networks.interface import ServedNetwork, from_output, to_input
 from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import file_runtime
+from dfkd_core.pulse import Pulse
 from dfkd_core.report import Parity
 from dfkd_core.spec.config import PRUNED_TEACHER
 from dfkd_core.students.build import Network, build_network
@@ -42,17 +44,25 @@ EXPORTER_REMARKS = "torch.onnx._internal.exporter._registration"
 
 
 def export_onnx(
-    student: nn.Module, path: Path, interface: TeacherInterface, space: InputSpace, *, opset: int = 18
+    student: nn.Module,
+    path: Path,
+    interface: TeacherInterface,
+    space: InputSpace,
+    *,
+    opset: int = 18,
+    pulse: Pulse | None = None,
 ) -> None:
     """Write the student in eval mode as one ONNX file that takes and returns what `interface` says.
 
     The student takes images (N, C, H, W) of `space` and returns logits (N, num_classes). The file's batch is dynamic.
     The student itself is not changed. Batch normalisations are folded into convolutions. The bytes depend only on the
-    weights, the arguments and the library versions. `onnx.checker` checks the file.
+    weights, the arguments and the library versions. `onnx.checker` checks the file. `pulse` beats meanwhile.
     """
     import onnx
 
-    model = _traced(student, interface, space, opset=opset)
+    pulse = pulse or Pulse()
+    with beating(pulse):
+        model = _traced(student, interface, space, opset=opset)
     strip_documentation(model)
     inner = [tensor.name for tensor in model.graph.initializer if tensor.name.startswith(WRAPPED)]
     rename_values(model.graph, {name: name.removeprefix(WRAPPED) for name in inner})
@@ -61,37 +71,46 @@ def export_onnx(
     model.ir_version = IR_VERSIONS[opset]
     model.producer_name, model.producer_version = "dfkd", dfkd_core.__version__
     model.graph.name = "student"
-    onnx.checker.check_model(model, full_check=True)
+    with beating(pulse):
+        onnx.checker.check_model(model, full_check=True)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 @torch.no_grad()
 def check_parity(
-    student: nn.Module, path: Path, interface: TeacherInterface, space: InputSpace, *, images_by_batch: Sequence[Tensor]
+    student: nn.Module,
+    path: Path,
+    interface: TeacherInterface,
+    space: InputSpace,
+    *,
+    images_by_batch: Iterable[Tensor],
+    pulse: Pulse | None = None,
 ) -> Parity:
     """Compare ONNX Runtime on the file with PyTorch on the student for each batch of images (N, C, H, W) of `space`.
 
     Both are given what the file takes, and compared in what it returns. Images whose class differs within the tolerance
-    are counted in `top1_mismatches`.
+    are counted in `top1_mismatches`. Each batch is a beat of `pulse`.
 
     Raises:
         ExportMismatch: what they return differs by more than the tolerance, or the classes differ on an image whose
             largest logit exceeds the second largest by more than the tolerance.
     """
-    if not images_by_batch:
-        raise ValueError("parity needs images")
     reference = ServedNetwork(copy.deepcopy(student), interface, space).eval().cpu()
-    run, tolerance = file_runtime(path, interface), TOLERANCES[interface.output_type]
-    found = []
+    run, tolerance, pulse = file_runtime(path, interface), TOLERANCES[interface.output_type], pulse or Pulse()
+    found, batches = [], []
     for images in images_by_batch:
+        batches.append(len(images))
         inputs = to_input(images.cpu(), interface, space)
         found.append(_compared(reference(inputs), run(inputs), interface, tolerance))
+        pulse.beat()
+    if not found:
+        raise ValueError("parity needs images")
     return Parity(
         max_abs_diff=max(difference for difference, _, _ in found),
         max_scaled_diff=max(scaled for _, scaled, _ in found),
         tolerance=tolerance,
         top1_mismatches=sum(mismatches for _, _, mismatches in found),
-        batches=[len(images) for images in images_by_batch],
+        batches=batches,
     )
 
 

@@ -10,6 +10,7 @@ from dfkd_core.loop.distill import Distilled
 from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.evaluate import latency
 from dfkd_core.output.provenance import file_facts
+from dfkd_core.pulse import Pulse
 from dfkd_core.report import StudentFacts, TeacherFacts, TeacherVerification, WeightsInput
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.students.prepare import Student
@@ -17,7 +18,9 @@ from dfkd_core.students.prepare import Student
 Shape = tuple[int, int, int]  # (C, H, W)
 
 
-def teacher_facts(path: Path, inspection: Inspection, verification: TeacherVerification, shape: Shape) -> TeacherFacts:
+def teacher_facts(
+    path: Path, inspection: Inspection, verification: TeacherVerification, shape: Shape, *, pulse: Pulse
+) -> TeacherFacts:
     """Return digest, size and latency of the teacher's file, with what inspection and verification found.
 
     Files that compute in float64 are not timed: ONNX Runtime has no convolution of such numbers.
@@ -30,14 +33,14 @@ def teacher_facts(path: Path, inspection: Inspection, verification: TeacherVerif
         format=inspection.format,
         parameters=inspection.parameters,
         macs=inspection.macs,
-        latency=latency(path, interface.dims_of(shape)) if runs_as_it_is else None,
+        latency=latency(path, interface.dims_of(shape), pulse=pulse) if runs_as_it_is else None,
         interface=interface,
         depth=verification,
     )
 
 
 def student_facts(
-    student: Student, *, onnx: Path, safetensors: Path, interface: TeacherInterface, space: InputSpace
+    student: Student, *, onnx: Path, safetensors: Path, interface: TeacherInterface, space: InputSpace, pulse: Pulse
 ) -> StudentFacts:
     """Return size and latency of the student's files, with how it was built and what they take and return."""
     return StudentFacts(
@@ -51,7 +54,7 @@ def student_facts(
         safetensors=file_facts(safetensors),
         interface=interface,
         weights_input=WeightsInput(offset=space.offset, scale=space.scale),
-        latency=latency(onnx, interface.dims_of(space.shape)),
+        latency=latency(onnx, interface.dims_of(space.shape), pulse=pulse),
     )
 
 

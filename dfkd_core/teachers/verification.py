@@ -124,6 +124,7 @@ def _check_parity(
                 "the teacher's logits are not finite",
                 hint="Check teacher.input.mean and teacher.input.std, and the export.",
             )
+        teacher.engine.pulse.beat()
         worst = max(worst, _difference(ours, theirs, tolerance))
         _difference(to_output(ours, interface).float(), outputs.float(), max(tolerance, TOLERANCE_OUTPUT))
     return worst, tolerance
@@ -285,6 +286,7 @@ def _check_gradient(
     noise = rounding * FLOAT64 / FLOAT32 * weights.abs().sum().item()  # of the weighted sum of logits in float64
 
     def score(images: Tensor) -> float:
+        teacher.engine.pulse.beat()
         with torch.no_grad():
             return float((exact(images) * weights).sum())
 

@@ -133,7 +133,14 @@ def test_units_of_an_earlier_attempt_are_done_but_not_measured() -> None:
 def test_a_time_limit_ends_the_phases_that_count_units() -> None:
     run = Run(limit_seconds=30.0)
     run.do("synthesis", 20, each=1.0)
-    assert run.clock.eta_seconds == pytest.approx(10 + 2, rel=0.05)  # the export comes after it
+    assert run.clock.eta_seconds == pytest.approx(30 - 1 - 20, rel=0.05)  # the first second read the teacher
+
+
+def test_the_reserve_is_what_the_last_stages_take_at_the_measured_speed() -> None:
+    run = Run()
+    assert run.clock.reserve_seconds == pytest.approx(2.0)
+    run.do("synthesis", 50, each=0.2)  # twice the prediction
+    assert run.clock.reserve_seconds == pytest.approx(4.0, rel=0.1)
 
 
 def test_a_phase_that_was_not_predicted_is_measured_all_the_same() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from dfkd_core.__main__ import main
 from dfkd_core.errors import AgreementBelowTarget, Stopped, StudentError, TimeLimit
+from dfkd_core.loop.checkpoint import written
 from dfkd_core.onnx_import.ir.parse import read_model
 from dfkd_core.onnx_import.specialize import specialize
 from dfkd_core.output.provenance import main as check_report
@@ -258,3 +259,15 @@ def test_the_command_line_says_what_is_wrong(
     assert main([str(teacher), *output, "--student", "no-such-net"]) == 1
     assert "student-infeasible" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["export", "verify"])
+def test_a_job_stops_between_the_pieces_of_its_last_stages_and_repeats_them(
+    stage: str, teacher: Path, tmp_path: Path, outcome: Compressed
+) -> None:
+    stopped, resumed = tmp_path / "stopped", tmp_path / "resumed"
+    with pytest.raises(Stopped):
+        run(teacher, stopped, lambda update: (update.kind, update.stage) == ("beat", stage))
+    last = written(stopped / "checkpoints")[-1]
+    again = run(teacher, resumed, resume_from=last)
+    assert again.artifacts["student.onnx"].read_bytes() == outcome.artifacts["student.onnx"].read_bytes()

@@ -65,7 +65,7 @@ def test_a_run_ends_with_a_published_student(memory: str, batchnorm: bool) -> No
 def test_other_channels_and_sizes(shape: tuple[int, int, int]) -> None:
     config = tiny_config(memory="vae", budget={"steps": 8})
     distilled = run(config, teacher=tiny_teacher(shape=shape), student=tiny_network(shape=shape))
-    assert distilled.audit.images.shape[1:] == shape
+    assert distilled.audit.batch().images.shape[1:] == shape
 
 
 def test_the_student_learns_the_teacher() -> None:
@@ -173,7 +173,7 @@ def test_an_interrupted_run_equals_the_uninterrupted_one(
     resumed = run(config, teacher=teacher, student=other_start, resume_from=path)
     assert content(resumed) == content(whole)
     assert resumed.curve == whole.curve
-    assert torch.equal(resumed.audit.images, whole.audit.images)
+    assert torch.equal(resumed.audit.batch().images, whole.audit.batch().images)
     assert resumed.teacher_forwards == whole.teacher_forwards
 
 
@@ -262,7 +262,7 @@ def test_checkpoints_do_not_change_the_run_and_the_last_one_holds_the_end(tmp_pa
     again = run(tiny_config(), resume_from=written(tmp_path)[-1], on_step=lambda update: bool(rounds.append(update)))
     assert [(update.kind, update.published_step) for update in rounds] == [("stage", whole.published_step)]
     assert content(again) == content(whole)
-    assert torch.equal(again.audit.images, whole.audit.images)
+    assert torch.equal(again.audit.batch().images, whole.audit.batch().images)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_held_out_images_are_never_trained_on() -> None:
     unchanged = {"augmentation": {"shift": 0.0, "flip": False, "mixup": 0.0, "noise": 0.0, "rotation": 0.0}}
     distilled = run(tiny_config(memory="none", training=unchanged), student=student)
     seen = torch.cat(trained).flatten(1)
-    held_out = distilled.audit.images.flatten(1)
+    held_out = distilled.audit.batch().images.flatten(1)
     assert len(seen) == 24 * 16
     assert torch.cdist(held_out, seen).min() > 0.01
 
@@ -327,7 +327,7 @@ def test_the_student_and_the_audit_see_valid_pixels(valid_range: bool) -> None:
         lambda module, inputs: extremes.append(inputs[0].detach().aminmax()) if module.training else None
     )
     options = {"valid_range": valid_range, "augmentation": {"noise": 0.0}}
-    audit = run(tiny_config(memory="none", training=options), student=student).audit.images
+    audit = run(tiny_config(memory="none", training=options), student=student).audit.batch().images
     lowest = min(float(images.min) for images in extremes)
     assert (lowest >= -1) == valid_range
     assert (float(audit.min()) >= -1) == valid_range

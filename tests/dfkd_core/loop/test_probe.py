@@ -251,3 +251,11 @@ def test_a_run_says_how_many_images_its_audit_set_will_need(method: str) -> None
     assert told[-1] == pytest.approx(made, rel=0.6)  # two thirds more or less: few images tell the classes' shares
     assert pulse.expected[Phase.AUDIT] == pytest.approx(made, rel=0.3)
     assert set(pulse.seconds) == set(pulse.work)
+
+
+def test_images_of_a_probe_are_taken_by_their_numbers() -> None:
+    probe = Probe(20, num_classes=2, shape=(1, 1, 1), codec=PixelCodec(LOW, HIGH, torch.float16))
+    values = torch.arange(20).float()
+    probe.observe(batch_of(values, values.long() % 2), generator=torch.Generator().manual_seed(0))
+    numbers = torch.tensor([18, 0, 7, 18, 13])
+    assert torch.equal(probe.take(numbers), probe.batch().images[numbers])

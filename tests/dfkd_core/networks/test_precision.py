@@ -113,7 +113,7 @@ def test_every_network_of_a_round_computes_in_bf16() -> None:
 
 def test_the_held_out_are_labelled_in_fp32() -> None:
     teacher = tiny_teacher()
-    audit = run(tiny_config(compute={"precision": "bf16"}), teacher=teacher).audit
+    audit = run(tiny_config(compute={"precision": "bf16"}), teacher=teacher).audit.batch()
     exact, narrow = teacher.label(audit.images), teacher.with_precision(BF16).label(audit.images)
     kept = audit.teacher_logits  # in half precision, of images before their encoding
     assert (kept - exact).abs().max() < (kept - narrow).abs().max()
@@ -229,7 +229,7 @@ def test_a_run_on_cuda_ends_with_a_student_as_good(compute: dict[str, Any]) -> N
         steadiness={"evaluations": 8, "audit_size": 200},
     )
     distilled = run(config, student=tiny_network().cuda())
-    logits = distilled.student.cpu()(distilled.audit.images.cpu())
+    logits = distilled.student.cpu()(distilled.audit.batch().images.cpu())
     agreeing = logits.argmax(dim=1) == distilled.audit.teacher_logits.cpu().argmax(dim=1)
     assert agreeing.double().mean() > 0.7
     assert {parameter.dtype for parameter in distilled.student.parameters()} == {torch.float32}

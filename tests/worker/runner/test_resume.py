@@ -106,6 +106,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         (Phase.REFINEMENT, True),  # between two steps
         (Phase.WARM_UP, True),  # between two steps of an inversion
         (Phase.STUDENT, False),  # between micro-batches of the update after the checkpoint
+        (Phase.EVALUATION, False),  # between two chunks of the probe
         (Phase.AUDIT, False),
     ],
 )
