@@ -82,8 +82,8 @@ def measured(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     """Return the model with the BatchNorm statistics that some images have, in eval mode.
 
     With fresh statistics the signal of deep nets (MobileNetV2, EfficientNet, LeViT) ends below the rounding of float32.
-    What BatchNorm returns is shifted by its deviation, so that most ReLUs pass it: around zero, random nets are chaotic,
-    and the rounding of float32 grows by a fifth with each layer.
+    What BatchNorm returns is shifted by its deviation, so that most ReLUs pass it: around zero, random nets are
+    chaotic, and the rounding of float32 grows by a fifth with each layer.
     """
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
