@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from dfkd_core.onnx_import.ir.parse import read_model
 from dfkd_core.onnx_import.specialize import specialize
 from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Compressed, compress
-from dfkd_core.progress import Update
+from dfkd_core.progress import BEAT_SECONDS, Update
 from dfkd_core.report import Report
 from dfkd_core.sandbox.process_tuning import TUNED
 from dfkd_core.spec.config import DistillSpec
@@ -266,8 +267,14 @@ def test_a_job_stops_between_the_pieces_of_its_last_stages_and_repeats_them(
     stage: str, teacher: Path, tmp_path: Path, outcome: Compressed
 ) -> None:
     stopped, resumed = tmp_path / "stopped", tmp_path / "resumed"
+
+    def stops(update: Update) -> bool:
+        if (update.kind, update.stage) == ("stage", stage):
+            time.sleep(BEAT_SECONDS)  # so that the stage's first beat is passed on, however short the stage is
+        return (update.kind, update.stage) == ("beat", stage)
+
     with pytest.raises(Stopped):
-        run(teacher, stopped, lambda update: (update.kind, update.stage) == ("beat", stage))
+        run(teacher, stopped, stops)
     last = written(stopped / "checkpoints")[-1]
     again = run(teacher, resumed, resume_from=last)
     assert again.artifacts["student.onnx"].read_bytes() == outcome.artifacts["student.onnx"].read_bytes()
