@@ -6,12 +6,11 @@ so that every layer matters to the logits, and the statistics of BatchNorm are t
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from benchmarks.zoo import shelf, torch_ways
+from benchmarks.zoo import torch_ways
 
 import timm  # isort: skip  # it imports torchvision, whose operators torch_ways declares
 
@@ -131,15 +130,6 @@ REAL: dict[str, Family] = {
     "vit-224": Family("vit_tiny_patch16_224", 224),
     "maxvit-224": Family("maxvit_nano_rw_256", 256),
 }
-LARGE = tuple(family for family, chosen in FAMILIES.items() if chosen.size >= torch_ways.LARGE)
-EXPORTS = dict.fromkeys(FAMILIES, tuple(torch_ways.WAYS)) | dict.fromkeys((*LARGE, *REAL), torch_ways.REAL)
-
-
-def write(family: str, way: str, path: Path) -> None:
-    """Export one family in one way."""
-    chosen = (FAMILIES | REAL)[family]
-    torch_ways.write(chosen.build(), (3, chosen.size, chosen.size), torch_ways.WAYS[way], path)
-
 
 if __name__ == "__main__":
-    shelf.serve(__doc__, EXPORTS, write)
+    torch_ways.serve(__doc__, FAMILIES, REAL)

@@ -6,15 +6,16 @@ first: the build for CUDA cannot be imported otherwise.
 
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.zoo.shelf import beside
+from benchmarks.zoo import shelf
 
 CLASSES = 10
 BATCHES = (1, 2, 5)
@@ -102,12 +103,35 @@ def measured(model: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     return model.eval()
 
 
+class Family(Protocol):
+    """A net of a package; its images are (N, 3, size, size)."""
+
+    @property
+    def size(self) -> int:
+        """Pixels along each side of an image."""
+
+    def build(self) -> nn.Module:
+        """Return the network from images to logits, in eval mode."""
+
+
+def serve(doc: str | None, families: Mapping[str, Family], real: Mapping[str, Family]) -> None:
+    """Run the command line of an exporter; nets of real size, and others of large images, are exported in few ways."""
+    every = {**families, **real}
+    few = {name for name, family in families.items() if family.size >= LARGE} | {*real}
+
+    def write_one(name: str, way: str, path: Path) -> None:
+        family = every[name]
+        write(family.build(), (3, family.size, family.size), WAYS[way], path)
+
+    shelf.serve(doc, {name: REAL if name in few else tuple(WAYS) for name in every}, write_one)
+
+
 def write(net: nn.Module, shape: tuple[int, int, int], way: Way, path: Path) -> None:
     """Export the net, and keep what it says beside the file."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     export(net, torch.randn(way.batch or 2, *shape), path, way)
-    np.savez(beside(path, ".npz"), **answers(net, shape))
+    np.savez(shelf.beside(path, ".npz"), **answers(net, shape))
 
 
 def export(net: nn.Module, images: Tensor, path: Path, way: Way) -> None:

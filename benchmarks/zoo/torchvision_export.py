@@ -6,12 +6,11 @@ BatchNorm are those of some images.
 
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from benchmarks.zoo import shelf, torch_ways
+from benchmarks.zoo import torch_ways
 
 from torchvision import models  # isort: skip  # its operators are declared by torch_ways
 
@@ -70,15 +69,6 @@ REAL: dict[str, Family] = {
     "shufflenet-v2-224": Family("shufflenet_v2_x1_0", 224),
     "swin-224": Family("swin_t", 224),
 }
-LARGE = tuple(family for family, chosen in FAMILIES.items() if chosen.size >= torch_ways.LARGE)
-EXPORTS = dict.fromkeys(FAMILIES, tuple(torch_ways.WAYS)) | dict.fromkeys((*LARGE, *REAL), torch_ways.REAL)
-
-
-def write(family: str, way: str, path: Path) -> None:
-    """Export one family in one way."""
-    chosen = (FAMILIES | REAL)[family]
-    torch_ways.write(chosen.build(), (3, chosen.size, chosen.size), torch_ways.WAYS[way], path)
-
 
 if __name__ == "__main__":
-    shelf.serve(__doc__, EXPORTS, write)
+    torch_ways.serve(__doc__, FAMILIES, REAL)

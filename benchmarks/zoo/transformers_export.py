@@ -5,12 +5,11 @@ random, so that every layer matters to the logits.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from benchmarks.zoo import shelf, torch_ways
+from benchmarks.zoo import torch_ways
 
 import transformers  # isort: skip  # it imports torchvision, whose operators torch_ways declares
 
@@ -145,14 +144,6 @@ REAL: dict[str, Family] = {
     "mobilevit-256": Family("MobileViT", 256, {}),
     "segformer-224": Family("Segformer", 224, {}),
 }
-EXPORTS = dict.fromkeys(FAMILIES, tuple(torch_ways.WAYS)) | dict.fromkeys(REAL, torch_ways.REAL)
-
-
-def write(family: str, way: str, path: Path) -> None:
-    """Export one family in one way."""
-    chosen = (FAMILIES | REAL)[family]
-    torch_ways.write(chosen.build(), (3, chosen.size, chosen.size), torch_ways.WAYS[way], path)
-
 
 if __name__ == "__main__":
-    shelf.serve(__doc__, EXPORTS, write)
+    torch_ways.serve(__doc__, FAMILIES, REAL)
