@@ -75,10 +75,6 @@ class _Job:
     device: torch.device
     warnings: list[Notice] = field(default_factory=list)
 
-    def at_a_time(self, most: int) -> int:
-        """Return how many images, at most `most`, fit into the memory for activations."""
-        return min(most, self.spec.distillation.compute.label_chunk or most)
-
     def warn(self, warning: Notice, *, stage: str) -> None:
         """Keep a warning for the report, and send it as an update."""
         self.warnings.append(warning)
@@ -267,7 +263,7 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
         fresh = _fresh_batches(job, audit)
         pulse = job.teacher.engine.pulse
         parity = check_parity(distilled.student, onnx, interface, space, images_by_batch=fresh, pulse=pulse)
-        chunk = job.at_a_time(CHUNK)
+        chunk = job.spec.distillation.compute.at_a_time(CHUNK)
         agreement = evaluate(onnx, audit, interface, space, threads=job.threads, chunk=chunk, pulse=pulse)
         _judge(job, agreement)
         teacher = teacher_facts(job.teacher_path, job.inspection, job.verification, space.shape, pulse=pulse)
@@ -304,7 +300,8 @@ def _fresh_batches(job: _Job, audit: AuditSet) -> Iterator[Tensor]:
     Large images come in smaller batches.
     """
     generator = job.streams["parity"]
-    for size in sorted({job.at_a_time(size) for size in PARITY_BATCHES}):
+    compute = job.spec.distillation.compute
+    for size in sorted({compute.at_a_time(size) for size in PARITY_BATCHES}):
         images = audit.take(torch.randint(len(audit), (size,), generator=generator))
         yield images + 0.1 * torch.randn(images.shape, generator=generator)
 

@@ -23,7 +23,7 @@ def answers(student: nn.Module, batch: Labelled, *, engine: Engine | None = None
 
 def chunk_of(engine: Engine) -> int:
     """Return how many images a student is asked about at a time."""
-    return min(CHUNK, engine.compute.label_chunk or CHUNK)
+    return engine.compute.at_a_time(CHUNK)
 
 
 @torch.no_grad()

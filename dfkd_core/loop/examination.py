@@ -1,6 +1,6 @@
 """Examination: the evaluation in progress, computed chunk by chunk, so that a run can stop and go on in its middle."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -22,13 +22,13 @@ class Examination:
         self._position = Position(engine.pulse)
         self._logits: dict[str, list[Tensor]] = {}  # by the name of the student
 
-    def reestimate(self, student: nn.Module, batches: Sequence[Callable[[], Tensor]]) -> None:
-        """Estimate the student's BatchNorm statistics anew on batches of images (N, C, H, W), each drawn by a call.
+    def reestimate(self, student: nn.Module, draw: Callable[[], Tensor], *, batches: int) -> None:
+        """Estimate the student's BatchNorm statistics anew on batches of images (N, C, H, W); `draw` returns one.
 
         Batches that were taken in before the run was resumed are not drawn again.
         """
-        for number in self._position.units("statistics", len(batches)):
-            reestimate(student, [batches[number]()], engine=self._engine, goes_on=number > 0)
+        for number in self._position.units("statistics", batches):
+            reestimate(student, [draw()], engine=self._engine, goes_on=number > 0)
 
     def answers(self, name: str, student: nn.Module, probe: Labelled) -> Tensor:
         """Return the student's logits (N, num_classes) on the probe; `name` tells the students apart."""

@@ -4,7 +4,7 @@ Held-out images go to two sets. The probe compares students during the run. The 
 agreement is measured on it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ class Judge:
         """
         probe, examination = self.probe, self._examination
         if has_batchnorm(student.average):
-            examination.reestimate(student.average, self._training_images(images, replay_share))
+            self._reestimate(student.average, images, replay_share)
         self.expect_audit(images)
         raw = float(agrees(examination.answers("raw", student.network, probe), probe).double().mean())
         comparison = self.best.maybe_replace(
@@ -95,16 +95,16 @@ class Judge:
             replaced=comparison.replaced,
         )
 
-    def _training_images(self, images: ImageSources, replay_share: float) -> list[Callable[[], Tensor]]:
-        """Return what draws batches of images as in training, (N, C, H, W) each, that can be computed at a time."""
+    def _reestimate(self, student: nn.Module, images: ImageSources, replay_share: float) -> None:
+        """Estimate the student's BatchNorm statistics on batches of images as in training."""
         draws, total = self._streams["batchnorm"], BATCHNORM_BATCHES * BATCHNORM_BATCH_SIZE
-        size = min(BATCHNORM_BATCH_SIZE, self._fp32_teacher.engine.compute.label_chunk or BATCHNORM_BATCH_SIZE)
+        size = self._fp32_teacher.engine.compute.at_a_time(BATCHNORM_BATCH_SIZE)
 
         def draw() -> Tensor:
             batch = images.student_batch(size, replay_share=replay_share, generator=draws)
             return images.augmented(batch.images, generator=draws)
 
-        return [draw] * (total // size)
+        self._examination.reestimate(student, draw, batches=total // size)
 
     def complete_audit(self, images: ImageSources, counters: Counters) -> None:
         """Fill an audit set that a short run has left small with new images. Call it after the last evaluation."""

@@ -93,7 +93,7 @@ class StudentProbe(Part):
         return loss.detach()
 
     def _split(self, images: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(images, self._engine.compute.label_chunk or len(images))
+        return torch.split(images, self._engine.compute.at_a_time(len(images)))
 
     def _features(self, student: nn.Module, images: Tensor) -> Tensor:
         features = student_features(student, images)

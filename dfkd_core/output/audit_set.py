@@ -29,8 +29,8 @@ class AuditSet:
         """
         if not teacher.input_space.whole:
             return AuditSet(probe, teacher, probe.teacher_logits)
-        most = min(CHUNK, teacher.engine.compute.label_chunk or CHUNK)
-        parts = (on_grid(images, teacher.input_space) for images in probe.split(most))
+        chunks = probe.split(teacher.engine.compute.at_a_time(CHUNK))
+        parts = (on_grid(images, teacher.input_space) for images in chunks)
         return AuditSet(probe, teacher, torch.cat([teacher.label(part.to(device)).cpu() for part in parts]))
 
     def __len__(self) -> int:

@@ -33,3 +33,7 @@ class Compute(Frozen):
     label_chunk: Annotated[int, Field(ge=1, le=8192)] | None = Field(
         None, description="Images that are labelled or evaluated at a time, without gradients. Null: as above."
     )
+
+    def at_a_time(self, most: int) -> int:
+        """Return how many images, at most `most`, are computed at a time without gradients."""
+        return min(most, self.label_chunk or most)

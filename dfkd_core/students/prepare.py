@@ -114,8 +114,7 @@ def _pruned(
 
 
 def _images(teacher: Teacher, streams: Streams) -> Tensor:
-    space, most = teacher.input_space, teacher.engine.compute.label_chunk or SETTLING_IMAGES
-    count = min(SETTLING_IMAGES, most)
+    space, count = teacher.input_space, teacher.engine.compute.at_a_time(SETTLING_IMAGES)
     return torch.lerp(*space.bounds(), procedural_images(space.shape, count, generator=streams["settling"]))
 
 
