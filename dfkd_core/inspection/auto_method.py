@@ -1,6 +1,5 @@
 """`method: auto`: the choice of a method from the inspection of the teacher's file. This module is torch-free."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -8,7 +7,7 @@ from typing import Any, Final
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.options.published import merged
 from dfkd_core.options.registry import MethodName
-from dfkd_core.planning.nominal import SMALL_PIXELS
+from dfkd_core.planning.nominal import are_large
 from dfkd_core.spec.config import AUTO, PRUNED_TEACHER, DistillConfig, StudentSpec
 
 INVERSION: Final = "deepinversion"
@@ -36,7 +35,7 @@ def resolve_auto(
     if config.method != AUTO:
         return config, _usual({}, config)
     choice = choose(inspection)
-    if choice.method == INVERSION and is_large(inspection):
+    if choice.method == INVERSION and are_large(inspection.input_shape or ()):
         choice = replace(choice, settings=merged(choice.settings, merged(LARGE, COPYING if is_copy(student) else {})))
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
@@ -67,11 +66,6 @@ def choose(inspection: Inspection) -> Choice:
         because = f"the teacher has no BatchNorm statistics and is deep, so most images are shapes, refined{few}"
         return Choice(INVERSION, "fast", because, REFINING)
     return Choice("pre_dfkd", "dafl", "the teacher has no BatchNorm statistics, so shapes matter more than refinement")
-
-
-def is_large(inspection: Inspection) -> bool:
-    """Return whether images are larger than those for which an effort takes the same time whatever the teacher."""
-    return math.prod((inspection.input_shape or [0])[1:]) > SMALL_PIXELS
 
 
 def is_copy(student: StudentSpec) -> bool:

@@ -59,7 +59,7 @@ def resolve(
     )
     _check_needs(spec, inspection)
     little = [narrowed.notice] if narrowed is not None and narrowed.notice is not None else []
-    advice = width_advice(spec.student, spec.distillation, run_facts(spec, inspection, student))
+    advice = width_advice(spec.student, spec.distillation, shape)
     return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection), *little, *advice]
 
 

@@ -4,6 +4,9 @@ The numbers of a job follow from these constants and from facts of teacher, stud
 that will run it. So the same request becomes the same spec on every deployment of one release.
 """
 
+import math
+from collections.abc import Sequence
+
 from dfkd_core.planning.speed import Speed
 from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.config import Effort
@@ -37,6 +40,11 @@ SHARE_OF_GIGAMACS: dict[Effort, float] = {"quick": 2.2, "standard": 2.0, "thorou
 """More time for each thousand million multiply-adds of a teacher of large images."""
 
 MOST_SHARE = 24.0
+
+
+def are_large(shape: Sequence[int]) -> bool:
+    """Return whether images (C, H, W) are so large that an effort takes longer for a costly teacher."""
+    return math.prod(shape[1:]) > SMALL_PIXELS
 
 
 def nominal_seconds(effort: Effort, facts: RunFacts) -> float:
