@@ -38,8 +38,8 @@ def squares_of(channels: Channels, use: Use, present: Mask) -> Scores:
     array = channels.plan.constants[str(channels.plan.steps[use.step].inputs[use.position])]
     array = array if use.view is None else array.reshape(use.view)
     squares = np.square(array.astype(np.float64))
-    for other in channels.uses_of(use.step):
-        if other.position == use.position and other is not use:
+    for other in channels.uses_at[use.step, use.position]:
+        if other is not use:
             squares = squares * _spread(present[other.ids], other.axes, squares.ndim)
     axes = [axis for axis in use.axes if axis is not None]
     summed = squares.sum(axis=tuple(axis for axis in range(squares.ndim) if axis not in axes))

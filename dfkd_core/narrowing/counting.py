@@ -7,7 +7,6 @@ import numpy as np
 from dfkd_core.narrowing.figures import LayerChannels, Measure, Narrowing
 from dfkd_core.narrowing.groups import FIXED, Channels, channels_of
 from dfkd_core.narrowing.polynomial import Polynomial, polynomial
-from dfkd_core.narrowing.trace import Use
 from dfkd_core.narrowing.units import Ids
 from dfkd_core.onnx_import.ir.biases import biases_of
 from dfkd_core.onnx_import.ir.parse import readable
@@ -37,12 +36,9 @@ def counted(channels: Channels) -> Narrowing:
 class _Counter:
     channels: Channels
     sizes: dict[Size, int] = field(default_factory=dict)  # size → its number
-    uses: dict[tuple[int, int], list[Use]] = field(default_factory=dict)  # (step, position) → uses of the constant
 
     def count(self) -> Narrowing:
         plan = self.channels.plan
-        for use in self.channels.uses:
-            self.uses.setdefault((use.step, use.position), []).append(use)
         parameters, statistics = self._stored()
         macs, activations = polynomial(0), polynomial(0)
         for number, step in enumerate(plan.steps):
@@ -90,7 +86,7 @@ class _Counter:
             return ()
         if name not in self.channels.plan.constants:
             return self._value(name)
-        uses = self.uses.get((number, position), [])
+        uses = self.channels.uses_at.get((number, position), [])
         view = next((use.view for use in uses if use.view is not None), None)
         shape: list[Extent] = list(view or self.channels.plan.shapes[name])
         for use in uses:
@@ -133,7 +129,7 @@ class _Counter:
         while stored.endswith("/"):  # the importer computed it from the weight of this name
             stored = stored[:-1].rpartition("/")[0]
         name = stored.removesuffix(".weight") if stored.endswith(".weight") else step.name or stored
-        made = [use for use in self.uses.get((number, 1), []) if use.role == "out"]
+        made = [use for use in self.channels.uses_at.get((number, 1), []) if use.role == "out"]
         axis = 1 if step.op.startswith("Conv") else -1
         extent = self._value(step.outputs[0])[axis]
         if isinstance(extent, Polynomial):

@@ -24,9 +24,6 @@ class _Cutter:
     def __init__(self, channels: Channels, staying: Mask) -> None:
         self.channels, self.staying = channels, staying
         self.old = channels.plan
-        self.uses: dict[tuple[int, int], list[Use]] = {}
-        for use in channels.uses:
-            self.uses.setdefault((use.step, use.position), []).append(use)
         self.constants: dict[str, Array] = {}
         self.shapes: dict[str, Shape] = dict(self.old.shapes)
         self.cuts: dict[str, list[tuple[tuple[Any, ...], str]]] = {}  # constant → its cuts and their names
@@ -58,7 +55,7 @@ class _Cutter:
         name = self.old.steps[number].inputs[position]
         if name is None or name not in self.old.constants:
             return name
-        uses = self.uses.get((number, position), [])
+        uses = self.channels.uses_at.get((number, position), [])
         key = tuple((use.axes, use.ids.tobytes()) for use in uses)
         known = self.cuts.setdefault(name, [])
         found = next((other for cuts, other in known if cuts == key), None)

@@ -6,8 +6,10 @@ plan, whichever members they are. Where rows must lose equally many entries (gro
 several cells, and each cell keeps equally many members.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +35,7 @@ class Group:
         return self.cells.size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Channels:
     """What the channels of a plan are: groups, and the axes of values and constants that have them."""
 
@@ -44,9 +46,13 @@ class Channels:
     uses: tuple[Use, ...]
     reasons: Mapping[int, str]  # member that stays → why
 
-    def uses_of(self, number: int) -> list[Use]:
-        """Return the uses of a step's constants."""
-        return [use for use in self.uses if use.step == number]
+    @cached_property
+    def uses_at(self) -> Mapping[tuple[int, int], list[Use]]:
+        """The uses of each constant, by the step and by the position among its inputs; none where it is whole."""
+        found: defaultdict[tuple[int, int], list[Use]] = defaultdict(list)
+        for use in self.uses:
+            found[use.step, use.position].append(use)
+        return found
 
 
 def channels_of(plan: Plan) -> Channels:
