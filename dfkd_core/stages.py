@@ -19,7 +19,7 @@ STAGES = {
     "export": "writing the student's files",
     "verify": "comparing the student with its teacher",
 }
-"""The stages of a job in their order, and what is being done in each."""
+"""The stages in the order in which a job goes through them, each with the words for what is done in it."""
 
 PREPARING = ("load", "inspect")  # the stages before the distillation
 

@@ -1,4 +1,4 @@
-"""The options that tell a job's spec, the same for `inspect`, `plan` and `submit`, and the document made of them."""
+"""The options that tell `inspect`, `upload`, `plan` and `submit` a job's spec, and the document made of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

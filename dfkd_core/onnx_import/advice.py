@@ -42,7 +42,7 @@ def inference_hint(exporter: str | None) -> str:
 
 
 def inputs_hint(exporter: str | None) -> str:
-    """Return what to do about a graph with several inputs, or none."""
+    """Return the hint for a graph that does not have exactly one input."""
     hint = "A teacher takes one batch of images."
     if exporter == "tf2onnx":
         hint += (

@@ -27,9 +27,9 @@ def limit_for(request: Request, settings: Settings) -> int:
     operation = (request.method, request.scope["path"])
     if operation == ("POST", "/teachers") and media_type_of(request) != "multipart/form-data":
         return settings.max_upload_bytes
-    if operation == ("POST", "/teachers"):
-        return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
-    if operation in SUBMISSIONS and media_type_of(request) != "application/json":
+    if operation == ("POST", "/teachers") or (
+        operation in SUBMISSIONS and media_type_of(request) != "application/json"
+    ):
         return settings.max_upload_bytes + settings.max_spec_bytes + FRAMING_BYTES
     return settings.max_spec_bytes
 
