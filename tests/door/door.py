@@ -17,7 +17,7 @@ import psutil
 
 from jobs.models import ArtifactRef, BestStudent
 from tests.builders import onnx_teacher
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, until
 from tests.service.harness import BOUNDARY, Service, eventually, multipart, row_counts
 
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -170,13 +170,20 @@ class Door:
         return self.jobs["deleted"]
 
     def good(self) -> str:
-        """A good request under the key of the bad one; the job's id. It is cancelled, so that nobody waits for it."""
-        answer = self.spec()
+        """A good request under the key of the bad one; the job's id. It is cancelled, so that nobody waits for it.
+
+        A refusal can arrive before the service has let go of the key: until then the good request is told to come again.
+        """
+        answer = until(self._spec_under_a_free_key)
         assert answer.status == 202, answer.text
         assert "idempotency-replayed" not in answer.headers
         job_id = str(answer.json["id"])
         assert self.service.http.post(f"/jobs/{job_id}/cancel").status_code == 202
         return job_id
+
+    def _spec_under_a_free_key(self) -> Reply | None:
+        answer = self.spec()
+        return None if answer.status == 409 and answer.json["code"] == "request-in-progress" else answer
 
     def holdings(self) -> Holdings:
         """What the service holds now."""
