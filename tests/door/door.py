@@ -172,7 +172,7 @@ class Door:
     def good(self) -> str:
         """A good request under the key of the bad one; the job's id. It is cancelled, so that nobody waits for it.
 
-        A refusal can arrive before the service has let go of the key: until then the good request is told to come again.
+        A refusal can arrive before the service has let go of the key; until then the good request is sent again.
         """
         answer = until(self._spec_under_a_free_key)
         assert answer.status == 202, answer.text
