@@ -19,13 +19,17 @@ class Streams:
 
     def __getitem__(self, name: str) -> torch.Generator:
         if name not in self._generators:
-            self._generators[name] = torch.Generator().manual_seed(self.seed_of(name))
+            self._generators[name] = self.again(name)
         return self._generators[name]
 
     def seed_of(self, name: str) -> int:
         """Return the 63-bit seed of one stream."""
         digest = hashlib.sha256(f"{self._seed}:{name}".encode()).digest()
         return int.from_bytes(digest[:8], "big") >> 1
+
+    def again(self, name: str) -> torch.Generator:
+        """Return a new generator that makes the draws of one stream from its start."""
+        return torch.Generator().manual_seed(self.seed_of(name))
 
     def state(self) -> dict[str, Tensor]:
         """Return the state of every generator, by name."""

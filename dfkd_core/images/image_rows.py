@@ -5,17 +5,26 @@ own temporary directory and vanishes with the process. It is read and written pl
 does not count as the process's memory.
 """
 
+import hashlib
 import math
 import os
 import tempfile
 import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 IN_MEMORY_BYTES = 192 * 2**20  # the largest bank that is kept in memory
 PART_BYTES = 16 * 2**20  # what is read from the file at a time
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Images that a checkpoint does not hold, because they can be drawn again; `sha256` is that of their bytes."""
+
+    sha256: str
 
 
 class ImageRows:
@@ -63,6 +72,14 @@ class ImageRows:
     def state(self, places: Tensor) -> "Tensor | Selection":
         """Return the images at `places` (N,) for a checkpoint; those in a file are read when they are written."""
         return self[places] if self._tensor is not None else Selection(self, places)
+
+    def left_out(self, places: Tensor) -> LeftOut:
+        """Return what a checkpoint holds instead of the images at `places` (N,)."""
+        digest = hashlib.sha256()
+        for some in self._split(places):
+            for image in _bytes_of(self[some]):
+                digest.update(image)
+        return LeftOut(digest.hexdigest())
 
     def restore(self, places: Tensor, images: Tensor) -> None:
         """Put the images of an earlier `state` at `places` (N,)."""

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.images.batch import Batch
-from dfkd_core.images.image_rows import ImageRows
+from dfkd_core.images.image_rows import ImageRows, LeftOut
 from dfkd_core.images.refinement import Refining
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import to_device
@@ -22,6 +23,7 @@ from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Procedural
 
 BANK_BYTES = 128 * 2**20  # upper limit of images and logits, whatever `capacity` says
+UNKNOWN = -1  # the number of an image that cannot be drawn again
 LARGE_PLACES = 4096  # images that are kept whatever their size; a bank of large ones lies in a file
 
 CELLS = (2, 3, 4, 6)  # the cells of a field along the image's shorter side, one number for each scale
@@ -54,6 +56,8 @@ class ProceduralBank:
         self._keys = torch.full((strata, quota), -math.inf)  # the largest keys stay; -inf marks an empty place
         self._images = ImageRows(strata * quota, space.shape, torch.uint8)
         self._logits = torch.zeros((strata, quota, classes), dtype=torch.float16)
+        self._numbers = torch.full((strata, quota), UNKNOWN)  # of the images, in the stream of all drawn ones
+        self._missing: LeftOut | None = None  # what the bank was restored without
         self._refining: Refining | None = None  # the images in the making
         self._odds: Tensor | None = None  # the odds of each place, None after the bank has changed
 
@@ -92,10 +96,11 @@ class ProceduralBank:
         confidence = batch.teacher_logits.softmax(dim=1).amax(dim=1).cpu().double()
         return confidence**self._options.sharpness
 
-    def add(self, batch: Batch, *, generator: torch.Generator) -> None:
+    def add(self, batch: Batch, *, generator: torch.Generator, first: int | None = None) -> None:
         """Show images to the bank; in each class it keeps the images with the largest keys log(u) / weight.
 
-        Images that the bank was refining are among them, or held out: it goes on with new ones.
+        Images that the bank was refining are among them, or held out: it goes on with new ones. Images that can be
+        drawn again stand one after the other in the stream of all drawn images, where the first has the number `first`.
         """
         self._refining = None
         lots = torch.rand(len(batch), generator=generator, dtype=torch.float64)
@@ -112,6 +117,7 @@ class ProceduralBank:
             self._keys[stratum, free] = keys[entering]
             self._images[stratum * quota + free] = images[entering]
             self._logits[stratum, free] = logits[entering]
+            self._numbers[stratum, free] = UNKNOWN if first is None else first + entering
         self._odds = None
 
     def _filled(self) -> Tensor:
@@ -132,19 +138,56 @@ class ProceduralBank:
         logits = self._logits.flatten(0, 1)[places].float()
         return Batch(images=to_device(images, self._device), teacher_logits=to_device(logits, self._device))
 
-    def state(self) -> dict[str, Any]:
-        """Return the keys, images and logits of the bank, and the images in the making."""
+    @property
+    def is_incomplete(self) -> bool:
+        """True if the bank was restored without its images; they have to be drawn again before the bank is used."""
+        return self._missing is not None
+
+    def draw_again(self, first: int, count: int, *, generator: torch.Generator) -> None:
+        """Draw `count` images of the stream, the first of which has the number `first`, and take back the kept ones."""
+        images, numbers = self._drawn(count, generator), self._numbers.flatten()
+        places = ((numbers >= first) & (numbers < first + count)).nonzero().flatten()
+        if len(places):
+            self._images[places] = self._codec.encode(images[numbers[places] - first].cpu())
+
+    def complete(self) -> None:
+        """Check that the images that were drawn again are those that were left out.
+
+        Raises:
+            CheckpointMismatch: they are not; another host, or another version, drew them.
+        """
+        if self._missing != self._images.left_out(self._filled()):
+            raise CheckpointMismatch(
+                "the procedural images that the checkpoint leaves out are drawn differently here",
+                hint="continue on a host with the same build, or start over",
+            )
+        self._missing = None
+
+    def state(self, *, leave_out: bool = False) -> dict[str, Any]:
+        """Return the keys, images, logits and numbers of the bank, and the images in the making.
+
+        With `leave_out`, the images are left out if all of them can be drawn again.
+        """
         making = None if self._refining is None else self._refining.state()
         filled = self._filled()
-        kept = {"images": self._images.state(filled), "logits": self._logits.flatten(0, 1)[filled]}
-        return {"keys": self._keys, **kept, "making": making}
+        numbers, images = self._numbers.flatten()[filled], self._missing
+        if images is None and leave_out and len(filled) and not (numbers == UNKNOWN).any():
+            images = self._images.left_out(filled)
+        kept = {"logits": self._logits.flatten(0, 1)[filled], "numbers": numbers}
+        return {"keys": self._keys, "images": images or self._images.state(filled), **kept, "making": making}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over the `state` of an earlier bank with the same teacher and capacity."""
+        """Take over the `state` of an earlier bank with the same teacher and capacity.
+
+        Checkpoints of earlier versions have no numbers.
+        """
         self._keys.copy_(state["keys"])
-        filled = self._filled()
-        self._images.restore(filled, state["images"])
+        filled, images = self._filled(), state["images"]
+        self._missing = images if isinstance(images, LeftOut) else None
+        if self._missing is None:
+            self._images.restore(filled, images)
         self._logits.flatten(0, 1)[filled] = state["logits"]
+        self._numbers.flatten()[filled] = state.get("numbers", UNKNOWN)
         self._odds = self._refining = None
         if state["making"] is not None:
             options = self._options.refinement

@@ -17,14 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dfkd_core.errors import CheckpointMismatch
-from dfkd_core.images.image_rows import Selection
+from dfkd_core.images.image_rows import LeftOut, Selection
 from dfkd_core.loop.safetensors_stream import write_safetensors
 from dfkd_core.spec.config import DistillConfig
 
-FORMAT = "dfkd-checkpoint-2"
+WHOLE, WITHOUT_IMAGES = "dfkd-checkpoint-2", "dfkd-checkpoint-3"  # formats; earlier versions read the first one only
 HEADER = "dfkd"
 KEPT = 2
 TENSOR = "__tensor__"
+LEFT_OUT = "__left_out__"
 PAIRS = "__pairs__"  # marks a dict whose keys are integers, such as the state of an optimiser
 
 
@@ -71,7 +72,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any], *, fingerprint: Mappi
     """Write to a temporary file beside `path`, flush it to the disk, rename it, flush the directory."""
     values: dict[str, Tensor | Selection] = {}
     tree = _pack(state, values)
-    header = {"format": FORMAT, "fingerprint": dict(fingerprint), "state": tree}
+    header = {"format": WITHOUT_IMAGES if _leaves_out(tree) else WHOLE, "fingerprint": dict(fingerprint), "state": tree}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -105,8 +106,8 @@ def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, 
     except (OSError, SafetensorError) as error:
         raise CheckpointMismatch(f"{path.name} cannot be read: {error}") from error
     header = json.loads(metadata.get(HEADER, "{}"))
-    if header.get("format") != FORMAT:
-        raise CheckpointMismatch(f"{path.name} is not a {FORMAT} file")
+    if header.get("format") not in {WHOLE, WITHOUT_IMAGES}:
+        raise CheckpointMismatch(f"{path.name} is not a file of the format {WITHOUT_IMAGES}")
     _check_fingerprint(path, header["fingerprint"], fingerprint)
     state: dict[str, Any] = _unpack(header["state"], tensors)
     return state
@@ -126,6 +127,8 @@ def _pack(value: Any, tensors: dict[str, Tensor | Selection]) -> Any:  # Any: a 
         name = f"{len(tensors):05d}"
         tensors[name] = value
         return {TENSOR: name}
+    if isinstance(value, LeftOut):
+        return {LEFT_OUT: value.sha256}
     if isinstance(value, Mapping):
         if all(isinstance(key, str) for key in value):
             return {key: _pack(item, tensors) for key, item in value.items()}
@@ -137,6 +140,13 @@ def _pack(value: Any, tensors: dict[str, Tensor | Selection]) -> Any:  # Any: a 
     raise TypeError(f"a checkpoint cannot hold a {type(value).__name__}")
 
 
+def _leaves_out(tree: Any) -> bool:  # Any: as above
+    """Return whether a packed tree lacks images."""
+    if isinstance(tree, dict):
+        return LEFT_OUT in tree or any(_leaves_out(item) for item in tree.values())
+    return isinstance(tree, list) and any(_leaves_out(item) for item in tree)
+
+
 def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # Any: as above
     if isinstance(value, list):
         return [_unpack(item, tensors) for item in value]
@@ -144,6 +154,8 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:  # Any: as above
         return value
     if TENSOR in value:
         return tensors[value[TENSOR]]
+    if LEFT_OUT in value:
+        return LeftOut(value[LEFT_OUT])
     if PAIRS in value:
         return {key: _unpack(item, tensors) for key, item in value[PAIRS]}
     return {key: _unpack(item, tensors) for key, item in value.items()}

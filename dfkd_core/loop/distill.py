@@ -297,6 +297,7 @@ def _work(loop: _Loop) -> None:
     run = loop.run
     run.mark()
     try:
+        run.images.complete()
         _train(loop)
         run.judge.complete_audit(run.images, run.counters)
     except Interrupted:

@@ -10,6 +10,7 @@ A part of the new images is held out: it goes to the judge and is never trained 
 """
 
 import copy
+import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,6 +60,7 @@ class ImageSources:
         compute = config.compute
         self._procedural_chunks = chunks(procedural.images_per_round * drawn, compute.label_chunk)
         self._refined_chunks = chunks(procedural.refinement.images_per_round * refined, compute.chunk)
+        self._num_drawn: int | None = 0  # procedural images, since the start of the run; None if that is not known
         self._sampled = torch.zeros((0, *teacher.input_space.shape), device=device)  # not labelled yet
         self.use_method(config)
 
@@ -94,17 +96,18 @@ class ImageSources:
 
     def draw_procedural(self, chunk: int) -> Iterator[Batch]:
         """Add a chunk of new procedural images to their bank, and yield the images that are held out instead."""
-        count = self._procedural_chunks[chunk]
-        yield from self._add(
-            self.procedural, self.procedural.draw(count, generator=self._streams["procedural"]), units=count
-        )
+        count, first = self._procedural_chunks[chunk], self._num_drawn
+        new = self.procedural.draw(count, generator=self._streams["procedural"])
+        yield from self._add(self.procedural, new, units=count, first=first)
+        if first is not None:
+            self._num_drawn = first + count
 
     def draw_refined(self, chunk: int) -> Iterator[Batch]:
         """Add a chunk of refined images to their bank, and yield the images that are held out instead."""
         count = self._refined_chunks[chunk]
         yield from self._add(self.refined, self.refined.refined(count, generator=self._streams["refined"]), units=0)
 
-    def _add(self, bank: ProceduralBank, new: Batch, *, units: int) -> Iterator[Batch]:
+    def _add(self, bank: ProceduralBank, new: Batch, *, units: int, first: int | None = None) -> Iterator[Batch]:
         """Show new images to a bank, and yield held-out images of the kinds that the bank keeps."""
         lots = self._streams["procedural-lots"]
         self._counters.images_synthesized += len(new)
@@ -114,8 +117,28 @@ class ImageSources:
             odds = bank.weights(candidates)  # (num_candidates,)
             chosen = torch.rand(len(odds), generator=lots, dtype=odds.dtype) * odds.max() < odds
             yield candidates[chosen.to(self._device)]
-        bank.add(new[num_candidates:], generator=lots)
+        bank.add(new[num_candidates:], generator=lots, first=None if first is None else first + num_candidates)
         self._teacher.engine.pulse.did(units)
+
+    def complete(self) -> None:
+        """Draw the procedural images again that the run was restored without, in the chunks in which they were drawn.
+
+        After each chunk comes a safe point. Nothing else changes before the last of them.
+
+        Raises:
+            Interrupted: if the run has to stop before that.
+            CheckpointMismatch: if the images are drawn differently here.
+        """
+        if not self.procedural.is_incomplete:
+            return
+        draws, first = self._streams.again("procedural"), 0
+        for count in itertools.cycle(self._procedural_chunks):
+            if first == self._num_drawn:
+                break
+            self.procedural.draw_again(first, count, generator=draws)
+            first += count
+            self._teacher.engine.pulse.safe_point()
+        self.procedural.complete()
 
     def sample_fresh(self) -> None:
         """Take new images of the synthesizer for this round; there may be none."""
@@ -234,12 +257,16 @@ class ImageSources:
 
     # Checkpoints
 
-    def state(self) -> dict[str, Any]:
-        """Return the state of all sources; the keys are those of checkpoint files."""
+    def state(self, *, leave_out: bool) -> dict[str, Any]:
+        """Return the state of all sources; the keys are those of checkpoint files.
+
+        With `leave_out`, images that can be drawn again are left out.
+        """
         return {
             "synthesizer": self.synthesizer.state(),
-            "procedural": self.procedural.state(),
+            "procedural": self.procedural.state(leave_out=leave_out),
             "refined": self.refined.state(),
+            "drawn": self._num_drawn,
             "guard": self._guard.state(),
             "sampled": self._sampled,
             "newest": self.newest is not None,  # it is the last of the fresh ones
@@ -257,6 +284,7 @@ class ImageSources:
             (self._guard, "guard"),
         ):
             part.restore(state[key])
+        self._num_drawn = state.get("drawn")  # earlier versions did not count
         self.fresh.restore(state["fresh"])
         self.remembered.restore(state["remembered"])
         self.newest = self.fresh.newest if state["newest"] else None

@@ -94,9 +94,12 @@ class Run:
         self.counters.elapsed_seconds = 0.0
 
     def state(self) -> dict[str, Any]:
-        """Return the run as a tree for `checkpoint`. The keys are fixed, so that files of earlier versions resume."""
+        """Return the run as a tree for `checkpoint`. The keys are fixed, so that files of earlier versions resume.
+
+        Of a run that is done, images that can be drawn again are left out: only its continuation needs them.
+        """
         return {
-            **self.images.state(),
+            **self.images.state(leave_out=self.done),
             **self.student.state(),
             **self.judge.state(),
             "memory": self.memory.state(),

@@ -3,8 +3,10 @@ from typing import Any
 import pytest
 import torch
 
+from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.images import procedural
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.image_rows import LeftOut
 from dfkd_core.images.procedural import ProceduralBank, procedural_images
 from dfkd_core.spec.config import Procedural
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
@@ -141,3 +143,45 @@ def test_a_restored_bank_gives_the_same_images() -> None:
     assert one.images.shape == (9, *SHAPE)
     assert torch.equal(one.images, same.images)
     assert torch.equal(one.teacher_logits, same.teacher_logits)
+
+
+def a_bank_of_two_chunks() -> ProceduralBank:
+    """A bank that is full, so that images of both chunks have displaced others. The first 8 of each are held out."""
+    bank, generator = a_bank(capacity=60), draws()
+    for first in (0, 64):
+        bank.add(bank.draw(64, generator=generator)[8:], generator=draws(1), first=first + 8)
+    return bank
+
+
+def test_images_that_were_left_out_are_drawn_again() -> None:
+    bank, other, generator = a_bank_of_two_chunks(), a_bank(capacity=60), draws()
+    state = bank.state(leave_out=True)
+    assert isinstance(state["images"], LeftOut)
+    other.restore(state)
+    assert other.is_incomplete
+    assert other.state()["images"] == state["images"]  # while it lacks them
+    for first in (0, 64):
+        other.draw_again(first, 64, generator=generator)
+    other.complete()
+    assert not other.is_incomplete
+    assert torch.equal(other.state()["images"], bank.state()["images"])
+    one, same = (each.sample(32, generator=draws(2)) for each in (bank, other))
+    assert torch.equal(one.images, same.images)
+    assert torch.equal(one.teacher_logits, same.teacher_logits)
+
+
+def test_other_images_than_those_that_were_left_out_are_refused() -> None:
+    bank, generator = a_bank(capacity=60), draws(7)
+    bank.restore(a_bank_of_two_chunks().state(leave_out=True))
+    for first in (0, 64):
+        bank.draw_again(first, 64, generator=generator)
+    with pytest.raises(CheckpointMismatch, match="drawn differently"):
+        bank.complete()
+
+
+def test_images_that_cannot_be_drawn_again_are_stored() -> None:
+    bank = a_bank()
+    bank.add(bank.draw(16, generator=draws()), generator=draws(1), first=0)
+    bank.add(bank.refined(16, generator=draws()), generator=draws(1))
+    assert len(bank.state(leave_out=True)["images"]) == len(bank) == 32
+    assert len(a_bank().state(leave_out=True)["images"]) == 0

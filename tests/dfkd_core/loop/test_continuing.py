@@ -1,17 +1,21 @@
 """A finished run continues with a larger budget: from its last step, on the longer schedule, and reproducibly."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from dfkd_core.errors import CheckpointMismatch, Stopped
-from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.checkpoint import HEADER, CheckpointWriter, read_checkpoint, write_checkpoint, written
 from dfkd_core.loop.distill import Distilled
+from dfkd_core.loop.state import Run, build_run
+from dfkd_core.progress import Update
 from dfkd_core.spec.config import Budget
 from tests.dfkd_core.loop.test_distill import content, run, stopping_at
 from tests.dfkd_core.loop.test_time_limit import Seconds
-from tests.dfkd_core.tiny import tiny_config
+from tests.dfkd_core.tiny import tiny_config, tiny_network, tiny_teacher
 
 SHORT, LONG = Budget(steps=24), Budget(steps=48)
 
@@ -52,6 +56,50 @@ def test_an_interrupted_continuation_equals_the_uninterrupted_one(
     whole, resumed = go_on(finished[1]), go_on(path)
     assert content(resumed) == content(whole)
     assert resumed.curve == whole.curve
+
+
+def restored(path: Path) -> Run:
+    """A run at the checkpoint at `path`."""
+    state = build_run(tiny_teacher(), tiny_network(), tiny_config())
+    state.restore(read_checkpoint(path, fingerprint={}))
+    return state
+
+
+def test_the_final_checkpoint_leaves_out_what_can_be_drawn_again(finished: tuple[Distilled, Path]) -> None:
+    kept = restored(finished[1])
+    assert kept.images.procedural.is_incomplete
+    assert len(kept.images.procedural) > 0
+    assert not kept.images.refined.is_incomplete
+    kept.images.complete()
+    assert not kept.images.procedural.is_incomplete
+
+
+@pytest.mark.parametrize("earlier_version", [False, True])
+def test_a_checkpoint_with_all_images_gives_the_same_bytes(
+    finished: tuple[Distilled, Path], tmp_path: Path, *, earlier_version: bool
+) -> None:
+    whole, path = restored(finished[1]), tmp_path / "whole.safetensors"
+    whole.images.complete()
+    state = {**whole.state(), "procedural": whole.images.procedural.state()}
+    if earlier_version:
+        del state["drawn"], state["procedural"]["numbers"]
+    with safe_open(finished[1], framework="pt") as file:
+        fingerprint = json.loads(file.metadata()[HEADER])["fingerprint"]
+    write_checkpoint(path, state, fingerprint=fingerprint)
+    one, other = go_on(path), go_on(finished[1])
+    assert content(one) == content(other)
+    assert one.curve == other.curve
+
+
+def test_a_stop_while_images_are_drawn_again_loses_nothing(finished: tuple[Distilled, Path], tmp_path: Path) -> None:
+    def at_once(update: Update) -> bool:
+        return update.kind == "beat"
+
+    writer = CheckpointWriter(tmp_path, every_seconds=3600)
+    with pytest.raises(Stopped, match="step 24"):
+        go_on(finished[1], on_step=at_once, beat_seconds=0.0, checkpoints=writer)
+    assert restored(written(tmp_path)[-1]).images.procedural.is_incomplete
+    assert content(go_on(written(tmp_path)[-1])) == content(go_on(finished[1]))
 
 
 def test_a_continued_run_can_be_continued(finished: tuple[Distilled, Path], tmp_path: Path) -> None:
