@@ -43,10 +43,14 @@ class Forecast:
 
     @property
     def first_student_seconds(self) -> float:
-        """Seconds of the loop until there is a student: the warm-up, one round and one evaluation."""
-        rounds = max(1, self.work.phase(Phase.EVALUATION).units)
+        """Seconds of the shortest job that delivers a student.
+
+        They are those of the preparation, the warm-up, the rounds up to one evaluation, and the student's files.
+        """
+        evaluations = max(1, self.work.phase(Phase.EVALUATION).units)
         warm_up = self.seconds.get(Phase.WARM_UP, 0.0)
-        return warm_up + (self.training_seconds - warm_up) / rounds
+        around = sum(self.seconds[phase] for phase in (Phase.PREPARE, Phase.EXPORT, Phase.VERIFY))
+        return around + warm_up + (self.training_seconds - warm_up) / evaluations
 
 
 def forecast(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> Forecast:

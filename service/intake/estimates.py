@@ -31,7 +31,7 @@ class Outlook:
 
     worker_class: WorkerClass
     estimate: ClassEstimate
-    first_student_seconds: float  # of the distillation, until there is a student
+    first_student_seconds: float  # of the shortest job that delivers a student
 
     @property
     def is_held(self) -> bool:
@@ -82,8 +82,7 @@ def _outlook(spec: JobSpec, facts: JobFacts, known: WorkerClass) -> Outlook:
     found = forecast(config, facts, known.speed)
     seconds, limit = found.total_seconds, config.budget.max_seconds
     if limit is not None:
-        training = found.training_seconds
-        seconds += max(min(limit, training), min(training, found.first_student_seconds)) - training
+        seconds = min(seconds, max(limit, found.first_student_seconds))
     estimate = ClassEstimate(
         worker_class=known.name,
         seconds=round(seconds, 1),
@@ -100,14 +99,16 @@ def missed_memory(found: Sequence[Outlook]) -> Outlook | None:
 
 
 def missed_seconds(spec: JobSpec, found: Sequence[Outlook]) -> float | None:
-    """Return the seconds until there is a student, if the time limit of the spec is certainly shorter."""
+    """Return what one student takes, end to end, if the time limit of the spec is certainly shorter."""
     limit, held = spec.distillation.budget.max_seconds, [outlook for outlook in found if outlook.is_held]
     soonest = min((outlook.first_student_seconds for outlook in held), default=0.0)
     return soonest if limit is not None and limit * TOLERANCE < soonest else None
 
 
-def check_feasible(spec: JobSpec, found: Sequence[Outlook] | None) -> None:
+def check_feasible(spec: JobSpec, found: Sequence[Outlook] | None, *, continues: bool) -> None:
     """Check that some known class of workers can hold the job and can make a student in its time.
+
+    A job that continues another one may have a student from the start: its time is not judged.
 
     Raises:
         PlanInfeasible: none can.
@@ -115,13 +116,14 @@ def check_feasible(spec: JobSpec, found: Sequence[Outlook] | None) -> None:
     nearest = missed_memory(found) if found else None
     if nearest is not None:
         raise _too_large(nearest)
-    soonest, limit = missed_seconds(spec, found or []), spec.distillation.budget.max_seconds
-    if soonest is not None:
+    needed = None if continues else missed_seconds(spec, found or [])
+    if needed is not None:
+        limit = spec.distillation.budget.max_seconds
         raise PlanInfeasible(
-            f"The first student takes about {soonest:.0f} seconds; {limit:g} are allowed.",
+            f"One student takes about {needed:.0f} seconds, from the teacher to its files; {limit:g} are allowed.",
             hint="Raise or leave out distillation.budget.max_seconds; POST /plans says what fits.",
-            errors=[FieldError(MAX_SECONDS, f"must be about {soonest:.0f} at least")],
-            needed=round(soonest, 1),
+            errors=[FieldError(MAX_SECONDS, f"must be about {needed:.0f} at least")],
+            needed=round(needed, 1),
             allowed=limit,
         )
 

@@ -87,7 +87,7 @@ def accept_request(
 ) -> Job:
     """Create a job for a teacher that was uploaded before."""
     teacher, spec, inspection = inspected(context, spec, teacher_id)
-    accepted = _accepted(context, spec, inspection)
+    accepted = _accepted(context, spec, inspection, continues=origin is not None and origin.continues)
     return _create(context, accepted, teacher.id, traceparent=traceparent, origin=origin, recorder=recorder)
 
 
@@ -124,11 +124,11 @@ def accept_teacher(
             return context.store.put_teacher(_ref(teacher, found), recorder=recorder)
 
 
-def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection) -> Assessment:
+def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection, *, continues: bool = False) -> Assessment:
     """Resolve the spec for this teacher; refuse what is over the cost limits or what no known worker can do."""
     classes, quotas = context.ledger.worker_classes(context.settings.lease_seconds), context.store.quota_limits()
     assessed = assess(spec, inspection, context.settings, classes=classes, quotas=quotas)
-    check_feasible(assessed.spec, assessed.outlooks)
+    check_feasible(assessed.spec, assessed.outlooks, continues=continues)
     return assessed
 
 

@@ -122,10 +122,24 @@ def test_a_time_limit_below_one_student_is_refused_with_the_figure(staffed: Serv
     assert [miss["limit"] for miss in plan["options"][0]["misses"]] == ["max-seconds"]
 
 
+def test_a_time_limit_has_to_pay_for_preparation_and_files_too(tmp_path: Path, teacher: bytes) -> None:
+    """On this worker libraries are slow to load and files slow to write; the updates take no time."""
+    with running_service(tmp_path / "data") as service:
+        seen(service, faster=1e6, start_seconds=40.0, export_seconds=30.0)
+        body = [("spec", spec_text(with_budget(max_seconds=50.0))), ("teacher", teacher)]
+        problem = problem_of(post_parts(service.http, body))
+        enough = post_parts(service.http, [("spec", spec_text(with_budget(max_seconds=100.0))), ("teacher", teacher)])
+    assert (problem["code"], problem["allowed"]) == ("plan-infeasible", 50.0)
+    assert problem["needed"] == pytest.approx(1.5 * 40 + 30, rel=0.1)
+    assert problem["errors"][0]["pointer"] == "/distillation/budget/max_seconds"
+    assert enough.status_code == 202
+    assert enough.json()["estimate"][0]["seconds"] <= 100.0
+
+
 def test_a_time_limit_bounds_the_estimate(staffed: Service, teacher: bytes) -> None:
     limited = planned(staffed.http, with_budget(max_seconds=60.0), teacher).json()["options"][0]
     free = planned(staffed.http, SPEC, teacher).json()["options"][0]
-    assert limited["estimate"][0]["seconds"] < free["estimate"][0]["seconds"]
+    assert limited["estimate"][0]["seconds"] == 60.0 < free["estimate"][0]["seconds"]
 
 
 def test_a_job_longer_than_a_day_of_the_quota_is_a_warning(tmp_path: Path, teacher: bytes) -> None:
