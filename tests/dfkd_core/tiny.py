@@ -46,7 +46,12 @@ def tiny_config(**changes: Any) -> DistillConfig:
         "budget": {"steps": 24},
         "method_options": {"latent_dim": 6, "width": 4, "batch_size": 24, "warmup_rounds": 2},
         "training": {"batch_size": 16, "updates_per_round": 4, "fresh_batches": 1, "replays_per_round": 16},
-        "procedural": {"share": 0.5, "images_per_round": 24, "capacity": 200, "refinement": {"images_per_round": 8}},
+        "procedural": {
+            "share": 0.5,
+            "images_per_round": 24,
+            "capacity": 200,
+            "refinement": {"images_per_round": 8, "steps": 3},
+        },
         "steadiness": {"probe_size": 64, "audit_size": 32, "evaluations": 4},
     }
     for key, change in changes.items():
