@@ -19,15 +19,28 @@ from worker.runner.protocol import DoneMessage, Message, Task, UpdateMessage
 
 SMALL = {
     "method": "deepinversion",
-    "method_options": {"batch_size": 16, "warmup_rounds": 2, "steps": 12},
+    "method_options": {"batch_size": 16, "warmup_rounds": 2, "steps": 6},
     "memory_options": {"capacity": 128},
     "training": {"batch_size": 16, "updates_per_round": 6, "replays_per_round": 16},
-    "procedural": {"share": 0.5, "images_per_round": 32, "capacity": 200, "refinement": {"images_per_round": 8}},
+    "procedural": {
+        "share": 0.5,
+        "images_per_round": 32,
+        "capacity": 200,
+        "refinement": {"images_per_round": 8, "steps": 5},
+    },
     "steadiness": {"probe_size": 64, "audit_size": 64, "evaluations": 2},
     "compute": {"micro_batch": 4, "chunk": 8, "label_chunk": 8},
     "seed": 7,
     "budget": {"steps": 12},
 }
+KILLS = [
+    (Phase.REFINEMENT, True),  # between two steps
+    (Phase.WARM_UP, True),  # between two steps of an inversion
+    (Phase.STUDENT, False),  # between micro-batches of the update after the checkpoint
+    (Phase.EVALUATION, False),  # between two chunks of the probe
+    (Phase.AUDIT, False),
+]
+EVERY_SAFE_POINT, NEVER = 1e-6, 1e6  # seconds between two checkpoints
 SPEC: dict[str, Any] = {
     "teacher": {"num_classes": NUM_CLASSES},
     "student": {"architecture": "resnet8", "width": 0.25},
@@ -38,7 +51,7 @@ SPEC: dict[str, Any] = {
 class Attempt:
     """One runner process and the directory that it works in."""
 
-    def __init__(self, directory: Path, *, resume_from: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, resume_from: Path | None = None, checkpoint_seconds: float = NEVER) -> None:
         self.workspace = directory / "workspace"
         self.workspace.mkdir(parents=True)
         (directory / "inputs").mkdir()
@@ -49,7 +62,7 @@ class Attempt:
             resume_from=resume_from,
             threads=1,
             device="cpu",
-            checkpoint_seconds=1e-6,  # at every safe point
+            checkpoint_seconds=checkpoint_seconds,
             messages_fd=-1,
             lease_until=time.monotonic() + 4 * PATIENCE,
         )
@@ -82,34 +95,40 @@ class Attempt:
         assert isinstance(last, DoneMessage), last
         return (self.workspace / "student.onnx").read_bytes()
 
-    def killed_in(self, phase: Phase, *, within: bool) -> Path:
-        """Kill the runner when it has written a checkpoint in a phase, `within` a unit of it, and return that file."""
+    def killed_in(self, phase: Phase, *, within: bool) -> Path | None:
+        """Kill the runner when it has written a checkpoint in a phase, `within` a unit of it, and return that file.
+
+        None: the run was beyond the phase from its start.
+        """
         for message in self.messages():
             kept = isinstance(message, UpdateMessage) and message.kind == "checkpoint" and message.phase == phase
             if kept and (message.done % 1 > 0 or not within):
                 self.runner.kill()
                 break
         else:
-            pytest.fail(f"no checkpoint in {phase}")
+            self.close()
+            return None
         self.close()
         return max((self.workspace / "checkpoints").glob("checkpoint-*.safetensors"))
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return Attempt(tmp_path_factory.mktemp("uninterrupted")).student()
+def killed_in(phase: Phase, *, within: bool, directory: Path, resume_from: Path | None) -> Path:
+    """The checkpoint of a run that was killed in a phase.
+
+    The run goes on from another checkpoint, or begins anew where the runner before it came too far until it was dead.
+    """
+    names = {"resumed": resume_from, "anew": None}
+    for name, start in names.items():
+        attempt = Attempt(directory / name, resume_from=start, checkpoint_seconds=EVERY_SAFE_POINT)
+        checkpoint = attempt.killed_in(phase, within=within)
+        if checkpoint is not None:
+            return checkpoint
+    pytest.fail(f"no checkpoint in {phase}")
 
 
-@pytest.mark.parametrize(
-    ("phase", "within"),
-    [
-        (Phase.REFINEMENT, True),  # between two steps
-        (Phase.WARM_UP, True),  # between two steps of an inversion
-        (Phase.STUDENT, False),  # between micro-batches of the update after the checkpoint
-        (Phase.EVALUATION, False),  # between two chunks of the probe
-        (Phase.AUDIT, False),
-    ],
-)
-def test_a_killed_run_goes_on_where_it_was(phase: Phase, within: bool, uninterrupted: bytes, tmp_path: Path) -> None:
-    checkpoint = Attempt(tmp_path / "killed").killed_in(phase, within=within)
-    assert Attempt(tmp_path / "resumed", resume_from=checkpoint).student() == uninterrupted
+def test_a_run_that_is_killed_in_each_of_its_phases_gives_the_student_of_one_that_is_not(tmp_path: Path) -> None:
+    checkpoint = None
+    for phase, within in KILLS:
+        checkpoint = killed_in(phase, within=within, directory=tmp_path / phase, resume_from=checkpoint)
+    resumed = Attempt(tmp_path / "resumed", resume_from=checkpoint).student()
+    assert resumed == Attempt(tmp_path / "uninterrupted").student()
