@@ -10,6 +10,7 @@ from hypothesis import settings as hypothesis_settings
 
 from jobs.settings import Settings
 from jobs.store import Store, open_store
+from tests.exporter_table import exporter_table_kept
 from tests.sandboxes import choose_sandbox
 from tests.servers import (
     BUCKET,
@@ -117,3 +118,10 @@ def redis_server() -> Iterator[Redis]:
 def broker_url(redis_server: Redis) -> str:
     """The URL of a Redis of one's own."""
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def exporter_table() -> Iterator[None]:
+    """For tests that export in this process: PyTorch's table of operators is built once."""
+    with exporter_table_kept():
+        yield

@@ -19,6 +19,8 @@ from tests.patience import PATIENCE, until
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 SHAPE = (1, 32, 32)
 
 

@@ -20,6 +20,8 @@ from tests.patience import PATIENCE
 from tests.service.conftest import SPEC
 from tests.service.harness import ROOT, Service
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -29,6 +29,8 @@ from dfkd_core.sandbox.process_tuning import TUNED
 from dfkd_core.spec.config import DistillSpec
 from tests.builders import onnx_teacher, traces_in
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 STEPS = 24
 
 
@@ -40,7 +42,11 @@ def a_spec(**changes: Any) -> DistillSpec:
             "distillation": {
                 "budget": {"steps": STEPS},
                 "training": {"batch_size": 16, "updates_per_round": 4, "fresh_batches": 1, "replays_per_round": 16},
-                "procedural": {"images_per_round": 64, "capacity": 200},
+                "procedural": {
+                    "images_per_round": 64,
+                    "capacity": 200,
+                    "refinement": {"images_per_round": 8, "steps": 3},
+                },
                 "steadiness": {"probe_size": 64, "audit_size": 32, "evaluations": 4},
                 "method_options": {"width": 4, "latent_dim": 8, "batch_size": 16, "warmup_rounds": 1},
                 "memory_options": {"width": 4, "latent_dim": 8, "batch_size": 16},

@@ -23,6 +23,8 @@ from tests.dfkd_core.interfaces import (
 )
 from tests.dfkd_core.onnx_models import save
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 FLOATS, BYTES = ("tensor(float)", np.float32), ("tensor(uint8)", np.uint8)
 KINDS: dict[str, tuple[ModelProto, dict[str, Any], tuple[str, Any], tuple[int, ...]]] = {
     "channels last": (channels_last(), {}, FLOATS, (SIDE, SIDE, 3)),
@@ -42,7 +44,11 @@ def distilled(teacher: Path, workspace: Path, *, told: dict[str, Any], student: 
                 "budget": {"steps": 8},
                 "memory": "reservoir",
                 "training": {"batch_size": 16, "updates_per_round": 4, "fresh_batches": 1, "replays_per_round": 16},
-                "procedural": {"images_per_round": 32, "capacity": 100},
+                "procedural": {
+                    "images_per_round": 32,
+                    "capacity": 100,
+                    "refinement": {"images_per_round": 8, "steps": 3},
+                },
                 "steadiness": {"probe_size": 32, "audit_size": 32, "evaluations": 2},
                 "method_options": {"width": 4, "latent_dim": 8, "batch_size": 16, "warmup_rounds": 1},
             },

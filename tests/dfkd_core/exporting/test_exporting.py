@@ -22,6 +22,8 @@ from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.build import Network, build_network
 from dfkd_core.teachers import load_teacher
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 SHAPE = [3, 16, 16]
 
 

@@ -15,6 +15,8 @@ from dfkd_core.errors import ParityError, TeacherInvalid
 from dfkd_core.exporting.request import Exported
 from dfkd_core.exporting.teacher import export_module
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 SHAPE = [3, 16, 16]
 
 

@@ -14,6 +14,8 @@ from dfkd_core.inspection.inspection import Inspection, inspect_file
 from dfkd_core.spec.teacher import TeacherSpec
 from tests.dfkd_core.onnx_models import classifier, flattened, node, save
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 EACH = np.linspace(0.5, 1.5, 8, dtype=np.float32).reshape(1, 8, 1, 1)
 CONVOLUTION = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
 

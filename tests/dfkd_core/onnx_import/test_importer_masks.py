@@ -15,6 +15,8 @@ from dfkd_core.teachers import load_teacher
 from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core.onnx_models import SHAPE, flattened, node, save
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 SPEC = TeacherSpec(input=InputSpec(shape=[4, 4, 6], mean=[0.5] * 4, std=[0.25] * 4))
 CAUSAL = np.tri(4, dtype=bool)
 HIDDEN_ROW = CAUSAL & np.array([[False], [True], [True], [True]])

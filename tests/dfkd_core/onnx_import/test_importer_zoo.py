@@ -17,6 +17,8 @@ from dfkd_core.teachers.verification import verify_teacher
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import WAYS, exported
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 EVERY_COMMIT = ("legacy", "legacy preserve")  # the others are run by `make test-slow`
 ALSO = {("vit", "dynamo batch 1"), ("multihead_vit", "legacy batch 1"), ("shufflenet", "dynamo unoptimised")}
 ALSO |= {("resnet8", "legacy training"), ("mobilenet_v3", "legacy 11"), ("vgg", "legacy batch 3")}

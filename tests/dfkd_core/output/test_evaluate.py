@@ -29,6 +29,8 @@ from dfkd_core.output.provenance import cpu_name
 from dfkd_core.report import ClassAgreement
 from tests.dfkd_core.interfaces import SIDE, classifier
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 
 def logits(count: int = 200, num_classes: int = 5, *, seed: int = 0) -> Tensor:
     return 3 * torch.randn(count, num_classes, generator=torch.Generator().manual_seed(seed))

@@ -27,6 +27,8 @@ from dfkd_core.report import Parity
 from dfkd_core.students.build import Network, build_network
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:

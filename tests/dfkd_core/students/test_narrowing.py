@@ -31,6 +31,8 @@ from dfkd_core.teachers.onnx import load_onnx
 from tests.dfkd_core import zoo
 from tests.dfkd_core.exports import exported
 
+pytestmark = pytest.mark.usefixtures("exporter_table")
+
 WIDTHS = (1.0, 0.5, 0.25, 0.0)
 WAY = "legacy preserve"
 REFUSED = {"alexnet", "top_class", "recurrent", "rmsnorm", "adaptive_pool", "reparametrized"}  # by importer or exporter
