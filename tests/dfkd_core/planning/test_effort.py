@@ -124,8 +124,28 @@ def test_steps_win_over_the_effort() -> None:
     assert (config.budget.steps, config.budget.effort) == (123, "thorough")
 
 
-def test_few_steps_of_the_caller_bring_a_short_warm_up() -> None:
-    assert numbers(RESNET20, budget={"steps": 8}).method_options.warmup_rounds == 2
+@pytest.mark.parametrize("inspection", [LENET, RESNET20])
+@pytest.mark.parametrize("steps", [8, 500, 20_000])
+def test_the_warm_up_fits_the_callers_steps_and_no_effort_changes_it(inspection: Inspection, steps: int) -> None:
+    warm_ups = {
+        numbers(inspection, budget={"steps": steps, "effort": effort}).method_options.warmup_rounds
+        for effort in EFFORTS
+    }
+    assert len(warm_ups) == 1
+    assert (warm_ups == {2}) == (steps == 8)
+
+
+def test_few_steps_make_a_short_job_at_every_effort() -> None:
+    for inspection in (LENET, RESNET20, facts(shape=(3, 224, 224), batchnorm=True, **RESNET50_224)):
+        short, whole = (
+            minutes(inspection, budget={"effort": "thorough", **steps}) for steps in ({"steps": 8}, dict[str, int]())
+        )
+        assert short < whole / 10
+
+
+def test_a_warm_up_that_the_caller_gives_wins_over_the_steps() -> None:
+    asked = {"method": "deepinversion", "budget": {"steps": 8}, "method_options": {"warmup_rounds": 11}}
+    assert numbers(RESNET20, **asked).method_options.warmup_rounds == 11
 
 
 def test_what_the_caller_sets_stays() -> None:
