@@ -115,7 +115,8 @@ def compress(
             loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
             distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
         except TimeLimit as error:
-            raise _with_plan(error, stages.planned_seconds) from error
+            where_planned = "on two ordinary cores" if speed is None else "on this machine"
+            raise _with_plan(error, stages.planned_seconds, where_planned) from error
         _export(job, distilled)
         checkpoint = None if resume_from is None else file_facts(resume_from)
         input_facts = inputs(file_facts(teacher_path), job.spec.model_dump(mode="json"), checkpoint)
@@ -208,11 +209,11 @@ def _foresee(
     )
 
 
-def _with_plan(error: TimeLimit, planned_seconds: float | None) -> TimeLimit:
-    """Return the error with a hint that names what the whole job is planned to take on this machine."""
+def _with_plan(error: TimeLimit, planned_seconds: float | None, where: str) -> TimeLimit:
+    """Return the error with a hint that names what the whole job is planned to take, and where."""
     if planned_seconds is None:
         return error
-    hint = f"the plan of the whole job is {planned_seconds:.0f} seconds on this machine; {error.hint}"
+    hint = f"the plan of the whole job is {planned_seconds:.0f} seconds {where}; {error.hint}"
     return TimeLimit(error.detail, hint=hint, pointer=error.pointer)
 
 

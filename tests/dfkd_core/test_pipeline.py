@@ -23,11 +23,12 @@ from dfkd_core.onnx_import.ir.parse import read_model
 from dfkd_core.onnx_import.specialize import specialize
 from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Compressed, compress
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import BEAT_SECONDS, Update
 from dfkd_core.report import Report
 from dfkd_core.sandbox.process_tuning import TUNED
 from dfkd_core.spec.config import DistillSpec
-from tests.builders import onnx_teacher, traces_in
+from tests.builders import onnx_teacher, traces_in, worker_speed
 
 pytestmark = pytest.mark.usefixtures("exporter_table")
 
@@ -220,13 +221,18 @@ def test_a_missed_target_fails_the_job_when_it_should(teacher: Path, tmp_path: P
         run(teacher, tmp_path, spec=a_spec(accept=accept))
 
 
-def test_a_time_limit_before_the_first_student_names_what_the_plan_says(teacher: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("speed", "where"), [(None, "on two ordinary cores"), (worker_speed(threads=1), "on this machine")]
+)
+def test_a_time_limit_before_the_first_student_names_what_the_plan_says(
+    teacher: Path, tmp_path: Path, speed: WorkerSpeed | None, where: str
+) -> None:
     spec = a_spec()
     budget = spec.distillation.budget.model_copy(update={"max_seconds": 1e-6})
     hurried = spec.model_copy(update={"distillation": spec.distillation.model_copy(update={"budget": budget})})
     with pytest.raises(TimeLimit) as refused:
-        run(teacher, tmp_path, spec=hurried)
-    assert re.match(r"the plan of the whole job is \d+ seconds on this machine; raise", refused.value.hint or "")
+        run(teacher, tmp_path, spec=hurried, speed=speed)
+    assert re.match(rf"the plan of the whole job is \d+ seconds {where}; raise", refused.value.hint or "")
 
 
 def test_a_low_agreement_is_said_and_the_student_delivered(outcome: Compressed) -> None:
