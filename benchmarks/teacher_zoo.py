@@ -51,6 +51,7 @@ class Cell:
     because: str = ""
     parity: float | None = None
     gradient: float | None = None
+    rounding: float | None = None  # of float32 in that gradient, measured where it misses its limit
     finite_difference: float | None = None
     batchnorm: str | None = None
     normalisations: list[str] = field(default_factory=list)
