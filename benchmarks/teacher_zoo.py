@@ -51,7 +51,7 @@ class Cell:
     because: str = ""
     parity: float | None = None
     gradient: float | None = None
-    rounding: float | None = None  # of float32 in that gradient, measured where it misses its limit
+    rounding: float | None = None  # if that gradient is the one in float64: the error of the one in float32 to it
     finite_difference: float | None = None
     batchnorm: str | None = None
     normalisations: list[str] = field(default_factory=list)
