@@ -137,10 +137,15 @@ def gradient(model: keras.Model, family: Family, images: np.ndarray, weights: np
 
 
 def measure(model: keras.Model, family: Family) -> None:
-    """Give the BatchNorm layers the statistics of some images, so that deep nets keep their signal."""
+    """Give the BatchNorm layers the statistics of some images, so that deep nets keep their signal.
+
+    What they return is shifted by its deviation, see `measured` in benchmarks/zoo/torch_ways.py.
+    """
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     for layer in norms:
         layer.momentum = 0.0
+        if layer.center:
+            layer.beta.assign_add(layer.gamma if layer.scale else keras.ops.ones_like(layer.beta))
     if norms:
         model(to_input(draw(family, model, 16), family), training=True)
 

@@ -74,5 +74,5 @@ PACKAGES = {
         (("KERAS_BACKEND", "torch"),),
     ),
     "scikit-learn": Package("sklearn_export", "sklearn", ("scikit-learn", "skl2onnx")),
-    "paddle": Package("paddle_export", "paddle", ("paddlepaddle", "paddle2onnx")),
+    "paddle": Package("paddle_export", "paddle", ("paddlepaddle", "paddle2onnx", "packaging")),
 }

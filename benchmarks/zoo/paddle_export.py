@@ -1,6 +1,6 @@
 """Exports image classifiers of Paddle by Paddle2ONNX; nothing is downloaded.
 
-    python3.11 -m venv pd && pd/bin/pip install paddlepaddle paddle2onnx onnx
+    python3.11 -m venv pd && pd/bin/pip install paddlepaddle paddle2onnx packaging
     pd/bin/python -m benchmarks.zoo.paddle_export FOLDER
 
 See benchmarks/zoo/shelf.py for what is written.
@@ -35,13 +35,15 @@ class Family:
 
 
 def plain(*ends: nn.Layer) -> nn.Layer:
-    """Return a small net with `ends` behind its features (N, 16, 8, 8).
-
-    It has no LeakyReLU, whose slope Paddle2ONNX 2.1 writes as 0.
-    """
+    """Return a small net with `ends` behind its features (N, 16, 8, 8)."""
     features = [nn.Conv2D(3, 8, 3, padding=1, bias_attr=False), nn.BatchNorm2D(8), nn.Hardswish(), nn.MaxPool2D(2)]
     features += [nn.Conv2D(8, 16, 3, padding=1), nn.ReLU(), nn.AvgPool2D(2)]
     return nn.Sequential(*features, *ends)
+
+
+def enlarged(**options: Any) -> nn.Layer:
+    """Return a small net whose features are enlarged to (N, 16, 16, 16)."""
+    return plain(nn.Upsample(**options), nn.Conv2D(16, 8, 3), nn.Flatten(), nn.Linear(1568, CLASSES))
 
 
 def transformer() -> nn.Layer:
@@ -83,11 +85,13 @@ FAMILIES: dict[str, Family] = {
             nn.Linear(16, 10),
         )
     ),
-    "enlarged": Family(
-        lambda: plain(
-            nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2D(16, 8, 3), nn.Flatten(), nn.Linear(1568, 10)
-        )
-    ),
+    "activations": Family(lambda: plain(nn.ELU(), nn.Silu(), nn.PReLU(), *(make() for make in HEAD))),
+    "leaky-relu": Family(lambda: plain(nn.GroupNorm(4, 16), nn.LeakyReLU(0.1), *(make() for make in HEAD))),
+    "enlarged": Family(lambda: enlarged(size=[16, 16], mode="bilinear")),
+    "enlarged-nearest": Family(lambda: enlarged(size=[16, 16], mode="nearest")),
+    "enlarged-by-a-factor": Family(lambda: enlarged(scale_factor=2, mode="bilinear")),
+    "transposed": Family(lambda: plain(nn.Conv2DTranspose(16, 8, 2, 2), nn.Flatten(), nn.Linear(2048, CLASSES))),
+    "pixel-shuffle": Family(lambda: plain(nn.PixelShuffle(2), *(make() for make in HEAD))),
     "transformer": Family(transformer),
     "mobilenet-v1": Family(lambda: models.MobileNetV1(0.25, CLASSES)),
     "mobilenet-v2": Family(lambda: models.MobileNetV2(0.25, CLASSES)),
@@ -95,6 +99,9 @@ FAMILIES: dict[str, Family] = {
     "shufflenet": Family(lambda: models.shufflenet_v2_x0_25(num_classes=CLASSES)),
     "shufflenet-swish": Family(lambda: models.ShuffleNetV2(0.25, "swish", CLASSES)),
     "squeezenet": Family(lambda: models.SqueezeNet("1.1", CLASSES), (3, 64, 64)),
+    "resnet": Family(lambda: models.resnet18(num_classes=CLASSES), (3, 64, 64)),
+    "resnext": Family(lambda: models.resnext50_32x4d(num_classes=CLASSES), (3, 64, 64)),
+    "densenet": Family(lambda: models.DenseNet(121, num_classes=CLASSES), (3, 64, 64)),
     "resnet18-224": Family(lambda: models.resnet18(num_classes=CLASSES), (3, 224, 224)),
 }
 WAYS: dict[str, dict[str, Any]] = {
@@ -105,7 +112,10 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def randomised(net: nn.Layer, shape: tuple[int, int, int]) -> nn.Layer:
-    """Return the net with weights and BatchNorm statistics that keep its signals alive, in eval mode."""
+    """Return the net with weights and BatchNorm statistics that keep its signals alive, in eval mode.
+
+    What BatchNorm returns is shifted by its deviation, see `measured` in benchmarks/zoo/torch_ways.py.
+    """
     draws = np.random.default_rng(0)
     norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     with paddle.no_grad():
@@ -120,6 +130,7 @@ def randomised(net: nn.Layer, shape: tuple[int, int, int]) -> nn.Layer:
         for norm in norms:
             norm.train()
             norm._momentum = 0.0
+            norm.bias.set_value(norm.bias + norm.weight)
         net(paddle.to_tensor(draws.standard_normal((16, *shape)).astype(np.float32)))
     net.eval()
     return net
@@ -133,9 +144,10 @@ def answers(net: nn.Layer, family: Family) -> dict[str, np.ndarray]:
         images = paddle.to_tensor(draws.standard_normal((count, *family.shape)).astype(np.float32), stop_gradient=False)
         outputs = net(images)
         weights = draws.standard_normal(outputs.shape).astype(np.float32)
-        (gradient,) = paddle.grad((outputs * paddle.to_tensor(weights)).sum(), images)
+        # Not `paddle.grad`: of the images alone, Paddle 3.3 leaves the weight of a LayerNorm out of its gradient.
+        (outputs * paddle.to_tensor(weights)).sum().backward()
         found[f"probabilities{count}" if family.probabilities else f"logits{count}"] = outputs.numpy()
-        found |= {f"images{count}": images.numpy(), f"weights{count}": weights, f"gradient{count}": gradient.numpy()}
+        found |= {f"images{count}": images.numpy(), f"weights{count}": weights, f"gradient{count}": images.grad.numpy()}
     return found
 
 
