@@ -228,13 +228,14 @@ def _fold(
 ) -> bool:
     """Compute the outputs of a node whose inputs are all constants; False if the node must run for each batch.
 
-    Real numbers are computed only if the shape of the output does not grow with the batch.
+    A stored array that the graph repeats for each image is repeated at run time, where it stays one weight. What no
+    stored array contributes to, such as positions counted in a mask of zeros, is computed here whatever the batch.
     """
     fold = FOLDS.get(calls[0].op)
     if fold is None or any(array is None for call in calls for array in call.const_values):
         return False
-    reals = any(array is not None and array.dtype.kind == "f" for array in calls[0].const_values)
-    if shapes[0] != shapes[1] and (reals or calls[0].op == "Split"):
+    stored = any(value is not None and value.sources & state.sizes.keys() for value in inputs)
+    if shapes[0] != shapes[1] and (stored or calls[0].op == "Split"):
         return False
     if calls[0].op not in VIEWS:
         charge(state, sum(math.prod(shape) for both in shapes for shape in both))

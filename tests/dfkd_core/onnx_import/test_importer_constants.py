@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 from torch import nn
 
 from dfkd_core.errors import OperatorUnsupported
@@ -168,6 +168,38 @@ def back() -> list[Any]:
 @pytest.mark.parametrize("heads", [1, 2])
 def test_a_mask_that_grows_with_the_batch_is_repeated_for_each_image(heads: int, tmp_path: Path) -> None:
     verified(grown(heads=heads), tmp_path / "mask.onnx")
+
+
+def test_positions_that_are_counted_in_a_mask_of_zeros_are_computed_whatever_the_batch(tmp_path: Path) -> None:
+    """EdgeNeXt's encoding: the mask has the batch's size, becomes boolean and is summed up along the rows."""
+    nodes = [
+        node("Shape", ["images"], ["n"], end=1),
+        node("Concat", ["n", "tail"], ["shape"], axis=0),
+        node("ConstantOfShape", ["shape"], ["zeros"], value=numpy_helper.from_array(np.zeros(1, np.float32))),
+        node("Cast", ["zeros"], ["hidden"], to=9),
+        node("Not", ["hidden"], ["shown"]),
+        node("Cast", ["shown"], ["ones"], to=1),
+        node("CumSum", ["ones", "axis"], ["places"]),
+        node("Mul", ["places", "frequencies"], ["angles"]),
+        node("Sin", ["angles"], ["waves"]),
+        node("Conv", ["waves", "weight"], ["encoding"]),
+        node("Add", ["images", "encoding"]),
+    ]
+    constants: dict[str, np.ndarray] = {"tail": whole(1, 4, 6), "axis": np.array(3, np.int64)}
+    constants |= {"frequencies": np.float32([1, 0.5, 0.1]).reshape(1, 3, 1, 1), "weight": WEIGHT[:4, :3, 1:2, 1:2]}
+    verified(flattened(nodes, constants), tmp_path / "positions.onnx")
+
+
+def test_a_stored_token_that_is_repeated_for_each_image_stays_one_weight(tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", ["images"], ["n"], end=1),
+        node("Concat", ["n", "tail"], ["shape"], axis=0),
+        node("Expand", ["token", "shape"], ["tokens"]),
+        node("Concat", ["images", "tokens"], axis=2),
+    ]
+    token = RNG.normal(size=(1, 4, 1, 6)).astype(np.float32)
+    teacher = verified(flattened(nodes, {"tail": whole(4, 1, 6), "token": token}), tmp_path / "token.onnx")
+    assert [tuple(weight.shape) for weight in teacher.parameters() if weight.dim()] == [token.shape]
 
 
 def test_a_mask_that_differs_between_images_is_refused(tmp_path: Path) -> None:
