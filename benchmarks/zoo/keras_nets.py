@@ -229,6 +229,16 @@ FAMILIES: dict[str, Family] = {
         ),
         teacher=PIXELS,
     ),
+    "normalization": Family(
+        sequence(
+            on(layers.Normalization, mean=[120.0, 110.0, 100.0], variance=[60.0**2, 55.0**2, 50.0**2]),
+            conv(activation="relu"),
+            HALF,
+            FLAT,
+            dense(),
+        ),
+        teacher=PIXELS,
+    ),
     "bytes": Family(
         sequence(
             on(layers.Rescaling, 1 / 255.0),

@@ -21,7 +21,7 @@ from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Shape, Step
 from dfkd_core.onnx_import.ir.state import GraphState, GraphValue, Inputs, charge, define, is_padding, merge, operand
 from dfkd_core.onnx_import.operators import RULES, SEQUENCES, check_operators, refusal
 from dfkd_core.onnx_import.ops import elementwise, layout
-from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, repeat_rows, rewrite, rewrite_constant
+from dfkd_core.onnx_import.ops.batch_rewrite import gather_rows, keep_batch_axis, repeat_rows, rewrite, rewrite_constant
 from dfkd_core.onnx_import.ops.constant_folding import FOLDS, VIEWS
 from dfkd_core.onnx_import.ops.masked_softmax import fuse_masked_softmax
 from dfkd_core.onnx_import.ops.reference_folding import ON_CONSTANTS, fold_by_reference
@@ -191,6 +191,7 @@ def _call(state: GraphState, node: NodeProto, attributes: dict[str, Any], inputs
 def _compute(state: GraphState, node: NodeProto, attributes: dict[str, Any], inputs: Inputs) -> None:
     rule = RULES[node.op_type]
     first, second = (_call(state, node, attributes, inputs, at) for at in (0, 1))
+    keep_batch_axis(state, node, inputs, first, second)
     shapes = rule(first)
     others = rewrite_constant(state, node, inputs, first, second)
     try:

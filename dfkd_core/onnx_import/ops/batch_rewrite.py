@@ -11,6 +11,22 @@ from dfkd_core.onnx_import.ir.state import GraphState, GraphValue, Inputs, merge
 from dfkd_core.onnx_import.ops.layout import RULES
 
 
+def keep_batch_axis(state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call) -> None:
+    """Let a Squeeze without axes leave the axis of the images, which has size 1 in a file for one image.
+
+    Such a file is tf2onnx's of MobileNetV2 for small images: at the end its features have size 1 along all other axes.
+    """
+    value = inputs[0] if inputs else None
+    if node.op_type != "Squeeze" or value is None or len(first.shapes) > 1 or "axes" in first.attributes:
+        return
+    before, after = value.shapes
+    first.attributes["axes"] = tuple(
+        at for at, sizes in enumerate(zip(before, after, strict=True)) if set(sizes) == {1}
+    )
+    second.attributes["axes"] = first.attributes["axes"]
+    state.rewritten = state.rewritten or any(one == 1 != two for one, two in zip(before, after, strict=True))
+
+
 def rewrite_constant(
     state: GraphState, node: NodeProto, inputs: Inputs, first: Call, second: Call
 ) -> list[Shape] | None:

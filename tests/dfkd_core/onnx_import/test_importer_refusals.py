@@ -305,6 +305,24 @@ def test_a_fixed_batch_is_rewritten(tmp_path: Path) -> None:
     assert (found.batch, found.normalisations) == ("fixed", ["fixed-batch-rewritten"])
 
 
+@pytest.mark.parametrize("opset", [11, 18])
+def test_a_squeeze_of_all_axes_leaves_that_of_the_only_image(opset: int, tmp_path: Path) -> None:
+    made = classifier(shape=[1, 4, 4, 6], opset=opset)
+    at = next(at for at, entry in enumerate(made.graph.node) if entry.op_type == "Flatten")
+    flatten = made.graph.node[at]
+    squeeze = helper.make_node("Squeeze", [flatten.input[0]], ["squeezed"], name="squeeze")
+    reshape = helper.make_node("Reshape", ["squeezed", "target"], [flatten.output[0]], name="reshape")
+    nodes = [*made.graph.node[:at], squeeze, reshape, *made.graph.node[at + 1 :]]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    made.graph.initializer.append(numpy_helper.from_array(np.array([1, 8]), "target"))
+    path = save(made, tmp_path / "one.onnx")
+    images = torch.randn(3, 4, 4, 6)
+    free = load_teacher(save(classifier(opset=opset), tmp_path / "free.onnx"), TeacherSpec())
+    assert torch.equal(load_teacher(path, TeacherSpec())(images), free(images))
+    assert inspect_file(path, TeacherSpec()).normalisations == ["fixed-batch-rewritten"]
+
+
 def test_no_name_of_the_file_reaches_the_generated_code(tmp_path: Path) -> None:
     made = classifier()
     for tensor in made.graph.initializer:
