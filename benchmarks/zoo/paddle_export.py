@@ -74,19 +74,10 @@ FAMILIES: dict[str, Family] = {
     "cnn": Family(lambda: plain(*(make() for make in HEAD))),
     "cnn-softmax": Family(lambda: plain(*(make() for make in HEAD), nn.Softmax()), probabilities=True),
     "adaptive": Family(lambda: plain(nn.AdaptiveAvgPool2D(2), nn.Flatten(), nn.Linear(64, CLASSES))),
-    "norms": Family(
-        lambda: plain(
-            nn.GroupNorm(4, 16),
-            nn.Swish(),
-            nn.InstanceNorm2D(16),
-            nn.Swish(),
-            nn.AdaptiveAvgPool2D(1),
-            nn.Flatten(),
-            nn.Linear(16, 10),
-        )
-    ),
+    "group-norm": Family(lambda: plain(nn.GroupNorm(4, 16), nn.Swish(), *(make() for make in HEAD))),
+    "instance-norm": Family(lambda: plain(nn.InstanceNorm2D(16), nn.Swish(), *(make() for make in HEAD))),
     "activations": Family(lambda: plain(nn.ELU(), nn.Silu(), nn.PReLU(), *(make() for make in HEAD))),
-    "leaky-relu": Family(lambda: plain(nn.GroupNorm(4, 16), nn.LeakyReLU(0.1), *(make() for make in HEAD))),
+    "leaky-relu": Family(lambda: plain(nn.InstanceNorm2D(16), nn.LeakyReLU(0.1), *(make() for make in HEAD))),
     "enlarged": Family(lambda: enlarged(size=[16, 16], mode="bilinear")),
     "enlarged-nearest": Family(lambda: enlarged(size=[16, 16], mode="nearest")),
     "enlarged-by-a-factor": Family(lambda: enlarged(scale_factor=2, mode="bilinear")),
