@@ -16,6 +16,10 @@ EXPORT_HINT = (
 ORDINARY = (
     "skl2onnx.to_onnx(model, X[:1], options={'zipmap': False}, black_op={'LinearClassifier', 'Scaler', 'Normalizer'})"
 )
+KERAS_ON_TORCH = (
+    "A network of Keras can be exported with PyTorch behind it instead: KERAS_BACKEND=torch, then "
+    "model.export('teacher.onnx', format='onnx')."
+)
 _LEARN = {  # operator of ai.onnx.ml → why it cannot be written otherwise
     "TreeEnsembleClassifier": "Decision trees have no gradient, so they cannot teach; networks and linear models can.",
     "TreeEnsembleRegressor": "Decision trees have no gradient, so they cannot teach; networks and linear models can.",
@@ -47,7 +51,8 @@ def inputs_hint(exporter: str | None) -> str:
     if exporter == "tf2onnx":
         hint += (
             " Inputs named after a layer are its constants, whose values Keras's export has lost, for example those of "
-            "Normalization: tf2onnx.convert.from_keras(model, output_path='teacher.onnx') keeps them."
+            "Normalization: tf2onnx.convert.from_keras(model, output_path='teacher.onnx') keeps them. "
+            f"{KERAS_ON_TORCH}"
         )
     return hint
 
@@ -82,15 +87,13 @@ def operators_hint(model: ModelProto, refused: Iterable[NodeProto]) -> str:
     if any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute):
         return _control_flow_hint(exporter)
     if exporter == "tf2onnx" and not all(defs.has(node.op_type) for node in nodes):
-        return (
-            "tf2onnx left operators of TensorFlow in the file, which ONNX does not have. A network of Keras can be "
-            "exported with PyTorch behind it instead: KERAS_BACKEND=torch, then model.export('teacher.onnx', "
-            "format='onnx')."
-        )
+        return f"tf2onnx left operators of TensorFlow in the file, which ONNX does not have. {KERAS_ON_TORCH}"
     return EXPORT_HINT
 
 
 def _control_flow_hint(exporter: str | None) -> str:
     if exporter == LEGACY:
         return "Loops and branches are not read. PyTorch's newer exporter often writes none: dynamo=True."
+    if exporter == "tf2onnx":
+        return f"Loops, which tf2onnx writes for recurrent layers, and branches are not read. {KERAS_ON_TORCH}"
     return "Loops and branches are not read: export the network without them."

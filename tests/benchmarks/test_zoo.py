@@ -3,11 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
 
 from benchmarks.teacher_zoo import Cell
 from benchmarks.zoo import shelf
 from benchmarks.zoo.reading import exports, read
 from benchmarks.zoo.record import PAGE, Record, page, with_matrix
+from dfkd_core.spec.teacher import TeacherSpec
+from dfkd_core.teachers import load_teacher
+from tests.dfkd_core.onnx_models import classifier, save
 
 CELLS = [
     Cell("vit", "dynamo", "read", parity=1e-7, gradient=2e-6),
@@ -47,6 +52,39 @@ def test_an_exporter_leaves_its_failure_with_the_reason(tmp_path: Path) -> None:
     (path,) = exports(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net-0.5.legacy.txt"]
     assert read(path) == Cell("net-0.5", "legacy", "cannot-export", "ValueError: net-0.5 cannot")
+
+
+def stored(folder: Path, *, logits: float = 1.0, gradient: float = 1.0) -> Path:
+    """An export, and beside it what it says itself, with factors."""
+    path = save(classifier(), folder / "net.legacy.onnx")
+    teacher = load_teacher(path, TeacherSpec())
+    images = torch.randn(3, *teacher.input_space.shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    said = teacher(images)
+    weights = torch.randn(said.shape, generator=torch.Generator().manual_seed(1))
+    (slope,) = torch.autograd.grad((said * weights).sum(), images)
+    arrays = {"images3": images, "logits3": logits * said, "weights3": weights, "gradient3": gradient * slope}
+    np.savez(shelf.beside(path, ".npz"), **{name: tensor.detach().numpy() for name, tensor in arrays.items()})
+    return path
+
+
+def test_an_export_is_read_where_logits_and_gradient_are_the_originals(tmp_path: Path) -> None:
+    found = read(stored(tmp_path))
+    assert found.verdict == "read"
+    assert found.rounding is None  # the gradient in float32 is within its limit
+
+
+def test_a_gradient_beyond_its_rounding_is_wrong(tmp_path: Path) -> None:
+    found = read(stored(tmp_path, gradient=1.01))
+    assert found.verdict == "wrong"
+    assert found.gradient == pytest.approx(0.01 / 1.01, rel=1e-3)
+    assert found.rounding is not None
+    assert found.rounding < 1e-5
+
+
+def test_a_file_that_is_another_network_for_onnx_runtime_too_is_the_exporters_fault(tmp_path: Path) -> None:
+    found = read(stored(tmp_path, logits=1.5))
+    assert found.verdict == "cannot-export"
+    assert "in ONNX Runtime too, its logits differ by 3e-01 of the largest" in found.because
 
 
 def test_the_page_shows_the_record_and_nothing_is_computed_wrongly() -> None:

@@ -111,9 +111,16 @@ def special(op: str, domain: str = "ai.onnx.ml") -> ModelProto:
     return made
 
 
+def looped() -> ModelProto:
+    """A classifier with a loop, as tf2onnx writes recurrent layers."""
+    body = helper.make_graph([], "body", [], [])
+    return written_by("tf2onnx", classifier([helper.make_node("Loop", ["", "", "scores"], ["logits"], body=body)]))
+
+
 @pytest.mark.parametrize(
     ("made", "hint"),
     [
+        (looped(), "Loops, which tf2onnx writes for recurrent layers, and branches are not read. A network of Keras"),
         (special("Normalizer"), "black_op="),
         (special("TreeEnsembleClassifier"), "Decision trees have no gradient"),
         (special("FusedConv", "com.microsoft"), "ONNX Runtime has optimised this file"),
