@@ -35,6 +35,7 @@ from dfkd_core.teachers.verification import verify_teacher
 KINKS = 0.05  # error of one image's gradient that may still come from rounding
 ROUNDINGS = 3.0  # rounding errors by which the gradient in float64 may miss the original's, up to KINKS
 MOVES, MOVED = 8, 3e-6  # images beside each one, and how far they lie from it, as a share of its values
+CAUSE = "The above exception was the direct cause"  # a traceback begins with the first error then
 OTHER = "the file is another network: in ONNX Runtime too, its logits differ by {:.0e} of the largest"
 OTHER_NETWORK = 10 * PARITY  # beyond all rounding: the file that ONNX Runtime and we agree on is not the original
 
@@ -91,9 +92,11 @@ def _spec(path: Path, answers: dict[str, np.ndarray]) -> TeacherSpec:
 
 
 def _reason(log: str) -> str:
-    """Return the line of an exporter's traceback that names the error."""
-    named = [line for line in log.strip().splitlines() if re.match(r"[\w.]*(Error|Exception|Unsupported)\w*: ", line)]
-    return " ".join((named or log.strip().splitlines() or [""])[-1].split())[:160]
+    """Return the line of an exporter's traceback that names the error, or its cause; without colours and paths."""
+    plain = re.sub(r"\x1b\[[0-9;]*m|(?<!\w)/[^\s:]*/", "", log)
+    named = [line for line in plain.strip().splitlines() if re.match(r"[\w.]*(Error|Exception|Unsupported)\w*: ", line)]
+    found = named or plain.strip().splitlines() or [""]
+    return " ".join(found[0 if CAUSE in plain else -1].split())[:160]
 
 
 @dataclass(frozen=True)

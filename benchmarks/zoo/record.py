@@ -97,14 +97,30 @@ def _introduction(record: Record) -> str:
     read = [cell for cell in cells if cell.verdict == "read"]
     judged = [cell for cell in cells if cell.verdict != NO_VERDICT_OF_OURS]
     families = sum(len({cell.net for cell in found}) for found in record.cells.values())
-    worst = max(cell.parity or 0.0 for cell in read), max(cell.gradient or 0.0 for cell in read)
+    single = [cell for cell in read if cell.rounding is None]
+    worst = max(cell.parity or 0.0 for cell in read), max(cell.gradient or 0.0 for cell in single)
     return (
         f"{families} families of {len(record.cells)} packages, {len(judged)} exports, {len(read)} of them "
         f"({len(read) / len(judged):.0%}) read; {len(cells) - len(judged)} more fail in the exporters themselves. "
         f"The largest difference to ONNX Runtime or to the original's logits is {worst[0]:.0e} of the largest logit "
         f"(allowed: {PARITY:.0e}), the largest error of the gradient at the images {worst[1]:.0e} of the original's "
-        f"(allowed: {GRADIENT:.0e}). A cell holds the larger of the two; – : the exporter itself refuses the net; "
-        "empty: not in this record."
+        f"(allowed: {GRADIENT:.0e}){_rounded(record)}. A cell holds the larger of the two; – : the exporter itself "
+        "refuses the net or writes another one; empty: not in this record."
+    )
+
+
+def _rounded(record: Record) -> str:
+    """Return what is said of the gradients that were compared in float64."""
+    found = [
+        f"{cell.net} of {name} ({cell.way}): {cell.gradient:.0e}, rounding {cell.rounding:.0e}"
+        for name, cells in record.cells.items()
+        for cell in cells
+        if cell.verdict == "read" and cell.rounding is not None
+    ]
+    if not found:
+        return ""
+    return "; where that is missed, the gradient in float64 may be off by three times float32's rounding: " + "; ".join(
+        found
     )
 
 

@@ -40,6 +40,11 @@ def test_the_matrix_counts_and_gives_every_reason() -> None:
     assert "| timm | legacy | 2 | 0 | 1 | 1 |" in text
     assert "- vit (legacy): `teacher-op-unsupported`, If — has a sub-graph" in text
     assert "- lenet (legacy): `ValueError: no`" in text
+    assert "three times" not in text
+    rounded = Cell("resnet", "legacy", "read", parity=1e-6, gradient=2e-3, rounding=1e-3)
+    text = page(Record({"timm": [*CELLS, rounded]}, {"timm": {"timm": "1"}}))
+    assert "the largest error of the gradient at the images 2e-06 of the original's (allowed: 1e-03); where" in text
+    assert "resnet of timm (legacy): 2e-03, rounding 1e-03. A cell" in text
 
 
 def test_an_exporter_leaves_its_failure_with_the_reason(tmp_path: Path) -> None:
@@ -52,6 +57,13 @@ def test_an_exporter_leaves_its_failure_with_the_reason(tmp_path: Path) -> None:
     (path,) = exports(tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["net-0.5.legacy.txt"]
     assert read(path) == Cell("net-0.5", "legacy", "cannot-export", "ValueError: net-0.5 cannot")
+
+
+def test_the_reason_of_an_exporter_is_the_cause_without_colours_and_paths(tmp_path: Path) -> None:
+    cause = "ValueError: \x1b[96mno\x1b[0m view /opt/env/lib/nets.py:12"
+    link = "The above exception was the direct cause of the following exception:"
+    (tmp_path / "net.dynamo.txt").write_text(f"Traceback:\n{cause}\n\n{link}\n\nConversionError: step 2/3 failed\n")
+    assert read(tmp_path / "net.dynamo.onnx").because == "ValueError: no view nets.py:12"
 
 
 def stored(folder: Path, *, logits: float = 1.0, gradient: float = 1.0) -> Path:
