@@ -1,6 +1,7 @@
 """Fixtures for every room: real databases, real Redis, and the ledger on each database."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,10 +62,31 @@ def database_url(request: pytest.FixtureRequest) -> str:
     return str(request.getfixturevalue(fixture))
 
 
-@pytest.fixture
-def ledger_settings(database_url: str, tmp_path: Path) -> Settings:
+@pytest.fixture(scope="session")
+def blank_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite ledger with its tables and without a row, to be copied."""
+    path = tmp_path_factory.mktemp("blank") / "ledger.sqlite3"
+    open_store(Settings(database_url=f"sqlite:///{path}")).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def blank_postgres(postgres_server: Postgres) -> str:
+    """The name of a database with the ledger's tables and without a row, to be copied."""
+    open_store(Settings(database_url=postgres_server.make_database("blank"))).close()
+    return "blank"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
     """Settings of a ledger of one's own, on either database; nothing waits before it is tried again."""
-    return Settings(data_dir=tmp_path / "data", database_url=database_url, backoff_seconds=0.0)
+    if request.param == "sqlite":
+        path = shutil.copy(request.getfixturevalue("blank_sqlite"), tmp_path)
+        url = f"sqlite:///{path}"
+    else:
+        server, blank = (request.getfixturevalue(name) for name in ("postgres_server", "blank_postgres"))
+        url = server.make_database("ledger", like=blank)
+    return Settings(data_dir=tmp_path / "data", database_url=url, backoff_seconds=0.0)
 
 
 @pytest.fixture

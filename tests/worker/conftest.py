@@ -1,6 +1,7 @@
 """A ledger on SQLite, an artifact store, and a supervisor whose runner follows a script."""
 
 import json
+import shutil
 import sys
 import threading
 import time
@@ -140,18 +141,20 @@ def _command_line(path: Path) -> bytes:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def bench(blank_sqlite: Path, tmp_path: Path) -> Iterator[Bench]:
     """The test profile: a lease that no test outlasts, frequent heartbeats, no back-off."""
-    yield from _bench(tmp_path / "data")
+    yield from _bench(blank_sqlite, tmp_path / "data")
 
 
 @pytest.fixture
-def roaming_bench(tmp_path: Path, artifact_settings: dict[str, str]) -> Iterator[Bench]:
+def roaming_bench(blank_sqlite: Path, tmp_path: Path, artifact_settings: dict[str, str]) -> Iterator[Bench]:
     """A bench with its files in a directory, and one with its files in a bucket."""
-    yield from _bench(tmp_path / "data", **artifact_settings)
+    yield from _bench(blank_sqlite, tmp_path / "data", **artifact_settings)
 
 
-def _bench(data_dir: Path, **artifact_settings: str) -> Iterator[Bench]:
+def _bench(blank: Path, data_dir: Path, **artifact_settings: str) -> Iterator[Bench]:
+    data_dir.mkdir()
+    shutil.copy(blank, data_dir / "ledger.sqlite3")
     settings = Settings(
         data_dir=data_dir,
         lease_seconds=2 * PATIENCE,

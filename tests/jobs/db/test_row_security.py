@@ -6,6 +6,7 @@ import os
 import subprocess
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,23 @@ SHARED = [tables.workers]  # nobody's
 WALLED = [table for table in tables.metadata.sorted_tables if table not in SHARED]
 
 
+@pytest.fixture(scope="module")
+def furnished(postgres_server: Postgres, blank_postgres: str) -> str:
+    """The name of a database in which acme and umbrella each have something in every table, and nobody else."""
+    url = postgres_server.make_database("furnished", like=blank_postgres)
+    with closing(open_store(Settings(database_url=url, backoff_seconds=0.0))) as store:
+        store.worker_seen("w", host="here", slots=1, device="cpu")
+        for caller in (ACME, UMBRELLA):
+            furnish(store, caller)
+    return "furnished"
+
+
 @pytest.fixture
-def ledger(postgres_url: str) -> Iterator[Store]:
-    """A ledger on PostgreSQL in which acme and umbrella each have something in every table, and nobody else."""
-    store = open_store(Settings(database_url=postgres_url, backoff_seconds=0.0))
-    store.worker_seen("w", host="here", slots=1, device="cpu")
-    for caller in (ACME, UMBRELLA):
-        furnish(store, caller)
-    yield store
-    store.close()
+def ledger(postgres_server: Postgres, furnished: str) -> Iterator[Store]:
+    """A ledger on PostgreSQL as `furnished` left it."""
+    url = postgres_server.make_database("ledger", like=furnished)
+    with closing(open_store(Settings(database_url=url, backoff_seconds=0.0))) as store:
+        yield store
 
 
 def furnish(store: Store, caller: Caller) -> Job:
@@ -307,11 +316,12 @@ def test_workers_claim_whosever_jobs_by_the_index_of_the_line(ledger: Store) -> 
 
 
 def test_a_role_that_no_policy_binds_is_told(
-    ledger: Store, postgres_server: Postgres, postgres_url: str, caplog: pytest.LogCaptureFixture
+    ledger: Store, postgres_server: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ledger.unbound_role() is None
-    as_superuser = postgres_url.replace(f"{OWNER}@", f"{SUPERUSER}@")
-    for url, expected in ((postgres_url, []), (as_superuser, [SUPERUSER])):
+    as_owner = postgres_server.url("ledger")
+    as_superuser = as_owner.replace(f"{OWNER}@", f"{SUPERUSER}@")
+    for url, expected in ((as_owner, []), (as_superuser, [SUPERUSER])):
         caplog.clear()
         with caplog.at_level(logging.WARNING, "service.app"):
             asyncio.run(started_and_stopped(Settings(database_url=url)))
@@ -335,7 +345,7 @@ def dumped_jobs(server: Postgres, **environment: str) -> int:
     binaries = postgres_binaries(server.directory, None)
     words = ["--enable-row-security", "--data-only", "--inserts", "--table=jobs", "--host", str(server.directory)]
     done = subprocess.run(
-        [binaries / "pg_dump", *words, "--username", OWNER, "postgres"],
+        [binaries / "pg_dump", *words, "--username", OWNER, "ledger"],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
