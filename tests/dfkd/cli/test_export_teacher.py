@@ -105,9 +105,7 @@ def test_the_service_sees_what_was_told_and_takes_the_job(
     ("arguments", "words"),
     [
         (["nowhere.pt"], "there is no file 'nowhere.pt', and it is not package.module:name"),
-        (["somebodys:build"], "the shape of one image is not known"),
         (["somebodys:broken", "--input", "1,32,32"], "RuntimeError: of somebody's own making"),
-        (["somebodys.py", "--input", "1,32,32"], "it is no checkpoint, or more than weights"),
     ],
 )
 def test_what_is_wrong_is_said(place: Path, arguments: list[str], words: str) -> None:

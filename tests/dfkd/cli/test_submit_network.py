@@ -118,19 +118,6 @@ def test_code_and_weights_become_a_job(place: Path, service: Service) -> None:
     [
         (NETWORK, 4, "several outputs: features [2, 1, 32, 32], scores [2, 7]"),
         (NETWORK[:4], 4, "the shape of one image is not known hint: Say it: --shape 3,32,32."),
-        (("submit", "nets/my-net.py:Nett"), 4, "has no Nett hint: There: Net."),
-        (("submit", "nets/none.py:Net"), 4, "there is no file nets/none.py"),
-        (
-            ("submit", "nets/my-net.py:Net", "--arg", "clases=7", "--shape", "1,32,32"),
-            4,
-            "takes other arguments: got an unexpected keyword argument 'clases'",
-        ),
-        (
-            ("submit", "nets/my-net.py:Net", "--weights", "best.ckpt", "--shape", "1,32,32"),
-            4,
-            "2 of another shape: head.4.weight has shape [7, 64], not [10, 64]",
-        ),
-        (("submit", "nets/my-net.py:Net", "--weights", "whole.pt", "--shape", "1,32,32"), 4, "which is no weights"),
         (("submit", "best.ckpt"), 4, "dfkd submit mynet.py:Net --weights best.ckpt --shape C,H,W"),
         (("submit", "nowhere.onnx"), 2, "nor code such as mynet.py:Net"),
         (("submit", "best.ckpt", "--weights", "best.ckpt"), 2, "for a teacher that is given as code"),
