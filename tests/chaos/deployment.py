@@ -35,6 +35,7 @@ from tests.chaos.history import TERMINAL, Call, Client, History
 from tests.chaos.science import state_after
 from tests.e2e.service import PROFILE, gone, spec
 from tests.e2e.teacher import write_teacher
+from tests.known_speed import keep_speed
 from tests.patience import PATIENCE, scaled, until
 from tests.sandboxes import is_sandbox_process
 from tests.servers import short_directory
@@ -78,7 +79,7 @@ class Deployment:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.client = Client(self.url, self.history)
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        keep_speed(self.data_dir)
         self.log_path = self.data_dir.parent / f"{self.data_dir.name}.log"
 
     # Processes

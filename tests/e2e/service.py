@@ -15,6 +15,7 @@ import psutil
 from dfkd import Client
 from dfkd.wire.job import JobView
 from tests.e2e.teacher import NUM_CLASSES
+from tests.known_speed import keep_speed
 from tests.patience import PATIENCE, scaled, until
 from tests.sandboxes import is_sandbox_process
 
@@ -155,6 +156,7 @@ class Service:
 @contextmanager
 def running_up(data_dir: Path, **environment: str) -> Iterator[Service]:
     """Run `dfkd up` on a free port."""
+    keep_speed(data_dir)
     command = [str(Path(sys.executable).with_name("dfkd")), "up", "--port", "0", "--data-dir", str(data_dir)]
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         process = subprocess.Popen(
@@ -200,6 +202,7 @@ def running_apart(data_dir: Path, *, worker_dir: Path | None = None, **environme
 
 def start_worker(data_dir: Path, **environment: str) -> "subprocess.Popen[bytes]":
     """Start one more worker, as on another machine."""
+    keep_speed(data_dir)
     settings = {**os.environ, **profile(), "DFKD_DATA_DIR": str(data_dir), **environment}
     with (data_dir.parent / f"{data_dir.name}.log").open("ab") as log:
         return subprocess.Popen([sys.executable, "-m", "worker"], env=settings, stdout=log, stderr=log)

@@ -17,6 +17,7 @@ from sqlalchemy import MetaData, create_engine, select
 from jobs.settings import Settings
 from tests.e2e.service import profile, spec, stop
 from tests.e2e.teacher import write_teacher
+from tests.known_speed import keep_speed
 from tests.patience import PATIENCE, until
 
 TALKATIVE = """
@@ -37,6 +38,7 @@ class Talkative:
 
     def __init__(self, directory: Path, database_url: str) -> None:
         self.settings = Settings(data_dir=directory / "data", database_url=database_url)
+        keep_speed(self.settings.data_dir)
         self._log = directory / "log"
         own = {"DFKD_DATA_DIR": str(self.settings.data_dir), "DFKD_DATABASE_URL": database_url, "DFKD_AUTH": "required"}
         self._environment = {**os.environ, **profile(), **own, "DFKD_LOG_FORMAT": "json"}

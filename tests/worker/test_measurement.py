@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from dfkd_core.architectures.cost import KERNELS
+from dfkd_core.planning.worker_speed import Pass, WorkerSpeed
 from jobs.settings import Settings
 from tests.builders import worker_speed
 from tests.patience import until
@@ -40,6 +43,36 @@ def desk(tmp_path: Path) -> Desk:
 def idle(measurement: Measurement) -> bool:
     thread = measurement._thread
     return thread is not None and not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def speed(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpeed:
+    """The speed of this machine with one thread, measured as a worker does it."""
+    measurement = Measurement(Settings(data_dir=tmp_path_factory.mktemp("measured"), worker_threads=1))
+    measurement.start()
+    until(lambda: idle(measurement))
+    assert measurement.speed is not None
+    return measurement.speed
+
+
+def test_every_kernel_and_every_pass_is_measured(speed: WorkerSpeed) -> None:
+    assert set(speed.kernels) == set(KERNELS)
+    assert set(speed.passes) == set(Pass)
+
+
+def test_the_worker_is_named_by_its_device_and_threads(speed: WorkerSpeed) -> None:
+    assert (speed.device, speed.threads, speed.worker_class) == ("cpu", 1, "cpu-1")
+    assert speed.device_bytes is None
+    assert torch.__version__ in speed.build
+
+
+def test_the_base_is_the_memory_of_a_runner_with_its_libraries(speed: WorkerSpeed) -> None:
+    assert 100e6 < speed.base_bytes < 2e9
+
+
+def test_wide_layers_multiply_faster_than_depthwise_ones(speed: WorkerSpeed) -> None:
+    """Reading each value once for nine multiply-adds cannot be as fast as once for more than two thousand."""
+    assert speed.kernels["conv-256"].forward > speed.kernels["depthwise"].forward
 
 
 def test_a_worker_measures_once_and_keeps_the_result(desk: Desk) -> None:
