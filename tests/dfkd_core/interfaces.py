@@ -76,7 +76,7 @@ def channels_last(**options: object) -> ModelProto:
     return classifier(before=[turn], dims=("N", SIDE, SIDE, 3), **options)  # type: ignore[arg-type]
 
 
-def pixels(layout: str) -> ModelProto:
+def pixels(layout: str, **options: object) -> ModelProto:
     """uint8 images, cast and normalised inside."""
     turn = [node("Transpose", ["x"], "turned", perm=[0, 3, 1, 2])] if layout == "NHWC" else []
     before = [
@@ -92,7 +92,7 @@ def pixels(layout: str) -> ModelProto:
         "std": np.array([0.2, 0.25, 0.3], np.float32).reshape(3, 1, 1),
     }
     dims = ("N", SIDE, SIDE, 3) if layout == "NHWC" else ("N", 3, SIDE, SIDE)
-    return classifier(before=before, constants=stored, dims=dims, element=TensorProto.UINT8)
+    return classifier(before=before, constants=stored, dims=dims, element=TensorProto.UINT8, **options)  # type: ignore[arg-type]
 
 
 def doubles() -> ModelProto:
@@ -123,12 +123,15 @@ def probabilities() -> ModelProto:
     return classifier(after=after, constants={"temperature": np.float32(2)})
 
 
+LOGITS_AND_FEATURES: dict[str, object] = {
+    "after": [node("Identity", ["scores"], "logits"), node("Identity", ["f"], "features")],
+    "outputs": {"logits": ("N", CLASSES), "features": ("N", 24)},
+}
+
+
 def two_outputs() -> ModelProto:
     """Logits and features."""
-    return classifier(
-        after=[node("Identity", ["scores"], "logits"), node("Identity", ["f"], "features")],
-        outputs={"logits": ("N", CLASSES), "features": ("N", 24)},
-    )
+    return classifier(**LOGITS_AND_FEATURES)  # type: ignore[arg-type]
 
 
 def run(path: Path | ModelProto, inputs: np.ndarray, *outputs: str) -> np.ndarray:

@@ -53,7 +53,7 @@ def test_on_postgresql_and_redis_the_bell_starts_a_job_long_before_the_next_roun
     shared = {"DFKD_DATABASE_URL": postgres_url, "DFKD_BROKER_URL": redis_server.url, "DFKD_SWEEP_SECONDS": "600"}
     with running_apart(tmp_path / "data", **shared) as apart:
         until(lambda: _listens(redis_server))
-        job = apart.client.submit(teacher, spec(steps=50))
+        job = apart.client.submit(teacher, spec(steps=10))
         until(lambda: apart.client.job(job.id).state == "running")
         apart.succeed(job)
 

@@ -20,7 +20,7 @@ def test_a_module_becomes_a_student(service: Service, tmp_path: Path) -> None:
         input_shape=INPUT_SHAPE,
         mean=0.5,
         std=0.25,
-        spec=spec(),
+        spec=spec(steps=10),
         student="teacher",
         url=service.url,
         save_to=tmp_path,

@@ -9,7 +9,7 @@ import pytest
 
 from dfkd.client import Refused
 from tests.builders import traces_in
-from tests.dfkd_core.interfaces import CLASSES, SIDE, pixels, run, two_outputs
+from tests.dfkd_core.interfaces import CLASSES, LOGITS_AND_FEATURES, SIDE, pixels, run
 from tests.e2e.service import PROFILE, Followed, Service, gone, spec
 from tests.e2e.teacher import INPUT_SHAPE, NUM_CLASSES
 from tests.patience import until
@@ -75,11 +75,14 @@ def test_a_teacher_that_does_not_fit_is_refused_before_there_is_a_job(service: S
 
 
 def test_a_student_takes_and_returns_what_its_teacher_does(service: Service, tmp_path: Path) -> None:
-    made = pixels("NHWC")  # uint8 images with channels last
+    """uint8 images with channels last go in; of two outputs, one is named."""
     teacher = tmp_path / "teacher.onnx"
-    teacher.write_bytes(made.SerializeToString())
-    asked = spec(steps=10)
-    job = service.client.submit(teacher, {**asked, "student": {"architecture": "teacher", "width": 0.5}})
+    teacher.write_bytes(pixels("NHWC", **LOGITS_AND_FEATURES).SerializeToString())
+    asked = {**spec(steps=10), "student": {"architecture": "teacher", "width": 0.5}}
+    with pytest.raises(Refused, match="logits") as refused:
+        service.client.submit(teacher, asked)
+    assert refused.value.problem.errors[0].pointer == "/teacher/output"
+    job = service.client.submit(teacher, {**asked, "teacher": {"output": "logits"}})
     assert job.spec["teacher"]["input"] == {
         "shape": [3, SIDE, SIDE],
         "layout": "NHWC",
@@ -90,23 +93,10 @@ def test_a_student_takes_and_returns_what_its_teacher_does(service: Service, tmp
     service.succeed(job)
     service.student(job, tmp_path / "student")
     drawn = np.random.default_rng(0).integers(0, 256, (5, SIDE, SIDE, 3)).astype(np.uint8)
-    theirs, ours = run(teacher, drawn, "y"), run(tmp_path / "student" / "student.onnx", drawn, "y")
-    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+    theirs, ours = run(teacher, drawn, "logits"), run(tmp_path / "student" / "student.onnx", drawn, "logits")
+    assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype) == ((5, CLASSES), np.float32)
     report = json.loads((tmp_path / "student" / "report.json").read_text())
     assert report["student"]["interface"] == report["teacher"]["interface"]
     again = service.client.submit(teacher, job.spec)
     assert again.spec == job.spec
     service.cancel(again)
-
-
-def test_one_of_several_outputs_is_named(service: Service, tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher.onnx"
-    teacher.write_bytes(two_outputs().SerializeToString())
-    asked = {**spec(steps=10), "student": {"architecture": "teacher", "width": 0.5}}
-    with pytest.raises(Refused, match="logits") as refused:
-        service.client.submit(teacher, asked)
-    assert refused.value.problem.errors[0].pointer == "/teacher/output"
-    job = service.succeed(service.client.submit(teacher, {**asked, "teacher": {"output": "logits"}}))
-    service.student(job, tmp_path / "student")
-    images = np.zeros((3, 3, SIDE, SIDE), np.float32)
-    assert run(tmp_path / "student" / "student.onnx", images, "logits").shape == (3, CLASSES)
