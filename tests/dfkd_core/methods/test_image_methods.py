@@ -227,6 +227,7 @@ def run(method: str, **more: Any) -> Distilled:
     return distill(tiny_teacher(batchnorm=True), tiny_student(), small_run(method), **more)
 
 
+@pytest.mark.slow  # every commit stops these runs at every step: tests/dfkd_core/loop/test_interruption.py
 @pytest.mark.parametrize("method", METHODS)
 def test_an_interrupted_run_equals_the_uninterrupted_one(method: str, tmp_path: Path) -> None:
     rounds: list[Update] = []
