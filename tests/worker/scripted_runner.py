@@ -60,12 +60,16 @@ def slow(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def rescored(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Publish a student at step 2, and report a lower agreement of that student at every later step."""
+    """Publish a student at step 2, and report ever lower agreements of that student until there is a file `enough`."""
     on_step(Update("stage", "distill", 0, STEPS))
-    for step in range(1, STEPS + 1):
-        told = {} if step == 1 else {"agreement": 0.9 - step / 100, "published_step": 2}
-        on_step(Update("published" if step == 2 else "progress", "distill", step, STEPS, step / STEPS, **told))
-        time.sleep(0.12)  # in all longer than the time between two writes of the progress
+    on_step(Update("progress", "distill", 1, STEPS, 1 / STEPS))
+    on_step(Update("published", "distill", 2, STEPS, 2 / STEPS, agreement=0.9, published_step=2))
+    agreement = 0.9
+    while not (task.workspace / "enough").exists():
+        time.sleep(STEP_SECONDS)
+        agreement = (agreement + 0.7) / 2
+        on_step(Update("progress", "distill", 3, STEPS, 3 / STEPS, agreement=agreement, published_step=2))
+    on_step(Update("progress", "distill", STEPS, STEPS, 1.0, agreement=0.7, published_step=2))
     on_step(Update("stage", "export", fraction=1.0))
     return files(task)
 
