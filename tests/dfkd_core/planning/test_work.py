@@ -33,7 +33,8 @@ SIZE = NetworkSize(macs=1000, activation_bytes=1000, parameters=100, operations=
 def small_config(method: str, **changes: Any) -> DistillConfig:
     """A config of any method, with a guard that finds every batch healthy."""
     own = {name: value for name, value in SMALL.items() if name in METHODS[method].model_fields}
-    config = tiny_config(**{"steadiness": {"min_class_entropy": 0.0, "min_diversity": 0.0}, **changes})
+    usual = {"budget": {"steps": 12}, "steadiness": {"min_class_entropy": 0.0, "min_diversity": 0.0}}
+    config = tiny_config(**{**usual, **changes})
     document = config.model_dump(mode="json", exclude={"method_options"})
     options = {**own, **changes.get("method_options", {})}
     return DistillConfig.model_validate({**document, "method": method, "method_options": options})
