@@ -1,7 +1,8 @@
 """What `student.architecture: "teacher"` gives for an inspected teacher, before any job (torch-free, pure Python)."""
 
+import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inspection.inspection import Inspection
@@ -20,14 +21,8 @@ class NarrowedTeacher:
     """The narrowed copy of a teacher."""
 
     figures: Figures
-    teacher: Figures
-    kept: list[tuple[str, str]] = field(default_factory=list)  # layers that keep all channels, each with the reason
+    removed: float  # the share of the teacher's parameters that the copy does not have
     notice: Notice | None = None  # says so where little is removed
-
-    @property
-    def removed(self) -> float:
-        """The share of the teacher's parameters that the copy does not have."""
-        return 1 - self.figures.parameters / self.teacher.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,90 +46,123 @@ class NarrowedSizes:
     sizes: list[NarrowedSize]
 
 
+@dataclass(frozen=True, slots=True)
+class _Teacher:
+    """A teacher that may be narrowed. Its file may store fewer parameters than its graph computes with."""
+
+    narrowing: Narrowing
+    stored: int  # learned parameters of the file
+
+    @property
+    def possible(self) -> bool:
+        """Whether any copy is smaller than the file."""
+        return self.least < self.stored
+
+    @property
+    def least(self) -> int:
+        """Parameters of the narrowest copy."""
+        return figures_at(self.narrowing, 0.0).parameters
+
+    def copy(self, width: float) -> NarrowedTeacher:
+        """Return the copy of a width."""
+        figures = figures_at(self.narrowing, width)
+        return NarrowedTeacher(figures, removed=1 - figures.parameters / self.stored)
+
+    def is_little(self, copy: NarrowedTeacher) -> bool:
+        """Whether much less is removed than the width of a copy asks for."""
+        return copy.removed < LITTLE * (1 - copy.figures.width)
+
+    def because(self) -> str:
+        """Say why nothing, or not more, can be removed: the most frequent reasons of layers to keep their channels."""
+        layers = self.narrowing.layers
+        kept = [layer.because for layer in layers if layer.because is not None]
+        found = []
+        if (computed := figures_at(self.narrowing, 1.0).parameters) > self.stored:
+            found.append(
+                f"the graph computes with {computed:,} numbers and the file stores {self.stored:,} of them, "
+                "because layers share weights or weights are computed; a copy has weights of its own everywhere"
+            )
+        if not layers:
+            found.append("no layer of it has weights")
+        elif len(kept) > len(found):  # one of them is the output's
+            reasons = "; ".join(f"{count} because {because}" for because, count in Counter(kept).most_common(2))
+            found.append(f"{len(kept)} of its {len(layers)} layers keep all channels, {reasons}")
+        return "; ".join(found) or "its groups of channels are too small for this width"
+
+
 def describe_narrowed(inspection: Inspection, student: StudentSpec) -> NarrowedTeacher | None:
     """Return the copy that a spec asks for; None if the inspection does not know the teacher's graph.
 
     Raises:
         StudentError: no channel can be removed, or almost none, or not as many as `student.params` asks for.
-        StudentNotSmaller: the width removes nothing.
+        StudentNotSmaller: the copy of this width has as many parameters as the teacher's file, or more.
     """
-    narrowing = inspection.narrowing
-    if narrowing is None:
+    if inspection.narrowing is None:
         return None
-    teacher, kept = figures_at(narrowing, 1.0), _kept(narrowing)
-    if figures_at(narrowing, 0.0).parameters >= teacher.parameters:
+    teacher = _Teacher(inspection.narrowing, inspection.parameters)
+    if not teacher.possible:
         raise StudentError(
-            f"no channel of the teacher's graph can be removed: {_because(narrowing, kept)}",
+            f"the teacher's graph cannot be narrowed: {teacher.because()}",
             hint=CATALOGUE,
             pointer="/student/architecture",
         )
     limit = student.parameter_limit(inspection.parameters)
-    width = student.width if limit is None else width_for(narrowing, limit)
-    copy = NarrowedTeacher(figures_at(narrowing, width), teacher, kept)
-    if limit is None:
-        copy = _judged(narrowing, copy)
-    return copy
+    if limit is not None:
+        return teacher.copy(width_for(inspection.narrowing, limit))
+    return _judged(teacher, teacher.copy(student.width))
 
 
-def _judged(narrowing: Narrowing, copy: NarrowedTeacher) -> NarrowedTeacher:
-    """The copy with a notice if its width removes little."""
-    width, asked = copy.figures.width, 1 - copy.figures.width
-    share = copy.removed / asked
-    if share >= LITTLE:
+def _judged(teacher: _Teacher, copy: NarrowedTeacher) -> NarrowedTeacher:
+    """The copy with a notice if its width removes little.
+
+    Raises:
+        StudentError: it removes almost nothing.
+        StudentNotSmaller: it removes nothing.
+    """
+    if not teacher.is_little(copy):
         return copy
+    width, why = copy.figures.width, teacher.because()
+    hint = f"The narrowest copy has {teacher.least:,} parameters. For a smaller student: {CATALOGUE[0].lower()}"
+    hint += CATALOGUE[1:]
+    if copy.removed <= 0:
+        widest = width_for(teacher.narrowing, teacher.stored - 1)
+        raise StudentNotSmaller(
+            f"a copy of width {width:g} has {copy.figures.parameters:,} parameters, the teacher {teacher.stored:,}: "
+            f"{why}",
+            hint=f"Widths up to {math.floor(1000 * widest) / 1000:g} give a smaller copy. {hint}",
+            pointer="/student/width",
+        )
     found = (
         f"width {width:g} removes {copy.removed:.1%} of the teacher's parameters "
-        f"({copy.teacher.parameters:,} to {copy.figures.parameters:,})"
+        f"({teacher.stored:,} to {copy.figures.parameters:,})"
     )
-    why = _because(narrowing, copy.kept)
-    least = figures_at(narrowing, 0.0).parameters
-    hint = f"The narrowest copy has {least:,} parameters. For a smaller student: {CATALOGUE[0].lower()}{CATALOGUE[1:]}"
-    if copy.figures.parameters >= copy.teacher.parameters:
-        raise StudentNotSmaller(f"width {width:g} removes no channel: {why}", hint=hint, pointer="/student/width")
-    if share < LEAST:
+    if copy.removed < LEAST * (1 - width):
         raise StudentError(f"{found}: {why}", hint=hint, pointer="/student/width")
-    return NarrowedTeacher(
-        copy.figures,
-        copy.teacher,
-        copy.kept,
-        Notice(code="student-partly-narrowed", detail=f"{found[0].upper()}{found[1:]}, because {why}.", hint=hint),
-    )
+    notice = Notice(code="student-partly-narrowed", detail=f"{found[0].upper()}{found[1:]}, because {why}.", hint=hint)
+    return replace(copy, notice=notice)
 
 
 def narrowed_sizes(inspection: Inspection) -> NarrowedSizes | None:
     """Return what narrowing can do with a teacher; None if the inspection does not know its graph."""
-    narrowing = inspection.narrowing
-    if narrowing is None:
+    if inspection.narrowing is None:
         return None
-    teacher = figures_at(narrowing, 1.0)
-    possible = figures_at(narrowing, 0.0).parameters < teacher.parameters
-    sizes = [_size(figures_at(narrowing, width), teacher) for width in SHOWN_WIDTHS] if possible else []
-    little = possible and sizes[0].removed < LITTLE * (1 - SHOWN_WIDTHS[0])
-    because = _because(narrowing, _kept(narrowing)) if little or not possible else None
-    return NarrowedSizes(possible, because, sizes)
+    teacher = _Teacher(inspection.narrowing, inspection.parameters)
+    copies = [teacher.copy(width) for width in SHOWN_WIDTHS] if teacher.possible else []
+    is_explained = not copies or teacher.is_little(copies[0])
+    return NarrowedSizes(
+        possible=teacher.possible,
+        because=teacher.because() if is_explained else None,
+        sizes=[_size(copy) for copy in copies if copy.removed > 0],
+    )
 
 
-def _size(figures: Figures, teacher: Figures) -> NarrowedSize:
+def _size(copy: NarrowedTeacher) -> NarrowedSize:
+    figures = copy.figures
     return NarrowedSize(
         width=figures.width,
         parameters=figures.parameters,
         macs=figures.macs,
         activation_bytes=figures.activation_bytes,
         weight_bytes=figures.weight_bytes,
-        removed=round(1 - figures.parameters / teacher.parameters, 4),
+        removed=round(copy.removed, 4),
     )
-
-
-def _kept(narrowing: Narrowing) -> list[tuple[str, str]]:
-    return [(layer.name, layer.because) for layer in narrowing.layers if layer.because is not None]
-
-
-def _because(narrowing: Narrowing, kept: list[tuple[str, str]]) -> str:
-    """Why layers keep their channels: the most frequent reasons."""
-    counts = Counter(because for _, because in kept)
-    if not narrowing.layers:
-        return "no layer of it has weights"
-    if not counts:
-        return "its groups of channels are too small for this width"
-    reasons = "; ".join(f"{count} because {because}" for because, count in counts.most_common(2))
-    return f"{len(kept)} of its {len(narrowing.layers)} layers keep all channels, {reasons}"

@@ -124,13 +124,13 @@ class _Counter:
 
     def _layer(self, number: int, step: Step) -> LayerChannels:
         plan = self.channels.plan
-        weight = next(str(name) for name in step.inputs[:2] if name in plan.constants)
+        position, weight = next((at, str(name)) for at, name in enumerate(step.inputs[:2]) if name in plan.constants)
         stored = weight
         while stored.endswith("/"):  # the importer computed it from the weight of this name
             stored = stored[:-1].rpartition("/")[0]
         name = stored.removesuffix(".weight") if stored.endswith(".weight") else step.name or stored
-        made = [use for use in self.channels.uses_at.get((number, 1), []) if use.role == "out"]
-        axis = 1 if step.op.startswith("Conv") else -1
+        made = [use for use in self.channels.uses_at.get((number, position), []) if use.role == "out"]
+        axis = 1 if step.op.startswith("Conv") else -2 if position == 0 else -1
         extent = self._value(step.outputs[0])[axis]
         if isinstance(extent, Polynomial):
             ((number_of_size,),) = extent.terms

@@ -21,6 +21,7 @@ from dfkd_core.onnx_import.ir.plan import Plan, Step
 
 RULES: dict[str, StepRule] = {**elementwise.RULES, **layers.RULES, **movement.RULES}
 FIXED = -1  # the group of a channel that stays
+ONE_SET = "all its channels can only go together"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,10 @@ def _unknown(trace: Trace, _number: int, step: Step) -> list[list[Block]]:
 
 def _settle(trace: Trace) -> bool:
     """Resolve what was left open until all channels were known; False if channels were united on the way."""
+    for blocks in trace.values.values():
+        for kept in blocks:
+            if trace.simplified(kept) is None:
+                trace.units.fix(kept.ids, ONE_SET)
     for ids, at, entries in trace.picks:
         block = trace.simplified(Block(tuple(range(ids.ndim)), ids))
         if block is not None and block.axes[-1] == at:

@@ -13,14 +13,23 @@ SLIDING = "a window slides along it"
 
 
 def sliding(trace: Trace, _number: int, step: Step) -> list[list[Block]]:
-    """Keep the axes of images and channels (0 and 1); the others get a fixed size."""
+    """Keep the axes of images and channels (0 and 1), and those along which the window takes entry by entry."""
     rank = len(trace.shape(step.inputs[0]))
-    return [trace.collapsed(trace.blocks(step.inputs[0]), range(2, rank), SLIDING)]
+    axes = [axis for axis in range(2, rank) if not _is_pointwise(step, axis - 2)]
+    return [trace.collapsed(trace.blocks(step.inputs[0]), axes, SLIDING)]
+
+
+def _is_pointwise(step: Step, at: int) -> bool:
+    """Return whether the window has one entry along an axis of the pixels, and moves by one."""
+    kernel = step.attributes.get("kernel")
+    if kernel is None or kernel[at] != 1 or step.attributes["strides"][at] != 1:
+        return False
+    return not any(step.attributes["pads"][at]) and not any(step.attributes.get("extra", ()))
 
 
 def convolution(trace: Trace, number: int, step: Step) -> list[list[Block]]:
     """Read channels along axis 1 of the weight (out, in / groups, …), make channels along axis 0."""
-    sliding(trace, number, step)
+    (blocks,) = sliding(trace, number, step)
     ids, weight = trace.along(step.inputs[0], 1), trace.shape(step.inputs[1])
     groups, num_in = int(step.attributes["group"]), trace.shape(step.inputs[0])[1]
     if groups == num_in and groups > 1:
@@ -37,12 +46,12 @@ def convolution(trace: Trace, number: int, step: Step) -> list[list[Block]]:
         trace.use(number, 1, [0], made, "out")
         if ids is not None:
             trace.use(number, 1, [1], ids, "in")
-    return _made(trace, number, made)
+    return _made(trace, number, made, blocks)
 
 
 def transposed_convolution(trace: Trace, number: int, step: Step) -> list[list[Block]]:
     """Read channels along axis 0 of the weight (in, out / groups, …), make channels along axis 1."""
-    sliding(trace, number, step)
+    (blocks,) = sliding(trace, number, step)
     ids, weight = trace.along(step.inputs[0], 1), trace.shape(step.inputs[1])
     groups = int(step.attributes["group"])
     if groups == weight[0] and groups > 1:
@@ -59,7 +68,7 @@ def transposed_convolution(trace: Trace, number: int, step: Step) -> list[list[B
         trace.use(number, 1, [1], made, "out")
         if ids is not None:
             trace.use(number, 1, [0], ids, "in")
-    return _made(trace, number, made)
+    return _made(trace, number, made, blocks)
 
 
 def _grouped(trace: Trace, number: int, sizes: tuple[int, int], axes: tuple[int, int], view: tuple[int, ...]) -> Ids:
@@ -75,11 +84,13 @@ def _read_in_groups(trace: Trace, number: int, ids: Ids, axes: tuple[int, int], 
     trace.uses.append(Use(number, 1, axes, ids, "in", view))
 
 
-def _made(trace: Trace, number: int, made: Ids | None) -> list[list[Block]]:
+def _made(trace: Trace, number: int, made: Ids | None, blocks: Sequence[Block]) -> list[list[Block]]:
+    """The channels that a convolution makes, and those along which it takes its input entry by entry."""
+    passed = [block for block in blocks if 1 not in block.axes]
     if made is None:
-        return [[]]
+        return [passed]
     trace.use(number, 2, [0], made)
-    return [[Block((1,), made)]]
+    return [[*passed, Block((1,), made)]]
 
 
 def gemm(trace: Trace, number: int, step: Step) -> list[list[Block]]:

@@ -162,5 +162,5 @@ def test_what_cannot_be_narrowed_is_refused_before_the_job(http: httpx.Client) -
     problem = answer.json()
     assert (answer.status_code, problem["code"]) == (422, "student-infeasible")
     assert problem["errors"][0]["pointer"] == "/student/architecture"
-    assert "no channel of the teacher's graph can be removed" in problem["detail"]
+    assert "the teacher's graph cannot be narrowed" in problem["detail"]
     assert "dfkd students" in problem["hint"]
