@@ -94,7 +94,7 @@ def _uncut(state: GraphState, steps: Mapping[str, Step], output: str, output_sha
     if count > 1 and last in state.values:
         distributions = Distributions(steps, state)
         logit = distributions.pair(last) if count == 2 else None
-        if logit is not None and _image_shape(state, logit) == (1,):
+        if logit is not None:
             return head(logit, "probabilities", "logits", "sigmoid-cut")
         scores = distributions.scores(last)
         if scores is not None and _image_shape(state, scores.logits) == _image_shape(state, last):

@@ -11,6 +11,7 @@ from dfkd_core.onnx_import.ir.state import GraphState
 TOLERANCE = 1e-3  # of the sum of probabilities
 MOST_VALUES = 100  # how many values are looked at, which bounds the recursion
 POSITIVE = {"Exp", "Relu", "Sigmoid", "Softplus", "Abs", "Softmax"}
+BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax"}  # between 0 and 1
 SAME = {"Identity", "Cast"}
 AROUND = {"Identity", "Cast", "Clip", "Expand", "Reshape", "Unsqueeze", "Squeeze"}  # operations around a denominator
 
@@ -21,6 +22,14 @@ class Scores:
 
     logits: str
     form: Literal["probabilities", "log-probabilities"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Complements:
+    """A number p and 1 - p, joined in either order."""
+
+    maker: Step  # of p
+    is_second: bool  # whether p is the second
 
 
 @dataclass(slots=True)
@@ -47,14 +56,11 @@ class Distributions:
 
     def pair(self, name: str) -> str | None:
         """Return the logit z behind the probabilities [1 - σ(z), σ(z)] of two classes, or None."""
-        step = self._step(name)
-        if step is None or step.op != "Concat" or len(step.inputs) != 2 or not self._over_classes(step):
+        parts = self._complements(self._step(name))
+        if parts is None or not parts.is_second or parts.maker.op != "Sigmoid":
             return None
-        rest, second = (self._step(str(part)) for part in step.inputs)
-        if rest is None or second is None or (rest.op, second.op) != ("Sub", "Sigmoid"):
-            return None
-        taken = self._step(str(rest.inputs[1]))
-        return str(second.inputs[0]) if uniform(self._constant(rest.inputs[0])) == 1 and taken is second else None
+        logit = str(parts.maker.inputs[0])
+        return logit if self._is_one_number(logit) else None
 
     def sums_to_one(self, name: str) -> bool:
         """Return whether the graph shows that the value is never negative and its sum over the last axis is 1."""
@@ -84,6 +90,36 @@ class Distributions:
             self.known[name] = self._total_of(self.steps[name]) if known else None
         return self.known[name]
 
+    def _complements(self, step: Step | None) -> "_Complements | None":
+        """Return what a step joins along the classes if that is one number p for each image and 1 - p."""
+        if step is None or step.op != "Concat" or len(step.inputs) != 2 or not self._over_classes(step):
+            return None
+        for at, name in enumerate(step.inputs):
+            rest = self._number(str(name))
+            if rest is None or rest.op != "Sub" or uniform(self._constant(rest.inputs[0])) != 1:
+                continue
+            taken, other = self._number(str(rest.inputs[1])), self._number(str(step.inputs[1 - at]))
+            if taken is not None and taken is other:
+                return _Complements(taken, is_second=at == 0)
+        return None
+
+    def _number(self, name: str) -> Step | None:
+        """Return the step that makes the one number for each image that `name` holds, before clips and reshapes."""
+        step = self.steps.get(name)
+        while step is not None and step.op in (*AROUND, "Gather", "Slice") and self._is_one_number(str(step.inputs[0])):
+            step = self.steps.get(str(step.inputs[0]))
+        return step if step is not None and self._is_one_number(step.outputs[0]) else None
+
+    def _is_bounded(self, step: Step | None) -> bool:
+        """Return whether the values of a step lie between 0 and 1."""
+        while step is not None and step.op in (*SAME, "Slice", "Gather"):
+            step = self.steps.get(str(step.inputs[0]))
+        return step is not None and step.op in BOUNDED
+
+    def _is_one_number(self, name: str) -> bool:
+        value = self.state.values.get(name)
+        return value is not None and tuple(map(math.prod, value.shapes)) == self.state.batch_sizes
+
     def _total_of(self, step: Step) -> float | None:
         totals = [None if name is None else self._total(name) for name in step.inputs]
         first = totals[0] if totals else None
@@ -99,6 +135,8 @@ class Distributions:
                 total = first if step.attributes["min"] <= TOLERANCE and step.attributes["max"] >= 1 else None
             case "Mul" | "Div":
                 total = self._scaled(step, totals)
+            case "Concat" if (parts := self._complements(step)) is not None:
+                total = 1.0 if self._is_bounded(parts.maker) else None
             case "Add" | "Sum" | "Mean":
                 known = [one for one in totals if one is not None]
                 count = len(known) if step.op == "Mean" else 1

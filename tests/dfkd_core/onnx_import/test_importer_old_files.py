@@ -68,6 +68,37 @@ def test_what_other_programs_wrote_years_ago_is_read(tmp_path: Path) -> None:
     assert found.batchnorm.present == 1
 
 
+def test_what_the_oldest_set_broadcasts_from_an_axis_on_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    single = {name: rng.normal(size=size).astype(np.float32) for name, size in {"gain": 4, "slope": 4}.items()}
+    single |= {"row": rng.normal(size=6).astype(np.float32), "matrix": rng.normal(size=(5, 96)).astype(np.float32)}
+
+    single |= {"one": np.ones(4, np.float32), "zero": np.zeros(4, np.float32)}
+
+    def made(opset: int) -> ModelProto:
+        testing = {"is_test": 1} if opset < 7 else {}
+        old = {"broadcast": 1} if opset < 7 else {}
+        constants = (
+            dict(single) if opset < 7 else {**single, **{k: single[k].reshape(4, 1, 1) for k in ("gain", "slope")}}
+        )
+        nodes = [
+            node("Mul", ["images", "gain"], ["scaled"], **({**old, "axis": 1} if old else {})),
+            node("PRelu", ["scaled", "slope"], ["bent"]),
+            node("Add", ["bent", "row"], ["moved"], **({**old, "axis": -1} if old else {})),
+            node("Add", ["moved", "row"], ["again"], **old),
+            node("BatchNormalization", ["again", "one", "zero", "zero", "one"], ["normal"], **testing),
+            node("Dropout", ["normal"], ["kept"], **testing),
+            node("Flatten", ["kept"], ["flat"]),
+            node("Gemm", ["flat", "matrix", "offset"], ["logits"], transB=1, **old),
+        ]
+        return model(nodes, {**constants, "offset": np.arange(5, dtype=np.float32)}, opset=opset, ir_version=3)
+
+    teacher, found = verified(with_weights_as_inputs(made(6)), tmp_path / "old.onnx")
+    assert (found.opset, found.normalisations) == (6, ["opset-upgraded", "dropout-removed"])
+    images = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(teacher(images), load_teacher(save(made(9), tmp_path / "new.onnx"), SPEC)(images))
+
+
 def test_an_operator_that_has_no_newer_form_is_refused_clearly(tmp_path: Path) -> None:
     made = flattened([node("Upsample", ["images"], mode="nearest")], opset=8)
     refusal = refused(made, tmp_path / "old.onnx")

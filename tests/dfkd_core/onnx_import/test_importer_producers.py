@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch import Tensor
 
 from dfkd_core.errors import TeacherError
@@ -54,18 +55,41 @@ def test_an_operator_set_may_be_declared_twice(tmp_path: Path) -> None:
     assert "unsupported opset (17, 18)" in refused(made, tmp_path / "teacher.onnx").detail
 
 
-def test_two_classes_may_be_spelled_out_around_a_sigmoid(tmp_path: Path) -> None:
-    rest = [node("Sigmoid", ["z"], ["second"]), node("Sub", ["one", "second"], ["first"])]
-    rest += [node("Concat", ["first", "second"], ["logits"], axis=1)]
-    made = classifier([node("Gemm", ["scores", "to.one"], ["z"]), *rest])
-    made.graph.initializer.append(helper.make_tensor("to.one", TensorProto.FLOAT, [5, 1], [1, -1, 2, 0.5, -2]))
-    made.graph.initializer.append(helper.make_tensor("one", TensorProto.FLOAT, [], [1]))
+ONE_AND_REST = {
+    "joined": (["Sub one yes no", "Concat no yes logits"], "sigmoid-cut"),
+    "stacked": (
+        ["Sub one row rest", "Unsqueeze rest last no", "Unsqueeze row last again", "Concat no again logits"],
+        "sigmoid-cut",
+    ),
+    "clipped": (["Clip yes low high inside", "Sub one inside no", "Concat no inside logits"], "sigmoid-cut"),
+    "the other way round": (["Sub one yes no", "Concat yes no logits"], "log-of-probabilities"),
+    "one of a softmax": (
+        ["Softmax scores all", "Slice all from to last second", "Sub one second no", "Concat no second logits"],
+        "log-of-probabilities",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spelled", "note"), ONE_AND_REST.values(), ids=ONE_AND_REST)
+def test_two_classes_may_be_spelled_out(spelled: list[str], note: str, tmp_path: Path) -> None:
+    nodes = [
+        node("Gemm", ["scores", "to.one"], ["z"]),
+        node("Sigmoid", ["z"], ["yes"]),
+        node("Squeeze", ["yes", "last"], ["row"]),
+    ]
+    for line in spelled:
+        op, *inputs, output = line.split()
+        nodes.append(node(op, inputs, [output], **({"axis": 1} if op == "Concat" else {})))
+    made = classifier(nodes)
+    constants = {"to.one": np.array([[1], [-1], [2], [0.5], [-2]], "f4"), "one": np.float32(1), "last": np.array([1])}
+    constants |= {"low": np.float32(1e-6), "high": np.float32(1 - 1e-6), "from": np.array([1]), "to": np.array([2])}
+    made.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items())
     found = verified(made, tmp_path / "teacher.onnx")
     assert found.num_classes == 2
     assert found.interface is not None
     assert found.interface.output_form == "probabilities"
     assert found.interface.output_shape == [2]
-    assert "sigmoid-cut" in found.normalisations
+    assert note in found.normalisations
 
 
 def test_sigmoids_over_the_sum_of_their_absolute_values_are_probabilities(tmp_path: Path) -> None:
