@@ -146,6 +146,16 @@ def one_logit() -> ModelProto:
     return made
 
 
+def one_entry_in_the_end() -> ModelProto:
+    """An instance normalisation of one pixel: the narrowest copy normalises a single number."""
+    nodes = [
+        node("Conv", ["images", "stem.weight"], ["maps"]),
+        node("InstanceNormalization", ["maps", "scale", "shift"], ["out"]),
+    ]
+    constants = {"stem.weight": weights(16, *SHAPE), "scale": weights(16), "shift": weights(16)}
+    return headed(nodes, constants, channels=16)
+
+
 def mixed_from_the_left() -> ModelProto:
     """A constant matrix that mixes tokens, and stands on the left of its product."""
     nodes = [
@@ -174,6 +184,7 @@ KINDS = {
     "low_rank": low_rank(),
     "one_logit": one_logit(),
     "mixed_from_the_left": mixed_from_the_left(),
+    "one_entry_in_the_end": one_entry_in_the_end(),
 }
 STORED_ONCE = ("shared_layer", "transposed_twin", "low_rank", "one_logit")  # the file stores less than is computed with
 
@@ -229,7 +240,7 @@ def test_a_window_of_one_entry_keeps_no_channel(tmp_path: Path) -> None:
     assert found.figures.parameters == 2 * 8 * SHAPE[0] * 9 + 2 + 10 * 8
 
 
-def test_the_layer_of_a_matrix_on_the_left_keeps_its_rows(tmp_path: Path) -> None:
+def test_the_outputs_of_a_matrix_on_the_left_are_its_rows(tmp_path: Path) -> None:
     found = describe_narrowed(inspected(mixed_from_the_left(), tmp_path), asked(0.5))
     assert found is not None
-    assert dict(found.figures.layers)["the_mixed"] == 12
+    assert dict(found.figures.layers)["the_mixed"] == 6
