@@ -259,8 +259,11 @@ def lp_normalization(x: Tensor, *, axis: int, p: int) -> Tensor:
 
 
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float) -> Tensor:
-    """Normalise each channel of each image to mean 0 and variance 1, then apply scale and bias."""
-    return F.instance_norm(x, weight=scale, bias=bias, eps=epsilon)
+    """Normalise each channel of each image to mean 0 and variance 1, then apply scale and bias.
+
+    The function of `torch.nn.functional` refuses channels of one number, which narrow copies have.
+    """
+    return torch.instance_norm(x, scale, bias, None, None, True, 0.0, epsilon, torch.backends.cudnn.enabled)
 
 
 def layer_norm(x: Tensor, scale: Tensor, bias: Tensor | None = None, *, axis: int, epsilon: float) -> Tensor:
