@@ -94,8 +94,11 @@ def parse_file(path: Path, spec: TeacherSpec) -> tuple[Inspection, "ParsedOnnx |
     return _inspect_safetensors(path, spec), None
 
 
-def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
-    """Return the warning that a teacher's statistics are, or may be, folded; `line` exports a file that keeps them."""
+def folded_warning(status: str, line: str | None = EXPORT_LINE) -> Notice:
+    """Return the warning that a teacher's statistics are, or may be, folded.
+
+    `line` exports a file that keeps them; None: no call of the exporter does.
+    """
     what = {
         "folded": "The exporter folded the BatchNormalization statistics into the convolutions",
         "partial": "The exporter folded some BatchNormalization statistics into the convolutions",
@@ -104,7 +107,9 @@ def folded_warning(status: str, line: str = EXPORT_LINE) -> Notice:
     return Notice(
         code="teacher-batchnorm-folded",
         detail=f"{what}, so no method can use them.",
-        hint=f"Re-export with the statistics kept: {line}",
+        hint="No call of the exporter keeps the statistics. Choose a method that needs none, or leave it to auto."
+        if line is None
+        else f"Re-export with the statistics kept: {line}",
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dfkd_core.inspection.formats.refused import MATLAB, PADDLE, TENSORFLOW
+from dfkd_core.inspection.formats.refused import MATLAB, PADDLE
 from dfkd_core.onnx_import.producer import DYNAMO
 
 EXPORT_LINE = (
@@ -23,7 +23,8 @@ _LEGACY_LINE = (
     "training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False, input_names=['{input}'], "
     "output_names=['{output}'], dynamic_axes={{'{input}': {{0: 'batch'}}, '{output}': {{0: 'batch'}}}})"
 )
-_OTHERS = {"tf2onnx": TENSORFLOW, "keras2onnx": TENSORFLOW, "paddle2onnx": PADDLE, "matlab": MATLAB}
+_OTHERS = {"paddle2onnx": PADDLE, "matlab": MATLAB}
+_LOSING = ("tf2onnx", "keras2onnx", "skl2onnx")  # no call of these writes BatchNormalization, or the network has none
 _LOST = {
     "folded": "the exporter folded the BatchNorm statistics into the convolutions",
     "partial": "the exporter folded some of the BatchNorm statistics into the convolutions",
@@ -40,11 +41,13 @@ class ReExport(BaseModel):
     line: str = Field(description="The call to run where the network was trained.")
 
 
-def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str:
-    """Return a call of the exporter that wrote the file, or of PyTorch's if it is unknown.
+def export_line(exporter: str | None, *, input_name: str, output_name: str, shape: Sequence[int]) -> str | None:
+    """Return a call of the exporter that wrote the file, or of PyTorch's if it is unknown; None if no call is better.
 
-    The calls of PyTorch keep BatchNorm statistics and a dynamic batch size.
+    The calls keep BatchNorm statistics, and those of PyTorch a dynamic batch size.
     """
+    if exporter in _LOSING:
+        return None
     if exporter in _OTHERS:
         return _OTHERS[exporter]
     template = _DYNAMO_LINE if exporter == DYNAMO else _LEGACY_LINE
@@ -52,8 +55,10 @@ def export_line(exporter: str | None, *, input_name: str, output_name: str, shap
     return template.format(images=images, input=input_name, output=output_name)
 
 
-def re_export(line: str, *, batchnorm: str, batch: str) -> ReExport | None:
+def re_export(line: str | None, *, batchnorm: str, batch: str) -> ReExport | None:
     """Return the reasons for a new export and its call; None if a new export would improve nothing."""
+    if line is None:
+        return None
     because = [_LOST[batchnorm]] if batchnorm in _LOST else []
     if batch == "fixed":
         because.append("the batch size is fixed, and had to be rewritten")

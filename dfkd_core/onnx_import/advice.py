@@ -25,6 +25,7 @@ _LEARN = {  # operator of ai.onnx.ml → why it cannot be written otherwise
     "TreeEnsembleRegressor": "Decision trees have no gradient, so they cannot teach; networks and linear models can.",
     "SVMClassifier": "Support vector machines with kernels are not read; networks and linear models are.",
 }
+RECOMMENDED, NEWEST_OF_MATLAB = 18, 14  # operator sets
 _OPSETS = {
     DYNAMO: "opset_version=18 in torch.onnx.export",
     LEGACY: "opset_version=18 in torch.onnx.export",
@@ -60,6 +61,17 @@ def inputs_hint(exporter: str | None) -> str:
 def opset_hint(exporter: str | None) -> str:
     """Return how to export with an operator set that is read."""
     return f"Export the network again with {_OPSETS.get(exporter or '', 'operator set 18')}."
+
+
+def parity_hint(exporter: str | None, *, opset: int, fixed: bool) -> str:
+    """Return what may help where ONNX Runtime computes other logits than we do; `fixed`: the file is for one batch."""
+    found = []
+    if opset < (NEWEST_OF_MATLAB if exporter == "matlab" else RECOMMENDED):
+        found.append(opset_hint(exporter))
+    if fixed:
+        found.append("Export it for any number of images.")
+    found.append("Where that changes nothing, our reading is at fault: please report it with the file.")
+    return " ".join(found) if len(found) > 1 else "Our reading is at fault: please report it with the file."
 
 
 def one_file_hint(exporter: str | None) -> str:

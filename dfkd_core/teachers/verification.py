@@ -20,6 +20,8 @@ from dfkd_core.inspection.formats.detection import TeacherFormat, sniff_file
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.networks.interface import from_output, on_grid, to_input, to_output
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.onnx_import.advice import parity_hint
+from dfkd_core.onnx_import.producer import exporter_of
 from dfkd_core.onnx_import.reader import ParsedOnnx, read_plan
 from dfkd_core.report import TeacherVerification
 
@@ -114,6 +116,8 @@ def _check_parity(
         parsed = read_plan(path, input_shape=shape, layout=layout, output=interface.output_name)
     run, tolerance = _runtime(parsed)
     head = _head_interface(parsed)
+    plan, model = parsed
+    hint = parity_hint(exporter_of(model)[0], opset=plan.opset, fixed=plan.batch == "fixed")
     worst = 0.0
     for count in BATCHES:
         images = draw_images(teacher, count, generator)
@@ -125,8 +129,8 @@ def _check_parity(
                 hint="Check teacher.input.mean and teacher.input.std, and the export.",
             )
         teacher.engine.pulse.beat()
-        worst = max(worst, _difference(ours, theirs, tolerance))
-        _difference(to_output(ours, interface).float(), outputs.float(), max(tolerance, TOLERANCE_OUTPUT))
+        worst = max(worst, _difference(ours, theirs, tolerance, hint))
+        _difference(to_output(ours, interface).float(), outputs.float(), max(tolerance, TOLERANCE_OUTPUT), hint)
     return worst, tolerance
 
 
@@ -137,7 +141,7 @@ def _head_interface(parsed: ParsedOnnx) -> TeacherInterface:
     return plan.interface.model_copy(update={"output_form": plan.head_form, "output_shape": shape})
 
 
-def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
+def _difference(ours: Tensor, theirs: Tensor, tolerance: float, hint: str) -> float:
     if ours.shape != theirs.shape:
         raise ParityError(f"ONNX Runtime returns shape {tuple(theirs.shape)}, our reading {tuple(ours.shape)}")
     difference = (ours - theirs).abs().max().item()
@@ -146,7 +150,7 @@ def _difference(ours: Tensor, theirs: Tensor, tolerance: float) -> float:
         raise ParityError(
             f"for {len(ours)} images our reading of the teacher differs from ONNX Runtime's by {difference:.3g} "
             f"on logits of up to {scale:.3g}",
-            hint="Export again with a dynamic batch, without quantisation, and with opset_version=18.",
+            hint=hint,
         )
     return difference
 

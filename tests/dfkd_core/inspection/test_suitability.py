@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dfkd_core.errors import RequirementError, TeacherInvalid
-from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
+from dfkd_core.inspection.inspection import BatchNormFacts, Inspection, folded_warning
 from dfkd_core.inspection.limits import CostLimits, check_cost
 from dfkd_core.inspection.reexport import export_line, re_export
 from dfkd_core.inspection.resolve import resolve
@@ -55,9 +55,10 @@ def test_the_line_carries_the_names_and_the_shape_of_the_file() -> None:
     names = {"input_name": "x.1", "output_name": "scores", "shape": [3, 24, 20]}
     for exporter, needed in (("pytorch-dynamo", "optimize=False"), ("pytorch-legacy", "PRESERVE"), (None, "PRESERVE")):
         line = export_line(exporter, **names)
+        assert line is not None
         assert all(part in line for part in (needed, "torch.randn(2, 3, 24, 20)", "'x.1'", "'scores'", "'batch'"))
         compile(line, "line", "eval")
-    assert "tf2onnx" in export_line("tf2onnx", **names)
+    assert "paddle2onnx" in str(export_line("paddle2onnx", **names))
 
 
 def test_nothing_is_proposed_where_nothing_is_to_be_gained() -> None:
@@ -65,6 +66,14 @@ def test_nothing_is_proposed_where_nothing_is_to_be_gained() -> None:
     found = re_export("line", batchnorm="partial", batch="fixed")
     assert found is not None
     assert len(found.because) == 2
+
+
+@pytest.mark.parametrize("exporter", ["tf2onnx", "keras2onnx", "skl2onnx"])
+def test_no_call_is_proposed_of_an_exporter_that_has_none_that_helps(exporter: str) -> None:
+    line = export_line(exporter, input_name="x", output_name="y", shape=[3, 8, 8])
+    assert re_export(line, batchnorm="folded", batch="fixed") is None
+    hint = str(folded_warning("folded", line).hint)
+    assert "No call of the exporter keeps the statistics" in hint
 
 
 def test_a_teacher_is_held_against_the_limits_of_the_place() -> None:

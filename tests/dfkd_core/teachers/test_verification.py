@@ -8,6 +8,7 @@ import torch
 from onnx import ModelProto, helper, numpy_helper
 
 from dfkd_core.errors import ConstantTeacher, NotDifferentiable, ParityError, TeacherInvalid
+from dfkd_core.onnx_import.advice import parity_hint
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from dfkd_core.teachers import Teacher, load_teacher
 from dfkd_core.teachers.verification import Verification, draw_images, verify_teacher
@@ -39,8 +40,28 @@ def test_weights_that_differ_from_the_file_fail_parity(tmp_path: Path) -> None:
     assert isinstance(teacher.classifier, torch.nn.Linear)
     with torch.no_grad():
         teacher.classifier.bias[2] += 0.01
-    with pytest.raises(ParityError, match="differs from ONNX Runtime"):
+    with pytest.raises(ParityError, match="differs from ONNX Runtime") as refusal:
         verify_teacher(teacher, path, generator=torch.Generator().manual_seed(0))
+    assert refusal.value.hint == "Our reading is at fault: please report it with the file."
+
+
+@pytest.mark.parametrize(
+    ("exporter", "opset", "fixed", "advised"),
+    [
+        ("pytorch-legacy", 12, False, ["opset_version=18 in torch.onnx.export"]),
+        ("tf2onnx", 15, True, ["--opset 18 for tf2onnx.convert", "any number of images"]),
+        ("matlab", 9, False, ["'OpsetVersion', 14"]),
+        ("matlab", 14, True, ["any number of images"]),
+        (None, 20, False, []),
+    ],
+)
+def test_what_may_help_against_other_logits_fits_the_file(
+    exporter: str | None, opset: int, fixed: bool, advised: list[str]
+) -> None:
+    hint = parity_hint(exporter, opset=opset, fixed=fixed)
+    assert all(part in hint for part in advised)
+    assert ("Export" in hint) == bool(advised)
+    assert hint.endswith("please report it with the file.")
 
 
 def test_probabilities_that_the_graph_hides_are_refused(tmp_path: Path) -> None:
