@@ -70,7 +70,9 @@ class Engine:
         generator to two thirds.
         """
         if self.narrow or device.type == "cpu":
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for tensor in (*network.parameters(), *network.buffers()):
+                if tensor.dim() == 4:  # nn.Module.to converts those of five dimensions too, and fails
+                    tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 class Computed(nn.Module):

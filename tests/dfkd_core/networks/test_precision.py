@@ -74,6 +74,15 @@ def test_layers_compute_in_the_precision_asked_for_and_the_answer_is_fp32(engine
     assert all(weight.grad is not None and weight.grad.dtype == torch.float32 for weight in network.parameters())
 
 
+def test_kernels_lie_channels_last_whatever_else_the_network_holds() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+    network.register_parameter("capsules", nn.Parameter(torch.randn(1, 2, 3, 4, 5)))
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    Engine(Compute()).to_channels_last(network, torch.device("cpu"))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
 def test_a_view_is_the_same_network() -> None:
     network = tiny_network()
     view = BF16.wrap(network)
