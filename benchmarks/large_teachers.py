@@ -21,22 +21,32 @@ import torch
 from benchmarks.imagenet_resnets import MEAN, SIDE, STD, write_teacher
 from benchmarks.measured_runner import Runner
 from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.planning.memory import memory_need
+from dfkd_core.planning.reference import REFERENCE
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec
 
 DEPTHS = {"resnet18": 18, "resnet50": 50}
 
 
-def spec_of(settings: list[str], teacher: Path) -> DistillSpec:
-    """Return the spec of a student of half the width as the service resolves it, with settings as for `dfkd submit`."""
+def spec_of(settings: list[str], teacher: Path) -> tuple[DistillSpec, int]:
+    """Return the spec of a student of half the width as the service resolves it, and the planned bytes of memory.
+
+    `settings` are those of `dfkd submit --set`.
+    """
     document: dict[str, Any] = {
         "teacher": {"input": {"shape": [3, SIDE, SIDE], "mean": list(MEAN), "std": list(STD)}},
         "student": {"architecture": "teacher", "width": 0.5},
     }
     overrides.apply(document, settings)
     spec = DistillSpec.model_validate(document)
-    return resolve(spec, inspect_file(teacher, spec.teacher))[0]
+    inspection = inspect_file(teacher, spec.teacher)
+    resolved, student, _ = resolve(spec, inspection)
+    facts = job_facts(resolved, inspection, student)
+    assert facts is not None  # these teachers are large, and their files say everything
+    return resolved, memory_need(resolved.distillation, facts, REFERENCE).total
 
 
 def main() -> None:
@@ -50,8 +60,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="large-teachers-") as directory:
         teacher = Path(directory) / "teacher.onnx"
         write_teacher(DEPTHS[options.teacher], teacher)
-        spec = spec_of(options.set, teacher)
+        spec, planned = spec_of(options.set, teacher)
         print(spec.distillation.model_dump_json(include={"method", "budget", "compute"}))
+        print(f"planned peak {planned / 1e9:.2f} GB")
         started, peak, checkpoint = time.monotonic(), 0, None
         ends = [options.kill_after] * (options.kill_after is not None) + [options.seconds]
         for number, end in enumerate(ends):

@@ -25,9 +25,10 @@ def run_facts(spec: DistillSpec, inspection: Inspection, student: NetworkDescrip
     teacher = _teacher(inspection)
     if student is None:
         size = _narrowed(spec, inspection, teacher)
-        normalised = _narrowed_is_normalised(inspection, renormalise=renormalise)
+        own, normalised = (_narrowed_is_normalised(inspection, renormalise=may) for may in (False, renormalise))
     else:
-        size, normalised = size_of_description(student), is_normalised(student, renormalise=renormalise)
+        size = size_of_description(student)
+        own, normalised = (is_normalised(student, renormalise=may) for may in (False, renormalise))
     channels, height, breadth = inspection.input_shape
     return RunFacts(
         teacher=teacher,
@@ -36,6 +37,7 @@ def run_facts(spec: DistillSpec, inspection: Inspection, student: NetworkDescrip
         num_classes=inspection.num_classes,
         offers=frozenset(inspection.offers),
         normalised=normalised,
+        temporary_batchnorm=normalised and not own,
     )
 
 

@@ -27,11 +27,10 @@ from dfkd_core.loop.collapse_guard import CollapseGuard
 from dfkd_core.loop.counters import Counters
 from dfkd_core.methods import build_synthesizer
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.planning.rounds import PROCEDURAL_HELD_OUT, chunks, held_out_of
+from dfkd_core.planning.rounds import PROCEDURAL_HELD_OUT, SNAPSHOT_ROUNDS, chunks, held_out_of
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
 
-SNAPSHOT_ROUNDS = 20  # rounds between two snapshots of a healthy synthesizer
 SNAPSHOTS = 2  # number of kept snapshots; a collapse is noticed late, so only the older snapshot is safe
 
 

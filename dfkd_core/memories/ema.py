@@ -61,9 +61,11 @@ class EmaMemory(Memory):
             return None
         kept = [buffer.clone() for buffer in self.network.buffers()]
         inputs = self.network.inputs(max(2, count), generator=generator)
-        images: Tensor = self._teacher.engine(self.network.train(), *inputs)[:count]
-        for buffer, before in zip(self.network.buffers(), kept, strict=True):
-            buffer.copy_(before)  # train mode has moved the running statistics
+        try:
+            images: Tensor = self._teacher.engine.in_chunks(self.network.train(), *inputs)[:count]
+        finally:  # train mode has moved the running statistics, of an abandoned replay too
+            for buffer, before in zip(self.network.buffers(), kept, strict=True):
+                buffer.copy_(before)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     @property

@@ -104,9 +104,9 @@ class VaeMemory(Memory):
     def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """Return each term of the VAE's loss with its weight; terms with weight 0 may be left out."""
         options = self._options
-        mu, logvar = self._run(self.encoder, batch.images)
+        mu, logvar = self._run.in_chunks(self.encoder, batch.images)
         noise = torch.randn(mu.shape, generator=self._draws).to(self._device)
-        reconstruction = self._run(self.decoder, mu + noise * (0.5 * logvar).exp())
+        reconstruction = self._run.in_chunks(self.decoder, mu + noise * (0.5 * logvar).exp())
         features: Features | None = None
         if options.feature_weight and "features" in self._teacher.offers:
             features = "penultimate"
@@ -130,7 +130,7 @@ class VaeMemory(Memory):
         return terms
 
     def _prior_match(self, count: int) -> Tensor:
-        logits = self._teacher.observe(self._run(self.decoder, self._codes(count, self._draws))).logits
+        logits = self._teacher.observe(self._run.in_chunks(self.decoder, self._codes(count, self._draws))).logits
         return losses.onehot(logits) + BALANCE_WEIGHT * losses.class_balance(logits)
 
     def _note(self) -> None:
@@ -157,7 +157,7 @@ class VaeMemory(Memory):
         self.decoder.eval()
         z = self.balanced(self._codes(count, generator))
         with torch.no_grad():
-            images = self._run(self.decoder, z)
+            images = self._run.in_chunks(self.decoder, z)
         return Batch(images=images, teacher_logits=self._teacher.label(images))
 
     def _codes(self, count: int, generator: torch.Generator) -> Tensor:
@@ -172,7 +172,7 @@ class VaeMemory(Memory):
         z = z.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self._options.inference_learning_rate)
         for _ in range(self._options.inference_steps):
-            logits = self._teacher.observe(self._run(self.decoder, z)).logits
+            logits = self._teacher.observe(self._run.in_chunks(self.decoder, z)).logits
             loss = BALANCE_WEIGHT * losses.class_balance(logits) + losses.onehot(logits)
             if self._prior is None:
                 loss = loss + losses.standard_normal_moments(z)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from dfkd_core.methods.parts.generator_method import GeneratorMethod, Terms
 from dfkd_core.networks import losses
+from dfkd_core.networks.recomputation import in_chunks
 from dfkd_core.options.methods.rdskd import RdskdOptions
 
 
@@ -51,7 +52,8 @@ class Rdskd(GeneratorMethod[RdskdOptions]):
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
         running = self._options.sampling == "running" and not torch.is_grad_enabled()  # only sampling runs without them
-        images: Tensor = self.network.train(not running)(*inputs)
+        network = self.network.train(not running)
+        images: Tensor = in_chunks(network, network, *inputs, most=self._teacher.engine.compute.chunk)
         return images
 
     def state(self) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dfkd_core.errors import CompileUnavailable
+from dfkd_core.networks.recomputation import in_chunks
 from dfkd_core.pulse import Pulse
 from dfkd_core.spec.compute import Compute
 
@@ -58,6 +60,10 @@ class Engine:
             compiles = self.compute.compile and not is_watched(network)
             outputs = _compiled(BACKEND)(network, *_sized(inputs)) if compiles else network(*inputs)
         return tuple(map(to_float32, outputs)) if isinstance(outputs, tuple) else to_float32(outputs)
+
+    def in_chunks(self, network: nn.Module, *inputs: Tensor) -> Any:  # Any: what the network returns
+        """Return the same for at most `compute.chunk` inputs at a time; see `recomputation`."""
+        return in_chunks(partial(self, network), network, *inputs, most=self.compute.chunk)
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return the same network, computed by this engine when it is called."""

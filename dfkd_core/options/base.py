@@ -50,6 +50,10 @@ class SynthesisOptions(_MenuOptions):
         """Return the passes of one update for images of `shape`; with `feedback` the student takes part in it."""
         return [passes(Network.TEACHER, Direction.TO_INPUT, self.batch_size)]
 
+    def feedback_images(self, shape: Shape) -> int:
+        """Return how many images the student sees for each image of an update, with a gradient; 0 without feedback."""
+        return 1 if getattr(self, "adv_weight", 0.0) else 0
+
     def sample_passes(self, count: int) -> list[Passes]:
         """Return the passes that make `count` fresh images, without the teacher's labels for them."""
         return []
@@ -61,6 +65,10 @@ class ReplayOptions(_MenuOptions):
     def run_passes(self, rehearsal: Rehearsal, offers: frozenset[str]) -> list[Passes]:
         """Return the passes of the memory in a whole run; the teacher offers `offers`. Most memories need none."""
         return []
+
+    def largest_batch(self, replayed: int) -> int:
+        """Return the most images that pass the memory's own networks at once, if it replays `replayed` images."""
+        return 0
 
     needs_of_method: ClassVar[frozenset[str]] = frozenset()
     """What the method must give, see `SynthesisOptions.gives`."""

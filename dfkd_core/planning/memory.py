@@ -7,15 +7,18 @@ from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
 from dfkd_core.planning.micro_batches import MOST, kept_in_update
-from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, Rounds
-from dfkd_core.planning.sizes import FLOAT_BYTES
+from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, SNAPSHOT_ROUNDS, Rounds
+from dfkd_core.planning.sizes import FLOAT_BYTES, NetworkSize
 from dfkd_core.planning.work import work_of
 from dfkd_core.planning.worker_speed import WorkerSpeed
+from dfkd_core.spec.compute import LEAST_TRAINED
 from dfkd_core.spec.config import DistillConfig
 
 BANK_BYTES = 128 * 2**20  # most of one bank of procedural images
 TEACHER_COPIES = 4  # of the weights: the network, the file, its arrays, and ONNX Runtime's while they are compared
 STUDENT_COPIES = 8  # weights, gradient, two moments of Adam, average, published student, two more while they change
+TRAINED_COPIES = 4  # of a network's weights: those, their gradient, two moments of Adam
+HEALTHY_COPIES = 3  # of a healthy state of a generator that lives for the whole run, with the moments
 WORKING_BYTES = 200_000_000  # of the allocator and of the kernels' work space, whatever the networks
 KEPT = 1.15  # of the activations that a gradient needs, with what is allocated beside them
 HALF_BYTES = 2  # of a pixel in 16 bits
@@ -43,22 +46,34 @@ def memory_need(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> M
     teacher, student = facts.run.teacher, facts.run.student
     return MemoryNeed(
         base=speed.base_bytes + WORKING_BYTES if speed.device_bytes is None else WORKING_BYTES,
-        weights=FLOAT_BYTES * (TEACHER_COPIES * teacher.parameters + STUDENT_COPIES * student.parameters),
-        activations=_activations(config, costs_of_networks(config, facts, work)),
+        weights=FLOAT_BYTES
+        * (
+            TEACHER_COPIES * teacher.parameters + STUDENT_COPIES * student.parameters + _own_weights(config, work.sizes)
+        ),
+        activations=_activations(config, facts, costs_of_networks(config, facts, work)),
         images=_images(config, facts, work.pixels),
     )
 
 
-def _activations(config: DistillConfig, costs: Mapping[Network, NetworkCost]) -> int:
+def _own_weights(config: DistillConfig, sizes: Mapping[Network, NetworkSize]) -> int:
+    """Return the weights, with all copies, of the networks that method and memory bring."""
+    copies = dict.fromkeys((Network.GENERATOR, Network.ENCODER, Network.DECODER), TRAINED_COPIES)
+    if not config.method_options.optimises_images:  # before the first such state stands the generator's start
+        rounds = Rounds.of(config)
+        snapshots = (rounds.warmup + rounds.teaching) // SNAPSHOT_ROUNDS
+        copies[Network.GENERATOR] += min(2, snapshots) * HEALTHY_COPIES + (snapshots < 2)
+    return sum(count * sizes[network].parameters for network, count in copies.items() if network in sizes)
+
+
+def _activations(config: DistillConfig, facts: JobFacts, costs: Mapping[Network, NetworkCost]) -> int:
     """Return the bytes of the largest micro-batch or chunk that goes through the networks."""
-    teacher, student, generator = costs[Network.TEACHER], costs[Network.STUDENT], costs.get(Network.GENERATOR)
-    method, training, sizes = config.method_options, config.training, config.compute
+    teacher, student = costs[Network.TEACHER], costs[Network.STUDENT]
+    training, sizes = config.training, config.compute
     labels = sizes.label_chunk or MOST
-    synthesized = min(method.batch_size, sizes.chunk or MOST) * teacher.activations
-    synthesized += method.batch_size * (generator.activations if generator else 0)
-    updated = min(training.batch_size, sizes.micro_batch or MOST) * KEPT * kept_in_update(config) * student.activations
+    kept = KEPT * kept_in_update(config, facts.run) * student.activations
+    updated = min(training.batch_size, sizes.micro_batch or MOST) * kept
     labelled = min(training.batch_size, labels) * PASSING * teacher.largest
-    found = [KEPT * synthesized, updated + labelled]
+    found = [KEPT * _synthesized(config, facts, costs), KEPT * _remembered(config, costs), updated + labelled]
     if config.procedural.share:
         drawn = min(PROCEDURAL_CHUNK, config.procedural.images_per_round, labels)
         found.append(drawn * PASSING * teacher.largest)
@@ -66,6 +81,29 @@ def _activations(config: DistillConfig, costs: Mapping[Network, NetworkCost]) ->
             refined = min(config.procedural.refinement.images_per_round, sizes.chunk or MOST)
             found.append(refined * KEPT * teacher.activations)
     return round(FLOAT_BYTES * max(found))
+
+
+def _synthesized(config: DistillConfig, facts: JobFacts, costs: Mapping[Network, NetworkCost]) -> int:
+    """Return the values that an update of the synthesizer keeps."""
+    method, teacher = config.method_options, costs[Network.TEACHER].activations
+    generator = costs[Network.GENERATOR].activations if Network.GENERATOR in costs else 0
+    student = method.feedback_images(facts.run.shape) * costs[Network.STUDENT].activations
+    if method.optimises_images:
+        return min(method.batch_size, config.compute.chunk or MOST) * (teacher + student + generator)
+    return _kept(method.batch_size, config, teacher, student, generator)
+
+
+def _remembered(config: DistillConfig, costs: Mapping[Network, NetworkCost]) -> int:
+    """Return the values that an update of a learning memory, or its replay, keeps."""
+    images = config.memory_options.largest_batch(config.training.replays_per_round)
+    networks = (Network.ENCODER, Network.DECODER, Network.TEACHER)
+    return _kept(images, config, *(costs[network].activations for network in networks if network in costs))
+
+
+def _kept(images: int, config: DistillConfig, *networks: int) -> int:
+    """Return what is kept of a batch that goes through networks: of all of it, or of one network's chunk at a time."""
+    most = max(LEAST_TRAINED, config.compute.chunk or MOST)
+    return images * sum(networks) if images <= most else most * max(networks)
 
 
 def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:

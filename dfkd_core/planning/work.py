@@ -42,6 +42,7 @@ class RunFacts:
     num_classes: int
     offers: frozenset[str]  # what the teacher offers
     normalised: bool  # the student has BatchNorms while it is trained
+    temporary_batchnorm: bool = False  # those are not its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ def _synthesis(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[P
     for phase, number in (Phase.WARM_UP, rounds.warmup), (Phase.SYNTHESIS, rounds.synthesizing):
         updates = number * options.updates_per_round
         once = options.update_passes(facts.shape, feedback=phase == Phase.SYNTHESIS)
+        if not options.optimises_images:
+            once = _recomputed(once, config)
         made = updates * options.batch_size
         drawn = made if getattr(options, "start", None) == "shapes" else 0
         found.append(PhaseWork(phase, made, _times(once, updates), drawn=drawn, synthesized=made))
@@ -178,8 +181,8 @@ def _memory(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[Phas
         replayed=config.training.replays_per_round,
         starts_empty=not (config.method_options.optimises_images and rounds.warmup),
     )
-    found = config.memory_options.run_passes(rehearsal, facts.offers)
-    return [PhaseWork(Phase.MEMORY, samples.rounds, tuple(found))]
+    found = _recomputed(config.memory_options.run_passes(rehearsal, facts.offers), config)
+    return [PhaseWork(Phase.MEMORY, samples.rounds, _times(found, 1))]
 
 
 def _student(config: DistillConfig) -> PhaseWork:
@@ -264,6 +267,14 @@ _MEASURED = (Network.TEACHER, Network.STUDENT)  # networks whose latency the rep
 
 def _label(images: int) -> Passes:
     return passes(Network.TEACHER, Direction.FORWARD, images)
+
+
+def _recomputed(found: Iterable[Passes], config: DistillConfig) -> list[Passes]:
+    """Return passes with those that compute activations again, which are not kept of batches larger than a chunk."""
+    made, most = list(found), config.compute.chunk
+    large = [each for each in made if most is not None and each.images > most * each.batches]
+    again = [replace(each, direction=Direction.FORWARD) for each in large if each.direction is not Direction.FORWARD]
+    return [*made, *again]
 
 
 def _times(once: Iterable[Passes], count: int) -> tuple[Passes, ...]:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from dfkd_core.options.field_types import Frozen
 
+LEAST_TRAINED = 2  # images that a BatchNorm in training mode needs
+
 
 class Compute(Frozen):
     """How the networks compute. Weights, losses, labels, averages, the files and the final figures are fp32 anyway."""

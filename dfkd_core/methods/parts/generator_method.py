@@ -13,6 +13,7 @@ from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import losses
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
 from dfkd_core.networks.hooks import buffers_kept_on_error, evaluating
+from dfkd_core.networks.recomputation import in_chunks
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.generators import GeneratorOptions, TermOptions
 from dfkd_core.rng import Streams
@@ -97,7 +98,7 @@ class GeneratorMethod(Synthesizer, Generic[OptionsT]):
 
     def _images(self, inputs: tuple[Tensor, ...]) -> Tensor:
         network = self.network.train()  # the published code samples with batch statistics
-        images: Tensor = self._teacher.engine(network, *inputs)
+        images: Tensor = self._teacher.engine.in_chunks(network, *inputs)
         return images
 
     def sample(self, count: int, *, generator: torch.Generator) -> Tensor:
@@ -170,7 +171,7 @@ class TermMethod(GeneratorMethod[TermOptionsT]):
         """Return minus the disagreement of teacher and student; beyond `adv_limit` it has no gradient."""
         options = self._options
         with evaluating(student):
-            student_logits = student(images)
+            student_logits = in_chunks(student, student, images, most=self._teacher.engine.compute.chunk)
         if options.disagreement == "pseudo_js":
             teacher_logits = teacher_logits.detach()  # the released code detaches the teacher's logits
         each = losses.disagreement(

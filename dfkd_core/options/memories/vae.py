@@ -60,6 +60,10 @@ class VaeOptions(ReplayOptions):
             *self._decoding_passes(rehearsal.replayed, times=asked),
         ]
 
+    def largest_batch(self, replayed: int) -> int:
+        """Return the images of an update or of a replay."""
+        return max(self.batch_size + self.rehearsed(self.batch_size), replayed)
+
     def rehearsed(self, novel: int) -> int:
         """Return the number of decoded images beside `novel` new ones in an update."""
         return round(novel * self.self_replay_share / max(1e-6, 1 - self.self_replay_share))

@@ -65,6 +65,10 @@ class CsdOptions(RedrawnOptions):
         """Return the number of transforms; images that are not square are only turned by half a circle."""
         return {"rotations": 4 if shape[1] == shape[2] else 2, "flips": 2, "none": 1}[self.transforms]
 
+    def feedback_images(self, shape: Shape) -> int:
+        """Return the number of transforms if the probe's failure has a weight."""
+        return self.num_transforms(shape) if self.adv_weight else 0
+
     def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
         """Return the usual passes; the student sees every image in all transforms, and so does its probe before."""
         usual = super().update_passes(shape, feedback=False)

@@ -110,6 +110,7 @@ def test_the_work_of_every_memory_is_predicted_exactly(memory: str) -> None:
         {"training": {"block_weight": 5.0}},
         {"training": {"updates_per_round": 5, "fresh_batches": 2}},
         {"memory": "vae", "memory_options": {"feature_weight": 1.0, "prior_match_weight": 1.0, "inference_steps": 2}},
+        {"compute": {"chunk": 7, "label_chunk": 9}, "memory": "vae", "memory_options": {"prior_match_weight": 1.0}},
     ],
 )
 @pytest.mark.parametrize("method", ["pre_dfkd", "deepinversion"])
