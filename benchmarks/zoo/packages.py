@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HOURS = 3600.0
+HOURS = 3 * 3600.0  # for the exports of one folder; a busy machine may need them
 
 
 @dataclass(frozen=True)
