@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-HOURS = 3 * 3600.0  # for the exports of one folder; a busy machine may need them
+TIMED_OUT = 124  # the status that `timeout` of the shell gives
+LONGEST_SECONDS = 3 * 3600.0  # for the exports of one folder; a busy machine may need them
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class Package:
         return listed
 
     def export(self, python: Path, folder: Path, families: list[str], way: str) -> int:
-        """Export the families in one way into the folder; returns the exit status of the exporter's process."""
-        return self._run(python, str(folder), "--families", *families, "--ways", way).returncode
+        """Export the families in one way into the folder; returns the exit status of the exporter's process.
+
+        A process that takes longer than LONGEST_SECONDS is ended; what it has exported by then is read all the same.
+        """
+        try:
+            return self._run(python, str(folder), "--families", *families, "--ways", way).returncode
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
 
     def versions(self, python: Path) -> dict[str, str]:
         """Return the versions of the packages that the environment was made of."""
@@ -56,7 +63,13 @@ class Package:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": ""} | dict(self.variables)
         if not capture:
             return subprocess.run(
-                command, cwd=ROOT, env=environment, text=True, stderr=subprocess.DEVNULL, timeout=HOURS, check=False
+                command,
+                cwd=ROOT,
+                env=environment,
+                text=True,
+                stderr=subprocess.DEVNULL,
+                timeout=LONGEST_SECONDS,
+                check=False,
             )
         return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=True)
 
