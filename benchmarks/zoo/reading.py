@@ -67,11 +67,12 @@ def read(path: Path) -> Cell:
     if own <= PARITY and differs:
         return Cell(net, way, "cannot-export", OTHER.format(compared.parity))
     limit = max(GRADIENT, min(KINKS, ROUNDINGS * (compared.rounding or 0.0)))
-    whole = max(own, compared.parity) <= PARITY and (compared.gradient or 0.0) <= limit
+    error = depth.gradient_error if compared.gradient is None else compared.gradient  # kinks disturb differences
+    whole = max(own, compared.parity) <= PARITY and error <= limit
     return Cell(
         net,
         way,
-        "read" if whole and depth.gradient_error <= GRADIENT else "wrong",
+        "read" if whole else "wrong",
         parity=max(own, compared.parity),
         gradient=compared.gradient,
         rounding=compared.rounding,
