@@ -84,7 +84,7 @@ class _Teacher:
             )
         if not layers:
             found.append("no layer of it has weights")
-        elif len(kept) > len(found):  # one of them is the output's
+        elif len(kept) > 1 or len(layers) == 1:  # one of them is the last, which keeps its channels in every network
             reasons = "; ".join(f"{count} because {because}" for because, count in Counter(kept).most_common(2))
             found.append(f"{len(kept)} of its {len(layers)} layers keep all channels, {reasons}")
         return "; ".join(found) or "its groups of channels are too small for this width"

@@ -136,7 +136,8 @@ def test_little_is_said_with_the_figure(tmp_path: Path) -> None:
 
 def test_a_width_that_removes_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        StudentNotSmaller, match=r"a copy of width 0\.99 has 368 parameters, the teacher 368"
+        StudentNotSmaller,
+        match=r"a copy of width 0\.99 has 368 parameters, the teacher 368: its groups of channels are too small",
     ) as refusal:
         describe_narrowed(inspected(headed(), tmp_path), half(0.99))
     assert refusal.value.pointer == "/student/width"
