@@ -73,7 +73,7 @@ class _Teacher:
         return copy.removed < LITTLE * (1 - copy.figures.width)
 
     def because(self) -> str:
-        """Say why nothing, or not more, can be removed: the most frequent reasons of layers to keep their channels."""
+        """Say why the copy cannot be smaller: the most frequent reasons why layers keep their channels."""
         layers = self.narrowing.layers
         kept = [layer.because for layer in layers if layer.because is not None]
         found = []

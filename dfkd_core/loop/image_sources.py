@@ -27,11 +27,9 @@ from dfkd_core.loop.collapse_guard import CollapseGuard
 from dfkd_core.loop.counters import Counters
 from dfkd_core.methods import build_synthesizer
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.planning.rounds import PROCEDURAL_HELD_OUT, SNAPSHOT_ROUNDS, chunks, held_out_of
+from dfkd_core.planning.rounds import PROCEDURAL_HELD_OUT, SNAPSHOT_ROUNDS, SNAPSHOTS, chunks, held_out_of
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillConfig
-
-SNAPSHOTS = 2  # number of kept snapshots; a collapse is noticed late, so only the older snapshot is safe
 
 
 class ImageSources:
@@ -120,7 +118,7 @@ class ImageSources:
         self._teacher.engine.pulse.did(units)
 
     def complete(self) -> None:
-        """Draw the procedural images again that the run was restored without, in the chunks in which they were drawn.
+        """Draw the procedural images that a restored run lacks, in the same chunks as the first time.
 
         After each chunk comes a safe point. Nothing else changes before the last of them.
 

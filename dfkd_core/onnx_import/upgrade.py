@@ -73,7 +73,7 @@ def _converted(model: ModelProto, opset: int) -> ModelProto:
 
 
 def _align_operands(model: ModelProto) -> None:
-    """Give second operands that an `axis` places the axes of size 1 that newer sets want behind theirs, in place.
+    """Append axes of size 1 to second operands, so that newer sets broadcast them as `axis` says; changes the model.
 
     A PRelu has one slope for each channel (axis 1). The converter of onnx 1.23 inserts too many axes. It also wants a
     number of images, which is 1 from here on where the file leaves it open.

@@ -7,7 +7,7 @@ from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
 from dfkd_core.planning.micro_batches import MOST, kept_in_update
-from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, SNAPSHOT_ROUNDS, Rounds
+from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, SNAPSHOT_ROUNDS, SNAPSHOTS, Rounds
 from dfkd_core.planning.sizes import FLOAT_BYTES, NetworkSize
 from dfkd_core.planning.work import work_of
 from dfkd_core.planning.worker_speed import WorkerSpeed
@@ -61,7 +61,7 @@ def _own_weights(config: DistillConfig, sizes: Mapping[Network, NetworkSize]) ->
     if not config.method_options.optimises_images:  # before the first such state stands the generator's start
         rounds = Rounds.of(config)
         snapshots = (rounds.warmup + rounds.teaching) // SNAPSHOT_ROUNDS
-        copies[Network.GENERATOR] += min(2, snapshots) * HEALTHY_COPIES + (snapshots < 2)
+        copies[Network.GENERATOR] += min(SNAPSHOTS, snapshots) * HEALTHY_COPIES + (snapshots < SNAPSHOTS)
     return sum(count * sizes[network].parameters for network, count in copies.items() if network in sizes)
 
 

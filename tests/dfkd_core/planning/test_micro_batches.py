@@ -73,7 +73,7 @@ def test_temporary_batchnorms_keep_what_they_read() -> None:
 
 @pytest.mark.parametrize("architecture", ["vgg11", "resnet20", "wrn_16_1"])
 def test_a_student_with_temporary_batchnorms_keeps_about_that(architecture: str) -> None:
-    """Its own are taken out, as an exporter folds them."""
+    """The student's own BatchNorms are removed first, as if an exporter had folded them."""
     description = describe(architecture, input_shape=(3, 32, 32), num_classes=10)
     student = build_network(description, generator=torch.Generator().manual_seed(0)).train()
     for module in list(student.modules()):
