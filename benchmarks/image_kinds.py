@@ -10,9 +10,10 @@
 | inverted | images of the method that `auto` resolves to, with its options at effort `standard` |
 | inverted-relative | the same, but all BatchNorms count alike, whatever the scale of their values |
 
-The student is cut, and learns from logits, features and blocks as in a job, with the weights that `auto` gives it, for
-a cosine of so many updates; the teacher labels the augmented images. Agreement is measured on lines of a seed of their
-own, which are neither learnt from nor the test lines. Each kind is written to the results as it ends.
+The student is cut, and learns from logits, features and blocks as in a job, with the weights and the schedule that
+`auto` gives a run of so many updates; the teacher labels the augmented images, which are not mirrored. Agreement is
+measured on lines of a seed of their own, which are neither learnt from nor the test lines. Each kind is written to the
+results as it ends.
 """
 
 import argparse
@@ -34,12 +35,13 @@ from benchmarks.drawn.fonts import system_fonts
 from benchmarks.drawn.marks import marks_line
 from benchmarks.hardware import describe_hardware
 from benchmarks.large_pair_tasks import TASKS
-from benchmarks.large_pairs import asked_spec
+from benchmarks.large_pairs import asked_spec, untrained_cut
 from benchmarks.pair import RESULTS
 from dfkd_core.images.augment import augment
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection.inspection import inspect_file, parse_file
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.loop.schedule import Schedule
 from dfkd_core.loop.student import AveragedStudent, average_decay, build_optimizer, distillation_loss
 from dfkd_core.methods import build_synthesizer
 from dfkd_core.networks import losses
@@ -48,9 +50,7 @@ from dfkd_core.networks.feature_distillation import Transfer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import DistillSpec
-from dfkd_core.students.prepare import prepare_student
 from dfkd_core.teachers import load_teacher
-from dfkd_core.teachers.original import original_of
 
 PAIR = TASKS["text-direction"]
 MEASURED_SEED, LEARNT_SEED = 4242, 77
@@ -86,15 +86,7 @@ class Task:
 
     def student(self) -> nn.Module:
         """Return a new cut of the teacher."""
-        return prepare_student(
-            self.spec.student,
-            None,
-            self.teacher,
-            original_of(self.teacher, self._parsed),
-            teacher_parameters=self._found.parameters,
-            normalised=False,
-            streams=self.streams,
-        ).network
+        return untrained_cut(self.teacher, self._parsed, self.spec, self._found)
 
     @torch.no_grad()
     def _classes_of(self, network: nn.Module) -> Tensor:
@@ -156,13 +148,12 @@ def learn(task: Task, images: Tensor, *, updates: int, batch: int) -> dict[str, 
     training, draws = config.training, task.streams["augment"]
     augmentation = training.augmentation.model_copy(update={"flip": False})
     low, high = task.teacher.input_space.bounds()
-    student = task.student()
+    schedule, student = Schedule.of(config), task.student()
     transfer, optimizer = Transfer(student, task.teacher, training), build_optimizer(student, training)
     average = AveragedStudent(student, decay=average_decay(config))
     curve: dict[int, float] = {}
     for step in range(updates):
-        share = step / updates
-        rate = min((step + 1) / (training.rate_warmup * updates), 0.5 * (1 + float(np.cos(np.pi * share))))
+        rate = schedule.student_rate(step)
         optimizer.param_groups[0]["lr"] = training.learning_rate * rate
         chosen = images[torch.randint(len(images), (batch,), generator=draws)]
         seen = augment(chosen, augmentation, low=low, high=high, generator=draws).clamp(low, high)

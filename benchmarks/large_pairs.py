@@ -32,6 +32,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+from torch import nn
 
 from benchmarks.hardware import describe_hardware
 from benchmarks.large_pair_tasks import TASKS, Pair, test_images
@@ -42,6 +43,8 @@ from benchmarks.teachers import CACHE
 from dfkd_core.inspection.inspection import Inspection, inspect_file, parse_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.checkpoint import written
+from dfkd_core.networks.teacher import Teacher
+from dfkd_core.onnx_import.reader import ParsedOnnx
 from dfkd_core.output.provenance import code_facts, spec_facts
 from dfkd_core.rng import Streams
 from dfkd_core.spec import overrides
@@ -85,21 +88,26 @@ def classes_of_file(path: Path, images: npt.NDArray[np.float32]) -> Classes:
     return np.concatenate(outputs)
 
 
-def classes_of_cut(path: Path, spec: DistillSpec, found: Inspection, images: npt.NDArray[np.float32]) -> Classes:
-    """Return the classes that the student gives before its first step."""
-    resolved, description, _ = resolve(spec, found)
-    _, parsed = parse_file(path, spec.teacher)
-    teacher = load_teacher(path, spec.teacher, parsed=parsed)
+def untrained_cut(teacher: Teacher, parsed: ParsedOnnx | None, resolved: DistillSpec, found: Inspection) -> nn.Module:
+    """Return the student before its first step, in training mode; the resolved spec asks for the teacher's graph."""
     student = prepare_student(
         resolved.student,
-        description,
+        None,
         teacher,
         original_of(teacher, parsed),
         teacher_parameters=found.parameters,
         normalised=False,
         streams=Streams(resolved.distillation.seed),
     )
-    network, starts = student.network.eval(), range(0, len(images), CHUNK)
+    return student.network
+
+
+def classes_of_cut(path: Path, spec: DistillSpec, found: Inspection, images: npt.NDArray[np.float32]) -> Classes:
+    """Return the classes that the student gives before its first step."""
+    _, parsed = parse_file(path, spec.teacher)
+    teacher = load_teacher(path, spec.teacher, parsed=parsed)
+    network = untrained_cut(teacher, parsed, resolve(spec, found)[0], found).eval()
+    starts = range(0, len(images), CHUNK)
     with torch.no_grad():
         outputs = [network(torch.from_numpy(images[start : start + CHUNK].copy())).argmax(dim=1) for start in starts]
     return torch.cat(outputs).numpy()
