@@ -54,6 +54,7 @@ def assemble(state: GraphState, model: ModelProto, signature: Signature, done: l
         output_name=head.logits,
         head=head.value,
         head_form=head.form,
+        head_is_reversed=head.is_reversed,
         input_shape=signature.shape,
         num_classes=interface.num_classes,
         batch="fixed" if signature.batch else "dynamic",
@@ -88,7 +89,7 @@ def _with_logits(state: GraphState, steps: list[Step], head: Head) -> list[Step]
 def _row(step: Step, head: Head) -> Shape:
     """Return the shape, for one image, of the result of a step of the head: one row of numbers."""
     size = math.prod(head.shape)
-    return (2,) if size == 1 and step.op in ("Pad", "Gemm", "MatMul", "Add") else (size,)
+    return (2,) if size == 1 and step.op in ("Pad", "Gemm", "MatMul", "Add", "Concat") else (size,)
 
 
 def _interface(model: ModelProto, signature: Signature, head: Head) -> TeacherInterface:

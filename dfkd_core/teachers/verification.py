@@ -123,6 +123,7 @@ def _check_parity(
         images = draw_images(teacher, count, generator)
         values, outputs = run(to_input(images.cpu(), interface, teacher.input_space))
         ours, theirs = teacher.label(images).cpu(), from_output(values, head)
+        theirs = theirs.flip(1) if parsed.plan.head_is_reversed else theirs
         if not (ours.isfinite().all() and theirs.isfinite().all()):
             raise TeacherInvalid(
                 "the teacher's logits are not finite",

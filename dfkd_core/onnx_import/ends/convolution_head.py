@@ -47,7 +47,7 @@ def with_linear_head(state: GraphState, steps: Sequence[Step], head: Head) -> li
     outputs, last = len(state.constants[matrix]), head.value
     product = {"flip_a": False, "flip_b": True, "alpha": 1.0, "beta": 1.0}
     add("Gemm", product, (outputs,), matrix, *convolution.inputs[2:])
-    if outputs > 1 and head.steps:
+    if outputs > 1 and head.shape != (outputs,):
         last = head.steps.pop(0).outputs[0]  # it made rows of the head's value
     elif head.shape != (outputs,):
         add("Reshape", {"shape": (Scaled(1), *head.shape)}, head.shape)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from dfkd_core.onnx_import.ends.output_form import Head
-from dfkd_core.onnx_import.ends.probabilities import uniform
-from dfkd_core.onnx_import.ir.plan import PASSING, Step
+from dfkd_core.onnx_import.ends.second_class import uniform
+from dfkd_core.onnx_import.ir.plan import PASSING, Array, Step
 from dfkd_core.onnx_import.ir.state import GraphState
 
 COMMUTING = {*PASSING, "ReduceMean", "AveragePool", "Transpose"}  # a factor may be applied before or after them
@@ -42,7 +42,7 @@ def fold_factor(state: GraphState, steps: list[Step], head: Head) -> None:
 
 
 def widen_to_two(state: GraphState, steps: Sequence[Step], head: Head) -> None:
-    """Give a linear layer of one output a second one, so that it returns the logits [0, z] of two classes."""
+    """Give a linear layer of one output a second one, so that it returns the logits [0, z] or [z, 0] of two classes."""
     if math.prod(head.shape) != 1 or head.form != "logits":
         return
     makers = {name: step for step in steps for name in step.outputs}
@@ -61,7 +61,8 @@ def widen_to_two(state: GraphState, steps: Sequence[Step], head: Head) -> None:
         offset = step.inputs[2]
     if offset is not None and (offset not in state.constants or state.constants[offset].size != 1):
         return
-    head.steps, head.logits = _two_rows(state, step, offset, prefix=f"{head.value}/two/"), f"{head.value}/two/"
+    prefix = f"{head.value}/two/"
+    head.steps, head.logits = _two_rows(state, step, offset, prefix=prefix, is_reversed=head.is_reversed), prefix
 
 
 def _is_row(state: GraphState, step: Step) -> bool:
@@ -77,17 +78,20 @@ def _output_axis(step: Step) -> int:
     return 0 if step.attributes.get("flip_b") else 1
 
 
-def _two_rows(state: GraphState, step: Step, offset: str | None, *, prefix: str) -> list[Step]:
-    """Return steps that compute the layer with one more output in front, which is always 0.
+def _two_rows(state: GraphState, step: Step, offset: str | None, *, prefix: str, is_reversed: bool) -> list[Step]:
+    """Return steps that compute the layer with one more output, which is always 0: in front, or behind if reversed.
 
     The last step names its result `prefix`.
     """
+
+    def with_zeros(array: Array, axis: int) -> Array:
+        parts = [array, np.zeros_like(array)] if is_reversed else [np.zeros_like(array), array]
+        return np.concatenate(parts, axis)
+
     matrix, weight, bias = str(step.inputs[1]), f"{prefix}weight/", f"{prefix}bias/"
-    array = state.constants[matrix]
-    state.derive(weight, np.concatenate([np.zeros_like(array), array], _output_axis(step)), source=matrix)
+    state.derive(weight, with_zeros(state.constants[matrix], _output_axis(step)), source=matrix)
     if offset is not None:
-        number = state.constants[offset].reshape(1)
-        state.derive(bias, np.concatenate([np.zeros_like(number), number]), source=offset)
+        state.derive(bias, with_zeros(state.constants[offset].reshape(1), 0), source=offset)
     factors = (step.inputs[0], weight)
     if step.op == "Gemm" or offset is None:
         inputs = factors if offset is None else (*factors, bias)

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfkd_core.onnx_import.ir.plan import Array, Step
+from dfkd_core.onnx_import.ends.second_class import PairLogits, SecondClass, uniform
+from dfkd_core.onnx_import.ir.plan import Step
 from dfkd_core.onnx_import.ir.state import GraphState
 
 TOLERANCE = 1e-3  # of the sum of probabilities
 MOST_VALUES = 100  # how many values are looked at, which bounds the recursion
 POSITIVE = {"Exp", "Relu", "Sigmoid", "Softplus", "Abs", "Softmax"}
-BOUNDED = {"Sigmoid", "HardSigmoid", "Softmax"}  # between 0 and 1
 SAME = {"Identity", "Cast"}
 AROUND = {"Identity", "Cast", "Clip", "Expand", "Reshape", "Unsqueeze", "Squeeze"}  # operations around a denominator
 
@@ -24,14 +24,6 @@ class Scores:
     form: Literal["probabilities", "log-probabilities"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Complements:
-    """A number p and 1 - p, joined in either order."""
-
-    maker: Step  # of p
-    is_second: bool  # whether p is the second
-
-
 @dataclass(slots=True)
 class Distributions:
     """Says of values whose last axis holds the classes whether they are probabilities. `steps` makes each value."""
@@ -39,6 +31,10 @@ class Distributions:
     steps: Mapping[str, Step]
     state: GraphState
     known: dict[str, float | None] = field(default_factory=dict)
+    second_class: SecondClass = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.second_class = SecondClass(self.steps, self.state)
 
     def scores(self, name: str) -> Scores | None:
         """Return the logits behind a softmax that is spelled out: e^z / Σ e^z, exp(log_softmax z), log(softmax z)."""
@@ -54,13 +50,10 @@ class Distributions:
             return Scores(self._unshifted(str(inner.inputs[0])), "probabilities")
         return None
 
-    def pair(self, name: str) -> str | None:
-        """Return the logit z behind the probabilities [1 - σ(z), σ(z)] of two classes, or None."""
+    def pair(self, name: str) -> PairLogits | None:
+        """Return the logit z behind the probabilities [1 - σ(z), σ(z)] of two classes, in either order, or None."""
         parts = self._complements(self._step(name))
-        if parts is None or not parts.is_second or parts.maker.op != "Sigmoid":
-            return None
-        logit = str(parts.maker.inputs[0])
-        return logit if self._is_one_number(logit) else None
+        return None if parts is None else self.second_class.logits(parts[1])
 
     def sums_to_one(self, name: str) -> bool:
         """Return whether the graph shows that the value is never negative and its sum over the last axis is 1."""
@@ -72,9 +65,6 @@ class Distributions:
         while step is not None and step.op in SAME:
             step = self.steps.get(str(step.inputs[0]))
         return step
-
-    def _constant(self, name: str | None) -> Array | None:
-        return self.state.constants.get(str(name))
 
     def _rank(self, name: str) -> int:
         return len(self.state.values[name].shapes[0])
@@ -90,35 +80,15 @@ class Distributions:
             self.known[name] = self._total_of(self.steps[name]) if known else None
         return self.known[name]
 
-    def _complements(self, step: Step | None) -> "_Complements | None":
-        """Return what a step joins along the classes if that is one number p for each image and 1 - p."""
+    def _complements(self, step: Step | None) -> tuple[str, str] | None:
+        """Return the two numbers for each image that a step joins along the classes if one is 1 minus the other."""
         if step is None or step.op != "Concat" or len(step.inputs) != 2 or not self._over_classes(step):
             return None
-        for at, name in enumerate(step.inputs):
-            rest = self._number(str(name))
-            if rest is None or rest.op != "Sub" or uniform(self._constant(rest.inputs[0])) != 1:
-                continue
-            taken, other = self._number(str(rest.inputs[1])), self._number(str(step.inputs[1 - at]))
-            if taken is not None and taken is other:
-                return _Complements(taken, is_second=at == 0)
-        return None
-
-    def _number(self, name: str) -> Step | None:
-        """Return the step that makes the one number for each image that `name` holds, before clips and reshapes."""
-        step = self.steps.get(name)
-        while step is not None and step.op in (*AROUND, "Gather", "Slice") and self._is_one_number(str(step.inputs[0])):
-            step = self.steps.get(str(step.inputs[0]))
-        return step if step is not None and self._is_one_number(step.outputs[0]) else None
-
-    def _is_bounded(self, step: Step | None) -> bool:
-        """Return whether the values of a step lie between 0 and 1."""
-        while step is not None and step.op in (*SAME, "Slice", "Gather"):
-            step = self.steps.get(str(step.inputs[0]))
-        return step is not None and step.op in BOUNDED
-
-    def _is_one_number(self, name: str) -> bool:
-        value = self.state.values.get(name)
-        return value is not None and tuple(map(math.prod, value.shapes)) == self.state.batch_sizes
+        first, second = str(step.inputs[0]), str(step.inputs[1])
+        one, two = self.second_class.affine(first), self.second_class.affine(second)
+        if one is None or two is None or one.value != two.value:
+            return None
+        return (first, second) if (one.is_same and two.is_rest) or (one.is_rest and two.is_same) else None
 
     def _total_of(self, step: Step) -> float | None:
         totals = [None if name is None else self._total(name) for name in step.inputs]
@@ -136,7 +106,7 @@ class Distributions:
             case "Mul" | "Div":
                 total = self._scaled(step, totals)
             case "Concat" if (parts := self._complements(step)) is not None:
-                total = 1.0 if self._is_bounded(parts.maker) else None
+                total = 1.0 if all(map(self.second_class.is_bounded, parts)) else None
             case "Add" | "Sum" | "Mean":
                 known = [one for one in totals if one is not None]
                 count = len(known) if step.op == "Mean" else 1
@@ -208,11 +178,3 @@ class Distributions:
             if largest is not None and largest.op == "ReduceMax" and largest.inputs[0] == step.inputs[0]:
                 return str(step.inputs[0])
         return name
-
-
-def uniform(array: Array | None) -> float | None:
-    """Return the number that all elements of a constant are; None if it is no constant or they differ."""
-    if array is None or array.dtype.kind != "f" or not array.size:
-        return None
-    first = array.reshape(-1)[0]
-    return float(first) if bool((array == first).all()) else None

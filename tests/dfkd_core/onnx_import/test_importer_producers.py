@@ -62,7 +62,8 @@ ONE_AND_REST = {
         "sigmoid-cut",
     ),
     "clipped": (["Clip yes low high inside", "Sub one inside no", "Concat no inside logits"], "sigmoid-cut"),
-    "the other way round": (["Sub one yes no", "Concat yes no logits"], "log-of-probabilities"),
+    "negated": (["Neg yes minus", "Add minus one no", "Concat no yes logits"], "sigmoid-cut"),
+    "the other way round": (["Sub one yes no", "Concat yes no logits"], "sigmoid-cut"),
     "one of a softmax": (
         ["Softmax scores all", "Slice all from to last second", "Sub one second no", "Concat no second logits"],
         "log-of-probabilities",

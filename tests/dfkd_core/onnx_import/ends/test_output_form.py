@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection.inspection import Inspection, inspect_file
@@ -159,6 +159,109 @@ def test_one_number_tells_two_classes_apart(sigmoid: bool, squeezed: bool, tmp_p
     assert teacher.classifier.out_features == 2
     assert found.parameters == 12 * 28 + 24 * 12 * 9 + 25  # those of the file
     assert torch.equal(teacher.label(torch.randn(4, 3, 8, 8))[:, 0], torch.zeros(4))
+
+
+ONE_MINUS = {
+    "subtracted": ["Sub one p y"],
+    "negated and added": ["Neg p n", "Add n one y"],
+    "added to the negated": ["Neg p n", "Add one n y"],
+    "multiplied and added": ["Mul p minus n", "Add n one y"],
+    "negated difference": ["Sub p one n", "Neg n y"],
+    "clipped before": ["Clip p low high c", "Sub one c y"],
+    "clipped and cast after": ["Sub one p c", "Clip c low high h", "Cast h y"],
+    "clipped while negative": ["Neg p n", "Clip n under zero_ c", "Add c one y"],
+    "reshaped": ["Squeeze p axis s", "Sub one s d", "Unsqueeze d axis y"],
+}
+ONE = {
+    **NUMBERS,
+    "one": np.float32(1),
+    "minus": np.array([-1], np.float32),
+    "under": np.float32(-1),
+    "zero_": np.float32(0),
+}
+
+
+def spelled(lines: Sequence[str]) -> list[NodeProto]:
+    """Nodes of lines such as "Sub one p y": an operator, its inputs, its output."""
+    found = []
+    for line in lines:
+        op, *inputs, output = line.split()
+        found.append(node(op, inputs, output, **({"to": TensorProto.FLOAT} if op == "Cast" else {})))
+    return found
+
+
+@pytest.mark.parametrize("lines", ONE_MINUS.values(), ids=ONE_MINUS)
+def test_one_minus_a_sigmoid_is_the_probability_of_the_second_class(lines: Sequence[str], tmp_path: Path) -> None:
+    made = tail([node("Sigmoid", ["scores"], "p"), *spelled(lines)], ONE, classes=1, outputs={"y": ("N", 1)})
+    found, teacher = sound(made, tmp_path / "t.onnx")
+    assert found.interface is not None
+    assert (found.num_classes, found.interface.output_form) == (2, "probabilities")
+    assert {"sigmoid-cut", "one-number-to-two-logits"} <= set(found.normalisations)
+    assert "teacher-one-number" not in [one.code for one in found.warnings]
+    assert isinstance(teacher.classifier, torch.nn.Linear)
+    images = torch.randn(16, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    logits = teacher.label(images)
+    plain = load_teacher(save(binary(sigmoid=True, squeezed=False), tmp_path / "plain.onnx"), TeacherSpec())
+    assert torch.allclose(logits, plain.label(images).flip(1), atol=1e-4)
+    assert torch.equal(logits[:, 1], torch.zeros(16))
+
+
+@pytest.mark.parametrize("lines", [["Sub one p y"], ["Neg p n", "Add n one y"], ["Identity p y"]])
+@pytest.mark.parametrize("taken", ["Gather", "Slice", "Split"])
+@pytest.mark.parametrize("at", [0, 1])
+def test_one_of_two_softmax_outputs_is_a_probability(at: int, taken: str, lines: Sequence[str], tmp_path: Path) -> None:
+    stored = {**ONE, "from": np.array([at]), "to": np.array([at + 1]), "sizes": np.array([1, 1])}
+    take = {
+        "Gather": node("Gather", ["both", "from"], "p", axis=1),
+        "Slice": node("Slice", ["both", "from", "to", "axis"], "p"),
+        "Split": helper.make_node("Split", ["both", "sizes"], ["q", "p"] if at else ["p", "q"], axis=1),
+    }[taken]
+    after = [node("Softmax", ["scores"], "both", axis=1), take, *spelled(lines)]
+    found, _ = sound(tail(after, stored, classes=2, outputs={"y": ("N", 1)}), tmp_path / "t.onnx")
+    assert found.interface is not None
+    assert (found.interface.output_form, found.interface.output_shape) == ("probabilities", [1])
+    assert "softmax-cut" in found.normalisations
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Sigmoid scores p", "Sigmoid other q", "Mean p q m", "Sub one m y"],
+        ["Sigmoid scores p", "Sigmoid other q", "Add p q s", "Mul half s y"],
+        ["Tanh other p", "Mul p half h", "Add h half y"],
+        ["HardSigmoid other p", "Sub one p y"],
+    ],
+)
+def test_another_number_from_0_to_1_is_a_probability(lines: Sequence[str], tmp_path: Path) -> None:
+    other = node("Gemm", ["f", "w4"], "other", transB=1)
+    stored = {**ONE, "w4": np.random.default_rng(9).standard_normal((1, 24)).astype(np.float32) * 0.3}
+    made = tail([other, *spelled(lines)], stored, classes=1, outputs={"y": ("N", 1)})
+    found, teacher = sound(made, tmp_path / "t.onnx")
+    assert found.interface is not None
+    assert (found.num_classes, found.interface.output_form) == (2, "probabilities")
+    assert "log-of-probabilities" in found.normalisations
+    logits = teacher.label(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(logits.exp().sum(1), torch.ones(4), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["Sub one small y"],
+        ["Sigmoid small p", "Sub two p y"],
+        ["Sigmoid small p", "Mul p half y"],
+        ["Sigmoid small p", "Sub p one y"],
+        ["Sigmoid small p", "Clip p half one c", "Sub one c y"],
+        ["Tanh small y"],
+    ],
+)
+def test_a_number_that_is_no_probability_is_a_logit(lines: Sequence[str], tmp_path: Path) -> None:
+    stored = {**ONE, "tenth": np.float32(0.1)}
+    after = spelled(["Mul scores tenth small", *lines])
+    found, _ = sound(tail(after, stored, classes=1, outputs={"y": ("N", 1)}), tmp_path / "t.onnx")
+    assert found.interface is not None
+    assert found.interface.output_form == "logits"
+    assert "teacher-one-number" in [one.code for one in found.warnings]
 
 
 @pytest.mark.parametrize(
