@@ -55,7 +55,8 @@ def sizes_of(config: DistillConfig, shape: tuple[int, int, int]) -> dict[Network
         found[Network.GENERATOR] = generator_size(shape, latent_dim=method.latent_dim, width=method.width)
     if hasattr(memory, "latent_dim") and hasattr(memory, "width"):
         found[Network.DECODER] = generator_size(shape, latent_dim=memory.latent_dim, width=memory.width)
-        found[Network.ENCODER] = encoder_size(shape, latent_dim=memory.latent_dim, width=memory.width)
+        sized = published_encoder_size if getattr(memory, "encoder", None) == "published" else encoder_size
+        found[Network.ENCODER] = sized(shape, latent_dim=memory.latent_dim, width=memory.width)
     return found
 
 
@@ -90,6 +91,25 @@ def encoder_size(shape: tuple[int, int, int], *, latent_dim: int, width: int) ->
         activation_bytes=FLOAT_BYTES * sum(3 * after * place for (_, after), place in layers),
         parameters=sum(9 * before * after for (before, after), _ in layers) + 2 * flat * latent_dim,
         operations=11,
+    )
+
+
+def published_encoder_size(shape: tuple[int, int, int], *, latent_dim: int, width: int) -> NetworkSize:
+    """Return the size of `networks.generators.Encoder` as published: its first two convolutions see every pixel."""
+    channels, *sides = shape
+    full = math.prod(sides)
+    halved = [max(1, side // 2) for side in sides]
+    strided = [math.ceil(side / 2) for side in halved]
+    last = math.prod(max(1, side // 2) for side in strided)
+    layers = [(channels, width, full), (width, 2 * width, full), (2 * width, 2 * width, math.prod(strided))]
+    flat = 2 * width * last
+    values = channels * full + 3 * width * full + 3 * 2 * width * full  # scaled columns; 3 of each layer
+    values += 2 * width * math.prod(halved) + 2 * 2 * width * math.prod(strided) + flat
+    return NetworkSize(
+        macs=sum(9 * before * after * place for before, after, place in layers) + 2 * flat * latent_dim,
+        activation_bytes=FLOAT_BYTES * values,
+        parameters=sum(9 * before * after for before, after, _ in layers) + 2 * flat * latent_dim,
+        operations=14,
     )
 
 
