@@ -1,7 +1,7 @@
 """The time that a job will take: its work, phase by phase, at the measured speed of a worker (torch-free)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Direction, Network, Passes
@@ -22,6 +22,14 @@ class JobFacts:
     run: RunFacts
     teacher: NetworkCost
     student: NetworkCost
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """What a job that continues another one begins with."""
+
+    steps: int  # that are done
+    draws_again: bool  # the checkpoint leaves the procedural images out, so they are drawn once more
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,25 @@ def forecast(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> Fore
     work = work_of(config, facts.run)
     model = _Model(config, facts, work, speed)
     return Forecast(work, {phase.phase: model.seconds(phase) for phase in work.phases})
+
+
+def forecast_rest(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed, before: Continuation) -> Forecast:
+    """Return the seconds of a job that continues another one: what is left of the phases of the loop.
+
+    The preparation counts the drawing of the procedural images that the checkpoint leaves out.
+    """
+    whole = forecast(config, facts, speed)
+    if not before.steps:
+        return whole
+    budget = config.budget.model_copy(update={"steps": before.steps})
+    done = forecast(config.model_copy(update={"budget": budget}), facts, speed)
+    seconds = dict(whole.seconds)
+    for phase in whole.work.training:
+        seconds[phase.phase] = max(0.0, whole.seconds[phase.phase] - done.seconds.get(phase.phase, 0.0))
+    if before.draws_again:
+        drawn = done.work.phase(Phase.PROCEDURAL).drawn
+        seconds[Phase.PREPARE] += drawn * whole.work.pixels / speed.passes[Pass.DRAWN]
+    return replace(whole, seconds=seconds)
 
 
 def costs_of_networks(config: DistillConfig, facts: JobFacts, work: Work) -> dict[Network, NetworkCost]:

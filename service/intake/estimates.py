@@ -9,7 +9,7 @@ from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.notice import Notice
-from dfkd_core.planning.forecast import JobFacts, forecast
+from dfkd_core.planning.forecast import Continuation, JobFacts, forecast, forecast_rest
 from dfkd_core.planning.memory import memory_need
 from jobs.devices import served_by
 from jobs.models import ClassEstimate, JobSpec, WorkerClass
@@ -51,9 +51,15 @@ class Assessment:
 
 
 def assess(
-    spec: JobSpec, inspection: Inspection, settings: Settings, *, classes: Sequence[WorkerClass], quotas: Quotas
+    spec: JobSpec,
+    inspection: Inspection,
+    settings: Settings,
+    *,
+    classes: Sequence[WorkerClass],
+    quotas: Quotas,
+    before: Continuation | None = None,
 ) -> Assessment:
-    """Resolve the spec for its teacher, and estimate the job.
+    """Resolve the spec for its teacher, and estimate the job, or what is left where it continues another one.
 
     Raises:
         DfkdError: teacher and spec do not fit together, or they cost more than this installation allows.
@@ -62,24 +68,29 @@ def assess(
     check_cost(inspection, limits)
     resolved, student, warnings = resolve(spec, inspection, activation_bytes=settings.activation_bytes)
     check_cost(inspection, limits, spec=resolved)
-    found = outlooks(resolved, job_facts(resolved, inspection, student), classes)
+    found = outlooks(resolved, job_facts(resolved, inspection, student), classes, before=before)
     return Assessment(resolved, student, [*warnings, *over_a_day(found, quotas)], found)
 
 
-def outlooks(spec: JobSpec, facts: JobFacts | None, classes: Sequence[WorkerClass]) -> list[Outlook] | None:
+def outlooks(
+    spec: JobSpec, facts: JobFacts | None, classes: Sequence[WorkerClass], *, before: Continuation | None = None
+) -> list[Outlook] | None:
     """Return what a job takes on each class whose workers may claim it; None if nothing is known of workers or teacher.
 
-    `spec` is resolved.
+    `spec` is resolved. `before` is what the job begins with where it continues another one.
     """
     allowed = [known for known in classes if spec.device_class in served_by(known.device_class)]
     if facts is None or not allowed:
         return None
-    return [_outlook(spec, facts, known) for known in allowed]
+    return [_outlook(spec, facts, known, before) for known in allowed]
 
 
-def _outlook(spec: JobSpec, facts: JobFacts, known: WorkerClass) -> Outlook:
+def _outlook(spec: JobSpec, facts: JobFacts, known: WorkerClass, before: Continuation | None) -> Outlook:
     config = spec.distillation
-    found = forecast(config, facts, known.speed)
+    if before is None:
+        found = forecast(config, facts, known.speed)
+    else:
+        found = forecast_rest(config, facts, known.speed, before)
     seconds, limit = found.total_seconds, config.budget.max_seconds
     if limit is not None:
         seconds = min(seconds, max(limit, found.first_student_seconds))

@@ -16,6 +16,7 @@ from fastapi import Request
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.limits import check_cost
 from dfkd_core.inspection.resolve import resolve_teacher
+from dfkd_core.planning.forecast import Continuation
 from dfkd_core.spec.teacher import TeacherSpec
 from jobs.errors import ArtifactLost, LedgerError, TeacherNotFound
 from jobs.ledger.lineage import Origin
@@ -83,11 +84,12 @@ def accept_request(
     *,
     traceparent: str | None = None,
     origin: Origin | None = None,
+    before: Continuation | None = None,
     recorder: OutcomeRecorder[JobWithPosition] | None = None,
 ) -> Job:
-    """Create a job for a teacher that was uploaded before."""
+    """Create a job for a teacher that was uploaded before; `before` is given where it continues another job."""
     teacher, spec, inspection = inspected(context, spec, teacher_id)
-    accepted = _accepted(context, spec, inspection, continues=origin is not None and origin.continues)
+    accepted = _accepted(context, spec, inspection, before=before)
     return _create(context, accepted, teacher.id, traceparent=traceparent, origin=origin, recorder=recorder)
 
 
@@ -124,11 +126,13 @@ def accept_teacher(
             return context.store.put_teacher(_ref(teacher, found), recorder=recorder)
 
 
-def _accepted(context: AppContext, spec: JobSpec, inspection: Inspection, *, continues: bool = False) -> Assessment:
+def _accepted(
+    context: AppContext, spec: JobSpec, inspection: Inspection, *, before: Continuation | None = None
+) -> Assessment:
     """Resolve the spec for this teacher; refuse what is over the cost limits or what no known worker can do."""
     classes, quotas = context.ledger.worker_classes(context.settings.lease_seconds), context.store.quota_limits()
-    assessed = assess(spec, inspection, context.settings, classes=classes, quotas=quotas)
-    check_feasible(assessed.spec, assessed.outlooks, continues=continues)
+    assessed = assess(spec, inspection, context.settings, classes=classes, quotas=quotas, before=before)
+    check_feasible(assessed.spec, assessed.outlooks, continues=before is not None)
     return assessed
 
 

@@ -5,11 +5,12 @@ from fastapi import APIRouter, BackgroundTasks, Request, Response
 
 from dfkd.wire.job import JobView
 from dfkd_core.inspection.resolve import resolve
+from dfkd_core.planning.forecast import Continuation
 from jobs.broker import notify
 from jobs.errors import CheckpointExpired
 from jobs.ledger.lineage import Origin
 from jobs.lifecycle.idempotency import JOB_OUTCOME
-from jobs.models import Job
+from jobs.models import Job, JobState
 from service.dependencies import AppContext, Context, JobId
 from service.intake import bodies
 from service.intake.continuation import check_budget, continued_spec, leaves_steps_open, readable_spec
@@ -117,5 +118,6 @@ def _continue(
         job.teacher.id,
         traceparent=traceparent_of(request),
         origin=Origin(job_id, continues=True),
+        before=Continuation(steps=job.progress.step, draws_again=job.state is JobState.SUCCEEDED),
         recorder=idempotency.recorder(status=202),
     )

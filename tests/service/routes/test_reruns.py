@@ -9,6 +9,7 @@ import pytest
 
 from dfkd import Client
 from jobs.models import JobSpec, Progress
+from tests.builders import worker_speed
 from tests.jobs.clockwork import age_spec
 from tests.service.conftest import claim
 from tests.service.harness import Finished, Service, holdings, problem_of
@@ -56,6 +57,19 @@ def test_a_finished_job_goes_on_under_a_larger_budget(service: Service, done: st
         claimed = service.store.claim("a-test", 600, 1)
     assert claimed is not None
     assert claimed.checkpoint_sha256 == service.store.last_checkpoint(done)
+
+
+def test_the_estimate_of_a_continued_job_is_that_of_the_rest(service: Service, done: str) -> None:
+    service.store.worker_seen("w", host="box", slots=1, device="cpu", speed=worker_speed(), memory_bytes=8 * 10**9)
+    steps = service.http.get(f"/jobs/{done}").json()["spec"]["distillation"]["budget"]["steps"]
+    seconds = []
+    for more in (1, steps):
+        budget = {"distillation": {"budget": {"steps": steps + more}}}
+        [estimate] = service.http.post(f"/jobs/{done}/continue", json=budget).json()["estimate"]
+        seconds.append(estimate["seconds"])
+    [whole] = service.http.post(f"/jobs/{done}/retry").json()["estimate"]
+    assert seconds[0] < 0.5 * whole["seconds"]
+    assert seconds[0] < seconds[1] < 1.2 * whole["seconds"]
 
 
 def test_a_higher_effort_means_its_steps(http: httpx.Client, done: str) -> None:
