@@ -35,7 +35,8 @@ from dfkd_core.teachers.verification import verify_teacher
 KINKS = 0.05  # error of one image's gradient that may still come from rounding
 ROUNDINGS = 3.0  # rounding errors by which the gradient in float64 may miss the original's, up to KINKS
 MOVES, MOVED = 8, 3e-6  # images beside each one, and how far they lie from it, as a share of its values
-CAUSE = "The above exception was the direct cause"  # a traceback begins with the first error then
+TRACEBACK = "Traceback (most recent call last):\n"
+CAUSE = "The above exception was the direct cause"  # between the traceback of a cause and that of what it became
 OTHER = "the file is another network: in ONNX Runtime too, its logits differ by {:.0e} of the largest"
 OTHER_NETWORK = 10 * PARITY  # beyond all rounding: the file that ONNX Runtime and we agree on is not the original
 
@@ -93,11 +94,18 @@ def _spec(path: Path, answers: dict[str, np.ndarray]) -> TeacherSpec:
 
 
 def _reason(log: str) -> str:
-    """Return the line of an exporter's traceback that names the error, or its cause; without colours and paths."""
+    """Return the line of an exporter's traceback that names the error, or its cause; without colours and paths.
+
+    An error that was raised from another one is an outer one, and its cause is returned. One that was raised while
+    another was handled, as by an exporter that tries several ways, stands for itself.
+    """
     plain = re.sub(r"\x1b\[[0-9;]*m|(?<!\w)/[^\s:]*/", "", log)
-    named = [line for line in plain.strip().splitlines() if re.match(r"[\w.]*(Error|Exception|Unsupported)\w*: ", line)]
-    found = named or plain.strip().splitlines() or [""]
-    return " ".join(found[0 if CAUSE in plain else -1].split())[:160]
+    _, *errors = plain.split(TRACEBACK)
+    while len(errors) > 1 and CAUSE in errors[-2]:
+        del errors[-1]
+    lines = (errors[-1] if errors else plain).strip("\n").splitlines()
+    outside = [line for line in lines if line.strip() and not line[0].isspace()]
+    return " ".join((outside or [""])[0 if errors else -1].split())[:160]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The zoo of other packages: what its record keeps, where a run goes on, and that the page shows the record."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,11 +60,43 @@ def test_an_exporter_leaves_its_failure_with_the_reason(tmp_path: Path) -> None:
     assert read(path) == Cell("net-0.5", "legacy", "cannot-export", "ValueError: net-0.5 cannot")
 
 
+def failed(folder: Path, fail: Callable[[], None]) -> str:
+    """The reason that is read where an export failed so."""
+    shelf.attempt("net", "dynamo", folder / "net.dynamo.onnx", lambda *_: fail())
+    return read(folder / "net.dynamo.onnx").because
+
+
+class GuardOnData(Exception):
+    """An error whose name does not say that it is one."""
+
+
 def test_the_reason_of_an_exporter_is_the_cause_without_colours_and_paths(tmp_path: Path) -> None:
-    cause = "ValueError: \x1b[96mno\x1b[0m view /opt/env/lib/nets.py:12"
-    link = "The above exception was the direct cause of the following exception:"
-    (tmp_path / "net.dynamo.txt").write_text(f"Traceback:\n{cause}\n\n{link}\n\nConversionError: step 2/3 failed\n")
-    assert read(tmp_path / "net.dynamo.onnx").because == "ValueError: no view nets.py:12"
+    def wrap(cause: Exception) -> None:
+        try:
+            try:
+                raise cause
+            except Exception as error:
+                raise RuntimeError("decomposition failed\nValueError: a line of the message") from error
+        except RuntimeError as error:
+            raise ValueError("step 2/3 failed\n\n## Exception summary\n\nRuntimeError: decomposition failed") from error
+
+    no_view = ValueError("\x1b[96mno\x1b[0m view /opt/env/lib/nets.py:12\nwhile executing it")
+    assert failed(tmp_path, lambda: wrap(no_view)) == "ValueError: no view nets.py:12"
+    assert failed(tmp_path, lambda: wrap(GuardOnData("u0 is 1"))).endswith("GuardOnData: u0 is 1")
+    assert failed(tmp_path, lambda: wrap(AssertionError())) == "AssertionError"
+
+
+def test_the_reason_of_an_exporter_that_tried_two_ways_is_that_of_the_last(tmp_path: Path) -> None:
+    def try_two() -> None:
+        try:
+            raise ValueError("the first way")
+        except ValueError:
+            try:
+                raise KeyError("the second way")
+            except KeyError as error:
+                raise RuntimeError("neither way") from error
+
+    assert failed(tmp_path, try_two) == "KeyError: 'the second way'"
 
 
 def stored(folder: Path, *, logits: float = 1.0, gradient: float = 1.0) -> Path:
