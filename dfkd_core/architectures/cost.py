@@ -13,18 +13,24 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from dfkd_core.architectures.layers import (
+    AvgPool,
     BatchNorm,
     Conv,
     Flatten,
+    GlobalAvgPool,
     Layer,
     Linear,
+    MaxPool,
     NetworkDescription,
     Residual,
     Sequential,
     Shape,
 )
 
-WIDTHS = (16, 64, 256)
+LANES = 16
+"""The channels that a kernel without multiply-adds computes at once. Pooling has no such kernel for fewer channels."""
+
+WIDTHS = (4, 16, 64, 256)
 """The widths at which kernels are measured: numbers of channels, or the shorter side of a matrix product."""
 
 
@@ -42,9 +48,11 @@ def kernel_name(kind: Kind, width: int) -> str:
     return kind.value if kind is Kind.DEPTHWISE else f"{kind.value}-{width}"
 
 
-KERNELS = tuple(
-    dict.fromkeys(kernel_name(kind, width) for kind in Kind for width in WIDTHS if (kind, width) != (Kind.MATMUL, 16))
-)
+def _widths(kind: Kind) -> tuple[int, ...]:
+    return WIDTHS[2:] if kind is Kind.MATMUL else WIDTHS
+
+
+KERNELS = tuple(dict.fromkeys(kernel_name(kind, width) for kind in Kind for width in _widths(kind)))
 """The names of all kernels that a benchmark measures."""
 
 _KERNEL = f"^({'|'.join(KERNELS)})$"
@@ -58,7 +66,11 @@ class NetworkCost(BaseModel):
     macs: dict[Annotated[str, Field(pattern=_KERNEL)], NonNegativeInt] = Field(
         default_factory=dict, description="Multiply-adds by kernel, such as conv-64."
     )
-    elements: NonNegativeInt = Field(0, description="Values that the other layers write: activations, sums, pooling.")
+    elements: NonNegativeInt = Field(
+        0,
+        description="Values that activations and sums write, and those that pooling reads; what takes as long as n of "
+        "them counts as n.",
+    )
     norm_elements: NonNegativeInt = Field(0, description="Values that batch normalisations read.")
     operations: NonNegativeInt = Field(0, description="Layers that compute something.")
     activations: NonNegativeInt = Field(0, description="Values of all layers' outputs.")
@@ -78,7 +90,7 @@ class NetworkCost(BaseModel):
 
 def shares(kind: Kind, width: float) -> dict[str, float]:
     """Return the shares of the one or two kernels between whose widths `width` lies; they sum to 1."""
-    widths = WIDTHS[1:] if kind is Kind.MATMUL else WIDTHS
+    widths = _widths(kind)
     if kind is Kind.DEPTHWISE or width <= widths[0]:
         return {kernel_name(kind, widths[0]): 1.0}
     if width >= widths[-1]:
@@ -128,6 +140,11 @@ class CostCounter:
         self._counts["elements"] += elements
         self._add(elements)
 
+    def pool(self, elements: int, *, channels: int, outputs: int) -> None:
+        """Add a pooling that reads `elements` values of `channels` channels."""
+        self._counts["elements"] += elements * (1 if channels >= LANES else LANES)
+        self._add(outputs)
+
     def _add(self, outputs: int) -> None:
         self._counts["operations"] += 1
         self._counts["activations"] += outputs
@@ -154,6 +171,8 @@ def cost_of(description: NetworkDescription) -> NetworkCost:
                 counter.multiply(Kind.MATMUL, min(features, out), macs=layer.macs(shape), outputs=outputs)
             case BatchNorm():
                 counter.normalise(outputs)
+            case MaxPool() | AvgPool() | GlobalAvgPool():
+                counter.pool(math.prod(shape), channels=shape[0], outputs=outputs)
             case Flatten():
                 pass
             case _:

@@ -14,8 +14,8 @@ from dfkd_core.architectures.cost import KERNELS, Kind
 from dfkd_core.calibration.stopwatch import seconds_of
 from dfkd_core.planning.worker_speed import KernelSpeed
 
-_SIDES = {16: 32, 64: 28, 256: 14}  # side of the square images, by width
-_BATCHES = {16: 32, 64: 16, 256: 8}  # images in a batch on a CPU, by width
+_SIDES = {4: 32, 16: 32, 64: 28, 256: 14}  # side of the square images, by width
+_BATCHES = {4: 128, 16: 32, 64: 16, 256: 8}  # images in a batch on a CPU, by width
 _TOKENS = {64: 4096, 256: 2048}  # rows of a matrix product, by width
 _DEPTHWISE = (16, 96, 28)  # images, channels, side
 GPU_BATCH = 8  # a GPU gets this many times the images

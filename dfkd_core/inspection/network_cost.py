@@ -9,6 +9,7 @@ if TYPE_CHECKING:  # the service imports this module and must not load numpy's a
     from dfkd_core.onnx_import.ir.plan import Plan, Step
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_POOLINGS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool")
 _VIEWS = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
 
@@ -23,6 +24,8 @@ def cost_of_plan(plan: "Plan") -> NetworkCost:
             counter.multiply(kind, width, macs=macs, outputs=outputs)
         elif step.op == "BatchNormalization":
             counter.normalise(outputs)
+        elif step.op in _POOLINGS and len(read := plan.shapes.get(str(step.inputs[0]), ())) > 1:
+            counter.pool(math.prod(read), channels=read[1], outputs=outputs)
         elif step.op not in _VIEWS:
             counter.pass_over(outputs)
     return counter.total()
