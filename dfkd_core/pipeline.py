@@ -19,7 +19,9 @@ from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import AgreementBelowTarget, TeacherError, TimeLimit
 from dfkd_core.images.preview_png import most_certain, samples_png
 from dfkd_core.inspection import resolve
-from dfkd_core.inspection.inspection import Inspection, parse_file
+from dfkd_core.inspection.input_space.notices import DOUBTFUL
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
+from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.loop.checkpoint import CheckpointWriter
 from dfkd_core.loop.distill import Distilled, distill
@@ -146,11 +148,14 @@ def _prepare(
     """
     pulse = Pulse(stages)
     with stages.stage("load"):
-        inspection, parsed = parse_file(teacher_path, spec.teacher)
+        inspection, parsed = inspect_with_input_space(teacher_path, spec.teacher)
         resolved, description, warnings = resolve.resolve(spec, inspection)
+        for warning in warnings:
+            if warning.code == DOUBTFUL:  # here the very values that were told are looked into, not those like them
+                stages.tell("warning", "load", warning.model_dump())
         _foresee(stages, resolved, inspection, description, speed)
         streams = Streams(resolved.distillation.seed)
-        teacher = load_teacher(teacher_path, spec.teacher, parsed=parsed)
+        teacher = load_teacher(teacher_path, resolved.teacher, parsed=parsed)
         teacher = teacher.with_precision(Engine(resolved.distillation.compute, pulse).in_fp32())
         student = prepare_student(
             resolved.student,

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field
 
+from dfkd_core.input_estimate import InputEstimate
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.notice import Notice
 from dfkd_core.options.field_types import Fraction, Frozen
@@ -75,6 +76,11 @@ class TeacherFacts(Frozen):
         description="Multiply-adds of convolutions and linear layers for one image; null: unknown."
     )
     interface: TeacherInterface | None = Field(None, description="What the teacher takes and returns.")
+    input_space: InputEstimate | None = Field(
+        None,
+        description="Which pixel values its file shows. Those that were used are in `spec.teacher.input`, with how "
+        "sure they are (`assumed`) where nobody told them.",
+    )
     latency: Latency | None = Field(description="Null where the teacher is not an ONNX file, or computes in float64.")
     depth: TeacherVerification = Field(description="Parity with ONNX Runtime and health of its gradient.")
 

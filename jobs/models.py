@@ -71,7 +71,10 @@ class JobSpec(DistillSpec):
                     "compute": self._open_sizes(),
                     "training": {"block_weight": not self.distillation.training.block_weight},
                 },
-                "teacher": {"output": self.version < 3, "input": {"layout": self.version < 3}},
+                "teacher": {
+                    "output": self.version < 3,
+                    "input": {"layout": self.version < 3, "assumed": self.version < 3},
+                },
             }
         )
 

@@ -37,6 +37,7 @@ from dfkd.external_data import one_file
 
 if TYPE_CHECKING:
     from dfkd_core.errors import TeacherError
+    from dfkd_core.input_estimate import InputEstimate
     from dfkd_core.inspection.inspection import Inspection
     from dfkd_core.inspection.narrowed import NarrowedSizes
     from dfkd_core.inspection.suitability import Suitability
@@ -121,13 +122,13 @@ def from_root(assignments: Sequence[str]) -> list[str]:
 def examine(path: Path, spec: "TeacherSpec") -> Examination:
     """Inspect a file as POST /teachers does, then run it as the first stage of a job does."""
     from dfkd_core.errors import TeacherError
-    from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
     from dfkd_core.inspection.narrowed import narrowed_sizes
-    from dfkd_core.inspection.resolve import range_warnings, resolve_teacher
+    from dfkd_core.inspection.resolve import input_warnings, resolve_teacher
     from dfkd_core.inspection.suitability import suitability
 
     try:
-        inspection = inspect_file(path, spec)
+        inspection, _ = inspect_with_input_space(path, spec)
     except TeacherError as error:
         return Examination(refused=_refusal(error))
     if _lacks_shape(inspection):
@@ -137,7 +138,7 @@ def examine(path: Path, spec: "TeacherSpec") -> Examination:
         resolved = resolve_teacher(spec, inspection)
     except TeacherError as error:
         return replace(found, refused=_refusal(error))
-    return replace(found, warnings=range_warnings(spec, inspection), **_run_teacher(path, resolved))
+    return replace(found, warnings=input_warnings(resolved, inspection), **_run_teacher(path, resolved))
 
 
 def _refusal(error: "TeacherError") -> Refusal:
@@ -209,6 +210,7 @@ def _structure(found: "Inspection | None") -> Iterator[tuple[str, str | None]]:
     returned = None if interface is None else f"as {_returned(interface)}"
     yield "output", " ".join(filter(None, (found.output_name, classes, returned))) or None
     yield "batch", found.batch
+    yield "pixels", None if found.input_space is None else _pixels(found.input_space)
     present = f", {found.batchnorm.present} layers" if found.batchnorm.present else ""
     yield "batchnorm", f"{found.batchnorm.status}{present}"
     yield "operators", ", ".join(f"{name} {count}" for name, count in found.operators.items())
@@ -231,6 +233,15 @@ def _taken(interface: "TeacherInterface") -> str:
     """Return the element type and the layout of what the file takes."""
     axes = {2: "rows of numbers", 3: "(N, H, W)"}.get(interface.input_rank, interface.layout)
     return f"{interface.input_type} {axes}"
+
+
+def _pixels(found: "InputEstimate") -> str:
+    """Return which pixel values the file shows, and how well they fit."""
+    values = f"range {found.range}" if found.mean is None else f"mean {found.mean}, std {found.std} of {found.range}"
+    fit = "" if found.distance is None else f", distance {found.distance:g}"
+    following = "" if found.next_convention is None else f", next {found.next_convention} {found.next_distance:g}"
+    drawn = "" if found.pictures is None else f", on {found.pictures}"
+    return f"{found.convention}: {values} ({found.certainty}, by {found.basis}{fit}{drawn}{following})"
 
 
 def _returned(interface: "TeacherInterface") -> str:

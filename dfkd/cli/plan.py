@@ -98,7 +98,7 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
         raise UsageError("--local plans for a file, not for an uploaded teacher")
     for extra in ("server", "worker"):
         require(extra)
-    from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
     from dfkd_core.planning.worker_speed import WorkerSpeed
     from jobs.devices import class_of
     from jobs.models import JobSpec, WorkerClass
@@ -109,7 +109,7 @@ def plan_locally(teacher: Path | str, document: Document, *, threads: int, devic
 
     spec = validated(JobSpec, document)
     with one_file(teacher) as one:
-        inspection, size = inspect_file(one, spec.teacher), one.stat().st_size
+        (inspection, _), size = inspect_with_input_space(one, spec.teacher), one.stat().st_size
     speed = WorkerSpeed.model_validate_json(_measured(threads=threads, device=device))
     memory_bytes = host_memory_bytes() if speed.device_bytes is None else speed.device_bytes
     here = WorkerClass(

@@ -12,7 +12,7 @@ from typing import Any
 
 from dfkd_core.errors import DfkdError, TeacherInvalid
 from dfkd_core.inspection.formats.detection import TeacherFormat, sniff_file
-from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.spec.teacher import TeacherSpec
 
 ONNX_COPIES = 5  # number of copies of a large ONNX file in memory during its inspection, the file mapping included
@@ -39,7 +39,7 @@ def answer() -> dict[str, Any]:
     try:
         spec = TeacherSpec.model_validate(request["spec"])
         _check_size(path, int(request["memory_bytes"]))
-        return {"inspection": inspect_file(path, spec).model_dump(mode="json")}
+        return {"inspection": inspect_with_input_space(path, spec)[0].model_dump(mode="json")}
     except DfkdError as error:
         refusal = {"class": type(error).__name__, "detail": error.detail, "hint": error.hint, "pointer": error.pointer}
         return {"error": refusal | {"nodes": getattr(error, "nodes", [])}}

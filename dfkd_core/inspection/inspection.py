@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dfkd_core.architectures.cost import NetworkCost, cost_of
 from dfkd_core.errors import TeacherMismatch
+from dfkd_core.input_estimate import InputEstimate
 from dfkd_core.inspection.formats.detection import TeacherFormat, teacher_format
 from dfkd_core.inspection.reexport import EXPORT_LINE, ReExport, export_line, re_export
 from dfkd_core.interface import TeacherInterface, plain_interface
@@ -58,6 +59,10 @@ class Inspection(BaseModel):
     )
     input_shape: list[int] | None = Field(
         None, description="[channels, height, width]; null where the file leaves it open."
+    )
+    input_space: InputEstimate | None = Field(
+        None,
+        description="Which pixel values the network was trained on, as its file shows; null where not looked into.",
     )
     num_classes: int | None = Field(None, description="Number of classes; null where the file alone does not tell.")
     batch: Literal["dynamic", "fixed"] = Field("dynamic", description="A fixed batch is rewritten.")

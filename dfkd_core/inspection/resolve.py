@@ -6,6 +6,8 @@ from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import RequirementError, StudentError, StudentNotSmaller, TeacherMismatch
 from dfkd_core.inspection.auto_method import resolve_auto
+from dfkd_core.inspection.input_space.conventions import without_evidence
+from dfkd_core.inspection.input_space.notices import agrees, input_notices
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.narrowed import describe_narrowed
 from dfkd_core.inspection.run_facts import run_facts
@@ -60,7 +62,7 @@ def resolve(
     _check_needs(spec, inspection)
     little = [narrowed.notice] if narrowed is not None and narrowed.notice is not None else []
     advice = width_advice(spec.student, spec.distillation, shape)
-    return spec, student, [*inspection.warnings, *range_warnings(spec.teacher, inspection), *little, *advice]
+    return spec, student, [*inspection.warnings, *input_warnings(spec.teacher, inspection), *little, *advice]
 
 
 def _with_numbers(spec: S, inspection: Inspection, student: NetworkDescription | None, *, activation_bytes: int) -> S:
@@ -97,7 +99,7 @@ def resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
             hint="Give teacher.input.shape [channels, height, width].",
             pointer="/teacher/input",
         )
-    told = spec.input or InputSpec()
+    told = _with_estimate(spec.input or InputSpec(), inspection, channels=shape[0])
     if told.shape not in (None, shape):
         raise TeacherMismatch(
             f"the file takes images of {shape}, the spec says {told.shape}", pointer="/teacher/input/shape"
@@ -118,10 +120,28 @@ def resolve_teacher(spec: TeacherSpec, inspection: Inspection) -> TeacherSpec:
     )
 
 
+def _with_estimate(told: InputSpec, inspection: Inspection, *, channels: int) -> InputSpec:
+    """Return what was told of the images, with what the file shows of their pixel values where nobody told it.
+
+    A spec that was resolved before keeps its values, and keeps them as assumed if they are still those of the estimate.
+    """
+    found = inspection.input_space or without_evidence(channels)
+    if not _takes_whole_pixels(inspection) and not told.is_range_known:
+        values = {"mean": found.mean, "std": found.std, "range": found.range, "assumed": found.certainty}
+        return told.model_copy(update=values)
+    if told.assumed is not None and inspection.input_space is not None and not agrees(told, found):
+        return told.model_copy(update={"assumed": None})
+    return told
+
+
+def _takes_whole_pixels(inspection: Inspection) -> bool:
+    return inspection.interface is not None and inspection.interface.input_type == "uint8"
+
+
 def _input_facts(told: InputSpec, shape: list[int], inspection: Inspection) -> dict[str, Any]:
     """Return what the file tells of its images, as fields of `InputSpec`."""
     interface = inspection.interface
-    whole = interface is not None and interface.input_type == "uint8"
+    whole = _takes_whole_pixels(inspection)
     known = [0.0, 255.0] if whole else [0.0, 1.0] if told.mean is not None else None
     return {"shape": shape, "layout": "NCHW" if interface is None else interface.layout, "range": told.range or known}
 
@@ -199,15 +219,8 @@ def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
         )
 
 
-def range_warnings(spec: TeacherSpec, inspection: Inspection) -> list[Notice]:
-    """Return the warning that nobody said which pixel values are valid, where nobody did and the file does not tell."""
-    whole = inspection.interface is not None and inspection.interface.input_type == "uint8"
-    if whole or (spec.input is not None and spec.input.is_range_known):
+def input_warnings(spec: TeacherSpec, inspection: Inspection) -> list[Notice]:
+    """Return the warnings about the pixel values of a resolved spec: assumed ones, and told ones that are in doubt."""
+    if _takes_whole_pixels(inspection) or spec.input is None:
         return []
-    return [
-        Notice(
-            code="input-range-unknown",
-            detail="Nobody said which pixel values the teacher was trained on; they are bounded to [-3, 3].",
-            hint="Give teacher.input.mean and teacher.input.std as in the teacher's own preprocessing.",
-        )
-    ]
+    return input_notices(spec.input, inspection.input_space)

@@ -9,7 +9,7 @@ import numpy as np
 from dfkd_core.architectures import layers
 from dfkd_core.architectures.layers import Chain, Layer, NetworkDescription
 from dfkd_core.interface import plain_interface
-from dfkd_core.onnx_import.ir.plan import Array, Plan, Shape, Step
+from dfkd_core.onnx_import.ir.plan import Array, Plan, Scaled, Shape, Step
 
 IMAGES = "images"
 STATISTICS = ("running_mean", "running_var")
@@ -93,16 +93,23 @@ def _operation(layer: Layer, shape: Shape) -> tuple[str, dict[str, Any]]:
     match layer:
         case layers.Conv():
             return "Conv", _of_convolution(layer)
-        case layers.Linear():
-            return "Gemm", {"flip_a": False, "flip_b": True, "alpha": 1.0, "beta": 1.0}
-        case layers.BatchNorm():
-            return "BatchNormalization", {"epsilon": 1e-5}
-        case layers.GlobalAvgPool():
-            return "ReduceMean", {"axes": (2, 3), "keepdims": True}
+        case layers.MaxPool() | layers.AvgPool():
+            return "MaxPool" if isinstance(layer, layers.MaxPool) else "AveragePool", _of_pooling(layer.kernel)
         case layers.Flatten():
-            return "Reshape", {"shape": shape}
-    plain: dict[type[Layer], str] = {layers.MaxPool: "MaxPool", layers.AvgPool: "AveragePool"}
-    return plain.get(type(layer), "Identity" if isinstance(layer, layers.Dropout) else "Relu"), {}
+            return "Reshape", {"shape": (Scaled(1), *shape[1:])}
+    others: dict[type[Layer], tuple[str, dict[str, Any]]] = {
+        layers.Linear: ("Gemm", {"flip_a": False, "flip_b": True, "alpha": 1.0, "beta": 1.0}),
+        layers.BatchNorm: ("BatchNormalization", {"epsilon": 1e-5}),
+        layers.GlobalAvgPool: ("ReduceMean", {"axes": (2, 3), "keepdims": True}),
+        layers.ReLU6: ("Clip", {"min": 0.0, "max": 6.0}),
+        layers.Dropout: ("Identity", {}),
+    }
+    return others.get(type(layer), ("Relu", {}))
+
+
+def _of_pooling(kernel: int) -> dict[str, Any]:
+    window = {"kernel": (kernel, kernel), "strides": (kernel, kernel), "dilations": (1, 1), "pads": ((0, 0), (0, 0))}
+    return {**window, "ceil_mode": False, "count_include_pad": False}
 
 
 def _of_convolution(layer: layers.Conv) -> dict[str, Any]:

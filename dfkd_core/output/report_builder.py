@@ -35,6 +35,7 @@ def teacher_facts(
         macs=inspection.macs,
         latency=latency(path, interface.dims_of(shape), pulse=pulse) if runs_as_it_is else None,
         interface=interface,
+        input_space=inspection.input_space,
         depth=verification,
     )
 

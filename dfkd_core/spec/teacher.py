@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from dfkd_core.input_estimate import Certainty
 from dfkd_core.interface import Layout
 from dfkd_core.options.field_types import FiniteFloat, Frozen, Positive
 
@@ -30,6 +31,11 @@ class InputSpec(Frozen):
         None,
         description="[lowest, highest] pixel value before normalisation. [0, 1] if absent, [0, 255] for uint8 images.",
     )
+    assumed: Certainty | None = Field(
+        None,
+        description="How sure the service is of mean, std and range where nobody told them: sure, likely, or unknown "
+        "where they are only what is usual. It fills this in; null where they were told.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -54,13 +60,14 @@ class InputSpec(Frozen):
 
     @property
     def is_range_known(self) -> bool:
-        """Whether the caller told which values are valid."""
+        """Whether it is said which values are valid, by the caller or from what the file shows."""
         return self.mean is not None or self.range is not None
 
     def pixel_bounds(self, channels: int, *, whole: bool = False) -> tuple[list[float], list[float]]:
-        """Return the lowest and highest valid value of each channel of the teacher's images; [-3, 3] when unknown.
+        """Return the lowest and highest valid value of each channel of the teacher's images.
 
-        `whole`: the images are whole numbers, which are valid from 0 to 255 unless `range` says otherwise.
+        `whole`: the images are whole numbers, which are valid from 0 to 255 unless `range` says otherwise. Where
+        nothing is known, the values are those of [-3, 3]: only specs are so that an earlier version resolved.
         """
         low, high = self.range or ([0.0, 255.0] if whole else [0.0, 1.0])
         if self.mean is not None and self.std is not None:

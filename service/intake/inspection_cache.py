@@ -53,7 +53,7 @@ def recalled(known: TeacherRef, spec: TeacherSpec) -> Inspection | None:
     if kept.get(INSPECTED_BY) != dfkd_core.__version__ or spec.architecture is not None:
         return None
     found = inspection_of(known)
-    if found is None:
+    if found is None or (found.input_shape is not None and found.input_space is None):
         return None
     facts_of_file = {
         TOLD_SHAPE: found.input_shape,

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from dfkd_core.errors import FormatUnsupported, OperatorUnsupported, TeacherInvalid, TeacherMismatch
 from dfkd_core.inspection import child
 from dfkd_core.inspection.child import inspect_in_child
-from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 from tests.dfkd_core.onnx_models import classifier, node, save
 from tests.patience import PATIENCE
@@ -71,7 +71,8 @@ def test_the_child_says_what_the_same_process_would(tmp_path: Path) -> None:
     path = save(classifier(), tmp_path / "teacher.onnx")
     spec = TeacherSpec(input=InputSpec(shape=[4, 4, 6]))
     found = inspect_in_child(path, spec, **GENEROUS)
-    assert found == inspect_file(path, spec)
+    assert found == inspect_with_input_space(path, spec)[0]
+    assert found.input_space is not None
     assert found.input_shape == [4, 4, 6]
     assert found.parameters == 8 * 4 * 9 + 8 + 5 * 8 + 5
     assert found.macs == 8 * 4 * 9 * 24 + 40

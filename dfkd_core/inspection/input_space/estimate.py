@@ -1,0 +1,169 @@
+"""The estimate of a teacher's input space: the usual convention that fits its file best.
+
+A network with BatchNorm knows what it was trained on. Drawn pictures in [0, 1] are normalised by each usual convention,
+and the statistics that the layers see are compared with their running ones. The convention with the smallest distance,
+over conventions and kinds of pictures, is the estimate.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dfkd_core.input_estimate import Basis, Certainty, InputEstimate, Kind, ToldPixels
+from dfkd_core.inspection.input_space.conventions import (
+    BYTES,
+    TOLD,
+    Convention,
+    are_alike,
+    conventions,
+    described,
+    usual,
+    without_evidence,
+)
+from dfkd_core.inspection.input_space.forward import NotComputable
+from dfkd_core.inspection.input_space.graph_normalisation import pixels_of_graph
+from dfkd_core.inspection.input_space.pictures import KINDS, pictures
+from dfkd_core.inspection.input_space.statistics import (
+    Expected,
+    StatisticsReader,
+    kept_by_norms,
+    left_by_folding,
+    reader_of,
+)
+from dfkd_core.onnx_import.ir.plan import Array, Plan
+from dfkd_core.spec.teacher import InputSpec
+
+TOTAL_COST = 3e10  # multiply-adds of all pictures together, and what else they cost: some seconds of one core
+LAYERS = 12  # the first ones, which tell the most about pixels
+COUNT, FEWEST = 16, 6  # pictures of each kind; the fewest where the first layer is costly
+FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
+SURE, LIKELY, LIKELY_FOLDED = 1.3, 1.08, 1.3  # how many times the smallest distance the next one is
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """The smallest distance of a convention, and the kind of pictures that gives it."""
+
+    distance: float
+    kind: Kind
+
+
+Fits = dict[Convention, _Fit]
+
+
+def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = False) -> InputEstimate:
+    """Return the estimate for the network of a plan. What a caller told of its pixels is compared too.
+
+    `folded`: BatchNorms may have been folded into the convolutions.
+    """
+    channels = plan.input_shape[0]
+    if plan.interface.input_type == "uint8":
+        return described(BYTES, "sure", "element-type")
+    said = None if told is None or not told.is_range_known else Convention.told(told)
+    if said is not None and not said.fits(channels):
+        said = None
+    kept, left = [*kept_by_norms(plan)], [*left_by_folding(plan)] if folded else []
+    basis: Basis = "batchnorm" if kept else "folded"
+    try:
+        fits = _fits(plan, kept or left, said)
+    except (NotComputable, MemoryError):
+        fits = {}
+    by_graph = pixels_of_graph(plan)
+    if by_graph is not None:
+        return _compared(by_graph, fits, channels, certainty="sure", basis="graph")
+    if not fits:
+        return without_evidence(channels)
+    best = min((one for one in fits if one is not said), key=lambda one: fits[one].distance)
+    found = _compared(best, fits, channels, basis=basis)
+    if basis == "folded" and found.certainty == "unknown":
+        return _compared(usual(channels), fits, channels, certainty="unknown", basis=basis)
+    return found
+
+
+def _compared(
+    found: Convention, fits: Fits, channels: int, *, certainty: Certainty | None = None, basis: Basis
+) -> InputEstimate:
+    """Return the estimate with the distances of all conventions; `certainty` is judged by them unless it is known."""
+    if found not in fits:
+        return described(found, certainty or "unknown", basis)
+    others = [group[0] for group in _groups(conventions(channels), channels) if found not in group]
+    following = min(others, key=lambda one: fits[one].distance, default=None)
+    ratio = 1.0 if following is None else fits[following].distance / max(fits[found].distance, 1e-9)
+    judged = _certainty(fits[found].distance, ratio, basis)
+    return described(found, certainty or judged, basis).model_copy(
+        update={
+            "distance": _rounded(fits[found].distance),
+            "next_convention": None if following is None else following.name,
+            "next_distance": None if following is None else _rounded(fits[following].distance),
+            "pictures": fits[found].kind,
+            "distances": {one.name: _rounded(fit.distance) for one, fit in fits.items() if one.name != TOLD},
+            "told": next((_told(one, fit) for one, fit in fits.items() if one.name == TOLD), None),
+        }
+    )
+
+
+def _told(said: Convention, fit: _Fit) -> ToldPixels:
+    mean, std = (None if values is None else list(values) for values in (said.mean, said.std))
+    return ToldPixels(mean=mean, std=std, range=list(said.range), distance=_rounded(fit.distance))
+
+
+def _certainty(distance: float, ratio: float, basis: Basis) -> Certainty:
+    """Return how sure a distance makes, where the next one is `ratio` times as large."""
+    if distance > FAR or ratio < (LIKELY_FOLDED if basis == "folded" else LIKELY):
+        return "unknown"
+    return "sure" if ratio >= SURE and basis != "folded" else "likely"
+
+
+def _rounded(distance: float) -> float:
+    return round(distance, 3)
+
+
+def _fits(plan: Plan, expected: Sequence[Expected], said: Convention | None) -> Fits:
+    """Return the distance of every convention; nothing where no layer can be computed whose statistics are expected.
+
+    Of conventions that give pixels nearly the same values one is tried on all kinds of pictures, and the others only
+    where it fits best.
+    """
+    channels = plan.input_shape[0]
+    groups = _groups(conventions(channels), channels)
+    first = [group[0] for group in groups] + ([] if said is None else [said])
+    chosen = _reader(plan, expected, tries=len(first) * len(KINDS))
+    if chosen is None:
+        return {}
+    reader, count = chosen
+    drawn = pictures(plan.input_shape, count)
+    fits: Fits = {}
+    for one in first:
+        fits[one] = min((_fit(reader, one, kind, drawn[kind]) for kind in drawn), key=lambda fit: fit.distance)
+    best = min((group[0] for group in groups), key=lambda one: fits[one].distance)
+    for one in next(group for group in groups if group[0] is best)[1:]:
+        fits[one] = _fit(reader, one, fits[best].kind, drawn[fits[best].kind])
+    return fits
+
+
+def _fit(reader: StatisticsReader, one: Convention, kind: Kind, drawn: Array) -> _Fit:
+    low, high = (np.array(bound).reshape(1, -1, 1, 1) for bound in one.bounds(drawn.shape[1]))
+    images = np.asarray(low + (high - low) * drawn, np.float32)
+    return _Fit(reader.distance(images), kind)
+
+
+def _groups(all_of_them: Sequence[Convention], channels: int) -> list[list[Convention]]:
+    """Return the conventions in groups whose first member is like all others of the group."""
+    groups: list[list[Convention]] = []
+    for one in all_of_them:
+        like = next((group for group in groups if are_alike(group[0], one, channels)), None)
+        if like is None:
+            groups.append([one])
+        else:
+            like.append(one)
+    return groups
+
+
+def _reader(plan: Plan, expected: Sequence[Expected], *, tries: int) -> tuple[StatisticsReader, int] | None:
+    """Return the reader of as many layers, and the number of pictures of each kind, as may be paid for."""
+    for count in (COUNT, FEWEST):
+        reader = reader_of(plan, expected, cost=TOTAL_COST / (tries * count), layers=LAYERS)
+        if reader is not None:
+            return reader, count
+    return None

@@ -1,0 +1,100 @@
+"""What is said of a teacher's pixel values: that they were assumed, or that what was told does not fit (torch-free)."""
+
+from dfkd_core.input_estimate import InputEstimate, ToldPixels
+from dfkd_core.inspection.input_space.conventions import Convention, are_alike, conventions
+from dfkd_core.notice import Notice
+from dfkd_core.spec.teacher import InputSpec
+
+DOUBTFUL = "input-space-doubtful"
+TELL = "Give teacher.input.mean and teacher.input.std, or teacher.input.range, as in the teacher's own preprocessing"
+DOUBTFUL_RATIO, DOUBTFUL_GAP = 1.4, 0.3
+"""What was told is in doubt if its distance is that many times, and that much more than, that of the estimate."""
+
+
+def input_notices(images: InputSpec, found: InputEstimate | None) -> list[Notice]:
+    """Return the warnings about the pixel values of a resolved spec, given what the file shows."""
+    if images.assumed is not None:
+        return [_assumed(images, found)]
+    doubt = None if found is None else _doubt(images, found)
+    return [] if doubt is None else [doubt]
+
+
+def agrees(images: InputSpec, found: InputEstimate) -> bool:
+    """Return whether a spec says of its pixels exactly what the estimate does."""
+    return (images.mean, images.std, images.range) == (found.mean, found.std, found.range)
+
+
+def _assumed(images: InputSpec, found: InputEstimate | None) -> Notice:
+    values = _values(images.mean, images.std, images.range)
+    if images.assumed == "unknown" or found is None or not agrees(images, found):
+        reason = "and its file does not tell for certain" if images.assumed == "unknown" else "and its file shows it"
+        code = "input-range-unknown" if images.assumed == "unknown" else "input-space-estimated"
+        detail = f"Nobody said which pixel values the teacher was trained on, {reason}; {values} is assumed."
+        return Notice(code=code, detail=detail, hint=f"{TELL}.")
+    why = {
+        "graph": "its graph normalises its images itself",
+        "batchnorm": f"its BatchNorm statistics fit {found.convention} best{_figures(found)}",
+        "folded": f"its convolutions, with BatchNorms folded into them, fit {found.convention} best{_figures(found)}",
+    }.get(found.basis, "its file shows it")
+    return Notice(
+        code="input-space-estimated",
+        detail=f"Nobody said which pixel values the teacher was trained on; {values} is assumed, because {why}. "
+        f"How sure that is: {images.assumed}.",
+        hint=f"{TELL}, if that is not right.",
+    )
+
+
+def _doubt(images: InputSpec, found: InputEstimate) -> Notice | None:
+    """Return the warning that what was told fits the file clearly worse than the estimate does."""
+    if found.certainty == "unknown" or images.shape is None or not images.is_range_known:
+        return None
+    channels, told = images.shape[0], Convention.told(images)
+    best = _convention(found)
+    if are_alike(told, best, channels):
+        return None
+    if found.basis == "graph":
+        evidence = "its graph normalises its images itself"
+    else:
+        distance = _distance(told, found, channels)
+        assert found.distance is not None
+        if distance is None or distance < max(DOUBTFUL_RATIO * found.distance, found.distance + DOUBTFUL_GAP):
+            return None
+        evidence = f"the statistics of its layers are {distance:g} away from those of such images, and "
+        evidence += f"{found.distance:g} from those of {found.convention}"
+    fitting = _values(found.mean, found.std, found.range)
+    return Notice(
+        code=DOUBTFUL,
+        detail=f"What was said of the teacher's pixels does not seem to fit it: {evidence}.",
+        hint=f"Check teacher.input: {fitting} fits better than {_values(images.mean, images.std, images.range)}. What "
+        "was said is used.",
+    )
+
+
+def _distance(told: Convention, found: InputEstimate, channels: int) -> float | None:
+    """Return the distance of what was told, or that of a convention like it; None if neither is known."""
+    if found.told is not None and _convention(found.told).bounds(channels) == told.bounds(channels):
+        return found.told.distance
+    like = (one.name for one in conventions(channels) if are_alike(told, one, channels))
+    return next((found.distances[name] for name in like if name in found.distances), None)
+
+
+def _convention(found: InputEstimate | ToldPixels) -> Convention:
+    mean, std = (None if values is None else tuple(values) for values in (found.mean, found.std))
+    return Convention("", (found.range[0], found.range[1]), mean, std)
+
+
+def _figures(found: InputEstimate) -> str:
+    if found.distance is None or found.next_convention is None:
+        return ""
+    return f" (distance {found.distance:g}; next is {found.next_convention} with {found.next_distance:g})"
+
+
+def _values(mean: list[float] | None, std: list[float] | None, bounds: list[float] | None) -> str:
+    low, high = bounds or [0.0, 1.0]
+    if mean is None or std is None:
+        return f"range [{low:g}, {high:g}]"
+    return f"mean {_numbers(mean)} and std {_numbers(std)} of pixels in [{low:g}, {high:g}]"
+
+
+def _numbers(values: list[float]) -> str:
+    return f"[{', '.join(f'{value:g}' for value in values)}]"

@@ -1,0 +1,53 @@
+"""The drawn pictures on which the statistics of a teacher's layers are looked at, in any size and number of channels.
+
+They come with the package in one small file, which `python -m dfkd_core.images.reference_pictures` draws by rule; no
+photograph is among them. The service, which reads them, has no PyTorch to draw with.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from dfkd_core.input_estimate import Kind
+from dfkd_core.onnx_import.ir.plan import Array, Shape
+
+FILE = Path(__file__).with_name("pictures.npz")
+KINDS: tuple[Kind, ...] = ("strokes", "shapes", "scenes", "pages")
+LUMINANCE = (0.299, 0.587, 0.114)
+
+
+def pictures(shape: Shape, count: int) -> dict[Kind, Array]:
+    """Return `count` pictures (count, C, H, W) in [0, 1] of every kind, for images of `shape` (C, H, W)."""
+    channels, height, width = shape
+    return {kind: _resized(_coloured(stored[:count], channels), height, width) for kind, stored in _stored().items()}
+
+
+@cache
+def _stored() -> dict[Kind, Array]:
+    """Return the pictures (N, 1 or 3, H, W) in [0, 1] of the file, by kind."""
+    with np.load(FILE) as file:
+        return {kind: file[kind].astype(np.float32) / 255 for kind in KINDS if kind in file}
+
+
+def _coloured(stored: Array, channels: int) -> Array:
+    """Return pictures with that many channels: colours become their luminance, and grey is repeated."""
+    if channels == stored.shape[1]:
+        return stored
+    grey = stored if stored.shape[1] == 1 else np.tensordot(stored, np.array(LUMINANCE, "f4"), (1, 0))[:, None]
+    return np.repeat(grey, channels, axis=1)
+
+
+def _resized(images: Array, height: int, width: int) -> Array:
+    """Return pictures (N, C, height, width); each is resized with a triangle filter, its sides independently."""
+    down, across = _filter(images.shape[2], height), _filter(images.shape[3], width)
+    resized: Array = np.clip(np.matmul(np.matmul(down, images), across.T), 0, 1)
+    return resized
+
+
+def _filter(size: int, wanted: int) -> Array:
+    """Return the weights (wanted, size) of the old pixels in each new one; they sum to 1."""
+    reach = max(1.0, size / wanted)
+    places = (np.arange(wanted) + 0.5) * size / wanted - 0.5
+    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size)) / reach)
+    return np.asarray(weights / weights.sum(1, keepdims=True), np.float32)

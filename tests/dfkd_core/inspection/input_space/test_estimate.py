@@ -1,0 +1,146 @@
+"""The input space of a teacher is found from its BatchNorm statistics, from its graph, or said to be unknown."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dfkd_core.architectures import describe
+from dfkd_core.images.procedural import procedural_images
+from dfkd_core.inspection.input_space.conventions import COLOUR, EVERYWHERE, GREY, are_alike, conventions, usual
+from dfkd_core.inspection.input_space.estimate import estimate_input
+from dfkd_core.inspection.input_space.forward import NotComputable, compute, is_computable
+from dfkd_core.interface import TeacherInterface
+from dfkd_core.narrowing.catalogue import plan_of
+from dfkd_core.onnx_import.ir.plan import Plan, Step
+from dfkd_core.spec.teacher import InputSpec
+from dfkd_core.students.build import build_network
+
+BY_NAME = {one.name: one for one in (*EVERYWHERE, *GREY, *COLOUR)}
+
+
+def teacher_of(convention: str, *, channels: int, architecture: str = "resnet8", seed: int = 1) -> Plan:
+    """Return the plan of a network with random weights whose BatchNorms saw drawn pictures under a convention."""
+    shape = (channels, 12, 12)
+    description = describe(architecture, input_shape=shape, num_classes=10)
+    draws = torch.Generator().manual_seed(seed)
+    network = build_network(description, generator=draws).train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # type: ignore[assignment]  # the average over all batches
+    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in BY_NAME[convention].bounds(channels))
+    with torch.no_grad():
+        for _ in range(2):
+            network(torch.lerp(low, high, procedural_images(shape, 32, generator=draws)))
+    return plan_of(description, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("convention", ["zero-one", "minus-one-one", "bytes", "mnist", "fashion-mnist"])
+def test_the_convention_of_a_grey_teacher_is_named(convention: str) -> None:
+    found = estimate_input(teacher_of(convention, channels=1))
+    assert (found.convention, found.basis) == (convention, "batchnorm")
+    assert found.certainty != "unknown"
+    assert found.distances[convention] == found.distance == min(found.distances.values())
+    assert found.next_distance is not None
+    assert found.next_distance > found.distances[convention]
+
+
+@pytest.mark.parametrize("convention", ["zero-one", "minus-one-one", "bytes", "caffe", "imagenet", "cifar100"])
+def test_the_convention_of_a_colour_teacher_is_named_or_one_that_is_like_it(convention: str) -> None:
+    found = estimate_input(teacher_of(convention, channels=3))
+    assert found.certainty != "unknown"
+    assert are_alike(BY_NAME[found.convention], BY_NAME[convention], 3)
+    assert found.pictures in ("shapes", "scenes")
+
+
+def test_what_was_told_is_compared_too() -> None:
+    told = InputSpec(mean=[0.1307], std=[0.3081])
+    found = estimate_input(teacher_of("bytes", channels=1), told)
+    assert found.convention == "bytes"
+    assert found.distance is not None
+    assert found.told is not None
+    assert found.told.distance > 2 * found.distance
+    right = estimate_input(teacher_of("mnist", channels=1), told)
+    assert right.told is not None
+    assert right.told.distance == right.distance
+
+
+def test_the_same_plan_gives_the_same_estimate() -> None:
+    assert estimate_input(teacher_of("mnist", channels=1)) == estimate_input(teacher_of("mnist", channels=1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_nothing_is_made_up_for_a_network_without_batchnorm(channels: int) -> None:
+    description = describe("lenet5", input_shape=(channels, 32, 32), num_classes=10)
+    found = estimate_input(plan_of(description))
+    assert (found.certainty, found.basis) == ("unknown", "default")
+    assert found.convention == usual(channels).name
+    assert found.distance is None
+
+
+def with_steps(plan: Plan, *steps: tuple[str, list[float]]) -> Plan:
+    """Return the plan with constant arithmetic before its first layer."""
+    from dataclasses import replace
+
+    value, added, constants = "pixels", [], dict(plan.constants)
+    for number, (op, values) in enumerate(steps):
+        name, made = f"constant{number}", plan.input_name if number == len(steps) - 1 else f"made{number}"
+        constants[name] = np.array(values, "f4").reshape(1, -1, 1, 1)
+        added.append(Step(op, op, (value, name), (made,), {}))
+        value = made
+    shape = plan.shapes[plan.input_name]
+    shapes = {**plan.shapes, "pixels": shape, **{step.outputs[0]: shape for step in added}}
+    return replace(plan, input_name="pixels", steps=(*added, *plan.steps), constants=constants, shapes=shapes)
+
+
+@pytest.mark.parametrize(
+    ("steps", "found"),
+    [
+        ([("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])], "zero-one"),
+        ([("Mul", [2.0]), ("Sub", [1.0])], "zero-one"),
+        ([("Mul", [255.0]), ("Sub", [103.9, 116.8, 123.7])], "zero-one"),
+        ([("Sub", [123.7, 116.3, 103.5]), ("Div", [58.4, 57.1, 57.4])], "bytes"),
+        ([("Mul", [1 / 255])], "bytes"),
+        ([("Div", [127.5]), ("Sub", [1.0])], "bytes"),
+    ],
+)
+def test_normalisation_inside_the_graph_is_read_from_it(steps: list[tuple[str, list[float]]], found: str) -> None:
+    description = describe("lenet5", input_shape=(3, 32, 32), num_classes=10)
+    estimate = estimate_input(with_steps(plan_of(description), *steps))
+    assert (estimate.convention, estimate.certainty, estimate.basis) == (found, "sure", "graph")
+
+
+def test_pixels_of_a_file_that_takes_whole_numbers_are_bytes() -> None:
+    from dataclasses import replace
+
+    plan = plan_of(describe("lenet5", input_shape=(1, 32, 32), num_classes=10))
+    whole = replace(plan, interface=TeacherInterface(input_type="uint8", output_shape=[10]))
+    estimate = estimate_input(whole)
+    assert (estimate.convention, estimate.range, estimate.basis) == ("bytes", [0.0, 255.0], "element-type")
+
+
+@pytest.mark.parametrize("architecture", ["resnet8", "mobilenetv2", "vgg11", "lenet5"])
+def test_numpy_computes_what_pytorch_does(architecture: str) -> None:
+    description = describe(architecture, input_shape=(3, 32, 32), num_classes=10)
+    draws = torch.Generator().manual_seed(0)
+    network = build_network(description, generator=draws).eval()
+    images = torch.rand((3, 3, 32, 32), generator=draws)
+    plan = plan_of(description, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+    assert all(is_computable(step) for step in plan.steps)
+    found = compute(plan, plan.steps, images.numpy(), [plan.output_name])[plan.output_name]
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network(images).numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_an_operator_that_is_not_known_is_said_to_be_so() -> None:
+    plan = plan_of(describe("lenet5", input_shape=(1, 32, 32), num_classes=10))
+    unknown = Step("GridSample", "", (plan.input_name,), ("y",), {})
+    with pytest.raises(NotComputable):
+        compute(plan, [unknown], np.zeros((1, 1, 32, 32), "f4"), ["y"])
+
+
+def test_conventions_that_are_alike_give_pixels_nearly_the_same_values() -> None:
+    assert are_alike(BY_NAME["imagenet"], BY_NAME["cifar10"], 3)
+    assert not are_alike(BY_NAME["imagenet"], BY_NAME["minus-one-one"], 3)
+    assert not are_alike(BY_NAME["mnist"], BY_NAME["fashion-mnist"], 1)
+    assert {one.name for one in conventions(4)} == {"zero-one", "minus-one-one", "bytes"}
