@@ -22,6 +22,7 @@ from dfkd_core.architectures.layers import (
     Linear,
     MaxPool,
     NetworkDescription,
+    ReLU6,
     Residual,
     Sequential,
     Shape,
@@ -73,7 +74,10 @@ class NetworkCost(BaseModel):
     )
     norm_elements: NonNegativeInt = Field(0, description="Values that batch normalisations read.")
     operations: NonNegativeInt = Field(0, description="Layers that compute something.")
-    activations: NonNegativeInt = Field(0, description="Values of all layers' outputs.")
+    activations: NonNegativeInt = Field(
+        0,
+        description="Values of all layers' outputs; those that a rectifier with a ceiling or a slope keeps count twice.",
+    )
     largest: NonNegativeInt = Field(0, description="Values of the largest output of a layer.")
 
     def scaled(self, *, macs: float, activations: float) -> "NetworkCost":
@@ -135,9 +139,14 @@ class CostCounter:
         self._counts["norm_elements"] += elements
         self._add(elements)
 
-    def pass_over(self, elements: int) -> None:
-        """Add a layer without multiply-adds that writes `elements` values."""
+    def pass_over(self, elements: int, *, keeps_input: bool = False) -> None:
+        """Add a layer without multiply-adds that writes `elements` values.
+
+        `keeps_input`: its gradient needs its input. That of a plain rectifier needs the output alone, which the next
+        layer keeps anyway.
+        """
         self._counts["elements"] += elements
+        self._counts["activations"] += elements if keeps_input else 0
         self._add(elements)
 
     def pool(self, elements: int, *, channels: int, outputs: int) -> None:
@@ -176,7 +185,7 @@ def cost_of(description: NetworkDescription) -> NetworkCost:
             case Flatten():
                 pass
             case _:
-                counter.pass_over(outputs)
+                counter.pass_over(outputs, keeps_input=isinstance(layer, ReLU6))
     return counter.total()
 
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # the service imports this module and must not load numpy's a
 
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
 _POOLINGS = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool", "MaxPool")
+_KEEPING = ("Celu", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Selu", "Softplus")
 _VIEWS = ("Identity", "Cast", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose")
 
 
@@ -27,7 +28,7 @@ def cost_of_plan(plan: "Plan") -> NetworkCost:
         elif step.op in _POOLINGS and len(read := plan.shapes.get(str(step.inputs[0]), ())) > 1:
             counter.pool(math.prod(read), channels=read[1], outputs=outputs)
         elif step.op not in _VIEWS:
-            counter.pass_over(outputs)
+            counter.pass_over(outputs, keeps_input=step.op in _KEEPING)
     return counter.total()
 
 

@@ -81,6 +81,14 @@ def test_the_parts_of_a_counted_network_add_up() -> None:
     )
 
 
+def test_an_activation_whose_gradient_needs_its_input_keeps_twice_its_values() -> None:
+    plain, clipped = CostCounter(), CostCounter()
+    plain.pass_over(60)
+    clipped.pass_over(60, keeps_input=True)
+    assert (plain.total().activations, clipped.total().activations) == (60, 120)
+    assert plain.total().elements == clipped.total().elements == 60
+
+
 def test_pooling_of_few_channels_takes_as_long_as_sixteen_of_its_values_each() -> None:
     few, many = CostCounter(), CostCounter()
     few.pool(96, channels=6, outputs=24)
