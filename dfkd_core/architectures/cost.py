@@ -76,7 +76,7 @@ class NetworkCost(BaseModel):
     operations: NonNegativeInt = Field(0, description="Layers that compute something.")
     activations: NonNegativeInt = Field(
         0,
-        description="Values of all layers' outputs; those that a rectifier with a ceiling or a slope keeps count twice.",
+        description="Values of all layers' outputs; twice those of an activation whose gradient needs its input.",
     )
     largest: NonNegativeInt = Field(0, description="Values of the largest output of a layer.")
 
