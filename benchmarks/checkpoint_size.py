@@ -21,9 +21,10 @@ from typing import Any
 
 from safetensors import safe_open
 
+from benchmarks.student_bytes import distil
 from benchmarks.student_bytes_teachers import make_teachers
 from dfkd_core.loop.checkpoint import HEADER, TENSOR, written
-from dfkd_core.pipeline import STUDENT_WEIGHTS, compress
+from dfkd_core.pipeline import STUDENT_WEIGHTS
 from dfkd_core.progress import Update
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import Budget, DistillSpec
@@ -70,15 +71,14 @@ def _run(
             begun = time.monotonic() - started
         return False
 
-    compress(
+    distil(
         teacher,
         spec,
-        workspace=workspace,
-        threads=threads,
-        device="cpu",
+        workspace,
         on_step=on_step,
         resume_from=resume_from,
         continued_budget=continued_budget,
+        threads=threads,
         checkpoint_seconds=1e9,
     )
     digest = hashlib.sha256((workspace / STUDENT_WEIGHTS).read_bytes()).hexdigest()

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -253,10 +253,36 @@ def _attempt(tree: Path, task: Mapping[str, Any], *, status: int = 0) -> None:
     _call([_python(tree), str(Path(__file__).absolute()), "--attempt", json.dumps(task)], tree, status=status)
 
 
+def distil(
+    teacher: Path,
+    spec: Any,  # DistillSpec, of this tree or of an older one
+    workspace: Path,
+    *,
+    on_step: Callable[[Any], bool],
+    resume_from: Path | None = None,
+    continued_budget: Any = None,  # Budget
+    threads: int = THREADS,
+    checkpoint_seconds: float = 0.0,
+) -> None:
+    """Distil on the CPU as a worker does, with the code of the tree in which this runs."""
+    from dfkd_core.pipeline import compress
+
+    compress(
+        teacher,
+        spec,
+        workspace=workspace,
+        threads=threads,
+        device="cpu",
+        on_step=on_step,
+        resume_from=resume_from,
+        continued_budget=continued_budget,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
 def attempt(task: Mapping[str, Any]) -> int:
     """Inside a tree: distil, perhaps from the newest checkpoint, perhaps until the attempt's second checkpoint."""
     from dfkd_core.errors import Stopped
-    from dfkd_core.pipeline import compress
 
     config = importlib.import_module("dfkd_core.spec.config" if _is_room("dfkd_core.spec") else "dfkd_core.config")
     workspace, interruption, written = Path(task["workspace"]), task.get("interruption"), 0
@@ -274,16 +300,13 @@ def attempt(task: Mapping[str, Any]) -> int:
         newest = max((workspace / "checkpoints").glob("checkpoint-*.safetensors"))
         resume_from = Path(shutil.copy(newest, workspace / "resumed.safetensors"))  # the writer keeps two of its own
     try:
-        compress(
+        distil(
             Path(task["teacher"]),
             config.DistillSpec.model_validate(task["spec"]),
-            workspace=workspace,
-            threads=THREADS,
-            device="cpu",
+            workspace,
             on_step=on_step,
             resume_from=resume_from,
             continued_budget=budget,
-            checkpoint_seconds=0.0,
         )
     except Stopped:
         return 3
