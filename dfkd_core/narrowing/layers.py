@@ -13,9 +13,13 @@ SLIDING = "a window slides along it"
 
 
 def sliding(trace: Trace, _number: int, step: Step) -> list[list[Block]]:
-    """Keep the axes of images and channels (0 and 1), and those along which the window takes entry by entry."""
+    """Keep the axes of images and channels (0 and 1), and those along which fewer entries leave the step as it is."""
     rank = len(trace.shape(step.inputs[0]))
-    axes = [axis for axis in range(2, rank) if not _is_pointwise(step, axis - 2)]
+    axes = [
+        axis
+        for axis in range(2, rank)
+        if not _is_pointwise(step, axis - 2) and not _weighs_neighbours(trace, step, axis)
+    ]
     return [trace.collapsed(trace.blocks(step.inputs[0]), axes, SLIDING)]
 
 
@@ -25,6 +29,23 @@ def _is_pointwise(step: Step, at: int) -> bool:
     if kernel is None or kernel[at] != 1 or step.attributes["strides"][at] != 1:
         return False
     return not any(step.attributes["pads"][at]) and not any(step.attributes.get("extra", ()))
+
+
+def _weighs_neighbours(trace: Trace, step: Step, axis: int) -> bool:
+    """Return whether a convolution gives each entry along one axis a sum of its neighbours, with the same few weights.
+
+    That is how efficient channel attention weighs channels, which lie along an axis of pixels there: Wang et al.,
+    ECA-Net, CVPR 2020, https://arxiv.org/abs/1910.03151. The weights fit any number of entries, and an entry that goes
+    takes its sum with it. The sums of others change, as they do where any layer loses what it reads.
+    """
+    if step.op != "Conv" or trace.shape(step.inputs[1])[:2] != (1, 1):
+        return False
+    before, after = trace.shape(step.inputs[0]), trace.shape(step.outputs[0])
+    others = [at for at in range(2, len(before)) if at != axis]
+    if before[1] != 1 or before[axis] != after[axis] or step.attributes["strides"][axis - 2] != 1:
+        return False
+    alone = all(block.axes == (axis,) for block in trace.blocks(step.inputs[0]) if axis in block.axes)
+    return alone and all(before[at] == after[at] == 1 for at in others)
 
 
 def convolution(trace: Trace, number: int, step: Step) -> list[list[Block]]:

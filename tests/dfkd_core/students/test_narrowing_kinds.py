@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import ModelProto, NodeProto
 
-from dfkd_core.errors import StudentNotSmaller
+from dfkd_core.errors import StudentError, StudentNotSmaller
 from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.inspection.narrowed import describe_narrowed, narrowed_sizes
 from dfkd_core.narrowing.figures import figures_at
@@ -175,7 +175,36 @@ def mixed_from_the_left() -> ModelProto:
     return model(nodes, {**constants, "by_token": np.array([0, 16, PIXELS]), "along": np.array([1])})
 
 
+def neighbours(*, rank: int, pads: Sequence[int] = (1, 1), circular: bool = False) -> ModelProto:
+    """Efficient channel attention: the means of the channels, in a row, become gates by a convolution of three."""
+    row = [0, 1, 16] if rank == 3 else [0, 1, 1, 16]
+    kernel = (1, 1, 3) if rank == 3 else (1, 1, 1, 3)
+    sides = list(pads) if rank == 3 else [0, pads[0], 0, pads[1]]
+    nodes = [
+        node("Conv", ["images", "stem.weight"], ["maps"]),
+        node("GlobalAveragePool", ["maps"], ["means"]),
+        node("Reshape", ["means", "row"], ["rowed" if circular else "weighed"]),
+    ]
+    if circular:
+        nodes += [
+            node("Slice", ["rowed", "last", "end", "along"], ["tail"]),
+            node("Concat", ["tail", "rowed"], ["weighed"], axis=2),
+        ]
+    nodes += [
+        node("Conv", ["weighed", "eca.weight"], ["sums"], pads=sides),
+        node("Sigmoid", ["sums"], ["gates"]),
+        node("Reshape", ["gates", "column"], ["gate"]),
+        node("Mul", ["maps", "gate"], ["out"]),
+    ]
+    constants = {"stem.weight": weights(16, SHAPE[0], 3, 3), "eca.weight": weights(*kernel), "row": np.array(row)}
+    constants |= {"last": np.array([14]), "end": np.array([16]), "along": np.array([2])}
+    return headed(nodes, {**constants, "column": np.array([0, 16, 1, 1])}, channels=16)
+
+
 KINDS = {
+    "neighbours_in_a_row": neighbours(rank=3),
+    "neighbours_in_a_row_of_pixels": neighbours(rank=4),
+    "neighbours_on_one_side": neighbours(rank=3, pads=(2, 0)),
     "heads_behind_groups": heads_behind_groups(),
     "one_channel_each": one_channel_each(),
     "window_of_one": window_of_one(),
@@ -238,6 +267,21 @@ def test_a_window_of_one_entry_keeps_no_channel(tmp_path: Path) -> None:
     found = describe_narrowed(inspected(window_of_one(), tmp_path), asked(0.5))
     assert found is not None
     assert found.figures.parameters == 2 * 8 * SHAPE[0] * 9 + 2 + 10 * 8
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_channels_that_efficient_attention_weighs_are_narrowed(rank: int, tmp_path: Path) -> None:
+    found = describe_narrowed(inspected(neighbours(rank=rank), tmp_path), asked(0.5))
+    assert found is not None
+    assert found.notice is None
+    assert found.figures.parameters == 8 * SHAPE[0] * 9 + 3 + 10 * 8
+
+
+def test_a_ring_of_channels_is_refused_with_the_reason(tmp_path: Path) -> None:
+    made = neighbours(rank=3, pads=(0, 0), circular=True)
+    with pytest.raises(StudentError, match="a window slides along it") as refusal:
+        describe_narrowed(inspected(made, tmp_path), asked(0.5))
+    assert refusal.value.pointer == "/student/architecture"
 
 
 def test_the_outputs_of_a_matrix_on_the_left_are_its_rows(tmp_path: Path) -> None:
