@@ -137,6 +137,7 @@ class _Counter:
             return LayerChannels(name=readable(name), size=[number_of_size])
         members = [member for use in made for member in use.ids.ravel().tolist()]
         because = next((self.channels.reasons[member] for member in members if member in self.channels.reasons), None)
+        because = because or self.channels.whole.get((number, position))
         return LayerChannels(name=readable(name), size=[-1, extent], because=because or "its input keeps all channels")
 
 

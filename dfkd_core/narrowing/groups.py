@@ -46,6 +46,7 @@ class Channels:
     values: Mapping[str, tuple[Block, ...]]  # value → its blocks, whose channels are named by their members
     uses: tuple[Use, ...]
     reasons: Mapping[int, str]  # member that stays → why
+    whole: Mapping[tuple[int, int], str]  # step and position of a weight all of whose outputs are one member → why
 
     @cached_property
     def uses_at(self) -> Mapping[tuple[int, int], list[Use]]:
@@ -213,7 +214,17 @@ def _channels(trace: Trace) -> Channels:
         by_cell = [own[cells[own] == cell] for cell in dict.fromkeys(cells[own].tolist())]
         group_of[own] = len(groups)
         groups.append(Group(np.stack(by_cell)))
-    return Channels(trace.plan, tuple(groups), group_of, values, uses, trace.units.reasons())
+    return Channels(trace.plan, tuple(groups), group_of, values, uses, trace.units.reasons(), _whole(trace))
+
+
+def _whole(trace: Trace) -> dict[tuple[int, int], str]:
+    """Return why the outputs of a layer stay, for each weight whose outputs can only go together."""
+    reasons, found = trace.units.reasons(), {}
+    for use in trace.uses:
+        if use.role == "out" and use.ids.size and _of_use(trace, use) is None:
+            member = int(trace.units.find(use.ids).flat[0])
+            found[use.step, use.position] = reasons.get(member, ONE_SET)
+    return found
 
 
 def _flat(arrays: Iterable[Ids]) -> Ids:
