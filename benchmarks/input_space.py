@@ -1,11 +1,12 @@
 """Trains small teachers under several conventions for pixel values, and prints which convention their files show.
 
-python -m benchmarks.input_space [--threads N] [--updates N]
+python -m benchmarks.input_space [--threads N] [--updates N] [--batch N]
 
 Each teacher is a `resnet8` of half width that learns a data set for one short run; of some, the BatchNorms are then
 folded away, and a LeNet-5 never had any. Nothing is told of their pixels. A convention counts as found if it is the
 true one or gives pixels nearly the same values. Teachers are kept in benchmarks/.cache, and results in
-benchmarks/results/input_space.json as they come. Real images train the teachers; no estimate sees them.
+benchmarks/results/input_space.json as they come; what is there is not measured again without --again. Real images train
+the teachers; no estimate sees them.
 """
 
 import argparse
@@ -37,7 +38,6 @@ from dfkd_core.students.build import Network, build_network
 CACHE = Path(__file__).resolve().parent / ".cache"
 RESULTS = Path(__file__).resolve().parent / "results" / "input_space.json"
 CONVENTIONS = {one.name: one for one in (*EVERYWHERE, *GREY, *COLOUR)}
-BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,15 @@ KEPT = (
     Trained("mnist", "zero-one"),
     Trained("mnist", "minus-one-one"),
     Trained("mnist", "mnist"),
-    Trained("fashion_mnist", "zero-one"),
-    Trained("fashion_mnist", "bytes"),
+    Trained("cifar10", "cifar10"),
     Trained("fashion_mnist", "fashion-mnist"),
     Trained("cifar10", "zero-one"),
+    Trained("fashion_mnist", "zero-one"),
     Trained("cifar10", "minus-one-one"),
-    Trained("cifar10", "cifar10"),
+    Trained("fashion_mnist", "bytes"),
     Trained("cifar10", "bytes"),
 )
-FOLDED = (KEPT[2], KEPT[3], KEPT[1], KEPT[8], KEPT[6])
+FOLDED = KEPT[:6]
 WITHOUT = (Trained("mnist", "mnist", "lenet5", 1.0), Trained("fashion_mnist", "zero-one", "lenet5", 1.0))
 
 
@@ -86,17 +86,17 @@ def described(teacher: Trained) -> NetworkDescription:
     return describe(teacher.architecture, input_shape=shape, num_classes=10, width=teacher.width)
 
 
-def network_of(teacher: Trained, *, updates: int) -> tuple[Network, float]:
+def network_of(teacher: Trained, *, updates: int, batch: int) -> tuple[Network, float]:
     """Return the trained network, from the cache or trained now, and its accuracy on the test images in percent."""
     description = described(teacher)
     draws = torch.Generator().manual_seed(teacher.seed)
     network = build_network(description, generator=draws)
-    path = CACHE / f"input-space-{teacher.name}-{updates}.safetensors"
+    path = CACHE / f"input-space-{teacher.name}-{updates}x{batch}.safetensors"
     if path.exists():
         network.load_state_dict(load_file(path))
     else:
         images, labels = values(teacher.dataset, "train", CONVENTIONS[teacher.convention])
-        _train(network, images, labels, updates=updates, draws=draws)
+        _train(network, images, labels, updates=updates, batch=batch, draws=draws)
         CACHE.mkdir(exist_ok=True)
         save_file({key: tensor.contiguous() for key, tensor in network.state_dict().items()}, path)
     images, labels = values(teacher.dataset, "test", CONVENTIONS[teacher.convention])
@@ -105,13 +105,15 @@ def network_of(teacher: Trained, *, updates: int) -> tuple[Network, float]:
     return network, 100 * float((torch.cat(right) == labels[:2000]).double().mean())
 
 
-def _train(network: nn.Module, images: Tensor, labels: Tensor, *, updates: int, draws: torch.Generator) -> None:
+def _train(
+    network: nn.Module, images: Tensor, labels: Tensor, *, updates: int, batch: int, draws: torch.Generator
+) -> None:
     """Train with cross-entropy and Adam, whose learning rate falls as a cosine."""
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda at: 0.5 * (1 + math.cos(math.pi * at / updates)))
-    order = torch.cat([torch.randperm(len(labels), generator=draws) for _ in range(-(-updates * BATCH // len(labels)))])
+    order = torch.cat([torch.randperm(len(labels), generator=draws) for _ in range(-(-updates * batch // len(labels)))])
     network.train()
-    for chosen in order[: updates * BATCH].split(BATCH):
+    for chosen in order[: updates * batch].split(batch):
         loss = F.cross_entropy(network(images[chosen]), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
@@ -130,9 +132,9 @@ def estimate(teacher: Trained, network: Network, *, folded: bool) -> InputEstima
     return estimate_input(plan_of(description, tensors), folded=folded)
 
 
-def examined(teacher: Trained, group: str, *, updates: int) -> dict[str, Any]:
+def examined(teacher: Trained, group: str, *, updates: int, batch: int) -> dict[str, Any]:
     """Train a teacher, and return what was found of it."""
-    network, accuracy = network_of(teacher, updates=updates)
+    network, accuracy = network_of(teacher, updates=updates, batch=batch)
     started = time.process_time()
     found = estimate(teacher, network, folded=group == "folded")
     seconds = time.process_time() - started
@@ -141,6 +143,8 @@ def examined(teacher: Trained, group: str, *, updates: int) -> dict[str, Any]:
     return {
         "teacher": teacher.name,
         "group": group,
+        "updates": updates,
+        "batch": batch,
         "accuracy": round(accuracy, 1),
         "true": teacher.convention,
         "right": right,
@@ -164,16 +168,23 @@ def main() -> None:
     """Train what is missing, and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--updates", type=int, default=300, help="of each teacher's training")
+    parser.add_argument("--batch", type=int, default=128, help="images of one update")
+    parser.add_argument("--again", action="store_true", help="measure what is in the results too")
     arguments = parser.parse_args()
     ensure_tuned(arguments.threads)
     torch.set_num_threads(arguments.threads)
-    rows = []
+    rows = [] if arguments.again or not RESULTS.exists() else json.loads(RESULTS.read_text())["teachers"]
+    known = {(row["teacher"], row["group"]) for row in rows}
+    for row in rows:
+        show(row)
     for group, teachers in (("kept", KEPT), ("folded", FOLDED), ("without", WITHOUT)):
         for teacher in teachers:
-            rows.append(examined(teacher, group, updates=arguments.updates))
+            if (teacher.name, group) in known:
+                continue
+            rows.append(examined(teacher, group, updates=arguments.updates, batch=arguments.batch))
             show(rows[-1])
-            document = {"hardware": describe_hardware(), "updates": arguments.updates, "teachers": rows}
+            document = {"hardware": describe_hardware(), "teachers": rows}
             RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for group in ("kept", "folded", "without"):
         of_group = [row["right"] for row in rows if row["group"] == group]
