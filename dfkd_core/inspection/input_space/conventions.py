@@ -51,7 +51,6 @@ EVERYWHERE = (ZERO_ONE, MINUS_ONE_ONE, BYTES)
 GREY = (
     Convention("mnist", mean=(0.1307,), std=(0.3081,)),
     Convention("fashion-mnist", mean=(0.2860,), std=(0.3530,)),
-    Convention("grey-imagenet", mean=(0.449,), std=(0.226,)),
 )
 IMAGENET = Convention("imagenet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 COLOUR = (

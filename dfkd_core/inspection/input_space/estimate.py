@@ -37,6 +37,7 @@ from dfkd_core.spec.teacher import InputSpec
 TOTAL_COST = 3e10  # multiply-adds of all pictures together, and what else they cost: some seconds of one core
 LAYERS = 12  # the first ones, which tell the most about pixels
 COUNT, FEWEST = 16, 6  # pictures of each kind; the fewest where the first layer is costly
+FEWEST_FOLDED = 4  # convolutions: fewer show nothing but chance
 FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
 SURE, LIKELY, LIKELY_FOLDED = 1.3, 1.08, 1.3  # how many times the smallest distance the next one is
 
@@ -64,6 +65,8 @@ def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = 
     if said is not None and not said.fits(channels):
         said = None
     kept, left = [*kept_by_norms(plan)], [*left_by_folding(plan)] if folded else []
+    if len(left) < FEWEST_FOLDED:
+        left = []
     basis: Basis = "batchnorm" if kept else "folded"
     try:
         fits = _fits(plan, kept or left, said)
