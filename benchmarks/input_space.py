@@ -168,8 +168,8 @@ def main() -> None:
     """Train what is missing, and say what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--updates", type=int, default=300, help="of each teacher's training")
-    parser.add_argument("--batch", type=int, default=128, help="images of one update")
+    parser.add_argument("--updates", type=int, default=150, help="of each teacher's training")
+    parser.add_argument("--batch", type=int, default=64, help="images of one update")
     parser.add_argument("--again", action="store_true", help="measure what is in the results too")
     arguments = parser.parse_args()
     ensure_tuned(arguments.threads)

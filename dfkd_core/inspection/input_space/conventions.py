@@ -9,7 +9,7 @@ from dfkd_core.spec.teacher import InputSpec
 Bounds = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest value of each channel
 
 TOLD = "told"  # name of what a caller says
-ALIKE = 0.12
+ALIKE = 0.15
 """Two conventions are alike if no bound of a channel differs by more than this share of the larger span."""
 
 
