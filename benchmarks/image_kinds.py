@@ -1,14 +1,16 @@
 """Which images teach a narrowed copy of a large teacher: those of `benchmarks.large_pairs`' text direction.
 
-    python -m benchmarks.image_kinds drawn marks shapes inverted inverted-relative --images 512 --updates 300
+    python -m benchmarks.image_kinds drawn marks-drawn-by-the-product inverted-from-marks --images 512 --updates 300
 
 | KIND | images |
 |---|---|
 | drawn | lines of text, drawn as the test lines are, with another seed: what no distillation has |
 | marks | lines of random strokes, set and photographed as lines of text are |
-| shapes | the product's procedural images |
+| shapes, scenes, marks-drawn-by-the-product | the product's procedural images of one kind |
+| marks-refined | the product's marks after its refinement towards soft labels, with the default settings |
 | inverted | images of the method that `auto` resolves to, with its options at effort `standard` |
-| inverted-relative | the same, but all BatchNorms count alike, whatever the scale of their values |
+| inverted-from-marks | the same, started from the product's marks instead of its shapes |
+| inverted-relative | as inverted, but all BatchNorms count alike, whatever the scale of their values |
 
 The student is cut, and learns from logits, features and blocks as in a job, with the weights and the schedule that
 `auto` gives a run of so many updates; the teacher labels the augmented images, which are not mirrored. Agreement is
@@ -38,7 +40,7 @@ from benchmarks.large_pair_tasks import TASKS
 from benchmarks.large_pairs import asked_spec, untrained_cut
 from benchmarks.pair import RESULTS
 from dfkd_core.images.augment import augment
-from dfkd_core.images.procedural import procedural_images
+from dfkd_core.images.procedural import ProceduralBank, procedural_images
 from dfkd_core.inspection.inspection import inspect_file, parse_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.schedule import Schedule
@@ -48,13 +50,17 @@ from dfkd_core.networks import losses
 from dfkd_core.networks.batchnorm import Moments
 from dfkd_core.networks.feature_distillation import Transfer
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.options.kinds import KindName
+from dfkd_core.planning.rounds import chunks
 from dfkd_core.rng import Streams
-from dfkd_core.spec.config import DistillSpec
+from dfkd_core.spec.config import DistillSpec, Procedural
 from dfkd_core.teachers import load_teacher
 
 PAIR = TASKS["text-direction"]
 MEASURED_SEED, LEARNT_SEED = 4242, 77
 CHUNK = 50
+IMAGES, UPDATES = 512, 300  # other numbers are named in the results
+REFINED_AT_ONCE = 64
 MEASURED_EVERY = 100  # updates
 RELATIVE_WEIGHT = 30.0
 DULL = 0.01  # share of a layer's mean variance that is added to each variance
@@ -108,11 +114,26 @@ def marks(_task: Task, count: int) -> Tensor:
     return torch.from_numpy(np.stack([lines.prepared(marks_line(LEARNT_SEED, number)) for number in range(count)]))
 
 
-def shapes(task: Task, count: int) -> Tensor:
-    """Return procedural images (N, 3, 48, 192)."""
-    space = task.teacher.input_space
-    levels = procedural_images(space.shape, count, generator=task.streams["procedural"])
-    return torch.lerp(*space.bounds(), levels)
+def procedural(kind: KindName) -> Callable[[Task, int], Tensor]:
+    """Return what draws procedural images (N, 3, 48, 192) of one kind."""
+
+    def drawn_images(task: Task, count: int) -> Tensor:
+        space, draws = task.teacher.input_space, task.streams["procedural"]
+        return torch.lerp(*space.bounds(), procedural_images(space.shape, count, kinds=(kind,), generator=draws))
+
+    return drawn_images
+
+
+def refined_marks(task: Task, count: int) -> Tensor:
+    """Return the product's marks (N, 3, 48, 192) after refinement."""
+    options = Procedural(kinds=["marks"])
+    bank = ProceduralBank(options, task.teacher, capacity=1, device=torch.device("cpu"))
+    made: list[Tensor] = []
+    for number in chunks(count, REFINED_AT_ONCE):
+        new = bank.refined(number, generator=task.streams["refined"])
+        made.append(new.images)
+        bank.add(new, generator=task.streams["procedural-lots"])  # else it would return the same again
+    return torch.cat(made)
 
 
 def inverted(task: Task, count: int) -> Tensor:
@@ -126,6 +147,16 @@ def inverted(task: Task, count: int) -> Tensor:
     return torch.cat(made)[:count]
 
 
+def inverted_from_marks(task: Task, count: int) -> Tensor:
+    """Return images as `inverted` does, started from the product's marks."""
+    distillation = task.spec.distillation
+    options = distillation.method_options.model_copy(update={"start": "marks"})
+    task.spec = task.spec.model_copy(
+        update={"distillation": distillation.model_copy(update={"method_options": options})}
+    )
+    return inverted(task, count)
+
+
 def inverted_relative(task: Task, count: int) -> Tensor:
     """Return images as `inverted` does, matched by `relative_distance`."""
     with patch.object(losses, "batchnorm_distance", relative_distance):
@@ -135,8 +166,12 @@ def inverted_relative(task: Task, count: int) -> Tensor:
 KINDS: dict[str, Callable[[Task, int], Tensor]] = {
     "drawn": lambda _task, count: drawn(LEARNT_SEED, count),
     "marks": marks,
-    "shapes": shapes,
+    "shapes": procedural("shapes"),
+    "scenes": procedural("scenes"),
+    "marks-drawn-by-the-product": procedural("marks"),
+    "marks-refined": refined_marks,
     "inverted": inverted,
+    "inverted-from-marks": inverted_from_marks,
     "inverted-relative": inverted_relative,
 }
 
@@ -175,8 +210,8 @@ def main() -> None:
     """Measure the kinds, and write each as it ends."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=list(KINDS), metavar="KIND", help=", ".join(KINDS))
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--updates", type=int, default=300)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--updates", type=int, default=UPDATES)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--measured", type=int, default=500, help="lines on which students are measured")
     parser.add_argument("--seed", type=int, default=0)
@@ -192,7 +227,9 @@ def main() -> None:
         print(f"{kind}: {len(images)} images in {made_in:.0f} CPU seconds", flush=True)
         found = learn(task, images, updates=options.updates, batch=options.batch)
         results = json.loads(output.read_text()) if output.exists() else {}
-        results[f"{kind}, seed {options.seed}"] = {
+        usual = (options.images, options.updates) == (IMAGES, UPDATES)
+        size = "" if usual else f", {options.images} images, {options.updates} updates"
+        results[f"{kind}, seed {options.seed}{size}"] = {
             **found,
             "measured": options.measured,
             "images": len(images),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.notice import Notice
 from dfkd_core.planning.worker_speed import WorkerSpeed
-from dfkd_core.spec.config import Budget, DistillSpec
+from dfkd_core.spec.config import Budget, DistillSpec, Procedural
 from dfkd_core.spec.json_pointer import leaves
 from jobs.devices import DeviceClass
 
@@ -41,7 +41,7 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
-        if self.distillation.training.block_weight:
+        if self.distillation.training.block_weight or self._draws_more_than_shapes():
             return 3
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
@@ -70,6 +70,7 @@ class JobSpec(DistillSpec):
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
                     "compute": self._open_sizes(),
                     "training": {"block_weight": not self.distillation.training.block_weight},
+                    "procedural": {"kinds"} if self.distillation.procedural.kinds == Procedural().kinds else set(),
                 },
                 "teacher": {
                     "output": self.version < 3,
@@ -77,6 +78,11 @@ class JobSpec(DistillSpec):
                 },
             }
         )
+
+    def _draws_more_than_shapes(self) -> bool:
+        """Return whether earlier versions do not know what is drawn, to learn from or to start inversions from."""
+        kinds = {*self.distillation.procedural.kinds, getattr(self.distillation.method_options, "start", "shapes")}
+        return not kinds <= {"shapes", "smooth", "normal"}
 
     def _open_sizes(self) -> dict[str, bool]:
         """Return for each size of micro-batches and chunks whether it is left open; a job's are filled in."""
@@ -94,9 +100,9 @@ MAY_BE_OPEN: dict[str, Any] = {
 SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
-the lowest version that can represent its spec: 3 if it names another effort than the usual one, compares blocks, has
-sizes of micro-batches or says what the teacher's file takes and returns, as every spec does that was resolved with a
-file; 2 if it asks for a device or for samples; else 1."""
+the lowest version that can represent its spec: 3 if it names another effort than the usual one, compares blocks, draws
+other images than shapes, has sizes of micro-batches or says what the teacher's file takes and returns, as every spec
+does that was resolved with a file; 2 if it asks for a device or for samples; else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from dfkd_core.options.base import Shape, SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
+from dfkd_core.options.kinds import KindName
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
@@ -49,10 +50,10 @@ class PixelOptions(ImageOptions):
     """The method optimises the pixels of its images."""
 
     valid_range: bool = Field(True, description="Put pixels back into the valid range after every step.")
-    start: Literal["smooth", "normal", "shapes"] = Field(
+    start: Literal["smooth", "normal", KindName] = Field(
         "smooth",
-        description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published); shapes: the "
-        "random shapes of the procedural images.",
+        description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published); shapes, scenes, "
+        "marks: procedural images of that kind.",
     )
     start_scale: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="Distance of independent values of a smooth start, in pixels."

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from dfkd_core.options.kinds import COSTS, mean_cost
 from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 from dfkd_core.planning.rounds import (
     AUDIT_PART,
@@ -52,7 +53,7 @@ class PhaseWork:
     phase: Phase
     units: int
     passes: tuple[Passes, ...] = ()
-    drawn: int = 0  # images that a program draws
+    drawn: float = 0  # images that a program draws, counted in pictures of shapes that take as long
     augmented: int = 0  # images that are shifted, turned and blended
     synthesized: int = 0  # images that the run's counter counts
 
@@ -108,8 +109,8 @@ def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:
     if not options.share:
         return []
     labels = [_label(count) for count in chunks(options.images_per_round, config.compute.label_chunk)]
-    drawn = options.images_per_round * rounds.drawing
-    found = [PhaseWork(Phase.PROCEDURAL, drawn, _times(labels, rounds.drawing), drawn=drawn, synthesized=drawn)]
+    made, cost = options.images_per_round * rounds.drawing, mean_cost(options.kinds)
+    found = [PhaseWork(Phase.PROCEDURAL, made, _times(labels, rounds.drawing), drawn=made * cost, synthesized=made)]
     refinement = options.refinement
     if refinement.share:
         once = [
@@ -120,8 +121,8 @@ def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:
                 passes(Network.TEACHER, Direction.TO_INPUT, count, times=refinement.steps),
             )
         ]
-        drawn = refinement.images_per_round * rounds.drawing
-        work = PhaseWork(Phase.REFINEMENT, drawn, _times(once, rounds.drawing), drawn=drawn, synthesized=drawn)
+        made = refinement.images_per_round * rounds.drawing
+        work = PhaseWork(Phase.REFINEMENT, made, _times(once, rounds.drawing), drawn=made * cost, synthesized=made)
         found.append(work)
     return found
 
@@ -135,7 +136,7 @@ def _synthesis(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[P
         if not options.optimises_images:
             once = _recomputed(once, config)
         made = updates * options.batch_size
-        drawn = made if getattr(options, "start", None) == "shapes" else 0
+        drawn = made * COSTS.get(getattr(options, "start", ""), 0)
         found.append(PhaseWork(phase, made, _times(once, updates), drawn=drawn, synthesized=made))
     return [*found, _fresh(config, rounds)]
 

@@ -11,6 +11,7 @@ from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_va
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dfkd_core.options.field_types import Fraction, Frozen, Positive, Weight
+from dfkd_core.options.kinds import Kinds
 from dfkd_core.options.memories.vae import VaeOptions
 from dfkd_core.options.methods.pre_dfkd import PreDfkdOptions
 from dfkd_core.options.registry import (
@@ -153,9 +154,14 @@ class Refinement(Frozen):
 
 
 class Procedural(Frozen):
-    """Random shapes that no network makes, labelled by the teacher, beside the synthesizer's images. Needs no data."""
+    """Images that a program draws at random, labelled by the teacher, beside the synthesizer's. They need no data."""
 
     share: Fraction = Field(0.9, description="Share of a student batch that they are; published: 0.")
+    kinds: Kinds = Field(
+        ["shapes"],
+        description="What is drawn, each kind equally often. shapes: strokes, areas and clouds; scenes: overlapping "
+        "things with the statistics of photographs; marks: rows of strokes like writing, for teachers of documents.",
+    )
     images_per_round: Annotated[int, Field(ge=8, le=100_000)] = Field(
         4096, description="New ones in a round; a quarter is held out for probe and audit."
     )

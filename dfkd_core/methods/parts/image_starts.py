@@ -23,7 +23,7 @@ class Start(Part):
 
 
 class PixelStart(Start):
-    """Pixels that start as normal noise, smooth noise or procedural shapes, as `options.start` says."""
+    """Pixels that start as normal noise, smooth noise or procedural images, as `options.start` says."""
 
     def __init__(
         self, options: PixelOptions, space: InputSpace, *, draws: torch.Generator, device: torch.device
@@ -45,10 +45,10 @@ class PixelStart(Start):
         shape = (count, *self._shape)
         if self._options.start == "normal":
             return torch.randn(shape, generator=self._draws).to(self._device)
-        if self._options.start == "shapes":
-            levels = procedural_images(self._shape, count, generator=self._draws)
-        else:
+        if self._options.start == "smooth":
             levels = smooth_noise(shape, self._options.start_scale, generator=self._draws)
+        else:
+            levels = procedural_images(self._shape, count, kinds=(self._options.start,), generator=self._draws)
         return torch.lerp(self._low, self._high, levels.to(self._device))
 
 

@@ -7,7 +7,7 @@ from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.images import procedural
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.image_rows import LeftOut
-from dfkd_core.images.procedural import ProceduralBank, procedural_images
+from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.spec.config import Procedural
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
@@ -21,51 +21,6 @@ def draws(seed: int = 0) -> torch.Generator:
 def a_bank(**options: Any) -> ProceduralBank:
     values = Procedural.model_validate({"images_per_round": 16, "capacity": 200, **options})
     return ProceduralBank(values, tiny_teacher(), capacity=values.capacity, device=CPU)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (2, 9, 13), (1, 64, 8)])
-@pytest.mark.parametrize("count", [1, 7, 64])
-def test_images_fill_the_shape_and_the_unit_range(shape: tuple[int, int, int], count: int) -> None:
-    images = procedural_images(shape, count, generator=draws())
-    assert images.shape == (count, *shape)
-    assert images.isfinite().all()
-    assert images.min() >= 0
-    assert images.max() <= 1
-
-
-def test_equal_seeds_draw_equal_images_and_other_seeds_do_not() -> None:
-    one, same, other = (procedural_images((1, 16, 16), 8, generator=draws(seed)) for seed in (3, 3, 4))
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)
-
-
-def test_most_images_show_something_and_no_two_are_alike() -> None:
-    images = procedural_images((1, 32, 32), 400, generator=draws())
-    contrast = images.amax(dim=(1, 2, 3)) - images.amin(dim=(1, 2, 3))
-    assert (contrast > 0.25).double().mean() > 0.8
-    assert len({image.numpy().tobytes() for image in images if image.std() > 0}) > 390
-
-
-def test_grounds_are_as_often_dark_and_bright_as_said() -> None:
-    """At a corner, where shapes are rare; clouds and shapes that reach it take some away."""
-    grey = procedural_images((1, 32, 32), 4000, generator=draws())[:, 0, 0, 0]
-    assert 0.7 < (grey < 0.02).double().mean() < 0.87
-    assert 0.1 < (grey > 0.98).double().mean() < 0.2
-    colour = procedural_images((3, 32, 32), 4000, generator=draws())[:, :, 0, 0]
-    assert 0.1 < (colour < 0.02).all(dim=1).double().mean() < 0.35
-    assert 0.03 < (colour > 0.98).all(dim=1).double().mean() < 0.15
-
-
-def test_colour_images_are_not_grey() -> None:
-    images = procedural_images((3, 16, 16), 100, generator=draws())
-    spread = (images.amax(dim=1) - images.amin(dim=1)).amax(dim=(1, 2))
-    assert (spread > 0.1).double().mean() > 0.7
-
-
-def test_the_fields_have_unit_variance_everywhere() -> None:
-    for cells in procedural.CELLS:
-        bumps = procedural._bumps(32, cells)
-        torch.testing.assert_close(bumps.square().sum(dim=1), torch.ones(32))
 
 
 def test_new_images_lie_in_the_valid_range_and_have_the_teachers_labels() -> None:
@@ -145,16 +100,17 @@ def test_a_restored_bank_gives_the_same_images() -> None:
     assert torch.equal(one.teacher_logits, same.teacher_logits)
 
 
-def a_bank_of_two_chunks() -> ProceduralBank:
+def a_bank_of_two_chunks(**options: Any) -> ProceduralBank:
     """A bank that is full, so that images of both chunks have displaced others. The first 8 of each are held out."""
-    bank, generator = a_bank(capacity=60), draws()
+    bank, generator = a_bank(capacity=60, **options), draws()
     for first in (0, 64):
         bank.add(bank.draw(64, generator=generator)[8:], generator=draws(1), first=first + 8)
     return bank
 
 
-def test_images_that_were_left_out_are_drawn_again() -> None:
-    bank, other, generator = a_bank_of_two_chunks(), a_bank(capacity=60), draws()
+@pytest.mark.parametrize("kinds", [["shapes"], ["scenes"], ["marks"], ["marks", "shapes", "scenes"]])
+def test_images_that_were_left_out_are_drawn_again(kinds: list[str]) -> None:
+    bank, other, generator = a_bank_of_two_chunks(kinds=kinds), a_bank(capacity=60, kinds=kinds), draws()
     state = bank.state(leave_out=True)
     assert isinstance(state["images"], LeftOut)
     other.restore(state)

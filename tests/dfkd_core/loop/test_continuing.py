@@ -102,6 +102,23 @@ def test_a_stop_while_images_are_drawn_again_loses_nothing(finished: tuple[Disti
     assert content(go_on(written(tmp_path)[-1])) == content(go_on(finished[1]))
 
 
+def test_a_continued_run_has_the_same_bytes_whatever_is_drawn(tmp_path: Path) -> None:
+    """Its images are drawn again, refined ones are stored; a stop changes nothing, and other images do not fit."""
+    changes = {"procedural": {"kinds": ["marks", "scenes", "shapes"]}}
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+    run(tiny_config(**changes), checkpoints=CheckpointWriter(first, every_seconds=3600))
+    path = written(first)[-1]
+    whole = go_on(path, changes=changes)
+    writer = CheckpointWriter(second, every_seconds=3600)
+    with pytest.raises(Stopped):
+        go_on(path, changes=changes, on_step=stopping_at(3), checkpoints=writer)
+    assert content(go_on(written(second)[-1], changes=changes)) == content(whole)
+    with pytest.raises(CheckpointMismatch):
+        go_on(path, changes={"procedural": {"kinds": ["shapes"]}})
+
+
 def test_a_continued_run_can_be_continued(finished: tuple[Distilled, Path], tmp_path: Path) -> None:
     go_on(finished[1], checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
     again = go_on(written(tmp_path)[-1], budget={"steps": 60}, continued_budget=LONG)

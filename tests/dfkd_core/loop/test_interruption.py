@@ -94,6 +94,19 @@ def test_a_method_that_optimises_images_can_be_stopped_at_every_step(
     assert resumed.teacher_forwards == whole.teacher_forwards
 
 
+@pytest.mark.parametrize("kind", ["scenes", "marks"])
+def test_images_of_any_kind_can_be_drawn_refined_and_inverted_with_stops(kind: str, tmp_path: Path) -> None:
+    config = image_config("deepinversion")
+    drawn = tiny_config(procedural={"share": 0.5, "kinds": [kind]}).procedural
+    options = config.method_options.model_copy(update={"start": kind})
+    config = config.model_copy(update={"procedural": drawn, "method_options": options})
+    whole = run(config, Stopwatch())
+    resumed, stops = stopped_again_and_again(config, tmp_path, [97, 113])
+    assert stops > 1
+    assert content(resumed) == content(whole)
+    assert content(run(image_config("deepinversion"), Stopwatch())) != content(whole)
+
+
 @pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
 def test_a_student_that_learns_from_blocks_can_be_stopped_at_every_micro_batch(
     compute: dict[str, int], tmp_path: Path

@@ -21,6 +21,8 @@ from dfkd_core.rng import Streams
 from tests.dfkd_core.methods.test_image_methods import CPU, draws, synthesizer, tiny_student
 from tests.dfkd_core.tiny import CLASSES, tiny_network, tiny_teacher
 
+STARTS = [*((start, -1, 2) for start in ("smooth", "shapes", "scenes", "marks")), ("normal", -9, 9)]
+
 
 @pytest.mark.parametrize("valid_range", [True, False])
 def test_pixels_stay_in_the_valid_range_unless_told_not_to(valid_range: bool) -> None:
@@ -30,7 +32,7 @@ def test_pixels_stay_in_the_valid_range_unless_told_not_to(valid_range: bool) ->
     assert (bool((images >= -1).all()) and bool((images <= 2).all())) == valid_range
 
 
-@pytest.mark.parametrize(("start", "low", "high"), [("smooth", -1, 2), ("shapes", -1, 2), ("normal", -9, 9)])
+@pytest.mark.parametrize(("start", "low", "high"), STARTS)
 def test_pixels_start_as_they_are_told(start: str, low: float, high: float) -> None:
     space = tiny_teacher(shape=(3, 8, 12)).input_space
     options = DeepInversionOptions.model_validate({"batch_size": 40, "start": start})

@@ -8,6 +8,7 @@ from torch import nn
 from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import Run, build_run, counting_teacher_images
 from dfkd_core.networks.teacher import Teacher
+from dfkd_core.options.kinds import COSTS
 from dfkd_core.options.passes import Network
 from dfkd_core.options.registry import MEMORIES, METHODS
 from dfkd_core.planning.rounds import Rounds
@@ -116,6 +117,23 @@ def test_the_work_of_every_memory_is_predicted_exactly(memory: str) -> None:
 @pytest.mark.parametrize("method", ["pre_dfkd", "deepinversion"])
 def test_what_the_spec_changes_changes_the_prediction(method: str, changes: dict[str, Any]) -> None:
     check(small_config(method, **changes))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "cost"), [(["shapes"], 1.0), (["marks"], COSTS["marks"]), (["shapes", "scenes"], 2.0)]
+)
+def test_images_that_are_slow_to_draw_count_more(kinds: list[str], cost: float) -> None:
+    plain = predicted(small_config("deepinversion"), tiny_teacher())
+    drawing = predicted(small_config("deepinversion", procedural={"kinds": kinds}), tiny_teacher())
+    for phase in (Phase.PROCEDURAL, Phase.REFINEMENT):
+        assert drawing.phase(phase).drawn == pytest.approx(cost * plain.phase(phase).drawn)
+    begun = []
+    for start in ("normal", "shapes", "marks"):
+        config = small_config("deepinversion")
+        options = config.method_options.model_copy(update={"start": start})
+        config = config.model_copy(update={"method_options": options})
+        begun.append(predicted(config, tiny_teacher()).phase(Phase.WARM_UP))
+    assert [each.drawn / each.synthesized for each in begun] == [0, 1, COSTS["marks"]]
 
 
 def test_a_long_run_is_counted_as_fast_as_a_short_one() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -123,6 +124,21 @@ def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
     assert (plain.version, comparing.version) == (1, 3)
     assert "block_weight" not in plain.text()
     assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, comparing)] == [plain, comparing]
+
+
+@pytest.mark.parametrize(
+    "drawing", [{"procedural": {"kinds": ["shapes", "marks"]}}, {"method_options": {"start": "scenes"}}]
+)
+def test_what_draws_other_images_than_shapes_is_left_to_versions_that_can(drawing: dict[str, Any]) -> None:
+    plain, other = (
+        JobSpec.model_validate(
+            {"student": {"architecture": "teacher"}, "distillation": {"method": "deepinversion", **changes}}
+        )
+        for changes in ({"procedural": {"kinds": ["shapes"]}}, drawing)
+    )
+    assert (plain.version, other.version) == (1, 3)
+    assert "kinds" not in plain.text()
+    assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, other)] == [plain, other]
 
 
 def test_a_newer_spec_holds_up_nobody_whatever_its_priority(store: Store) -> None:

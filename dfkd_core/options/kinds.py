@@ -1,0 +1,25 @@
+"""The kinds of procedural images (torch-free): their names and what they cost. `dfkd_core.images.kinds` draws them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+KindName = Literal["shapes", "scenes", "marks"]
+
+COSTS: Mapping[str, float] = {"shapes": 1.0, "scenes": 3.0, "marks": 5.0}
+"""About how long an image of each kind takes to draw, in times of a picture of shapes of the same size."""
+
+
+def _differ(kinds: list[KindName]) -> list[KindName]:
+    if len(set(kinds)) < len(kinds):
+        raise ValueError("each kind can be named once")
+    return kinds
+
+
+Kinds = Annotated[list[KindName], Field(min_length=1, max_length=len(COSTS)), AfterValidator(_differ)]
+
+
+def mean_cost(kinds: Sequence[KindName]) -> float:
+    """Return the mean cost of kinds that are equally likely, in times of shapes."""
+    return sum(COSTS[kind] for kind in kinds) / len(kinds)
