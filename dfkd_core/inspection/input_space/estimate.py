@@ -5,7 +5,7 @@ and the statistics that the layers see are compared with their running ones. The
 over conventions and kinds of pictures, is the estimate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from dfkd_core.inspection.input_space.conventions import (
     are_alike,
     conventions,
     described,
-    usual,
     without_evidence,
 )
 from dfkd_core.inspection.input_space.forward import NotComputable
@@ -38,6 +37,7 @@ TOTAL_COST = 3e10  # multiply-adds of all pictures together, and what else they 
 LAYERS = 12  # the first ones, which tell the most about pixels
 COUNT, FEWEST = 16, 6  # pictures of each kind; the fewest where the first layer is costly
 FEWEST_FOLDED = 4  # convolutions: fewer show nothing but chance
+FOLDED_KINDS: tuple[Kind, ...] = ("strokes",)  # others can pretend to another convention where statistics are a guess
 FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
 SURE, LIKELY, LIKELY_FOLDED = 1.3, 1.08, 1.3  # how many times the smallest distance the next one is
 
@@ -69,7 +69,7 @@ def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = 
         left = []
     basis: Basis = "batchnorm" if kept else "folded"
     try:
-        fits = _fits(plan, kept or left, said)
+        fits = _fits(plan, kept or left, KINDS if kept else FOLDED_KINDS, said)
     except (NotComputable, MemoryError):
         fits = {}
     by_graph = pixels_of_graph(plan)
@@ -78,10 +78,9 @@ def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = 
     if not fits:
         return without_evidence(channels)
     best = min((one for one in fits if one is not said), key=lambda one: fits[one].distance)
-    found = _compared(best, fits, channels, basis=basis)
-    if basis == "folded" and found.certainty == "unknown":
-        return _compared(usual(channels), fits, channels, certainty="unknown", basis=basis)
-    return found
+    if basis == "folded" and fits[best].distance > FAR:
+        return without_evidence(channels)
+    return _compared(best, fits, channels, basis=basis)
 
 
 def _compared(
@@ -122,27 +121,28 @@ def _rounded(distance: float) -> float:
     return round(distance, 3)
 
 
-def _fits(plan: Plan, expected: Sequence[Expected], said: Convention | None) -> Fits:
+def _fits(plan: Plan, expected: Sequence[Expected], kinds: Sequence[Kind], said: Convention | None) -> Fits:
     """Return the distance of every convention; nothing where no layer can be computed whose statistics are expected.
 
-    Of conventions that give pixels nearly the same values one is tried on all kinds of pictures, and the others only
-    where it fits best.
+    Of conventions that give pixels nearly the same values one is tried, and the others only where it fits best.
     """
     channels = plan.input_shape[0]
     groups = _groups(conventions(channels), channels)
     first = [group[0] for group in groups] + ([] if said is None else [said])
-    chosen = _reader(plan, expected, tries=len(first) * len(KINDS))
+    tried = len(first) + max(len(group) - 1 for group in groups)
+    chosen = _reader(plan, expected, tries=tried * len(kinds))
     if chosen is None:
         return {}
     reader, count = chosen
-    drawn = pictures(plan.input_shape, count)
-    fits: Fits = {}
-    for one in first:
-        fits[one] = min((_fit(reader, one, kind, drawn[kind]) for kind in drawn), key=lambda fit: fit.distance)
+    drawn = {kind: images for kind, images in pictures(plan.input_shape, count).items() if kind in kinds}
+    fits = {one: _best_fit(reader, one, drawn) for one in first}
     best = min((group[0] for group in groups), key=lambda one: fits[one].distance)
-    for one in next(group for group in groups if group[0] is best)[1:]:
-        fits[one] = _fit(reader, one, fits[best].kind, drawn[fits[best].kind])
-    return fits
+    others = next(group for group in groups if group[0] is best)[1:]
+    return fits | {one: _best_fit(reader, one, drawn) for one in others}
+
+
+def _best_fit(reader: StatisticsReader, one: Convention, drawn: Mapping[Kind, Array]) -> _Fit:
+    return min((_fit(reader, one, kind, images) for kind, images in drawn.items()), key=lambda fit: fit.distance)
 
 
 def _fit(reader: StatisticsReader, one: Convention, kind: Kind, drawn: Array) -> _Fit:
