@@ -198,7 +198,7 @@ def learn(task: Task, images: Tensor, *, updates: int, batch: int) -> dict[str, 
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(student.parameters(), training.gradient_clip or float("inf"))
         optimizer.step()
-        transfer.step(rate=rate)
+        transfer.step()
         average.update(student)
         if (step + 1) % MEASURED_EVERY == 0 or step + 1 == updates:
             curve[step + 1] = task.agreement(average.network)

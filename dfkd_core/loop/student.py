@@ -83,7 +83,7 @@ class StudentTrainer:
         if training.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), training.gradient_clip)
         self._optimizer.step()
-        self._transfer.step(rate=rate)
+        self._transfer.step()
         self._average.update(self.network)
         return loss
 

@@ -2,7 +2,8 @@
 
 Features: Romero et al., *FitNets: Hints for Thin Deep Nets*, ICLR 2015, https://arxiv.org/abs/1412.6550. The features
 are the output of the last layer with weights before the classifier, before any rectifier. A linear map of channels, the
-regressor, is trained beside the student; it predicts the teacher's features from the student's.
+regressor, predicts the teacher's features from the student's. FitNets train it by gradient descent beside the student;
+here it is solved again at each update, from the moments of the last updates, so it follows a student that changes fast.
 Attention: Zagoruyko and Komodakis, *Paying More Attention to Attention*, ICLR 2017, https://arxiv.org/abs/1612.03928.
 """
 
@@ -20,13 +21,11 @@ from dfkd_core.networks import losses
 from dfkd_core.networks.block_matching import BlockMatching
 from dfkd_core.networks.hooks import evaluating, hooked, layers_in_order
 from dfkd_core.networks.precision import to_float32
+from dfkd_core.networks.regressor import Regressor
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Training
 
 Size = tuple[int, int]  # height, width
-
-REGRESSOR_RATE = 1e-3  # the learning rate of Adam; the student's schedule multiplies it
-RIDGE = 1e-3  # the ridge of the regressor's first fit, as a share of the mean square of a feature
 
 
 class Transfer:
@@ -43,8 +42,7 @@ class Transfer:
         self._block_weight = training.block_weight
         self._blocks = _block_matching(student, teacher) if features and training.block_weight else BlockMatching([])
         self._layers = _feature_layers(student, teacher) if features and training.feature_weight else None
-        self._regressor: Tensor | None = None  # (channels of the student + 1, of the teacher), the last row is the bias
-        self._optimizer: torch.optim.Adam | None = None
+        self._regressor = Regressor()
 
     @property
     def active(self) -> bool:
@@ -73,43 +71,24 @@ class Transfer:
             loss = loss + self._attention_weight * losses.attention_distance(_alike(ours.maps, theirs.maps))
         if self._layers is not None and featured:
             known, wanted = (_by_place(seen.features[:featured]) for seen in (ours, theirs))
-            unexplained = losses.unexplained(self._guess(known, wanted), wanted)
+            unexplained = losses.unexplained(self._regressor.guess(known, wanted), wanted)
             loss = loss + self._feature_weight * rate * unexplained
         if len(self._blocks) and featured:
             wrong = self._blocks.loss(own_blocks, their_blocks, count=featured)
             loss = loss + self._block_weight * rate * wrong
         return student_logits, teacher_logits, loss
 
-    def step(self, *, rate: float) -> None:
-        """Update the regressor with the gradient of the last comparison; `rate` is the student schedule's factor."""
-        if self._optimizer is not None:
-            self._optimizer.param_groups[0]["lr"] = REGRESSOR_RATE * rate
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-
-    def _guess(self, known: Tensor, wanted: Tensor) -> Tensor:
-        if self._regressor is None:
-            self._learn(_least_squares(known.detach(), wanted))
-        assert self._regressor is not None
-        return _with_ones(known) @ self._regressor
-
-    def _learn(self, regressor: Tensor) -> None:
-        self._regressor = regressor.requires_grad_(True)
-        self._optimizer = torch.optim.Adam([self._regressor])
+    def step(self) -> None:
+        """Let the regressor remember the comparisons since the last step."""
+        self._regressor.remember()
 
     def state(self) -> dict[str, Any]:
-        """Return the regressor and the state of its optimiser; the dict is empty before the first comparison."""
-        if self._regressor is None or self._optimizer is None:
-            return {}
-        return {"regressor": self._regressor.detach(), "optimizer": self._optimizer.state_dict()}
+        """Return the state of the regressor; the dict is empty before the first step."""
+        return self._regressor.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from the `state` of an earlier run."""
-        if state:
-            device = next(self._student.parameters()).device
-            self._learn(state["regressor"].to(device, copy=True))
-            assert self._optimizer is not None
-            self._optimizer.load_state_dict(state["optimizer"])
+        self._regressor.restore(state, device=next(self._student.parameters()).device)
 
 
 @dataclass(slots=True)
@@ -183,16 +162,3 @@ def _alike(ours: Mapping[Size, Tensor], theirs: Mapping[Size, Tensor]) -> list[t
             pointer="/distillation/training/attention_weight",
         )
     return pairs
-
-
-def _with_ones(features: Tensor) -> Tensor:
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-
-
-def _least_squares(known: Tensor, wanted: Tensor) -> Tensor:
-    """Return the ridge regression (F + 1, G) that predicts `wanted` (N, G) from `known` (N, F) and a bias."""
-    inputs = _with_ones(known)
-    gram = inputs.T @ inputs
-    pull = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-    solution: Tensor = torch.linalg.solve(gram + pull, inputs.T @ wanted)
-    return solution
