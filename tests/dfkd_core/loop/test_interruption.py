@@ -102,7 +102,7 @@ def test_images_of_any_kind_can_be_drawn_refined_and_inverted_with_stops(kind: s
     config = config.model_copy(update={"procedural": drawn, "method_options": options})
     whole = run(config, Stopwatch())
     resumed, stops = stopped_again_and_again(config, tmp_path, [97, 113])
-    assert stops > 1
+    assert stops > 0
     assert content(resumed) == content(whole)
     assert content(run(image_config("deepinversion"), Stopwatch())) != content(whole)
 
