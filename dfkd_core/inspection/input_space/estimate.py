@@ -33,9 +33,10 @@ from dfkd_core.inspection.input_space.statistics import (
 from dfkd_core.onnx_import.ir.plan import Array, Plan
 from dfkd_core.spec.teacher import InputSpec
 
-TOTAL_COST = 3e10  # multiply-adds of all pictures together, and what else they cost: some seconds of one core
+TRIES = ((16, 3e10), (6, 3e10), (4, 4e10))
+"""Pictures of each kind, and multiply-adds of all of them with what else they cost: one to three seconds of one core.
+Fewer pictures are for networks whose first layer is costly; that of a ResNet-50 for 224 pixels takes four."""
 LAYERS = 12  # the first ones, which tell the most about pixels
-COUNT, FEWEST = 16, 6  # pictures of each kind; the fewest where the first layer is costly
 FEWEST_FOLDED = 4  # convolutions: fewer show nothing but chance
 FOLDED_KINDS: tuple[Kind, ...] = ("strokes",)  # others can pretend to another convention where statistics are a guess
 FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
@@ -165,8 +166,8 @@ def _groups(all_of_them: Sequence[Convention], channels: int) -> list[list[Conve
 
 def _reader(plan: Plan, expected: Sequence[Expected], *, tries: int) -> tuple[StatisticsReader, int] | None:
     """Return the reader of as many layers, and the number of pictures of each kind, as may be paid for."""
-    for count in (COUNT, FEWEST):
-        reader = reader_of(plan, expected, cost=TOTAL_COST / (tries * count), layers=LAYERS)
+    for count, total in TRIES:
+        reader = reader_of(plan, expected, cost=total / (tries * count), layers=LAYERS)
         if reader is not None:
             return reader, count
     return None

@@ -1,5 +1,7 @@
 """The input space of a teacher is found from its BatchNorm statistics, from its graph, or said to be unknown."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection.input_space.conventions import COLOUR, EVERYWHERE, GREY, are_alike, conventions, usual
 from dfkd_core.inspection.input_space.estimate import estimate_input
 from dfkd_core.inspection.input_space.forward import NotComputable, compute, is_computable
+from dfkd_core.inspection.input_space.pictures import pictures
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.narrowing.catalogue import plan_of
 from dfkd_core.onnx_import.ir.plan import Plan, Step
@@ -53,6 +56,28 @@ def test_the_convention_of_a_colour_teacher_is_named_or_one_that_is_like_it(conv
     assert found.pictures in ("shapes", "scenes")
 
 
+def test_the_costly_first_layer_of_a_resnet_of_224_pixels_is_looked_at() -> None:
+    shape = (3, 224, 224)
+    weight = np.random.default_rng(0).standard_normal((64, 3, 7, 7)).astype("f4") * 0.05
+    window = {"kernel": (7, 7), "strides": (2, 2), "dilations": (1, 1), "pads": ((3, 3), (3, 3)), "group": 1}
+    convolution = Step("Conv", "", ("images", "weight"), ("maps",), window)
+    norm = Step("BatchNormalization", "", ("maps", "one", "zero", "mean", "variance"), ("y",), {"epsilon": 1e-5})
+    maps = (1, 64, 112, 112)
+    plan = replace(
+        plan_of(describe("resnet8", input_shape=(3, 32, 32), num_classes=10)),
+        input_shape=shape,
+        steps=(convolution, norm),
+        constants={"weight": weight, "one": np.ones(64, "f4"), "zero": np.zeros(64, "f4")},
+        shapes={"images": (1, *shape), "weight": weight.shape, "maps": maps, "y": maps},
+    )
+    low, high = (np.array(bound, "f4").reshape(1, 3, 1, 1) for bound in BY_NAME["imagenet"].bounds(3))
+    seen = compute(plan, [convolution], low + (high - low) * pictures(shape, 12)["scenes"][8:], ["maps"])["maps"]
+    constants = {**plan.constants, "mean": seen.mean((0, 2, 3)), "variance": seen.var((0, 2, 3))}
+    found = estimate_input(replace(plan, constants=constants))
+    assert (found.basis, found.pictures) == ("batchnorm", "scenes")
+    assert are_alike(BY_NAME[found.convention], BY_NAME["imagenet"], 3)
+
+
 def test_what_was_told_is_compared_too() -> None:
     told = InputSpec(mean=[0.1307], std=[0.3081])
     found = estimate_input(teacher_of("bytes", channels=1), told)
@@ -80,8 +105,6 @@ def test_nothing_is_made_up_for_a_network_without_batchnorm(channels: int) -> No
 
 def with_steps(plan: Plan, *steps: tuple[str, list[float]]) -> Plan:
     """Return the plan with constant arithmetic before its first layer."""
-    from dataclasses import replace
-
     value, added, constants = "pixels", [], dict(plan.constants)
     for number, (op, values) in enumerate(steps):
         name, made = f"constant{number}", plan.input_name if number == len(steps) - 1 else f"made{number}"
@@ -111,8 +134,6 @@ def test_normalisation_inside_the_graph_is_read_from_it(steps: list[tuple[str, l
 
 
 def test_pixels_of_a_file_that_takes_whole_numbers_are_bytes() -> None:
-    from dataclasses import replace
-
     plan = plan_of(describe("lenet5", input_shape=(1, 32, 32), num_classes=10))
     whole = replace(plan, interface=TeacherInterface(input_type="uint8", output_shape=[10]))
     estimate = estimate_input(whole)
