@@ -1,4 +1,4 @@
-"""Which images teach a narrowed copy of a large teacher: those of `benchmarks.large_pairs`' text direction.
+"""Which images teach a narrowed copy of a large teacher: those of `benchmarks.large.pairs`' text direction.
 
     python -m benchmarks.image_kinds drawn marks-drawn-by-the-product inverted-from-marks --images 512 --updates 300
 
@@ -36,8 +36,8 @@ from benchmarks.drawn import lines
 from benchmarks.drawn.fonts import system_fonts
 from benchmarks.drawn.marks import marks_line
 from benchmarks.hardware import describe_hardware
-from benchmarks.large_pair_tasks import TASKS
-from benchmarks.large_pairs import asked_spec, untrained_cut
+from benchmarks.large.pair_tasks import TASKS
+from benchmarks.large.pairs import asked_spec, untrained_cut
 from benchmarks.pair import RESULTS
 from dfkd_core.images.augment import augment
 from dfkd_core.images.procedural import ProceduralBank, procedural_images

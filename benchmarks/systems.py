@@ -14,9 +14,9 @@ from typing import Any, get_args
 
 import torch
 
+from benchmarks.accuracy.steadiness import STUDENT, TEACHER
 from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS, Pair, add_arguments, run_pair
-from benchmarks.steadiness import STUDENT, TEACHER
 from benchmarks.teachers import RECIPES
 from dfkd_core.options.registry import MethodName
 from dfkd_core.sandbox.process_tuning import ensure_tuned

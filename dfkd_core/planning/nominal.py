@@ -19,9 +19,9 @@ NOMINAL = Speed(
     seconds_per_augmented_value=4.5e-8,
     seconds_per_run=8.0,
 )
-"""About half of the rates that `python -m benchmarks.nominal_machine` found on two cores of an AMD EPYC with AVX-512,
-because networks are not all that a run computes. An augmented value includes what gathers a batch. Short runs of
-`python -m benchmarks.effort_time` agree with it: of a LeNet-5 and of a ResNet-20 at 32 pixels."""
+"""About half of the rates that `python -m benchmarks.planning.nominal_machine` found on two cores of an AMD EPYC with
+AVX-512, because networks are not all that a run computes. An augmented value includes what gathers a batch. Short runs
+of `python -m benchmarks.planning.effort_time` agree with it: of a LeNet-5 and of a ResNet-20 at 32 pixels."""
 
 SECONDS: dict[Effort, float] = {"quick": 180.0, "standard": 900.0, "thorough": 3600.0}
 """What an effort takes for images of 28 to 48 pixels, whatever the teacher."""

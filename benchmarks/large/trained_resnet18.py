@@ -1,6 +1,6 @@
 """A ResNet-18 of 224 × 224, trained briefly on enlarged images of CIFAR-10, and its test images.
 
-python -m benchmarks.trained_resnet18 [--threads 2]
+python -m benchmarks.large.trained_resnet18 [--threads 2]
 
 The images grow during the training (`STAGES`), so that most steps are cheap and the last are of the full size. The
 teacher is cached outside the repository, as an ONNX file with its BatchNorms.
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.datasets import NORMALISATIONS, LabelledImages, load_images
-from benchmarks.imagenet_resnets import MEAN, SIDE, STD, resnet
+from benchmarks.large.imagenet_resnets import MEAN, SIDE, STD, resnet
 from benchmarks.teachers import CACHE, SEED
 from dfkd_core.exporting.onnx_writers import WRITERS, write_onnx
 
@@ -106,7 +106,7 @@ def _settle(network: nn.Module, data: LabelledImages, draws: torch.Generator) ->
 
 def main() -> None:
     """Train the teacher if it is missing, and print its accuracy."""
-    from benchmarks.large_pairs import classes_of_file, percent
+    from benchmarks.large.pairs import classes_of_file, percent
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))

@@ -1,6 +1,6 @@
 """Measures what a sandbox costs: time from start to end of a process, without one and in each kind that works here.
 
-    python -m benchmarks.sandbox --runs 50
+    python -m benchmarks.serving.sandbox --runs 50
 
 Two commands are timed: an interpreter that does nothing, for the cost of the sandbox itself, and the inspection of a
 small teacher.
@@ -25,7 +25,7 @@ from dfkd_core.sandbox.policy import ResourceLimits, SandboxPolicy
 from dfkd_core.spec.teacher import TeacherSpec
 from tests.e2e.teacher import write_teacher
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 NOTHING = [sys.executable, "-I", "-S", "-c", "pass"]
 
 

@@ -1,7 +1,7 @@
 """Measures what each part of the steadiness gains: one pair, every memory, with and without average, decay and replay.
 
-python -m benchmarks.steadiness [--only vae none ...]     writes results/steadiness.json, and docs/steadiness.svg
-python -m benchmarks.steadiness --set distillation.budget.steps=3000 --output ... --plot ...     a longer run
+python -m benchmarks.accuracy.steadiness [--only vae none ...]     results/steadiness.json and docs/steadiness.svg
+python -m benchmarks.accuracy.steadiness --set distillation.budget.steps=3000 --output ... --plot ...     a longer run
 
 LeNet-5 to half LeNet-5 on MNIST from random weights, and no procedural images: the generator alone feeds the student,
 as in the papers, so that the effects of memory and averaging are visible. Each run has three curves: the student itself
@@ -40,7 +40,7 @@ VARIANTS: dict[str, list[str]] = {
     "vae, no consolidation": ["distillation.steadiness.consolidation=0"],
 }
 CURVES = {"raw": "#b0b0b0", "ema": "#2b7bba", "published": "#c0392b"}
-PLOT = Path(__file__).resolve().parent.parent / "docs" / "steadiness.svg"
+PLOT = Path(__file__).resolve().parents[2] / "docs" / "steadiness.svg"
 
 
 def rows(records: dict[str, Any]) -> list[list[str]]:

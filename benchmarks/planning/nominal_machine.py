@@ -1,6 +1,6 @@
 """Measures the rates of the nominal machine, from which the numbers of each effort follow: two CPU cores in fp32.
 
-python -m benchmarks.nominal_machine [--threads 2] [--repeats 5]
+python -m benchmarks.planning.nominal_machine [--threads 2] [--repeats 5]
 
 Networks of several sizes run forward, back to their images and back to their weights. The rates of
 `dfkd_core.planning.speed.Speed` are fitted to the shortest times by least squares of the relative error, with no rate

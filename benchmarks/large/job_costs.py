@@ -1,7 +1,7 @@
 """Time and peak memory of jobs with large teachers: ResNet-18 and ResNet-50 at 224 × 224, with random weights.
 
-    python -m benchmarks.large_teachers resnet18 --set distillation.budget.effort=quick
-    python -m benchmarks.large_teachers resnet50 --seconds 600 --kill-after 60
+    python -m benchmarks.large.job_costs resnet18 --set distillation.budget.effort=quick
+    python -m benchmarks.large.job_costs resnet50 --seconds 600 --kill-after 60
 
 The job runs in the worker's runner, in a process of its own. The peak is the resident memory of that process and its
 children, sampled five times a second. With `--seconds` the run is stopped then. With `--kill-after` it is killed with
@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.imagenet_resnets import MEAN, SIDE, STD, write_teacher
-from benchmarks.measured_runner import Runner
+from benchmarks.large.imagenet_resnets import MEAN, SIDE, STD, write_teacher
+from benchmarks.large.measured_runner import Runner
 from dfkd_core.inspection.inspection import inspect_file
 from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.resolve import resolve

@@ -1,6 +1,6 @@
 """Measures the resident memory of API, worker, Redis and runner while a job runs.
 
-    python -m benchmarks.service_memory --steps 400
+    python -m benchmarks.serving.service_memory --steps 400
 
 Starts `dfkd up`, uploads the MNIST teacher of benchmarks/teachers.py over HTTP, follows the job with a polling client
 and samples every process of the service until the job has ended.
@@ -26,7 +26,7 @@ from benchmarks.hardware import describe_hardware
 from benchmarks.teachers import load_demonstration_teacher
 from dfkd.client import Client, Unreachable
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 SAMPLE_SECONDS = 0.1
 
 

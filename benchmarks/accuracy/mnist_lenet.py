@@ -1,7 +1,7 @@
 r"""LeNet-5 to half LeNet-5 on MNIST from random weights: the pair of the replay papers. See benchmarks/pair.py.
 
-    python -m benchmarks.mnist_lenet                       seeds 0, 1, 2 with the menu's defaults
-    python -m benchmarks.mnist_lenet --threads 1 --set distillation.procedural.share=0 \
+    python -m benchmarks.accuracy.mnist_lenet                       seeds 0, 1, 2 with the menu's defaults
+    python -m benchmarks.accuracy.mnist_lenet --threads 1 --set distillation.procedural.share=0 \
         --set distillation.method_options.latent_dim=1024 --set distillation.training.fresh_batches=8 \
         --output benchmarks/results/mnist_lenet_without_procedural.json
 

@@ -1,7 +1,7 @@
 """Shows that a change of the code leaves every student as it was, byte for byte.
 
-    python -m benchmarks.student_bytes --tree PATH --output RESULT.json     # distil every case with the code in PATH
-    python -m benchmarks.student_bytes --compare BEFORE.json AFTER.json     # the table; status 1 where digests differ
+    python -m benchmarks.reproducibility.student_bytes --tree PATH --output RESULT.json  # all cases by the code in PATH
+    python -m benchmarks.reproducibility.student_bytes --compare BEFORE.json AFTER.json  # status 1 where digests differ
 
 The teachers are made once, small and briefly trained, and are shared by all trees (`--teachers`). Every case is a
 distillation of a few updates by the interpreter of the tree (`PATH/.venv/bin/python`), through the command line, or,
@@ -197,7 +197,9 @@ def main() -> int:
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Digests of every case, and what they were made with."""
     tree, chosen = options.tree.absolute(), [case for case in CASES if options.only in case.name]
-    from benchmarks.student_bytes_teachers import make_teachers  # absent from older trees, where attempts run
+    from benchmarks.reproducibility.student_bytes_teachers import (
+        make_teachers,  # absent from older trees, where attempts run
+    )
 
     teachers = make_teachers(options.teachers, threads=THREADS)
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -1,7 +1,7 @@
 """How well the end of a running job is predicted: three jobs of different kinds, with every prediction that they make.
 
-    python -m benchmarks.eta_error                           all three, by wall-clock time: the machine has to be idle
-    python -m benchmarks.eta_error --clock cpu lenet5        one of them, by the processor seconds of its process
+    python -m benchmarks.planning.eta_error                    all three, by wall-clock time: the machine has to be idle
+    python -m benchmarks.planning.eta_error --clock cpu lenet5 one of them, by the processor seconds of its process
 
 Each job runs in a process of its own, measured after this machine as a worker measures itself. From a tenth of its
 running time on, the predicted end may be off by at most 20 % of the whole. With `--clock cpu` the job's own clock, by
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.plan_accuracy import calibrated, kept_record, seconds_by, write_record, write_teacher
+from benchmarks.planning.plan_accuracy import calibrated, kept_record, seconds_by, write_record, write_teacher
 from dfkd_core.sandbox.process_tuning import ensure_tuned
 
 BAR = 0.2
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="student updates, instead of those of the effort")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--speed", type=Path, help="a kept calibration, such as one of the idle machine")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "eta_error.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results" / "eta_error.json")
     parser.add_argument("--child", metavar="SPEED", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -76,7 +76,16 @@ def in_child(name: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as speed:
         speed.write(options.speed.read_text() if options.speed else calibrated(options.threads))
         speed.flush()
-        command = [sys.executable, "-m", "benchmarks.eta_error", name, "--child", speed.name, "--clock", options.clock]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.planning.eta_error",
+            name,
+            "--child",
+            speed.name,
+            "--clock",
+            options.clock,
+        ]
         command += ["--effort", options.effort, "--threads", str(options.threads)]
         command += [] if options.steps is None else ["--steps", str(options.steps)]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

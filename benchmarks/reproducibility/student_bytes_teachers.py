@@ -1,4 +1,4 @@
-"""The teachers of benchmarks/student_bytes.py: small, seeded and briefly trained on noisy prototypes."""
+"""The teachers of `student_bytes`: small, seeded and briefly trained on noisy prototypes."""
 
 import warnings
 from collections.abc import Iterator

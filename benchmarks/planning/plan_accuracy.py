@@ -1,8 +1,8 @@
 """Compare plans with measurements: seconds by phase and peak memory of eight teachers, from LeNet to ResNet-50 at 224.
 
-    python -m benchmarks.plan_accuracy                      every teacher at effort quick: hours
-    python -m benchmarks.plan_accuracy --short lenet5       one teacher, with few rounds of every phase: minutes
-    python -m benchmarks.plan_accuracy --short --phases --clock cpu resnet18-224
+    python -m benchmarks.planning.plan_accuracy                  every teacher at effort quick: hours
+    python -m benchmarks.planning.plan_accuracy --short lenet5   one teacher, with few rounds of every phase: minutes
+    python -m benchmarks.planning.plan_accuracy --short --phases --clock cpu resnet18-224
 
 Each run is a process of its own, measured just after this machine. The record in `benchmarks/results` is written as
 each run ends. The same command goes on where it was cut off: teachers that stand in the record are not run again unless
@@ -37,7 +37,7 @@ TEACHERS: dict[str, tuple[str, tuple[int, int, int]]] = {
     "resnet18-224": ("imagenet:18", (3, 224, 224)),
     "resnet50-224": ("imagenet:50", (3, 224, 224)),
 }
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def main() -> None:
@@ -73,7 +73,7 @@ def in_child(name: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as speed:
         speed.write(options.speed.read_text() if options.speed else calibrated(options.threads))
         speed.flush()
-        command = [sys.executable, "-m", "benchmarks.plan_accuracy", name, "--child", speed.name]
+        command = [sys.executable, "-m", "benchmarks.planning.plan_accuracy", name, "--child", speed.name]
         command += ["--clock", options.clock, "--effort", options.effort, "--threads", str(options.threads)]
         command += ["--short"] if options.short else []
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -215,7 +215,7 @@ def write_teacher(name: str, directory: Path, *, folded: bool = False) -> tuple[
         path = directory / "teacher.onnx"
         torch.onnx.export(network.eval(), (torch.zeros(2, *shape),), str(path), dynamo=False, opset_version=17)
         return path, {"input": {"mean": [0.5] * shape[0], "std": [0.5] * shape[0]}}
-    from benchmarks import imagenet_resnets
+    from benchmarks.large import imagenet_resnets
 
     path = directory / "teacher.onnx"
     imagenet_resnets.write_teacher(int(which), path)

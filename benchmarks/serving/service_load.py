@@ -1,7 +1,7 @@
 """Measures how much load the service takes: API, database and broker as real processes, requests over loopback.
 
-    python -m benchmarks.service_load [--ledger sqlite | postgresql] [--only polls faults submissions upload start]
-    python -m benchmarks.service_load --only overhead --steps 6000
+    python -m benchmarks.serving.service_load [--ledger sqlite | postgresql] [--only polls start ...]
+    python -m benchmarks.serving.service_load --only overhead --steps 6000
 
 polls        GET /jobs/{id}: 200 clients, once a second each, then as fast as they can; tables of 100 to 100 000 jobs
 faults       the same 200 polls a second beside 10 000 jobs while workers are killed, the broker is stopped, or both
@@ -40,15 +40,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, insert, select
 
 from benchmarks.hardware import describe_hardware
-from benchmarks.large_teacher import large_teacher
-from benchmarks.load import Answers, Asked, ask, poll
+from benchmarks.serving.large_teacher import large_teacher
+from benchmarks.serving.load import Answers, Asked, ask, poll
 from dfkd import Client
 from jobs.db import tables
 from tests.e2e.service import JOB_SECONDS, spec, stop
 from tests.e2e.teacher import write_teacher
 from tests.servers import Redis, all_tenants_engine, running_postgres, running_redis
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 CLIENTS = 200
 TABLES = (100, 1_000, 10_000, 100_000)
 BUSY_TABLE = 10_000

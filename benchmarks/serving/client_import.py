@@ -1,6 +1,6 @@
 """Measures what `import dfkd; dfkd.Client` costs: CPU seconds of fresh interpreters, and the modules that they load.
 
-python -m benchmarks.client_import [--count 20]
+python -m benchmarks.serving.client_import [--count 20]
 
 The CPU time of an interpreter that only starts and ends is measured beside it, and is part of the figure. Bytecode is
 compiled before the first measurement, as it is after an installation.
@@ -17,7 +17,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 BAR_SECONDS = 0.5
 PROGRAMS = {
     "interpreter": "",

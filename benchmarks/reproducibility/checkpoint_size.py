@@ -1,6 +1,6 @@
 """What the final checkpoint of a job holds, and what a job that continues it does with it.
 
-    python -m benchmarks.checkpoint_size [--set KEY=VALUE ...]
+    python -m benchmarks.reproducibility.checkpoint_size [--set KEY=VALUE ...]
 
 A small teacher of grey images of 32 x 32 pixels is distilled into half of its channels, with the defaults, but for few
 updates a round, so that the banks of images are full soon. The command prints the bytes of each part of the final
@@ -21,8 +21,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from benchmarks.student_bytes import distil
-from benchmarks.student_bytes_teachers import make_teachers
+from benchmarks.reproducibility.student_bytes import distil
+from benchmarks.reproducibility.student_bytes_teachers import make_teachers
 from dfkd_core.loop.checkpoint import HEADER, TENSOR, written
 from dfkd_core.pipeline import STUDENT_WEIGHTS
 from dfkd_core.progress import Update

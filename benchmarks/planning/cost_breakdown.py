@@ -1,6 +1,6 @@
 """Measures how a run's time is divided among the parts of the loop, for each method.
 
-python -m benchmarks.cost_breakdown [--teacher mnist-lenet5] [--student lenet5_half] [--methods pre_dfkd ...]
+python -m benchmarks.planning.cost_breakdown [--teacher mnist-lenet5] [--student lenet5_half] [--methods pre_dfkd ...]
 
 Every method runs with its default preset for some student updates under Python's profiler; a part is the cumulative
 time of one function of the loop. A part that is contained in another one is indented.

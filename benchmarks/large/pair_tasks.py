@@ -1,4 +1,4 @@
-"""The pairs of `benchmarks.large_pairs`: each teacher, what a user says about its input, and its test images."""
+"""The pairs of `benchmarks.large.pairs`: each teacher, what a user says about its input, and its test images."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from benchmarks.drawn import lines, pages
 from benchmarks.drawn.fonts import system_fonts
-from benchmarks.packaged_teachers import packaged_teacher
+from benchmarks.large.packaged_teachers import packaged_teacher
+from benchmarks.large.trained_resnet18 import enlarged_test_images, trained_teacher
 from benchmarks.teachers import CACHE
-from benchmarks.trained_resnet18 import enlarged_test_images, trained_teacher
 
 TEST_SEED = 20_000  # of drawn images; nothing is chosen by looking at them
 

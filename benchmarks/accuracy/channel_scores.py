@@ -1,6 +1,6 @@
 """Compares ways to choose the teacher's channels from which a student starts: by magnitude, or by a score on images.
 
-python -m benchmarks.channel_scores mnist-lenet5 lenet5_half --scores magnitude elimination --set KEY=VALUE
+python -m benchmarks.accuracy.channel_scores mnist-lenet5 lenet5_half --scores magnitude elimination --set KEY=VALUE
 
 The scores use procedural images from a random stream of their own; real test images are used only to measure. After the
 choice of channels, a normal distillation follows. docs/measurements.md has the result.

@@ -1,6 +1,6 @@
 """Measures what an effort takes here: teachers of the catalogue with random weights, from the file to the student.
 
-python -m benchmarks.effort_time [lenet5:1x32x32 resnet20:3x32x32 mobilenetv2:3x48x48] [--effort quick] [--threads 2]
+python -m benchmarks.planning.effort_time [lenet5:1x32x32 resnet20:3x32x32 ...] [--effort quick] [--threads 2]
 
 Prints for each teacher the seconds on the nominal machine, the wall-clock seconds and the CPU seconds of the run. On a
 machine that does other work, CPU seconds divided by the threads are a lower bound of what an idle machine takes.

@@ -1,0 +1,1 @@
+"""Students of small teachers, measured on real test images."""

@@ -1,0 +1,1 @@
+"""Large teachers: what their jobs take, and how good their students are."""
