@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-IN_MEMORY_BYTES = 192 * 2**20  # the largest bank that is kept in memory
+from dfkd_core.planning.sizes import IN_MEMORY_BYTES
+
 PART_BYTES = 16 * 2**20  # what is read from the file at a time
 
 

@@ -8,7 +8,7 @@ from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
 from dfkd_core.planning.micro_batches import MOST, kept_in_update
 from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, SNAPSHOT_ROUNDS, SNAPSHOTS, Rounds
-from dfkd_core.planning.sizes import FLOAT_BYTES, NetworkSize
+from dfkd_core.planning.sizes import FLOAT_BYTES, IN_MEMORY_BYTES, NetworkSize
 from dfkd_core.planning.work import work_of
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.spec.compute import LEAST_TRAINED
@@ -107,7 +107,10 @@ def _kept(images: int, config: DistillConfig, *networks: int) -> int:
 
 
 def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:
-    """Return the bytes of the images that are kept: banks, memory, probe, audit set and fresh images."""
+    """Return the bytes of the images that are kept: banks, memory, probe, audit set and fresh images.
+
+    A memory whose places exceed what is kept in memory lies in a file, which does not count.
+    """
     rounds, place = Rounds.of(config), pixels + 2 * facts.run.num_classes
     kept = 0
     procedural = config.procedural
@@ -119,7 +122,8 @@ def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:
             kept += min(BANK_BYTES, place * min(procedural.refinement.capacity, drawn))
     method, training = config.method_options, config.training
     made = method.batch_size * method.updates_per_round * (rounds.warmup + rounds.synthesizing)
-    kept += place * min(getattr(config.memory_options, "capacity", 0), made)
+    capacity = getattr(config.memory_options, "capacity", 0)
+    kept += place * min(capacity, made) if capacity * pixels <= IN_MEMORY_BYTES else 0
     judged = HALF_BYTES * (config.steadiness.probe_size + config.steadiness.audit_size)
     fresh = FLOAT_BYTES * training.fresh_rounds * training.fresh_batches * method.batch_size
     stored = hasattr(config.memory_options, "capacity")  # replayed images are those that were stored, in 8 bits

@@ -9,6 +9,7 @@ from dfkd_core.options.passes import Network
 from dfkd_core.spec.config import DistillConfig
 
 FLOAT_BYTES = 4
+IN_MEMORY_BYTES = 192 * 2**20  # the largest bank of images that is kept in memory; a larger one lies in a file
 NORMALISED_FROM = 5  # convolutions from which on a student without normalisation gets temporary BatchNorms
 
 

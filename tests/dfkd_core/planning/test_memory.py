@@ -6,7 +6,7 @@ from dfkd_core.architectures import describe
 from dfkd_core.architectures.cost import cost_of
 from dfkd_core.planning.forecast import JobFacts, forecast
 from dfkd_core.planning.memory import MemoryNeed, memory_need
-from dfkd_core.planning.sizes import size_of_description
+from dfkd_core.planning.sizes import IN_MEMORY_BYTES, size_of_description
 from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.config import DistillConfig
 from tests.builders import worker_speed
@@ -44,6 +44,14 @@ def test_larger_banks_and_networks_need_more() -> None:
     few, many = (needed(**memory, memory_options={"capacity": capacity}) for capacity in (100, 2000))
     assert many.images - few.images == 1900 * (3 * 64 * 64 + 20)
     assert few.total == few.base + few.weights + few.activations + few.images
+
+
+def test_a_memory_that_lies_in_a_file_does_not_count() -> None:
+    places = IN_MEMORY_BYTES // (3 * 64 * 64)
+    none, most, more = (
+        needed(memory="reservoir", memory_options={"capacity": capacity}) for capacity in (1, places, places + 1)
+    )
+    assert most.images > none.images > more.images
 
 
 def test_replayed_images_count_a_byte_where_they_were_stored_in_bytes() -> None:
