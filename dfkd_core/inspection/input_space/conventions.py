@@ -48,6 +48,9 @@ ZERO_ONE = Convention("zero-one")
 MINUS_ONE_ONE = Convention("minus-one-one", mean=(0.5,), std=(0.5,))
 BYTES = Convention("bytes", (0.0, 255.0))
 EVERYWHERE = (ZERO_ONE, MINUS_ONE_ONE, BYTES)
+WIDE = Convention("wide", (-3.0, 3.0))
+"""The values of most conventions, MNIST's among them, lie within it. It is assumed only, never found."""
+
 GREY = (
     Convention("mnist", mean=(0.1307,), std=(0.3081,)),
     Convention("fashion-mnist", mean=(0.2860,), std=(0.3530,)),
@@ -84,7 +87,7 @@ def without_evidence(channels: int) -> InputEstimate:
 
 def usual(channels: int) -> Convention:
     """Return the convention that is assumed where nothing tells it."""
-    return IMAGENET if channels == 3 else MINUS_ONE_ONE
+    return IMAGENET if channels == 3 else WIDE
 
 
 def described(found: Convention, certainty: Certainty, basis: Basis) -> InputEstimate:

@@ -99,6 +99,7 @@ def test_nothing_is_made_up_for_a_network_without_batchnorm(channels: int) -> No
     description = describe("lenet5", input_shape=(channels, 32, 32), num_classes=10)
     found = estimate_input(plan_of(description))
     assert (found.certainty, found.basis) == ("unknown", "default")
+    assert found.convention == ("imagenet" if channels == 3 else "wide")
     assert found.convention == usual(channels).name
     assert found.distance is None
 
