@@ -25,8 +25,13 @@ those of `student.safetensors`, and a teacher's safetensors file must use them t
 `{"architecture": "teacher", "width": 0.5}` is a copy of the uploaded teacher with fewer channels, ONNX graphs included.
 Instead of `width`, `params` sets the largest number of parameters, as a number or as a share such as `"25%"`. Channels
 that the graph couples are removed together; those with the smallest L2 norm of their ingoing and outgoing weights are
-removed. Transformers lose whole heads, entries of their tokens and hidden units. Grouped convolutions and group
-normalisations keep their groups, and each group loses equally many channels.
+removed. Channels that efficient channel attention weighs by their neighbours go with their weight. Transformers lose
+whole heads, entries of their tokens and hidden units. Grouped convolutions and group normalisations keep their groups,
+and each group loses equally many channels.
+
+Weights that the file shares between layers, or that its graph computes, are each layer's own in the copy. All figures
+of the copy count them so, and a width whose copy would be larger than the file is refused with the largest width whose
+copy is not.
 
 The inspection knows before any job what a width gives: `dfkd inspect FILE` and `narrowed` in `GET /teachers/{id}` show
 parameters, multiply-adds and bytes at widths 0.5 and 0.25. A spec is refused if no channel can be removed or almost

@@ -89,6 +89,7 @@ def test_a_student_takes_and_returns_what_its_teacher_does(service: Service, tmp
         "mean": None,
         "std": None,
         "range": [0.0, 255.0],
+        "assumed": None,
     }
     service.succeed(job)
     service.student(job, tmp_path / "student")

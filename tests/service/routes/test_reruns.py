@@ -63,11 +63,14 @@ def test_the_estimate_of_a_continued_job_is_that_of_the_rest(service: Service, d
     service.store.worker_seen("w", host="box", slots=1, device="cpu", speed=worker_speed(), memory_bytes=8 * 10**9)
     steps = service.http.get(f"/jobs/{done}").json()["spec"]["distillation"]["budget"]["steps"]
     seconds = []
-    for more in (1, steps):
-        budget = {"distillation": {"budget": {"steps": steps + more}}}
-        [estimate] = service.http.post(f"/jobs/{done}/continue", json=budget).json()["estimate"]
-        seconds.append(estimate["seconds"])
-    [whole] = service.http.post(f"/jobs/{done}/retry").json()["estimate"]
+    try:
+        for more in (1, steps):
+            budget = {"distillation": {"budget": {"steps": steps + more}}}
+            [estimate] = service.http.post(f"/jobs/{done}/continue", json=budget).json()["estimate"]
+            seconds.append(estimate["seconds"])
+        [whole] = service.http.post(f"/jobs/{done}/retry").json()["estimate"]
+    finally:
+        service.store.worker_gone("w")
     assert seconds[0] < 0.5 * whole["seconds"]
     assert seconds[0] < seconds[1] < 1.2 * whole["seconds"]
 
