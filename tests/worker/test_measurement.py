@@ -67,7 +67,7 @@ def test_the_worker_is_named_by_its_device_and_threads(speed: WorkerSpeed) -> No
 
 
 def test_the_base_is_the_memory_of_a_runner_with_its_libraries(speed: WorkerSpeed) -> None:
-    assert 100e6 < speed.base_bytes < 2e9
+    assert 100e6 < speed.base_bytes < 4e9  # a build for CUDA loads 2 GB
 
 
 def test_wide_layers_multiply_faster_than_depthwise_ones(speed: WorkerSpeed) -> None:
