@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.images.draws import Draws
+
 PART_PIXELS = 2**18  # pixels that are drawn at a time, so that they stay in the processor's cache
 
 # Alphabets: marks in cells from 0 to 1 across and down
@@ -21,11 +23,8 @@ POINTS, TILE = 24, 24  # of a stroke, and of a side of the grid on which the dis
 INSIDE = 0.05  # the least distance of the strokes' ends from the edge of the cell
 SHORTEST, FARTHEST = 0.35, 0.65  # how far the end of a stroke is from its begin, across and down, around the cell
 LEVEL = 0.8  # share of the straight strokes that are upright or level
-COLUMNS, ROWS, JITTER = (
-    (0.1, 0.5, 0.9),
-    (0.05, 0.35, 0.65, 0.95),
-    0.04,
-)  # where the strokes of half of the alphabets end
+COLUMNS, ROWS = (0.1, 0.5, 0.9), (0.05, 0.35, 0.65, 0.95)  # where the strokes of half of the alphabets end
+JITTER = 0.04  # the largest distance from there
 
 # Pages: lengths in heights of a row where nothing else is said
 LEAST_ROW, MOST_ROWS = 8, 20  # pixels from one row to the next, and rows in a picture
@@ -37,11 +36,8 @@ PADDED = 0.3  # share of the pictures that end before the longer side does
 MOST_TILT, MOST_SLANT, SLANTED = math.radians(2), 0.25, 0.3  # turn, slant of the marks, and share of slanted pictures
 LIGHT_ON_DARK, LEAST_CONTRAST, TINT = 1 / 6, 0.3, 0.2  # share; least difference of the brightness; of the channels
 MOST_SHADE, MOST_NOISE = 0.2, 0.05  # uneven light, relative, and standard deviation of the noise
-MOST_BLUR, BLUR_OF_ROW, RADIUS = (
-    1.6,
-    0.07,
-    4,
-)  # standard deviation in pixels, and in heights of a row; pixels either way
+MOST_BLUR, BLUR_OF_ROW = 1.6, 0.07  # the largest standard deviation of the blur, in pixels and in heights of a row
+RADIUS = 4  # pixels either way that a blurred pixel mixes
 
 
 def marks(
@@ -71,7 +67,7 @@ class _Writer:
 
     def __init__(self, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device) -> None:
         self._channels, *self._size = shape
-        self._generator = generator
+        self._draws = Draws(generator)
         self._device = device
 
     def pictures(self, count: int) -> Tensor:
@@ -80,20 +76,10 @@ class _Writer:
         ink = self._blurred(self._ink(pages), pages)
         figure, ground = (self._tinted(brightness) for brightness in self._brightness(count))
         levels = torch.lerp(ground, figure, ink) * self._shade(count)
-        noise = self._normal(count, self._channels, *self._size) * self._uniform(0, MOST_NOISE, count, 1, 1, 1)
+        noise = self._draws.normal(count, self._channels, *self._size) * self._draws.uniform(
+            0, MOST_NOISE, count, 1, 1, 1
+        )
         return self._padded(levels.add_(noise.to(self._device)).clamp_(0, 1))
-
-    def _uniform(self, low: float, high: float, *size: int) -> Tensor:
-        return low + (high - low) * torch.rand(size, generator=self._generator)
-
-    def _normal(self, *size: int) -> Tensor:
-        return torch.randn(size, generator=self._generator)
-
-    def _chance(self, share: float | Tensor, *size: int) -> Tensor:
-        return torch.rand(size, generator=self._generator) < share
-
-    def _whole(self, most: int, *size: int) -> Tensor:
-        return torch.randint(most, size, generator=self._generator)
 
     # Alphabets
 
@@ -103,19 +89,19 @@ class _Writer:
         Distances are in sides of the cell.
         """
         size = count, MARKS, STROKES
-        ordered = self._chance(0.5, count, 1, 1, 1)
+        ordered = self._draws.chance(0.5, count, 1, 1, 1)
         ends = zip(self._at_crossings(*size), self._anywhere(*size), strict=True)
         begin, end = (torch.where(ordered, *either) for either in ends)
-        straight = self._chance(self._uniform(0.3, 0.9, count, 1, 1, 1), *size, 1)
-        level = straight & self._chance(LEVEL, *size, 1)
-        fixed = self._whole(2, *size, 1) == torch.arange(2)
+        straight = self._draws.chance(self._draws.uniform(0.3, 0.9, count, 1, 1, 1), *size, 1)
+        level = straight & self._draws.chance(LEVEL, *size, 1)
+        fixed = self._draws.whole(2, *size, 1) == torch.arange(2)
         end = torch.where(level & fixed, begin, end)
-        bend = torch.where(straight, (begin + end) / 2, self._uniform(INSIDE, 1 - INSIDE, *size, 2))
+        bend = torch.where(straight, (begin + end) / 2, self._draws.uniform(INSIDE, 1 - INSIDE, *size, 2))
         t = torch.linspace(0, 1, POINTS)[:, None]
         begin, bend, end = (place.unsqueeze(3) for place in (begin, bend, end))
         points = (1 - t).square() * begin + 2 * t * (1 - t) * bend + t.square() * end
-        most = self._uniform(1, STROKES, count, 1, 1)
-        drawn = torch.arange(STROKES) < most * self._uniform(0, 1, count, MARKS, 1).sqrt()
+        most = self._draws.uniform(1, STROKES, count, 1, 1)
+        drawn = torch.arange(STROKES) < most * self._draws.uniform(0, 1, count, MARKS, 1).sqrt()
         points = torch.where(drawn[..., None, None], points, points[:, :, :1]).flatten(0, 1).flatten(1, 2)
         low, high = self._bodies(count)
         points[..., 1] = low[:, None] + (high - low)[:, None] * points[..., 1]
@@ -125,18 +111,18 @@ class _Writer:
 
     def _anywhere(self, *size: int) -> tuple[Tensor, Tensor]:
         """Draw where strokes begin and end, (*size, 2) each: across and down the cell."""
-        begin, span = self._uniform(0, 1, *size, 2), 1 - 2 * INSIDE
-        end = (begin + self._uniform(SHORTEST, FARTHEST, *size, 2)) % 1
+        begin, span = self._draws.uniform(0, 1, *size, 2), 1 - 2 * INSIDE
+        end = (begin + self._draws.uniform(SHORTEST, FARTHEST, *size, 2)) % 1
         return INSIDE + span * begin, INSIDE + span * end
 
     def _at_crossings(self, *size: int) -> tuple[Tensor, Tensor]:
         """Draw where strokes begin and end, (*size, 2) each, near the crossings of a few columns and rows."""
         begin, end = [], []
         for lines in (torch.tensor(COLUMNS), torch.tensor(ROWS)):
-            first = self._whole(len(lines), *size)
+            first = self._draws.whole(len(lines), *size)
             begin.append(lines[first])
-            end.append(lines[(first + 1 + self._whole(len(lines) - 1, *size)) % len(lines)])
-        jitter = self._uniform(-JITTER, JITTER, 2, *size, 2)
+            end.append(lines[(first + 1 + self._draws.whole(len(lines) - 1, *size)) % len(lines)])
+        jitter = self._draws.uniform(-JITTER, JITTER, 2, *size, 2)
         return torch.stack(begin, dim=-1) + jitter[0], torch.stack(end, dim=-1) + jitter[1]
 
     def _bodies(self, count: int) -> tuple[Tensor, Tensor]:
@@ -145,12 +131,16 @@ class _Writer:
         Most marks of an alphabet lie between two lines, and some go beyond either.
         """
         size = count, MARKS
-        tall = self._uniform(0, 1, count, 1) ** 2
+        tall = self._draws.uniform(0, 1, count, 1) ** 2
         low = torch.where(
-            self._chance(torch.lerp(tall, torch.ones(()), 0.2), *size), 0.0, self._uniform(0.1, 0.4, count, 1)
+            self._draws.chance(torch.lerp(tall, torch.ones(()), 0.2), *size),
+            0.0,
+            self._draws.uniform(0.1, 0.4, count, 1),
         )
         high = torch.where(
-            self._chance(torch.lerp(tall, torch.ones(()), 0.2), *size), 1.0, self._uniform(0.7, 0.9, count, 1)
+            self._draws.chance(torch.lerp(tall, torch.ones(()), 0.2), *size),
+            1.0,
+            self._draws.uniform(0.7, 0.9, count, 1),
         )
         return low.flatten(), high.flatten()
 
@@ -160,21 +150,21 @@ class _Writer:
         height, width = (float(side) for side in self._size)
         upright = torch.full((count,), width >= height)
         if max(height, width) < LONG * min(height, width):
-            upright = self._chance(0.5, count)
-        turns = 2 * self._whole(2, count) + ~upright
+            upright = self._draws.chance(0.5, count)
+        turns = 2 * self._draws.whole(2, count) + ~upright
         along, across = torch.where(upright, width, height), torch.where(upright, height, width)
         most = (across / LEAST_ROW * (across / along).clamp(max=1)).round().clamp(1, MOST_ROWS)
-        rows = ((most + 1).log() * self._uniform(0, 1, count)).exp().floor().clamp(max=MOST_ROWS)
-        margin = self._uniform(0.0, 0.1, count) * across * (rows > 1)
+        rows = ((most + 1).log() * self._draws.uniform(0, 1, count)).exp().floor().clamp(max=MOST_ROWS)
+        margin = self._draws.uniform(0.0, 0.1, count) * across * (rows > 1)
         pitch = (across - 2 * margin) / rows
         return _Pages(
-            angle=turns * (math.pi / 2) + self._uniform(-MOST_TILT, MOST_TILT, count),
+            angle=turns * (math.pi / 2) + self._draws.uniform(-MOST_TILT, MOST_TILT, count),
             along=along,
             across=across,
             pitch=pitch,
-            height=pitch / self._uniform(1.05, 1.8, count),
+            height=pitch / self._draws.uniform(1.05, 1.8, count),
             margin=margin,
-            slant=self._uniform(-MOST_SLANT, MOST_SLANT, count) * self._chance(SLANTED, count),
+            slant=self._draws.uniform(-MOST_SLANT, MOST_SLANT, count) * self._draws.chance(SLANTED, count),
         )
 
     def _ink(self, pages: _Pages) -> Tensor:
@@ -184,8 +174,8 @@ class _Writer:
         tiles = self._alphabets(alphabets)
         chosen = torch.arange(count) % alphabets
         shares, numbers = self._rows(pages, chosen)  # (N, MOST_ROWS, X)
-        thickness = self._uniform(0.03, 0.16, count)
-        mirrored = self._chance(0.5, 2, count)
+        thickness = self._draws.uniform(0.03, 0.16, count)
+        mirrored = self._draws.chance(0.5, 2, count)
 
         def each(values: Tensor) -> Tensor:
             return values.to(self._device)[:, None, None]
@@ -218,16 +208,22 @@ class _Writer:
         Both are (N, MOST_ROWS, X), with STEPS places to a pixel. Where nothing is written the share is -1.
         """
         count, size = len(alphabets), (len(alphabets), MOST_ROWS, CELLS)
-        marks_ = self._whole(MARKS, *size)
-        typical = self._uniform(0.35, 1.1, count, 1)
-        own = 1 + self._uniform(-0.4, 0.4, count, MARKS) * self._chance(0.5, count, 1)
+        marks_ = self._draws.whole(MARKS, *size)
+        typical = self._draws.uniform(0.35, 1.1, count, 1)
+        own = 1 + self._draws.uniform(-0.4, 0.4, count, MARKS) * self._draws.chance(0.5, count, 1)
         breadths = (typical * own)[torch.arange(count)[:, None, None], marks_] * pages.height[:, None, None]
-        gaps = (self._uniform(0.03, 0.3, count) * pages.height)[:, None, None]
-        blank = self._chance(self._uniform(0.03, 0.25, count, 1, 1), *size)
-        indent = self._uniform(0.0, 0.1, count, 1) * pages.along[:, None] * (1 + self._chance(0.15, count, MOST_ROWS))
-        short = torch.where(self._chance(0.2, count, MOST_ROWS), self._uniform(0.1, 1.0, count, MOST_ROWS), 1.0)
-        ends = pages.along[:, None] * (1 - self._uniform(0.0, 0.1, count, 1)) * short
-        ends = ends * ~(self._chance(0.1, count, MOST_ROWS) & (pages.pitch < 0.4 * pages.across)[:, None])
+        gaps = (self._draws.uniform(0.03, 0.3, count) * pages.height)[:, None, None]
+        blank = self._draws.chance(self._draws.uniform(0.03, 0.25, count, 1, 1), *size)
+        indent = (
+            self._draws.uniform(0.0, 0.1, count, 1)
+            * pages.along[:, None]
+            * (1 + self._draws.chance(0.15, count, MOST_ROWS))
+        )
+        short = torch.where(
+            self._draws.chance(0.2, count, MOST_ROWS), self._draws.uniform(0.1, 1.0, count, MOST_ROWS), 1.0
+        )
+        ends = pages.along[:, None] * (1 - self._draws.uniform(0.0, 0.1, count, 1)) * short
+        ends = ends * ~(self._draws.chance(0.1, count, MOST_ROWS) & (pages.pitch < 0.4 * pages.across)[:, None])
         steps = breadths + gaps
         starts = steps.cumsum(dim=2) - steps + indent.unsqueeze(2)
         places = (torch.arange(max(self._size) * STEPS) + 0.5) / STEPS
@@ -242,14 +238,16 @@ class _Writer:
 
     def _brightness(self, count: int) -> tuple[Tensor, Tensor]:
         """Draw how bright the ink and the paper of each picture are, (N,) each."""
-        dark = self._uniform(0, 1 - LEAST_CONTRAST, count) ** 2
-        light = torch.lerp(dark + LEAST_CONTRAST, torch.ones(count), self._uniform(0, 1, count) ** 0.5)
-        inverse = self._chance(LIGHT_ON_DARK, count)
+        dark = self._draws.uniform(0, 1 - LEAST_CONTRAST, count) ** 2
+        light = torch.lerp(dark + LEAST_CONTRAST, torch.ones(count), self._draws.uniform(0, 1, count) ** 0.5)
+        inverse = self._draws.chance(LIGHT_ON_DARK, count)
         return torch.where(inverse, light, dark), torch.where(inverse, dark, light)
 
     def _tinted(self, brightness: Tensor) -> Tensor:
         """Draw colours (N, C, 1, 1) near a brightness (N,)."""
-        tint = self._uniform(-TINT, TINT, len(brightness), self._channels) * self._chance(0.5, len(brightness), 1)
+        tint = self._draws.uniform(-TINT, TINT, len(brightness), self._channels) * self._draws.chance(
+            0.5, len(brightness), 1
+        )
         colours = brightness[:, None] + (tint - tint.mean(dim=1, keepdim=True))
         return colours.clamp(0, 1)[:, :, None, None].to(self._device)
 
@@ -258,13 +256,13 @@ class _Writer:
         shade = torch.ones((count, 1, 1, 1), device=self._device)
         for axis, side in enumerate(self._size):
             line = torch.linspace(-1, 1, side, device=self._device).view(-1, *[1] * (1 - axis))
-            shade = shade + self._uniform(-MOST_SHADE, MOST_SHADE, count, 1, 1, 1).to(self._device) * line
+            shade = shade + self._draws.uniform(-MOST_SHADE, MOST_SHADE, count, 1, 1, 1).to(self._device) * line
         return shade
 
     def _blurred(self, ink: Tensor, pages: _Pages) -> Tensor:
         """Blur (N, 1, H, W) by Gaussians, each picture by its own."""
         most = (BLUR_OF_ROW * pages.height).clamp(max=MOST_BLUR)
-        deviation = (most * self._uniform(0, 1, len(most))).clamp(min=1e-3)[:, None]
+        deviation = (most * self._draws.uniform(0, 1, len(most))).clamp(min=1e-3)[:, None]
         offsets = torch.arange(-RADIUS, RADIUS + 1)
         weights = (-offsets.square() / (2 * deviation.square())).exp()
         weights = (weights / weights.sum(dim=1, keepdim=True)).to(self._device)[..., None, None, None]
@@ -282,8 +280,8 @@ class _Writer:
         count, (height, width) = len(levels), self._size
         axis = 3 if width >= height else 2
         side = max(height, width)
-        last = torch.where(self._chance(PADDED, count), self._uniform(0.25, 1.0, count), 1.0) * side
-        colour = (self._whole(3, count) / 2).to(self._device)[:, None, None, None]
+        last = torch.where(self._draws.chance(PADDED, count), self._draws.uniform(0.25, 1.0, count), 1.0) * side
+        colour = (self._draws.whole(3, count) / 2).to(self._device)[:, None, None, None]
         places = torch.arange(side, device=self._device).view(-1, *[1] * (3 - axis))
         return torch.where(places < last.to(self._device)[:, None, None, None], levels, colour)
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dfkd_core.images.draws import Draws
+
 PART_SAMPLES = 2**18  # samples that are taken at a time, so that they stay in the processor's cache
 SUBPIXELS = (-0.25, 0.25)  # places of a pixel's samples in each direction: the picture is drawn at twice the size
 
@@ -26,11 +28,8 @@ SMALLEST, LARGEST, POWER = 0.1, 1.2, 1.5  # radii, in halves of the shorter side
 ASPECT = 0.5  # standard deviation of the logarithm of a leaf's length over its breadth
 DISC, BOX, RHOMB = range(3)
 DISCS, BOXES = 0.5, 0.35  # shares of the outlines; the rest are rhombs
-WOBBLING, LEAST_WOBBLE, MOST_WOBBLE = (
-    0.5,
-    0.1,
-    0.35,
-)  # share of the leaves with a wobbling outline, and how strong it is
+WOBBLING = 0.5  # share of the leaves with a wobbling outline
+LEAST_WOBBLE, MOST_WOBBLE = 0.1, 0.35  # by how much of its size such an outline moves where the field is 1
 WOBBLE_STEEPNESS, WOBBLE_LIMIT = 2.5, 2.0  # of the field that makes outlines wobble: exponent, largest absolute value
 
 LUMINANCE, BLUE_YELLOW, RED_GREEN, OTHER = 1.5, 0.4, 0.2, 0.3  # standard deviations of a leaf's colour, as logits
@@ -68,7 +67,7 @@ class _Painter:
 
     def __init__(self, shape: tuple[int, int, int], generator: torch.Generator, device: torch.device) -> None:
         self._channels, *self._size = shape
-        self._generator = generator
+        self._draws = Draws(generator)
         self._device = device
         self._half = [side / min(self._size) for side in self._size]  # half the height and width
         self._most = round(LEAVES * min(LONGEST, max(self._half)))
@@ -76,19 +75,13 @@ class _Painter:
     def pictures(self, count: int) -> Tensor:
         """Draw `count` pictures (N, C, H, W)."""
         leaves, looks = self._leaves(count), self._looks(count)
-        textures = self._fields(self._uniform(FLATTEST, STEEPEST, TEXTURES, count))
+        textures = self._fields(self._draws.uniform(FLATTEST, STEEPEST, TEXTURES, count))
         wobble = self._fields(torch.full((count,), WOBBLE_STEEPNESS)).clamp_(-WOBBLE_LIMIT, WOBBLE_LIMIT)
         seen = self._seen(leaves, wobble).flatten(2)  # (4, N, H * W)
         rows = seen + torch.arange(count, dtype=torch.int32, device=self._device)[:, None] * (1 + self._most)
         shades = torch.stack([self._places(0)[:, None].expand(*self._size), self._places(1).expand(*self._size)])
         planes = torch.cat([shades.unsqueeze(1).expand(-1, count, -1, -1), textures]).view(2 + TEXTURES, -1)
         return self._painted(looks, rows.flatten(1), planes).view(-1, count, *self._size).transpose(0, 1).contiguous()
-
-    def _uniform(self, low: float, high: float, *size: int) -> Tensor:
-        return low + (high - low) * torch.rand(size, generator=self._generator)
-
-    def _normal(self, *size: int) -> Tensor:
-        return torch.randn(size, generator=self._generator)
 
     def _places(self, axis: int, within: float = 0.0) -> Tensor:
         """Return the places (side,) of one sample of each pixel, from -half to half of a side."""
@@ -97,13 +90,13 @@ class _Painter:
 
     def _leaves(self, count: int) -> _Leaves:
         size = count, self._most
-        centres = torch.stack([self._uniform(-half, half, *size) for half in self._half], dim=2)
-        radii = self._uniform(SMALLEST ** (1 - POWER), LARGEST ** (1 - POWER), *size) ** (1 / (1 - POWER))
-        stretch = (ASPECT / 2 * self._normal(*size)).exp()
-        angles = self._uniform(0, math.pi, *size)
-        kinds = torch.bucketize(self._uniform(0, 1, *size), torch.tensor([DISCS, DISCS + BOXES]))
-        wobbles = (self._uniform(0, 1, *size) < WOBBLING) * self._uniform(LEAST_WOBBLE, MOST_WOBBLE, *size)
-        counts = self._uniform(0, math.log(self._most + 1), count).exp().clamp(1, self._most)
+        centres = torch.stack([self._draws.uniform(-half, half, *size) for half in self._half], dim=2)
+        radii = self._draws.uniform(SMALLEST ** (1 - POWER), LARGEST ** (1 - POWER), *size) ** (1 / (1 - POWER))
+        stretch = (ASPECT / 2 * self._draws.normal(*size)).exp()
+        angles = self._draws.uniform(0, math.pi, *size)
+        kinds = torch.bucketize(self._draws.uniform(0, 1, *size), torch.tensor([DISCS, DISCS + BOXES]))
+        wobbles = (self._draws.uniform(0, 1, *size) < WOBBLING) * self._draws.uniform(LEAST_WOBBLE, MOST_WOBBLE, *size)
+        counts = self._draws.uniform(0, math.log(self._most + 1), count).exp().clamp(1, self._most)
         down, across, length, breadth = angles.sin(), angles.cos(), radii * stretch, radii / stretch
         tips = torch.stack([down, across, across, -down], dim=2).view(*size, 2, 2)
         axes = tips / torch.stack([length, breadth], dim=2).unsqueeze(3)
@@ -117,12 +110,12 @@ class _Painter:
         The rows are the colour, the slopes of the shade down and across, and the strength of each texture.
         """
         size = count, 1 + self._most
-        colours = LUMINANCE * self._normal(*size, 1) + self._chroma(*size)
-        colours = colours * self._uniform(LEAST_SPREAD, MOST_SPREAD, count, 1, 1)
-        slopes = LEAF_SHADE * self._normal(*size, 2)
+        colours = LUMINANCE * self._draws.normal(*size, 1) + self._chroma(*size)
+        colours = colours * self._draws.uniform(LEAST_SPREAD, MOST_SPREAD, count, 1, 1)
+        slopes = LEAF_SHADE * self._draws.normal(*size, 2)
         slopes[:, 0] *= GROUND_SHADE / LEAF_SHADE
-        strengths = self._uniform(-MOST_TEXTURE, MOST_TEXTURE, *size, 1)
-        shown = torch.randint(TEXTURES, (*size, 1), generator=self._generator) == torch.arange(TEXTURES)
+        strengths = self._draws.uniform(-MOST_TEXTURE, MOST_TEXTURE, *size, 1)
+        shown = self._draws.whole(TEXTURES, *size, 1) == torch.arange(TEXTURES)
         looks = torch.cat([colours, slopes, strengths * shown], dim=2)
         return looks.flatten(0, 1).T.contiguous().to(self._device)
 
@@ -131,10 +124,10 @@ class _Painter:
         if self._channels == 1:
             return torch.zeros((count, leaves, 1))
         if self._channels != 3:
-            return OTHER * self._normal(count, leaves, self._channels)
+            return OTHER * self._draws.normal(count, leaves, self._channels)
         blue_yellow = BLUE_YELLOW * math.sqrt(1 / 2) * torch.tensor([1.0, 1.0, -2.0])
         red_green = RED_GREEN * math.sqrt(3 / 2) * torch.tensor([1.0, -1.0, 0.0])
-        return self._normal(count, leaves, 1) * blue_yellow + self._normal(count, leaves, 1) * red_green
+        return self._draws.normal(count, leaves, 1) * blue_yellow + self._draws.normal(count, leaves, 1) * red_green
 
     def _fields(self, steepness: Tensor) -> Tensor:
         """Draw random fields (*steepness.shape, H, W) of mean 0 and variance near 1, of amplitude 1 / f^steepness."""
@@ -144,7 +137,7 @@ class _Painter:
         frequencies[0, 0] = math.inf
         amplitudes = (-steepness[..., None, None] * frequencies.log()).exp()
         power = 2 * amplitudes.square().sum(dim=(-2, -1), keepdim=True)  # a column stands for two frequencies
-        waves = torch.view_as_complex(self._normal(*amplitudes.shape, 2))
+        waves = torch.view_as_complex(self._draws.normal(*amplitudes.shape, 2))
         spectrum = (waves * amplitudes / (2 * power).sqrt().clamp(min=1e-9)).to(self._device)
         fields: Tensor = torch.fft.irfft2(spectrum, s=(height, width), norm="forward")
         return fields
