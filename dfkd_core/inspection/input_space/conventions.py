@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from dfkd_core.input_estimate import Basis, Certainty, InputEstimate
+from dfkd_core.input_estimate import Basis, Certainty, InputEstimate, ToldPixels
 from dfkd_core.spec.teacher import InputSpec
 
 Bounds = tuple[tuple[float, ...], tuple[float, ...]]  # lowest and highest value of each channel
 
-TOLD = "told"  # name of what a caller says
+TOLD = "told"  # name of what is said without a name
 ALIKE = 0.15
 """Two conventions are alike if no bound of a channel differs by more than this share of the larger span."""
 
@@ -23,11 +24,16 @@ class Convention:
     std: tuple[float, ...] | None = None
 
     @classmethod
-    def told(cls, spec: InputSpec) -> "Convention":
-        """Return what a caller says of the pixels of a file that does not take whole numbers."""
-        mean, std = (None if values is None else tuple(values) for values in (spec.mean, spec.std))
-        low, high = spec.range or (0.0, 1.0)
+    def of(cls, pixels: InputSpec | InputEstimate | ToldPixels) -> "Convention":
+        """Return what is said of the pixels of a file that does not take whole numbers, by a caller or an estimate."""
+        mean, std = (None if values is None else tuple(values) for values in (pixels.mean, pixels.std))
+        low, high = pixels.range or (0.0, 1.0)
         return cls(TOLD, (low, high), mean, std)
+
+    def values(self) -> dict[str, Any]:
+        """Return mean, std and range as an estimate states them."""
+        mean, std = (None if values is None else list(values) for values in (self.mean, self.std))
+        return {"mean": mean, "std": std, "range": list(self.range)}
 
     def bounds(self, channels: int) -> Bounds:
         """Return the values of a pixel with the lowest and with the highest value of the range, for each channel."""
@@ -92,7 +98,4 @@ def usual(channels: int) -> Convention:
 
 def described(found: Convention, certainty: Certainty, basis: Basis) -> InputEstimate:
     """Return the estimate that names a convention."""
-    mean, std = (None if values is None else list(values) for values in (found.mean, found.std))
-    return InputEstimate(
-        convention=found.name, mean=mean, std=std, range=list(found.range), certainty=certainty, basis=basis
-    )
+    return InputEstimate(convention=found.name, certainty=certainty, basis=basis, **found.values())

@@ -62,7 +62,7 @@ def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = 
     channels = plan.input_shape[0]
     if plan.interface.input_type == "uint8":
         return described(BYTES, "sure", "element-type")
-    said = None if told is None or not told.is_range_known else Convention.told(told)
+    said = None if told is None or not told.is_range_known else Convention.of(told)
     if said is not None and not said.fits(channels):
         said = None
     kept, left = [*kept_by_norms(plan)], [*left_by_folding(plan)] if folded else []
@@ -107,8 +107,7 @@ def _compared(
 
 
 def _told(said: Convention, fit: _Fit) -> ToldPixels:
-    mean, std = (None if values is None else list(values) for values in (said.mean, said.std))
-    return ToldPixels(mean=mean, std=std, range=list(said.range), distance=_rounded(fit.distance))
+    return ToldPixels(**said.values(), distance=_rounded(fit.distance))
 
 
 def _certainty(distance: float, ratio: float, basis: Basis) -> Certainty:
@@ -135,7 +134,7 @@ def _fits(plan: Plan, expected: Sequence[Expected], kinds: Sequence[Kind], said:
     if chosen is None:
         return {}
     reader, count = chosen
-    drawn = {kind: images for kind, images in pictures(plan.input_shape, count).items() if kind in kinds}
+    drawn = pictures(plan.input_shape, count, kinds)
     fits = {one: _best_fit(reader, one, drawn) for one in first}
     best = min((group[0] for group in groups), key=lambda one: fits[one].distance)
     others = next(group for group in groups if group[0] is best)[1:]

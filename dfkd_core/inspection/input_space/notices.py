@@ -1,6 +1,6 @@
 """What is said of a teacher's pixel values: that they were assumed, or that what was told does not fit (torch-free)."""
 
-from dfkd_core.input_estimate import InputEstimate, ToldPixels
+from dfkd_core.input_estimate import InputEstimate
 from dfkd_core.inspection.input_space.conventions import Convention, are_alike, conventions
 from dfkd_core.notice import Notice
 from dfkd_core.spec.teacher import InputSpec
@@ -26,11 +26,20 @@ def agrees(images: InputSpec, found: InputEstimate) -> bool:
 
 def _assumed(images: InputSpec, found: InputEstimate | None) -> Notice:
     values = _values(images.mean, images.std, images.range)
-    if images.assumed == "unknown" or found is None or not agrees(images, found):
-        reason = "and its file does not tell for certain" if images.assumed == "unknown" else "and its file shows it"
-        code = "input-range-unknown" if images.assumed == "unknown" else "input-space-estimated"
-        detail = f"Nobody said which pixel values the teacher was trained on, {reason}; {values} is assumed."
-        return Notice(code=code, detail=detail, hint=f"{TELL}.")
+    if images.assumed == "unknown":
+        return Notice(
+            code="input-range-unknown",
+            detail="Nobody said which pixel values the teacher was trained on, and its file does not tell for certain; "
+            f"{values} is assumed.",
+            hint=f"{TELL}.",
+        )
+    if found is None or not agrees(images, found):
+        return Notice(
+            code="input-space-estimated",
+            detail="Nobody said which pixel values the teacher was trained on, and its file shows it; "
+            f"{values} is assumed.",
+            hint=f"{TELL}.",
+        )
     why = {
         "graph": "its graph normalises its images itself",
         "batchnorm": f"its BatchNorm statistics fit {found.convention} best{_figures(found)}",
@@ -48,9 +57,8 @@ def _doubt(images: InputSpec, found: InputEstimate) -> Notice | None:
     """Return the warning that what was told fits the file clearly worse than the estimate does."""
     if found.certainty == "unknown" or images.shape is None or not images.is_range_known:
         return None
-    channels, told = images.shape[0], Convention.told(images)
-    best = _convention(found)
-    if are_alike(told, best, channels):
+    channels, told = images.shape[0], Convention.of(images)
+    if are_alike(told, Convention.of(found), channels):
         return None
     if found.basis == "graph":
         evidence = "its graph normalises its images itself"
@@ -72,15 +80,10 @@ def _doubt(images: InputSpec, found: InputEstimate) -> Notice | None:
 
 def _distance(told: Convention, found: InputEstimate, channels: int) -> float | None:
     """Return the distance of what was told, or that of a convention like it; None if neither is known."""
-    if found.told is not None and _convention(found.told).bounds(channels) == told.bounds(channels):
+    if found.told is not None and Convention.of(found.told).bounds(channels) == told.bounds(channels):
         return found.told.distance
     like = (one.name for one in conventions(channels) if are_alike(told, one, channels))
     return next((found.distances[name] for name in like if name in found.distances), None)
-
-
-def _convention(found: InputEstimate | ToldPixels) -> Convention:
-    mean, std = (None if values is None else tuple(values) for values in (found.mean, found.std))
-    return Convention("", (found.range[0], found.range[1]), mean, std)
 
 
 def _figures(found: InputEstimate) -> str:

@@ -4,6 +4,7 @@ They come with the package in one small file, which `python -m dfkd_core.images.
 photograph is among them. The service, which reads them, has no PyTorch to draw with.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,17 +18,18 @@ KINDS: tuple[Kind, ...] = ("strokes", "shapes", "scenes", "pages")
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
-def pictures(shape: Shape, count: int) -> dict[Kind, Array]:
-    """Return `count` pictures (count, C, H, W) in [0, 1] of every kind, for images of `shape` (C, H, W)."""
+def pictures(shape: Shape, count: int, kinds: Sequence[Kind] = KINDS) -> dict[Kind, Array]:
+    """Return `count` pictures (count, C, H, W) in [0, 1] of each of the kinds, for images of `shape` (C, H, W)."""
     channels, height, width = shape
-    return {kind: _resized(_coloured(stored[:count], channels), height, width) for kind, stored in _stored().items()}
+    stored = _stored()
+    return {kind: _resized(_coloured(stored[kind][:count], channels), height, width) for kind in kinds}
 
 
 @cache
 def _stored() -> dict[Kind, Array]:
     """Return the pictures (N, 1 or 3, H, W) in [0, 1] of the file, by kind."""
     with np.load(FILE) as file:
-        return {kind: file[kind].astype(np.float32) / 255 for kind in KINDS if kind in file}
+        return {kind: file[kind].astype(np.float32) / 255 for kind in KINDS}
 
 
 def _coloured(stored: Array, channels: int) -> Array:

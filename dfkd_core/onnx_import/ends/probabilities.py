@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dfkd_core.onnx_import.ends.second_class import PairLogits, SecondClass, uniform
+from dfkd_core.onnx_import.ends.second_class import MOST_VALUES, PairLogits, SecondClass, uniform
 from dfkd_core.onnx_import.ir.plan import Step
 from dfkd_core.onnx_import.ir.state import GraphState
 
 TOLERANCE = 1e-3  # of the sum of probabilities
-MOST_VALUES = 100  # how many values are looked at, which bounds the recursion
 POSITIVE = {"Exp", "Relu", "Sigmoid", "Softplus", "Abs", "Softmax"}
 SAME = {"Identity", "Cast"}
 AROUND = {"Identity", "Cast", "Clip", "Expand", "Reshape", "Unsqueeze", "Squeeze"}  # operations around a denominator
