@@ -22,6 +22,14 @@ class Labelled(Protocol):
         """Yield the images in order, at most `size` at a time."""
 
 
+class LabelledImages(Labelled, Protocol):
+    """Images with the teacher's logits, all of which can be had at once."""
+
+    @property
+    def images(self) -> Tensor:
+        """All images, (N, C, H, W), float, in the teacher's input space."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Images with the teacher's logits for them. All tensors are detached."""

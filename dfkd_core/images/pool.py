@@ -1,12 +1,15 @@
 """Pool: the images of the last rounds, from which student batches are drawn."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, LabelledImages
 from dfkd_core.images.reservoir import PixelCodec
+
+ENCODED_AT_A_TIME = 64  # images; so that replays of large images are never decoded all at once
 
 
 class Pool:
@@ -21,15 +24,28 @@ class Pool:
     def __len__(self) -> int:
         return sum(len(batch) for batch in self._kept)
 
-    def add(self, batch: Batch) -> None:
+    def add(self, batch: LabelledImages) -> None:
         """Keep a batch, and drop the one of too early a round."""
-        self._kept = [*self._kept, Batch(self._encoded(batch.images), batch.teacher_logits)][-self._most :]
+        del self._kept[: max(0, len(self._kept) + 1 - self._most)]
+        self._kept.append(Batch(self._encoded(batch), batch.teacher_logits))
 
-    def _encoded(self, images: Tensor) -> Tensor:
+    def _encoded(self, batch: LabelledImages) -> Tensor:
+        """Return the images as bytes of the codec if those hold all of them exactly, otherwise as floats.
+
+        Only a part of a large batch is decoded at a time.
+        """
         if self._device.type != "cpu":
-            return images
-        stored = self._codec.encode(images)
-        return stored if torch.equal(self._codec.decode(stored), images) else images
+            return batch.images
+        kept: Tensor | None = None
+        for start, images in zip(itertools.count(step=ENCODED_AT_A_TIME), batch.split(ENCODED_AT_A_TIME), strict=False):
+            stored = self._codec.encode(images)
+            if not torch.equal(self._codec.decode(stored), images):
+                return batch.images
+            if len(stored) == len(batch):
+                return stored
+            kept = torch.empty((len(batch), *stored.shape[1:]), dtype=stored.dtype) if kept is None else kept
+            kept[start : start + len(stored)] = stored
+        return batch.images if kept is None else kept
 
     def _decoded(self, batch: Batch) -> Batch:
         exact = batch.images.is_floating_point()

@@ -20,11 +20,10 @@ from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import to_device
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.kinds import KindName
+from dfkd_core.planning.sizes import procedural_places
 from dfkd_core.spec.config import Procedural
 
-BANK_BYTES = 128 * 2**20  # upper limit of images and logits, whatever `capacity` says
 UNKNOWN = -1  # the number of an image that cannot be drawn again
-LARGE_PLACES = 4096  # images that are kept whatever their size; a bank of large ones lies in a file
 
 
 class ProceduralBank:
@@ -41,8 +40,7 @@ class ProceduralBank:
         self._device = device
         space, classes = teacher.input_space, teacher.num_classes
         self._codec = PixelCodec(*space.bounds())
-        place_bytes = math.prod(space.shape) + 2 * classes
-        most = max(1, min(capacity, max(LARGE_PLACES, BANK_BYTES // place_bytes)))
+        most = procedural_places(capacity, pixels=math.prod(space.shape), num_classes=classes)
         strata = min(classes, most)  # if there are more classes than places, classes share places
         quota = most // strata
         self._keys = torch.full((strata, quota), -math.inf)  # the largest keys stay; -inf marks an empty place

@@ -39,6 +39,36 @@ class PixelCodec:
         return self.low + stored.float() * ((self.high - self.low) / LEVELS)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """Images in places of a bank, with the teacher's logits; they are decoded when they are asked for.
+
+    The bank must not change before that.
+    """
+
+    rows: ImageRows
+    places: Tensor  # (N,), of the images in `rows`
+    codec: PixelCodec
+    teacher_logits: Tensor  # (N, num_classes), on `device`
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @property
+    def images(self) -> Tensor:
+        """All images (N, C, H, W), float, on the device."""
+        return self._decoded(self.places)
+
+    def split(self, size: int) -> Iterator[Tensor]:
+        """Yield the images in order, at most `size` at a time; no more than those are in memory."""
+        for places in torch.split(self.places, size):
+            yield self._decoded(places)
+
+    def _decoded(self, places: Tensor) -> Tensor:
+        return self.codec.decode(self.rows[places]).to(self.device)
+
+
 class ClassReservoir:
     """Keeps each of n offered images of one class with equal probability quota / n (Vitter's algorithm R).
 
@@ -98,8 +128,11 @@ class ClassReservoir:
 
     def sample(self, count: int, *, generator: torch.Generator) -> Batch:
         """Draw `count` of the kept images uniformly, with replacement."""
-        filled = self._filled_slots()
-        return self._at(filled[torch.randint(len(filled), (count,), generator=generator)])
+        return self._at(self._drawn_slots(count, generator))
+
+    def sample_stored(self, count: int, *, generator: torch.Generator, device: torch.device) -> StoredBatch:
+        """Draw what `sample` draws, without decoding it yet."""
+        return self._stored_at(self._drawn_slots(count, generator), device)
 
     def all(self) -> Batch:
         """Return all kept images, class after class."""
@@ -108,6 +141,10 @@ class ClassReservoir:
     def take(self, numbers: Tensor) -> Batch:
         """Return some of the images of `all`, by their numbers there."""
         return self._at(self._filled_slots()[numbers])
+
+    def take_stored(self, numbers: Tensor, *, device: torch.device) -> StoredBatch:
+        """Return what `take` returns, without decoding it yet."""
+        return self._stored_at(self._filled_slots()[numbers], device)
 
     @property
     def teacher_logits(self) -> Tensor:
@@ -118,6 +155,13 @@ class ClassReservoir:
         """Yield the kept images in the same order, at most `size` at a time; no more than those are in memory."""
         for slots in torch.split(self._filled_slots(), size):
             yield self.codec.decode(self._images[slots])
+
+    def _drawn_slots(self, count: int, generator: torch.Generator) -> Tensor:
+        filled = self._filled_slots()
+        return filled[torch.randint(len(filled), (count,), generator=generator)]
+
+    def _stored_at(self, slots: Tensor, device: torch.device) -> StoredBatch:
+        return StoredBatch(self._images, slots, self.codec, self._logits[slots].float().to(device), device)
 
     def _at(self, slots: Tensor) -> Batch:
         return Batch(images=self.codec.decode(self._images[slots]), teacher_logits=self._logits[slots].float())

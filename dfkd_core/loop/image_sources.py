@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dfkd_core.errors import GeneratorCollapsed
 from dfkd_core.images.augment import augment
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, LabelledImages
 from dfkd_core.images.pool import Pool
 from dfkd_core.images.procedural import ProceduralBank
 from dfkd_core.images.reservoir import PixelCodec
@@ -171,7 +171,7 @@ class ImageSources:
         self.newest, self._sampled = fresh, self._sampled[:0]
         self.fresh.add(fresh)
 
-    def add_remembered(self, replayed: Batch) -> None:
+    def add_remembered(self, replayed: LabelledImages) -> None:
         """Add the images that the memory replayed in this round."""
         self.remembered.add(replayed)
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from dfkd_core.images.batch import Batch, Labelled
+from dfkd_core.images.image_rows import ImageRows
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
+from dfkd_core.planning.rounds import RECENT_SHARE
 
 NONE_GAINED = 0.5  # expected images of a lot for which there is a place, below which it is taken for the last lot
-RECENT_SHARE = 4  # one of every four images of a full probe is a recent image
 
 
 class Probe:
@@ -25,21 +26,28 @@ class Probe:
         self._size, self._recent_size = size, size // RECENT_SHARE
         self._history = ClassReservoir(size - self._recent_size, num_classes=num_classes, shape=shape, codec=codec)
         self._codec = codec
-        self._recent_images = torch.zeros((0, *shape), dtype=codec.dtype)
-        self._recent_logits = torch.zeros((0, num_classes), dtype=torch.float16)
+        self._newest = ImageRows(self._recent_size, shape, codec.dtype)
+        self._places = torch.zeros(0, dtype=torch.int64)  # of the newest images in those rows, oldest first
+        self._newest_logits = torch.zeros((0, num_classes), dtype=torch.float16)
 
     def __len__(self) -> int:
-        return len(self._history) + len(self._recent_images)
+        return len(self._history) + len(self._places)
 
     def observe(self, held_out: Batch, *, generator: torch.Generator) -> None:
         """Show held-out images to the probe. Images that are no longer among the newest are offered to the history."""
-        images = torch.cat([self._recent_images, self._codec.encode(held_out.images.cpu())])
-        logits = torch.cat([self._recent_logits, held_out.teacher_logits.cpu().half()])
-        aged = max(0, len(images) - self._recent_size)
+        images = self._codec.encode(held_out.images.cpu())
+        logits = torch.cat([self._newest_logits, held_out.teacher_logits.cpu().half()])
+        aged = max(0, len(logits) - self._recent_size)
         if aged:
-            old = Batch(images=self._codec.decode(images[:aged]), teacher_logits=logits[:aged].float())
-            self._history.add(old, generator=generator)
-        self._recent_images, self._recent_logits = images[aged:].clone(), logits[aged:].clone()
+            leaving, passing = self._places[:aged], max(0, aged - len(self._places))
+            old = torch.cat([self._newest[leaving], images[:passing]])
+            self._history.add(Batch(self._codec.decode(old), logits[:aged].float()), generator=generator)
+            self._places, images = self._places[aged:], images[passing:]
+        free = torch.ones(self._recent_size, dtype=torch.bool)
+        free[self._places] = False
+        entering = free.nonzero().flatten()[: len(images)]
+        self._newest[entering] = images
+        self._places, self._newest_logits = torch.cat([self._places, entering]), logits[aged:].clone()
 
     @property
     def capacity(self) -> int:
@@ -54,7 +62,7 @@ class Probe:
         """
         room = self._history.room.double()
         shares = torch.bincount(classes % len(room), minlength=len(room)).double() / max(1, len(classes))
-        recent, missing, made = float(self._recent_size - len(self._recent_images)), float(size - len(self)), 0
+        recent, missing, made = float(self._recent_size - len(self._places)), float(size - len(self)), 0
         while missing >= 1:
             offered = min(lot or self._size, math.ceil(missing))
             gained = min(recent, offered)
@@ -68,21 +76,23 @@ class Probe:
 
     def batch(self) -> Batch:
         """Return the images of the probe with their logits, on the CPU."""
-        recent = Batch(images=self._codec.decode(self._recent_images), teacher_logits=self._recent_logits.float())
-        return Batch.join(self._history.all(), recent)
+        newest = Batch(
+            images=self._codec.decode(self._newest[self._places]), teacher_logits=self._newest_logits.float()
+        )
+        return Batch.join(self._history.all(), newest)
 
     def take(self, numbers: Tensor) -> Tensor:
         """Return some of the images of `batch`, by their numbers (N,) there: (N, C, H, W)."""
         kept, past = len(self._history), numbers < len(self._history)
-        images = torch.empty((len(numbers), *self._recent_images.shape[1:]))
+        images = torch.empty((len(numbers), *self._newest.shape[1:]))
         images[past] = self._history.take(numbers[past]).images
-        images[~past] = self._codec.decode(self._recent_images[numbers[~past] - kept])
+        images[~past] = self._codec.decode(self._newest[self._places[numbers[~past] - kept]])
         return images
 
     @property
     def teacher_logits(self) -> Tensor:
         """The logits of all images, in the order of `batch`."""
-        return torch.cat([self._history.teacher_logits, self._recent_logits.float()])
+        return torch.cat([self._history.teacher_logits, self._newest_logits.float()])
 
     def split(self, size: int) -> Iterator[Tensor]:
         """Yield the images in the order of `batch`, at most `size` at a time; no more than those are in memory."""
@@ -91,20 +101,21 @@ class Probe:
             numbers = torch.arange(kept)[start : start + size]
             parts = [self._history.take(numbers).images] if len(numbers) else []
             if start + size > kept:
-                recent = self._recent_images[max(0, start - kept) : start + size - kept]
-                parts.append(self._codec.decode(recent))
+                places = self._places[max(0, start - kept) : start + size - kept]
+                parts.append(self._codec.decode(self._newest[places]))
             yield torch.cat(parts)
 
     def state(self) -> dict[str, Any]:
         """Return the history and the newest images."""
-        recent = {"images": self._recent_images, "logits": self._recent_logits}
-        return {"history": self._history.state(), "recent": recent}
+        newest = {"images": self._newest.state(self._places), "logits": self._newest_logits}
+        return {"history": self._history.state(), "recent": newest}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from the `state` of an earlier probe with the same size, classes and shape."""
         self._history.restore(state["history"])
-        self._recent_images = state["recent"]["images"].clone()
-        self._recent_logits = state["recent"]["logits"].clone()
+        images, logits = state["recent"]["images"], state["recent"]["logits"]
+        self._places, self._newest_logits = torch.arange(len(logits)), logits.clone()
+        self._newest.restore(self._places, images)
 
 
 def agrees(student_logits: Tensor, batch: Labelled) -> Tensor:

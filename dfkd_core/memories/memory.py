@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, LabelledImages
 from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.notice import Notice
 
@@ -27,8 +27,11 @@ class Memory(ABC):
         return
 
     @abstractmethod
-    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
-        """Return `count` remembered images with the teacher's logits, or None if the memory cannot replay yet."""
+    def replay(self, count: int, *, generator: torch.Generator) -> LabelledImages | None:
+        """Return `count` remembered images with the teacher's logits, or None if the memory cannot replay yet.
+
+        Images that are stored may be read only when they are asked for, so ask before the memory takes in more.
+        """
 
     @property
     @abstractmethod

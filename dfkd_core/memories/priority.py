@@ -8,7 +8,7 @@ The probability of replaying an image grows with the divergence between teacher 
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import LabelledImages
 from dfkd_core.images.student_answers import answers
 from dfkd_core.memories.reservoir import ReservoirMemory
 from dfkd_core.networks.losses import disagreement
@@ -35,7 +35,7 @@ class PriorityMemory(ReservoirMemory):
         divergence = disagreement("kl", self._bank.teacher_logits, said, temperature=1.0)
         self._odds = priorities(divergence, exponent=self._exponent)
 
-    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+    def replay(self, count: int, *, generator: torch.Generator) -> LabelledImages | None:
         """Draw by priority, with replacement; call it after `observe_student`, before the memory takes in more images.
 
         The published importance weights (N · P)^−correction multiply each image's loss. Here images are drawn from
@@ -44,8 +44,7 @@ class PriorityMemory(ReservoirMemory):
         if not len(self._odds):
             return super().replay(count, generator=generator)
         chosen = torch.multinomial(self._odds, count, replacement=True, generator=generator)
-        batch = self._bank.take(chosen)
-        return Batch(images=batch.images.to(self._device), teacher_logits=batch.teacher_logits.to(self._device))
+        return self._bank.take_stored(chosen, device=self._device)
 
 
 def priorities(divergence: Tensor, *, exponent: float) -> Tensor:

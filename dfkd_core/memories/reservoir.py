@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, LabelledImages
 from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
@@ -62,12 +62,11 @@ class ReservoirMemory(Memory):
             self._exact = True
             self._bank = self._empty_bank(torch.float16)
 
-    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+    def replay(self, count: int, *, generator: torch.Generator) -> LabelledImages | None:
         """Draw uniformly from the bank; the logits are those that the teacher gave when the image was stored."""
         if not len(self._bank):
             return None
-        batch = self._bank.sample(count, generator=generator)
-        return Batch(images=batch.images.to(self._device), teacher_logits=batch.teacher_logits.to(self._device))
+        return self._bank.sample_stored(count, generator=generator, device=self._device)
 
     @property
     def num_bytes(self) -> int:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dfkd_core.images.batch import Batch
+from dfkd_core.images.batch import Batch, LabelledImages
 from dfkd_core.images.image_rows import ImageRows
-from dfkd_core.images.reservoir import PixelCodec
+from dfkd_core.images.reservoir import PixelCodec, StoredBatch
 from dfkd_core.memories.memory import Memory
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.memories.ring import RingOptions
@@ -57,13 +57,14 @@ class RingMemory(Memory):
         self._filled[slot] = kept
         self._pushes += 1
 
-    def replay(self, count: int, *, generator: torch.Generator) -> Batch | None:
+    def replay(self, count: int, *, generator: torch.Generator) -> LabelledImages | None:
         """Draw `count` images from the slots, with replacement; return None while the ring is empty."""
         if not self._pushes:
             return None
         slots, places = self._drawn(count, generator)
-        images = self._codec.decode(self._images[slots * self._options.slot_images + places])
-        return Batch(images=images.to(self._device), teacher_logits=self._logits[slots, places].to(self._device))
+        logits = self._logits[slots, places].to(self._device)
+        numbers = slots * self._options.slot_images + places
+        return StoredBatch(self._images, numbers, self._codec, logits, self._device)
 
     def _kept(self) -> Tensor:
         """Return the numbers of all places that hold an image."""

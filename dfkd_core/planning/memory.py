@@ -7,14 +7,13 @@ from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
 from dfkd_core.planning.micro_batches import MOST, kept_in_update
-from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, SNAPSHOT_ROUNDS, SNAPSHOTS, Rounds
-from dfkd_core.planning.sizes import FLOAT_BYTES, IN_MEMORY_BYTES, NetworkSize
+from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, RECENT_SHARE, SNAPSHOT_ROUNDS, SNAPSHOTS, Rounds
+from dfkd_core.planning.sizes import FLOAT_BYTES, IN_MEMORY_BYTES, NetworkSize, procedural_places
 from dfkd_core.planning.work import work_of
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.spec.compute import LEAST_TRAINED
 from dfkd_core.spec.config import DistillConfig
 
-BANK_BYTES = 128 * 2**20  # most of one bank of procedural images
 TEACHER_COPIES = 4  # of the weights: the network, the file, its arrays, and ONNX Runtime's while they are compared
 STUDENT_COPIES = 8  # weights, gradient, two moments of Adam, average, published student, two more while they change
 TRAINED_COPIES = 4  # of a network's weights: those, their gradient, two moments of Adam
@@ -51,7 +50,7 @@ def memory_need(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> M
             TEACHER_COPIES * teacher.parameters + STUDENT_COPIES * student.parameters + _own_weights(config, work.sizes)
         ),
         activations=_activations(config, facts, costs_of_networks(config, facts, work)),
-        images=_images(config, facts, work.pixels),
+        images=_images(config, facts, work.pixels, on_gpu=speed.device_bytes is not None),
     )
 
 
@@ -106,26 +105,38 @@ def _kept(images: int, config: DistillConfig, *networks: int) -> int:
     return images * sum(networks) if images <= most else most * max(networks)
 
 
-def _images(config: DistillConfig, facts: JobFacts, pixels: int) -> int:
-    """Return the bytes of the images that are kept: banks, memory, probe, audit set and fresh images.
-
-    A memory whose places exceed what is kept in memory lies in a file, which does not count.
-    """
-    rounds, place = Rounds.of(config), pixels + 2 * facts.run.num_classes
+def _images(config: DistillConfig, facts: JobFacts, pixels: int, *, on_gpu: bool) -> int:
+    """Return the bytes of the images that are kept: banks, memory, probe, audit set, fresh and replayed images."""
+    rounds, num_classes = Rounds.of(config), facts.run.num_classes
+    method, training, procedural = config.method_options, config.training, config.procedural
     kept = 0
-    procedural = config.procedural
     if procedural.share:
-        drawn = procedural.images_per_round * rounds.drawing
-        kept += min(BANK_BYTES, place * min(procedural.capacity, drawn))
-        if procedural.refinement.share:
-            drawn = procedural.refinement.images_per_round * rounds.drawing
-            kept += min(BANK_BYTES, place * min(procedural.refinement.capacity, drawn))
-    method, training = config.method_options, config.training
+        for options in (procedural, procedural.refinement) if procedural.refinement.share else (procedural,):
+            places = procedural_places(options.capacity, pixels=pixels, num_classes=num_classes)
+            drawn = options.images_per_round * rounds.drawing
+            kept += _bank(places, drawn, pixels=pixels, num_classes=num_classes)
     made = method.batch_size * method.updates_per_round * (rounds.warmup + rounds.synthesizing)
-    capacity = getattr(config.memory_options, "capacity", 0)
-    kept += place * min(capacity, made) if capacity * pixels <= IN_MEMORY_BYTES else 0
-    judged = HALF_BYTES * (config.steadiness.probe_size + config.steadiness.audit_size)
+    kept += _bank(getattr(config.memory_options, "capacity", 0), made, pixels=pixels, num_classes=num_classes)
+    judged = _judged(config.steadiness.probe_size, config.steadiness.audit_size, pixels=pixels)
     fresh = FLOAT_BYTES * training.fresh_rounds * training.fresh_batches * method.batch_size
-    stored = hasattr(config.memory_options, "capacity")  # replayed images are those that were stored, in 8 bits
-    replayed = training.replays_per_round * (FLOAT_BYTES + training.fresh_rounds * (1 if stored else FLOAT_BYTES))
-    return kept + pixels * (judged + fresh + replayed)
+    in_bytes = hasattr(config.memory_options, "capacity") and not on_gpu  # what was stored is kept in 8 bits
+    rounds_of_bytes = training.fresh_rounds if in_bytes else FLOAT_BYTES * (training.fresh_rounds + 1)
+    return kept + judged + pixels * (fresh + training.replays_per_round * rounds_of_bytes)
+
+
+def _bank(places: int, shown: int, *, pixels: int, num_classes: int) -> int:
+    """Return the bytes of a bank in 8 bits with logits in 16, to which so many images were shown.
+
+    The images of a bank that is large when it is full lie in a file, which does not count.
+    """
+    in_memory = places * pixels <= IN_MEMORY_BYTES
+    return min(places, shown) * (pixels * in_memory + HALF_BYTES * num_classes)
+
+
+def _judged(*sizes: int, pixels: int) -> int:
+    """Return the bytes of the images of probe and audit set, each of which has its history and its newest images.
+
+    Those that are large together lie in a file.
+    """
+    places = [places for size in sizes for places in (size - size // RECENT_SHARE, size // RECENT_SHARE)]
+    return sum(size for size in (HALF_BYTES * pixels * count for count in places) if size <= IN_MEMORY_BYTES)

@@ -12,6 +12,7 @@ PROCEDURAL_HELD_OUT = 4  # one of this many new procedural images may be held ou
 SNAPSHOT_ROUNDS = 20  # rounds between two snapshots of a healthy synthesizer
 SNAPSHOTS = 2  # number of kept snapshots; a collapse is noticed late, so only the older snapshot is safe
 AUDIT_PART = 3  # one of this many held-out images goes to the audit set, the others to the probe
+RECENT_SHARE = 4  # one of so many images of a full probe or audit set is one of the newest
 COSTLY_AUDIT = 256  # number of images to which an audit set is completed if each image is optimised
 BATCHNORM_BATCHES = 8  # of training images, from which an evaluation estimates the average's statistics
 BATCHNORM_BATCH_SIZE = 128

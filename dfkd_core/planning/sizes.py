@@ -10,6 +10,8 @@ from dfkd_core.spec.config import DistillConfig
 
 FLOAT_BYTES = 4
 IN_MEMORY_BYTES = 192 * 2**20  # the largest bank of images that is kept in memory; a larger one lies in a file
+BANK_BYTES = 128 * 2**20  # most of one bank of procedural images, with their logits
+LARGE_PLACES = 4096  # procedural images that are kept whatever their size; a bank of large ones lies in a file
 NORMALISED_FROM = 5  # convolutions from which on a student without normalisation gets temporary BatchNorms
 
 
@@ -40,6 +42,12 @@ def size_of_description(description: NetworkDescription) -> NetworkSize:
         parameters=description.parameters,
         operations=_layers(description.layers),
     )
+
+
+def procedural_places(capacity: int, *, pixels: int, num_classes: int) -> int:
+    """Return how many images a bank of procedural images keeps; `pixels` counts all values of an image."""
+    place_bytes = pixels + 2 * num_classes
+    return max(1, min(capacity, max(LARGE_PLACES, BANK_BYTES // place_bytes)))
 
 
 def is_normalised(description: NetworkDescription, *, renormalise: bool) -> bool:

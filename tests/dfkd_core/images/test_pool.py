@@ -1,9 +1,10 @@
 import pytest
 import torch
+from torch import Tensor
 
 from dfkd_core.images.batch import Batch
-from dfkd_core.images.pool import Pool
-from dfkd_core.images.reservoir import PixelCodec
+from dfkd_core.images.pool import ENCODED_AT_A_TIME, Pool
+from dfkd_core.images.reservoir import ClassReservoir, PixelCodec
 
 CODEC = PixelCodec(torch.tensor([[[[-1.0]]]]), torch.tensor([[[[2.0]]]]))
 
@@ -43,3 +44,36 @@ def test_only_the_last_rounds_are_kept() -> None:
     other.restore(pool.state())
     one, same = (kept.sample(9, generator=torch.Generator().manual_seed(1)) for kept in (pool, other))
     assert torch.equal(one.images, same.images)
+
+
+class WatchedCodec(PixelCodec):
+    """Notes how many images it decodes at a time."""
+
+    most = 0
+
+    def decode(self, stored: Tensor) -> Tensor:
+        WatchedCodec.most = max(WatchedCodec.most, len(stored))
+        return super().decode(stored)
+
+
+def test_a_large_replay_is_decoded_in_parts_and_kept_as_it_was_drawn() -> None:
+    count = 3 * ENCODED_AT_A_TIME + 5
+    bank = ClassReservoir(90, num_classes=3, shape=(1, 4, 4), codec=WatchedCodec(CODEC.low, CODEC.high))
+    bank.add(images_of_8_bits(300, 0), generator=torch.Generator().manual_seed(1))
+    drawn = bank.sample(count, generator=torch.Generator().manual_seed(2))
+    replayed = bank.sample_stored(count, generator=torch.Generator().manual_seed(2), device=torch.device("cpu"))
+    WatchedCodec.most, pool = 0, a_pool(1)
+    pool.add(replayed)
+    assert WatchedCodec.most == ENCODED_AT_A_TIME
+    assert torch.equal(pool.newest.images, drawn.images)
+    assert torch.equal(pool.newest.teacher_logits, drawn.teacher_logits)
+    ((images, _),) = pool.state()
+    assert images.dtype == torch.uint8
+
+
+def test_one_inexact_image_far_behind_keeps_the_whole_batch_in_floats() -> None:
+    batch = images_of_8_bits(2 * ENCODED_AT_A_TIME + 1, 0)
+    batch.images[-1] += 1e-3
+    pool = a_pool(1)
+    pool.add(batch)
+    assert torch.equal(pool.newest.images, batch.images)

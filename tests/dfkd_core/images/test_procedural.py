@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dfkd_core.errors import CheckpointMismatch
-from dfkd_core.images import procedural
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.image_rows import LeftOut
 from dfkd_core.images.procedural import ProceduralBank
+from dfkd_core.planning import sizes
 from dfkd_core.spec.config import Procedural
 from tests.dfkd_core.tiny import CLASSES, SHAPE, tiny_teacher
 
@@ -82,8 +82,8 @@ def test_a_bank_that_is_not_full_keeps_everything() -> None:
 
 @pytest.mark.parametrize("places", [10, CLASSES - 1])
 def test_the_bank_never_takes_more_bytes_than_said(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(procedural, "LARGE_PLACES", 1)
-    monkeypatch.setattr(procedural, "BANK_BYTES", places * (64 + 2 * CLASSES))  # images of 8 x 8
+    monkeypatch.setattr(sizes, "LARGE_PLACES", 1)
+    monkeypatch.setattr(sizes, "BANK_BYTES", places * (64 + 2 * CLASSES))  # images of 8 x 8
     bank = a_bank(capacity=1_000_000)
     bank.add(bank.draw(300, generator=draws()), generator=draws())
     assert 0 < len(bank) <= places

@@ -5,14 +5,20 @@ from typing import Any, get_args
 import pytest
 
 from dfkd_core.architectures import describe
+from dfkd_core.architectures.cost import cost_of
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
+from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.options.registry import METHODS
+from dfkd_core.planning.memory import memory_need
+from dfkd_core.planning.network_costs import scaled_to
 from dfkd_core.planning.nominal import NOMINAL, nominal_seconds
+from dfkd_core.planning.sizes import NetworkSize, size_of_description
 from dfkd_core.planning.speed import seconds_of
 from dfkd_core.planning.work import work_of
 from dfkd_core.spec.config import DistillConfig, DistillSpec, Effort
+from tests.builders import worker_speed
 
 EFFORTS: tuple[Effort, ...] = get_args(Effort)
 MINUTES: dict[Effort, float] = {"quick": 3, "standard": 15, "thorough": 60}
@@ -96,6 +102,25 @@ def test_every_method_takes_about_the_time_of_its_effort(method: str) -> None:
     for effort in EFFORTS:
         taken = minutes(RESNET20, method=method, budget={"effort": effort})
         assert taken == pytest.approx(MINUTES[effort], rel=0.35), effort
+
+
+@pytest.mark.parametrize("batchnorm", [True, False])
+@pytest.mark.parametrize("student", [{"architecture": "teacher", "width": 0.5}, {"architecture": "mobilenetv2"}])
+@pytest.mark.parametrize(("size", "most_gb"), [(RESNET18_224, 3), (RESNET50_224, 6)])
+def test_large_nets_need_no_more_memory_than_was_promised(
+    size: dict[str, int], most_gb: float, student: dict[str, Any], batchnorm: bool
+) -> None:
+    inspection = facts(shape=(3, 224, 224), batchnorm=batchnorm, **size)
+    known = describe("resnet18", input_shape=(3, 224, 224), num_classes=10)
+    of = NetworkSize(operations=len(known.layers), **size)
+    cost = scaled_to(cost_of(known), of, of=size_of_description(known))
+    inspection = inspection.model_copy(update={"cost": cost})
+    for effort in EFFORTS:
+        document = {"student": student, "distillation": {"budget": {"effort": effort}}}
+        spec, described, _ = resolve(DistillSpec.model_validate(document), inspection)
+        job = job_facts(spec, inspection, described)
+        assert job is not None
+        assert memory_need(spec.distillation, job, worker_speed()).total <= most_gb * 1e9, effort
 
 
 def test_where_nothing_is_said_the_effort_is_standard() -> None:

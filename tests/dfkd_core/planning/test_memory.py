@@ -1,13 +1,16 @@
 """The memory that is planned: micro-batches bound it, and what is kept adds to it."""
 
+from dataclasses import replace
+
 import pytest
 
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.cost import cost_of
 from dfkd_core.planning.forecast import JobFacts, forecast
 from dfkd_core.planning.memory import MemoryNeed, memory_need
-from dfkd_core.planning.sizes import IN_MEMORY_BYTES, size_of_description
+from dfkd_core.planning.sizes import BANK_BYTES, IN_MEMORY_BYTES, LARGE_PLACES, size_of_description
 from dfkd_core.planning.work import RunFacts
+from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.spec.config import DistillConfig
 from tests.builders import worker_speed
 
@@ -27,9 +30,12 @@ FACTS = JobFacts(
 )
 
 
-def needed(**distillation: object) -> MemoryNeed:
+GPU = worker_speed(device="NVIDIA H200", device_bytes=10**11)
+
+
+def needed(speed: WorkerSpeed | None = None, facts: JobFacts = FACTS, **distillation: object) -> MemoryNeed:
     config = DistillConfig.model_validate({"method": "deepinversion", "procedural": {"share": 0.0}, **distillation})
-    return memory_need(config, FACTS, worker_speed())
+    return memory_need(config, facts, speed or worker_speed())
 
 
 def test_chunks_bound_the_activations_whatever_the_batch() -> None:
@@ -51,23 +57,46 @@ def test_a_memory_that_lies_in_a_file_does_not_count() -> None:
     none, most, more = (
         needed(memory="reservoir", memory_options={"capacity": capacity}) for capacity in (1, places, places + 1)
     )
-    assert most.images > none.images > more.images
+    logits = 20 * (places + 1)
+    assert none.images < more.images <= none.images + logits < most.images
 
 
 def test_replayed_images_count_a_byte_where_they_were_stored_in_bytes() -> None:
-    """Those of one round are decoded besides; what a decoder makes is kept as it is."""
+    """Those of one round are taken in besides; what a decoder makes is kept as it is, and so is all on a GPU."""
     pixels = 3 * 64 * 64
     more = {"training": {"replays_per_round": 1128, "fresh_rounds": 3}}
     less = {"training": {"replays_per_round": 128, "fresh_rounds": 3}}
     stored = needed(memory="reservoir", **more).images - needed(memory="reservoir", **less).images
     made = needed(memory="vae", **more).images - needed(memory="vae", **less).images
-    assert (stored, made) == (1000 * pixels * (4 + 3 * 1), 1000 * pixels * (4 + 3 * 4))
+    on_gpu = needed(GPU, memory="reservoir", **more).images - needed(GPU, memory="reservoir", **less).images
+    assert (stored, made, on_gpu) == (1000 * pixels * 3, 1000 * pixels * 4 * 4, 1000 * pixels * 4 * 4)
+
+
+def test_of_a_large_probe_only_the_newest_images_count() -> None:
+    """The history is three quarters of a probe; if it is large, it lies in a file."""
+    pixels = 3 * 64 * 64
+    places = IN_MEMORY_BYTES // (2 * pixels)
+    fits, exceeds = (needed(steadiness={"probe_size": size}).images for size in (4 * places // 3, 4 * places // 3 + 4))
+    assert fits - exceeds == pytest.approx(IN_MEMORY_BYTES, abs=10 * pixels)
+
+
+def test_a_bank_of_procedural_images_counts_what_it_keeps_in_memory() -> None:
+    """What a full bank holds at most, or the logits alone where a full bank of such images lies in a file."""
+    place, refined = 3 * 64 * 64 + 2 * 10, {"share": 0.0}
+
+    def bank(capacity: int, facts: JobFacts = FACTS) -> int:
+        procedural = {"share": 0.5, "capacity": capacity, "images_per_round": 2048, "refinement": refined}
+        return needed(facts=facts, procedural=procedural).images - needed(facts=facts).images
+
+    assert (bank(1000), bank(3000)) == (1000 * place, 3000 * place)
+    assert bank(10_000_000) == BANK_BYTES // place * place
+    at_224 = replace(FACTS, run=replace(FACTS.run, shape=(3, 224, 224)))
+    assert bank(10_000_000, at_224) == LARGE_PLACES * 2 * 10
 
 
 def test_on_a_gpu_the_libraries_do_not_count() -> None:
     config = DistillConfig.model_validate({"method": "deepinversion"})
-    speed = worker_speed(device="NVIDIA H200", device_bytes=10**11)
-    assert memory_need(config, FACTS, speed).base < memory_need(config, FACTS, worker_speed()).base
+    assert memory_need(config, FACTS, GPU).base < memory_need(config, FACTS, worker_speed()).base
 
 
 @pytest.mark.parametrize("faster", [2.0, 10.0])
