@@ -1,4 +1,4 @@
-# make install | demo | test | check | test-slow | chaos | door | zoo | containers | docs | clean
+# make install | demo | test | check | pytest | test-slow | chaos | door | zoo | containers | docs | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ COUNT ?= 1
 CHEAP ?= 0
 SEED ?= 20
 
-.PHONY: install demo test test-slow chaos door zoo check containers docs clean
+.PHONY: install demo test pytest test-slow chaos door zoo check containers docs clean
 
 install: $(STAMP)
 
@@ -32,9 +32,14 @@ check: install
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-# Two test processes with one thread each. To run one file: `.venv/bin/python -m pytest FILE`.
-test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+# The tests wait for other processes about a third of the time, so the checks run beside them. The target fails if either does.
+test: install
+	@$(MAKE) --no-print-directory --jobs 2 check pytest
+
+# Two test processes with one thread each. To run one file: `.venv/bin/python -m pytest FILE`. Python keeps what it compiled,
+# also where the environment says otherwise: the tests start hundreds of processes that load the same modules.
+pytest: install
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal -m slow
