@@ -197,6 +197,13 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(parts + [0] * (3 - len(parts)))
 
 
+def test_make_test_is_the_checks_and_the_tests() -> None:
+    """They run beside each other; both have to end well."""
+    recipe = re.search(r"^test:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.M)
+    assert recipe is not None
+    assert recipe[1].split()[-4:] == ["--jobs", "2", "check", "pytest"]
+
+
 def test_the_continuous_check_is_the_readmes_command() -> None:
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
     assert (ROOT / ".ci/run").stat().st_mode & 0o111

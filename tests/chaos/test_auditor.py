@@ -19,7 +19,7 @@ from jobs.settings import Settings
 from jobs.store import open_store
 from tests.builders import job_spec, teacher_ref
 from tests.chaos.auditor import FILES, Footprint, Violation, compare
-from tests.chaos.deployment import Deployment
+from tests.chaos.deployment import GET_SECONDS, TAKEOVER_SECONDS, Deployment
 from tests.chaos.evidence import find_runners
 from tests.chaos.history import Call
 
@@ -186,7 +186,7 @@ def another_student(scene: Scene) -> None:
 
 
 def a_takeover_that_took_too_long(scene: Scene) -> None:
-    scene.deployment.history.losses.append((scene.job_id, time.time() - 100))
+    scene.deployment.history.losses.append((scene.job_id, time.time() - 100 * TAKEOVER_SECONDS))
 
 
 def steps_that_were_lost(scene: Scene) -> None:
@@ -208,7 +208,7 @@ def an_excuse_without_retry_after(scene: Scene) -> None:
 
 
 def slow_reads(scene: Scene) -> None:
-    scene.call("get", began_at=time.monotonic() - 10, state="running", fraction=0.0)
+    scene.call("get", began_at=time.monotonic() - 10 * GET_SECONDS, state="running", fraction=0.0)
 
 
 def more_than_may_be_queued(scene: Scene) -> None:

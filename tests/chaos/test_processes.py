@@ -259,7 +259,7 @@ def test_f16_a_worker_with_the_same_host_name_and_process_id(tmp_path: Path, run
         deployment.history.lose_worker_of(job_id)
         deployment.start_worker(wrapper=apart)
         deployment.succeed(job_id)
-        evidence = deployment.audit(takeover_seconds=20.0)  # the start of a worker included
+        evidence = deployment.audit(takeover_seconds=scaled(20.0))  # the start of a worker included
         owners = {event.data["worker"] for event in evidence.jobs[job_id].events if event.kind == "claimed"}
         assert len(owners) == 2
         note_takeovers(deployment, run, job_id)
