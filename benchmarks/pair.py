@@ -31,10 +31,13 @@ from benchmarks.teachers import RECIPES, accuracy, load_demonstration_teacher, p
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.images.student_answers import answers
+from dfkd_core.input_estimate import InputEstimate
 from dfkd_core.inspection import resolve
+from dfkd_core.inspection.input_space.estimate import estimate_input
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.loop.distill import distill
 from dfkd_core.loop.probe import agrees
+from dfkd_core.narrowing.catalogue import plan_of
 from dfkd_core.narrowing.choice import Score, magnitude
 from dfkd_core.networks.hooks import layers_in_order
 from dfkd_core.networks.teacher import Teacher
@@ -117,9 +120,16 @@ def facts_of(teacher: Teacher, architecture: str) -> Inspection:
         activation_bytes=4 * description.activations,
         input_shape=list(shape),
         num_classes=teacher.num_classes,
+        input_space=_input_estimate(teacher, description) if norms else None,
         batchnorm=BatchNormFacts(status="present" if norms else "none", present=norms),
         offers=sorted(teacher.offers),
     )
+
+
+def _input_estimate(teacher: Teacher, description: NetworkDescription) -> InputEstimate:
+    """Return what a file of the teacher would show of its pixels; nothing is told."""
+    tensors = {name: tensor.numpy() for name, tensor in teacher.network.state_dict().items()}
+    return estimate_input(plan_of(description, tensors))
 
 
 def measure_seed(pair: Pair, seed: int, *, score: Score = magnitude) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Certainty = Literal["sure", "likely", "unknown"]
 Basis = Literal["element-type", "graph", "batchnorm", "folded", "default"]
-Kind = Literal["strokes", "shapes", "scenes", "pages"]
+Kind = Literal["strokes", "shapes", "scenes", "pages", "figures"]
 
 
 class ToldPixels(BaseModel):
@@ -46,7 +46,7 @@ class InputEstimate(BaseModel):
     pictures: Kind | None = Field(
         None,
         description="The kind of drawn pictures that fits best: grey strokes and areas, coloured shapes, natural "
-        "scenes, pages of dark signs on white.",
+        "scenes, pages of dark signs on white, or figures of one or two strokes.",
     )
     distances: dict[str, float] = Field(
         default_factory=dict, description="The distance of every convention that was tried."

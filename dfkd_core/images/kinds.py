@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dfkd_core.images.figures import figures
 from dfkd_core.images.marks import marks
 from dfkd_core.images.natural_scenes import natural_scenes
 from dfkd_core.images.shapes import shapes
@@ -25,4 +26,4 @@ class Draw(Protocol):
         ...
 
 
-KINDS: Mapping[KindName, Draw] = {"shapes": shapes, "scenes": natural_scenes, "marks": marks}
+KINDS: Mapping[KindName, Draw] = {"shapes": shapes, "scenes": natural_scenes, "marks": marks, "figures": figures}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dfkd_core.images.figures import figures
 from dfkd_core.images.natural_scenes import natural_scenes
 from dfkd_core.images.procedural import procedural_images
 
@@ -28,6 +29,7 @@ def reference_pictures() -> dict[str, Tensor]:
         "shapes": procedural_images((3, SIDE, SIDE), COUNT, generator=_draws()),
         "scenes": natural_scenes((3, SCENE, SCENE), COUNT, generator=_draws()),
         "pages": _pages(_draws()),
+        "figures": figures((1, SIDE, SIDE), COUNT, generator=_draws()),
     }
     return {kind: (images * 255).round().to(torch.uint8) for kind, images in drawn.items()}
 

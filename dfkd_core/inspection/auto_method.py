@@ -35,8 +35,8 @@ def resolve_auto(
     if config.method != AUTO:
         return config, _usual({}, config)
     choice = choose(inspection)
-    if choice.method == INVERSION and are_large(inspection.input_shape or ()):
-        choice = replace(choice, settings=merged(choice.settings, merged(LARGE, COPYING if is_copy(student) else {})))
+    if choice.method == INVERSION:
+        choice = replace(choice, settings=merged(choice.settings, _for_pair(inspection, student)))
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
     if explicit.get("memory_options"):
@@ -45,6 +45,16 @@ def resolve_auto(
     named = {"method": choice.method, "because": choice.because}
     resolved = DistillConfig.model_validate({**merged(defaults, explicit), **named})
     return resolved, _usual(choice.settings, resolved)
+
+
+def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
+    """Return settings of inversion that follow from the teacher's images and from where the student starts."""
+    found: dict[str, Any] = {} if is_copy(student) else FROM_SCRATCH
+    if are_large(inspection.input_shape or ()):
+        return merged(found, merged(LARGE, COPYING if is_copy(student) else {}))
+    if "batchnorm" in inspection.offers and inspection.input_space and inspection.input_space.pictures == "figures":
+        return merged(found, WRITING)
+    return found
 
 
 def _usual(settings: Mapping[str, Any], config: DistillConfig) -> DistillConfig:
@@ -102,6 +112,10 @@ INVERTING = merged(
 LARGE = {"method_options": {"flip": False}}
 """In a mirror, text has no direction and a turned page is turned the other way: no image can be both. The student still
 learns from mirrored images, with the teacher's answers to those."""
+WRITING = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
+"""For teachers of digits and signs, with the statistics of a pen's strokes; in a mirror they are other signs."""
+FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
+"""A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}
 REFINING = merged(
     BRIEF,

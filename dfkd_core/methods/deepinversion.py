@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.methods.parts.figure_start import FigureStart
 from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
-from dfkd_core.methods.parts.image_starts import PixelStart
+from dfkd_core.methods.parts.image_starts import PixelStart, Start
 from dfkd_core.methods.parts.image_terms import Step, usual_terms
 from dfkd_core.networks import inversion_losses
 from dfkd_core.networks.teacher import Teacher
@@ -31,11 +32,14 @@ class DeepInversion(ImageMethod):
             return inversion_losses.limited_js(step.logits, step.student_logits(), limit=options.adv_limit)
 
         soft = options.targets == "soft" or (options.targets == "auto" and "batchnorm" not in teacher.offers)
+        start: Start = PixelStart(options, teacher.input_space, draws=draws, device=device)
+        if options.figure_share:
+            start = FigureStart(options, teacher, pixels=start, draws=draws, device=device)
         classes = ClassTargets(teacher.num_classes, draws=draws, device=device)
         super().__init__(
             options,
             teacher,
-            start=PixelStart(options, teacher.input_space, draws=draws, device=device),
+            start=start,
             targets=SoftTargets(classes, lift=options.target_lift) if soft else classes,
             terms=usual_terms(options, feedback=competition),
             draws=draws,

@@ -53,7 +53,7 @@ class PixelOptions(ImageOptions):
     start: Literal["smooth", "normal", KindName] = Field(
         "smooth",
         description="smooth: random values, blurred, in the valid range; normal: N(0, 1) (published); shapes, scenes, "
-        "marks: procedural images of that kind.",
+        "marks, figures: procedural images of that kind.",
     )
     start_scale: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="Distance of independent values of a smooth start, in pixels."

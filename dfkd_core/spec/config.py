@@ -160,7 +160,8 @@ class Procedural(Frozen):
     kinds: Kinds = Field(
         ["shapes"],
         description="What is drawn, each kind equally often. shapes: strokes, areas and clouds; scenes: overlapping "
-        "things with the statistics of photographs; marks: rows of strokes like writing, for teachers of documents.",
+        "things with the statistics of photographs; marks: rows of strokes like writing, for teachers of documents; "
+        "figures: one or two strokes of a pen, for teachers of digits and signs.",
     )
     images_per_round: Annotated[int, Field(ge=8, le=100_000)] = Field(
         4096, description="New ones in a round; a quarter is held out for probe and audit."

@@ -6,7 +6,7 @@ over conventions and kinds of pictures, is the estimate.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -137,8 +137,16 @@ def _fits(plan: Plan, expected: Sequence[Expected], kinds: Sequence[Kind], said:
     drawn = pictures(plan.input_shape, count, kinds)
     fits = {one: _best_fit(reader, one, drawn) for one in first}
     best = min((group[0] for group in groups), key=lambda one: fits[one].distance)
-    others = next(group for group in groups if group[0] is best)[1:]
-    return fits | {one: _best_fit(reader, one, drawn) for one in others}
+    alike = next(group for group in groups if group[0] is best)
+    fits |= {one: _best_fit(reader, one, drawn) for one in alike[1:]}
+    return fits | ({one: _or_figures(reader, one, fits[one], count) for one in alike} if kinds == KINDS else {})
+
+
+def _or_figures(reader: StatisticsReader, one: Convention, fit: _Fit, count: int) -> _Fit:
+    """Return the fit; its kind is figures where these are nearer. Conventions are compared on the other kinds alone."""
+    kind: Kind = "figures"
+    drawn = pictures(reader.plan.input_shape, count, [kind])
+    return replace(fit, kind=kind) if _fit(reader, one, kind, drawn[kind]).distance < fit.distance else fit
 
 
 def _best_fit(reader: StatisticsReader, one: Convention, drawn: Mapping[Kind, Array]) -> _Fit:

@@ -15,6 +15,7 @@ from dfkd_core.onnx_import.ir.plan import Array, Shape
 
 FILE = Path(__file__).with_name("pictures.npz")
 KINDS: tuple[Kind, ...] = ("strokes", "shapes", "scenes", "pages")
+"""What conventions are compared on. The file holds figures too, which are looked at under the best convention."""
 LUMINANCE = (0.299, 0.587, 0.114)
 
 
@@ -29,7 +30,7 @@ def pictures(shape: Shape, count: int, kinds: Sequence[Kind] = KINDS) -> dict[Ki
 def _stored() -> dict[Kind, Array]:
     """Return the pictures (N, 1 or 3, H, W) in [0, 1] of the file, by kind."""
     with np.load(FILE) as file:
-        return {kind: file[kind].astype(np.float32) / 255 for kind in KINDS}
+        return {kind: file[kind].astype(np.float32) / 255 for kind in file.files}
 
 
 def _coloured(stored: Array, channels: int) -> Array:

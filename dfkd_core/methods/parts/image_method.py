@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dfkd_core.methods.parts.image_parameters import ImageParameters
 from dfkd_core.methods.parts.image_starts import Start
 from dfkd_core.methods.parts.image_terms import Step, Term
 from dfkd_core.methods.parts.inversion import Inversion
@@ -99,13 +100,13 @@ class ImageMethod(Synthesizer):
         reported = {name: loss for part in self._parts for name, loss in part.prepare(student).items()}
         chunk = self._chunk or self._options.batch_size
         targets = self._targets(min(chunk, self._options.batch_size - self._made))  # (N, num_classes)
-        inversion = self._new_inversion(targets)
+        inversion = self._new_inversion(targets, self._start.begin(targets))
         inversion.losses = reported
         return inversion
 
-    def _new_inversion(self, targets: Tensor) -> Inversion:
+    def _new_inversion(self, targets: Tensor, parameters: ImageParameters) -> Inversion:
         more = [group for part in self._parts for group in part.groups]
-        return Inversion(self._options, self._start.begin(targets), targets, more=more)
+        return Inversion(self._options, parameters, targets, more=more)
 
     def _step(self, inversion: Inversion, student: nn.Module | None) -> None:
         with buffers_kept_on_error(*inversion.networks):
@@ -181,7 +182,8 @@ class ImageMethod(Synthesizer):
 
     def _resumed(self, state: Mapping[str, Any]) -> Inversion:
         """Return the inversion of an earlier method. Draws are lost, and parts change, until they are restored too."""
-        inversion = self._new_inversion(state["targets"].to(self._device))
+        targets = state["targets"].to(self._device)
+        inversion = self._new_inversion(targets, self._start.resume(targets, state["parameters"]))
         inversion.restore(state)
         return inversion
 

@@ -1,6 +1,8 @@
 """Starts: where the optimisation of a batch of images begins. Each start makes the ImageParameters of a new batch."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,12 @@ class Start(Part):
     @abstractmethod
     def begin(self, targets: Tensor) -> ImageParameters:
         """Return the parameters of a new batch with targets (N, num_classes)."""
+
+    def resume(self, targets: Tensor, state: Mapping[str, Any]) -> ImageParameters:
+        """Return parameters with the `state` of earlier ones, which had these targets."""
+        parameters = self.begin(targets)
+        parameters.restore(state)
+        return parameters
 
 
 class PixelStart(Start):

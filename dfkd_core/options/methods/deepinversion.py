@@ -1,11 +1,13 @@
 """Options and published settings of `deepinversion` (torch-free)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.field_types import Positive, Weight
+from dfkd_core.options.base import Shape
+from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
+from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
@@ -56,3 +58,20 @@ class DeepInversionOptions(PixelOptions):
     )
     target_lift: Positive = Field(12.0, description="Soft targets: one logit of N(0, 1) is raised by up to so much.")
     smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
+    figure_share: Fraction = Field(
+        0.0, description="Share of the images that are figures, whose strokes are optimised, not their pixels."
+    )
+    figure_learning_rate: Positive = Field(
+        0.05, description="Learning rate of Adam for the points of figures, in shorter sides of the image."
+    )
+    figure_candidates: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="Figures that are drawn for each one that is optimised; the teacher chooses."
+    )
+
+    def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
+        """Return the passes of every method that optimises images, and those that choose among figures."""
+        found = super().update_passes(shape, feedback=feedback)
+        if self.figure_share:
+            candidates = round(self.figure_share * self.batch_size * self.figure_candidates)
+            found.append(passes(Network.TEACHER, Direction.FORWARD, max(1, candidates)))
+        return found

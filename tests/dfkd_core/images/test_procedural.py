@@ -108,7 +108,7 @@ def a_bank_of_two_chunks(**options: Any) -> ProceduralBank:
     return bank
 
 
-@pytest.mark.parametrize("kinds", [["shapes"], ["scenes"], ["marks"], ["marks", "shapes", "scenes"]])
+@pytest.mark.parametrize("kinds", [["shapes"], ["scenes"], ["marks"], ["figures"], ["marks", "shapes", "scenes"]])
 def test_images_that_were_left_out_are_drawn_again(kinds: list[str]) -> None:
     bank, other, generator = a_bank_of_two_chunks(kinds=kinds), a_bank(capacity=60, kinds=kinds), draws()
     state = bank.state(leave_out=True)

@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from dfkd_core.input_estimate import Kind
+from dfkd_core.inspection.input_space.conventions import without_evidence
 from dfkd_core.inspection.inspection import BatchNormFacts, Inspection
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.spec.config import DistillSpec, Training
@@ -22,6 +24,13 @@ def inspection(side: int, *, batchnorm: bool = True) -> Inspection:
         operators={"Conv": 20},
         batchnorm=BatchNormFacts(status="present" if batchnorm else "folded", present=20 * batchnorm),
         offers=["features", *(["batchnorm"] if batchnorm else [])],
+    )
+
+
+def of_pictures(side: int, kind: Kind | None, *, batchnorm: bool = True) -> Inspection:
+    found = without_evidence(1).model_copy(update={"pictures": kind})
+    return inspection(side, batchnorm=batchnorm).model_copy(
+        update={"input_shape": [1, side, side], "input_space": found}
     )
 
 
@@ -57,6 +66,28 @@ def test_large_images_are_not_inverted_in_a_mirror_too(student: dict[str, Any]) 
     assert options(224, student)["flip"] is False
     assert options(32, student)["flip"] is True
     assert training(224, student).augmentation.flip
+
+
+@pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet8"}])
+def test_teachers_of_signs_are_shown_figures_and_none_in_a_mirror(student: dict[str, Any]) -> None:
+    spec = DistillSpec.model_validate({"student": student})
+    for found in (of_pictures(28, None), of_pictures(28, "strokes"), of_pictures(28, "figures", batchnorm=False)):
+        assert resolve(spec, found)[0].distillation.method_options.model_dump()["figure_share"] == 0
+    chosen = resolve(spec, of_pictures(28, "figures"))[0].distillation
+    assert chosen.method_options.model_dump()["figure_share"] > 0.5
+    assert chosen.method_options.model_dump()["flip"] is False
+    assert not chosen.training.augmentation.flip
+    asked = DistillSpec.model_validate(
+        {"student": student, "distillation": {"training": {"augmentation": {"flip": True}}}}
+    )
+    assert resolve(asked, of_pictures(28, "figures"))[0].distillation.training.augmentation.flip
+
+
+@pytest.mark.parametrize("student", [{**NARROWED, "init": "random"}, {"architecture": "resnet8"}])
+def test_students_that_know_nothing_see_no_blended_images(student: dict[str, Any]) -> None:
+    assert training(32, student).augmentation.mixup == 0
+    assert training(32, NARROWED).augmentation.mixup > 0
+    assert training(32, student, training={"augmentation": {"mixup": 0.2}}).augmentation.mixup == 0.2
 
 
 def options(side: int, student: dict[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,17 @@ def test_images_of_any_kind_can_be_drawn_refined_and_inverted_with_stops(kind: s
     assert content(run(image_config("deepinversion"), Stopwatch())) != content(whole)
 
 
+def test_figures_and_pixels_in_turn_can_be_inverted_with_stops(tmp_path: Path) -> None:
+    config = image_config("deepinversion", **SMALL_SIZES)
+    options = config.method_options.model_copy(update={"figure_share": 0.5})
+    config = config.model_copy(update={"method_options": options})
+    whole = run(config, Stopwatch())
+    resumed, stops = stopped_again_and_again(config, tmp_path, [97, 53, 113])
+    assert stops > 1
+    assert content(resumed) == content(whole)
+    assert content(run(image_config("deepinversion", **SMALL_SIZES), Stopwatch())) != content(whole)
+
+
 @pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
 def test_a_student_that_learns_from_blocks_can_be_stopped_at_every_micro_batch(
     compute: dict[str, int], tmp_path: Path

@@ -21,7 +21,7 @@ from dfkd_core.rng import Streams
 from tests.dfkd_core.methods.test_image_methods import CPU, draws, synthesizer, tiny_student
 from tests.dfkd_core.tiny import CLASSES, tiny_network, tiny_teacher
 
-STARTS = [*((start, -1, 2) for start in ("smooth", "shapes", "scenes", "marks")), ("normal", -9, 9)]
+STARTS = [*((start, -1, 2) for start in ("smooth", "shapes", "scenes", "marks", "figures")), ("normal", -9, 9)]
 
 
 @pytest.mark.parametrize("valid_range", [True, False])

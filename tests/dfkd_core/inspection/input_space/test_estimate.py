@@ -16,13 +16,16 @@ from dfkd_core.inspection.input_space.pictures import pictures
 from dfkd_core.interface import TeacherInterface
 from dfkd_core.narrowing.catalogue import plan_of
 from dfkd_core.onnx_import.ir.plan import Plan, Step
+from dfkd_core.options.kinds import KindName
 from dfkd_core.spec.teacher import InputSpec
 from dfkd_core.students.build import build_network
 
 BY_NAME = {one.name: one for one in (*EVERYWHERE, *GREY, *COLOUR)}
 
 
-def teacher_of(convention: str, *, channels: int, architecture: str = "resnet8", seed: int = 1) -> Plan:
+def teacher_of(
+    convention: str, *, channels: int, architecture: str = "resnet8", seed: int = 1, kind: KindName = "shapes"
+) -> Plan:
     """Return the plan of a network with random weights whose BatchNorms saw drawn pictures under a convention."""
     shape = (channels, 12, 12)
     description = describe(architecture, input_shape=shape, num_classes=10)
@@ -34,7 +37,7 @@ def teacher_of(convention: str, *, channels: int, architecture: str = "resnet8",
     low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in BY_NAME[convention].bounds(channels))
     with torch.no_grad():
         for _ in range(2):
-            network(torch.lerp(low, high, procedural_images(shape, 32, generator=draws)))
+            network(torch.lerp(low, high, procedural_images(shape, 32, kinds=(kind,), generator=draws)))
     return plan_of(description, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
 
 
@@ -54,6 +57,12 @@ def test_the_convention_of_a_colour_teacher_is_named_or_one_that_is_like_it(conv
     assert found.certainty != "unknown"
     assert are_alike(BY_NAME[found.convention], BY_NAME[convention], 3)
     assert found.pictures in ("shapes", "scenes")
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("figures", "figures"), ("shapes", "strokes")])
+def test_a_teacher_of_signs_is_told_from_one_of_grey_shapes(kind: KindName, expected: str) -> None:
+    found = estimate_input(teacher_of("zero-one", channels=1, kind=kind))
+    assert (found.convention, found.pictures) == ("zero-one", expected)
 
 
 def test_the_costly_first_layer_of_a_resnet_of_224_pixels_is_looked_at() -> None:
