@@ -17,6 +17,7 @@ from torch import Tensor
 from dfkd_core.images.draws import Draws
 
 AT_ONCE = 256  # figures whose pictures are computed at a time
+COMPARED = 2**22  # distances that are compared at a time to find the nearest part of a line
 STROKES, POINTS = 2, 8  # of a figure, and of a stroke; a stroke that ends early has its last points in one place
 SECOND = 0.4  # share of the figures that have a second stroke
 CORNERS, STRAIGHT = 0.2, 0.3  # share of the points where a stroke turns sharply, and of the strokes that hardly bend
@@ -149,14 +150,20 @@ def _distances(places: Tensor, line: Tensor) -> Tensor:
     Which part is nearest is found first, so that each place has the gradient of one part alone.
     """
     with torch.no_grad():
-        squares = line.square().sum(dim=2).unsqueeze(1) - 2 * places @ line.transpose(1, 2)
-        nearest = squares.argmin(dim=2)
+        lines = line.split(max(1, COMPARED // (places.shape[1] * line.shape[1])))
+        nearest = torch.cat([_nearest(places, each) for each in lines])
         length = line.shape[1] // STROKES
         before = torch.where(nearest % length == 0, nearest, nearest - 1)
         after = torch.where(nearest % length == length - 1, nearest, nearest + 1)
     start = _taken(line, nearest)
     one, other = (_to_segment(places - start, _taken(line, end) - start) for end in (before, after))
     return (torch.minimum(one, other) + EPSILON).sqrt()
+
+
+def _nearest(places: Tensor, line: Tensor) -> Tensor:
+    """Return the number of the point of a line (N, M, 2) that is nearest to each place (1, P, 2), (N, P)."""
+    squares = line.square().sum(dim=2).unsqueeze(1) - 2 * places @ line.transpose(1, 2)
+    return squares.argmin(dim=2)
 
 
 def _taken(line: Tensor, numbers: Tensor) -> Tensor:

@@ -54,6 +54,14 @@ class SynthesisOptions(_MenuOptions):
         """Return how many images the student sees for each image of an update, with a gradient; 0 without feedback."""
         return 1 if getattr(self, "adv_weight", 0.0) else 0
 
+    def kept_values(self, shape: Shape) -> int:
+        """Return how many values a gradient keeps of an image besides those of networks."""
+        return 0
+
+    def update_drawn(self) -> float:
+        """Return how many images a program draws in one update, counted in pictures of shapes that take as long."""
+        return 0.0
+
     def sample_passes(self, count: int) -> list[Passes]:
         """Return the passes that make `count` fresh images, without the teacher's labels for them."""
         return []

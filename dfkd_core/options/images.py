@@ -6,7 +6,7 @@ from pydantic import Field
 
 from dfkd_core.options.base import Shape, SynthesisOptions
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.kinds import KindName
+from dfkd_core.options.kinds import COSTS, KindName
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
@@ -61,6 +61,10 @@ class PixelOptions(ImageOptions):
     smoothness: Literal["mean", "norm"] = Field(
         "mean", description="mean: absolute differences of neighbours; norm: the published form, over the whole batch."
     )
+
+    def update_drawn(self) -> float:
+        """Return the cost of the images with which the optimisation starts."""
+        return self.batch_size * COSTS.get(self.start, 0.0)
 
 
 class RedrawnOptions(ImageOptions):

@@ -88,7 +88,8 @@ def _synthesized(config: DistillConfig, facts: JobFacts, costs: Mapping[Network,
     generator = costs[Network.GENERATOR].activations if Network.GENERATOR in costs else 0
     student = method.feedback_images(facts.run.shape) * costs[Network.STUDENT].activations
     if method.optimises_images:
-        return min(method.batch_size, config.compute.chunk or MOST) * (teacher + student + generator)
+        drawn = method.kept_values(facts.run.shape)
+        return min(method.batch_size, config.compute.chunk or MOST) * (teacher + student + generator + drawn)
     return _kept(method.batch_size, config, teacher, student, generator)
 
 

@@ -5,7 +5,7 @@ exists. So they are the same wherever the job runs, and equal specs give equal b
 """
 
 from dfkd_core.options.passes import Network
-from dfkd_core.planning.sizes import sizes_of
+from dfkd_core.planning.sizes import FLOAT_BYTES, sizes_of
 from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.compute import LEAST_TRAINED
 from dfkd_core.spec.config import DistillConfig
@@ -40,6 +40,7 @@ def _kept_in_chunk(config: DistillConfig, facts: RunFacts) -> int:
     student = config.method_options.feedback_images(facts.shape) * facts.student.activation_bytes
     synthesized = student + own.get(Network.GENERATOR, 0)
     remembered = own.get(Network.ENCODER, 0) + own.get(Network.DECODER, 0)
+    synthesized += FLOAT_BYTES * config.method_options.kept_values(facts.shape)
     return facts.teacher.activation_bytes + max(synthesized, remembered)
 
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from dfkd_core.options.kinds import COSTS, mean_cost
+from dfkd_core.options.kinds import mean_cost
 from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 from dfkd_core.planning.rounds import (
     AUDIT_PART,
@@ -136,7 +136,7 @@ def _synthesis(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> list[P
         if not options.optimises_images:
             once = _recomputed(once, config)
         made = updates * options.batch_size
-        drawn = made * COSTS.get(getattr(options, "start", ""), 0)
+        drawn = updates * options.update_drawn()
         found.append(PhaseWork(phase, made, _times(once, updates), drawn=drawn, synthesized=made))
     return [*found, _fresh(config, rounds)]
 
@@ -229,7 +229,8 @@ def _audit(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
     updates = -(-missing // options.batch_size) + more
     once = options.update_passes(facts.shape, feedback=False)
     made = updates * options.batch_size
-    return PhaseWork(Phase.AUDIT, made, (*_times(once, updates), _label(missing)), synthesized=missing)
+    drawn, counted = updates * options.update_drawn(), (*_times(once, updates), _label(missing))
+    return PhaseWork(Phase.AUDIT, made, counted, drawn=drawn, synthesized=missing)
 
 
 def _more_lots(places: int, num_classes: int) -> int:

@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.images.figures import Figures
+from dfkd_core.images.figures import AT_ONCE, Figures
 from dfkd_core.methods.parts.image_parameters import Group, ImageParameters
 from dfkd_core.methods.parts.image_starts import Start
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.deepinversion import DeepInversionOptions
 
 PEN_RATE, COLOUR_RATE = 0.1, 0.5  # learning rates, in those of the points
+ROUNDING = 1e-6  # images by which a share of them may be off
 DIFFERENT = 0.5  # of a candidate's cross-entropy is drawn at random, lest the same figures serve every target
 
 
@@ -48,10 +49,10 @@ class FigureParameters(ImageParameters):
 
 
 class FigureStart(Start):
-    """Makes figures in `options.figure_share` of the chunks, in turn; `pixels` makes the others.
+    """Makes figures in some of the chunks, `options.figure_share` of the images; `pixels` makes the others.
 
     For each target several figures are drawn, and of those that are left the one is taken whose class the teacher
-    thinks nearest to the target.
+    thinks nearest to the target. At most `AT_ONCE` targets choose among the same figures.
     """
 
     def __init__(
@@ -69,20 +70,23 @@ class FigureStart(Start):
         self._low, self._high = (bound.to(device) for bound in teacher.input_space.bounds())
         self._draws = draws
         self._device = device
-        self._begun = 0  # chunks
+        self._begun, self._figures = 0, 0  # images that were begun, and those of them that are figures
 
     def begin(self, targets: Tensor) -> ImageParameters:
-        before, share = self._begun, self._options.figure_share
-        self._begun += 1
-        if int(self._begun * share) == int(before * share):
+        self._begun += len(targets)
+        if self._options.figure_share * self._begun + ROUNDING < self._figures + len(targets):
             return self._pixels.begin(targets)
-        return self._parameters(self._nearest(targets))
+        self._figures += len(targets)
+        parts = [self._nearest(part).state() for part in targets.split(AT_ONCE)]
+        return self._parameters(self._of({name: torch.cat([each[name] for each in parts]) for name in parts[0]}))
 
     def resume(self, targets: Tensor, state: Mapping[str, Any]) -> ImageParameters:
         if "figures" not in state:
             return self._pixels.resume(targets, state)
-        size = self._teacher.input_space.shape[1:]
-        return self._parameters(Figures.of(state["figures"], size=size, device=self._device))
+        return self._parameters(self._of(state["figures"]))
+
+    def _of(self, state: Mapping[str, Tensor]) -> Figures:
+        return Figures.of(state, size=self._teacher.input_space.shape[1:], device=self._device)
 
     def _parameters(self, figures: Figures) -> FigureParameters:
         rate = self._options.figure_learning_rate
@@ -103,14 +107,13 @@ class FigureStart(Start):
             numbers.append(int(row.argmin()))
             cost[:, numbers[-1]] = torch.inf
         candidates = [each.state() for each in drawn]
-        chosen = {name: torch.cat([each[name] for each in candidates])[numbers] for name in candidates[0]}
-        return Figures.of(chosen, size=shape[1:], device=self._device)
+        return self._of({name: torch.cat([each[name] for each in candidates])[numbers] for name in candidates[0]})
 
     def restart(self) -> None:
-        self._begun = 0
+        self._begun, self._figures = 0, 0
 
     def state(self) -> dict[str, Any]:
-        return {"figure_chunks": self._begun}
+        return {"figures_begun": [self._begun, self._figures]}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self._begun = state.get("figure_chunks", 0)
+        self._begun, self._figures = state.get("figures_begun", (0, 0))

@@ -7,8 +7,12 @@ from pydantic import Field
 from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
+from dfkd_core.options.kinds import COSTS
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
+
+FIGURE_VALUES = 40  # kept for each place of a figure's picture, in any number of channels, with what its gradient needs
+FIGURE_STEP = 1.3  # time of a figure's picture with its gradient, in times of the picture alone
 
 DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
 
@@ -75,3 +79,13 @@ class DeepInversionOptions(PixelOptions):
             candidates = round(self.figure_share * self.batch_size * self.figure_candidates)
             found.append(passes(Network.TEACHER, Direction.FORWARD, max(1, candidates)))
         return found
+
+    def kept_values(self, shape: Shape) -> int:
+        """Return what the gradient of a figure's picture needs, if some images are figures."""
+        return FIGURE_VALUES * shape[1] * shape[2] if self.figure_share else 0
+
+    def update_drawn(self) -> float:
+        """Return the cost of the starts of pixels, of candidates, and of the pictures of every step of figures."""
+        pictures = self.figure_candidates + self.steps * FIGURE_STEP
+        figures = self.figure_share * self.batch_size * pictures * COSTS["figures"]
+        return (1 - self.figure_share) * super().update_drawn() + figures

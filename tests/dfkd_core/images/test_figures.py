@@ -95,3 +95,10 @@ def test_most_figures_have_one_stroke_and_the_others_touch_it() -> None:
 
 def _nearest(one: Tensor, other: Tensor) -> Tensor:
     return torch.cdist(one, other[:1]).min()
+
+
+def test_pictures_are_the_same_however_many_distances_are_compared_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = Figures.drawn((3, 12, 20), 9, generator=draws())
+    together = drawn.pictures()
+    monkeypatch.setattr(module, "COMPARED", 1)
+    assert torch.allclose(drawn.pictures(), together, atol=1e-6)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd_core.images.figures import Figures
+from dfkd_core.images.figures import AT_ONCE, Figures
 from dfkd_core.methods.parts.figure_start import FigureParameters, FigureStart
 from dfkd_core.methods.parts.image_starts import PixelStart
 from dfkd_core.methods.parts.inversion import Inversion
@@ -38,6 +38,24 @@ def test_figures_take_their_turn(share: float, expected: int) -> None:
     assert kinds(again, 5) == kinds(start, 5)
     start.restart()
     assert sum(kinds(start, 12)) == expected
+
+
+def test_the_share_is_one_of_images_where_chunks_differ() -> None:
+    """A batch of 11 images in chunks of 8 and 3."""
+    start, figures = a_start(tiny_teacher(), figure_share=0.5), 0
+    for count in (8, 3) * 10:
+        figures += count * isinstance(start.begin(wanted(count)), FigureParameters)
+    assert figures == pytest.approx(55, abs=8)
+
+
+def test_of_many_targets_each_part_chooses_among_its_own_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny_teacher()
+    seen: list[int] = []
+    label = teacher.label
+    monkeypatch.setattr(teacher, "label", lambda images: (seen.append(len(images)), label(images))[1])
+    begun = a_start(teacher, figure_share=1.0, figure_candidates=2).begin(wanted(AT_ONCE + 3))
+    assert seen == [AT_ONCE, AT_ONCE, 3, 3]
+    assert begun.images().shape[0] == AT_ONCE + 3
 
 
 def test_of_more_candidates_nearer_ones_are_taken() -> None:

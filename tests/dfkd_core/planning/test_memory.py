@@ -7,7 +7,7 @@ import pytest
 from dfkd_core.architectures import describe
 from dfkd_core.architectures.cost import cost_of
 from dfkd_core.planning.forecast import JobFacts, forecast
-from dfkd_core.planning.memory import MemoryNeed, memory_need
+from dfkd_core.planning.memory import KEPT, MemoryNeed, memory_need
 from dfkd_core.planning.sizes import BANK_BYTES, IN_MEMORY_BYTES, LARGE_PLACES, size_of_description
 from dfkd_core.planning.work import RunFacts
 from dfkd_core.planning.worker_speed import WorkerSpeed
@@ -43,6 +43,11 @@ def test_chunks_bound_the_activations_whatever_the_batch() -> None:
     sizes = {"compute": {"micro_batch": 16, "chunk": 16, "label_chunk": 16}}
     assert needed(**large, **sizes).activations == needed(**small, **sizes).activations
     assert needed(**large).activations > 20 * needed(**small).activations
+
+
+def test_what_the_gradient_of_figures_keeps_counts() -> None:
+    few, figures = (needed(method_options={"figure_share": share}).activations for share in (0.0, 0.5))
+    assert figures - few == pytest.approx(4 * KEPT * 40 * 64 * 64 * 128, rel=1e-3)
 
 
 def test_larger_banks_and_networks_need_more() -> None:

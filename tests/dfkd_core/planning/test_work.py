@@ -136,6 +136,17 @@ def test_images_that_are_slow_to_draw_count_more(kinds: list[str], cost: float) 
     assert [each.drawn / each.synthesized for each in begun] == [0, 1, COSTS["marks"]]
 
 
+def test_the_pictures_of_candidates_and_of_the_steps_of_figures_count() -> None:
+    config = small_config("deepinversion")
+    changes = {"steps": 10, "start": "smooth", "figure_candidates": 3}
+    both = [config.method_options.model_copy(update={**changes, "figure_share": share}) for share in (0.0, 0.5)]
+    none, half = (predicted(config.model_copy(update={"method_options": each}), tiny_teacher()) for each in both)
+    for phase in (Phase.WARM_UP, Phase.SYNTHESIS):
+        assert none.phase(phase).drawn == 0
+        figures = half.phase(phase).synthesized / 2
+        assert half.phase(phase).drawn == pytest.approx(figures * (3 + 1.3 * 10) * COSTS["figures"])
+
+
 def test_a_long_run_is_counted_as_fast_as_a_short_one() -> None:
     work = predicted(small_config("ssd_kd", memory="priority", budget={"steps": 10_000_000}), tiny_teacher())
     assert work.phase(Phase.STUDENT).units == 10_000_000
