@@ -150,7 +150,7 @@ def _distances(places: Tensor, line: Tensor) -> Tensor:
     Which part is nearest is found first, so that each place has the gradient of one part alone.
     """
     with torch.no_grad():
-        lines = line.split(max(1, COMPARED // (places.shape[1] * line.shape[1])))
+        lines = torch.split(line, max(1, COMPARED // (places.shape[1] * line.shape[1])))
         nearest = torch.cat([_nearest(places, each) for each in lines])
         length = line.shape[1] // STROKES
         before = torch.where(nearest % length == 0, nearest, nearest - 1)

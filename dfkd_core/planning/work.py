@@ -224,8 +224,8 @@ def _audit(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:
     more = _more_lots(wanted, facts.num_classes) if wanted == config.steadiness.audit_size else 0
     if not options.optimises_images:
         made = missing + more * options.batch_size
-        drawn = (*options.sample_passes(made), _label(missing))
-        return PhaseWork(Phase.AUDIT, made, drawn, synthesized=missing)
+        sampled = (*options.sample_passes(made), _label(missing))
+        return PhaseWork(Phase.AUDIT, made, sampled, synthesized=missing)
     updates = -(-missing // options.batch_size) + more
     once = options.update_passes(facts.shape, feedback=False)
     made = updates * options.batch_size

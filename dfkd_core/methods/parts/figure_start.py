@@ -77,7 +77,7 @@ class FigureStart(Start):
         if self._options.figure_share * self._begun + ROUNDING < self._figures + len(targets):
             return self._pixels.begin(targets)
         self._figures += len(targets)
-        parts = [self._nearest(part).state() for part in targets.split(AT_ONCE)]
+        parts = [self._nearest(part).state() for part in torch.split(targets, AT_ONCE)]
         return self._parameters(self._of({name: torch.cat([each[name] for each in parts]) for name in parts[0]}))
 
     def resume(self, targets: Tensor, state: Mapping[str, Any]) -> ImageParameters:
