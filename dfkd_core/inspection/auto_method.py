@@ -52,8 +52,9 @@ def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
     found: dict[str, Any] = {} if is_copy(student) else FROM_SCRATCH
     if are_large(inspection.input_shape or ()):
         return merged(found, merged(LARGE, COPYING if is_copy(student) else {}))
-    if "batchnorm" in inspection.offers and inspection.input_space and inspection.input_space.pictures == "figures":
-        return merged(found, WRITING)
+    pictures = inspection.input_space and inspection.input_space.pictures
+    if "batchnorm" in inspection.offers and pictures in ("figures", "strokes"):
+        return merged(found, STROKES)
     return found
 
 
@@ -112,8 +113,8 @@ INVERTING = merged(
 LARGE = {"method_options": {"flip": False}}
 """In a mirror, text has no direction and a turned page is turned the other way: no image can be both. The student still
 learns from mirrored images, with the teacher's answers to those."""
-WRITING = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
-"""For teachers of digits and signs, with the statistics of a pen's strokes; in a mirror they are other signs."""
+STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
+"""For grey teachers with the statistics of strokes: digits, signs, clothes. In a mirror, signs are other signs."""
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
 """A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}

@@ -71,8 +71,9 @@ def test_large_images_are_not_inverted_in_a_mirror_too(student: dict[str, Any]) 
 @pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet8"}])
 def test_teachers_of_signs_are_shown_figures_and_none_in_a_mirror(student: dict[str, Any]) -> None:
     spec = DistillSpec.model_validate({"student": student})
-    for found in (of_pictures(28, None), of_pictures(28, "strokes"), of_pictures(28, "figures", batchnorm=False)):
+    for found in (of_pictures(28, None), of_pictures(28, "scenes"), of_pictures(28, "figures", batchnorm=False)):
         assert resolve(spec, found)[0].distillation.method_options.model_dump()["figure_share"] == 0
+    assert resolve(spec, of_pictures(28, "strokes")) == resolve(spec, of_pictures(28, "figures"))
     chosen = resolve(spec, of_pictures(28, "figures"))[0].distillation
     assert chosen.method_options.model_dump()["figure_share"] > 0.5
     assert chosen.method_options.model_dump()["flip"] is False
