@@ -36,8 +36,8 @@ check: install
 test: install
 	@$(MAKE) --no-print-directory --jobs 2 check pytest
 
-# Two test processes with one thread each. To run one file: `.venv/bin/python -m pytest FILE`. Python keeps what it compiled,
-# also where the environment says otherwise: the tests start hundreds of processes that load the same modules.
+# Two test processes with one thread each. To run one file: `.venv/bin/python -m pytest FILE`. The tests start
+# hundreds of processes that load the same modules, so Python stores the compiled modules even if the environment forbids it.
 pytest: install
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 

@@ -27,7 +27,7 @@ class LabelledImages(Labelled, Protocol):
 
     @property
     def images(self) -> Tensor:
-        """All images, (N, C, H, W), float, in the teacher's input space."""
+        """Return all images (N, C, H, W) as floats in the teacher's input space."""
 
 
 @dataclass(frozen=True, slots=True)

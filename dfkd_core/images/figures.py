@@ -8,7 +8,7 @@ of a drawing: *Differentiable Vector Graphics Rasterization for Editing and Lear
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -59,16 +59,23 @@ class Figures:
         )
 
     @staticmethod
+    def join(parts: Sequence["Figures"]) -> "Figures":
+        """Return the figures of all parts, one part after the other."""
+        states = [part.state() for part in parts]
+        return Figures(size=parts[0].size, **{name: torch.cat([each[name] for each in states]) for name in states[0]})
+
+    @staticmethod
     def of(state: Mapping[str, Tensor], *, size: tuple[int, int], device: torch.device) -> "Figures":
         """Return figures by the `state` of earlier ones."""
         return Figures(size=size, **{name: value.to(device, copy=True) for name, value in state.items()})
 
-    def __len__(self) -> int:
-        return len(self.points)
-
     def to(self, device: torch.device) -> "Figures":
         """Return the figures on a device."""
         return Figures.of(self.state(), size=self.size, device=device)
+
+    def take(self, numbers: Sequence[int]) -> "Figures":
+        """Return the figures of these numbers, in their order."""
+        return Figures(size=self.size, **{name: value[list(numbers)] for name, value in self.state().items()})
 
     def state(self) -> dict[str, Tensor]:
         """Return the tensors of the figures, detached."""

@@ -131,7 +131,7 @@ class ClassReservoir:
         return self._at(self._drawn_slots(count, generator))
 
     def sample_stored(self, count: int, *, generator: torch.Generator, device: torch.device) -> StoredBatch:
-        """Draw what `sample` draws, without decoding it yet."""
+        """Draw the images that `sample` would draw. They are decoded when they are asked for."""
         return self._stored_at(self._drawn_slots(count, generator), device)
 
     def all(self) -> Batch:
@@ -143,7 +143,7 @@ class ClassReservoir:
         return self._at(self._filled_slots()[numbers])
 
     def take_stored(self, numbers: Tensor, *, device: torch.device) -> StoredBatch:
-        """Return what `take` returns, without decoding it yet."""
+        """Return the images that `take` would return. They are decoded when they are asked for."""
         return self._stored_at(self._filled_slots()[numbers], device)
 
     @property

@@ -114,7 +114,7 @@ LARGE = {"method_options": {"flip": False}}
 """In a mirror, text has no direction and a turned page is turned the other way: no image can be both. The student still
 learns from mirrored images, with the teacher's answers to those."""
 STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
-"""For grey teachers with the statistics of strokes: digits, signs, clothes. In a mirror, signs are other signs."""
+"""For teachers that have the statistics of grey strokes: digits, signs, clothes. In a mirror, signs are other signs."""
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
 """A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}

@@ -45,7 +45,7 @@ def size_of_description(description: NetworkDescription) -> NetworkSize:
 
 
 def procedural_places(capacity: int, *, pixels: int, num_classes: int) -> int:
-    """Return how many images a bank of procedural images keeps; `pixels` counts all values of an image."""
+    """Return the most images that a bank of procedural images keeps. `pixels` is the number of values in an image."""
     place_bytes = pixels + 2 * num_classes
     return max(1, min(capacity, max(LARGE_PLACES, BANK_BYTES // place_bytes)))
 

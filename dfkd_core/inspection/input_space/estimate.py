@@ -139,14 +139,19 @@ def _fits(plan: Plan, expected: Sequence[Expected], kinds: Sequence[Kind], said:
     best = min((group[0] for group in groups), key=lambda one: fits[one].distance)
     alike = next(group for group in groups if group[0] is best)
     fits |= {one: _best_fit(reader, one, drawn) for one in alike[1:]}
-    return fits | ({one: _or_figures(reader, one, fits[one], count) for one in alike} if kinds == KINDS else {})
+    if kinds != KINDS:
+        return fits
+    figures = pictures(plan.input_shape, count, ["figures"])["figures"]
+    return fits | {one: _or_figures(reader, one, fits[one], figures) for one in alike}
 
 
-def _or_figures(reader: StatisticsReader, one: Convention, fit: _Fit, count: int) -> _Fit:
-    """Return the fit; its kind is figures where these are nearer. Conventions are compared on the other kinds alone."""
-    kind: Kind = "figures"
-    drawn = pictures(reader.plan.input_shape, count, [kind])
-    return replace(fit, kind=kind) if _fit(reader, one, kind, drawn[kind]).distance < fit.distance else fit
+def _or_figures(reader: StatisticsReader, one: Convention, fit: _Fit, figures: Array) -> _Fit:
+    """Return the fit with figures as its kind if those are nearer.
+
+    Its distance stays, because conventions are compared on the other kinds alone.
+    """
+    nearer = _fit(reader, one, "figures", figures).distance < fit.distance
+    return replace(fit, kind="figures") if nearer else fit
 
 
 def _best_fit(reader: StatisticsReader, one: Convention, drawn: Mapping[Kind, Array]) -> _Fit:

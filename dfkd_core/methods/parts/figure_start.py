@@ -77,16 +77,13 @@ class FigureStart(Start):
         if self._options.figure_share * self._begun + ROUNDING < self._figures + len(targets):
             return self._pixels.begin(targets)
         self._figures += len(targets)
-        parts = [self._nearest(part).state() for part in torch.split(targets, AT_ONCE)]
-        return self._parameters(self._of({name: torch.cat([each[name] for each in parts]) for name in parts[0]}))
+        return self._parameters(Figures.join([self._nearest(part) for part in torch.split(targets, AT_ONCE)]))
 
     def resume(self, targets: Tensor, state: Mapping[str, Any]) -> ImageParameters:
         if "figures" not in state:
             return self._pixels.resume(targets, state)
-        return self._parameters(self._of(state["figures"]))
-
-    def _of(self, state: Mapping[str, Tensor]) -> Figures:
-        return Figures.of(state, size=self._teacher.input_space.shape[1:], device=self._device)
+        size = self._teacher.input_space.shape[1:]
+        return self._parameters(Figures.of(state["figures"], size=size, device=self._device))
 
     def _parameters(self, figures: Figures) -> FigureParameters:
         rate = self._options.figure_learning_rate
@@ -106,8 +103,7 @@ class FigureStart(Start):
         for row in cost:
             numbers.append(int(row.argmin()))
             cost[:, numbers[-1]] = torch.inf
-        candidates = [each.state() for each in drawn]
-        return self._of({name: torch.cat([each[name] for each in candidates])[numbers] for name in candidates[0]})
+        return Figures.join(drawn).take(numbers).to(self._device)
 
     def restart(self) -> None:
         self._begun, self._figures = 0, 0

@@ -55,7 +55,7 @@ def test_a_straight_line_has_ink_up_to_the_thickness_of_its_pen() -> None:
 
 
 def test_ink_follows_the_points_by_the_gradient() -> None:
-    """A line moves up where more ink is asked for in the upper half."""
+    """The gradient of the ink in the upper half moves the points of a line upwards."""
     figure = straight((-0.3, 0.0), (0.3, 0.0), (24, 24))
     figure.softness.fill_(1.0)
     figure.points.requires_grad_()
