@@ -33,9 +33,14 @@ def go_on(path: Path, **more: Any) -> Distilled:
     return run(config, resume_from=path, continued_budget=more.pop("continued_budget", SHORT), **more)
 
 
-def test_a_continued_run_does_the_steps_that_are_left(finished: tuple[Distilled, Path]) -> None:
-    before, path = finished
-    after = go_on(path)
+@pytest.fixture(scope="module")
+def continued(finished: tuple[Distilled, Path]) -> Distilled:
+    """That run, continued to 48 steps without a stop."""
+    return go_on(finished[1])
+
+
+def test_a_continued_run_does_the_steps_that_are_left(finished: tuple[Distilled, Path], continued: Distilled) -> None:
+    before, after = finished[0], continued
     assert after.student_updates == 48
     assert after.curve[: len(before.curve)] == before.curve
     assert after.curve[-1]["step"] == 48
@@ -43,19 +48,19 @@ def test_a_continued_run_does_the_steps_that_are_left(finished: tuple[Distilled,
     assert after.warnings == []
 
 
-def test_continuing_twice_gives_the_same_bytes(finished: tuple[Distilled, Path]) -> None:
-    assert content(go_on(finished[1])) == content(go_on(finished[1]))
+def test_continuing_twice_gives_the_same_bytes(finished: tuple[Distilled, Path], continued: Distilled) -> None:
+    assert content(go_on(finished[1])) == content(continued)
 
 
 def test_an_interrupted_continuation_equals_the_uninterrupted_one(
-    finished: tuple[Distilled, Path], tmp_path: Path
+    finished: tuple[Distilled, Path], continued: Distilled, tmp_path: Path
 ) -> None:
     with pytest.raises(Stopped):
         go_on(finished[1], on_step=stopping_at(3), checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
     (path,) = written(tmp_path)
-    whole, resumed = go_on(finished[1]), go_on(path)
-    assert content(resumed) == content(whole)
-    assert resumed.curve == whole.curve
+    resumed = go_on(path)
+    assert content(resumed) == content(continued)
+    assert resumed.curve == continued.curve
 
 
 def restored(path: Path) -> Run:
@@ -76,7 +81,7 @@ def test_the_final_checkpoint_leaves_out_what_can_be_drawn_again(finished: tuple
 
 @pytest.mark.parametrize("earlier_version", [False, True])
 def test_a_checkpoint_with_all_images_gives_the_same_bytes(
-    finished: tuple[Distilled, Path], tmp_path: Path, *, earlier_version: bool
+    finished: tuple[Distilled, Path], continued: Distilled, tmp_path: Path, *, earlier_version: bool
 ) -> None:
     whole, path = restored(finished[1]), tmp_path / "whole.safetensors"
     whole.images.complete()
@@ -86,12 +91,14 @@ def test_a_checkpoint_with_all_images_gives_the_same_bytes(
     with safe_open(finished[1], framework="pt") as file:
         fingerprint = json.loads(file.metadata()[HEADER])["fingerprint"]
     write_checkpoint(path, state, fingerprint=fingerprint)
-    one, other = go_on(path), go_on(finished[1])
-    assert content(one) == content(other)
-    assert one.curve == other.curve
+    again = go_on(path)
+    assert content(again) == content(continued)
+    assert again.curve == continued.curve
 
 
-def test_a_stop_while_images_are_drawn_again_loses_nothing(finished: tuple[Distilled, Path], tmp_path: Path) -> None:
+def test_a_stop_while_images_are_drawn_again_loses_nothing(
+    finished: tuple[Distilled, Path], continued: Distilled, tmp_path: Path
+) -> None:
     def at_once(update: Update) -> bool:
         return update.kind == "beat"
 
@@ -99,7 +106,7 @@ def test_a_stop_while_images_are_drawn_again_loses_nothing(finished: tuple[Disti
     with pytest.raises(Stopped, match="step 24"):
         go_on(finished[1], on_step=at_once, beat_seconds=0.0, checkpoints=writer)
     assert restored(written(tmp_path)[-1]).images.procedural.is_incomplete
-    assert content(go_on(written(tmp_path)[-1])) == content(go_on(finished[1]))
+    assert content(go_on(written(tmp_path)[-1])) == content(continued)
 
 
 def test_a_continued_run_has_the_same_bytes_whatever_is_drawn(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A run can be stopped after every step and every micro-batch, and goes on to the same bytes."""
 
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -79,13 +80,20 @@ def image_config(method: str, **compute: Any) -> DistillConfig:
     )
 
 
-@pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
+@functools.cache
+def uninterrupted(method: str, *, small_sizes: bool = False) -> tuple[Distilled, list[Update]]:
+    """The run of a method without a stop, and its updates."""
+    stopwatch = Stopwatch()
+    return run(image_config(method, **(SMALL_SIZES if small_sizes else {})), stopwatch), stopwatch.updates
+
+
+@pytest.mark.parametrize("small_sizes", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_optimises_images_can_be_stopped_at_every_step(
-    method: str, compute: dict[str, int], tmp_path: Path
+    method: str, tmp_path: Path, *, small_sizes: bool
 ) -> None:
-    config = image_config(method, **compute)
-    whole = run(config, Stopwatch())
+    config = image_config(method, **(SMALL_SIZES if small_sizes else {}))
+    whole, _ = uninterrupted(method, small_sizes=small_sizes)
     resumed, stops = stopped_again_and_again(config, tmp_path, [97, 53, 113])
     assert stops > 1
     assert content(resumed) == content(whole)
@@ -104,7 +112,7 @@ def test_images_of_any_kind_can_be_drawn_refined_and_inverted_with_stops(kind: s
     resumed, stops = stopped_again_and_again(config, tmp_path, [97, 113])
     assert stops > 0
     assert content(resumed) == content(whole)
-    assert content(run(image_config("deepinversion"), Stopwatch())) != content(whole)
+    assert content(uninterrupted("deepinversion")[0]) != content(whole)
 
 
 def test_figures_and_pixels_in_turn_can_be_inverted_with_stops(tmp_path: Path) -> None:
@@ -115,7 +123,7 @@ def test_figures_and_pixels_in_turn_can_be_inverted_with_stops(tmp_path: Path) -
     resumed, stops = stopped_again_and_again(config, tmp_path, [97, 53, 113])
     assert stops > 1
     assert content(resumed) == content(whole)
-    assert content(run(image_config("deepinversion", **SMALL_SIZES), Stopwatch())) != content(whole)
+    assert content(uninterrupted("deepinversion", small_sizes=True)[0]) != content(whole)
 
 
 @pytest.mark.parametrize("compute", [{}, SMALL_SIZES])
@@ -154,9 +162,8 @@ def test_a_memory_can_be_stopped_at_every_micro_batch(memory: str, tmp_path: Pat
 
 
 def test_every_phase_shows_that_it_works() -> None:
-    stopwatch = Stopwatch()
-    run(image_config("deepinversion", **SMALL_SIZES), stopwatch)
-    seen = {update.phase for update in stopwatch.updates if update.kind == "beat"}
+    _, updates = uninterrupted("deepinversion", small_sizes=True)
+    seen = {update.phase for update in updates if update.kind == "beat"}
     assert seen >= {
         Phase.PROCEDURAL,
         Phase.REFINEMENT,
@@ -167,15 +174,13 @@ def test_every_phase_shows_that_it_works() -> None:
         Phase.EVALUATION,
         Phase.AUDIT,
     }
-    beats = [update.beats for update in stopwatch.updates]
+    beats = [update.beats for update in updates]
     assert beats == sorted(beats)
 
 
 def test_the_units_of_a_phase_add_up() -> None:
-    stopwatch = Stopwatch()
-    config = image_config("deepinversion", **SMALL_SIZES)
-    distilled = run(config, stopwatch)
-    done = {update.phase: update.done for update in stopwatch.updates}
+    distilled, updates = uninterrupted("deepinversion", small_sizes=True)
+    done = {update.phase: update.done for update in updates}
     assert done[Phase.STUDENT] == distilled.student_updates
     assert done[Phase.WARM_UP] == pytest.approx(8)
     assert done[Phase.PROCEDURAL] == 24 * 3  # a round of warm-up and two that teach
