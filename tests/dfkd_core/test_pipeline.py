@@ -7,8 +7,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,58 @@ def outcome(teacher: Path, updates: list[Update], tmp_path_factory: pytest.TempP
     return run(teacher, tmp_path_factory.mktemp("whole"), lambda update: bool(updates.append(update)))
 
 
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """A run that went on from a final checkpoint: all its stages but the distillation, which is over."""
+
+    compressed: Compressed
+    steps: list[int]
+    calls: Counter[str]  # how often the functions that read a teacher's file were called
+
+
+@pytest.fixture(scope="module")
+def final(outcome: Compressed) -> Path:
+    """The last checkpoint of the whole run."""
+    return max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def repeated(teacher: Path, final: Path, tmp_path_factory: pytest.TempPathFactory) -> Repeated:
+    """The whole run's export, made again."""
+    steps: list[int] = []
+    calls: Counter[str] = Counter()
+    with pytest.MonkeyPatch.context() as patch:
+        for function in (read_model, specialize):
+            count_calls(patch, function, calls)
+        again = run(
+            teacher,
+            tmp_path_factory.mktemp("repeated"),
+            lambda update: bool(update.kind == "progress" and steps.append(update.step)),
+            resume_from=final,
+        )
+    return Repeated(again, steps, calls)
+
+
+def count_calls(patch: pytest.MonkeyPatch, function: Callable[..., Any], calls: Counter[str]) -> None:
+    """Count the calls of a function, in whatever module of the science and under whatever name it is known."""
+
+    @wraps(function)
+    def counted(*values: Any, **named: Any) -> Any:
+        calls[function.__name__] += 1
+        return function(*values, **named)
+
+    for module in [module for name, module in sys.modules.items() if name.startswith("dfkd_core")]:
+        for name in [name for name, value in vars(module).items() if value is function]:
+            patch.setattr(module, name, counted)
+
+
+@pytest.fixture(scope="module")
+def with_samples(teacher: Path, final: Path, tmp_path_factory: pytest.TempPathFactory) -> Compressed:
+    """The whole run's export, made again with samples."""
+    spec = a_spec(export={"samples": True})
+    return run(teacher, tmp_path_factory.mktemp("with_samples"), spec=spec, resume_from=final)
+
+
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -119,57 +172,37 @@ def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Compressed, teacher: 
         assert digest(resumed.artifacts[name]) == digest(outcome.artifacts[name])
 
 
-def test_the_export_can_be_repeated_from_the_final_checkpoint(
-    outcome: Compressed, teacher: Path, tmp_path: Path
-) -> None:
-    workspace = outcome.artifacts["student.onnx"].parent
-    final = max((workspace / "checkpoints").glob("*.safetensors"))
-    steps: list[int] = []
-    again = run(teacher, tmp_path, lambda u: bool(u.kind == "progress" and steps.append(u.step)), resume_from=final)
-    assert steps == []
-    assert digest(again.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Compressed, repeated: Repeated) -> None:
+    assert repeated.steps == []
+    assert digest(repeated.compressed.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
 
 
-def test_one_compression_parses_its_teacher_once(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
-    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
-    entries: Counter[str] = Counter()
-
-    def count(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code in (read_model.__code__, specialize.__code__):
-            entries[frame.f_code.co_name] += 1
-
-    before = sys.getprofile()
-    sys.setprofile(count)
-    try:
-        run(teacher, tmp_path, resume_from=final)  # all stages; the distillation itself is over
-    finally:
-        sys.setprofile(before)
-    assert entries == {"read_model": 1, "specialize": 1}
+def test_one_compression_parses_its_teacher_once(repeated: Repeated) -> None:
+    assert repeated.calls == {"read_model": 1, "specialize": 1}
 
 
 def test_samples_are_written_when_asked_for_and_change_nothing_else(
-    outcome: Compressed, teacher: Path, tmp_path: Path
+    outcome: Compressed, with_samples: Compressed, final: Path, teacher: Path, tmp_path: Path
 ) -> None:
     assert sorted(outcome.artifacts) == ["report.json", "student.onnx", "student.safetensors"]
     assert outcome.report.samples is None
-    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
-    spec = a_spec(export={"samples": True})
-    first, second = (run(teacher, tmp_path / name, spec=spec, resume_from=final) for name in ("first", "second"))
-    assert digest(first.artifacts["samples.png"]) == digest(second.artifacts["samples.png"])
-    assert first.report.samples is not None
-    assert first.report.samples.sha256 == digest(first.artifacts["samples.png"])
-    assert digest(first.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+    second = run(teacher, tmp_path, spec=a_spec(export={"samples": True}), resume_from=final)
+    assert digest(with_samples.artifacts["samples.png"]) == digest(second.artifacts["samples.png"])
+    assert with_samples.report.samples is not None
+    assert with_samples.report.samples.sha256 == digest(with_samples.artifacts["samples.png"])
+    assert digest(with_samples.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
 
 
-def test_a_report_lists_everything_that_went_in(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
+def test_a_report_lists_everything_that_went_in(
+    outcome: Compressed, repeated: Repeated, final: Path, teacher: Path
+) -> None:
     report = outcome.report
     assert [one.name for one in report.inputs] == ["teacher", "spec", "code"]
     assert report.inputs[0].sha256 == digest(teacher) == report.teacher.file.sha256
     assert check_report([str(outcome.artifacts["report.json"]), "--teacher", str(teacher)]) == 0
-    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
-    resumed = run(teacher, tmp_path, resume_from=final).report
-    assert [one.name for one in resumed.inputs] == ["teacher", "spec", "code", "checkpoint"]
-    assert resumed.inputs[3].sha256 == digest(final)
+    inputs = repeated.compressed.report.inputs
+    assert [one.name for one in inputs] == ["teacher", "spec", "code", "checkpoint"]
+    assert inputs[3].sha256 == digest(final)
 
 
 def without_pixels(png: bytes) -> bytes:
@@ -182,18 +215,16 @@ def without_pixels(png: bytes) -> bytes:
     return kept
 
 
-def test_what_is_published_says_nothing_of_where_it_was_made(
-    outcome: Compressed, teacher: Path, tmp_path: Path
-) -> None:
-    final = max((outcome.artifacts["student.onnx"].parent / "checkpoints").glob("*.safetensors"))
-    files = run(teacher, tmp_path, spec=a_spec(export={"samples": True}), resume_from=final).artifacts
+def test_what_is_published_says_nothing_of_where_it_was_made(with_samples: Compressed, teacher: Path) -> None:
+    files = with_samples.artifacts
+    workspace = files["student.onnx"].parent
     for name, content in {name: path.read_bytes() for name, path in files.items()}.items():
         text = without_pixels(content) if name.endswith(".png") else content
-        assert traces_in(text, tmp_path, teacher) == [], name
+        assert traces_in(text, workspace, teacher) == [], name
     model = onnx.load(files["student.onnx"])
     assert (list(model.metadata_props), model.doc_string, model.graph.doc_string) == ([], "", "")
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
-    assert str(tmp_path) in traces_in(f"made at {tmp_path} by hand".encode(), tmp_path)  # it can be seen
+    assert str(workspace) in traces_in(f"made at {workspace} by hand".encode(), workspace)  # it can be seen
 
 
 def test_a_narrowed_teacher_carries_nothing_of_the_files_own_notes(teacher: Path, tmp_path: Path) -> None:
