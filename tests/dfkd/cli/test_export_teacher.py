@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.dfkd.cli.conftest import Here
 from tests.patience import PATIENCE
 from tests.service.harness import ROOT, post_parts, spec_text
 
@@ -108,10 +109,10 @@ def test_the_service_sees_what_was_told_and_takes_the_job(
         (["somebodys:broken", "--input", "1,32,32"], "RuntimeError: of somebody's own making"),
     ],
 )
-def test_what_is_wrong_is_said(place: Path, arguments: list[str], words: str) -> None:
-    done = dfkd(place, *arguments, "-o", "never")
-    assert done.returncode in {2, 4}
-    assert words in " ".join(done.stderr.split())
+def test_what_is_wrong_is_said(place: Path, here: Here, arguments: list[str], words: str) -> None:
+    status, _, err = here.run(place, "export-teacher", *arguments, "-o", "never")
+    assert status in {2, 4}
+    assert words in " ".join(err.split())
     assert not (place / "never").exists()
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from dfkd.cli.teacher_argument import file_or_id
 from dfkd.errors import BadTeacher
+from tests.dfkd.cli.conftest import Here
 from tests.dfkd.two_files import export_in_two_files
 from tests.patience import PATIENCE
 from tests.service.harness import ROOT, Service
@@ -127,13 +128,13 @@ def test_code_and_weights_become_a_job(place: Path, service: Service) -> None:
     ],
 )
 def test_what_is_wrong_is_told_and_nothing_is_sent(
-    place: Path, service: Service, words: tuple[str, ...], code: int, told: str
+    place: Path, service: Service, here: Here, *, words: tuple[str, ...], code: int, told: str
 ) -> None:
     before = jobs_of(service)
-    ran = dfkd(place, service, *words)
-    assert (ran.returncode, ran.stdout) == (code, "")
-    assert told in " ".join(ran.stderr.split())
-    assert "Traceback" not in ran.stderr
+    status, out, err = here.run(place, *words, DFKD_URL=service.url)
+    assert (status, out) == (code, "")
+    assert told in " ".join(err.split())
+    assert "Traceback" not in err
     assert jobs_of(service) == before
 
 
