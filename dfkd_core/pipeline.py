@@ -6,7 +6,7 @@ checkpoint.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 import dfkd_core
-from dfkd_core.architectures.layers import NetworkDescription
 from dfkd_core.errors import AgreementBelowTarget, TeacherError, TimeLimit
 from dfkd_core.images.preview_png import most_certain, samples_png
 from dfkd_core.inspection import resolve
@@ -23,7 +22,7 @@ from dfkd_core.inspection.input_space.notices import DOUBTFUL
 from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.inspection.inspection import Inspection
 from dfkd_core.inspection.job_facts import job_facts
-from dfkd_core.loop.checkpoint import CheckpointWriter
+from dfkd_core.loop.checkpoint import CheckpointWriter, precision_of
 from dfkd_core.loop.distill import Distilled, distill
 from dfkd_core.networks.precision import Engine
 from dfkd_core.networks.teacher import Teacher
@@ -33,14 +32,15 @@ from dfkd_core.output.evaluate import evaluate, versions
 from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_onnx, save_pruned_weights, save_weights
 from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.output.report_builder import counters, device_name, student_facts, teacher_facts
-from dfkd_core.planning.forecast import forecast
+from dfkd_core.planning.forecast import JobFacts, forecast
+from dfkd_core.planning.precision_choice import choose_precision
 from dfkd_core.planning.reference import REFERENCE
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import OnStep
 from dfkd_core.pulse import Pulse
-from dfkd_core.report import Agreement, InputFacts, Report, TeacherVerification, compression
+from dfkd_core.report import Agreement, InputFacts, PrecisionFacts, Report, TeacherVerification, compression
 from dfkd_core.rng import Streams, reproducible
-from dfkd_core.spec.config import Budget, DistillSpec
+from dfkd_core.spec.config import Budget, DistillConfig, DistillSpec
 from dfkd_core.stages import StageReporter
 from dfkd_core.students.prepare import Student, prepare_student
 from dfkd_core.teachers import load_teacher
@@ -69,6 +69,8 @@ class _Job:
     stages: StageReporter
     threads: int
     spec: DistillSpec  # resolved
+    config: DistillConfig  # its distillation as it is computed, with a precision
+    precision: PrecisionFacts
     inspection: Inspection
     teacher: Teacher
     verification: TeacherVerification
@@ -95,14 +97,17 @@ def compress(
     continued_budget: Budget | None = None,
     checkpoint_seconds: float = 30.0,
     speed: WorkerSpeed | None = None,
+    bf16_tries: Sequence[float] = (),
     clock: Callable[[], float] = time.monotonic,
     pulse: Pulse | None = None,
 ) -> Compressed:
     """Distil the student that `spec` asks for and write it, its weights and its report into `workspace`.
 
-    On a CPU, equal file, spec, build and `threads` give a student of equal bytes. `speed` is this machine's, if it is
-    known; only the time left that is told until more was measured depends on it. `clock` gives the seconds in which the
-    job is measured and limited. `pulse` counts the work of the distillation, and others may read it meanwhile.
+    On a CPU, equal file, spec, build, `threads` and precision give a student of equal bytes. `speed` is this machine's,
+    if it is known; only the time left that is told until more was measured depends on it. `bf16_tries` tell how many
+    times faster bfloat16 was here: they decide on the precision if the spec leaves it open and the run does not go on
+    from a checkpoint. `clock` gives the seconds in which the job is measured and limited. `pulse` counts the work of
+    the distillation, and others may read it meanwhile.
 
     Raises:
         DfkdError: the job cannot be done, or was stopped; the subclass says why.
@@ -112,8 +117,9 @@ def compress(
         limit = spec.distillation.budget.max_seconds
         stages = StageReporter(on_step, now=clock, pulse=pulse or Pulse(now=clock), limit_seconds=limit)
         known, where = speed or REFERENCE, torch.device(device)
+        choose = partial(_choose_precision, tries=bf16_tries, resume_from=resume_from)
         try:
-            job = _prepare(teacher_path, spec, workspace, stages, threads=threads, device=where, speed=known)
+            job = _prepare(teacher_path, spec, workspace, stages, choose, threads=threads, device=where, speed=known)
             loop = partial(distill, resume_from=resume_from, continued_budget=continued_budget)
             distilled = _distill(job, loop, checkpoint_seconds=checkpoint_seconds)
         except TimeLimit as error:
@@ -133,6 +139,7 @@ def _prepare(
     spec: DistillSpec,
     workspace: Path,
     stages: StageReporter,
+    choose: Callable[[DistillConfig], PrecisionFacts],
     *,
     threads: int,
     device: torch.device,
@@ -153,7 +160,11 @@ def _prepare(
         for warning in warnings:
             if warning.code == DOUBTFUL:  # here the very values that were told are looked into, not those like them
                 stages.tell("warning", "load", warning.model_dump())
-        _foresee(stages, resolved, inspection, description, speed)
+        precision = choose(resolved.distillation)
+        config = resolved.distillation.computed_in(precision.value)
+        facts = job_facts(resolved, inspection, description)
+        if facts is not None:
+            _foresee(stages, config, facts, speed)
         streams = Streams(resolved.distillation.seed)
         teacher = load_teacher(teacher_path, resolved.teacher, parsed=parsed)
         teacher = teacher.with_precision(Engine(resolved.distillation.compute, pulse).in_fp32())
@@ -184,6 +195,8 @@ def _prepare(
         stages=stages,
         threads=threads,
         spec=resolved,
+        config=config,
+        precision=precision,
         inspection=inspection,
         teacher=teacher,
         verification=verification,
@@ -194,18 +207,18 @@ def _prepare(
     )
 
 
-def _foresee(
-    stages: StageReporter,
-    spec: DistillSpec,
-    inspection: Inspection,
-    student: NetworkDescription | None,
-    speed: WorkerSpeed,
-) -> None:
+def _choose_precision(config: DistillConfig, *, tries: Sequence[float], resume_from: Path | None) -> PrecisionFacts:
+    """Return the precision of the run: what is asked for, that of the checkpoint, or what pays here.
+
+    Raises:
+        CheckpointMismatch: the checkpoint is damaged.
+    """
+    recorded = None if resume_from is None else precision_of(resume_from)
+    return choose_precision(config.compute.precision, tries=tries, recorded=recorded)
+
+
+def _foresee(stages: StageReporter, config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> None:
     """Tell the reporter what each phase of the job is predicted to take."""
-    facts = job_facts(spec, inspection, student)
-    if facts is None:
-        return
-    config = spec.distillation
     found = forecast(config, facts, speed)
     stages.foresee(
         found.seconds,
@@ -229,7 +242,7 @@ def _distill(job: _Job, loop: Callable[..., Distilled], *, checkpoint_seconds: f
         distilled = loop(
             job.teacher,
             job.student.network,
-            job.spec.distillation,
+            job.config,
             on_step=job.stages.during_distillation,
             checkpoints=writer,
             pulse=job.stages.pulse,
@@ -284,6 +297,7 @@ def _verify(job: _Job, distilled: Distilled, input_facts: list[InputFacts]) -> R
         seed=job.spec.distillation.seed,
         threads=job.threads,
         device=device_name(job.device),
+        precision=job.precision,
         teacher=teacher,
         student=student,
         ratios=compression(teacher, student),

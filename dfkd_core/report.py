@@ -53,6 +53,21 @@ class Latency(Frozen):
     cpu: str = Field(description="Model name of the processor.")
 
 
+class PrecisionFacts(Frozen):
+    """In which precision the networks were computed, and why."""
+
+    value: Literal["fp32", "bf16"] = Field(
+        description="What `distillation.compute.precision` has to be for the same bytes again."
+    )
+    because: Literal["asked", "measured", "checkpoint", "not-measured"] = Field(
+        description="asked: the spec says so. Where it says auto: measured: the worker had tried bfloat16. checkpoint: "
+        "the run that it goes on from was computed so. not-measured: nothing was known, so fp32."
+    )
+    bf16_tries: list[float] = Field(
+        [], description="How many times faster bfloat16 was in each try of the worker, where that decided."
+    )
+
+
 class TeacherVerification(Frozen):
     """The results of running the teacher before the training."""
 
@@ -185,6 +200,9 @@ class Report(Frozen):
     seed: int = Field(description="Seed of every random draw.")
     threads: int = Field(ge=1, description="CPU threads of the training process.")
     device: str = Field(description="Where the training ran: cpu, or cuda with the device's name.")
+    precision: PrecisionFacts | None = Field(
+        None, description="Precision of the networks' computation; null: what the spec says, by an earlier version."
+    )
     teacher: TeacherFacts = Field(description="The teacher.")
     student: StudentFacts = Field(description="The published student.")
     ratios: Ratios = Field(description="Teacher against student.")

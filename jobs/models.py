@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from dfkd_core.notice import Notice
 from dfkd_core.planning.worker_speed import WorkerSpeed
+from dfkd_core.spec.compute import AUTO_PRECISION
 from dfkd_core.spec.config import Budget, DistillSpec, Procedural
 from dfkd_core.spec.json_pointer import leaves
 from jobs.devices import DeviceClass
@@ -61,14 +62,18 @@ class JobSpec(DistillSpec):
         return {**self.model_dump(mode="json"), "asked": sorted(leaves(asked))}
 
     def text(self) -> str:
-        """Return the stored JSON. It omits newer fields at their defaults, so that older versions can read it."""
+        """Return the stored JSON. It omits newer fields at their defaults, so that older versions can read it.
+
+        A precision that is left to the worker is omitted too: to older workers that means fp32.
+        """
+        compute = self.distillation.compute
         return self.model_dump_json(
             exclude={
                 "device": self.device is None,
                 "export": {"samples": not self.export.samples},
                 "distillation": {
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
-                    "compute": self._open_sizes(),
+                    "compute": {**self._open_sizes(), "precision": compute.precision == AUTO_PRECISION},
                     "training": {"block_weight": not self.distillation.training.block_weight},
                     "procedural": {"kinds"} if self.distillation.procedural.kinds == Procedural().kinds else set(),
                 },

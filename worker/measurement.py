@@ -1,7 +1,8 @@
 """How fast this worker is: a benchmark of a few seconds in a child process, while the worker has nothing else to do.
 
 The result is kept in the data directory, so that a worker that starts again need not measure again. A job that comes
-ends a measurement, which is repeated later: the two would slow each other down.
+ends a measurement, which is repeated later: the two would slow each other down. Only the tries of bfloat16 are made
+before a job that needs them, and never again.
 """
 
 import json
@@ -11,13 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import ValidationError
+from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
 from dfkd_core.output.provenance import cpu_name
 from dfkd_core.planning.worker_speed import SPEED_VERSION, WorkerSpeed
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 BENCHMARK = (sys.executable, "-P", "-m", "dfkd_core.calibration")
 
 _MOST_FAILURES = 3
+_TRIES_SECONDS = 120.0  # after which a job need not wait any longer for the tries of bfloat16
+_TRIES = TypeAdapter(tuple[PositiveFloat, ...])
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -45,6 +48,8 @@ class Measurement:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._failures = 0
+        self._trying = threading.Lock()
+        self._tries: tuple[float, ...] | None = None
         self.speed = self._kept()
 
     @property
@@ -63,6 +68,35 @@ class Measurement:
                 self._thread = threading.Thread(target=self._measure, name="measurement", daemon=True)
                 self._thread.start()
 
+    def bf16_tries(self) -> tuple[float, ...]:
+        """Return how many times faster bfloat16 is here, try by try; nothing if that cannot be measured.
+
+        The tries are made now if there are none yet, which takes a few seconds.
+        """
+        with self._trying:
+            if self._tries is None:
+                self._tries = self.speed.bf16_tries if self.speed is not None else self._try_bf16()
+            return self._tries
+
+    def _try_bf16(self) -> tuple[float, ...]:
+        try:
+            with self._child("--precision") as (command, environment):
+                output = subprocess.run(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    check=True,
+                    timeout=_TRIES_SECONDS,
+                ).stdout
+            tries = _TRIES.validate_json(output)
+        except (OSError, subprocess.SubprocessError, ValidationError) as error:
+            log.warning("bfloat16 cannot be tried", extra={"reason": type(error).__name__})
+            return ()
+        log.info("bfloat16 tried", extra={"times_faster": [round(factor, 2) for factor in tries]})
+        return tries
+
     def interrupt(self) -> None:
         """End a measurement that is running."""
         with self._lock:
@@ -80,25 +114,33 @@ class Measurement:
         if status == -signal.SIGKILL:
             return  # interrupted
         try:
-            self.speed = WorkerSpeed.model_validate_json(output)
+            speed = WorkerSpeed.model_validate_json(output)
         except ValidationError:
             self._failures += 1
             log.warning("the measurement of this worker's speed failed", extra={"status": status})
             return
-        log.info("speed measured", extra={"worker_class": self.speed.worker_class})
+        with self._trying:  # a worker decides once: tries that a job was given stay
+            self._tries = self._tries or speed.bf16_tries
+            self.speed = speed.model_copy(update={"bf16_tries": self._tries})
+        log.info("speed measured", extra={"worker_class": speed.worker_class})
         self._keep(self.speed)
 
-    def _run_child(self) -> tuple[bytes, int]:
-        """Run the benchmark, which dies with this process → its output and exit status."""
+    @contextmanager
+    def _child(self, *more: str) -> Iterator[tuple[list[str], dict[str, str]]]:
+        """Yield the command of the benchmark, which dies with this process, and its environment."""
         settings = self._settings
-        options = ["--threads", str(settings.worker_threads), "--device", settings.worker_device]
+        options = ["--threads", str(settings.worker_threads), "--device", settings.worker_device, *more]
         tuning = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid())]
-        bound = [*tuning, *self._benchmark, *options]
         with TemporaryDirectory(prefix="dfkd-") as temporary:
             environment = runner_environment(os.environ, threads=settings.worker_threads, temporary=Path(temporary))
+            yield [*tuning, *self._benchmark, *options], environment
+
+    def _run_child(self) -> tuple[bytes, int]:
+        """Run the benchmark → its output and exit status."""
+        with self._child() as (command, environment):
             with self._lock:
                 self._process = subprocess.Popen(
-                    bound,
+                    command,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
@@ -126,9 +168,10 @@ class Measurement:
     def _kept(self) -> WorkerSpeed | None:
         try:
             kept = json.loads(self._path.read_bytes())
-            return WorkerSpeed.model_validate(kept["speed"]) if kept["key"] == self._key() else None
+            speed = WorkerSpeed.model_validate(kept["speed"]) if kept["key"] == self._key() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        return speed if speed is not None and speed.bf16_tries else None  # an earlier version tried no bfloat16
 
     def _keep(self, speed: WorkerSpeed) -> None:
         text = json.dumps({"key": self._key(), "speed": speed.model_dump(mode="json")})

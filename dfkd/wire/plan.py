@@ -13,6 +13,9 @@ class WorkerClassView(Answer):
     device: str = Field(description="cpu or gpu: what `device` of a spec asks for.")
     memory_bytes: int | None = Field(description="Memory for one job on the largest of them; null if not limited.")
     slots: int = Field(description="Jobs that they run at once; 1 if none is alive.")
+    precision: str = Field(
+        "fp32", description="What `distillation.compute.precision` auto becomes there: fp32, or bf16 where that pays."
+    )
 
 
 class NetworkView(Answer):

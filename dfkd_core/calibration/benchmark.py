@@ -11,6 +11,7 @@ from torch import nn
 
 from dfkd_core.calibration.kernels import bf16_factor, call_seconds, kernel_speeds
 from dfkd_core.calibration.passes import pass_speeds
+from dfkd_core.calibration.precision import bf16_tries
 from dfkd_core.interface import plain_interface
 from dfkd_core.networks.teacher import InputSpace
 from dfkd_core.output.onnx_export import export_onnx
@@ -35,6 +36,7 @@ def measure(device: torch.device, *, threads: int) -> WorkerSpeed:
         call_seconds=forward,
         call_gradient_seconds=gradient,
         bf16_factor=bf16_factor(device),
+        bf16_tries=bf16_tries(device),
         start_seconds=start_seconds,
         export_seconds=export_seconds,
         base_bytes=base_bytes,

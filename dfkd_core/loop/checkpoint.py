@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.images.image_rows import LeftOut, Selection
 from dfkd_core.loop.safetensors_stream import write_safetensors
+from dfkd_core.spec.compute import Precision
 from dfkd_core.spec.config import DistillConfig
 
 WHOLE, WITHOUT_IMAGES = "dfkd-checkpoint-2", "dfkd-checkpoint-3"  # formats; earlier versions read the first one only
@@ -26,6 +27,7 @@ HEADER = "dfkd"
 KEPT = 2
 TENSOR = "__tensor__"
 LEFT_OUT = "__left_out__"
+PRECISION = "precision"  # a fact of the fingerprint that checkpoints of earlier versions lack
 PAIRS = "__pairs__"  # marks a dict whose keys are integers, such as the state of an optimiser
 
 
@@ -104,17 +106,44 @@ def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, 
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise CheckpointMismatch(f"{path.name} cannot be read: {error}") from error
-    header = json.loads(metadata.get(HEADER, "{}"))
-    if header.get("format") not in {WHOLE, WITHOUT_IMAGES}:
-        raise CheckpointMismatch(f"{path.name} is not a file of the format {WITHOUT_IMAGES}")
+        raise _unreadable(path, error) from error
+    header = _header(path, metadata)
     _check_fingerprint(path, header["fingerprint"], fingerprint)
     state: dict[str, Any] = _unpack(header["state"], tensors)
     return state
 
 
+def precision_of(path: Path) -> Precision:
+    """Return the precision in which the run of a checkpoint was computed.
+
+    Checkpoints of earlier versions do not tell; where the spec did not name it, it was fp32.
+
+    Raises:
+        CheckpointMismatch: the file is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(path, error) from error
+    return "bf16" if _header(path, metadata)["fingerprint"].get(PRECISION) == "bf16" else "fp32"
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointMismatch:
+    return CheckpointMismatch(f"{path.name} cannot be read: {error}")
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(metadata.get(HEADER, "{}"))
+    if header.get("format") not in {WHOLE, WITHOUT_IMAGES}:
+        raise CheckpointMismatch(f"{path.name} is not a file of the format {WITHOUT_IMAGES}")
+    return header
+
+
 def _check_fingerprint(path: Path, found: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    different = [name for name, value in wanted.items() if found.get(name) != value]
+    """Compare the facts. A precision that the file does not tell is part of its config, which is compared."""
+    known = {name: value for name, value in wanted.items() if name != PRECISION or name in found}
+    different = [name for name, value in known.items() if found.get(name) != value]
     if different:
         raise CheckpointMismatch(
             f"{path.name} was written by another run: different {', '.join(sorted(different))}",
@@ -170,6 +199,7 @@ def fingerprint_of(
     """
     return {
         "config": digest_of_config(config),
+        PRECISION: config.compute.precision,
         "teacher": _digest_of_weights(teacher),
         "student": hashlib.sha256(repr(_shapes_of(student)).encode()).hexdigest(),
         "torch": f"{torch.__version__} {torch.backends.cpu.get_cpu_capability()}",

@@ -91,6 +91,8 @@ def distill(
     run can be stopped. Of the limited seconds, `spent_seconds` are over when the loop begins, and `reserve` tells how
     many are needed behind it.
 
+    A precision that the config leaves open is fp32: whoever knows the worker decides before.
+
     `resume_from` is a checkpoint of the same run. With `continued_budget` it may also be one of the same run under that
     budget: the run then goes on from there under its own budget, and its seconds are counted from zero.
 
@@ -102,7 +104,7 @@ def distill(
         CheckpointMismatch: if `resume_from` belongs to another run.
         CompileUnavailable: if torch.compile is asked for and does not work here.
     """
-    device = next(student.parameters()).device
+    device, config = next(student.parameters()).device, config.computed_in("fp32")
     with seeded_global_draws(config.seed), engine_running(Engine(config.compute), device=device):
         run = build_run(teacher, student, config, pulse=pulse)
         facts = fingerprint_of(config, teacher, student, device=device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Direction, Network, Passes
 from dfkd_core.planning.network_costs import batch_seconds, cost_of_size
+from dfkd_core.planning.precision_choice import computed_on
 from dfkd_core.planning.work import PhaseWork, RunFacts, Work, work_of
 from dfkd_core.planning.worker_speed import Pass, WorkerSpeed
 from dfkd_core.progress import Phase
@@ -62,7 +63,11 @@ class Forecast:
 
 
 def forecast(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> Forecast:
-    """Return the seconds of a job on a worker of this speed, whatever the time limit of the spec."""
+    """Return the seconds of a job on a worker of this speed, whatever the time limit of the spec.
+
+    A precision that the spec leaves open is the one that such a worker chooses.
+    """
+    config = computed_on(config, speed)
     work = work_of(config, facts.run)
     model = _Model(config, facts, work, speed)
     return Forecast(work, {phase.phase: model.seconds(phase) for phase in work.phases})

@@ -166,7 +166,7 @@ def _fresh(config: DistillConfig, rounds: Rounds) -> PhaseWork:
     samples, options = _Samples.of(config, rounds), config.method_options
     held_out = held_out_of(samples.each)
     labels = [_label(held_out), _label(samples.each - held_out)]
-    if config.compute.precision != "fp32":
+    if config.compute.precision == "bf16":
         labels.append(_label(held_out))  # once more in fp32
     once = [*options.sample_passes(samples.each), *labels]
     counted = 0 if options.optimises_images else samples.total

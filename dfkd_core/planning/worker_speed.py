@@ -50,6 +50,11 @@ class WorkerSpeed(BaseModel):
     call_seconds: PositiveFloat = Field(description="What one operation costs forward, however small it is.")
     call_gradient_seconds: PositiveFloat = Field(description="What its gradient costs.")
     bf16_factor: PositiveFloat = Field(description="How many times faster multiply-adds are in bfloat16.")
+    bf16_tries: tuple[PositiveFloat, ...] = Field(
+        (),
+        description="How many times faster a student's update was in bfloat16, try by try; they decide what the "
+        "precision auto becomes. Empty where an earlier version measured.",
+    )
     start_seconds: PositiveFloat = Field(description="Time until a runner has loaded its libraries.")
     export_seconds: PositiveFloat = Field(description="Time of a first, small export.")
     base_bytes: int = Field(ge=0, description="Memory of a runner whose teacher and student are tiny.")

@@ -22,7 +22,7 @@ from dfkd_core.options.registry import (
     MethodOrAuto,
     PresetName,
 )
-from dfkd_core.spec.compute import Compute
+from dfkd_core.spec.compute import Compute, Precision
 from dfkd_core.spec.presets import over_preset
 from dfkd_core.spec.teacher import TeacherSpec
 
@@ -280,6 +280,10 @@ class DistillConfig(Frozen):
     compute: Compute = Compute()
     method_options: MethodOptions = PreDfkdOptions()
     memory_options: MemoryOptions = VaeOptions()
+
+    def computed_in(self, precision: Precision) -> "DistillConfig":
+        """Return the same with this precision if it is left open, and unchanged otherwise."""
+        return self.model_copy(update={"compute": self.compute.computed_in(precision)})
 
     @model_validator(mode="wrap")
     @classmethod

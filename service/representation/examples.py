@@ -66,7 +66,9 @@ CONTINUE_JOB_BODY: Document = {
 PLAN: Document = {
     "teacher": {"name": None, "parameters": 61706, "macs": 416520, "bytes": 248913},
     "student": {"name": "lenet5_half", "parameters": 15738, "macs": 108460, "bytes": 84952},
-    "worker_classes": [{"name": "cpu-2", "device": "cpu", "memory_bytes": 25_000_000_000, "slots": 1}],
+    "worker_classes": [
+        {"name": "cpu-2", "device": "cpu", "memory_bytes": 25_000_000_000, "slots": 1, "precision": "fp32"}
+    ],
     "options": [
         {
             "effort": "standard",

@@ -2,6 +2,7 @@
 
 from dfkd.wire.job import EstimateView, WarningView
 from dfkd.wire.plan import MissView, NetworkView, PlanOptionView, PlanView, WorkerClassView
+from dfkd_core.planning.precision_choice import bf16_pays
 from service.intake.plans import Option, Plan, advice
 
 FILE_BYTES = 2000  # of an ONNX file, for each layer, beside its weights
@@ -22,7 +23,11 @@ def plan_view(plan: Plan) -> PlanView:
         student=_student(plan),
         worker_classes=[
             WorkerClassView(
-                name=known.name, device=known.device_class, memory_bytes=known.memory_bytes, slots=known.slots
+                name=known.name,
+                device=known.device_class,
+                memory_bytes=known.memory_bytes,
+                slots=known.slots,
+                precision="bf16" if bf16_pays(known.speed.bf16_tries) else "fp32",
             )
             for known in plan.classes
         ],

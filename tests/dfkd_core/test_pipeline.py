@@ -26,7 +26,7 @@ from dfkd_core.output.provenance import main as check_report
 from dfkd_core.pipeline import Compressed, compress
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import BEAT_SECONDS, Update
-from dfkd_core.report import Report
+from dfkd_core.report import PrecisionFacts, Report
 from dfkd_core.sandbox.process_tuning import TUNED
 from dfkd_core.spec.config import DistillSpec
 from tests.builders import onnx_teacher, traces_in, worker_speed
@@ -170,6 +170,56 @@ def test_a_run_stopped_twice_gives_the_same_bytes(outcome: Compressed, teacher: 
     resumed = run(teacher, tmp_path / "last", resume_from=resume_from)
     for name in ("student.onnx", "student.safetensors"):
         assert digest(resumed.artifacts[name]) == digest(outcome.artifacts[name])
+
+
+PAYS, DOES_NOT_PAY = (2.0, 1.9, 1.4), (2.0, 1.9, 1.2)
+
+
+def in_precision(asked: str) -> DistillSpec:
+    settings = a_spec().distillation.model_dump(mode="json", exclude_unset=True)
+    return a_spec(distillation={**settings, "compute": {"precision": asked}})
+
+
+def test_the_plain_runner_computes_in_fp32_and_says_why(outcome: Compressed, teacher: Path, tmp_path: Path) -> None:
+    assert outcome.report.precision == PrecisionFacts(value="fp32", because="not-measured")
+    explicit = run(teacher, tmp_path, spec=in_precision("fp32"))
+    assert explicit.report.precision == PrecisionFacts(value="fp32", because="asked")
+    assert digest(explicit.artifacts["student.onnx"]) == digest(outcome.artifacts["student.onnx"])
+
+
+def test_a_run_in_bf16_goes_on_in_bf16_where_it_does_not_pay(
+    outcome: Compressed, teacher: Path, tmp_path: Path
+) -> None:
+    whole = run(teacher, tmp_path / "whole", bf16_tries=PAYS)
+    assert whole.report.precision == PrecisionFacts(value="bf16", because="measured", bf16_tries=list(PAYS))
+    assert whole.report.spec["distillation"]["compute"]["precision"] == "auto"
+    student = digest(whole.artifacts["student.onnx"])
+    assert student != digest(outcome.artifacts["student.onnx"])
+    with pytest.raises(Stopped):
+        run(teacher, tmp_path / "stopped", _stopping_at(8), bf16_tries=PAYS)
+    resume_from = written(tmp_path / "stopped" / "checkpoints")[-1]
+    resumed = run(teacher, tmp_path / "resumed", resume_from=resume_from, bf16_tries=DOES_NOT_PAY)
+    assert resumed.report.precision == PrecisionFacts(value="bf16", because="checkpoint")
+    asked = run(teacher, tmp_path / "asked", spec=in_precision("bf16"))
+    assert {digest(done.artifacts["student.onnx"]) for done in (resumed, asked)} == {student}
+
+
+@pytest.mark.parametrize("tries", [PAYS, ()])
+def test_a_continued_run_keeps_its_precision(
+    outcome: Compressed, teacher: Path, tmp_path: Path, tries: tuple[float, ...]
+) -> None:
+    final = written(outcome.artifacts["student.onnx"].parent / "checkpoints")[-1]
+    longer = a_spec().distillation.model_dump(mode="json", exclude_unset=True) | {"budget": {"steps": STEPS + 4}}
+    continued = run(
+        teacher,
+        tmp_path,
+        spec=a_spec(distillation=longer),
+        resume_from=final,
+        continued_budget=a_spec().distillation.budget,
+        bf16_tries=tries,
+    )
+    assert continued.report.precision == PrecisionFacts(value="fp32", because="checkpoint")
+    assert continued.report.counters["student_updates"] == STEPS + 4
 
 
 def test_the_export_can_be_repeated_from_the_final_checkpoint(outcome: Compressed, repeated: Repeated) -> None:

@@ -21,6 +21,7 @@ from jobs.settings import Settings
 from jobs.store import Store, open_store
 from tests.builders import job_spec, teacher_ref
 from tests.patience import PATIENCE, scaled, until
+from worker.measurement import Measurement
 from worker.supervision.supervisor import Supervisor
 
 SCRIPT = Path(__file__).with_name("scripted_runner.py")
@@ -65,6 +66,7 @@ class Bench:
         self.draining = threading.Event()
         self.spawner = ThreadPoolExecutor(1)
         self.threads: list[threading.Thread] = []
+        self.measurement: Measurement | None = None
 
     def submit(self, *, device: str | None = None, **asked: object) -> Job:
         upload = self.artifacts.receive([b"teacher"], 100)
@@ -93,6 +95,7 @@ class Bench:
             worker_id="tester",
             spawner=self.spawner,
             draining=self.draining,
+            measurement=self.measurement,
             command=script(act),
         )
 

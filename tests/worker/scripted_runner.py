@@ -248,10 +248,11 @@ def tell(task: Task, on_step: OnStep) -> dict[str, Path]:
 
 
 def tell_task(task: Task, on_step: OnStep) -> dict[str, Path]:
-    """Report the checkpoint of this run, and the budget under which it was written."""
+    """Report the checkpoint of this run, the budget under which it was written, and the tries of bfloat16."""
     began_at = task.resume_from.read_text() if task.resume_from else None
     budget = task.continued_budget and task.continued_budget.model_dump()
-    return files(task, report=json.dumps({"began_at": began_at, "continued_budget": budget}))
+    told = {"began_at": began_at, "continued_budget": budget, "bf16_tries": task.bf16_tries}
+    return files(task, report=json.dumps(told))
 
 
 ACTS: dict[str, Callable[[Task, OnStep], dict[str, Path]]] = {

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dfkd_core.architectures.cost import KERNELS
+from dfkd_core.planning.precision_choice import TRIES
 from dfkd_core.planning.worker_speed import Pass, WorkerSpeed
 from jobs.settings import Settings
 from tests.builders import worker_speed
@@ -15,6 +16,7 @@ from tests.patience import until
 from worker.measurement import Measurement, host_memory_bytes
 
 PRINTING = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write('run '); print(sys.argv[2])"
+TRYING = f"{PRINTING.rpartition(';')[0]}; print('[1.5, 1.4, 1.6]' if '--precision' in sys.argv else sys.argv[2])"
 ENDLESS = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).open('a').write('run '); time.sleep(600)"
 FAILING = "import pathlib, sys; pathlib.Path(sys.argv[1]).open('a').write('run '); sys.exit(3)"
 
@@ -55,6 +57,11 @@ def speed(tmp_path_factory: pytest.TempPathFactory) -> WorkerSpeed:
     return measurement.speed
 
 
+def test_bf16_is_tried_three_times(speed: WorkerSpeed) -> None:
+    assert len(speed.bf16_tries) == TRIES
+    assert min(speed.bf16_tries) > 0
+
+
 def test_every_kernel_and_every_pass_is_measured(speed: WorkerSpeed) -> None:
     assert set(speed.kernels) == set(KERNELS)
     assert set(speed.passes) == set(Pass)
@@ -85,6 +92,41 @@ def test_a_worker_measures_once_and_keeps_the_result(desk: Desk) -> None:
     assert idle(first)
     assert desk.measurement(PRINTING).speed == worker_speed()
     assert desk.runs == 1
+
+
+def test_a_result_of_a_version_that_did_not_try_bf16_is_measured_again(desk: Desk) -> None:
+    desk.measurement(PRINTING)._keep(worker_speed(bf16_tries=()))
+    assert desk.measurement(PRINTING).speed is None
+
+
+def test_a_job_that_needs_the_tries_of_bf16_gets_them_before_the_rest_is_measured(desk: Desk) -> None:
+    measurement = desk.measurement(TRYING)
+    assert measurement.bf16_tries() == measurement.bf16_tries() == (1.5, 1.4, 1.6)
+    assert (measurement.speed, desk.runs) == (None, 1)
+    measurement.start()
+    until(lambda: idle(measurement))
+    assert measurement.speed == worker_speed(bf16_tries=(1.5, 1.4, 1.6))  # a worker decides once
+    assert desk.measurement(TRYING).bf16_tries() == (1.5, 1.4, 1.6)
+    assert desk.runs == 2
+
+
+def test_a_worker_that_was_measured_does_not_try_again(desk: Desk) -> None:
+    desk.measurement(PRINTING)._keep(worker_speed(bf16_tries=(3.0, 3.0, 3.0)))
+    assert desk.measurement(FAILING).bf16_tries() == (3.0, 3.0, 3.0)
+    assert desk.runs == 0
+
+
+def test_tries_that_fail_are_none_and_are_not_repeated(desk: Desk) -> None:
+    failing = desk.measurement(FAILING)
+    assert failing.bf16_tries() == failing.bf16_tries() == ()
+    assert desk.runs == 1
+
+
+@pytest.mark.slow
+def test_the_benchmark_itself_prints_the_tries_alone(tmp_path: Path) -> None:
+    measurement = Measurement(Settings(data_dir=tmp_path, worker_threads=1))
+    assert len(measurement.bf16_tries()) == TRIES
+    assert measurement.speed is None
 
 
 @pytest.mark.parametrize("change", [{"worker_threads": 1}, {"worker_device": "cuda:1"}])

@@ -49,6 +49,7 @@ def compress(task: Task, on_step: OnStep) -> dict[str, Path]:
         continued_budget=task.continued_budget,
         checkpoint_seconds=task.checkpoint_seconds,
         speed=task.speed,
+        bf16_tries=task.bf16_tries,
         on_step=on_step,
     )
     return outcome.artifacts

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, PositiveFloat, TypeAdapter, ValidationError
 
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import Phase, UpdateKind
@@ -44,6 +44,7 @@ class Task(FrozenModel):
     device: str
     checkpoint_seconds: float
     speed: WorkerSpeed | None = None  # of this worker, as far as it was measured
+    bf16_tries: tuple[PositiveFloat, ...] = ()  # of this worker: they decide on the precision where the spec says auto
     messages_fd: int
     lease_until: float  # on the monotonic clock, which every process of a host shares
 

@@ -8,8 +8,8 @@ from concurrent.futures import Executor
 from functools import partial
 
 from dfkd_core.errors import CheckpointMismatch
-from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.sandbox.detect import find_sandbox
+from dfkd_core.spec.compute import AUTO_PRECISION
 from dfkd_core.spec.config import DistillSpec
 from jobs.devices import class_of, served_by
 from jobs.errors import ArtifactCorrupt, ArtifactNotFound, StorageFull, StorageUnavailable
@@ -124,8 +124,7 @@ class Supervisor:
         outcome.handle(runner_exit, best=progress.best, oom_killed=num_oom_kills() > oom_kills)
 
     def _prepare(self, context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None) -> Task:
-        speed = None if self._measurement is None else self._measurement.speed
-        return _prepare(context, heartbeat, checkpoints, speed)
+        return _prepare(context, heartbeat, checkpoints, self._measurement)
 
     def _defer_to_other_worker(self, job: Job) -> bool:
         """Return whether another worker should get a job whose checkpoint does not fit this host: once, if one can take
@@ -140,16 +139,18 @@ class Supervisor:
 
 
 def _prepare(
-    context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None, speed: WorkerSpeed | None
+    context: AttemptContext, heartbeat: Heartbeat, checkpoints: Checkpoints | None, measurement: Measurement | None
 ) -> Task:
     """Fetch verified copies of what the runner reads, make it an empty workspace, and return its task.
 
-    Without `checkpoints` the run starts from scratch.
+    Without `checkpoints` the run starts from scratch. A run that starts from scratch and whose precision is open is
+    given this worker's tries of bfloat16.
     """
     context.make_directories()
     job, settings = context.job, context.settings
     resume_from = checkpoints and checkpoints.fetch(context.inputs / "checkpoint")
     spec = context.claim.spec.model_dump_json(include=set(DistillSpec.model_fields))
+    chooses = resume_from is None and context.claim.spec.distillation.compute.precision == AUTO_PRECISION
     return Task(
         teacher_path=context.artifacts.fetch(job.teacher.id, context.inputs / "teacher"),
         spec=DistillSpec.model_validate_json(spec),
@@ -159,7 +160,8 @@ def _prepare(
         threads=job.threads or settings.worker_threads,
         device=settings.worker_device,
         checkpoint_seconds=settings.checkpoint_seconds,
-        speed=speed,
+        speed=None if measurement is None else measurement.speed,
+        bf16_tries=measurement.bf16_tries() if chooses and measurement is not None else (),
         messages_fd=-1,
         lease_until=heartbeat.lease_until,
     )

@@ -2,16 +2,25 @@
 
 import copy
 import functools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from dfkd_core.errors import CheckpointMismatch, CompileUnavailable, Stopped
-from dfkd_core.loop.checkpoint import CheckpointWriter, written
+from dfkd_core.loop.checkpoint import (
+    HEADER,
+    CheckpointWriter,
+    precision_of,
+    read_checkpoint,
+    write_checkpoint,
+    written,
+)
 from dfkd_core.loop.distill import Distilled
 from dfkd_core.loop.round import train_round
 from dfkd_core.loop.state import build_run
@@ -149,6 +158,36 @@ def test_precision_belongs_to_a_checkpoint(tmp_path: Path) -> None:
     run(config, checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
     with pytest.raises(CheckpointMismatch, match="config"):
         run(tiny_config(budget={"steps": 4}, compute={"precision": "bf16"}), resume_from=written(tmp_path)[-1])
+
+
+def test_a_checkpoint_tells_its_precision(tmp_path: Path) -> None:
+    for asked, precision in {"auto": "fp32", "fp32": "fp32", "bf16": "bf16"}.items():
+        config = tiny_config(budget={"steps": 4}, compute={"precision": asked})
+        run(config, checkpoints=CheckpointWriter(tmp_path / asked, every_seconds=3600))
+        assert precision_of(written(tmp_path / asked)[-1]) == precision
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_checkpoint_of_a_version_that_did_not_tell_it_fits_the_same_config(tmp_path: Path, precision: str) -> None:
+    config = tiny_config(budget={"steps": 4}, compute={"precision": precision})
+    whole = run(config, checkpoints=CheckpointWriter(tmp_path, every_seconds=3600))
+    path, earlier = written(tmp_path)[-1], tmp_path / "earlier.safetensors"
+    with safe_open(path, framework="pt") as file:
+        fingerprint = json.loads(file.metadata()[HEADER])["fingerprint"]
+    del fingerprint["precision"]
+    write_checkpoint(earlier, read_checkpoint(path, fingerprint={}), fingerprint=fingerprint)
+    assert precision_of(earlier) == "fp32"
+    assert content(run(config, resume_from=earlier)) == content(whole)
+    other = "fp32" if precision == "bf16" else "bf16"
+    with pytest.raises(CheckpointMismatch, match="different config"):
+        run(tiny_config(budget={"steps": 4}, compute={"precision": other}), resume_from=earlier)
+
+
+def test_a_damaged_checkpoint_tells_no_precision(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint-000001.safetensors"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(CheckpointMismatch, match="cannot be read"):
+        precision_of(path)
 
 
 @pytest.mark.parametrize("method", ["cmi", "fast", "nayer"])

@@ -141,6 +141,21 @@ def test_what_draws_other_images_than_shapes_is_left_to_versions_that_can(drawin
     assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, other)] == [plain, other]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_precision_that_is_left_open_is_not_stored_for_older_versions(precision: str) -> None:
+    """To them a spec without it means fp32, which is a choice that any worker may make."""
+    plain, asked = (
+        JobSpec.model_validate(
+            {"student": {"architecture": "teacher"}, "distillation": {"compute": {"precision": value}}}
+        )
+        for value in ("auto", precision)
+    )
+    assert (plain.version, asked.version) == (1, 1)
+    assert "precision" not in plain.text()
+    assert f'"precision":"{precision}"' in asked.text()
+    assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, asked)] == [plain, asked]
+
+
 def test_a_newer_spec_holds_up_nobody_whatever_its_priority(store: Store) -> None:
     newer, older = submit_for(store, priority=9), submit_for(store)
     age_spec(store, newer.id, "{}", version=SPEC_VERSION + 1)

@@ -67,6 +67,29 @@ def test_a_plan_lists_every_effort_of_every_method_that_fits(staffed: Service, t
     assert len(found) == len(options)
 
 
+def test_a_plan_counts_the_precision_that_each_class_of_workers_chooses(staffed: Service, teacher: bytes) -> None:
+    def plan(tries: tuple[float, ...], **compute: str) -> tuple[str, float]:
+        seen(staffed, memory_bytes=8 * 10**9, bf16_factor=3.0, bf16_tries=tries)
+        found = planned(staffed.http, {**SPEC, "distillation": {"compute": compute}}, teacher).json()
+        seen(staffed, memory_bytes=8 * 10**9)
+        return found["worker_classes"][0]["precision"], found["options"][0]["estimate"][0]["seconds"]
+
+    pays, does_not = (1.4, 1.4, 1.4), (1.4, 1.4, 1.2)
+    assert plan(pays) == ("bf16", plan(does_not, precision="bf16")[1])
+    assert plan(does_not) == ("fp32", plan(pays, precision="fp32")[1])
+    assert plan(pays)[1] < plan(does_not)[1]
+
+
+def test_a_job_shows_the_precision_that_was_asked_for_whatever_pays(staffed: Service, teacher: bytes) -> None:
+    seen(staffed, memory_bytes=8 * 10**9, bf16_tries=(2.0, 2.0, 2.0))
+    spec = post_parts(staffed.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()["spec"]
+    seen(staffed, memory_bytes=8 * 10**9)
+    again = post_parts(staffed.http, [("spec", spec_text(spec)), ("teacher", teacher)]).json()["spec"]
+    slower = post_parts(staffed.http, [("spec", spec_text(SPEC)), ("teacher", teacher)]).json()["spec"]
+    assert spec["distillation"]["compute"]["precision"] == "auto"
+    assert spec == again == slower
+
+
 def test_more_effort_takes_longer(staffed: Service, teacher: bytes) -> None:
     options = planned(staffed.http, SPEC, teacher).json()["options"]
     seconds = {option["effort"]: option["estimate"][0]["seconds"] for option in options if option["method"] == "auto"}
