@@ -113,6 +113,7 @@ def predictions(job: Job, options: argparse.Namespace) -> dict[str, Any]:
             told.append((clock() - begun, update.eta_seconds, update.fraction, update.phase or update.stage))
             return False
 
+        speed = WorkerSpeed.model_validate_json(Path(options.child).read_text())
         compress(
             path,
             DistillSpec.model_validate(document),
@@ -120,7 +121,8 @@ def predictions(job: Job, options: argparse.Namespace) -> dict[str, Any]:
             threads=options.threads,
             device="cpu",
             on_step=on_step,
-            speed=WorkerSpeed.model_validate_json(Path(options.child).read_text()),
+            speed=speed,
+            bf16_tries=speed.bf16_tries,
             clock=clock,
         )
         seconds = clock() - begun

@@ -161,6 +161,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
             device="cpu",
             on_step=lambda _update: False,
             speed=speed,
+            bf16_tries=speed.bf16_tries,
             clock=clock,
             pulse=pulse,
         )
@@ -173,6 +174,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "clock": options.clock,
         "hardware": {**describe_hardware(), "threads": threads},
         "method": resolved.distillation.method,
+        "precision": done.report.precision and done.report.precision.value,
         "seconds": [round(planned.total_seconds, 2), round(sum(taken.values()), 2)],
         "memory": [need.total, peak_memory_bytes()],
         "parts": {"base": need.base, "weights": need.weights, "activations": need.activations, "images": need.images},

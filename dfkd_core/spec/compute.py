@@ -17,7 +17,7 @@ AUTO_PRECISION: Final = "auto"
 class Compute(Frozen):
     """How the networks compute. Weights, losses, labels, averages, the files and the final figures are fp32 anyway."""
 
-    precision: Literal["auto"] | Precision = Field(
+    precision: Literal["auto", "fp32", "bf16"] = Field(
         AUTO_PRECISION,
         description="bf16: convolutions and matrix products of teacher, student and generator take bfloat16; faster "
         "where the hardware knows it. auto: bf16 on a worker that measured, at its start, that it is at least 1.3 "
