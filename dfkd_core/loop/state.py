@@ -171,5 +171,6 @@ def counting_teacher_images(run: Run) -> Iterator[None]:
     def count(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         run.counters.teacher_images += len(inputs[0])
 
-    with hooked(teacher.register_forward_pre_hook(count) for teacher in {run.teacher, run.fp32_teacher}):
+    teachers = {run.teacher, run.fp32_teacher, run.images.synthesizer.asked or run.teacher}
+    with hooked(teacher.register_forward_pre_hook(count) for teacher in teachers):
         yield

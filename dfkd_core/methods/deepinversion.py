@@ -2,20 +2,26 @@
 Transfer via DeepInversion, CVPR 2020, https://arxiv.org/abs/1912.08795.
 
 Pixels are optimised until the teacher recognises the wanted class and its BatchNorm layers see the statistics of their
-training. With `adv_weight`, the method is the adaptive form, which prefers images on which the student disagrees.
+training, or what stands in for those where the file has none (`pseudo_statistics`). With `adv_weight`, the method is
+the adaptive form, which prefers images on which the student disagrees.
 """
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dfkd_core.images.procedural import procedural_images
 from dfkd_core.methods.parts.figure_start import FigureStart
 from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
 from dfkd_core.methods.parts.image_starts import PixelStart, Start
 from dfkd_core.methods.parts.image_terms import Step, usual_terms
 from dfkd_core.networks import inversion_losses
+from dfkd_core.networks.pseudo_statistics import with_pseudo_statistics
 from dfkd_core.networks.teacher import Teacher
-from dfkd_core.options.methods.deepinversion import DeepInversionOptions
+from dfkd_core.options.methods.deepinversion import PSEUDO_PICTURES, DeepInversionOptions
+from dfkd_core.planning.rounds import chunks
 from dfkd_core.rng import Streams
 
 
@@ -26,6 +32,9 @@ class DeepInversion(ImageMethod):
         self, options: DeepInversionOptions, teacher: Teacher, *, streams: Streams, device: torch.device
     ) -> None:
         draws = streams["images"]
+        if options.pseudo_statistics:
+            pictures = _pictures(options, teacher, generator=streams.again("pseudo-statistics"), device=device)
+            teacher = with_pseudo_statistics(teacher, pictures)
 
         def competition(step: Step) -> Tensor:
             """Return 1 − JS(teacher, student), the published competition, with JS clamped at a limit."""
@@ -45,6 +54,17 @@ class DeepInversion(ImageMethod):
             draws=draws,
             device=device,
         )
+
+
+def _pictures(
+    options: DeepInversionOptions, teacher: Teacher, *, generator: torch.Generator, device: torch.device
+) -> Iterator[Tensor]:
+    """Draw the pictures for pseudo-statistics, in batches (N, C, H, W) of the teacher's valid pixel range."""
+    low, high = (bound.to(device) for bound in teacher.input_space.bounds())
+    shape, kinds = teacher.input_space.shape, options.pseudo_statistics
+    for count in chunks(PSEUDO_PICTURES, teacher.engine.compute.label_chunk):
+        levels = procedural_images(shape, count, kinds=kinds, generator=generator, device=device)
+        yield torch.lerp(low, high, levels)
 
 
 class SoftTargets:

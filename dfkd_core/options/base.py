@@ -58,6 +58,11 @@ class SynthesisOptions(_MenuOptions):
         """Return how many values a gradient keeps of an image besides those of networks."""
         return 0
 
+    @property
+    def inserts_batchnorm(self) -> bool:
+        """True if the method puts BatchNorms into the teacher that it inverts; see `networks.pseudo_statistics`."""
+        return False
+
     def update_drawn(self) -> float:
         """Return how many images a program draws in one update, counted in pictures of shapes that take as long."""
         return 0.0

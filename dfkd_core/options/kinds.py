@@ -21,6 +21,7 @@ def _differ(kinds: list[KindName]) -> list[KindName]:
 
 
 Kinds = Annotated[list[KindName], Field(min_length=1, max_length=len(COSTS)), AfterValidator(_differ)]
+KindsOrNone = Annotated[list[KindName], Field(max_length=len(COSTS)), AfterValidator(_differ)]
 
 
 def mean_cost(kinds: Sequence[KindName]) -> float:

@@ -133,8 +133,10 @@ class _Model:
         return seconds + self._optimised(passes)
 
     def _reads_moments(self, phase: Phase) -> bool:
-        weighing = self._config.procedural.refinement if phase is Phase.REFINEMENT else self._config.method_options
-        return "batchnorm" in self._facts.run.offers and getattr(weighing, "bn_weight", 0.0) > 0
+        config, refines = self._config, phase is Phase.REFINEMENT
+        weighing = config.procedural.refinement if refines else config.method_options
+        inserted = config.method_options.inserts_batchnorm and not refines
+        return (inserted or "batchnorm" in self._facts.run.offers) and getattr(weighing, "bn_weight", 0.0) > 0
 
     def _optimised(self, passes: Passes) -> float:
         """Return the seconds of the optimiser: of the weights once a batch, of the pixels once an image."""

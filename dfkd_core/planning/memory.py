@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dfkd_core.architectures.cost import NetworkCost
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts, costs_of_networks
-from dfkd_core.planning.micro_batches import MOST, kept_in_update
+from dfkd_core.planning.micro_batches import MOST, kept_in_update, kept_of_teacher
 from dfkd_core.planning.rounds import PROCEDURAL_CHUNK, RECENT_SHARE, SNAPSHOT_ROUNDS, SNAPSHOTS, Rounds
 from dfkd_core.planning.sizes import FLOAT_BYTES, IN_MEMORY_BYTES, NetworkSize, procedural_places
 from dfkd_core.planning.work import work_of
@@ -84,7 +84,7 @@ def _activations(config: DistillConfig, facts: JobFacts, costs: Mapping[Network,
 
 def _synthesized(config: DistillConfig, facts: JobFacts, costs: Mapping[Network, NetworkCost]) -> int:
     """Return the values that an update of the synthesizer keeps."""
-    method, teacher = config.method_options, costs[Network.TEACHER].activations
+    method, teacher = config.method_options, round(kept_of_teacher(config) * costs[Network.TEACHER].activations)
     generator = costs[Network.GENERATOR].activations if Network.GENERATOR in costs else 0
     student = method.feedback_images(facts.run.shape) * costs[Network.STUDENT].activations
     if method.optimises_images:

@@ -34,6 +34,11 @@ def kept_in_update(config: DistillConfig, facts: RunFacts) -> float:
     return 1 + MATCHED * (config.training.block_weight > 0) + KEPT_BY_TEMPORARY * facts.temporary_batchnorm
 
 
+def kept_of_teacher(config: DistillConfig) -> float:
+    """Return how much a gradient keeps of an image that the method inverts, in units of the teacher's activations."""
+    return 1 + KEPT_BY_TEMPORARY * config.method_options.inserts_batchnorm
+
+
 def _kept_in_chunk(config: DistillConfig, facts: RunFacts) -> int:
     """Return the bytes that a gradient of one image keeps in all networks: of the method, or of a learning memory."""
     own = {network: size.activation_bytes for network, size in sizes_of(config, facts.shape).items()}
@@ -41,7 +46,7 @@ def _kept_in_chunk(config: DistillConfig, facts: RunFacts) -> int:
     synthesized = student + own.get(Network.GENERATOR, 0)
     remembered = own.get(Network.ENCODER, 0) + own.get(Network.DECODER, 0)
     synthesized += FLOAT_BYTES * config.method_options.kept_values(facts.shape)
-    return facts.teacher.activation_bytes + max(synthesized, remembered)
+    return round(kept_of_teacher(config) * facts.teacher.activation_bytes) + max(synthesized, remembered)
 
 
 def _fitting(memory_bytes: int, bytes_of_image: int) -> int:

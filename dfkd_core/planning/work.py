@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dfkd_core.options.kinds import mean_cost
+from dfkd_core.options.methods.deepinversion import PSEUDO_PICTURES
 from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 from dfkd_core.planning.rounds import (
     AUDIT_PART,
@@ -85,7 +86,7 @@ def work_of(config: DistillConfig, facts: RunFacts) -> Work:
     """Return the work of a run with resolved numbers."""
     rounds = Rounds.of(config)
     found = [
-        _prepare(),
+        _prepare(config),
         *_procedural(config, rounds),
         *_synthesis(config, rounds, facts),
         *_memory(config, rounds, facts),
@@ -99,9 +100,14 @@ def work_of(config: DistillConfig, facts: RunFacts) -> Work:
     return Work(tuple(each for each in found if each.units), sizes, math.prod(facts.shape))
 
 
-def _prepare() -> PhaseWork:
+def _prepare(config: DistillConfig) -> PhaseWork:
     settling = [passes(network, Direction.FORWARD, SETTLING_IMAGES) for network in (Network.TEACHER, Network.STUDENT)]
-    return PhaseWork(Phase.PREPARE, 1, tuple(settling), drawn=SETTLING_IMAGES)
+    kinds = getattr(config.method_options, "pseudo_statistics", [])
+    if not kinds:
+        return PhaseWork(Phase.PREPARE, 1, tuple(settling), drawn=SETTLING_IMAGES)
+    looking = passes(Network.TEACHER, Direction.FORWARD, PSEUDO_PICTURES)
+    drawn = SETTLING_IMAGES + PSEUDO_PICTURES * mean_cost(kinds)
+    return PhaseWork(Phase.PREPARE, 1, (*settling, looking), drawn=drawn)
 
 
 def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:

@@ -74,6 +74,11 @@ class ImageMethod(Synthesizer):
         self._feedback_factor = 1.0
         self._unseen = torch.zeros((0, *teacher.input_space.shape), device=device)  # images not given yet
 
+    @property
+    def asked(self) -> Teacher:
+        """The teacher that inverts."""
+        return self._teacher
+
     def synthesize(self, student: nn.Module | None, *, rate: float) -> dict[str, Tensor]:
         """Make one batch, or what is left of it. `rate` is ignored: each batch has its own schedule, and late images
         need their steps too.

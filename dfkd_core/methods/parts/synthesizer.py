@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.networks.generators import ConditionalGenerator, Generator
+from dfkd_core.networks.teacher import Teacher
 
 
 class Synthesizer(ABC):
@@ -20,6 +21,11 @@ class Synthesizer(ABC):
     @property
     def generator(self) -> Generator | ConditionalGenerator | None:
         """The network that makes the images, or None if no network persists from update to update."""
+        return None
+
+    @property
+    def asked(self) -> Teacher | None:
+        """The teacher that the method asks, or None if it asks no other than the one that it was given."""
         return None
 
     @abstractmethod

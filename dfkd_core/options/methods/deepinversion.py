@@ -7,11 +7,12 @@ from pydantic import Field
 from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
-from dfkd_core.options.kinds import COSTS
+from dfkd_core.options.kinds import COSTS, KindsOrNone
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 FIGURE_VALUES = 40  # kept for each place of a figure's picture, in any number of channels, with what its gradient needs
+PSEUDO_PICTURES = 512  # drawn for the pseudo-statistics
 FIGURE_STEP = 1.3  # time of a figure's picture with its gradient, in times of the picture alone
 
 DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
@@ -71,6 +72,17 @@ class DeepInversionOptions(PixelOptions):
     figure_candidates: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="Figures that are drawn for each one that is optimised; the teacher chooses."
     )
+
+    pseudo_statistics: KindsOrNone = Field(
+        [],
+        description="Kinds of drawn pictures on which a teacher without BatchNorm shows what stands in for its "
+        "statistics; none: it is inverted without statistics.",
+    )
+
+    @property
+    def inserts_batchnorm(self) -> bool:
+        """True if pseudo-statistics are matched."""
+        return bool(self.pseudo_statistics)
 
     def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
         """Return the passes of every method that optimises images, and those that choose among figures."""

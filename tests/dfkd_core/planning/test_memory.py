@@ -50,6 +50,11 @@ def test_what_the_gradient_of_figures_keeps_counts() -> None:
     assert figures - few == pytest.approx(4 * KEPT * 40 * 64 * 64 * 128, rel=1e-3)
 
 
+def test_what_inserted_batchnorms_keep_counts() -> None:
+    without, inserted = (needed(method_options={"pseudo_statistics": kinds}).activations for kinds in ([], ["shapes"]))
+    assert inserted == pytest.approx(1.25 * without, rel=1e-3)
+
+
 def test_larger_banks_and_networks_need_more() -> None:
     memory = {"memory": "reservoir"}
     few, many = (needed(**memory, memory_options={"capacity": capacity}) for capacity in (100, 2000))

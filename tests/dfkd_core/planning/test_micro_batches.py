@@ -50,6 +50,11 @@ def test_a_chunk_of_figures_holds_what_their_pictures_keep() -> None:
     assert sizes(config, images=20.5, kept=TEACHER + 4 * config.method_options.kept_values(RUN.shape)).chunk == 20
 
 
+def test_a_chunk_holds_what_inserted_batchnorms_keep_of_the_teacher() -> None:
+    config = config_of(method_options={"pseudo_statistics": ["shapes"]})
+    assert sizes(config, images=20.5, kept=1.25 * TEACHER).chunk == 20
+
+
 @pytest.mark.parametrize(("transforms", "count"), [("rotations", 4), ("flips", 2), ("none", 1)])
 def test_the_student_of_csd_sees_every_image_in_all_transforms(transforms: str, count: int) -> None:
     config = config_of(method="csd", method_options={"transforms": transforms})

@@ -119,6 +119,16 @@ def test_what_the_spec_changes_changes_the_prediction(method: str, changes: dict
     check(small_config(method, **changes))
 
 
+def test_a_teacher_that_is_inverted_with_pseudo_statistics_is_counted() -> None:
+    usual = small_config("deepinversion")
+    options = usual.method_options.model_copy(update={"pseudo_statistics": ["figures"]})
+    looked = usual.model_copy(update={"method_options": options})
+    check(looked)
+    before, after = (predicted(config, tiny_teacher()).phase(Phase.PREPARE) for config in (usual, looked))
+    assert after.images(Network.TEACHER) == before.images(Network.TEACHER) + 512
+    assert after.drawn == before.drawn + 512 * COSTS["figures"]
+
+
 @pytest.mark.parametrize(
     ("kinds", "cost"), [(["shapes"], 1.0), (["marks"], COSTS["marks"]), (["shapes", "scenes"], 2.0)]
 )
