@@ -12,10 +12,6 @@ from dfkd_core.spec.config import AUTO, PRUNED_TEACHER, DistillConfig, StudentSp
 
 INVERSION: Final = "deepinversion"
 COSTLY_MACS = 200_000_000  # of an image; beyond it the reason for a choice mentions the cost
-PSEUDO: Final = (
-    "the teacher has no BatchNorm statistics and its images are grey, so images are inverted until they match what its "
-    "layers put out for drawn figures and shapes"
-)
 DEEP_MACS = 20_000_000  # above it, and without statistics, refined shapes teach more per second than a generator
 
 
@@ -40,7 +36,7 @@ def resolve_auto(
         return config, _usual({}, config)
     choice = choose(inspection)
     if choice.method == INVERSION:
-        choice = _for_pair(choice, inspection, student)
+        choice = replace(choice, settings=merged(choice.settings, _for_pair(inspection, student)))
     explicit = config.model_dump(mode="json", exclude_unset=True)
     explicit.pop("method_options", None)
     if explicit.get("memory_options"):
@@ -51,18 +47,15 @@ def resolve_auto(
     return resolved, _usual(choice.settings, resolved)
 
 
-def _for_pair(choice: Choice, inspection: Inspection, student: StudentSpec) -> Choice:
-    """Return the choice of inversion with the settings that follow from the images and from the student's start."""
-    shape, copies = inspection.input_shape or (), is_copy(student)
-    found = merged(choice.settings, {} if copies else FROM_SCRATCH)
-    if are_large(shape):
-        return replace(choice, settings=merged(found, merged(LARGE, COPYING if copies else {})))
-    if "batchnorm" not in inspection.offers:
-        if copies or list(shape[:1]) != [1]:
-            return replace(choice, settings=found)
-        return replace(choice, because=PSEUDO, settings=merged(INVERTING, merged(FROM_SCRATCH, FOLDED_STROKES)))
+def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
+    """Return settings of inversion that follow from the teacher's images and from where the student starts."""
+    found: dict[str, Any] = {} if is_copy(student) else FROM_SCRATCH
+    if are_large(inspection.input_shape or ()):
+        return merged(found, merged(LARGE, COPYING if is_copy(student) else {}))
     pictures = inspection.input_space and inspection.input_space.pictures
-    return replace(choice, settings=merged(found, STROKES) if pictures in ("figures", "strokes") else found)
+    if "batchnorm" in inspection.offers and pictures in ("figures", "strokes"):
+        return merged(found, STROKES)
+    return found
 
 
 def _usual(settings: Mapping[str, Any], config: DistillConfig) -> DistillConfig:
@@ -122,8 +115,6 @@ LARGE = {"method_options": {"flip": False}}
 learns from mirrored images, with the teacher's answers to those."""
 STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
 """For teachers that have the statistics of grey strokes: digits, signs, clothes. In a mirror, signs are other signs."""
-FOLDED_STROKES = merged(STROKES, {"method_options": {"pseudo_statistics": ["figures", "shapes"]}})
-"""For grey teachers without statistics, whose kind of pictures their files do not tell."""
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
 """A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}
