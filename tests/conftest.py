@@ -1,5 +1,6 @@
 """Fixtures for every room: real databases, real Redis, and the ledger on each database."""
 
+import gc
 import os
 import shutil
 import uuid
@@ -27,6 +28,12 @@ from tests.servers import (
 choose_sandbox()
 hypothesis_settings.register_profile("dfkd", deadline=None, print_blob=True)
 hypothesis_settings.load_profile("dfkd")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what is there before the first test: modules and tests stay to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
