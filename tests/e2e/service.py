@@ -58,6 +58,7 @@ def spec(*, steps: int = 200, **distillation: object) -> dict[str, Any]:
         "procedural": {"images_per_round": 64, "capacity": 200},
         "steadiness": steadiness,
         "seed": 7,
+        "compute": {"precision": "fp32"},  # whichever worker runs it, the bytes are the same
         "budget": {"steps": steps},
     }
     return {
