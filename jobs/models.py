@@ -44,6 +44,8 @@ class JobSpec(DistillSpec):
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
         if self.distillation.training.block_weight or self._draws_more_than_shapes():
             return 3
+        if not all(self._usual_options().values()):
+            return 3
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
         images = self.teacher.input
@@ -75,6 +77,7 @@ class JobSpec(DistillSpec):
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
                     "compute": {**self._open_sizes(), "precision": compute.precision == AUTO_PRECISION},
                     "training": {"block_weight": not self.distillation.training.block_weight},
+                    "method_options": {name for name, usual in self._usual_options().items() if usual},
                     "procedural": {"kinds"} if self.distillation.procedural.kinds == Procedural().kinds else set(),
                 },
                 "teacher": {
@@ -89,12 +92,19 @@ class JobSpec(DistillSpec):
         kinds = {*self.distillation.procedural.kinds, getattr(self.distillation.method_options, "start", "shapes")}
         return not kinds <= {"shapes", "smooth", "normal"}
 
+    def _usual_options(self) -> dict[str, bool]:
+        """Return for each newer option of the method whether it has its default."""
+        options = self.distillation.method_options
+        fields = ((name, field) for name, field in type(options).model_fields.items() if name in NEWER_OPTIONS)
+        return {name: getattr(options, name) == field.default for name, field in fields}
+
     def _open_sizes(self) -> dict[str, bool]:
         """Return for each size of micro-batches and chunks whether it is left open; a job's are filled in."""
         return {name: getattr(self.distillation.compute, name) is None for name in SIZES}
 
 
 USUAL_EFFORT = Budget().effort
+NEWER_OPTIONS = {"figure_share", "figure_learning_rate", "figure_candidates", "pseudo_statistics"}
 SIZES = ("micro_batch", "chunk", "label_chunk")
 MAY_BE_OPEN: dict[str, Any] = {
     "budget": {"steps"},

@@ -127,7 +127,14 @@ def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
 
 
 @pytest.mark.parametrize(
-    "drawing", [{"procedural": {"kinds": ["shapes", "marks"]}}, {"method_options": {"start": "scenes"}}]
+    "drawing",
+    [
+        {"procedural": {"kinds": ["shapes", "marks"]}},
+        {"method_options": {"start": "scenes"}},
+        {"method_options": {"figure_share": 0.5}},
+        {"method_options": {"figure_candidates": 7}},
+        {"method_options": {"pseudo_statistics": ["shapes"]}},
+    ],
 )
 def test_what_draws_other_images_than_shapes_is_left_to_versions_that_can(drawing: dict[str, Any]) -> None:
     plain, other = (
@@ -137,7 +144,7 @@ def test_what_draws_other_images_than_shapes_is_left_to_versions_that_can(drawin
         for changes in ({"procedural": {"kinds": ["shapes"]}}, drawing)
     )
     assert (plain.version, other.version) == (1, 3)
-    assert "kinds" not in plain.text()
+    assert not any(newer in plain.text() for newer in ("kinds", "figure_", "pseudo_statistics"))
     assert [JobSpec.model_validate_json(spec.text()) for spec in (plain, other)] == [plain, other]
 
 
