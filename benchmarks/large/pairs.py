@@ -40,7 +40,8 @@ from benchmarks.large.packaged_teachers import sha256
 from benchmarks.large.pair_tasks import TASKS, Pair, test_images
 from benchmarks.pair import RESULTS
 from benchmarks.teachers import CACHE
-from dfkd_core.inspection.inspection import Inspection, inspect_file, parse_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
+from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.checkpoint import written
 from dfkd_core.networks.teacher import Teacher
@@ -154,7 +155,7 @@ def run(path: Path, spec: DistillSpec, workspace: Path, *, threads: int) -> dict
 def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], threads: int) -> dict[str, Any]:
     """Distil one student and return its figures."""
     path, images, labels = pair.teacher(), *test_images(pair)
-    found = inspect_file(path, spec.teacher)
+    found, _ = inspect_with_input_space(path, spec.teacher)
     resolved = changed(resolve(spec, found)[0], then)
     of_teacher = classes_of_file(path, images)
     cut = percent(classes_of_cut(path, spec, found, images), of_teacher)
