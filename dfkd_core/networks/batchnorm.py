@@ -1,4 +1,4 @@
-"""BatchNorm statistics: reading a teacher's layers through hooks, and re-estimating a student's buffers."""
+"""BatchNorm: reading statistics through hooks, putting layers behind convolutions, and re-estimating buffers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -131,6 +131,28 @@ class ChannelMeans(_Reader):
     def all(self) -> Tensor:
         """Return the means of the one forward since the reader was opened: (N, channels of all layers)."""
         return torch.cat(self._means, dim=1)
+
+
+class NormalisedConv2d(nn.Sequential):
+    """A convolution and the BatchNorm that was put behind it."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__(convolution, nn.BatchNorm2d(convolution.out_channels))
+
+    @torch.no_grad()
+    def folded(self) -> nn.Conv2d:
+        """Return one convolution that computes what the convolution and the BatchNorm compute together in eval mode."""
+        convolution, norm = self
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        return nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
+
+
+def renormalise(network: nn.Module) -> None:
+    """Put a BatchNorm with PyTorch's initial values behind every convolution."""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            network.set_submodule(name, NormalisedConv2d(module))
 
 
 @contextmanager

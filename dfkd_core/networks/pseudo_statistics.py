@@ -13,14 +13,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dfkd_core.networks.hooks import hooked
-from dfkd_core.networks.precision import to_float32
+from dfkd_core.networks.batchnorm import joined_moments, renormalise
 from dfkd_core.networks.teacher import Teacher
 
-Sums = tuple[int, Tensor, Tensor]
-"""Number of values of each channel, their sum and the sum of their squares, (channels,) each, float64."""
 
-
+@torch.no_grad()
 def with_pseudo_statistics(teacher: Teacher, pictures: Iterable[Tensor]) -> Teacher:
     """Return a teacher that offers "batchnorm": behind each convolution is a BatchNorm that changes nothing.
 
@@ -30,62 +27,34 @@ def with_pseudo_statistics(teacher: Teacher, pictures: Iterable[Tensor]) -> Teac
     """
     if "batchnorm" in teacher.offers:
         return teacher
-    network = _sharing_weights(teacher.network)
-    sums = _sums_of_outputs(network, pictures, teacher)
-    for name, convolution in list(network.named_modules()):
-        if isinstance(convolution, nn.Conv2d) and convolution in sums:
-            network.set_submodule(name, nn.Sequential(convolution, _unchanging(*sums[convolution])))
-    return Teacher(
-        network,
-        teacher.input_space,
-        num_classes=teacher.num_classes,
-        classifier=_same_module(teacher, network),
-        warnings=teacher.warnings,
-        engine=teacher.engine,
-        interface=teacher.interface,
-    )
+    found = _sharing_weights(teacher)
+    renormalise(found.network)
+    if "batchnorm" not in found.offers:
+        return teacher
+    found.eval().requires_grad_(False)
+    _pass_on(found)
+    parts, counts = [], []
+    for batch in pictures:
+        parts.append(found.observe(batch, moments=True).moments)
+        counts.append(len(batch))
+    for mean, variance, running_mean, running_variance in joined_moments(parts, counts):
+        running_mean.copy_(mean)  # the layer's own buffers
+        running_variance.copy_(variance.clamp(min=0))
+    _pass_on(found)
+    return found
 
 
-def _sharing_weights(network: nn.Module) -> nn.Module:
-    """Return a copy of the modules that holds the same tensors."""
-    tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+def _sharing_weights(teacher: Teacher) -> Teacher:
+    """Return a copy of the teacher's modules that holds the same tensors and the same engine."""
+    shared = [*teacher.parameters(), *teacher.buffers(), teacher.engine]
+    return copy.deepcopy(teacher, {id(each): each for each in shared})
 
 
-def _same_module(teacher: Teacher, network: nn.Module) -> nn.Module | None:
-    """Return the module of the copy that is the teacher's classifier."""
-    for name, module in teacher.network.named_modules():
-        if module is teacher.classifier:
-            return network.get_submodule(name)
-    return None
-
-
-@torch.no_grad()
-def _sums_of_outputs(network: nn.Module, pictures: Iterable[Tensor], teacher: Teacher) -> dict[nn.Module, Sums]:
-    """Return the sums of each convolution's outputs over all pictures."""
-    sums: dict[nn.Module, Sums] = {}
-
-    def add(convolution: nn.Module, _inputs: tuple[Tensor, ...], outputs: Tensor) -> None:
-        values = to_float32(outputs).transpose(0, 1).flatten(1).double()
-        count, total, squares = sums.get(convolution, (0, torch.zeros(()), torch.zeros(())))
-        total, squares = total.to(values.device) + values.sum(dim=1), squares.to(values.device) + values.square().sum(1)
-        sums[convolution] = (count + values.shape[1], total, squares)
-
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    with hooked([layer.register_forward_hook(add) for layer in layers]):
-        for batch in pictures:
-            teacher.engine(network, batch)
-    return sums
-
-
-def _unchanging(count: int, total: Tensor, squares: Tensor) -> nn.BatchNorm2d:
-    """Return a BatchNorm in eval mode with the statistics of a channel's values, which returns what it is given."""
-    mean = total / count
-    norm = nn.BatchNorm2d(len(mean)).to(mean.device)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_((squares / count - mean.square()).clamp(min=0))
-    norm.weight.data.copy_((norm.running_var + norm.eps).sqrt())
-    norm.bias.data.copy_(norm.running_mean)
-    return norm.eval().requires_grad_(False)
+def _pass_on(teacher: Teacher) -> None:
+    """Give the BatchNorms the scale and the shift with which they return what they are given in eval mode."""
+    for norm in teacher.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.weight.copy_((norm.running_var + norm.eps).sqrt())
+            norm.bias.copy_(norm.running_mean)

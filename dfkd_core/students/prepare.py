@@ -10,13 +10,14 @@ from dfkd_core.architectures.layers import Initialiser, NetworkDescription
 from dfkd_core.errors import StudentError
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.inspection import resolve
+from dfkd_core.networks.batchnorm import renormalise
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.planning.work import SETTLING_IMAGES
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import PRUNED_TEACHER, StudentSpec
 from dfkd_core.students.build import build_network, draw_weights
 from dfkd_core.students.narrowing import Original, count_parameters, narrow_to_parameters, narrow_to_width
-from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, renormalise, repair
+from dfkd_core.students.temporary_batchnorm import is_deep, is_normalised, repair
 from dfkd_core.students.weight_inheritance import inherit
 
 

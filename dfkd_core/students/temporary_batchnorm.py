@@ -14,26 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from dfkd_core.networks.batchnorm import NormalisedConv2d
 from dfkd_core.networks.hooks import Wanted, calibrate, evaluating, hooked, layers_in_order
 
 NORMALISING = (_NormBase, nn.GroupNorm, nn.LayerNorm)
 MIN_DEPTH = 5
 """Convolutions: fewer pass the signal on well enough, and BatchNorms cost short runs accuracy."""
-
-
-class NormalisedConv2d(nn.Sequential):
-    """A convolution and the temporary BatchNorm behind it."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__(convolution, nn.BatchNorm2d(convolution.out_channels))
-
-    @torch.no_grad()
-    def folded(self) -> nn.Conv2d:
-        """Return one convolution that computes what the convolution and the BatchNorm compute together in eval mode."""
-        convolution, norm = self
-        assert isinstance(convolution, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        return nn.utils.fuse_conv_bn_eval(convolution.eval(), norm.eval())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +39,6 @@ def is_normalised(network: nn.Module) -> bool:
 def is_deep(network: nn.Module) -> bool:
     """True if the network has at least MIN_DEPTH convolutions and needs normalisation to train."""
     return sum(isinstance(module, nn.Conv2d) for module in network.modules()) >= MIN_DEPTH
-
-
-def renormalise(student: nn.Module) -> None:
-    """Put a BatchNorm with PyTorch's initial values behind every convolution."""
-    for name, module in list(student.named_modules()):
-        if isinstance(module, nn.Conv2d):
-            student.set_submodule(name, NormalisedConv2d(module))
 
 
 def fold(student: nn.Module) -> nn.Module:

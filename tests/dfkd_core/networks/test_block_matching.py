@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.networks import losses
+from dfkd_core.networks.batchnorm import renormalise
 from dfkd_core.networks.block_matching import BlockMatching
 from dfkd_core.networks.feature_distillation import Transfer
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.spec.config import Training
-from dfkd_core.students.temporary_batchnorm import renormalise
 from tests.dfkd_core.tiny import SHAPE, tiny_network, tiny_teacher
 
 

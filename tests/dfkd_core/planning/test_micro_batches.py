@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dfkd_core.architectures import describe
+from dfkd_core.networks.batchnorm import renormalise
 from dfkd_core.networks.hooks import hooked
 from dfkd_core.options.passes import Network
 from dfkd_core.planning.forecast import JobFacts
@@ -18,7 +19,6 @@ from dfkd_core.planning.work import RunFacts
 from dfkd_core.spec.compute import Compute
 from dfkd_core.spec.config import DistillConfig
 from dfkd_core.students.build import build_network
-from dfkd_core.students.temporary_batchnorm import renormalise
 from tests.builders import worker_speed
 from tests.dfkd_core.planning.test_memory import FACTS
 

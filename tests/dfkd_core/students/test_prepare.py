@@ -10,13 +10,14 @@ from torch import nn
 from benchmarks.pair import fold as fold_batchnorms
 from dfkd_core.architectures import describe
 from dfkd_core.errors import StudentError, StudentNotSmaller
+from dfkd_core.networks.batchnorm import NormalisedConv2d
 from dfkd_core.networks.teacher import InputSpace, Teacher
 from dfkd_core.rng import Streams
 from dfkd_core.spec.config import StudentSpec
 from dfkd_core.students.build import Network, build_network
 from dfkd_core.students.narrowing import original_of
 from dfkd_core.students.prepare import Student, prepare_student, reinitialise
-from dfkd_core.students.temporary_batchnorm import MIN_DEPTH, NormalisedConv2d, fold
+from dfkd_core.students.temporary_batchnorm import MIN_DEPTH, fold
 from dfkd_core.students.weight_inheritance import inherit
 
 SHAPE = (1, 32, 32)

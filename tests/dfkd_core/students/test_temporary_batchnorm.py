@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dfkd_core.networks.batchnorm import NormalisedConv2d, renormalise
 from dfkd_core.onnx_import.reader import read_plan
 from dfkd_core.spec.teacher import TeacherSpec
 from dfkd_core.students.narrowing import narrow_to_width
-from dfkd_core.students.temporary_batchnorm import NormalisedConv2d, fold, is_normalised, renormalise, repair
+from dfkd_core.students.temporary_batchnorm import fold, is_normalised, repair
 from dfkd_core.teachers.onnx import load_onnx
 from dfkd_core.teachers.original import original_of
 from tests.dfkd_core import zoo
