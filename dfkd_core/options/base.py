@@ -63,6 +63,14 @@ class SynthesisOptions(_MenuOptions):
         """True if the method puts BatchNorms into the teacher that it inverts; see `networks.pseudo_statistics`."""
         return False
 
+    def start_passes(self) -> list[Passes]:
+        """Return the passes that the method needs once, before its first update."""
+        return []
+
+    def start_drawn(self) -> float:
+        """Return how many images a program draws for those, counted as in `update_drawn`."""
+        return 0.0
+
     def update_drawn(self) -> float:
         """Return how many images a program draws in one update, counted in pictures of shapes that take as long."""
         return 0.0

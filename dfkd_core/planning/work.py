@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from dfkd_core.options.kinds import mean_cost
-from dfkd_core.options.methods.deepinversion import PSEUDO_PICTURES
 from dfkd_core.options.passes import Direction, Network, Passes, Rehearsal, passes
 from dfkd_core.planning.rounds import (
     AUDIT_PART,
@@ -102,12 +101,9 @@ def work_of(config: DistillConfig, facts: RunFacts) -> Work:
 
 def _prepare(config: DistillConfig) -> PhaseWork:
     settling = [passes(network, Direction.FORWARD, SETTLING_IMAGES) for network in (Network.TEACHER, Network.STUDENT)]
-    kinds = getattr(config.method_options, "pseudo_statistics", [])
-    if not kinds:
-        return PhaseWork(Phase.PREPARE, 1, tuple(settling), drawn=SETTLING_IMAGES)
-    looking = passes(Network.TEACHER, Direction.FORWARD, PSEUDO_PICTURES)
-    drawn = SETTLING_IMAGES + PSEUDO_PICTURES * mean_cost(kinds)
-    return PhaseWork(Phase.PREPARE, 1, (*settling, looking), drawn=drawn)
+    options = config.method_options
+    found = (*settling, *options.start_passes())
+    return PhaseWork(Phase.PREPARE, 1, found, drawn=SETTLING_IMAGES + options.start_drawn())
 
 
 def _procedural(config: DistillConfig, rounds: Rounds) -> list[PhaseWork]:

@@ -7,13 +7,13 @@ from pydantic import Field
 from dfkd_core.options.base import Shape
 from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
-from dfkd_core.options.kinds import COSTS, KindsOrNone
+from dfkd_core.options.kinds import COSTS, KindsOrNone, mean_cost
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
 
 FIGURE_VALUES = 40  # kept for each place of a figure's picture, in any number of channels, with what its gradient needs
-PSEUDO_PICTURES = 512  # drawn for the pseudo-statistics
 FIGURE_STEP = 1.3  # time of a figure's picture with its gradient, in times of the picture alone
+PSEUDO_PICTURES = 512  # drawn for the pseudo-statistics
 
 DEFAULT: dict[str, Any] = merged(BANK, {"method_options": {"start": "shapes"}})
 
@@ -83,6 +83,14 @@ class DeepInversionOptions(PixelOptions):
     def inserts_batchnorm(self) -> bool:
         """True if pseudo-statistics are matched."""
         return bool(self.pseudo_statistics)
+
+    def start_passes(self) -> list[Passes]:
+        """Return the passes of the pictures for pseudo-statistics."""
+        return [passes(Network.TEACHER, Direction.FORWARD, PSEUDO_PICTURES)] if self.pseudo_statistics else []
+
+    def start_drawn(self) -> float:
+        """Return the cost of those pictures."""
+        return PSEUDO_PICTURES * mean_cost(self.pseudo_statistics) if self.pseudo_statistics else 0.0
 
     def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
         """Return the passes of every method that optimises images, and those that choose among figures."""
