@@ -21,6 +21,11 @@ def bf16_pays(tries: Sequence[float]) -> bool:
     return len(tries) >= TRIES and min(tries) >= LEAST_GAIN
 
 
+def measured_precision(tries: Sequence[float]) -> Precision:
+    """Return the precision that a worker with these tries chooses."""
+    return "bf16" if bf16_pays(tries) else "fp32"
+
+
 def choose_precision(asked: str, *, tries: Sequence[float] = (), recorded: Precision | None = None) -> PrecisionFacts:
     """Return the precision of a run and the reason for it.
 
@@ -33,13 +38,11 @@ def choose_precision(asked: str, *, tries: Sequence[float] = (), recorded: Preci
         return PrecisionFacts(value=recorded, because="checkpoint")
     if not tries:
         return PrecisionFacts(value="fp32", because="not-measured")
-    return PrecisionFacts(value=_measured(tries), because="measured", bf16_tries=[round(factor, 3) for factor in tries])
+    return PrecisionFacts(
+        value=measured_precision(tries), because="measured", bf16_tries=[round(factor, 3) for factor in tries]
+    )
 
 
 def computed_on(config: DistillConfig, speed: WorkerSpeed) -> DistillConfig:
     """Return the config with the precision that a worker of this speed would choose."""
-    return config.computed_in(_measured(speed.bf16_tries))
-
-
-def _measured(tries: Sequence[float]) -> Precision:
-    return "bf16" if bf16_pays(tries) else "fp32"
+    return config.computed_in(measured_precision(speed.bf16_tries))

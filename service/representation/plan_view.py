@@ -2,7 +2,7 @@
 
 from dfkd.wire.job import EstimateView, WarningView
 from dfkd.wire.plan import MissView, NetworkView, PlanOptionView, PlanView, WorkerClassView
-from dfkd_core.planning.precision_choice import bf16_pays
+from dfkd_core.planning.precision_choice import measured_precision
 from service.intake.plans import Option, Plan, advice
 
 FILE_BYTES = 2000  # of an ONNX file, for each layer, beside its weights
@@ -27,7 +27,7 @@ def plan_view(plan: Plan) -> PlanView:
                 device=known.device_class,
                 memory_bytes=known.memory_bytes,
                 slots=known.slots,
-                precision="bf16" if bf16_pays(known.speed.bf16_tries) else "fp32",
+                precision=measured_precision(known.speed.bf16_tries),
             )
             for known in plan.classes
         ],
