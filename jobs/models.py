@@ -42,9 +42,7 @@ class JobSpec(DistillSpec):
     @property
     def version(self) -> int:
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
-        if self.distillation.training.block_weight or self._draws_more_than_shapes():
-            return 3
-        if not all(self._usual_options().values()):
+        if self.distillation.training.block_weight or self._draws_more_than_shapes() or self._newer_options():
             return 3
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
@@ -77,7 +75,7 @@ class JobSpec(DistillSpec):
                     "budget": {"effort": self.distillation.budget.effort == USUAL_EFFORT},
                     "compute": {**self._open_sizes(), "precision": compute.precision == AUTO_PRECISION},
                     "training": {"block_weight": not self.distillation.training.block_weight},
-                    "method_options": {name for name, usual in self._usual_options().items() if usual},
+                    "method_options": NEWER_OPTIONS - self._newer_options(),
                     "procedural": {"kinds"} if self.distillation.procedural.kinds == Procedural().kinds else set(),
                 },
                 "teacher": {
@@ -92,11 +90,11 @@ class JobSpec(DistillSpec):
         kinds = {*self.distillation.procedural.kinds, getattr(self.distillation.method_options, "start", "shapes")}
         return not kinds <= {"shapes", "smooth", "normal"}
 
-    def _usual_options(self) -> dict[str, bool]:
-        """Return for each newer option of the method whether it has its default."""
+    def _newer_options(self) -> set[str]:
+        """Return the newer options of the method that have another value than their default."""
         options = self.distillation.method_options
-        fields = ((name, field) for name, field in type(options).model_fields.items() if name in NEWER_OPTIONS)
-        return {name: getattr(options, name) == field.default for name, field in fields}
+        known = NEWER_OPTIONS & type(options).model_fields.keys()
+        return {name for name in known if getattr(options, name) != type(options).model_fields[name].default}
 
     def _open_sizes(self) -> dict[str, bool]:
         """Return for each size of micro-batches and chunks whether it is left open; a job's are filled in."""
@@ -116,8 +114,8 @@ SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
 the lowest version that can represent its spec: 3 if it names another effort than the usual one, compares blocks, draws
-other images than shapes, has sizes of micro-batches or says what the teacher's file takes and returns, as every spec
-does that was resolved with a file; 2 if it asks for a device or for samples; else 1."""
+other images than shapes, sets NEWER_OPTIONS, has sizes of micro-batches or says what the teacher's file takes and
+returns, as every spec does that was resolved with a file; 2 if it asks for a device or for samples; else 1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):
