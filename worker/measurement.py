@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from pydantic import PositiveFloat, TypeAdapter, ValidationError
 
@@ -80,16 +81,8 @@ class Measurement:
 
     def _try_bf16(self) -> tuple[float, ...]:
         try:
-            with self._child("--precision") as (command, environment):
-                output = subprocess.run(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    check=True,
-                    timeout=_TRIES_SECONDS,
-                ).stdout
+            with self._child("--precision") as child:
+                output = subprocess.run(**child, check=True, timeout=_TRIES_SECONDS).stdout
             tries = _TRIES.validate_json(output)
         except (OSError, subprocess.SubprocessError, ValidationError) as error:
             log.warning("bfloat16 cannot be tried", extra={"reason": type(error).__name__})
@@ -126,27 +119,26 @@ class Measurement:
         self._keep(self.speed)
 
     @contextmanager
-    def _child(self, *more: str) -> Iterator[tuple[list[str], dict[str, str]]]:
-        """Yield the command of the benchmark, which dies with this process, and its environment."""
+    def _child(self, *more: str) -> Iterator[dict[str, Any]]:
+        """Yield how the benchmark is started, as arguments of `subprocess.Popen`. It dies with this process."""
         settings = self._settings
         options = ["--threads", str(settings.worker_threads), "--device", settings.worker_device, *more]
         tuning = [sys.executable, "-P", "-m", "dfkd_core.sandbox.process_tuning", str(os.getpid())]
         with TemporaryDirectory(prefix="dfkd-") as temporary:
             environment = runner_environment(os.environ, threads=settings.worker_threads, temporary=Path(temporary))
-            yield [*tuning, *self._benchmark, *options], environment
+            yield {
+                "args": [*tuning, *self._benchmark, *options],
+                "env": environment,
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.DEVNULL,
+            }
 
     def _run_child(self) -> tuple[bytes, int]:
         """Run the benchmark → its output and exit status."""
-        with self._child() as (command, environment):
+        with self._child() as child:
             with self._lock:
-                self._process = subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
+                self._process = subprocess.Popen(**child, start_new_session=True)
             try:
                 output, _ = self._process.communicate()
                 return output, self._process.returncode

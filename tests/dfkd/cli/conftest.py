@@ -1,4 +1,4 @@
-"""Runs `dfkd` in the process of the test, where a process of its own would say nothing more."""
+"""A fixture that runs `dfkd` in the process of the test, which is faster than starting a process for each command."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who chooses the precision of a run: the worker's tries where the spec leaves it open, and never twice for one run."""
+"""The tries of the worker choose the precision of a run if its spec leaves that open, and only once for each run."""
 
 import pytest
 
