@@ -50,10 +50,11 @@ def resolve_auto(
 def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
     """Return settings of inversion that follow from the teacher's images and from where the student starts."""
     found: dict[str, Any] = {} if is_copy(student) else FROM_SCRATCH
+    pictures = (inspection.input_space and inspection.input_space.pictures) if "batchnorm" in inspection.offers else None
     if are_large(inspection.input_shape or ()):
-        return merged(found, merged(LARGE, COPYING if is_copy(student) else {}))
-    pictures = inspection.input_space and inspection.input_space.pictures
-    if "batchnorm" in inspection.offers and pictures in ("figures", "strokes"):
+        large = merged(LARGE, LARGE_SCENES if pictures == "scenes" else {})
+        return merged(found, merged(large, COPYING if is_copy(student) else {}))
+    if pictures in ("figures", "strokes"):
         return merged(found, STROKES)
     return found
 
@@ -113,6 +114,8 @@ INVERTING = merged(
 LARGE = {"method_options": {"flip": False}}
 """In a mirror, text has no direction and a turned page is turned the other way: no image can be both. The student still
 learns from mirrored images, with the teacher's answers to those."""
+LARGE_SCENES = {"method_options": {"start": "scenes", "learning_rate": 0.1}}
+"""For teachers of large photographs: from shapes, and at the usual rate, 20 steps lead nowhere."""
 STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
 """For teachers that have the statistics of grey strokes: digits, signs, clothes. In a mirror, signs are other signs."""
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}

@@ -68,6 +68,21 @@ def test_large_images_are_not_inverted_in_a_mirror_too(student: dict[str, Any]) 
     assert training(224, student).augmentation.flip
 
 
+@pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet20"}])
+def test_large_photographs_are_inverted_from_scenes_in_smaller_steps(student: dict[str, Any]) -> None:
+    spec = DistillSpec.model_validate({"student": student})
+
+    def chosen(side: int, kind: Kind | None, *, batchnorm: bool = True) -> tuple[str, float, bool]:
+        found = resolve(spec, of_pictures(side, kind, batchnorm=batchnorm))[0].distillation.method_options.model_dump()
+        return found["start"], found["learning_rate"], found["flip"]
+
+    assert chosen(224, "scenes") == ("scenes", 0.1, False)
+    usual = chosen(224, None)
+    assert usual == chosen(224, "pages") == chosen(224, "shapes") == ("shapes", 0.4, False)
+    assert chosen(32, "scenes")[:2] == usual[:2]
+    assert chosen(224, "scenes", batchnorm=False) == chosen(224, None, batchnorm=False)
+
+
 @pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet8"}])
 def test_teachers_of_signs_are_shown_figures_and_none_in_a_mirror(student: dict[str, Any]) -> None:
     spec = DistillSpec.model_validate({"student": student})
