@@ -1,1 +1,1 @@
-"""Images of a run: batches, images drawn by rule, their refinement, augmentation, reservoirs and previews."""
+"""Images of a run: batches, procedural images, their refinement, augmentation, reservoirs and previews."""

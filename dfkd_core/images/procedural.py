@@ -13,8 +13,8 @@ from torch import Tensor
 
 from dfkd_core.errors import CheckpointMismatch
 from dfkd_core.images.batch import Batch
+from dfkd_core.images.drawn.kinds import KINDS
 from dfkd_core.images.image_rows import ImageRows, LeftOut
-from dfkd_core.images.kinds import KINDS
 from dfkd_core.images.refinement import Refining
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.networks.precision import to_device

@@ -50,7 +50,9 @@ def resolve_auto(
 def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
     """Return settings of inversion that follow from the teacher's images and from where the student starts."""
     found: dict[str, Any] = {} if is_copy(student) else FROM_SCRATCH
-    pictures = (inspection.input_space and inspection.input_space.pictures) if "batchnorm" in inspection.offers else None
+    pictures = inspection.input_space and inspection.input_space.pictures
+    if "batchnorm" not in inspection.offers:
+        pictures = None
     if are_large(inspection.input_shape or ()):
         large = merged(LARGE, LARGE_SCENES if pictures == "scenes" else {})
         return merged(found, merged(large, COPYING if is_copy(student) else {}))

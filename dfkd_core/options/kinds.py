@@ -1,4 +1,4 @@
-"""The kinds of procedural images (torch-free): their names and what they cost. `dfkd_core.images.kinds` draws them."""
+"""The kinds of procedural images: their names and costs. `dfkd_core.images.drawn` draws them; this is torch-free."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal

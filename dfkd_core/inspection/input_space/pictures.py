@@ -1,7 +1,7 @@
 """The drawn pictures on which the statistics of a teacher's layers are looked at, in any size and number of channels.
 
-They come with the package in one small file, which `python -m dfkd_core.images.reference_pictures` draws by rule; no
-photograph is among them. The service, which reads them, has no PyTorch to draw with.
+They come with the package in one small file, which `python -m dfkd_core.images.drawn.reference_pictures` draws by rule;
+no photograph is among them. The service, which reads them, has no PyTorch to draw with.
 """
 
 from collections.abc import Sequence

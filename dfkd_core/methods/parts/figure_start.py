@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.images.figures import AT_ONCE, Figures
+from dfkd_core.images.drawn.figures import AT_ONCE, Figures
 from dfkd_core.methods.parts.image_parameters import Group, ImageParameters
 from dfkd_core.methods.parts.image_starts import Start
 from dfkd_core.networks.teacher import Teacher

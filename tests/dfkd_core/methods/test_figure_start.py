@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dfkd_core.images.figures import AT_ONCE, Figures
+from dfkd_core.images.drawn.figures import AT_ONCE, Figures
 from dfkd_core.methods.parts.figure_start import FigureParameters, FigureStart
 from dfkd_core.methods.parts.image_starts import PixelStart
 from dfkd_core.methods.parts.inversion import Inversion

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from dfkd_core.images.draws import Draws
+from dfkd_core.images.drawn.draws import Draws
 
 AT_ONCE = 256  # figures whose pictures are computed at a time
 COMPARED = 2**22  # distances that are compared at a time to find the nearest part of a line

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dfkd_core.images.reference_pictures import FILE, reference_pictures
+from dfkd_core.images.drawn.reference_pictures import FILE, reference_pictures
 from dfkd_core.inspection.input_space.pictures import KINDS, pictures
 
 

@@ -1,7 +1,7 @@
 import torch
 
-from dfkd_core.images import shapes as module
-from dfkd_core.images.shapes import shapes
+from dfkd_core.images.drawn import shapes as module
+from dfkd_core.images.drawn.shapes import shapes
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -18,8 +18,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core.images import natural_scenes as module
-from dfkd_core.images.natural_scenes import natural_scenes
+from dfkd_core.images.drawn import natural_scenes as module
+from dfkd_core.images.drawn.natural_scenes import natural_scenes
 from dfkd_core.images.procedural import procedural_images
 
 

@@ -1,6 +1,6 @@
 """Draws the pictures with which the input space of teachers is found, into the file that comes with the package.
 
-python -m dfkd_core.images.reference_pictures     draws them again, by the same rules and from the same seed
+python -m dfkd_core.images.drawn.reference_pictures     draws them again, by the same rules and from the same seed
 """
 
 from pathlib import Path
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dfkd_core.images.figures import figures
-from dfkd_core.images.natural_scenes import natural_scenes
+from dfkd_core.images.drawn.figures import figures
+from dfkd_core.images.drawn.natural_scenes import natural_scenes
 from dfkd_core.images.procedural import procedural_images
 
-FILE = Path(__file__).parents[1] / "inspection" / "input_space" / "pictures.npz"  # `inspection` cannot draw
+FILE = Path(__file__).parents[2] / "inspection" / "input_space" / "pictures.npz"  # `inspection` cannot draw
 COUNT = 24  # of each kind
 SIDE = 32  # of strokes and shapes, whose lines are a few pixels wide
 SCENE = 48  # side of natural scenes

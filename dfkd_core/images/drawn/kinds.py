@@ -6,10 +6,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dfkd_core.images.figures import figures
-from dfkd_core.images.marks import marks
-from dfkd_core.images.natural_scenes import natural_scenes
-from dfkd_core.images.shapes import shapes
+from dfkd_core.images.drawn.figures import figures
+from dfkd_core.images.drawn.marks import marks
+from dfkd_core.images.drawn.natural_scenes import natural_scenes
+from dfkd_core.images.drawn.shapes import shapes
 from dfkd_core.options.kinds import KindName
 
 

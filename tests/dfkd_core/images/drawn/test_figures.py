@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dfkd_core.images import figures as module
-from dfkd_core.images.figures import Figures, figures
+from dfkd_core.images.drawn import figures as module
+from dfkd_core.images.drawn.figures import Figures, figures
 
 CPU = torch.device("cpu")
 

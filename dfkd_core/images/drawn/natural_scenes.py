@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dfkd_core.images.draws import Draws
+from dfkd_core.images.drawn.draws import Draws
 
 PART_SAMPLES = 2**18  # samples that are taken at a time, so that they stay in the processor's cache
 SUBPIXELS = (-0.25, 0.25)  # places of a pixel's samples in each direction: the picture is drawn at twice the size

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from dfkd_core.images import marks as module
-from dfkd_core.images.marks import marks
+from dfkd_core.images.drawn import marks as module
+from dfkd_core.images.drawn.marks import marks
 
 
 def draws(seed: int = 0) -> torch.Generator:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dfkd_core.images.draws import Draws
+from dfkd_core.images.drawn.draws import Draws
 
 PART_PIXELS = 2**18  # pixels that are drawn at a time, so that they stay in the processor's cache
 

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 import torch
 
-from dfkd_core.images.kinds import KINDS
+from dfkd_core.images.drawn.kinds import KINDS
 from dfkd_core.images.procedural import procedural_images
 from dfkd_core.options.kinds import COSTS, KindName
 
