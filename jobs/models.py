@@ -44,6 +44,8 @@ class JobSpec(DistillSpec):
         """The lowest spec version that can represent this spec; see SPEC_VERSION."""
         if self.distillation.training.block_weight or self._draws_more_than_shapes() or self._newer_options():
             return 3
+        if NEWER_METHODS & {self.distillation.method, self.distillation.fallback}:
+            return 3
         if self.distillation.budget.effort != USUAL_EFFORT or not all(self._open_sizes().values()):
             return 3
         images = self.teacher.input
@@ -102,6 +104,7 @@ class JobSpec(DistillSpec):
 
 
 USUAL_EFFORT = Budget().effort
+NEWER_METHODS = {"zskd"}
 NEWER_OPTIONS = {"figure_share", "figure_learning_rate", "figure_candidates", "pseudo_statistics"}
 SIZES = ("micro_batch", "chunk", "label_chunk")
 MAY_BE_OPEN: dict[str, Any] = {
@@ -114,8 +117,9 @@ SPEC_VERSION = 3
 """The highest spec version that this release reads; a worker leaves jobs of a higher version to newer workers. The
 version rises with the first change that creates specs which the latest release cannot read. Each job is stored under
 the lowest version that can represent its spec: 3 if it names another effort than the usual one, compares blocks, draws
-other images than shapes, sets NEWER_OPTIONS, has sizes of micro-batches or says what the teacher's file takes and
-returns, as every spec does that was resolved with a file; 2 if it asks for a device or for samples; else 1."""
+other images than shapes, names NEWER_METHODS, sets NEWER_OPTIONS, has sizes of micro-batches or says what the teacher's
+file takes and returns, as every spec does that was resolved with a file; 2 if it asks for a device or for samples; else
+1."""
 
 
 class UnreadableSpec(RootModel[dict[str, Any]]):

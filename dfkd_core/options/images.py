@@ -141,6 +141,39 @@ PUBLISHED: dict[str, Any] = merged(
 )
 """Settings that the publications share: the student learns with SGD and KL at temperature 20 on stored images."""
 
+TRANSFER_SET: dict[str, Any] = merged(
+    PUBLISHED,
+    {
+        "budget": {"steps": 500 * 375},  # epochs of 24 000 images
+        "training": {
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "weight_decay": 0.0,
+            "decay": "none",
+            "batch_size": 64,
+            "updates_per_round": 375,
+        },
+        "steadiness": {"consolidation": 1.0},  # the images come before the student
+        "memory_options": {"capacity": 24_000},
+        "method_options": {
+            "batch_size": 100,
+            "warmup_rounds": 240,
+            "steps": 1500,
+            "learning_rate": 1e-3,
+            "betas": [0.9, 0.999],
+            "decay": "none",
+            "keep": "last",
+            "shift": 0,
+            "flip": False,
+            "start": "normal",
+            "valid_range": True,
+            "bn_weight": 0.0,
+            "smoothness_weight": 0.0,
+        },
+    },
+)
+"""Settings for a fixed set of images, made before the student learns (Nayak et al., ICML 2019, and its code)."""
+
 CROP_AND_FLIP: dict[str, Any] = {"shift": 0.125, "flip": True}
 """Shifts by up to four of 32 pixels, as the authors' toolboxes train their students."""
 

@@ -31,6 +31,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "nayer": {**REDRAWN, "life": 2},
     "ssd_kd": {**REDRAWN},
     "sttss": {**PIXELS},
+    "zskd": {**PIXELS},
 }
 METHODS = list(SMALL)
 
@@ -246,7 +247,7 @@ def test_an_interrupted_run_equals_the_uninterrupted_one(method: str, tmp_path: 
     assert resumed.images_synthesized == whole.images_synthesized
 
 
-@pytest.mark.parametrize(("method", "made"), [("sttss", 2 * 8), ("deepinversion", 4 * 8)])
+@pytest.mark.parametrize(("method", "made"), [("sttss", 2 * 8), ("zskd", 2 * 8), ("deepinversion", 4 * 8)])
 def test_nothing_is_made_after_the_warm_up_where_the_images_come_first(method: str, made: int) -> None:
     state = build_run(tiny_teacher(), tiny_student(), small_run(method))
     for _ in range(4):

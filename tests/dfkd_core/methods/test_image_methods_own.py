@@ -10,11 +10,12 @@ from dfkd_core.methods.cmi import cropped
 from dfkd_core.methods.csd import transformed
 from dfkd_core.methods.fast import LearntGenerator
 from dfkd_core.methods.nayer import NoisyLayers
-from dfkd_core.methods.parts.image_method import ImageMethod, shifted
+from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod, shifted
 from dfkd_core.methods.parts.image_starts import PixelStart, smooth_noise
 from dfkd_core.methods.parts.past_statistics import PastStatistics
 from dfkd_core.methods.ssd_kd import class_rarity
 from dfkd_core.methods.sttss import correlated_normal, feature_weights
+from dfkd_core.methods.zskd import DirichletTargets, class_similarity
 from dfkd_core.options.methods.csd import CsdOptions
 from dfkd_core.options.methods.deepinversion import DeepInversionOptions
 from dfkd_core.rng import Streams
@@ -156,6 +157,55 @@ def test_targets_of_sttss_are_what_the_classifier_says_of_those_features(rectifi
     features = 1.5**0.5 * noise @ unit.T
     features = features.clamp(min=0) if rectified else features
     torch.testing.assert_close(source._targets(8), (teacher.classifier(features).detach() / 2).softmax(dim=1))
+
+
+def test_similar_classes_have_rows_of_a_similar_direction() -> None:
+    weight = torch.tensor([[2.0, 0.0], [0.5, 0.5], [0.0, 3.0], [-1.0, 0.0]])
+    half = 0.5**0.5
+    slanted = 2 * half / (1 + half)  # cosines of the second row: half, 1, half, -half
+    expected = [[1, (half + 1) / 2, 0.5, 0], [slanted, 1, slanted, 0], [0, half, 1, 0], [0, (1 - half) / 2, 0.5, 1]]
+    torch.testing.assert_close(class_similarity(weight), torch.tensor(expected))
+
+
+def test_soft_labels_of_zskd_have_the_mean_and_spread_of_their_dirichlet_distribution() -> None:
+    similarity = torch.tensor([[1.0, 0.6, 0.0], [0.5, 1.0, 0.0], [0.0, 0.2, 1.0]])
+    spread = []
+    for scale in (1.0, 0.1):
+        classes = ClassTargets(3, draws=draws(), device=CPU)
+        wanted = ClassTargets(3, draws=draws(), device=CPU).classes(30_000)
+        labels = DirichletTargets(similarity, [scale], classes=classes)(30_000)
+        torch.testing.assert_close(labels.sum(dim=1), torch.ones(30_000))
+        for number, row in enumerate(similarity.clamp(min=1e-3)):
+            own, mean, total = labels[wanted == number], row / row.sum(), scale * float(row.sum())
+            torch.testing.assert_close(own.mean(dim=0), mean, atol=0.01, rtol=0)
+            torch.testing.assert_close(own.var(dim=0), mean * (1 - mean) / (total + 1), atol=0.01, rtol=0)
+        spread.append(float(labels.amax(dim=1).mean()))
+    assert spread[1] > spread[0]  # a small scale gives sure labels
+    both = DirichletTargets(similarity, [1.0, 0.1], classes=ClassTargets(3, draws=draws(), device=CPU))(30_000)
+    assert spread[0] < float(both.amax(dim=1).mean()) < spread[1]
+
+
+def test_zskd_draws_targets_from_the_rows_of_the_last_layer_and_asks_at_its_temperature() -> None:
+    teacher = tiny_teacher()
+    assert isinstance(teacher.classifier, nn.Linear)
+    source = synthesizer("zskd", teacher, temperature=4.0, smoothness_weight=0.0, adv_weight=0.0, shift=0, steps=1)
+    assert isinstance(source, ImageMethod)
+    similarity = class_similarity(teacher.classifier.weight)
+    again = DirichletTargets(similarity, [1.0, 0.1], classes=ClassTargets(CLASSES, draws=draws(), device=CPU))
+    source._draws.manual_seed(0)
+    targets = source._targets(8)
+    assert torch.equal(targets, again(8))
+    images = torch.rand((8, *teacher.input_space.shape), generator=draws())
+    terms = source._weighted_terms(source._look(images, targets, None))
+    expected = nn.functional.cross_entropy(teacher(images) / 4, targets)
+    torch.testing.assert_close(terms["target"][1], expected)
+
+
+def test_zskd_needs_a_row_of_weights_for_each_class() -> None:
+    teacher = tiny_teacher()
+    teacher.classifier = nn.Linear(4, 1)
+    with pytest.raises(RequirementError, match="row for each class"):
+        synthesizer("zskd", teacher)
 
 
 def test_past_statistics_are_mixed_in_and_follow_with_their_own_decay() -> None:

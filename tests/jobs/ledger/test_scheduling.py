@@ -134,9 +134,11 @@ def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
         {"method_options": {"figure_share": 0.5}},
         {"method_options": {"figure_candidates": 7}},
         {"method_options": {"pseudo_statistics": ["shapes"]}},
+        {"method": "zskd"},
+        {"fallback": "zskd"},
     ],
 )
-def test_what_draws_other_images_than_shapes_is_left_to_versions_that_can(drawing: dict[str, Any]) -> None:
+def test_what_earlier_versions_do_not_know_is_left_to_those_that_do(drawing: dict[str, Any]) -> None:
     plain, other = (
         JobSpec.model_validate(
             {"student": {"architecture": "teacher"}, "distillation": {"method": "deepinversion", **changes}}
