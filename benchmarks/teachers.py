@@ -48,6 +48,7 @@ RECIPES = {
     "mnist-resnet14": Recipe("mnist", "resnet14", 3, 0.1, 5e-4, optimizer="sgd", warmup=0.2),
     "fashion-resnet14": Recipe("fashion_mnist", "resnet14", 8, 0.1, 5e-4, optimizer="sgd", flip=True, warmup=0.2),
     "cifar10-resnet20": Recipe("cifar10", "resnet20", 15, 0.2, 5e-4, "sgd", shift=0.125, flip=True, warmup=0.2),
+    "cifar10-resnet8": Recipe("cifar10", "resnet8", 12, 0.2, 5e-4, "sgd", shift=0.125, flip=True, warmup=0.2),
 }
 
 
