@@ -32,7 +32,7 @@ class Zskd(ImageMethod):
         draws = streams["images"]
 
         def tempered(step: Step) -> Tensor:
-            """Return the cross-entropy with the soft labels at `options.temperature` (the paper's eq. 4)."""
+            """Return the cross-entropy with the soft labels at `options.temperature`."""
             return inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=options.temperature)
 
         classifier = teacher.classifier
@@ -56,7 +56,7 @@ class Zskd(ImageMethod):
 
 
 class DirichletTargets:
-    """Draws soft labels for each class from the Dirichlet distribution of its similar classes (the paper's eq. 3)."""
+    """Draws soft labels for each class from the Dirichlet distribution of its similar classes."""
 
     def __init__(self, similarity: Tensor, scales: Sequence[float], *, classes: ClassTargets) -> None:
         """`similarity` (K, K) is that of `class_similarity`."""
@@ -78,7 +78,7 @@ class DirichletTargets:
 def class_similarity(weight: Tensor) -> Tensor:
     """Return how similar the classes are, (K, K): cosines of the rows of `weight` (K, F), scaled to [0, 1] in each row.
 
-    A class is as similar to itself as can be (the paper's eq. 2 and the min-max normalisation after it).
+    The paper's class similarity matrix, with its min-max normalisation: a class is as similar to itself as can be.
     """
     unit = F.normalize(weight.detach(), dim=1)
     cosines = unit @ unit.T

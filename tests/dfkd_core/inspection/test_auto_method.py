@@ -69,16 +69,16 @@ def test_large_images_are_not_inverted_in_a_mirror_too(student: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet20"}])
-def test_large_photographs_are_inverted_from_scenes_in_smaller_steps(student: dict[str, Any]) -> None:
+def test_large_photographs_are_inverted_in_small_steps_and_by_their_classes(student: dict[str, Any]) -> None:
     spec = DistillSpec.model_validate({"student": student})
 
-    def chosen(side: int, kind: Kind | None, *, batchnorm: bool = True) -> tuple[str, float, bool]:
+    def chosen(side: int, kind: Kind | None, *, batchnorm: bool = True) -> tuple[float, float, bool]:
         found = resolve(spec, of_pictures(side, kind, batchnorm=batchnorm))[0].distillation.method_options.model_dump()
-        return found["start"], found["learning_rate"], found["flip"]
+        return found["learning_rate"], found["bn_weight"], found["flip"]
 
-    assert chosen(224, "scenes") == ("scenes", 0.1, False)
+    assert chosen(224, "scenes") == (0.1, 0.05, False)
     usual = chosen(224, None)
-    assert usual == chosen(224, "pages") == chosen(224, "shapes") == ("shapes", 0.4, False)
+    assert usual == chosen(224, "pages") == chosen(224, "shapes") == (0.4, 1.0, False)
     assert chosen(32, "scenes")[:2] == usual[:2]
     assert chosen(224, "scenes", batchnorm=False) == chosen(224, None, batchnorm=False)
 
