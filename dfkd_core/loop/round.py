@@ -7,6 +7,7 @@ and go on there.
 import math
 from dataclasses import dataclass
 
+from dfkd_core import heap
 from dfkd_core.errors import DistillationDiverged
 from dfkd_core.images.batch import Batch
 from dfkd_core.loop.state import Run
@@ -34,6 +35,7 @@ def train_round(run: Run) -> RoundResult:
     warming_up = warmed_up < run.config.method_options.warmup_rounds
     if not warming_up or warmed_up < WARMUP_DRAWS:
         _draw_procedural(run)
+    heap.give_back()  # images of other sizes, and the student's activations, need other buffers
     _train_synthesizer(run, warming_up=warming_up)
     if warming_up:
         if run.images.synthesizer.optimises_images:  # costly images are kept from the first one on
@@ -42,6 +44,7 @@ def train_round(run: Run) -> RoundResult:
     else:
         fresh = _draw_fresh(run)
         _draw_remembered(run)
+        heap.give_back()
         _teach_student(run)
         _update_memory(run, fresh)
         rolled_back = _check_collapse(run, fresh)
