@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from dfkd_core.errors import RequirementError
 from dfkd_core.methods.parts.image_method import ImageMethod
 from dfkd_core.methods.parts.image_starts import PixelStart
-from dfkd_core.methods.parts.image_terms import Step, Term, usual_terms
-from dfkd_core.networks import inversion_losses, losses
+from dfkd_core.methods.parts.image_terms import Step, Term, cross_entropy, usual_terms
+from dfkd_core.networks import losses
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.sttss import SttssOptions
 from dfkd_core.rng import Streams
@@ -30,10 +30,6 @@ class Sttss(ImageMethod):
     def __init__(self, options: SttssOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
 
-        def tempered(step: Step) -> Tensor:
-            """Return the cross-entropy with the soft targets at `options.temperature`."""
-            return inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=options.temperature)
-
         def activation(step: Step) -> Tensor | None:
             """Return minus the mean |penultimate feature|, or None if the features were not read."""
             return None if step.features is None else losses.activation(step.features)
@@ -44,7 +40,7 @@ class Sttss(ImageMethod):
             teacher,
             start=PixelStart(options, teacher.input_space, draws=draws, device=device),
             targets=FeatureTargets(options, teacher, draws=draws, device=device),
-            terms=[*usual_terms(options, target=tempered), *own],
+            terms=[*usual_terms(options, target=cross_entropy(temperature=options.temperature)), *own],
             reader=partial(teacher.observe, features="penultimate"),
             draws=draws,
             device=device,

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from dfkd_core.errors import RequirementError
 from dfkd_core.methods.parts.image_method import ClassTargets, ImageMethod
 from dfkd_core.methods.parts.image_starts import PixelStart
-from dfkd_core.methods.parts.image_terms import Step, usual_terms
-from dfkd_core.networks import inversion_losses
+from dfkd_core.methods.parts.image_terms import cross_entropy, usual_terms
 from dfkd_core.networks.teacher import Teacher
 from dfkd_core.options.methods.zskd import ZskdOptions
 from dfkd_core.rng import Streams
@@ -30,10 +29,6 @@ class Zskd(ImageMethod):
 
     def __init__(self, options: ZskdOptions, teacher: Teacher, *, streams: Streams, device: torch.device) -> None:
         draws = streams["images"]
-
-        def tempered(step: Step) -> Tensor:
-            """Return the cross-entropy with the soft labels at `options.temperature`."""
-            return inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=options.temperature)
 
         classifier = teacher.classifier
         if not isinstance(classifier, nn.Linear) or len(classifier.weight) != teacher.num_classes:
@@ -49,14 +44,14 @@ class Zskd(ImageMethod):
                 options.scales,
                 classes=ClassTargets(teacher.num_classes, draws=draws, device=device),
             ),
-            terms=usual_terms(options, target=tempered),
+            terms=usual_terms(options, target=cross_entropy(temperature=options.temperature)),
             draws=draws,
             device=device,
         )
 
 
 class DirichletTargets:
-    """Draws soft labels for each class from the Dirichlet distribution of its similar classes."""
+    """Draws soft labels. Those of a class come from a Dirichlet distribution that favours the classes similar to it."""
 
     def __init__(self, similarity: Tensor, scales: Sequence[float], *, classes: ClassTargets) -> None:
         """`similarity` (K, K) is that of `class_similarity`."""

@@ -53,12 +53,12 @@ def usual_terms(options: ImageOptions, *, target: Loss | None = None, feedback: 
         Term("l2", options.l2_weight, lambda step: inversion_losses.image_norm(step.images)),
         Term("adv", options.adv_weight, feedback or agreeing_feedback(options.adv_limit), of_student=True),
     ]
-    return [Term("target", options.target_weight, target or cross_entropy), *(term for term in terms if term.weight)]
+    return [Term("target", options.target_weight, target or cross_entropy()), *(term for term in terms if term.weight)]
 
 
-def cross_entropy(step: Step) -> Tensor:
-    """Return the cross-entropy of the teacher with the targets."""
-    return inversion_losses.soft_cross_entropy(step.logits, step.targets)
+def cross_entropy(*, temperature: float = 1.0) -> Loss:
+    """Return the cross-entropy of the teacher's answers at this temperature with the targets."""
+    return lambda step: inversion_losses.soft_cross_entropy(step.logits, step.targets, temperature=temperature)
 
 
 def smoothness_loss(options: ImageOptions) -> Loss:
