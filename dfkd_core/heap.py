@@ -12,7 +12,7 @@ MOST_FREE: Final = 512 * 1024**2  # bytes that are worth keeping for the next pa
 
 
 class _Mallinfo2(ctypes.Structure):
-    """What glibc tells of the heap, malloc(3): ten counts, of which `fordblks` are the bytes that are free."""
+    """The ten counts that glibc's `mallinfo2` returns. `fordblks` is the number of free bytes."""
 
     _fields_ = [
         (name, ctypes.c_size_t)

@@ -35,7 +35,7 @@ def train_round(run: Run) -> RoundResult:
     warming_up = warmed_up < run.config.method_options.warmup_rounds
     if not warming_up or warmed_up < WARMUP_DRAWS:
         _draw_procedural(run)
-    heap.give_back()  # images of other sizes, and the student's activations, need other buffers
+    heap.give_back()  # buffers that were freed before do not fit those of an inversion
     _train_synthesizer(run, warming_up=warming_up)
     if warming_up:
         if run.images.synthesizer.optimises_images:  # costly images are kept from the first one on

@@ -30,7 +30,11 @@ print(before, held, told, resident())
 
 
 def measured(most_free: int) -> tuple[int, int, int, int]:
-    """Run the child with malloc as a run has it → resident bytes before, with holes, free ones told, and at last."""
+    """Run the child with the malloc settings of a run.
+
+    Return four numbers of bytes: resident before there are buffers, resident with holes between them, free by what the
+    heap says, and resident at the end.
+    """
     environment = {"MALLOC_MMAP_THRESHOLD_": str(2**28), "MALLOC_TRIM_THRESHOLD_": str(2**31)}
     text = f"from dfkd_core import heap\nheap.MOST_FREE = {most_free}\n{CHILD}"
     output = subprocess.run(

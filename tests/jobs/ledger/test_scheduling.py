@@ -127,7 +127,7 @@ def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
 
 
 @pytest.mark.parametrize(
-    "drawing",
+    "unknown",
     [
         {"procedural": {"kinds": ["shapes", "marks"]}},
         {"method_options": {"start": "scenes"}},
@@ -138,12 +138,12 @@ def test_what_compares_blocks_is_left_to_versions_that_know_how() -> None:
         {"fallback": "zskd"},
     ],
 )
-def test_what_earlier_versions_do_not_know_is_left_to_those_that_do(drawing: dict[str, Any]) -> None:
+def test_what_earlier_versions_do_not_know_is_left_to_those_that_do(unknown: dict[str, Any]) -> None:
     plain, other = (
         JobSpec.model_validate(
             {"student": {"architecture": "teacher"}, "distillation": {"method": "deepinversion", **changes}}
         )
-        for changes in ({"procedural": {"kinds": ["shapes"]}}, drawing)
+        for changes in ({"procedural": {"kinds": ["shapes"]}}, unknown)
     )
     assert (plain.version, other.version) == (1, 3)
     assert not any(newer in plain.text() for newer in ("kinds", "figure_", "pseudo_statistics"))
