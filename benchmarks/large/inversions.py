@@ -6,8 +6,8 @@
 NAME is a pair of `benchmarks.large.pairs`. A variant changes `method_options` of the spec that the service resolves; an
 empty one changes nothing. Each makes a few images from the same seed, in fp32. The result says how far the images are
 from the classes that they were made for (cross-entropy of the last step; ln K is chance), how far from the teacher's
-BatchNorm statistics, and how many the teacher puts into each class. Where `--images` exceeds `compute.chunk` of the spec,
-both distances are those of the last chunk. No real image is looked at.
+BatchNorm statistics, and how many the teacher puts into each class. Where `--images` exceeds `compute.chunk` of the
+spec, both distances are those of the last chunk. No real image is looked at.
 """
 
 import argparse
