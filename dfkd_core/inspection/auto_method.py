@@ -55,7 +55,8 @@ def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
         pictures = None
     if are_large(inspection.input_shape or ()):
         large = merged(LARGE, LARGE_PHOTOGRAPHS if pictures == "scenes" else {})
-        return merged(found, merged(large, COPYING if is_copy(student) else {}))
+        copying = merged(COPYING, SCENES_TOO if pictures == "scenes" else {})
+        return merged(found, merged(large, copying if is_copy(student) else {}))
     if pictures in ("figures", "strokes"):
         return merged(found, STROKES)
     return found
@@ -123,6 +124,8 @@ STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": 
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
 """A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}
+SCENES_TOO = {"procedural": {"share": 0.5, "kinds": ["scenes"], "refinement": {"share": 0.0}}}
+"""Blocks teach on any image, and a drawn scene costs nothing but the teacher's answer."""
 REFINING = merged(
     BRIEF,
     {

@@ -83,6 +83,27 @@ def test_large_photographs_are_inverted_in_small_steps_and_by_their_classes(stud
     assert chosen(224, "scenes", batchnorm=False) == chosen(224, None, batchnorm=False)
 
 
+@pytest.mark.parametrize(
+    ("side", "kind", "student", "share"),
+    [
+        (224, "scenes", NARROWED, 0.5),
+        (224, "scenes", {**NARROWED, "init": "random"}, 0.0),
+        (224, "scenes", {"architecture": "resnet20"}, 0.0),
+        (224, "pages", NARROWED, 0.0),
+        (32, "scenes", NARROWED, 0.0),
+    ],
+)
+def test_copies_of_teachers_of_large_photographs_learn_from_drawn_scenes_too(
+    side: int, kind: Kind, student: dict[str, Any], share: float
+) -> None:
+    spec, *_ = resolve(DistillSpec.model_validate({"student": student}), of_pictures(side, kind))
+    procedural = spec.distillation.procedural
+    assert procedural.share == share
+    if share:
+        assert procedural.kinds == ["scenes"]
+        assert procedural.refinement.share == 0
+
+
 @pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet8"}])
 def test_teachers_of_signs_are_shown_figures_and_none_in_a_mirror(student: dict[str, Any]) -> None:
     spec = DistillSpec.model_validate({"student": student})
