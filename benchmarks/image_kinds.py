@@ -41,7 +41,7 @@ from benchmarks.large.pairs import asked_spec, untrained_cut
 from benchmarks.pair import RESULTS
 from dfkd_core.images.augment import augment
 from dfkd_core.images.procedural import ProceduralBank, procedural_images
-from dfkd_core.inspection.inspection import inspect_file, parse_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.loop.schedule import Schedule
 from dfkd_core.loop.student import AveragedStudent, average_decay, build_optimizer, distillation_loss
@@ -82,9 +82,8 @@ class Task:
 
     def __init__(self, *, seed: int, measured: int) -> None:
         asked, path = asked_spec(PAIR, effort="standard", seed=seed, settings=[]), PAIR.teacher()
-        self._found = inspect_file(path, asked.teacher)
+        self._found, self._parsed = inspect_with_input_space(path, asked.teacher)
         self.spec: DistillSpec = resolve(asked, self._found)[0]
-        _, self._parsed = parse_file(path, asked.teacher)
         self.teacher: Teacher = load_teacher(path, asked.teacher, parsed=self._parsed)
         self.streams = Streams(seed)
         self._lines = drawn(MEASURED_SEED, measured)

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.large.imagenet_resnets import MEAN, SIDE, STD, write_teacher
 from benchmarks.large.measured_runner import Runner
-from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.inspection.job_facts import job_facts
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.planning.memory import memory_need
@@ -42,7 +42,7 @@ def spec_of(settings: list[str], teacher: Path) -> tuple[DistillSpec, int]:
     }
     overrides.apply(document, settings)
     spec = DistillSpec.model_validate(document)
-    inspection = inspect_file(teacher, spec.teacher)
+    inspection, _ = inspect_with_input_space(teacher, spec.teacher)
     resolved, student, _ = resolve(spec, inspection)
     facts = job_facts(resolved, inspection, student)
     assert facts is not None  # these teachers are large, and their files say everything

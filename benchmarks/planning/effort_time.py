@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from benchmarks.hardware import describe_hardware, peak_memory_bytes
 from benchmarks.pair import RESULTS
 from dfkd_core.architectures import describe
-from dfkd_core.inspection.inspection import inspect_file
+from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.pipeline import compress
@@ -48,7 +48,7 @@ def measure(architecture: str, shape: list[int], *, effort: str, threads: int, c
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "teacher.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, file)
-        inspection = inspect_file(file, spec.teacher)
+        inspection, _ = inspect_with_input_space(file, spec.teacher)
         resolved, student, _ = resolve(spec, inspection)
         work = work_of(resolved.distillation, run_facts(resolved, inspection, student))
         begun, cpu_begun = time.perf_counter(), time.process_time()

@@ -126,7 +126,7 @@ def show(name: str, found: dict[str, Any], *, phases: bool) -> None:
 def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one job, and return what was planned for it and what it took."""
     from benchmarks.hardware import describe_hardware, peak_memory_bytes
-    from dfkd_core.inspection.inspection import inspect_file
+    from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
     from dfkd_core.inspection.job_facts import job_facts
     from dfkd_core.inspection.resolve import resolve
     from dfkd_core.pipeline import compress
@@ -145,7 +145,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
         if name == "lenet5":
             document["student"] = {"architecture": "lenet5_half"}
         spec = DistillSpec.model_validate({**document, "distillation": {"budget": {"effort": options.effort}}})
-        inspection = inspect_file(path, spec.teacher)
+        inspection, _ = inspect_with_input_space(path, spec.teacher)
         resolved, description, _ = resolve(spec, inspection)
         if options.short:
             resolved = shortened(resolved)
