@@ -1,7 +1,8 @@
-"""Real images for benchmarks. They train demonstration teachers and measure students; no distillation sees them.
+"""Images for benchmarks. They train demonstration teachers and measure students; no distillation sees them.
 
-MNIST and Fashion-MNIST are padded from 28 to 32 pixels, not resized; CIFAR-10 is read from mosaics of images. All are
-normalised with the usual mean and deviation of their training images.
+MNIST and Fashion-MNIST are padded from 28 to 32 pixels, not resized; CIFAR-10 is read from mosaics of images; letters
+are drawn with the system's fonts. The first three are normalised with the usual mean and deviation of their training
+images, letters from -1 to 1.
 """
 
 import os
@@ -12,6 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from benchmarks.drawn import letters
+from benchmarks.drawn.fonts import system_fonts
 
 PAD = 2
 SIDE = 32
@@ -25,32 +29,44 @@ class Normalisation:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    side: int = SIDE
 
     @property
     def channels(self) -> int:
         """1 for grey, 3 for colour."""
         return len(self.mean)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of an image: channels, height, width."""
+        return self.channels, self.side, self.side
+
 
 NORMALISATIONS = {
     "mnist": Normalisation((0.1307,), (0.3081,)),
     "fashion_mnist": Normalisation((0.2860,), (0.3530,)),
     "cifar10": Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "letters": Normalisation((0.5,), (0.5,), letters.SIDE),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Images (N, C, 32, 32), normalised, and labels (N,)."""
+    """Images (N, C, H, W), normalised, and labels (N,)."""
 
     images: Tensor
     labels: Tensor
 
 
 def load_images(name: str, split: str) -> LabelledImages:
-    """Return the "train" or "test" images of a data set in DFKD_BENCHMARK_DATA or ../shared/data."""
+    """Return the "train" or "test" images of a data set in DFKD_BENCHMARK_DATA or ../shared/data, or those drawn."""
     directory = Path(os.environ.get("DFKD_BENCHMARK_DATA", DEFAULT_DIRECTORY))
-    pixels, labels = _colour(directory / name, split) if name == "cifar10" else _grey(directory / f"{name}.npz", split)
+    if name == "letters":
+        pixels, labels = letters.letters(split, system_fonts())
+    elif name == "cifar10":
+        pixels, labels = _colour(directory / name, split)
+    else:
+        pixels, labels = _grey(directory / f"{name}.npz", split)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in _moments(name))
     images = (torch.from_numpy(pixels).float() / 255 - mean) / std
     return LabelledImages(images=images, labels=torch.from_numpy(labels))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from benchmarks.datasets import NORMALISATIONS, SIDE, LabelledImages, load_images
+from benchmarks.datasets import NORMALISATIONS, LabelledImages, load_images
 from dfkd_core.architectures import describe
 from dfkd_core.images.augment import augment
 from dfkd_core.networks.teacher import InputSpace, Teacher
@@ -48,6 +48,7 @@ RECIPES = {
     "mnist-resnet14": Recipe("mnist", "resnet14", 3, 0.1, 5e-4, optimizer="sgd", warmup=0.2),
     "fashion-resnet14": Recipe("fashion_mnist", "resnet14", 8, 0.1, 5e-4, optimizer="sgd", flip=True, warmup=0.2),
     "cifar10-resnet20": Recipe("cifar10", "resnet20", 15, 0.2, 5e-4, "sgd", shift=0.125, flip=True, warmup=0.2),
+    "letters-resnet14": Recipe("letters", "resnet14", 6, 0.1, 5e-4, optimizer="sgd", warmup=0.2),
     "cifar10-resnet8": Recipe("cifar10", "resnet8", 12, 0.2, 5e-4, "sgd", shift=0.125, flip=True, warmup=0.2),
 }
 
@@ -69,7 +70,7 @@ def load_demonstration_teacher(name: str) -> Teacher:
 
 def untrained(recipe: Recipe) -> Network:
     """Return the recipe's network with random weights."""
-    shape = (NORMALISATIONS[recipe.dataset].channels, SIDE, SIDE)
+    shape = NORMALISATIONS[recipe.dataset].shape
     description = describe(recipe.architecture, input_shape=shape, num_classes=10)
     return build_network(description, generator=torch.Generator().manual_seed(SEED))
 
@@ -77,7 +78,7 @@ def untrained(recipe: Recipe) -> Network:
 def input_space(dataset: str) -> InputSpace:
     """Return the input space of the data set: shape, mean, standard deviation."""
     normalisation = NORMALISATIONS[dataset]
-    shape = (normalisation.channels, SIDE, SIDE)
+    shape = normalisation.shape
     spec = InputSpec(shape=list(shape), mean=list(normalisation.mean), std=list(normalisation.std))
     low, high = spec.pixel_bounds(normalisation.channels)
     return InputSpace(shape=shape, low=tuple(low), high=tuple(high), range_known=True)

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.drawn import lines, pages, texts
+from benchmarks.drawn import letters, lines, pages, texts
 from benchmarks.drawn.fonts import Fonts
 from benchmarks.drawn.photograph import colours
 
@@ -16,17 +17,23 @@ FOLDER = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 FONTS = Fonts(latin=(FOLDER / "DejaVuSans.ttf", FOLDER / "DejaVuSerif.ttf"), chinese=(FOLDER / "DejaVuSans.ttf",))
 
 
-@pytest.mark.parametrize("draw", [lines.line, pages.page])
-def test_an_image_follows_from_its_seed_and_number(draw: Callable[[int, int, Fonts], tuple[Image.Image, int]]) -> None:
+@pytest.mark.parametrize("draw", [lines.line, pages.page, letters.letter])
+def test_an_image_follows_from_its_seed_and_number(draw: Callable[[int, int, Fonts], tuple[Any, int]]) -> None:
     first, again, other = (draw(7, number, FONTS) for number in (3, 3, 4))
     assert first[1] == again[1]
     assert np.array_equal(np.asarray(first[0]), np.asarray(again[0]))
-    assert first[0].size != other[0].size or not np.array_equal(np.asarray(first[0]), np.asarray(other[0]))
+    assert np.shape(first[0]) != np.shape(other[0]) or not np.array_equal(np.asarray(first[0]), np.asarray(other[0]))
 
 
 def test_every_class_is_drawn() -> None:
     assert {lines.line(0, number, FONTS)[1] for number in range(12)} == {0, 1}
     assert {pages.page(0, number, FONTS)[1] for number in range(16)} == {0, 1, 2, 3}
+    assert {letters.letter(0, number, FONTS)[1] for number in range(60)} == set(range(10))
+
+
+def test_letters_of_the_two_splits_differ() -> None:
+    assert letters.SEEDS["train"] != letters.SEEDS["test"]
+    assert letters.letter(letters.SEEDS["train"], 0, FONTS)[0].shape == (letters.SIDE, letters.SIDE)
 
 
 def test_a_short_line_is_padded_with_grey_and_a_long_one_pressed() -> None:
