@@ -105,7 +105,7 @@ class JobSpec(DistillSpec):
 
 USUAL_EFFORT = Budget().effort
 NEWER_METHODS = {"zskd"}
-NEWER_OPTIONS = {"figure_share", "figure_learning_rate", "figure_candidates", "pseudo_statistics"}
+NEWER_OPTIONS = {"coarse_steps", "figure_share", "figure_learning_rate", "figure_candidates", "pseudo_statistics"}
 SIZES = ("micro_batch", "chunk", "label_chunk")
 MAY_BE_OPEN: dict[str, Any] = {
     "budget": {"steps"},

@@ -13,6 +13,7 @@ from dfkd_core.inspection.narrowed import describe_narrowed
 from dfkd_core.inspection.run_facts import run_facts
 from dfkd_core.inspection.suitability import lacking
 from dfkd_core.notice import Notice
+from dfkd_core.options.base import HALF_SIZE
 from dfkd_core.options.registry import MEMORIES
 from dfkd_core.planning.effort import resolve_effort
 from dfkd_core.planning.micro_batches import ACTIVATION_BYTES, with_micro_batches
@@ -202,7 +203,14 @@ def check_smaller(name: str, parameters: int, of_teacher: int) -> None:
 def _check_needs(spec: DistillSpec, inspection: Inspection) -> None:
     config = spec.distillation
     for role, options in (("method", config.method_options), ("memory", config.memory_options)):
-        needs = lacking(options.needs, inspection.offers)
+        needs = lacking(options.needed(), inspection.offers)
+        if needs == [HALF_SIZE]:
+            raise RequirementError(
+                "coarse steps need a teacher of images of more than 48 × 48 pixels that also takes images of half the "
+                "height and width, as far as its file tells; this one does not",
+                hint="Leave coarse_steps at 0.",
+                pointer="/distillation/method_options/coarse_steps",
+            )
         if needs:
             name = config.method if role == "method" else config.memory
             hints = [warning.hint for warning in inspection.warnings if "batchnorm" in needs]

@@ -41,7 +41,8 @@ class DeepInversion(ImageMethod):
             return inversion_losses.limited_js(step.logits, step.student_logits(), limit=options.adv_limit)
 
         soft = options.targets == "soft" or (options.targets == "auto" and "batchnorm" not in teacher.offers)
-        start: Start = PixelStart(options, teacher.input_space, draws=draws, device=device)
+        coarse = options.coarse_steps > 0
+        start: Start = PixelStart(options, teacher.input_space, draws=draws, device=device, coarse=coarse)
         if options.figure_share:
             start = FigureStart(options, teacher, pixels=start, draws=draws, device=device)
         classes = ClassTargets(teacher.num_classes, draws=draws, device=device)
@@ -53,6 +54,7 @@ class DeepInversion(ImageMethod):
             terms=usual_terms(options, feedback=competition),
             draws=draws,
             device=device,
+            coarse_steps=options.coarse_steps,
         )
 
 

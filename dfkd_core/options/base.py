@@ -11,6 +11,10 @@ from dfkd_core.options.published import Presets
 Shape = tuple[int, int, int]  # (C, H, W)
 
 
+HALF_SIZE = "half-size"
+"""What a teacher of large images offers that also takes images of half the height and width."""
+
+
 class _MenuOptions(Frozen):
     """One entry of the menu: the fields of the class are what a request may set."""
 
@@ -19,11 +23,15 @@ class _MenuOptions(Frozen):
     settings; a memory's preset is a tree of its options, used where the method's preset has another memory."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """What the teacher must offer: "batchnorm", "features"."""
+    """What the teacher must offer with any settings: "batchnorm", "features"."""
 
     implementation: ClassVar[str] = ""
     """Where the code lies if there is no `methods/NAME.py` or `memories/NAME.py` with the name in the spec, as
     "package.module:attribute". The attribute is called with (options, teacher, *, streams, device)."""
+
+    def needed(self) -> frozenset[str]:
+        """Return what the teacher must offer with these settings."""
+        return self.needs
 
 
 class SynthesisOptions(_MenuOptions):

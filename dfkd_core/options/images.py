@@ -1,5 +1,6 @@
 """The options that all methods share which optimise their images one batch at a time (torch-free)."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -9,6 +10,14 @@ from dfkd_core.options.field_types import Fraction, Positive, Weight
 from dfkd_core.options.kinds import COSTS, KindName
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
+
+
+def halved(shape: Sequence[int]) -> tuple[int, int]:
+    """Return half the height and width of images (C, H, W)."""
+    return shape[1] // 2, shape[2] // 2
+
+
+COARSE_COST = 0.25  # of a step at half the height and width, in steps of full images
 
 
 class ImageOptions(SynthesisOptions):

@@ -2,16 +2,19 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from dfkd_core.input_estimate import InputEstimate
 from dfkd_core.inspection.formats.safetensors_header import read_header, read_tensors
 from dfkd_core.inspection.input_space.conventions import without_evidence
 from dfkd_core.inspection.input_space.estimate import estimate_input
+from dfkd_core.inspection.input_space.half_size import takes_half_size
 from dfkd_core.inspection.inspection import Inspection, parse_file
 from dfkd_core.inspection.named_teacher import describe_teacher
 from dfkd_core.narrowing.catalogue import plan_of
 from dfkd_core.onnx_import.ir.plan import Plan
 from dfkd_core.onnx_import.reader import ParsedOnnx
+from dfkd_core.options.base import HALF_SIZE
+from dfkd_core.planning.nominal import are_large
 from dfkd_core.spec.teacher import TeacherSpec
 
 log = logging.getLogger(__name__)
@@ -20,7 +23,8 @@ log = logging.getLogger(__name__)
 def inspect_with_input_space(path: Path, spec: TeacherSpec) -> tuple[Inspection, ParsedOnnx | None]:
     """Return what `parse_file` returns, with `input_space` where the shape of the images is known.
 
-    Whatever goes wrong with the estimate, the file is not refused for it: its input space is then unknown.
+    A teacher of large images that takes images of half the size too offers "half-size". Whatever goes wrong with the
+    estimate, the file is not refused for it: its input space is then unknown.
 
     Raises:
         TeacherError: the file cannot serve as a teacher; the subclass says why.
@@ -28,18 +32,16 @@ def inspect_with_input_space(path: Path, spec: TeacherSpec) -> tuple[Inspection,
     inspection, parsed = parse_file(path, spec)
     if inspection.input_shape is None:
         return inspection, parsed
-    return inspection.model_copy(update={"input_space": _estimate(path, spec, inspection, parsed)}), parsed
-
-
-def _estimate(path: Path, spec: TeacherSpec, inspection: Inspection, parsed: ParsedOnnx | None) -> InputEstimate:
+    found: dict[str, Any] = {"input_space": without_evidence(inspection.input_shape[0])}
     try:
         plan = _plan_of_weights(path, spec) if parsed is None else parsed.plan
         folded = inspection.batchnorm.status in ("folded", "partial", "unknown")
-        return estimate_input(plan, spec.input, folded=folded)
+        found["input_space"] = estimate_input(plan, spec.input, folded=folded)
+        if are_large(inspection.input_shape) and takes_half_size(plan):
+            found["offers"] = [*inspection.offers, HALF_SIZE]
     except Exception:  # NumPy may raise anything on a network that is made to be odd
         log.warning("the input space of a teacher could not be estimated", exc_info=True)
-        assert inspection.input_shape is not None
-        return without_evidence(inspection.input_shape[0])
+    return inspection.model_copy(update=found), parsed
 
 
 def _plan_of_weights(path: Path, spec: TeacherSpec) -> Plan:

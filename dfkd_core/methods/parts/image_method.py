@@ -24,7 +24,7 @@ from dfkd_core.methods.parts.synthesizer import Synthesizer
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import buffers_kept_on_error, evaluating
 from dfkd_core.networks.teacher import Observation, Teacher
-from dfkd_core.options.images import ImageOptions
+from dfkd_core.options.images import COARSE_COST, ImageOptions
 
 FLIPPED = 0.5  # share of the steps that see the batch mirrored
 
@@ -56,7 +56,9 @@ class ImageMethod(Synthesizer):
         parts: Sequence[Part] = (),
         reader: Reader | None = None,
         past: PastStatistics | None = None,
+        coarse_steps: int = 0,
     ) -> None:
+        """`coarse_steps` are those of images that begin with half their height and width."""
         self._options = options
         self._teacher = teacher
         self._start = start
@@ -67,6 +69,7 @@ class ImageMethod(Synthesizer):
         self._parts = [*([] if past is None else [past]), start, *parts]
         self._reader: Reader = reader or teacher.observe
         self._past = past
+        self._coarse_steps = coarse_steps
         self._matches_batchnorm = options.bn_weight > 0 and "batchnorm" in teacher.offers
         self._pulse, self._chunk = teacher.engine.pulse, teacher.engine.compute.chunk
         self._inversion: Inversion | None = None  # the chunk in the making
@@ -91,10 +94,9 @@ class ImageMethod(Synthesizer):
                 if self._inversion is None:
                     self._inversion = self._begin(student)
                     self._pulse.safe_point()
-                while not self._inversion.finished:
-                    self._step(self._inversion, student)
-            reported = self._inversion.losses
-            self._finish(self._inversion)
+                inversion = self._optimised(self._inversion, student)
+            reported = inversion.losses
+            self._finish(inversion)
             if self._made < self._options.batch_size:
                 self._pulse.safe_point()
         self._made = 0
@@ -111,15 +113,31 @@ class ImageMethod(Synthesizer):
 
     def _new_inversion(self, targets: Tensor, parameters: ImageParameters) -> Inversion:
         more = [group for part in self._parts for group in part.groups]
-        return Inversion(self._options, parameters, targets, more=more)
+        steps = self._coarse_steps if parameters.is_coarse else self._options.steps
+        return Inversion(self._options, parameters, targets, steps=steps, more=more)
+
+    def _optimised(self, inversion: Inversion, student: nn.Module | None) -> Inversion:
+        """Take the steps that are left, and return the inversion of the images in full size."""
+        while True:
+            while not inversion.finished:
+                self._step(inversion, student)
+            if not inversion.parameters.is_coarse:
+                return inversion
+            reported = inversion.losses
+            inversion = self._inversion = self._new_inversion(inversion.targets, inversion.parameters.enlarged())
+            inversion.losses = reported
 
     def _step(self, inversion: Inversion, student: nn.Module | None) -> None:
+        """Take one step. The student sees no coarse images: it may take none of another size than its own."""
+        parameters = inversion.parameters
+        student = None if parameters.is_coarse else student
         with buffers_kept_on_error(*inversion.networks):
             images = inversion.images()  # (N, C, H, W)
             terms = self._weighted_terms(self._look(self._augment(images), inversion.targets, student))
             inversion.step(images, losses.weighted_sum(terms))
         inversion.losses |= {name: value.detach() for name, (_weight, value) in terms.items()}
-        self._pulse.did(len(inversion) / self._options.steps)
+        steps = self._options.steps + COARSE_COST * self._coarse_steps * parameters.begins_coarse
+        self._pulse.did(len(inversion) * (COARSE_COST if parameters.is_coarse else 1) / steps)
         self._pulse.safe_point()
 
     def _finish(self, inversion: Inversion) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfkd_core.networks.generators import Generator
@@ -27,6 +28,20 @@ class ImageParameters(ABC):
         """The networks that compute the images."""
         return []
 
+    @property
+    def begins_coarse(self) -> bool:
+        """True if the images are optimised at half their height and width first, and enlarged then."""
+        return False
+
+    @property
+    def is_coarse(self) -> bool:
+        """True as long as the images have half their height and width."""
+        return False
+
+    def enlarged(self) -> "ImageParameters":
+        """Return parameters of the same images in full size. It is called only if `is_coarse`."""
+        return self
+
     @abstractmethod
     def images(self) -> Tensor:
         """Return images (N, C, H, W), differentiable with respect to the leaves."""
@@ -45,16 +60,40 @@ class ImageParameters(ABC):
 
 
 class PixelParameters(ImageParameters):
-    """The pixels of a batch, (N, C, H, W). `bounds` are lowest and highest values, (1, C, 1, 1) each."""
+    """The pixels of a batch, (N, C, H, W), all of them or those of every second row and column.
 
-    def __init__(self, start: Tensor, *, learning_rate: float, bounds: tuple[Tensor, Tensor] | None) -> None:
+    `bounds` are lowest and highest values, (1, C, 1, 1) each. `full` is the full size (H, W) of images that begin
+    smaller.
+    """
+
+    def __init__(
+        self,
+        start: Tensor,
+        *,
+        learning_rate: float,
+        bounds: tuple[Tensor, Tensor] | None,
+        full: tuple[int, int] | None = None,
+    ) -> None:
         self.pixels = start.requires_grad_()
         self._learning_rate = learning_rate
         self._bounds = bounds
+        self._full = full
 
     @property
     def groups(self) -> list[Group]:
         return [([self.pixels], self._learning_rate)]
+
+    @property
+    def begins_coarse(self) -> bool:
+        return self._full is not None
+
+    @property
+    def is_coarse(self) -> bool:
+        return self._full is not None and tuple(self.pixels.shape[2:]) != self._full
+
+    def enlarged(self) -> "PixelParameters":
+        pixels = resized(self.pixels.detach(), self._full or tuple(self.pixels.shape[2:]))
+        return PixelParameters(pixels, learning_rate=self._learning_rate, bounds=self._bounds, full=self._full)
 
     def images(self) -> Tensor:
         return self.pixels
@@ -103,6 +142,11 @@ class GeneratorParameters(ImageParameters):
     def restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.codes.copy_(state["codes"])
+
+
+def resized(images: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return images (N, C, H, W) in another size, linear in between, and averaged where they shrink."""
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
 
 
 def adam_over(groups: list[Group], betas: list[float]) -> torch.optim.Adam:

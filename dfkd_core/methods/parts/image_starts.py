@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dfkd_core.images.procedural import procedural_images
-from dfkd_core.methods.parts.image_parameters import GeneratorParameters, ImageParameters, PixelParameters
+from dfkd_core.methods.parts.image_parameters import GeneratorParameters, ImageParameters, PixelParameters, resized
 from dfkd_core.methods.parts.part import Part
 from dfkd_core.networks.generators import Generator
 from dfkd_core.networks.teacher import InputSpace, Teacher
-from dfkd_core.options.images import PixelOptions, RedrawnOptions
+from dfkd_core.options.images import PixelOptions, RedrawnOptions, halved
 
 
 class Start(Part):
@@ -31,22 +31,41 @@ class Start(Part):
 
 
 class PixelStart(Start):
-    """Pixels that start as normal noise, smooth noise or procedural images, as `options.start` says."""
+    """Pixels that start as normal noise, smooth noise or procedural images, as `options.start` says.
+
+    `coarse`: the images begin with half their height and width.
+    """
 
     def __init__(
-        self, options: PixelOptions, space: InputSpace, *, draws: torch.Generator, device: torch.device
+        self,
+        options: PixelOptions,
+        space: InputSpace,
+        *,
+        draws: torch.Generator,
+        device: torch.device,
+        coarse: bool = False,
     ) -> None:
         self._options = options
         self._shape = space.shape
         self._low, self._high = (bound.to(device) for bound in space.bounds())
         self._draws = draws
         self._device = device
+        self._coarse = coarse
 
     def begin(self, targets: Tensor) -> ImageParameters:
-        options = self._options
-        bounds = (self._low, self._high) if options.valid_range else None
         start = self._pixels(len(targets))
-        return PixelParameters(start, learning_rate=options.learning_rate, bounds=bounds)
+        return self._parameters(resized(start, halved(self._shape)) if self._coarse else start)
+
+    def resume(self, targets: Tensor, state: Mapping[str, Any]) -> ImageParameters:
+        return self._parameters(state["pixels"].to(self._device).clone())
+
+    def _parameters(self, pixels: Tensor) -> PixelParameters:
+        return PixelParameters(
+            pixels,
+            learning_rate=self._options.learning_rate,
+            bounds=(self._low, self._high) if self._options.valid_range else None,
+            full=self._shape[1:] if self._coarse else None,
+        )
 
     def _pixels(self, count: int) -> Tensor:
         """Draw the images (N, C, H, W) with which the optimisation starts."""

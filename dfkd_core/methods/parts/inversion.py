@@ -16,13 +16,17 @@ class Inversion:
     """Holds the parameters behind the images (N, C, H, W), their optimiser, and the images to keep."""
 
     def __init__(
-        self, options: ImageOptions, parameters: ImageParameters, targets: Tensor, *, more: Sequence[Group]
+        self, options: ImageOptions, parameters: ImageParameters, targets: Tensor, *, steps: int, more: Sequence[Group]
     ) -> None:
-        """`targets` are probabilities (N, num_classes); `more` is optimised together with the parameters."""
+        """`targets` are probabilities (N, num_classes); `more` is optimised together with the parameters.
+
+        `steps` are those of the images as large as the parameters make them.
+        """
         self.targets = targets
         self.losses: dict[str, Tensor] = {}  # of the newest step, and those of its preparation
         self.steps = 0  # done
         self._options = options
+        self._total_steps = steps
         self._parameters = parameters
         groups = [*parameters.groups, *more]
         self._leaves = [leaf for group, _rate in groups for leaf in group]
@@ -39,9 +43,14 @@ class Inversion:
         return self._parameters.networks
 
     @property
+    def parameters(self) -> ImageParameters:
+        """What is optimised."""
+        return self._parameters
+
+    @property
     def finished(self) -> bool:
         """True if all steps are done."""
-        return self.steps >= self._options.steps
+        return self.steps >= self._total_steps
 
     def images(self) -> Tensor:
         """Return the images as they are now, differentiable with respect to the parameters."""
@@ -59,7 +68,7 @@ class Inversion:
         self.steps += 1
 
     def _set_rate(self) -> None:
-        cosine = 0.5 * (1 + math.cos(math.pi * self.steps / self._options.steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.steps / self._total_steps))
         set_rate(self._optimizer, cosine if self._options.decay == "cosine" else 1.0)
 
     def result(self) -> Tensor:

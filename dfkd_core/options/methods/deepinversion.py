@@ -1,12 +1,13 @@
 """Options and published settings of `deepinversion` (torch-free)."""
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dfkd_core.options.base import Shape
+from dfkd_core.options.base import HALF_SIZE, Shape
 from dfkd_core.options.field_types import Fraction, Positive, Weight
-from dfkd_core.options.images import BANK, CROP_AND_FLIP, PUBLISHED, PixelOptions
+from dfkd_core.options.images import BANK, COARSE_COST, CROP_AND_FLIP, PUBLISHED, PixelOptions
 from dfkd_core.options.kinds import COSTS, KindsOrNone, mean_cost
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import Presets, merged
@@ -63,6 +64,11 @@ class DeepInversionOptions(PixelOptions):
     )
     target_lift: Positive = Field(12.0, description="Soft targets: one logit of N(0, 1) is raised by up to so much.")
     smoothness_weight: Weight = Field(0.3, description="Weight of the total variation of the images.")
+    coarse_steps: Annotated[int, Field(ge=0, le=100_000)] = Field(
+        0,
+        description="Adam steps at half the height and width, before the images are enlarged for the other steps. "
+        "For images of more than 48 × 48 pixels, where the teacher takes smaller ones too.",
+    )
     figure_share: Fraction = Field(
         0.0, description="Share of the images that are figures, whose strokes are optimised, not their pixels."
     )
@@ -78,6 +84,10 @@ class DeepInversionOptions(PixelOptions):
         description="Kinds of drawn pictures on which a teacher without BatchNorm shows what stands in for its "
         "statistics; none: it is inverted without statistics.",
     )
+
+    def needed(self) -> frozenset[str]:
+        """Return what the teacher must offer with these settings."""
+        return self.needs | ({HALF_SIZE} if self.coarse_steps else frozenset())
 
     @property
     def inserts_batchnorm(self) -> bool:
@@ -95,6 +105,9 @@ class DeepInversionOptions(PixelOptions):
     def update_passes(self, shape: Shape, *, feedback: bool) -> list[Passes]:
         """Return the passes of every method that optimises images, and those that choose among figures."""
         found = super().update_passes(shape, feedback=feedback)
+        if self.coarse_steps:
+            count = math.ceil(COARSE_COST * (1 - self.figure_share) * self.batch_size)  # as costly full images
+            found.append(passes(Network.TEACHER, Direction.TO_INPUT, count, times=self.coarse_steps))
         if self.figure_share:
             candidates = round(self.figure_share * self.batch_size * self.figure_candidates)
             found.append(passes(Network.TEACHER, Direction.FORWARD, max(1, candidates)))

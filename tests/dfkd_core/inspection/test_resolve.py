@@ -150,6 +150,9 @@ def test_an_averaged_generator_needs_a_method_that_has_one(monkeypatch: pytest.M
 
 def test_a_method_that_needs_batchnorm_is_refused_without_it() -> None:
     refused(RequirementError, "/distillation/method", distillation={"method": "ddad"})
+    coarse = {"method": "deepinversion", "method_options": {"coarse_steps": 5}}
+    refused(RequirementError, "/distillation/method_options/coarse_steps", distillation=coarse)
+    resolve(spec(distillation=coarse), inspection(offers=["features", "half-size"]))
     resolve(spec(distillation={"method": "ddad"}), inspection(offers=["batchnorm", "features"]))
     resolve(spec(distillation={"method": "dfq"}), inspection())
 

@@ -115,9 +115,10 @@ def test_images_of_any_kind_can_be_drawn_refined_and_inverted_with_stops(kind: s
     assert content(uninterrupted("deepinversion")[0]) != content(whole)
 
 
-def test_figures_and_pixels_in_turn_can_be_inverted_with_stops(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{"figure_share": 0.5}, {"coarse_steps": 3}])
+def test_figures_and_coarse_images_can_be_inverted_with_stops(changes: dict[str, Any], tmp_path: Path) -> None:
     config = image_config("deepinversion", **SMALL_SIZES)
-    options = config.method_options.model_copy(update={"figure_share": 0.5})
+    options = config.method_options.model_copy(update=changes)
     config = config.model_copy(update={"method_options": options})
     whole = run(config, Stopwatch())
     resumed, stops = stopped_again_and_again(config, tmp_path, [97, 53, 113])

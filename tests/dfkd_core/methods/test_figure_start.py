@@ -73,7 +73,7 @@ def test_steps_bring_figures_nearer_to_their_classes_and_leave_them_figures() ->
     options = DeepInversionOptions.model_validate({"batch_size": 8, "steps": 15, "figure_share": 1.0})
     parameters = a_start(teacher, figure_share=1.0).begin(targets)
     assert isinstance(parameters, FigureParameters)
-    inversion, losses = Inversion(options, parameters, targets, more=[]), []
+    inversion, losses = Inversion(options, parameters, targets, steps=options.steps, more=[]), []
     while not inversion.finished:
         images = inversion.images()
         loss = F.cross_entropy(teacher(images), targets)
