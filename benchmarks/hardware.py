@@ -1,8 +1,13 @@
-"""Describes the machine of a measurement: processor, threads, memory, versions."""
+"""Describes a measurement: the command, the machine, its threads and memory, and the versions."""
 
 import os
 import platform
 import resource
+import shlex
+import sys
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
 
 import torch
 
@@ -20,6 +25,17 @@ def describe_hardware() -> dict[str, str | int | float]:
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_run(threads: int) -> dict[str, Any]:
+    """Return what every record of a run says of its origin, without the file to which it was written."""
+    words = ["", *sys.orig_argv[1:]]
+    told = [word for before, word in pairwise(words) if word != "--output" and before != "--output"]
+    return {
+        "command": shlex.join(told),
+        "hardware": {**describe_hardware(), "threads": threads},
+        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
     }
 
 

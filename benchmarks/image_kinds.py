@@ -20,11 +20,8 @@ results as it ends.
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 from unittest.mock import patch
 
@@ -35,7 +32,7 @@ from torch import Tensor, nn
 from benchmarks.drawn import lines
 from benchmarks.drawn.fonts import system_fonts
 from benchmarks.drawn.marks import marks_line
-from benchmarks.hardware import describe_hardware
+from benchmarks.hardware import describe_run
 from benchmarks.large.pair_tasks import TASKS
 from benchmarks.large.pairs import asked_spec, untrained_cut
 from benchmarks.pair import RESULTS
@@ -233,9 +230,7 @@ def main() -> None:
             "measured": options.measured,
             "images": len(images),
             "cpu_seconds": {"images": round(made_in), "updates": round(time.process_time() - begun - made_in)},
-            "command": shlex.join(sys.orig_argv[1:]),
-            "hardware": {**describe_hardware(), "threads": options.threads},
-            "versions": {name: version(name) for name in ("torch", "numpy")},
+            **describe_run(options.threads),
         }
         output.write_text(json.dumps(results, indent=1) + "\n")
 

@@ -13,7 +13,6 @@ off, in the middle of a run too. Rows without bars are pairs on which no choice 
 import argparse
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 from typing import Any, get_args
@@ -31,7 +29,7 @@ import torch
 
 from benchmarks.accuracy.bar_rows import ROWS, Row
 from benchmarks.datasets import load_images
-from benchmarks.hardware import describe_hardware
+from benchmarks.hardware import describe_run
 from benchmarks.large.pairs import classes_of_file, percent
 from benchmarks.large.pairs import run as run_job
 from benchmarks.metrics import mean_and_std
@@ -202,16 +200,11 @@ def main() -> None:
     missing = [] if options.table else [asked for asked in wanted if options.again or not record.has(asked)]
     for row in dict.fromkeys(asked.row for asked in missing):
         ROWS[row].teacher_file()  # trained here, so that no job's process ever sees training images
-    hardware = {
-        "code_sha256": code_facts().sha256,
-        "command": shlex.join(sys.orig_argv[1:]),
-        "hardware": {**describe_hardware(), "threads": options.threads, "at_once": options.at_once},
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
-    }
+    origin = {"code_sha256": code_facts().sha256, "at_once": options.at_once, **describe_run(options.threads)}
 
     def measure(asked: Asked) -> None:
         found = measured(asked, threads=options.threads)
-        record.add(asked, {**found, **hardware})
+        record.add(asked, {**found, **origin})
         print(
             f"{asked.row} {asked.effort} seed {asked.seed}: {found['accuracy']} %, {found['seconds']:.0f} s", flush=True
         )

@@ -12,16 +12,13 @@ spec, both distances are those of the last chunk. No real image is looked at.
 
 import argparse
 import json
-import shlex
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
-from benchmarks.hardware import describe_hardware
+from benchmarks.hardware import describe_run
 from benchmarks.large.pair_tasks import TASKS
 from benchmarks.large.pairs import asked_spec, changed
 from benchmarks.pair import RESULTS
@@ -76,9 +73,7 @@ def main() -> None:
         results[f"{variant or 'as resolved'}, seed {options.seed}"] = {
             **found,
             "method_options": spec.distillation.method_options.model_dump(mode="json"),
-            "command": shlex.join(sys.orig_argv[1:]),
-            "hardware": {**describe_hardware(), "threads": options.threads},
-            "versions": {"torch": version("torch")},
+            **describe_run(options.threads),
         }
         output.write_text(json.dumps(results, indent=1) + "\n")
 

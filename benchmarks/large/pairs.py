@@ -20,11 +20,8 @@ the command leaves out the seeds that are in the file and goes on with the last 
 
 import argparse
 import json
-import shlex
 import shutil
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,7 +31,7 @@ import onnxruntime
 import torch
 from torch import nn
 
-from benchmarks.hardware import describe_hardware
+from benchmarks.hardware import describe_run
 from benchmarks.large.measured_runner import Runner
 from benchmarks.large.packaged_teachers import sha256
 from benchmarks.large.pair_tasks import TASKS, Pair, test_images
@@ -178,8 +175,7 @@ def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], 
         "curve": report["curve"],
         "distillation": resolved.distillation.model_dump(mode="json"),
         "teacher_sha256": sha256(path),
-        "hardware": {**describe_hardware(), "threads": threads},
-        "versions": {name: version(name) for name in ("torch", "onnxruntime", "numpy")},
+        **describe_run(threads),
     }
 
 
@@ -205,7 +201,7 @@ def main() -> None:
         spec = asked_spec(TASKS[options.name], effort=options.effort, seed=seed, settings=options.set)
         workspace = CACHE / "large-pairs" / f"{output.stem}-{seed}-{spec_facts(asked).sha256[:12]}"
         found = measure(TASKS[options.name], spec, workspace, then=options.then, threads=options.threads)
-        runs.append({**asked, "command": shlex.join(sys.orig_argv[1:]), **found})
+        runs.append({**asked, **found})
         output.write_text(json.dumps({"pair": options.name, "effort": options.effort, "runs": runs}, indent=1) + "\n")
         shutil.move(workspace / "samples.png", CACHE / f"{output.stem}-{seed}.png")
         shutil.rmtree(workspace)
