@@ -23,7 +23,8 @@ class Refused(ClientError):
     """The service refused; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(f"{problem.code}: {problem.detail}")
+        fields = [f"{one.pointer or one.parameter or 'the document'}: {one.detail}" for one in problem.errors or []]
+        super().__init__("\n".join([f"{problem.code}: {problem.detail}", *fields, *filter(None, [problem.hint])]))
         self.problem = problem
 
 

@@ -81,7 +81,7 @@ def _complaint_of_a_room(error: Exception) -> Complaint | None:
         case BadOption():
             return Complaint(Exit.USAGE, "usage", str(error))
         case DfkdError():
-            return Complaint(Exit.USAGE, error.code, error.detail, error.hint)
+            return Complaint(Exit.REFUSED, error.code, error.detail, error.hint, getattr(error, "nodes", []))
         case LedgerUnavailable():
             return Complaint(Exit.UNREACHABLE, "unavailable", str(error))
         case LedgerError():

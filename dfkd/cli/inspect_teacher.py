@@ -279,4 +279,4 @@ def _depth_rows(found: Examination) -> Iterator[tuple[str, str | None]]:
         yield "parity", f"{depth.max_abs_diff:.1e} from ONNX Runtime, on batches of {batches}"
     yield "gradient", f"{depth.gradient_error:.1e} from finite differences"
     yield "dead inputs", f"{depth.dead_input_fraction:.1%}"
-    yield "returns", depth.outputs
+    yield "teaches by", depth.outputs

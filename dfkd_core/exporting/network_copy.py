@@ -30,7 +30,8 @@ def copied(network: nn.Module) -> nn.Module:
         network = getattr(network, inner)
     memo = {id(tensor): _on_cpu(tensor) for tensor in _tensors(network)}
     try:
-        twin = copy.deepcopy(network, memo)
+        with torch.no_grad():  # TorchScript copies its tensors with their history otherwise
+            twin = copy.deepcopy(network, memo)
     except Exception as error:  # the network's own classes decide what goes wrong
         raise TeacherInvalid(
             f"the network cannot be copied ({type(error).__name__}: {error})",

@@ -43,18 +43,27 @@ def write_onnx(writer: Writer, network: nn.Module, images: Tensor, path: Path, *
 
 
 def _legacy(network: nn.Module, images: Tensor, path: Path, opset: int, fixed: bool) -> None:
+    training = torch.onnx.TrainingMode.PRESERVE
+    if is_scripted(network):  # the exporter traces no compiled code, but it takes a trace that holds some
+        network = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
+        training = torch.onnx.TrainingMode.EVAL
     torch.onnx.export(
         network,
         (images,),
         str(path),
         dynamo=False,
-        training=torch.onnx.TrainingMode.PRESERVE,
+        training=training,
         do_constant_folding=False,
         opset_version=opset,
         input_names=[INPUT],
         output_names=[OUTPUT],
         dynamic_axes=None if fixed else {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
     )
+
+
+def is_scripted(network: nn.Module) -> bool:
+    """Return whether the network, or a part of it, is TorchScript."""
+    return any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
 
 
 def _newer(network: nn.Module, images: Tensor, path: Path, opset: int, fixed: bool) -> None:

@@ -4,6 +4,7 @@ A file that fails a check is removed.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,11 +19,13 @@ from dfkd_core.exporting.logits import Logits
 from dfkd_core.exporting.matching import load_into
 from dfkd_core.exporting.named_weights import only_fitting, write_weights
 from dfkd_core.exporting.network_copy import copied, undisturbed
-from dfkd_core.exporting.onnx_writers import WRITERS, write_onnx
+from dfkd_core.exporting.onnx_writers import WRITERS, is_scripted, write_onnx
 from dfkd_core.exporting.request import Exported, ExportRequest
 from dfkd_core.exporting.weights import read_weights
 from dfkd_core.spec.teacher import InputSpec, TeacherSpec
 
+_NOISE = re.compile(r"\x1b\[[0-9;]*m| object at 0x[0-9a-f]+")
+_FIXED_BATCH = re.compile(r"size\(\)\[0\] == (\d+)")  # a guard of torch.export
 _STATISTICS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -94,7 +97,7 @@ def export_module(
     )
     spec = TeacherSpec(architecture=architecture, width=width, input=space)
     with undisturbed(), _replacing(output) as path:
-        twin = Logits(copied(network), logits)
+        twin = Logits(copied(network), logits).eval()
         if architecture is not None:
             write_weights(twin.network.state_dict(), path, spec)
             found = checked(path, spec, list(told), network=twin, batch=batch)
@@ -118,8 +121,7 @@ def _written_as_onnx(
     """
     assert spec.told_shape is not None
     images = torch.randn(batch or 2, *spec.told_shape, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        network(images)  # an error of the network itself must not look like one of the exporter
+    _check_takes(network, images)
     failures: list[tuple[str, Exception]] = []
     for writer in WRITERS:
         before = "".join(f": the {name} one failed ({_in_a_line(error)})" for name, error in failures)
@@ -134,14 +136,42 @@ def _written_as_onnx(
         raise refusals[-1]
     both = "; ".join(f"the {name} one: {_in_a_line(error)}" for name, error in failures)
     raise TeacherInvalid(
-        f"PyTorch's exporters cannot write this network; {both}",
-        hint="torch.export needs a forward without branches on values; the service needs one on float images alone.",
+        f"PyTorch's exporters cannot write this network; {both}", hint=_hint_of_failure(network, str(failures[-1][1]))
     ) from failures[-1][1]
 
 
+def _check_takes(network: Logits, images: Tensor) -> None:
+    """Run the network: an error of its own must not look like one of the exporter.
+
+    Raises:
+        TeacherInvalid: it raises an exception.
+    """
+    try:
+        with torch.no_grad():
+            network(images)
+    except TeacherError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        shape = list(images.shape[1:])
+        order = f", here {shape[2]},{shape[0]},{shape[1]}" if shape[2] < min(shape[:2]) else ""
+        raise TeacherInvalid(
+            f"the network fails on images of shape {list(images.shape)}: {_in_a_line(error)}",
+            hint=f"A shape is channels, height, width{order}; the network takes one tensor of images.",
+        ) from error
+
+
+def _hint_of_failure(network: Logits, said: str) -> str:
+    if is_scripted(network):
+        return "TorchScript that the exporters cannot write has to be exported from the network's Python code."
+    fixed = _FIXED_BATCH.search(said)
+    if fixed is not None:
+        return f"The network was made for batches of {fixed[1]}: say so with --batch {fixed[1]}, in Python batch=."
+    return "torch.export needs a forward without branches on values; the service needs one on float images alone."
+
+
 def _in_a_line(error: Exception) -> str:
-    """Return the class of an exception, and the first line of what it says."""
-    lines = str(error).strip().splitlines() or [""]
+    """Return the class of an exception, and the first line of what it says, without colours and addresses."""
+    lines = _NOISE.sub("", str(error)).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:300]
 
 

@@ -152,7 +152,8 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
     exporter, version = exporter_of(model)
     interface = plan.interface
     names = {"input_name": interface.input_name, "output_name": interface.output_name}
-    line = export_line(exporter, **names, shape=interface.dims_of(plan.input_shape))
+    outputs = [output.name for output in model.graph.output]
+    line = export_line(exporter, interface, outputs=outputs, shape=plan.input_shape)
     return Inspection(
         format="onnx",
         exporter=exporter,

@@ -1,6 +1,6 @@
 """What the user of each exporter can do where a file cannot be taken: the hints of the importer's refusals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from onnx import ModelProto, NodeProto, defs
 
@@ -25,6 +25,7 @@ _LEARN = {  # operator of ai.onnx.ml → why it cannot be written otherwise
     "TreeEnsembleRegressor": "Decision trees have no gradient, so they cannot teach; networks and linear models can.",
     "SVMClassifier": "Support vector machines with kernels are not read; networks and linear models are.",
 }
+RECURRENT = {"GRU", "LSTM", "RNN"}
 RECOMMENDED, NEWEST_OF_MATLAB = 18, 14  # operator sets
 _OPSETS = {
     DYNAMO: "opset_version=18 in torch.onnx.export",
@@ -84,6 +85,12 @@ def one_file_hint(exporter: str | None) -> str:
     return f"{hint} Or export one file: torch.onnx.export(…, external_data=False)." if written_by_torch else hint
 
 
+def refused_nodes(lines: Sequence[str]) -> str:
+    """Return what is said of nodes that cannot be taken; each line describes one of them."""
+    counted = "1 node" if len(lines) == 1 else f"{len(lines)} nodes"
+    return f"{counted} of the ONNX graph cannot be taken: {'; '.join(lines[:5])}"
+
+
 def operators_hint(model: ModelProto, refused: Iterable[NodeProto]) -> str:
     """Return what to do about nodes of a kind that the importer does not take."""
     nodes = list(refused)
@@ -98,8 +105,16 @@ def operators_hint(model: ModelProto, refused: Iterable[NodeProto]) -> str:
         return "ONNX Runtime has optimised this file: give the file from which it was made."
     if any(attribute.HasField("g") or attribute.graphs for node in nodes for attribute in node.attribute):
         return _control_flow_hint(exporter)
+    return _kind_hint(nodes, exporter)
+
+
+def _kind_hint(nodes: Sequence[NodeProto], exporter: str | None) -> str:
+    if any(node.op_type in RECURRENT for node in nodes):
+        return "Recurrent layers are not read: teachers are networks of convolutions, attention and linear layers."
     if exporter == "tf2onnx" and not all(defs.has(node.op_type) for node in nodes):
         return f"tf2onnx left operators of TensorFlow in the file, which ONNX does not have. {KERAS_ON_TORCH}"
+    if any(node.domain not in ("", "ai.onnx") for node in nodes):
+        return "Operators of other domains than ONNX's own are not read: export the network with standard ones."
     return EXPORT_HINT
 
 

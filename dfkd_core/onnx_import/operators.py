@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from onnx import ModelProto, NodeProto, defs
 
 from dfkd_core.errors import OperatorUnsupported
-from dfkd_core.onnx_import.advice import EXPORT_HINT, operators_hint
+from dfkd_core.onnx_import.advice import EXPORT_HINT, operators_hint, refused_nodes
 from dfkd_core.onnx_import.ir.node import Rule
 from dfkd_core.onnx_import.ir.parse import opset_of, readable
 from dfkd_core.onnx_import.ops import attention, elementwise, layers, layout, resize
@@ -24,8 +24,7 @@ ACCEPTED = {*RULES, *SEQUENCES, "Constant"}
 
 def refusal(lines: Sequence[str], hint: str = EXPORT_HINT) -> OperatorUnsupported:
     """Return the refusal of the nodes that `lines` describe."""
-    detail = f"{len(lines)} nodes of the ONNX graph cannot be taken: {'; '.join(lines[:5])}"
-    return OperatorUnsupported(detail, nodes=list(lines[:100]), hint=hint)
+    return OperatorUnsupported(refused_nodes(lines), nodes=list(lines[:100]), hint=hint)
 
 
 def check_operators(model: ModelProto, *, removed: Collection[str] = ()) -> None:

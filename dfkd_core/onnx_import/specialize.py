@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from dfkd_core.errors import TeacherMismatch
 from dfkd_core.interface import Layout
 from dfkd_core.onnx_import.assemble import assemble
 from dfkd_core.onnx_import.canonicalize import eval_batchnorm, used_names
-from dfkd_core.onnx_import.ends.signature import prelude_steps, read_signature
+from dfkd_core.onnx_import.ends.signature import CHANNELS, order_hint, prelude_steps, read_signature
 from dfkd_core.onnx_import.ir.node import Call, Unsupported, check_size, normalize_axis
 from dfkd_core.onnx_import.ir.parse import array_of, opset_of, readable
 from dfkd_core.onnx_import.ir.plan import PASSING, Plan, Shape, Step
@@ -46,7 +47,8 @@ def specialize(
     Raises:
         OperatorUnsupported: the importer cannot take some nodes; the error lists them.
         TeacherInvalid: the graph does not map images to one row of numbers for each.
-        TeacherMismatch: `input_shape` or `layout` contradicts the file, or is missing and the file leaves it open.
+        TeacherMismatch: `input_shape` or `layout` contradicts the file, or is missing and the file leaves it open, or
+            a node cannot take images of a shape that seems to have its channels last.
     """
     check_operators(model)
     signature = read_signature(model, shape=input_shape, layout=layout)
@@ -66,6 +68,12 @@ def specialize(
         try:
             _visit(state, node)
         except Unsupported as reason:
+            if input_shape is not None and input_shape[0] not in CHANNELS and input_shape[2] in CHANNELS:
+                raise TeacherMismatch(
+                    f"the network does not take images of {list(input_shape)}: {node.op_type} — {reason}",
+                    hint=order_hint([None] * 3, input_shape),
+                    pointer="/teacher/input/shape",
+                ) from None
             raise refusal([f"{readable(node.name)}: {node.op_type} — {reason}"]) from None
         except (KeyError, IndexError, TypeError, ValueError, ArithmeticError) as error:
             raise refusal(

@@ -7,7 +7,14 @@ are in `dfkd_core.options`.
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from dfkd_core.options.field_types import Fraction, Frozen, Positive, Weight
@@ -31,6 +38,17 @@ AUTO = "auto"  # the method's name that leaves the choice to `resolve_auto`
 PRUNED_TEACHER = "teacher"  # the architecture's name of a student that is the pruned teacher
 
 
+Parameters = Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d{1,2}(\.\d{1,6})?%$")]
+
+
+def _one_complaint(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Refuse a value with one sentence, not with one for each form that it could have had."""
+    try:
+        return validate(value)
+    except ValidationError:
+        raise ValueError('must be a number of parameters, or a share of the teacher\'s such as "25%"') from None
+
+
 class StudentSpec(Frozen):
     """Which student to build: a named architecture, or the teacher's own graph with fewer channels."""
 
@@ -41,7 +59,7 @@ class StudentSpec(Frozen):
     width: Annotated[float, Field(gt=0, le=16, allow_inf_nan=False)] = Field(
         1.0, description='Width multiplier; 0.5 for "teacher" where neither width nor params is given.'
     )
-    params: Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^\d{1,2}(\.\d{1,6})?%$")] | None = Field(
+    params: Annotated[Parameters | None, WrapValidator(_one_complaint)] = Field(
         None, description='For "teacher": largest number of parameters, or a share such as "25%"; sets the width.'
     )
     init: Literal["auto", "teacher", "random"] = Field(

@@ -15,6 +15,7 @@ NEAR = 0.6  # least similarity of a suggestion, from 0 to 1
 MAX_PLACES = 2  # other places of the spec that a suggestion names
 
 Model = type[BaseModel]
+_KEEPS_ZERO_OUT = re.compile(r"greater than or equal to (0\.0{8,}1|1e-\d\d)$")
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
@@ -46,8 +47,12 @@ def explained(error: ErrorDetails, model: Model) -> str:
         case "literal_error":
             known = re.findall(r"'([^']+)'", str(error["msg"]))
             return f"must be one of {', '.join(known)}{did_you_mean(error.get('input'), known)}"
-    text = re.sub(r"^[A-Z][a-z]+ should ", "must ", str(error["msg"]))
-    return text.removesuffix(" after validation")
+    return _in_other_words(str(error["msg"]))
+
+
+def _in_other_words(text: str) -> str:
+    text = re.sub(r"^[A-Z][a-z]+ should ", "must ", text).replace(" after validation", "")
+    return _KEEPS_ZERO_OUT.sub("greater than 0", text)
 
 
 def _plain(name: str) -> str:

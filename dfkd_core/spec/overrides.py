@@ -71,7 +71,7 @@ def shape(text: str) -> tuple[int, int, int]:
     """`C,H,W` as numbers."""
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise BadOption(f"--input takes channels,height,width, not {text!r}")
+        raise BadOption(f"a shape is channels,height,width, such as 3,32,32, not {text!r}")
     channels, height, width = (int(part) for part in parts)
     return channels, height, width
 

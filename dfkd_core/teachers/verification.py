@@ -62,13 +62,15 @@ def verify_teacher(
         ParityError: ONNX Runtime computes other logits.
         ConstantTeacher: the logits are the same whatever the image.
         NotDifferentiable: no useful gradient reaches the images.
-        TeacherInvalid: the logits are not finite or are probabilities, or ONNX Runtime refuses the file.
+        TeacherInvalid: the logits are not finite, are probabilities or depend on the other images of a batch, or ONNX
+            Runtime refuses the file.
     """
     difference, tolerance = _check_parity(teacher, path, generator, parsed)
     images = draw_images(teacher, 8, generator)
     outputs = _check_outputs(teacher.label(images))
     exact = copy.deepcopy(teacher.network).cpu().double()
     rounding = rounding_of(teacher, exact, images[:2])
+    _check_independence(exact, images[:4], rounding)
     _check_dependence(teacher, torch.cat([images[:4], draw_shapes(teacher, 4, generator)]), rounding)
     dead = _check_dead(teacher, images, generator)
     return Verification(
@@ -247,6 +249,20 @@ def rounding_of(teacher: Teacher, exact: nn.Module, images: Tensor) -> float:
     reference = exact(images.cpu().double())
     scale = max(1.0, float(reference.abs().max()))
     return min(max(FLOAT32 * scale, float((logits - reference).abs().max())), TOLERANCE * scale)
+
+
+@torch.no_grad()
+def _check_independence(exact: nn.Module, images: Tensor, rounding: float) -> None:
+    """Check that the logits of images (N, C, H, W) are those of each image alone, in float64."""
+    points = images.cpu().double()
+    together, alone = exact(points), torch.cat([exact(point[None]) for point in points])
+    difference = float((together - alone).abs().max())
+    if difference > max(MOST_ROUNDING * rounding, TOLERANCE * float(together.abs().max())):
+        raise TeacherInvalid(
+            f"the logits of an image depend on the other images of its batch: alone they differ by {difference:.3g}",
+            hint="A classifier answers for each image by itself: leave what computes across the batch, such as a mean "
+            "over axis 0, out of the network.",
+        )
 
 
 def _check_dependence(teacher: Teacher, images: Tensor, rounding: float) -> None:

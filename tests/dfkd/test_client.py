@@ -49,6 +49,7 @@ def test_a_refusal_carries_the_problem(client: Client, teacher_file: Path) -> No
     assert (problem.status, problem.code) == (422, "validation-error")
     assert problem.errors is not None
     assert problem.errors[0].pointer == "/student/widht"
+    assert "/student/widht: unknown key; did you mean width?" in str(caught.value)
 
 
 def test_a_wrong_id_never_leaves_its_place_in_the_path(client: Client) -> None:

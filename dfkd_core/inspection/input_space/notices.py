@@ -7,6 +7,8 @@ from dfkd_core.spec.teacher import InputSpec
 
 DOUBTFUL = "input-space-doubtful"
 TELL = "Give teacher.input.mean and teacher.input.std, or teacher.input.range, as in the teacher's own preprocessing"
+MOST_STEPS = 1000.0
+"""Standard deviations between the lowest and the highest pixel; more cannot be: bytes that are not divided have 255."""
 DOUBTFUL_RATIO, DOUBTFUL_GAP = 1.4, 0.3
 """What was told is in doubt if its distance is that many times, and that much more than, that of the estimate."""
 
@@ -15,7 +17,7 @@ def input_notices(images: InputSpec, found: InputEstimate | None) -> list[Notice
     """Return the warnings about the pixel values of a resolved spec, given what the file shows."""
     if images.assumed is not None:
         return [_assumed(images, found)]
-    doubt = None if found is None else _doubt(images, found)
+    doubt = _misfit(images) or (None if found is None else _doubt(images, found))
     return [] if doubt is None else [doubt]
 
 
@@ -50,6 +52,26 @@ def _assumed(images: InputSpec, found: InputEstimate | None) -> Notice:
         detail=f"Nobody said which pixel values the teacher was trained on; {values} is assumed, because {why}. "
         f"How sure that is: {images.assumed}.",
         hint=f"{TELL}, if that is not right.",
+    )
+
+
+def _misfit(images: InputSpec) -> Notice | None:
+    """Return the warning that a mean or a standard deviation cannot be that of pixels in the range."""
+    if images.mean is None or images.std is None:
+        return None
+    low, high = images.range or (0.0, 1.0)
+    outside = not all(low <= mean <= high for mean in images.mean)
+    if not outside and (high - low) / min(images.std) <= MOST_STEPS:
+        return None
+    what, values = ("mean", images.mean) if outside else ("std", images.std)
+    of_bytes = outside and (low, high) == (0.0, 1.0) and all(0 <= mean <= 255 for mean in images.mean)
+    return Notice(
+        code=DOUBTFUL,
+        detail=f"The {what} {_numbers(values)} cannot be that of pixels in [{low:g}, {high:g}]. What was said is used.",
+        hint="These look like values of pixels from 0 to 255: give teacher.input.range [0, 255] too."
+        if of_bytes
+        else "teacher.input.mean and teacher.input.std are those of pixels in teacher.input.range, before anything is "
+        "subtracted; [0, 1] where no range is given.",
     )
 
 

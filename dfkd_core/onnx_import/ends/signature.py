@@ -22,6 +22,7 @@ ELEMENTS: dict[int, InputType] = {
     TensorProto.UINT8: "uint8",
 }
 CHANNELS = (1, 2, 3, 4)  # sizes of an axis that look like channels
+OPEN_SIZES = ("any channels", "any height", "any width")
 MAX_SIDE = 4096
 RANKS: dict[int, Literal[2, 3, 4]] = {2: 2, 3: 3, 4: 4}
 TO_NHWC = (0, 2, 3, 1)
@@ -169,12 +170,21 @@ def _declared_shape(dims: Dims, wanted: Shape | None) -> Shape:
             hint="Give teacher.input.shape.",
             pointer="/teacher/input",
         )
-    shape = tuple(size if size is not None else (wanted or ())[at] for at, size in enumerate(dims))
-    if wanted is not None and shape != tuple(wanted):
+    if wanted is not None and not _fits(dims, list(wanted)):
+        declared = ", ".join(str(size or open_size) for size, open_size in zip(dims, OPEN_SIZES, strict=True))
         raise TeacherMismatch(
-            f"the file takes images of {list(shape)}, the spec says {list(wanted)}", pointer="/teacher/input/shape"
+            f"the file takes images of [{declared}], the spec says {list(wanted)}",
+            hint=order_hint(dims, wanted),
+            pointer="/teacher/input/shape",
         )
-    return shape
+    return tuple(size if size is not None else (wanted or ())[at] for at, size in enumerate(dims))
+
+
+def order_hint(dims: Dims, wanted: Shape) -> str:
+    """Return what a shape that does not fit sizes [channels, height, width] should have been, if that can be told."""
+    turned = [wanted[2], *wanted[:2]]
+    example = f", here {turned}" if wanted[2] in CHANNELS and _fits(dims, turned) else ""
+    return f"teacher.input.shape is [channels, height, width], whatever the file's layout{example}."
 
 
 def _told_shape(dims: Dims, wanted: Shape | None) -> Shape:

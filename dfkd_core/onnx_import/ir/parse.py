@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from dfkd_core.errors import OperatorUnsupported, TeacherInvalid
-from dfkd_core.onnx_import.advice import one_file_hint, operators_hint, opset_hint
+from dfkd_core.onnx_import.advice import one_file_hint, operators_hint, opset_hint, refused_nodes
 from dfkd_core.onnx_import.ir.protobuf_scan import check_wire
 from dfkd_core.onnx_import.producer import exporter_of
 
@@ -111,7 +111,7 @@ def check_nodes(model: ModelProto) -> None:
     if refused:
         lines = [reason for _, reason in refused]
         raise OperatorUnsupported(
-            f"{len(lines)} nodes of the ONNX graph cannot be taken: {'; '.join(lines[:5])}",
+            refused_nodes(lines),
             nodes=lines[:100],
             hint=operators_hint(model, [node for node, _ in refused]),
         )
@@ -135,6 +135,12 @@ def _refusal(node: NodeProto) -> str | None:
     return None
 
 
+def _kind(number: int) -> str:
+    """Return the name of an element type, or its number if ONNX has no name for it."""
+    known = TensorProto.DataType.values()
+    return str(TensorProto.DataType.Name(number)).lower() if number in known else str(number)
+
+
 def check_tensor(tensor: TensorProto, exporter: str | None = None) -> None:
     """Check that a tensor of a file that `exporter` wrote is whole.
 
@@ -153,7 +159,7 @@ def check_tensor(tensor: TensorProto, exporter: str | None = None) -> None:
     stored = _STORED.get(tensor.data_type)
     if stored is None:
         raise TeacherInvalid(
-            f"tensor {name} has an unsupported data type ({tensor.data_type})", hint="Store float32 weights."
+            f"tensor {name} has an unsupported data type ({_kind(tensor.data_type)})", hint="Store float32 weights."
         )
     sizes = [max(1, dim) for dim in tensor.dims]  # an empty tensor may declare sizes that NumPy cannot represent
     if len(sizes) > MAX_RANK or any(dim < 0 for dim in tensor.dims) or math.prod(sizes) > MAX_EXTENT:

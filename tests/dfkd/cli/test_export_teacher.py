@@ -2,13 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+import torch
+from torch import nn
 
+from dfkd_core.inspection.formats.refused import TORCHSCRIPT
 from tests.dfkd.cli.conftest import Here
 from tests.patience import PATIENCE
 from tests.service.harness import ROOT, post_parts, spec_text
@@ -122,3 +126,16 @@ def test_without_torch_it_says_what_to_install(place: Path, tmp_path: Path) -> N
     assert done.returncode == 2
     assert "this command needs torch" in done.stderr
     assert "dfkd[worker]" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated.*:DeprecationWarning")
+def test_the_hint_for_an_archive_of_torchscript_can_be_followed(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    whole = nn.Sequential(network, nn.Linear(8, 5)).eval()
+    torch.jit.save(torch.jit.trace(whole, torch.randn(2, 1, 12, 12)), tmp_path / "model.pt")
+    (tmp_path / "net.py").write_text("\n".join(re.findall(r"`([^`]+)`", TORCHSCRIPT)))
+    done = dfkd(tmp_path, "net:build", "--input", "1,12,12", "-o", "teacher.onnx", path=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "teacher.onnx").exists()
+    assert "Warning" not in done.stderr

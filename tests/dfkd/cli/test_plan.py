@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from dfkd.cli.exit_codes import Exit, show_error
 from dfkd.cli.main import app
 from dfkd.errors import Refused, UsageError
 from tests.builders import onnx_teacher, worker_speed
@@ -98,3 +100,11 @@ def test_a_plan_is_of_the_spec_that_its_options_ask_for(staffed: Service, file: 
 def test_the_output_with_the_classes_is_named_in_a_plan(staffed: Service, file: str) -> None:
     answer = RUNNER.invoke(app, ["plan", file, *STUDENT, "--teacher-output", "none-such", "--url", staffed.url])
     assert isinstance(answer.exception, Refused)
+
+
+def test_a_teacher_that_is_refused_ends_a_local_plan_as_the_service_would(tmp_path: Path) -> None:
+    path = tmp_path / "t.onnx"
+    path.write_bytes(b"no model")
+    answer = RUNNER.invoke(app, ["plan", str(path), *STUDENT, "--local"])
+    assert answer.exception is not None
+    assert show_error(Console(quiet=True), answer.exception) == Exit.REFUSED

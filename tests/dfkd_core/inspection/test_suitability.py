@@ -1,5 +1,6 @@
 """Which methods suit a teacher, what `auto` selects, the cost, and the advice for a better export."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from dfkd_core.inspection.limits import CostLimits, check_cost
 from dfkd_core.inspection.reexport import export_line, re_export
 from dfkd_core.inspection.resolve import resolve
 from dfkd_core.inspection.suitability import suitability
+from dfkd_core.interface import TeacherInterface
 from dfkd_core.options.registry import METHODS
 from dfkd_core.spec.config import DistillSpec
 
@@ -18,6 +20,11 @@ def inspection(*offers: str, status: Any = "none", **changes: Any) -> Inspection
     facts: dict[str, Any] = {"format": "onnx", "parameters": 10**6, "input_shape": [1, 32, 32], "num_classes": 10}
     norms = BatchNormFacts(status=status, present=int("batchnorm" in offers))
     return Inspection(**{**facts, "offers": list(offers), "batchnorm": norms, **changes})
+
+
+def line_of(exporter: str | None, *, outputs: Sequence[str] = ("scores",), **interface: Any) -> str | None:
+    described = TeacherInterface(input_name="x.1", output_name="scores", output_shape=[5], **interface)
+    return export_line(exporter, described, outputs=outputs, shape=[3, 24, 20])
 
 
 @pytest.mark.parametrize("offers", [(), ("features",), ("batchnorm",), ("batchnorm", "features")])
@@ -52,13 +59,32 @@ def test_auto_is_what_a_job_would_get() -> None:
 
 
 def test_the_line_carries_the_names_and_the_shape_of_the_file() -> None:
-    names = {"input_name": "x.1", "output_name": "scores", "shape": [3, 24, 20]}
     for exporter, needed in (("pytorch-dynamo", "optimize=False"), ("pytorch-legacy", "PRESERVE"), (None, "PRESERVE")):
-        line = export_line(exporter, **names)
+        line = line_of(exporter)
         assert line is not None
         assert all(part in line for part in (needed, "torch.randn(2, 3, 24, 20)", "'x.1'", "'scores'", "'batch'"))
         compile(line, "line", "eval")
-    assert "paddle2onnx" in str(export_line("paddle2onnx", **names))
+    assert "paddle2onnx" in str(line_of("paddle2onnx"))
+
+
+@pytest.mark.parametrize("exporter", ["pytorch-dynamo", "pytorch-legacy"])
+def test_the_line_names_all_outputs_in_their_order(exporter: str) -> None:
+    line = str(line_of(exporter, outputs=["features", "scores"]))
+    assert "output_names=['features', 'scores']" in line
+    compile(line, "line", "eval")
+
+
+@pytest.mark.parametrize(
+    ("kind", "images"),
+    [
+        ("float32", "torch.randn(2, 24, 20, 3)"),
+        ("float64", "torch.randn(2, 24, 20, 3, dtype=torch.float64)"),
+        ("float16", "torch.randn(2, 24, 20, 3, dtype=torch.float16)"),
+        ("uint8", "torch.randint(0, 256, (2, 24, 20, 3), dtype=torch.uint8)"),
+    ],
+)
+def test_the_line_makes_images_as_the_file_takes_them(kind: str, images: str) -> None:
+    assert f"({images},)" in str(line_of("pytorch-legacy", input_type=kind, layout="NHWC"))
 
 
 def test_nothing_is_proposed_where_nothing_is_to_be_gained() -> None:
@@ -70,7 +96,7 @@ def test_nothing_is_proposed_where_nothing_is_to_be_gained() -> None:
 
 @pytest.mark.parametrize("exporter", ["tf2onnx", "keras2onnx", "skl2onnx"])
 def test_no_call_is_proposed_of_an_exporter_that_has_none_that_helps(exporter: str) -> None:
-    line = export_line(exporter, input_name="x", output_name="y", shape=[3, 8, 8])
+    line = line_of(exporter)
     assert re_export(line, batchnorm="folded", batch="fixed") is None
     hint = str(folded_warning("folded", line).hint)
     assert "No call of the exporter keeps the statistics" in hint

@@ -341,3 +341,17 @@ def test_attributes_that_hold_graphs_are_seen_whatever_their_type_says(tmp_path:
     attribute = AttributeProto(name="alpha", type=AttributeProto.FLOAT, g=helper.make_graph([], "hidden", [], []))
     made.graph.node[1].attribute.append(attribute)
     refused(made, tmp_path / "hidden.onnx", kind=OperatorUnsupported)
+
+
+@pytest.mark.parametrize(
+    ("made", "hint"),
+    [
+        (flattened([node("LSTM", ["images", "images", "images"], hidden_size=4)]), "Recurrent layers are not read"),
+        (flattened([node("Gemm", ["images", "images"], domain="com.somebody")]), "of other domains"),
+        (flattened([node("NonZero", ["images"], ["a"]), node("Relu", ["a"])]), "argmax, top-k"),
+    ],
+)
+def test_the_hint_fits_the_kind_of_node(made: ModelProto, hint: str, tmp_path: Path) -> None:
+    refusal = refused(made, tmp_path / "model.onnx", kind=OperatorUnsupported)
+    assert hint in str(refusal.hint)
+    assert ("nodes of" in refusal.detail) == (len(refusal.nodes) > 1)  # type: ignore[attr-defined]

@@ -171,3 +171,17 @@ def test_a_teacher_is_frozen_and_stays_in_eval_mode(tmp_path: Path) -> None:
     assert not teacher.train().training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     assert teacher.warnings == ["input-range-unknown"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.01])
+def test_logits_that_depend_on_the_other_images_are_refused(share: float, tmp_path: Path) -> None:
+    end = [
+        node("ReduceMean", ["scores", "batch"], ["mean"], keepdims=1),
+        node("Mul", ["mean", "share"], ["less"]),
+        node("Sub", ["scores", "less"], ["logits"]),
+    ]
+    made = classifier(end)
+    made.graph.initializer.append(numpy_helper.from_array(np.array([0]), "batch"))
+    made.graph.initializer.append(numpy_helper.from_array(np.float32(share), "share"))
+    with pytest.raises(TeacherInvalid, match="depend on the other images of its batch"):
+        deep(made, tmp_path / "teacher.onnx")

@@ -169,3 +169,15 @@ def test_a_request_without_a_proper_id_is_refused(teacher: Any) -> None:
     with pytest.raises(ValidationFailed) as caught:
         read_request(json.dumps({**STUDENT, "teacher": teacher}).encode(), max_bytes=9999)
     assert {error.pointer for error in caught.value.errors} <= {"/teacher", "/teacher/id"}
+
+
+@pytest.mark.parametrize("params", ["25", "250%", "x", 0, -3, 2.5])
+def test_a_wrong_number_of_parameters_is_one_mistake_in_one_sentence(params: Any) -> None:
+    found = complaints(student={"architecture": "teacher", "params": params})
+    assert found == {"/student/params": 'must be a number of parameters, or a share of the teacher\'s such as "25%"'}
+
+
+def test_a_bound_that_only_keeps_zero_out_is_said_as_that() -> None:
+    found = complaints(teacher={"input": {"mean": [0.5], "std": [0]}})
+    assert found == {"/teacher/input/std/0": "must be greater than 0"}
+    assert "after validation" not in complaints(teacher={"input": {"range": [255]}})["/teacher/input/range"]

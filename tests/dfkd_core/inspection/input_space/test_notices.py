@@ -119,3 +119,33 @@ def test_a_graph_that_normalises_its_images_itself_doubts_another_range() -> Non
     assert "its graph normalises its images itself" in assumed.detail
     (doubt,) = resolved({"range": [0.0, 1.0]}, found)[1]
     assert doubt.code == "input-space-doubtful"
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "hint"),
+    [
+        ({"mean": [123.7], "std": [58.4]}, "mean [123.7]", "give teacher.input.range [0, 255] too"),
+        ({"mean": [300.0], "std": [58.4], "range": [0.0, 255.0]}, "mean [300]", "[0, 1] where no range is given"),
+        ({"mean": [0.5], "std": [0.00001]}, "std [1e-05]", "[0, 1] where no range is given"),
+    ],
+)
+def test_values_that_cannot_be_those_of_the_pixels_are_doubted_whatever_the_file_shows(
+    told: dict[str, Any], said: str, hint: str
+) -> None:
+    for found in (None, estimate(certainty="unknown")):
+        (notice,) = resolved(told, found)[1]
+        assert notice.code == "input-space-doubtful"
+        assert said in notice.detail
+        assert hint in str(notice.hint)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"mean": [0.5], "std": [0.5]},
+        {"mean": [123.7], "std": [1.0], "range": [0.0, 255.0]},
+        {"mean": [0.0], "std": [1.0]},
+    ],
+)
+def test_usual_values_are_not_doubted(told: dict[str, Any]) -> None:
+    assert resolved(told, None)[1] == []

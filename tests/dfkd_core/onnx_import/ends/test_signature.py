@@ -232,3 +232,22 @@ def test_an_input_of_no_known_type_is_refused_by_name(element: int, what: str, t
     made.graph.input[0].type.tensor_type.elem_type = element
     found = refused(made, tmp_path / "t.onnx")
     assert f"is {what}, not a batch of images" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("made", "shape", "said", "hint"),
+    [
+        (classifier(), [SIDE, SIDE, 3], f"[3, {SIDE}, {SIDE}]", f"here [3, {SIDE}, {SIDE}]"),
+        (channels_last(), [SIDE, SIDE, 3], f"[3, {SIDE}, {SIDE}]", f"here [3, {SIDE}, {SIDE}]"),
+        (classifier(dims=("N", 3, "h", "w")), [SIDE, SIDE, 3], "[3, any height, any width]", f"here [3, {SIDE}"),
+        (classifier(dims=("N", 3, SIDE, "w")), [3, 9, 9], f"[3, {SIDE}, any width]", "whatever the file's layout."),
+        (classifier(dims=("N", "c", "h", "w")), [SIDE, SIDE, 3], "images of [8, 8, 3]: Conv", "here [3, 8, 8]"),
+    ],
+)
+def test_a_shape_that_does_not_fit_is_answered_with_what_the_file_says_and_with_the_order(
+    made: ModelProto, shape: list[int], said: str, hint: str, tmp_path: Path
+) -> None:
+    found = refusal(made, tmp_path / "t.onnx", told(shape=shape))
+    assert said in found.detail
+    assert hint in str(found.hint)
+    assert found.pointer == "/teacher/input/shape"
