@@ -139,6 +139,8 @@ def _export(model: object, path: Path, space: Json, *, logits: str | int | None,
     from torch import nn
 
     from dfkd_core.exporting.teacher import export_module
+    from dfkd_core.spec.explanation import explained
+    from dfkd_core.spec.teacher import InputSpec
 
     if not isinstance(model, nn.Module):
         hint = "The file of a teacher goes to Client.submit; a function can be put into a torch.nn.Module."
@@ -155,7 +157,9 @@ def _export(model: object, path: Path, space: Json, *, logits: str | int | None,
             batch=batch,
         )
     except ValidationError as error:
-        raise UsageError("; ".join(f"teacher.input: {one['msg']}" for one in error.errors())) from None
+        places = [".".join(["teacher.input", *map(str, one["loc"])]) for one in error.errors()]
+        told = [explained(one, InputSpec) for one in error.errors()]
+        raise UsageError("; ".join(map(": ".join, zip(places, told, strict=True)))) from None
     except DfkdError as error:
         nodes = getattr(error, "nodes", [])
         raise BadTeacher(error.detail, code=error.code, hint=error.hint, nodes=nodes) from error

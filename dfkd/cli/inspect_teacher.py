@@ -226,7 +226,7 @@ def _lacks_shape(found: "Inspection | None") -> bool:
 def _missing(found: "Inspection") -> str:
     """Return what the options of the command have to say before the network is known."""
     options = "--architecture and --shape" if found.format == "safetensors" else "--shape"
-    return f"shape of the images: {options}"
+    return f"shape of the images: {options} channels,height,width"
 
 
 def _taken(interface: "TeacherInterface") -> str:

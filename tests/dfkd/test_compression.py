@@ -114,7 +114,8 @@ def test_under_one_key_there_is_one_job(service: Service) -> None:
         ({"input_shape": (1, 1, 32, 32)}, "without the batch"),
         ({"input_shape": (0, 32, 32)}, "input_shape is"),
         ({"mean": [0.1, 0.2], "std": [1.0]}, "mean has 2 values for 1 channels"),
-        ({"mean": 0.1}, "mean and std come together"),
+        ({"mean": 0.1}, "teacher.input: mean and std come together"),
+        ({"mean": 0.1, "std": 0}, "teacher.input.std.0: must be greater than 0"),
         ({"save_to": "out"}, "wait=False"),
     ],
 )

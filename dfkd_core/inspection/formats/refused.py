@@ -107,7 +107,7 @@ def archive_of(names: Names) -> Refused:
             return refused
     models = [name for name in names if name.endswith((".onnx", ".safetensors"))]
     inside = f" In it lies {models[0]}." if models and models[0].isprintable() and len(models[0]) < 100 else ""
-    return Refused("a zip archive", f"{UNPACK}{inside}")
+    return Refused("a zip archive", f"{UNPACK}{inside}" if inside or len(names) > 1 else ANY)
 
 
 def is_zip(head: bytes) -> bool:

@@ -167,7 +167,7 @@ def _declared_shape(dims: Dims, wanted: Shape | None) -> Shape:
     if wanted is None and None in dims:
         raise TeacherMismatch(
             "the ONNX graph leaves the size of its images open",
-            hint="Give teacher.input.shape.",
+            hint="Give teacher.input.shape: [channels, height, width], whatever the file's layout.",
             pointer="/teacher/input",
         )
     if wanted is not None and not _fits(dims, list(wanted)):

@@ -199,6 +199,9 @@ def _batchnorm(call: Call) -> list[Shape]:
         return [call.shape(), (channels,), (channels,)]
     if training or attributes.get("spatial", 1) != 1:
         raise Unsupported("it is in training mode")
+    variance = call.const_values[4]
+    if variance is not None and float(variance.min()) < -call.attributes["epsilon"]:
+        raise Unsupported("a running variance of it is negative, so its output is no number")
     return [call.shape()]
 
 

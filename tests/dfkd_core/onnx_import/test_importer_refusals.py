@@ -112,6 +112,13 @@ def test_external_data_in_an_attribute_is_refused(tmp_path: Path) -> None:
         (flattened([node("Einsum", ["images", "images", "images"], equation="abcd,abcd,abcd->abcd")]), "two operands"),
         (flattened([node("Einsum", ["images"], equation="abc->a")]), "its equation does not fit"),
         (flattened([node("LSTM", ["images", "images", "images"], hidden_size=4)]), "LSTM — not on the list"),
+        (
+            flattened(
+                [node("BatchNormalization", ["images", "ones", "ones", "ones", "variance"])],
+                {"ones": np.ones(4, np.float32), "variance": np.array([1, -1, 1, 1], np.float32)},
+            ),
+            "a running variance of it is negative",
+        ),
     ],
 )
 def test_operators_that_cannot_be_taken_are_listed(made: ModelProto, line: str, tmp_path: Path) -> None:

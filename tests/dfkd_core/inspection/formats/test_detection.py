@@ -82,7 +82,7 @@ def npy() -> bytes:
         (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5", "model.h5"),
         (zipped("deep/model.onnx"), "a zip archive", "In it lies deep/model.onnx"),
         (zipped("MAR-INF/MANIFEST.json", "model.pt"), "TorchServe", "Unpack"),
-        (zipped(), "a zip archive", "Unpack"),
+        (zipped(), "a zip archive", "A teacher is an ONNX file"),
         (npz(), "NumPy", "dfkd export-teacher"),
         (npy(), "NumPy", "dfkd export-teacher"),
         (b"\x1c\x00\x00\x00TFL3" + bytes(50), "TFLite", "--tflite"),
