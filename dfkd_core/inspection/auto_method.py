@@ -125,7 +125,7 @@ FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}
 """A student that knows nothing learns most from clear answers; blended images slow its first hundreds of updates."""
 COPYING = {"training": {"block_weight": 100.0}}
 SCENES_TOO = {"procedural": {"share": 0.5, "kinds": ["scenes"], "refinement": {"share": 0.0}}}
-"""Blocks teach on any image, and a drawn scene costs nothing but the teacher's answer."""
+"""Blocks teach on any image, and a drawn scene costs little more than the teacher's answer."""
 REFINING = merged(
     BRIEF,
     {
