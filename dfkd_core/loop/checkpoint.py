@@ -103,14 +103,21 @@ def read_checkpoint(path: Path, *, fingerprint: Mapping[str, str]) -> dict[str, 
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata, names = file.metadata() or {}, list(file.keys())
+        tensors = {name: _tensor(path, name) for name in names}
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
     header = _header(path, metadata)
     _check_fingerprint(path, header["fingerprint"], fingerprint)
     state: dict[str, Any] = _unpack(header["state"], tensors)
     return state
+
+
+def _tensor(path: Path, name: str) -> Tensor:
+    """Return a tensor of its own. One of the library's lies in the mapped file, and keeps all of that in memory."""
+    with safe_open(path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor.clone()
 
 
 def precision_of(path: Path) -> Precision:

@@ -42,6 +42,15 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     assert same(read_checkpoint(path, fingerprint={}), tree)
 
 
+def test_what_was_read_does_not_keep_the_file_in_memory(tmp_path: Path) -> None:
+    """A single tensor of the library's would: all of them lie in one mapping of the file."""
+    path = tmp_path / "one.safetensors"
+    write_checkpoint(path, {"large": torch.zeros(1 << 16), "small": torch.ones(3)}, fingerprint={})
+    small = read_checkpoint(path, fingerprint={})["small"]
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    assert small.tolist() == [1, 1, 1]
+
+
 def test_what_is_neither_number_nor_tensor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="cannot hold a set"):
         write_checkpoint(tmp_path / "one.safetensors", {"a": {1}}, fingerprint={})
