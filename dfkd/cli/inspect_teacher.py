@@ -33,6 +33,7 @@ from dfkd.cli.spec_options import (
     teacher_in,
 )
 from dfkd.cli.teacher_argument import NetworkOptions, file_to_read
+from dfkd.errors import UsageError
 from dfkd.external_data import one_file
 
 if TYPE_CHECKING:
@@ -112,11 +113,20 @@ def inspect(  # noqa: PLR0917 - every option of a command is a parameter
 
 
 def from_root(assignments: Sequence[str]) -> list[str]:
-    """Return the assignments of `--set` with paths from the root of the spec, where they start in its `teacher`."""
+    """Return the assignments of `--set` with paths from the root of the spec; they may start in its `teacher`.
+
+    Raises:
+        UsageError: one says something of the student or of the distillation.
+    """
     from dfkd_core.spec.teacher import TeacherSpec
 
     within = {*TeacherSpec.model_fields}
-    return [f"teacher.{one}" if one.partition("=")[0].partition(".")[0] in within else one for one in assignments]
+    paths = [f"teacher.{one}" if one.partition("=")[0].partition(".")[0] in within else one for one in assignments]
+    for path in paths:
+        key = path.partition("=")[0]
+        if not key.startswith("teacher."):
+            raise UsageError(f"dfkd inspect looks at the teacher alone; --set {key} is for dfkd plan and dfkd submit")
+    return paths
 
 
 def examine(path: Path, spec: "TeacherSpec") -> Examination:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from dfkd.cli.exit_codes import Exit
 from dfkd.cli.main import app
+from dfkd.errors import UsageError
 from tests.dfkd_core.onnx_models import classifier
 
 RUNNER = CliRunner()
@@ -73,6 +74,12 @@ def test_paths_of_set_start_at_the_root_or_in_the_teacher(sized: str) -> None:
     for path in ("teacher.input.shape", "input.shape"):
         shown = RUNNER.invoke(app, ["inspect", sized, "--set", f"{path}=[4,5,5]"])
         assert shown.exit_code == Exit.REFUSED, shown.output
+
+
+def test_what_is_said_of_the_student_is_not_passed_over(sized: str) -> None:
+    shown = RUNNER.invoke(app, ["inspect", sized, "--set", "student.width=0.5"])
+    assert isinstance(shown.exception, UsageError)
+    assert "--set student.width is for dfkd plan and dfkd submit" in str(shown.exception)
 
 
 def test_a_file_with_a_spec_tells_the_same(unsized: str, tmp_path: Path) -> None:
