@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from dfkd_core.inspection.inspection import Inspection
+from dfkd_core.options.base import HALF_SIZE
 from dfkd_core.options.published import merged
 from dfkd_core.options.registry import MethodName
 from dfkd_core.planning.nominal import are_large
@@ -54,8 +55,11 @@ def _for_pair(inspection: Inspection, student: StudentSpec) -> dict[str, Any]:
     if "batchnorm" not in inspection.offers:
         pictures = None
     if are_large(inspection.input_shape or ()):
-        large = merged(LARGE, LARGE_PHOTOGRAPHS if pictures == "scenes" else {})
-        copying = merged(COPYING, SCENES_TOO if pictures == "scenes" else {})
+        large, copying = LARGE, COPYING
+        if pictures == "scenes":
+            large, copying = merged(LARGE, LARGE_PHOTOGRAPHS), merged(COPYING, SCENES_TOO)
+            if HALF_SIZE in inspection.offers:
+                large = merged(large, COARSE)
         return merged(found, merged(large, copying if is_copy(student) else {}))
     if pictures in ("figures", "strokes"):
         return merged(found, STROKES)
@@ -119,6 +123,8 @@ LARGE = {"method_options": {"flip": False}}
 learns from mirrored images, with the teacher's answers to those."""
 LARGE_PHOTOGRAPHS = {"method_options": {"learning_rate": 0.1, "bn_weight": 0.05}}
 """At the usual rate and weight, 20 steps lead nowhere, and the many channels of a large net outweigh the classes."""
+COARSE = {"method_options": {"coarse_steps": 40, "steps": 10}}
+"""As costly as 20 steps in full size, and nearer to the teacher's statistics."""
 STROKES = {"method_options": {"figure_share": 0.67, "flip": False}, "training": {"augmentation": {"flip": False}}}
 """For teachers that have the statistics of grey strokes: digits, signs, clothes. In a mirror, signs are other signs."""
 FROM_SCRATCH = {"training": {"augmentation": {"mixup": 0.0}}}

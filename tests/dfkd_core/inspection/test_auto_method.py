@@ -83,6 +83,26 @@ def test_large_photographs_are_inverted_in_small_steps_and_by_their_classes(stud
     assert chosen(224, "scenes", batchnorm=False) == chosen(224, None, batchnorm=False)
 
 
+@pytest.mark.parametrize("student", [NARROWED, {"architecture": "resnet20"}])
+@pytest.mark.parametrize(
+    ("side", "kind", "offered", "steps"),
+    [
+        (224, "scenes", "half-size", (40, 10)),
+        (224, "scenes", "features", (0, 20)),
+        (224, "pages", "half-size", (0, 20)),
+        (32, "scenes", "half-size", (0, 20)),
+    ],
+)
+def test_large_photographs_begin_at_half_the_size_where_the_teacher_takes_it(
+    side: int, kind: Kind, offered: str, steps: tuple[int, int], student: dict[str, Any]
+) -> None:
+    found = of_pictures(side, kind)
+    found = found.model_copy(update={"offers": [*found.offers, offered]})
+    resolved = resolve(DistillSpec.model_validate({"student": student}), found)[0].distillation.method_options
+    values = resolved.model_dump()
+    assert (values["coarse_steps"], values["steps"]) == steps
+
+
 @pytest.mark.parametrize(
     ("side", "kind", "student", "share"),
     [
