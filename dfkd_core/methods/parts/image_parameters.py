@@ -60,10 +60,10 @@ class ImageParameters(ABC):
 
 
 class PixelParameters(ImageParameters):
-    """The pixels of a batch, (N, C, H, W), all of them or those of every second row and column.
+    """The pixels of a batch, (N, C, H, W).
 
-    `bounds` are lowest and highest values, (1, C, 1, 1) each. `full` is the full size (H, W) of images that begin
-    smaller.
+    `bounds` are lowest and highest values, (1, C, 1, 1) each. `full` is the size (H, W) to which images are enlarged
+    that begin with half of it; None for images that begin in it.
     """
 
     def __init__(
