@@ -34,10 +34,11 @@ from benchmarks.large.pairs import classes_of_file, percent
 from benchmarks.large.pairs import run as run_job
 from benchmarks.metrics import mean_and_std
 from benchmarks.pair import RESULTS
+from benchmarks.planning.plan_accuracy import write_record
 from benchmarks.teachers import CACHE
 from dfkd_core.inspection.input_space.of_file import inspect_with_input_space
 from dfkd_core.inspection.resolve import resolve
-from dfkd_core.output.provenance import code_facts
+from dfkd_core.output.provenance import code_facts, spec_facts
 from dfkd_core.sandbox.process_tuning import tuned_environment
 from dfkd_core.spec import overrides
 from dfkd_core.spec.config import DistillSpec, Effort
@@ -83,13 +84,11 @@ def measured(asked: Asked, *, threads: int) -> dict[str, Any]:
     row = ROWS[asked.row]
     path = row.teacher_file()
     spec = asked.spec(path)
-    name = "-".join([asked.row, asked.effort, str(asked.seed), *(["upper"] if asked.upper else [])])
-    workspace = CACHE / "bars" / f"{name}-{abs(hash(asked.settings)) if asked.settings else 0}"
-    spent = (
-        with_real_images(row, path, spec, workspace, threads)
-        if asked.upper
-        else run_job(path, spec, workspace, threads=threads)
-    )
+    workspace = CACHE / "bars" / f"{asked.row}-{asked.effort}-{asked.seed}-{spec_facts(asked.facts()).sha256[:12]}"
+    if asked.upper:
+        spent = with_real_images(row, path, spec, workspace, threads=threads)
+    else:
+        spent = run_job(path, spec, workspace, threads=threads)
     test = load_images(row.dataset, "test")
     images, labels = test.images.numpy(), test.labels.numpy()
     of_teacher, of_student = (classes_of_file(file, images) for file in (path, workspace / "student.onnx"))
@@ -138,9 +137,7 @@ class Record:
         with self._lock:
             others = [run for run in self.runs if not asked.facts().items() <= run.items()]
             self.runs = [*others, {**asked.facts(), **found}]
-            new = self._path.with_suffix(".new")
-            new.write_text(json.dumps({"runs": self.runs}, indent=1) + "\n")
-            new.replace(self._path)
+            write_record(self._path, {"runs": self.runs})
 
     def accuracies(self, row: str, effort: str, *, upper: bool) -> list[float]:
         """Return the accuracies of a cell of the table, all with the defaults."""
