@@ -52,7 +52,7 @@ NORMALISATIONS = {
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Images (N, C, H, W), normalised, and labels (N,)."""
+    """Holds normalised images (N, C, H, W) and their labels (N,)."""
 
     images: Tensor
     labels: Tensor

@@ -1,4 +1,4 @@
-"""Describes a measurement: the command, the machine, its threads and memory, and the versions."""
+"""What a record says of its measurement: the command, the machine, its threads and memory, and the versions."""
 
 import os
 import platform

@@ -18,6 +18,7 @@ from dfkd.errors import BadTeacher, UsageError
 from dfkd.wire.job import JobView
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from torch import nn
 
 Json = Mapping[str, Any]  # Any: JSON
@@ -139,8 +140,6 @@ def _export(model: object, path: Path, space: Json, *, logits: str | int | None,
     from torch import nn
 
     from dfkd_core.exporting.teacher import export_module
-    from dfkd_core.spec.explanation import explained
-    from dfkd_core.spec.teacher import InputSpec
 
     if not isinstance(model, nn.Module):
         hint = "The file of a teacher goes to Client.submit; a function can be put into a torch.nn.Module."
@@ -157,9 +156,16 @@ def _export(model: object, path: Path, space: Json, *, logits: str | int | None,
             batch=batch,
         )
     except ValidationError as error:
-        places = [".".join(["teacher.input", *map(str, one["loc"])]) for one in error.errors()]
-        told = [explained(one, InputSpec) for one in error.errors()]
-        raise UsageError("; ".join(map(": ".join, zip(places, told, strict=True)))) from None
+        raise UsageError("; ".join(_complaint(one) for one in error.errors())) from None
     except DfkdError as error:
         nodes = getattr(error, "nodes", [])
         raise BadTeacher(error.detail, code=error.code, hint=error.hint, nodes=nodes) from error
+
+
+def _complaint(error: "ErrorDetails") -> str:
+    """Return the path of a field of `teacher.input`, and what is wrong with it."""
+    from dfkd_core.spec.explanation import explained
+    from dfkd_core.spec.teacher import InputSpec
+
+    path = ".".join(["teacher.input", *map(str, error["loc"])])
+    return f"{path}: {explained(error, InputSpec)}"

@@ -10,7 +10,6 @@ from dfkd_core.options.published import Presets
 
 Shape = tuple[int, int, int]  # (C, H, W)
 
-
 HALF_SIZE = "half-size"
 """What a teacher of large images offers that also takes images of half the height and width."""
 

@@ -11,13 +11,12 @@ from dfkd_core.options.kinds import COSTS, KindName
 from dfkd_core.options.passes import Direction, Network, Passes, passes
 from dfkd_core.options.published import NOTHING_OF_OURS, merged
 
+COARSE_COST = 0.25  # of a step at half the height and width, in steps of full images
+
 
 def halved(shape: Sequence[int]) -> tuple[int, int]:
     """Return half the height and width of images (C, H, W)."""
     return shape[1] // 2, shape[2] // 2
-
-
-COARSE_COST = 0.25  # of a step at half the height and width, in steps of full images
 
 
 class ImageOptions(SynthesisOptions):

@@ -11,9 +11,9 @@ MOST_MACS = 4e9  # of the smaller image: a few seconds of one core
 
 def takes_half_size(plan: Plan) -> bool:
     """Return whether the network answers one smaller image with its classes; False too if that was not tried."""
-    steps = steps_towards(plan, [plan.output_name])
     if COARSE_COST * plan.macs > MOST_MACS:
         return False
+    steps = steps_towards(plan, [plan.output_name])
     image = np.zeros((1, plan.input_shape[0], *halved(plan.input_shape)), np.float32)
     try:
         answer = compute(plan, steps, image, [plan.output_name]).get(plan.output_name)

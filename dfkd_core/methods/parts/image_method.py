@@ -58,7 +58,7 @@ class ImageMethod(Synthesizer):
         past: PastStatistics | None = None,
         coarse_steps: int = 0,
     ) -> None:
-        """`coarse_steps` are those of images that begin with half their height and width."""
+        """`coarse_steps` is the number of steps at half the height and width, before the steps in full size."""
         self._options = options
         self._teacher = teacher
         self._start = start

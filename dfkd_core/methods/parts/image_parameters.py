@@ -39,7 +39,7 @@ class ImageParameters(ABC):
         return False
 
     def enlarged(self) -> "ImageParameters":
-        """Return parameters of the same images in full size. It is called only if `is_coarse`."""
+        """Return parameters of the same images in full size. Callers ask `is_coarse` first."""
         return self
 
     @abstractmethod
@@ -92,7 +92,8 @@ class PixelParameters(ImageParameters):
         return self._full is not None and tuple(self.pixels.shape[2:]) != self._full
 
     def enlarged(self) -> "PixelParameters":
-        pixels = resized(self.pixels.detach(), self._full or tuple(self.pixels.shape[2:]))
+        assert self._full is not None  # images without it are not coarse
+        pixels = resized(self.pixels.detach(), self._full)
         return PixelParameters(pixels, learning_rate=self._learning_rate, bounds=self._bounds, full=self._full)
 
     def images(self) -> Tensor:

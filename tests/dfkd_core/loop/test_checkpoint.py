@@ -43,7 +43,7 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_what_was_read_does_not_keep_the_file_in_memory(tmp_path: Path) -> None:
-    """A single tensor of the library's would: all of them lie in one mapping of the file."""
+    """The library's tensors all lie in one mapping of the file, so a single one of them keeps the whole file there."""
     path = tmp_path / "one.safetensors"
     write_checkpoint(path, {"large": torch.zeros(1 << 16), "small": torch.ones(3)}, fingerprint={})
     small = read_checkpoint(path, fingerprint={})["small"]

@@ -1,4 +1,4 @@
-"""Inversions that begin at half the height and width: what the teacher sees, and what a step counts."""
+"""An inversion can begin at half the height and width: what the networks then see, and how much a step counts."""
 
 from typing import Any
 
