@@ -17,11 +17,14 @@ TUNED = "DFKD_TUNED_THREADS"
 _MALLOC_BYTES = 256 * 1024**2
 
 # Measured with a 32-filter generator, LeNet-5 and its half, batch 64, 2 threads on 2 shared cores: 0.39 steps a second
-# with nothing set, 1.03 with the two waiting settings, 1.34 with the two malloc settings as well (page faults of a step
-# 24 800 -> 0), peak memory 486 -> 506 MB. At batch 256: 741 -> 1014 MB, 1.7 times faster.
+# with nothing set, 1.03 with waiting threads that never spin, 1.34 with the two malloc settings as well (page faults of
+# a step 24 800 -> 0), peak memory 486 -> 506 MB. At batch 256: 741 -> 1014 MB, 1.7 times faster.
+# Waking a sleeping thread takes as long as a small layer. With 1 000 spins before it sleeps, updates of four students
+# take 0.70 to 0.87 of the time on idle cores, and 1.03 to 1.18 times as long beside a process that keeps one of the two
+# cores busy; 5 000 spins bring little more and cost up to 1.87 times there (benchmarks.planning.waiting_threads).
 _DEFAULTS = {
-    "OMP_WAIT_POLICY": "PASSIVE",  # a waiting thread sleeps; spinning ones starve each other on shared cores
-    "GOMP_SPINCOUNT": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # a waiting thread sleeps soon; spinning ones starve each other on shared cores
+    "GOMP_SPINCOUNT": "1000",
     "MALLOC_MMAP_THRESHOLD_": str(_MALLOC_BYTES),  # buffers of a step are kept, not given back and faulted in again
     "MALLOC_TRIM_THRESHOLD_": str(_MALLOC_BYTES),
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # cuBLAS is deterministic only with a fixed workspace
