@@ -177,14 +177,26 @@ def _inspection_of(parsed: "ParsedOnnx") -> Inspection:
         warnings=[
             *([folded_warning(status, line)] if status in ("folded", "partial", "unknown") else []),
             *([double_warning()] if "float64-to-float32" in plan.normalisations else []),
-            *_output_warnings(interface, is_embedding=plan.is_embedding),
+            *_output_warnings(interface, is_embedding=plan.is_embedding, later_output=plan.later_output),
         ],
     )
 
 
-def _output_warnings(interface: TeacherInterface, *, is_embedding: bool) -> list[Notice]:
+def _output_warnings(interface: TeacherInterface, *, is_embedding: bool, later_output: str | None) -> list[Notice]:
     """Return warnings about outputs that may not be what a classifier returns."""
+    from dfkd_core.onnx_import.ir.parse import readable
+
     found = []
+    if later_output is not None:
+        chosen, later = readable(interface.output_name), readable(later_output)
+        found.append(
+            Notice(
+                code="teacher-output-not-last",
+                detail=f"The network computes the output {later} from the output {chosen}, which may hold features. It "
+                f"is taken as logits of {interface.num_classes} classes.",
+                hint=f"If {later} holds the classes, name it in teacher.output.",
+            )
+        )
     if is_embedding:
         found.append(
             Notice(

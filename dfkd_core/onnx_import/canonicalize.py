@@ -16,6 +16,7 @@ from dfkd_core.onnx_import.ir.plan import Array
 from dfkd_core.onnx_import.producer import exporter_of
 
 SHOWN = 8  # inputs or outputs in a message
+_SAME_VALUES = {"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Cast"}
 _FOREIGN = {"Erfc": "Erf", "Expm1": "Exp"}  # erfc x = 1 - erf x, expm1 x = e^x - 1
 
 
@@ -59,10 +60,11 @@ def _rewrite_foreign(graph: GraphProto) -> bool:
     return True
 
 
-def select_output(model: ModelProto, wanted: str | None) -> None:
+def select_output(model: ModelProto, wanted: str | None) -> str | None:
     """Reduce the graph, in place, to one output and to the nodes that it needs.
 
-    `wanted` names the output; it may be None if the graph has only one.
+    `wanted` names the output; it may be None if the graph has only one. Returns the name of another output that layers
+    with weights compute from it, as a classifier computes its classes from its features; None where there is none.
 
     Raises:
         TeacherInvalid: the graph has several inputs or none, or no output.
@@ -86,11 +88,32 @@ def select_output(model: ModelProto, wanted: str | None) -> None:
             hint="Name the one that holds the classes in teacher.output.",
             pointer="/teacher/output",
         )
+    output = chosen[0]
+    later = _computed_from(graph, output.name, stored)
     if len(graph.output) > 1:
-        output = chosen[0]
         del graph.output[:]
         graph.output.append(output)
     _drop_unneeded(graph)
+    return later
+
+
+def _computed_from(graph: GraphProto, name: str, stored: set[str]) -> str | None:
+    """Return the first other output that convolutions or matrix products with weights compute from the value `name`."""
+    weights = stored | {made for node in graph.node if node.op_type == "Constant" for made in node.output}
+    makers = {made: node for node in graph.node for made in node.output}
+    passed, weighed = {name}, set[str]()  # what holds the value or follows from it, and what does after such layers
+    while name in makers and makers[name].op_type in _SAME_VALUES and makers[name].input:
+        name = makers[name].input[0]
+        if name in passed:
+            break  # a cycle, which is refused later
+        passed.add(name)
+    for node in graph.node:
+        if weighed.intersection(node.input):
+            weighed.update(node.output)
+        elif passed.intersection(node.input):
+            multiplies = node.op_type in ("Conv", "Gemm", "MatMul") and weights.intersection(node.input)
+            (weighed if multiplies else passed).update(node.output)
+    return next((value.name for value in graph.output if value.name in weighed), None)
 
 
 def _counted(values: Sequence[ValueInfoProto]) -> str:

@@ -35,10 +35,10 @@ def read_plan(
     """
     model = read_model(path)
     declared = opset_of(model)
-    select_output(model, output)
+    later = select_output(model, output)
     check_nodes(model)  # those of the other outputs do not matter
     done = upgrade(model)
     done += normalize(model)
-    plan = replace(specialize(model, done, input_shape=input_shape, layout=layout), opset=declared)
+    plan = specialize(model, done, input_shape=input_shape, layout=layout)
     to_single_precision(model)
-    return ParsedOnnx(plan, model)
+    return ParsedOnnx(replace(plan, opset=declared, later_output=later), model)

@@ -98,6 +98,7 @@ class Plan:
     operators: Mapping[str, int]  # operator → how often it occurs in the file
     normalisations: tuple[str, ...]
     is_embedding: bool = False  # the output is scaled to length 1
+    later_output: str | None = None  # another output of the graph, which layers with weights compute from this one
     head_is_reversed: bool = False  # the two classes come in the other order than in the head's value
 
     @property

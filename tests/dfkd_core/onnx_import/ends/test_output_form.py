@@ -306,6 +306,22 @@ def test_one_of_several_outputs_must_be_named(tmp_path: Path) -> None:
     assert (found.output_name, found.num_classes, teacher.interface.output_name) == ("logits", CLASSES, "logits")
 
 
+def test_an_output_from_which_another_is_computed_is_warned_about(tmp_path: Path) -> None:
+    save(two_outputs(), tmp_path / "t.onnx")
+    (notice,) = [
+        each
+        for each in inspect_file(tmp_path / "t.onnx", TeacherSpec(output="features")).warnings
+        if each.code == "teacher-output-not-last"
+    ]
+    assert "the output logits from the output features" in notice.detail
+    assert "24 classes" in notice.detail
+    probabilities = [node("Identity", ["scores"], "logits"), node("Softmax", ["logits"], "p", axis=1)]
+    both = tail(probabilities, outputs={"logits": ("N", CLASSES), "p": ("N", CLASSES)})
+    for made in (two_outputs(), both):  # the last output, and one that no weights separate from the last
+        found = sound(made, tmp_path / "t.onnx", TeacherSpec(output="logits"))[0]
+        assert "teacher-output-not-last" not in [each.code for each in found.warnings]
+
+
 def test_other_outputs_may_hold_what_no_teacher_may(tmp_path: Path) -> None:
     after = [node("Identity", ["scores"], "logits"), node("ArgMax", ["scores"], "top", axis=1)]
     made = tail(after, outputs={"logits": ("N", CLASSES), "top": ("N", 1)})
