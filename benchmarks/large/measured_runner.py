@@ -16,6 +16,7 @@ from dfkd_core.spec.config import DistillSpec
 from worker.runner.protocol import Task
 
 SAMPLE_SECONDS = 0.2
+JUDGED_FROM = 0.1  # of the running time, before which no prediction of the end is judged
 
 
 class Runner:
@@ -40,6 +41,7 @@ class Runner:
         (workspace / "task.json").write_text(task.model_dump_json())
         command = [sys.executable, "-P", "-m", "worker.runner.main", str(workspace / "task.json")]
         environment = tuned_environment({**os.environ, "TMPDIR": str(workspace / "tmp")}, threads=threads)
+        self._started = time.monotonic()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=(write_end,), env=environment)
         os.close(write_end)
         os.set_blocking(read_end, False)
@@ -47,8 +49,17 @@ class Runner:
         self.cpu_seconds = 0.0
         self.checkpoint: Path | None = None
         self.last: dict[str, Any] = {}
+        self._predicted: list[tuple[float, float]] = []  # seconds since the start, and the predicted seconds in all
         self._messages = read_end
         self._pending = b""
+
+    def eta_error(self, seconds: float) -> float | None:
+        """Return by how much the predicted end was off at most, as a share of the `seconds` that this process ran.
+
+        None where no end was predicted after the first tenth.
+        """
+        judged = [whole for elapsed, whole in self._predicted if elapsed >= JUDGED_FROM * seconds]
+        return max((abs(whole - seconds) / seconds for whole in judged), default=None)
 
     def watch(self, *, until: Callable[[], bool], started: float) -> None:
         """Read messages and sample the memory until the process has ended or `until` says so; then kill it."""
@@ -84,6 +95,9 @@ class Runner:
     def _tell(self, message: dict[str, Any], seconds: float) -> None:
         if message.get("kind") == "checkpoint":
             self.checkpoint = Path(message["data"]["path"])
+        if message.get("eta_seconds") is not None:
+            elapsed = time.monotonic() - self._started
+            self._predicted.append((elapsed, elapsed + message["eta_seconds"]))
         now = (message.get("stage"), message.get("phase"), message["type"])
         if now != (self.last.get("stage"), self.last.get("phase"), self.last.get("type")):
             done = f"{message.get('done', 0):.1f}, step {message.get('step')} of {message.get('total_steps')}"

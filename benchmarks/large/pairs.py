@@ -13,9 +13,11 @@
 The spec is resolved as the service resolves it, and the job runs in the worker's runner. A result says how often the
 student gives its teacher's class on the test images, and how often the untrained cut does, which is the student before
 its first step. The test images come from one fixed seed (`benchmarks/drawn`) and decide nothing. CPU seconds and peak
-memory are those of the runner and its children. `--then` changes the resolved spec, for comparisons. Each seed is
-written as it ends, some of its synthetic images as a PNG in the cache. Run again with the same code,
-the command leaves out the seeds that are in the file and goes on with the last checkpoint of the one that was cut off.
+memory are those of the runner and its children; `eta_error` is by how much the predicted end was off at most, as a
+share of the time by the wall clock, from a tenth of the run on, where one process ran all of it. `--then` changes the
+resolved spec, for comparisons. Each seed is written as it ends, some of its synthetic images as a PNG in the cache. Run
+again with the same code, the command leaves out the seeds that are in the file and goes on with the last checkpoint of
+the one that was cut off.
 """
 
 import argparse
@@ -146,7 +148,8 @@ def run(path: Path, spec: DistillSpec, workspace: Path, *, threads: int) -> dict
     runner.watch(until=note_time, started=begun - before["seconds"])
     if runner.last.get("type") != "done":
         raise SystemExit(f"the job failed: {runner.last}")
-    return spent()
+    error = runner.eta_error(time.monotonic() - begun)
+    return {**spent(), "eta_error": error if before["attempts"] == 0 else None}
 
 
 def measure(pair: Pair, spec: DistillSpec, workspace: Path, *, then: list[str], threads: int) -> dict[str, Any]:
