@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dfkd_core import heap
 from dfkd_core.images.batch import Batch
 from dfkd_core.images.reservoir import PixelCodec
 from dfkd_core.loop.best_student import BestStudent
@@ -111,6 +112,7 @@ class Judge:
         position, pulse = self._position, self._fp32_teacher.engine.pulse
         while (missing := self._audited_at_the_end(images) - len(self.audit)) > 0:
             self.expect_audit(images)
+            heap.give_back()  # buffers of updates and evaluations do not fit those of an inversion
             for _ in position.once("audit images", phase=Phase.AUDIT):
                 if images.optimised_at_once:
                     images.synthesizer.synthesize(None, rate=1.0)
@@ -119,6 +121,7 @@ class Judge:
                 counters.images_synthesized += made
                 if not images.optimised_at_once:  # optimised images were counted step by step
                     pulse.did(made)
+            heap.give_back()
             before = len(self.audit)
             self._audit_more(images.labelled_sample())
             position.begin_round()
