@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Certainty = Literal["sure", "likely", "unknown"]
-Basis = Literal["element-type", "graph", "batchnorm", "folded", "default"]
+Basis = Literal["element-type", "graph", "batchnorm", "folded", "answers", "default"]
 Kind = Literal["strokes", "shapes", "scenes", "pages", "figures"]
 
 
@@ -30,11 +30,12 @@ class InputEstimate(BaseModel):
     std: list[float] | None = Field(None, description="Standard deviation that is divided by, likewise.")
     range: list[float] = Field(description="[lowest, highest] pixel value before mean and std.")
     certainty: Certainty = Field(
-        description="sure, likely, or unknown: nothing in the file tells it, and this is what is usual."
+        description="sure, likely, or unknown: the file does not tell; this fits it best, or is what is usual."
     )
     basis: Basis = Field(
         description="element-type: the file takes uint8; graph: the graph normalises its images itself; batchnorm: the "
-        "running statistics; folded: biases and weights into which statistics were folded; default: nothing."
+        "running statistics; folded: biases and weights into which statistics were folded; answers: what the whole "
+        "network answers to drawn pictures; default: nothing."
     )
     distance: float | None = Field(
         None,

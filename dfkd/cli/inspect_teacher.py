@@ -249,7 +249,8 @@ def _pixels(found: "InputEstimate") -> str:
     """Return which pixel values the file shows, and how well they fit."""
     values = f"range {found.range}" if found.mean is None else f"mean {found.mean}, std {found.std} of {found.range}"
     fit = "" if found.distance is None else f", distance {found.distance:g}"
-    following = "" if found.next_convention is None else f", next {found.next_convention} {found.next_distance:g}"
+    far = "" if found.next_distance is None else f" {found.next_distance:g}"
+    following = "" if found.next_convention is None else f", next {found.next_convention}{far}"
     drawn = "" if found.pictures is None else f", on {found.pictures}"
     return f"{found.convention}: {values} ({found.certainty}, by {found.basis}{fit}{drawn}{following})"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dfkd_core.input_estimate import Basis, Certainty, InputEstimate, Kind, ToldPixels
+from dfkd_core.inspection.input_space.answers import fits_of_answers
 from dfkd_core.inspection.input_space.conventions import (
     BYTES,
     TOLD,
@@ -41,6 +42,7 @@ FEWEST_FOLDED = 4  # convolutions: fewer show nothing but chance
 FOLDED_KINDS: tuple[Kind, ...] = ("strokes",)  # others can pretend to another convention where statistics are a guess
 FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
 SURE, LIKELY, LIKELY_FOLDED = 1.3, 1.08, 1.3  # how many times the smallest distance the next one is
+LEAD = 0.3  # of the convention that the answers fit best, where it is likely
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +78,21 @@ def estimate_input(plan: Plan, told: InputSpec | None = None, *, folded: bool = 
     by_graph = pixels_of_graph(plan)
     if by_graph is not None:
         return _compared(by_graph, fits, channels, certainty="sure", basis="graph")
+    if fits:
+        best = min((one for one in fits if one is not said), key=lambda one: fits[one].distance)
+        if basis == "batchnorm" or fits[best].distance <= FAR:
+            return _compared(best, fits, channels, basis=basis)
+    return _of_answers(plan, channels)
+
+
+def _of_answers(plan: Plan, channels: int) -> InputEstimate:
+    """Return the estimate for a network whose layers show nothing, by what it answers to drawn pictures."""
+    fits = fits_of_answers(plan, [group[0] for group in _groups(conventions(channels), channels)])
     if not fits:
         return without_evidence(channels)
-    best = min((one for one in fits if one is not said), key=lambda one: fits[one].distance)
-    if basis == "folded" and fits[best].distance > FAR:
-        return without_evidence(channels)
-    return _compared(best, fits, channels, basis=basis)
+    best, following, *_ = sorted(fits, key=lambda one: -fits[one])
+    certainty: Certainty = "likely" if fits[best] - fits[following] >= LEAD else "unknown"
+    return described(best, certainty, "answers").model_copy(update={"next_convention": following.name})
 
 
 def _compared(

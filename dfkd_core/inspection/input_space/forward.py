@@ -170,6 +170,34 @@ def _batchnorm(values: list[Any], attributes: Mapping[str, Any]) -> Array:
     return np.asarray(images * factor.reshape(wide) + (bias - mean * factor).reshape(wide), np.float32)
 
 
+def _standardised(values: Array, axes: tuple[int, ...], epsilon: float) -> Array:
+    """Return values with mean 0 and variance 1 over the axes."""
+    centred = values - values.mean(axes, keepdims=True)
+    return np.asarray(centred / np.sqrt(np.square(centred).mean(axes, keepdims=True) + epsilon), np.float32)
+
+
+def _layer_norm(values: list[Any], attributes: Mapping[str, Any]) -> Array:
+    inputs, scale, *rest = values
+    axes = tuple(range(attributes["axis"], inputs.ndim))
+    result = _standardised(inputs, axes, attributes["epsilon"]) * scale
+    return np.asarray(result if not rest or rest[0] is None else result + rest[0])
+
+
+def _group_norm(values: list[Any], attributes: Mapping[str, Any]) -> Array:
+    """Return GroupNormalization, whose scale and bias are those of channels or of groups."""
+    inputs, scale, bias = values
+    count, channels, *sizes = inputs.shape
+    grouped = inputs.reshape(count, attributes["groups"], -1)
+    result = _standardised(grouped, (2,), attributes["epsilon"]).reshape(inputs.shape)
+    each = (1, channels, *(1,) * len(sizes))
+    scale, bias = (np.repeat(one, channels // len(one)).reshape(each) for one in (scale, bias))
+    return np.asarray(result * scale + bias)
+
+
+def _instance_norm(values: list[Any], attributes: Mapping[str, Any]) -> Array:
+    return _group_norm(values, {**attributes, "groups": values[0].shape[1]})
+
+
 def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
@@ -198,6 +226,9 @@ OPERATIONS: dict[str, Fold] = {
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "BatchNormalization": _batchnorm,
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
     "Elu": _curve(_elu),
     "Selu": _curve(lambda x, alpha, gamma: gamma * _elu(x, alpha=alpha)),
     "LeakyRelu": _curve(lambda x, alpha: np.where(x > 0, x, alpha * x)),

@@ -46,6 +46,7 @@ def _assumed(images: InputSpec, found: InputEstimate | None) -> Notice:
         "graph": "its graph normalises its images itself",
         "batchnorm": f"its BatchNorm statistics fit {found.convention} best{_figures(found)}",
         "folded": f"its convolutions, with BatchNorms folded into them, fit {found.convention} best{_figures(found)}",
+        "answers": f"what it answers to drawn pictures fits {found.convention} best (next is {found.next_convention})",
     }.get(found.basis, "its file shows it")
     return Notice(
         code="input-space-estimated",
@@ -76,8 +77,13 @@ def _misfit(images: InputSpec) -> Notice | None:
 
 
 def _doubt(images: InputSpec, found: InputEstimate) -> Notice | None:
-    """Return the warning that what was told fits the file clearly worse than the estimate does."""
-    if found.certainty == "unknown" or images.shape is None or not images.is_range_known:
+    """Return the warning that what was told fits the file clearly worse than the estimate does.
+
+    What a network answers to drawn pictures is too little to doubt what was told.
+    """
+    if found.certainty == "unknown" or found.basis == "answers":
+        return None
+    if images.shape is None or not images.is_range_known:
         return None
     channels, told = images.shape[0], Convention.of(images)
     if are_alike(told, Convention.of(found), channels):

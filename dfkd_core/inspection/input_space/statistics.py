@@ -64,7 +64,7 @@ def reader_of(plan: Plan, expected: Sequence[Expected], *, cost: float, layers: 
     chosen: list[Expected] = []
     for one in expected:
         steps = steps_towards(plan, [*(earlier.value for earlier in chosen), one.value])
-        if len(chosen) == layers or sum(_cost(plan, step) for step in steps) > cost:
+        if len(chosen) == layers or sum(step_cost(plan, step) for step in steps) > cost:
             break
         if all(is_computable(step) for step in steps):
             chosen.append(one)
@@ -72,7 +72,7 @@ def reader_of(plan: Plan, expected: Sequence[Expected], *, cost: float, layers: 
     return found
 
 
-def _cost(plan: Plan, step: Step) -> float:
+def step_cost(plan: Plan, step: Step) -> float:
     """Return what a step costs for one image: its multiply-adds, and as many as its other work takes the time of."""
     written = sum(math.prod(plan.shapes[name]) for name in step.outputs if name in plan.shapes)
     window = math.prod(step.attributes["kernel"]) if step.op in ("MaxPool", "AveragePool") else 1

@@ -60,11 +60,11 @@ def sized(tmp_path: Path) -> str:
 
 def test_what_is_said_of_pixels_is_checked_and_used(sized: str) -> None:
     silent = RUNNER.invoke(app, ["inspect", sized])
-    assert "input-range-unknown" in silent.output
+    assert "Nobody said which pixel values" in silent.output
     assert "Give --mean and --std" in silent.output
     one_for_all = RUNNER.invoke(app, ["inspect", sized, "--mean", "0.5", "--std", "0.25", "--range", "-1,1"])
     assert one_for_all.exit_code == Exit.OK, one_for_all.output
-    assert "input-range-unknown" not in one_for_all.output
+    assert "Nobody said which pixel values" not in one_for_all.output
     wrong = RUNNER.invoke(app, ["inspect", sized, "--mean", "0.5,0.4", "--std", "0.25,0.2"])
     assert wrong.exit_code == Exit.REFUSED
     assert "mean has 2 values for 4 channels" in wrong.output
@@ -87,7 +87,7 @@ def test_a_file_with_a_spec_tells_the_same(unsized: str, tmp_path: Path) -> None
     spec.write_text('{"teacher": {"input": {"shape": [4, 4, 6], "range": [0, 1]}}, "student": {}}')
     shown = RUNNER.invoke(app, ["inspect", unsized, "--spec", str(spec)])
     assert shown.exit_code == Exit.OK, shown.output
-    assert "input-range-unknown" not in shown.output
+    assert "Nobody said which pixel values" not in shown.output
 
 
 def test_submit_plan_and_inspect_share_what_they_take_of_a_teacher() -> None:

@@ -9,6 +9,7 @@ from torch import nn
 
 from dfkd_core.architectures import describe
 from dfkd_core.images.procedural import procedural_images
+from dfkd_core.inspection.input_space import answers
 from dfkd_core.inspection.input_space.conventions import COLOUR, EVERYWHERE, GREY, are_alike, conventions, usual
 from dfkd_core.inspection.input_space.estimate import estimate_input
 from dfkd_core.inspection.input_space.forward import NotComputable, compute, is_computable
@@ -104,13 +105,47 @@ def test_the_same_plan_gives_the_same_estimate() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_nothing_is_made_up_for_a_network_without_batchnorm(channels: int) -> None:
+def test_nothing_is_made_up_for_a_network_that_has_not_learnt(channels: int) -> None:
     description = describe("lenet5", input_shape=(channels, 32, 32), num_classes=10)
     found = estimate_input(plan_of(description))
     assert (found.certainty, found.basis) == ("unknown", "default")
     assert found.convention == ("imagenet" if channels == 3 else "wide")
     assert found.convention == usual(channels).name
     assert found.distance is None
+
+
+def without_norms(convention: str, *, seed: int = 0) -> Plan:
+    """Return the plan of a LeNet-5 that has learnt to tell ten drawn figures apart under a convention."""
+    shape = (1, 32, 32)
+    description = describe("lenet5", input_shape=shape, num_classes=10)
+    draws = torch.Generator().manual_seed(seed)
+    network = build_network(description, generator=draws).train()
+    figures = procedural_images(shape, 10, kinds=("figures",), generator=draws)
+    low, high = (torch.tensor(bound).view(1, -1, 1, 1) for bound in BY_NAME[convention].bounds(1))
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(60):
+        labels = torch.randint(10, (64,), generator=draws)
+        shifts = torch.randint(-3, 4, (64, 2), generator=draws).tolist()
+        moved = [figures[label].roll(shift, (1, 2)) for label, shift in zip(labels, shifts, strict=True)]
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(torch.lerp(low, high, torch.stack(moved))), labels).backward()
+        optimizer.step()
+    return plan_of(description, {name: tensor.numpy() for name, tensor in network.state_dict().items()})
+
+
+@pytest.mark.parametrize("convention", ["zero-one", "minus-one-one", "bytes", "mnist"])
+def test_the_answers_of_a_network_without_batchnorm_name_its_convention(convention: str) -> None:
+    found = estimate_input(without_norms(convention))
+    assert (found.convention, found.basis) == (convention, "answers")
+    assert found.certainty in ("likely", "unknown")
+    assert found.next_convention not in (None, convention)
+    assert found.distance is None
+
+
+def test_the_answers_of_a_network_that_costs_too_much_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = without_norms("zero-one")
+    monkeypatch.setattr(answers, "COST", 1e6)
+    assert estimate_input(plan).basis == "default"
 
 
 def with_steps(plan: Plan, *steps: tuple[str, list[float]]) -> Plan:
@@ -161,6 +196,27 @@ def test_numpy_computes_what_pytorch_does(architecture: str) -> None:
     found = compute(plan, plan.steps, images.numpy(), [plan.output_name])[plan.output_name]
     with torch.no_grad():
         np.testing.assert_allclose(found, network(images).numpy(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "module"),
+    [
+        ("LayerNormalization", {"axis": 1}, nn.LayerNorm((6, 5, 4))),
+        ("GroupNormalization", {"groups": 3}, nn.GroupNorm(3, 6)),
+        ("InstanceNormalization", {}, nn.InstanceNorm2d(6, affine=True)),
+    ],
+)
+def test_numpy_normalises_as_pytorch_does(op: str, attributes: dict[str, int], module: nn.Module) -> None:
+    draws = torch.Generator().manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, generator=draws)
+    images = torch.randn((2, 6, 5, 4), generator=draws)
+    weights = {name: tensor.detach().numpy() for name, tensor in module.named_parameters()}
+    plan = plan_of(describe("lenet5", input_shape=(1, 32, 32), num_classes=10))
+    plan = replace(plan, constants={**plan.constants, **weights})
+    step = Step(op, "", (plan.input_name, "weight", "bias"), ("y",), {"epsilon": 1e-5, **attributes})
+    found = compute(plan, [step], images.numpy(), ["y"])["y"]
+    np.testing.assert_allclose(found, module(images).detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_an_operator_that_is_not_known_is_said_to_be_so() -> None:

@@ -67,6 +67,15 @@ def test_it_is_said_that_the_file_does_not_tell(found: InputEstimate | None) -> 
     assert [warning.code for warning in warnings] == ["input-range-unknown"]
 
 
+def test_answers_to_drawn_pictures_say_what_is_assumed_and_doubt_nothing() -> None:
+    found = estimate(basis="answers", certainty="likely", distance=None, next_distance=None, distances={})
+    images, (warning,) = resolved(None, found)
+    assert (images.mean, images.assumed) == (MNIST["mean"], "likely")
+    assert warning.code == "input-space-estimated"
+    assert "what it answers to drawn pictures fits mnist best (next is fashion-mnist)" in warning.detail
+    assert resolved({"range": [0.0, 255.0]}, found)[1] == []
+
+
 def test_what_is_told_wins() -> None:
     images, warnings = resolved({"mean": [0.14], "std": [0.3]}, estimate())
     assert (images.mean, images.std, images.assumed) == ([0.14], [0.3], None)
