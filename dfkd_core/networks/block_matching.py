@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from dfkd_core.networks import losses
 from dfkd_core.networks.hooks import hooked, layers_in_order
-from dfkd_core.networks.precision import to_float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +60,24 @@ class BlockMatching:
         return len(self._pairs)
 
     @contextmanager
-    def watching_teacher(self) -> Iterator[Outputs]:
-        """Record the teacher's maps, in the channels that the student has, at a forward while the context is open."""
-        with _watched([(pair.theirs, pair.kept) for pair in self._pairs]) as outputs:
+    def watching_teacher(self, count: int) -> Iterator[Outputs]:
+        """Record the teacher's maps of the first `count` images at a forward while the context is open.
+
+        They have the channels that the student has.
+        """
+        with _watched([(pair.theirs, pair.kept) for pair in self._pairs], count=count) as outputs:
             yield outputs
 
     @contextmanager
     def watching_student(self) -> Iterator[Outputs]:
         """Record the student's maps at a forward while the context is open."""
-        with _watched([(pair.own, None) for pair in self._pairs]) as outputs:
+        with _watched([(pair.own, None) for pair in self._pairs], count=None) as outputs:
             yield outputs
 
     def loss(self, ours: Outputs, theirs: Outputs, *, count: int) -> Tensor:
         """Return the mean over blocks of what the student gets wrong on the first `count` images, a scalar."""
         wrong = [
-            losses.unexplained_channels(ours.maps[number][:count], theirs.maps[number][:count])
+            losses.unexplained_channels(ours.maps[number], theirs.maps[number], count=count)
             for number in range(len(self._pairs))
         ]
         return torch.stack(wrong).mean()
@@ -88,11 +90,11 @@ class _Block:
 
 
 @contextmanager
-def _watched(layers: Sequence[tuple[nn.Module, Tensor | None]]) -> Iterator[Outputs]:
+def _watched(layers: Sequence[tuple[nn.Module, Tensor | None]], *, count: int | None) -> Iterator[Outputs]:
     seen = Outputs()
 
     def keep(number: int, maps: Tensor, chosen: Tensor | None) -> None:
-        seen.maps[number] = to_float32(maps if chosen is None else maps.index_select(1, chosen))
+        seen.maps[number] = maps if chosen is None else _channels(maps[:count], chosen)
 
     handles = (
         layer.register_forward_hook(
@@ -102,6 +104,11 @@ def _watched(layers: Sequence[tuple[nn.Module, Tensor | None]]) -> Iterator[Outp
     )
     with hooked(handles):
         yield seen
+
+
+def _channels(maps: Tensor, chosen: Tensor) -> Tensor:
+    """Return some channels of maps (N, C, H, W), in channels-last order."""
+    return maps.permute(0, 2, 3, 1).index_select(3, chosen).permute(0, 3, 1, 2)
 
 
 def _blocks(network: nn.Module, image: Tensor) -> list[_Block]:

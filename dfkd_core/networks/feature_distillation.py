@@ -61,7 +61,7 @@ class Transfer:
         with (
             torch.no_grad(),
             _watched(self._teacher, their_layer, maps=attends) as theirs,
-            self._blocks.watching_teacher() as their_blocks,
+            self._blocks.watching_teacher(featured) as their_blocks,
         ):
             teacher_logits = self._teacher(images)
         with _watched(self._student, own_layer, maps=attends) as ours, self._blocks.watching_student() as own_blocks:

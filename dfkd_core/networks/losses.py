@@ -6,7 +6,7 @@ Distillation by Generative Pseudo Replay*, AAAI 2022, arXiv 2201.03019) and to t
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ Disagreement = Literal["js", "pseudo_js", "l1", "kl"]
 PSEUDO_JS_CLIP = 0.01  # the released code clips probabilities to [0.01, 0.99]
 LEAST_DISTANCE = 1e-20  # lower bound of the squared distance of two images, which may be equal
 LEAST_VARIANCE = 1e-12  # lower bound of the variance of features, which may be constant
+CACHED = 2**17  # values of two maps that are compared at a time; so many stay in the caches of two cores
 DULL = 0.01  # share of the mean variance below which the variance of a channel does not count as less
 
 
@@ -156,15 +157,70 @@ def unexplained(guess: Tensor, wanted: Tensor) -> Tensor:
     return (guess - wanted).square().mean() / variance.clamp(min=LEAST_VARIANCE)
 
 
-def unexplained_channels(guess: Tensor, wanted: Tensor) -> Tensor:
+def unexplained_channels(guess: Tensor, wanted: Tensor, *, count: int) -> Tensor:
     """Return the mean over channels of the mean squared error divided by the channel's variance, both (N, C, H, W).
 
-    Channels that hardly vary are measured by a hundredth of the mean variance.
+    The first `count` images are compared. Channels that hardly vary are measured by a hundredth of the mean variance.
+    The result is in float32, whatever the precision of the maps; `wanted` gets no gradient.
     """
+    if guess.device.type == "cpu":
+        return _Unexplained.apply(guess, wanted, count)  # type: ignore[no-any-return, no-untyped-call]
+    guess, wanted = guess[:count].float(), wanted[:count].detach().float()
     variance = wanted.var(dim=(0, 2, 3), correction=0)
     error = (guess - wanted).square().mean(dim=(0, 2, 3))
+    return (error * _weights(variance)).sum()
+
+
+def _weights(variance: Tensor) -> Tensor:
+    """Return what a squared error of each channel counts, by the channel's variance (C,)."""
     least = (DULL * variance.mean()).clamp(min=LEAST_VARIANCE)
-    return (error / variance.clamp(min=least)).mean()
+    return 1 / (variance.clamp(min=least) * len(variance))
+
+
+class _Unexplained(torch.autograd.Function):
+    """`unexplained_channels`, a few rows of pixels at a time, which stay in the cache between its steps.
+
+    On a CPU, whole maps go to memory and back for each step, and the variance of maps in channels-last order is slow.
+    So is a BatchNorm with a gradient in another order, which that of a slice of the images has.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, guess: Tensor, wanted: Tensor, images: int) -> Tensor:
+        ours, theirs = _rows(guess[:images]), _rows(wanted[:images])
+        count, channels = ours.shape
+        at_a_time = max(1, CACHED // channels)
+        ones = torch.ones(1, at_a_time)
+        sums = torch.zeros(3, channels, dtype=torch.float64)  # of what is wanted, of its squares, of squared errors
+        for own, their in zip(_parts(ours, at_a_time), _parts(theirs, at_a_time), strict=True):
+            values = their.float()
+            error, each = own.float() - values, ones[:, : len(values)]
+            sums += torch.cat([each @ values, each @ values.square(), each @ error.square_()])
+        mean, square, error = sums / count
+        weights = _weights((square - mean.square()).clamp(min=0))
+        ctx.save_for_backward(guess, wanted, (weights / count).float())
+        ctx.images = images
+        found: Tensor = (error * weights).sum().float()
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        guess, wanted, weights = ctx.saved_tensors
+        result = torch.empty_like(guess, memory_format=torch.channels_last)
+        at_a_time, factor = max(1, CACHED // guess.shape[1]), 2 * gradient * weights
+        result[ctx.images :] = 0
+        rows = (_parts(_rows(maps[: ctx.images]), at_a_time) for maps in (guess, wanted, result))
+        for own, their, out in zip(*rows, strict=True):
+            out.copy_((own.float() - their.float()).mul_(factor))
+        return result, None, None
+
+
+def _parts(rows: Tensor, at_a_time: int) -> Sequence[Tensor]:
+    return torch.split(rows, at_a_time)
+
+
+def _rows(maps: Tensor) -> Tensor:
+    """Return maps (N, C, H, W) as rows (N H W, C), without a copy where they are in channels-last order."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def attention_distance(maps: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
