@@ -33,7 +33,7 @@ from dfkd_core.output.onnx_export import PARITY_BATCHES, check_parity, export_on
 from dfkd_core.output.provenance import file_facts, inputs
 from dfkd_core.output.report_builder import counters, device_name, student_facts, teacher_facts
 from dfkd_core.planning.forecast import JobFacts, forecast
-from dfkd_core.planning.precision_choice import choose_precision
+from dfkd_core.planning.precision_choice import are_depthwise, choose_precision
 from dfkd_core.planning.reference import REFERENCE
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import OnStep
@@ -139,7 +139,7 @@ def _prepare(
     spec: DistillSpec,
     workspace: Path,
     stages: StageReporter,
-    choose: Callable[[DistillConfig], PrecisionFacts],
+    choose: Callable[..., PrecisionFacts],
     *,
     threads: int,
     device: torch.device,
@@ -160,9 +160,10 @@ def _prepare(
         for warning in warnings:
             if warning.code == DOUBTFUL:  # here the very values that were told are looked into, not those like them
                 stages.tell("warning", "load", warning.model_dump())
-        precision = choose(resolved.distillation)
-        config = resolved.distillation.computed_in(precision.value)
         facts = job_facts(resolved, inspection, description)
+        slow = device.type == "cpu" and facts is not None and are_depthwise((facts.teacher, facts.student))
+        precision = choose(resolved.distillation, depthwise=slow)
+        config = resolved.distillation.computed_in(precision.value)
         if facts is not None:
             _foresee(stages, config, facts, speed)
         streams = Streams(resolved.distillation.seed)
@@ -207,14 +208,16 @@ def _prepare(
     )
 
 
-def _choose_precision(config: DistillConfig, *, tries: Sequence[float], resume_from: Path | None) -> PrecisionFacts:
+def _choose_precision(
+    config: DistillConfig, *, tries: Sequence[float], resume_from: Path | None, depthwise: bool
+) -> PrecisionFacts:
     """Return the precision of the run: what is asked for, that of the checkpoint, or what pays here.
 
     Raises:
         CheckpointMismatch: the checkpoint is damaged.
     """
     recorded = None if resume_from is None else precision_of(resume_from)
-    return choose_precision(config.compute.precision, tries=tries, recorded=recorded)
+    return choose_precision(config.compute.precision, tries=tries, recorded=recorded, depthwise=depthwise)
 
 
 def _foresee(stages: StageReporter, config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> None:

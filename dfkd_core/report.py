@@ -59,9 +59,10 @@ class PrecisionFacts(Frozen):
     value: Literal["fp32", "bf16"] = Field(
         description="What `distillation.compute.precision` has to be for the same bytes again."
     )
-    because: Literal["asked", "measured", "checkpoint", "not-measured"] = Field(
+    because: Literal["asked", "measured", "checkpoint", "not-measured", "depthwise"] = Field(
         description="asked: the spec says so. Where it says auto: measured: the worker had tried bfloat16. checkpoint: "
-        "the run that it goes on from was computed so. not-measured: nothing was known, so fp32."
+        "the run that it goes on from was computed so. not-measured: nothing was known, so fp32. depthwise: bfloat16 "
+        "pays on this CPU, but not for the depthwise convolutions of teacher or student."
     )
     bf16_tries: list[float] = Field(
         [], description="How many times faster bfloat16 was in each try of the worker, where that decided."

@@ -14,6 +14,7 @@ from dfkd_core.spec.config import DistillConfig
 
 PREPARE, VERIFY = 1.3, 0.2  # besides the networks, in units of the time in which a runner loads its libraries
 PIXEL_PASSES = 6  # passes over the pixels in a step of an inversion: shift, variation, clamp, Adam
+COMPARED = 4  # reading the moments of so many values takes as long as comparing a value with that of the teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def forecast(config: DistillConfig, facts: JobFacts, speed: WorkerSpeed) -> Fore
 
     A precision that the spec leaves open is the one that such a worker chooses.
     """
-    config = computed_on(config, speed)
+    config = computed_on(config, speed, (facts.teacher, facts.student))
     work = work_of(config, facts.run)
     model = _Model(config, facts, work, speed)
     return Forecast(work, {phase.phase: model.seconds(phase) for phase in work.phases})
@@ -156,5 +157,7 @@ class _Model:
         fixed[Phase.EXPORT] = speed.export_seconds
         if work.phase is Phase.STUDENT:
             gathered = work.units * self._config.training.batch_size * self._pixels
-            return gathered / speed.passes[Pass.GATHERED]
+            student = self._costs[Network.STUDENT]
+            values = work.compared * (student.norm_elements or student.elements // 2)  # what convolutions put out
+            return gathered / speed.passes[Pass.GATHERED] + values * COMPARED / speed.passes[Pass.MOMENTS]
         return fixed.get(work.phase, 0.0)

@@ -55,6 +55,7 @@ class PhaseWork:
     passes: tuple[Passes, ...] = ()
     drawn: float = 0  # images that a program draws, counted in pictures of shapes that take as long
     augmented: int = 0  # images that are shifted, turned and blended
+    compared: int = 0  # images of which the blocks of student and teacher are compared
     synthesized: int = 0  # images that the run's counter counts
 
     def images(self, network: Network) -> int:
@@ -195,12 +196,11 @@ def _student(config: DistillConfig) -> PhaseWork:
     once = [passes(Network.STUDENT, Direction.TO_WEIGHTS, training.batch_size)]
     if changes or learns_more:
         once.append(_label(training.batch_size))
-    if training.block_weight:  # to compare the blocks costs about as much
-        once.append(passes(Network.STUDENT, Direction.FORWARD, training.batch_size))
     if training.anchor_weight:
         once.append(passes(Network.STUDENT, Direction.FORWARD, training.batch_size))
-    augmented = steps * training.batch_size if changes else 0
-    return PhaseWork(Phase.STUDENT, steps, _times(once, steps), augmented=augmented)
+    seen = steps * training.batch_size
+    augmented, compared = seen if changes else 0, seen if training.block_weight else 0
+    return PhaseWork(Phase.STUDENT, steps, _times(once, steps), augmented=augmented, compared=compared)
 
 
 def _evaluation(config: DistillConfig, rounds: Rounds, facts: RunFacts) -> PhaseWork:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from dfkd_core.architectures import describe
+from dfkd_core.architectures.cost import NetworkCost, cost_of
 from dfkd_core.planning.forecast import forecast
-from dfkd_core.planning.precision_choice import bf16_pays, choose_precision, computed_on
+from dfkd_core.planning.precision_choice import are_depthwise, bf16_pays, choose_precision, computed_on
 from dfkd_core.planning.worker_speed import WorkerSpeed
 from dfkd_core.progress import Phase
 from dfkd_core.report import PrecisionFacts
@@ -52,6 +54,18 @@ def test_a_checkpoint_keeps_its_precision_whatever_pays_here() -> None:
         assert choose_precision("auto", tries=tries, recorded="fp32").because == "checkpoint"
 
 
+def test_depthwise_networks_are_computed_in_fp32_on_a_cpu() -> None:
+    def costs(architecture: str) -> NetworkCost:
+        return cost_of(describe(architecture, input_shape=(3, 32, 32), num_classes=10))
+
+    assert are_depthwise([costs("resnet8"), costs("mobilenetv2")])
+    assert not are_depthwise([costs("resnet20"), costs("vgg11"), costs("lenet5")])
+    chosen = choose_precision("auto", tries=PAYING, depthwise=True)
+    assert chosen == PrecisionFacts(value="fp32", because="depthwise")
+    assert choose_precision("bf16", depthwise=True).value == "bf16"
+    assert choose_precision("auto", tries=(0.9, 1.0, 1.1), depthwise=True).because == "measured"
+
+
 def test_the_choice_names_what_was_measured() -> None:
     assert choose_precision("auto", tries=PAYING) == PrecisionFacts(
         value="bf16", because="measured", bf16_tries=list(PAYING)
@@ -72,7 +86,7 @@ def test_a_forecast_is_that_of_the_precision_that_the_worker_chooses() -> None:
 
 def test_nothing_else_of_a_config_follows_from_the_worker() -> None:
     config = config_of(chunk=8)
-    chosen = computed_on(config, worker_speed(bf16_tries=PAYING))
+    chosen = computed_on(config, worker_speed(bf16_tries=PAYING), (FACTS.teacher, FACTS.student))
     assert chosen.compute.precision == "bf16"
     assert chosen.model_copy(update={"compute": config.compute}) == config
     assert chosen.compute.model_copy(update={"precision": "auto"}) == config.compute
