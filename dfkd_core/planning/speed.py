@@ -36,7 +36,10 @@ def seconds_of(work: Work, speed: Speed) -> float:
 
 def seconds_of_phase(phase: PhaseWork, work: Work, speed: Speed) -> float:
     """Return the seconds of one phase of `work`."""
-    passes = sum(seconds_of_passes(each, work.sizes[each.network], speed) for each in phase.passes)
+    counted = [*phase.passes]
+    if phase.compared:  # counts as one more forward of the student
+        counted.append(Passes(Network.STUDENT, Direction.FORWARD, phase.compared, phase.units))
+    passes = sum(seconds_of_passes(each, work.sizes[each.network], speed) for each in counted)
     values = phase.drawn * speed.seconds_per_drawn_value + phase.augmented * speed.seconds_per_augmented_value
     fixed = speed.seconds_per_run / 2 if phase.phase in (Phase.PREPARE, Phase.EXPORT) else 0.0
     return passes + values * work.pixels + fixed

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 
-SPEED_VERSION = 5
+SPEED_VERSION = 6
 """Rises with every change of what the benchmark measures: a worker measures again, and older measurements are not read.
 """
 
