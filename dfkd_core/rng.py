@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 
 class Streams:
@@ -48,13 +49,20 @@ class Streams:
 
 @contextmanager
 def reproducible(threads: int) -> Iterator[None]:
-    """Use `threads` CPU threads and deterministic algorithms inside the block, and restore the settings afterwards."""
+    """Use `threads` CPU threads and deterministic algorithms inside the block, and restore the settings afterwards.
+
+    PyTorch then also fills every new tensor, for programs that read what they have not written. It is told not to, for
+    that takes up to a fifth of an update (docs/measurements.md).
+    """
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
+    filled_before = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
+        deterministic.fill_uninitialized_memory = filled_before  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(deterministic_before)
         torch.set_num_threads(threads_before)

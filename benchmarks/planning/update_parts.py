@@ -1,11 +1,13 @@
-"""Times two parts of a student's update that decide how the product computes them, on this machine.
+"""Times parts of a student's update that decide how the product computes them, on this machine.
 
     python -m benchmarks.planning.update_parts [--threads 2] [--repeats 7]
 
 Precision: the gradient of 128 images of 32 pixels towards the weights, as in an update, and towards the pixels, as in
 an inversion, in fp32 and in bfloat16. Blocks: the loss of narrowed copies and its gradient on maps in channels-last
-order, by the plain expression on whole maps and by `unexplained_channels`. Times are medians in milliseconds; what is
-compared takes turns, repeat by repeat. The record is `benchmarks/results/update_parts.json`.
+order, by the plain expression on whole maps and by `unexplained_channels`. New tensors: the gradient towards the
+weights in fp32 with deterministic algorithms, where PyTorch fills every new tensor and where it does not. Times are
+medians in milliseconds; what is compared takes turns, repeat by repeat. The record is
+`benchmarks/results/update_parts.json`.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import deterministic
 
 from benchmarks.hardware import describe_run
 from benchmarks.pair import RESULTS
@@ -26,6 +29,7 @@ from dfkd_core.sandbox.process_tuning import ensure_tuned
 from dfkd_core.students.build import build_network
 
 NETWORKS = ("resnet20", "mobilenetv2")
+FILLED = (("lenet5", 1), ("resnet8", 3), ("resnet20", 3), ("mobilenetv2", 3))  # networks, with channels of their images
 IMAGES = 128
 MAPS = ((8, 32, 112, 112), (8, 128, 56, 56), (8, 512, 14, 14), (128, 16, 32, 32))
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -48,6 +52,10 @@ def main() -> None:
         for precision, dtype in DTYPES.items():
             ways = {"whole": comparison(shape, dtype, whole), "rows": comparison(shape, dtype, by_rows)}
             found[f"blocks of {list(shape)} in {precision}"] = timed(ways, options.repeats)
+    for name, channels in FILLED:
+        run = gradient(name, "weights", narrow=False, channels=channels)
+        ways = {"filled": with_new_tensors(run, filled=True), "not filled": with_new_tensors(run, filled=False)}
+        found[f"{name}, new tensors"] = timed(ways, options.repeats)
     for name, times in found.items():
         first, second = times.values()
         shown = ", ".join(f"{way} {milliseconds:.1f} ms" for way, milliseconds in times.items())
@@ -68,12 +76,24 @@ def timed(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]
     return {way: round(statistics.median(each), 2) for way, each in times.items()}
 
 
-def gradient(name: str, towards: str, *, narrow: bool) -> Callable[[], None]:
+def with_new_tensors(run: Callable[[], None], *, filled: bool) -> Callable[[], None]:
+    """Return what computes with deterministic algorithms, and fills new tensors or does not."""
+
+    def computed() -> None:
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = filled
+        run()
+        torch.use_deterministic_algorithms(False)
+
+    return computed
+
+
+def gradient(name: str, towards: str, *, narrow: bool, channels: int = 3) -> Callable[[], None]:
     """Return what computes a gradient of a network with random weights."""
     draws = torch.Generator().manual_seed(0)
-    network = build_network(describe(name, input_shape=(3, 32, 32), num_classes=10), generator=draws)
+    network = build_network(describe(name, input_shape=(channels, 32, 32), num_classes=10), generator=draws)
     network.to(memory_format=torch.channels_last).train(towards == "weights").requires_grad_(towards == "weights")
-    images = torch.randn((IMAGES, 3, 32, 32), generator=draws).contiguous(memory_format=torch.channels_last)
+    images = torch.randn((IMAGES, channels, 32, 32), generator=draws).contiguous(memory_format=torch.channels_last)
     images.requires_grad_(towards == "pixels")
 
     def run() -> None:

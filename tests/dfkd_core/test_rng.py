@@ -1,6 +1,15 @@
 import torch
+from torch.utils import deterministic
 
-from dfkd_core.rng import Streams
+from dfkd_core.rng import Streams, reproducible
+
+
+def test_new_tensors_are_not_filled_while_algorithms_are_deterministic() -> None:
+    before = (torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory)
+    with reproducible(torch.get_num_threads()):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert not deterministic.fill_uninitialized_memory
+    assert (torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory) == before
 
 
 def test_a_stream_depends_on_seed_and_name_alone() -> None:
