@@ -136,7 +136,7 @@ def show_plan(out: Console, plan: PlanView) -> None:
     out.print(f"student  {_network(plan.student)}")
     names = [known.name for known in plan.worker_classes]
     if not names:
-        out.print("no worker was ever seen, so nothing is known of time and memory")
+        out.print("no worker has measured itself yet, as each does in its first seconds: time and memory are not known")
     columns = [column for name in names for column in (name, "memory")]
     rows = [["", "method", "effort", "updates", *columns, "fits"]]
     rows += [_row(option, names) for option in plan.options]
