@@ -52,7 +52,7 @@ def reproducible(threads: int) -> Iterator[None]:
     """Use `threads` CPU threads and deterministic algorithms inside the block, and restore the settings afterwards.
 
     PyTorch then also fills every new tensor, for programs that read what they have not written. It is told not to, for
-    that takes up to a fifth of an update (docs/measurements.md).
+    that takes up to a sixth of an update (docs/measurements.md).
     """
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
