@@ -41,7 +41,7 @@ def test_every_setting_says_in_one_sentence_what_it_is() -> None:
 
 def test_every_environment_name_in_the_pages_exists() -> None:
     known = {f"DFKD_{name.upper()}" for name in Settings.model_fields}
-    code = sorted((ROOT / "dfkd").rglob("*.py"))
+    code = sorted(path for room in ("dfkd", "benchmarks") for path in (ROOT / room).rglob("*.py"))
     for source in (ROOT / "docker-compose.yml", ROOT / ".env.example", *(ROOT / "containers").iterdir(), *code):
         if source.is_file():
             known |= set(re.findall(r"\bDFKD_[A-Z_]+[A-Z]", source.read_text()))
