@@ -24,6 +24,10 @@ USUAL_DOUBT = 0.17  # the entropy of an answer, where that of a guess is 1; a li
 LEAST_DOUBT, MOST_DOUBT = 0.04, 0.85  # of networks that have learnt, under the convention that they have learnt with
 CLASSES, SPREAD = 2.0, 0.5  # how much the other two parts of a fit count
 LARGE, LARGE_LEAD = 16.0, 0.25  # units that saturate answer to values as large as bytes as they do to their own
+GUESS = 0.95  # doubt of answers that are hardly more than a guess
+LEAST_FIT = 0.0
+LEAST_GREY, LEAST_COLOUR = 1.0, 1.5
+"""The same where all but large values have a guess as answer, as in a random network: those fit up to 0.6 and 1.2."""
 
 
 def fits_of_answers(plan: Plan, candidates: Sequence[Convention]) -> dict[Convention, float]:
@@ -53,13 +57,22 @@ def fits_of_answers(plan: Plan, candidates: Sequence[Convention]) -> dict[Conven
             return {}
         found[one] = [_fit(of_kind) for of_kind in logits]
     fits = {one: float(np.mean([fit for fit, _ in parts])) - _lead(one, channels) for one, parts in found.items()}
-    doubt = np.mean([doubt for _, doubt in found[max(fits, key=lambda one: fits[one])]])
-    return fits if LEAST_DOUBT <= doubt <= MOST_DOUBT else {}
+    doubts = {one: float(np.mean([doubt for _, doubt in parts])) for one, parts in found.items()}
+    best = max(fits, key=lambda one: fits[one])
+    least = LEAST_FIT
+    if all(doubts[one] >= GUESS for one in candidates if not _is_large(one, channels)):
+        least = LEAST_GREY if channels == 1 else LEAST_COLOUR
+    return fits if LEAST_DOUBT <= doubts[best] <= MOST_DOUBT and fits[best] >= least else {}
+
+
+def _is_large(one: Convention, channels: int) -> bool:
+    """Return whether pixels have values as large as bytes."""
+    return max(map(abs, (*one.bounds(channels)[0], *one.bounds(channels)[1]))) > LARGE
 
 
 def _lead(one: Convention, channels: int) -> float:
     """Return by how much a convention has to fit better than the others."""
-    return LARGE_LEAD if max(map(abs, (*one.bounds(channels)[0], *one.bounds(channels)[1]))) > LARGE else 0.0
+    return LARGE_LEAD if _is_large(one, channels) else 0.0
 
 
 def _fit(logits: NDArray[np.float64]) -> tuple[float, float]:

@@ -42,7 +42,7 @@ FEWEST_FOLDED = 4  # convolutions: fewer show nothing but chance
 FOLDED_KINDS: tuple[Kind, ...] = ("strokes",)  # others can pretend to another convention where statistics are a guess
 FAR = 2.0  # pictures whose statistics are farther away are not what the teacher was trained on, whatever their values
 SURE, LIKELY, LIKELY_FOLDED = 1.3, 1.08, 1.3  # how many times the smallest distance the next one is
-LEAD = 0.3  # of the convention that the answers fit best, where it is likely
+LEAD = 0.6  # of the convention that the answers fit best, where it is likely
 
 
 @dataclass(frozen=True, slots=True)
