@@ -61,10 +61,10 @@ class LabelledImages:
 def load_images(name: str, split: str) -> LabelledImages:
     """Return the "train" or "test" images of a data set in DFKD_BENCHMARK_DATA or ../shared/data, or those drawn."""
     directory = Path(os.environ.get("DFKD_BENCHMARK_DATA", DEFAULT_DIRECTORY))
-    if name != "letters" and not directory.is_dir():
-        raise FileNotFoundError(f"there is no {directory}; DFKD_BENCHMARK_DATA names the folder of {name}")
     if name == "letters":
         pixels, labels = letters.letters(split, system_fonts())
+    elif not directory.is_dir():
+        raise FileNotFoundError(f"there is no {directory}; DFKD_BENCHMARK_DATA names the folder of {name}")
     elif name == "cifar10":
         pixels, labels = _colour(directory / name, split)
     else:

@@ -139,7 +139,7 @@ def _prepare(
     spec: DistillSpec,
     workspace: Path,
     stages: StageReporter,
-    choose: Callable[..., PrecisionFacts],
+    choose: Callable[[DistillConfig, bool], PrecisionFacts],
     *,
     threads: int,
     device: torch.device,
@@ -161,8 +161,8 @@ def _prepare(
             if warning.code == DOUBTFUL:  # here the very values that were told are looked into, not those like them
                 stages.tell("warning", "load", warning.model_dump())
         facts = job_facts(resolved, inspection, description)
-        slow = device.type == "cpu" and facts is not None and are_depthwise((facts.teacher, facts.student))
-        precision = choose(resolved.distillation, depthwise=slow)
+        depthwise = device.type == "cpu" and facts is not None and are_depthwise((facts.teacher, facts.student))
+        precision = choose(resolved.distillation, depthwise)
         config = resolved.distillation.computed_in(precision.value)
         if facts is not None:
             _foresee(stages, config, facts, speed)
@@ -209,7 +209,11 @@ def _prepare(
 
 
 def _choose_precision(
-    config: DistillConfig, *, tries: Sequence[float], resume_from: Path | None, depthwise: bool
+    config: DistillConfig,
+    depthwise: bool,
+    *,
+    tries: Sequence[float],
+    resume_from: Path | None,
 ) -> PrecisionFacts:
     """Return the precision of the run: what is asked for, that of the checkpoint, or what pays here.
 

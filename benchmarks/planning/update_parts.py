@@ -36,7 +36,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def main() -> None:
-    """Time both parts, print them and write the record."""
+    """Time all parts, print them and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
@@ -50,7 +50,7 @@ def main() -> None:
             found[f"{name}, towards {towards}"] = timed(ways, options.repeats)
     for shape in MAPS:
         for precision, dtype in DTYPES.items():
-            ways = {"whole": comparison(shape, dtype, whole), "rows": comparison(shape, dtype, by_rows)}
+            ways = {"whole": comparison(shape, dtype, whole), "rows": comparison(shape, dtype, unexplained_channels)}
             found[f"blocks of {list(shape)} in {precision}"] = timed(ways, options.repeats)
     for name, channels in FILLED:
         run = gradient(name, "weights", narrow=False, channels=channels)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def timed(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Return the median milliseconds of each way; the ways take turns."""
+    """Return the median milliseconds of each function. They run in turns, so that all meet the same machine."""
     times: dict[str, list[float]] = {way: [] for way in ways}
     for repeat in range(repeats + 1):
         for way, run in ways.items():
@@ -77,7 +77,7 @@ def timed(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]
 
 
 def with_new_tensors(run: Callable[[], None], *, filled: bool) -> Callable[[], None]:
-    """Return what computes with deterministic algorithms, and fills new tensors or does not."""
+    """Return a function that runs with deterministic algorithms, and fills new tensors or does not."""
 
     def computed() -> None:
         torch.use_deterministic_algorithms(True)
@@ -89,7 +89,7 @@ def with_new_tensors(run: Callable[[], None], *, filled: bool) -> Callable[[], N
 
 
 def gradient(name: str, towards: str, *, narrow: bool, channels: int = 3) -> Callable[[], None]:
-    """Return what computes a gradient of a network with random weights."""
+    """Return a function that computes a gradient of a network with random weights."""
     draws = torch.Generator().manual_seed(0)
     network = build_network(describe(name, input_shape=(channels, 32, 32), num_classes=10), generator=draws)
     network.to(memory_format=torch.channels_last).train(towards == "weights").requires_grad_(towards == "weights")
@@ -107,7 +107,7 @@ def gradient(name: str, towards: str, *, narrow: bool, channels: int = 3) -> Cal
 def comparison(
     shape: tuple[int, ...], dtype: torch.dtype, how: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[[], None]:
-    """Return what compares two maps and computes the gradient."""
+    """Return a function that compares two maps (N, C, H, W) and computes the gradient."""
     draws = torch.Generator().manual_seed(0)
     ours, theirs = (
         torch.randn(shape, generator=draws).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(2)
@@ -121,11 +121,6 @@ def whole(ours: Tensor, theirs: Tensor) -> Tensor:
     guess, wanted = ours.float(), theirs.float()
     variance = wanted.var(dim=(0, 2, 3), correction=0)
     return ((guess - wanted).square().mean(dim=(0, 2, 3)) / variance).mean()
-
-
-def by_rows(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Return the loss as the product computes it."""
-    return unexplained_channels(ours, theirs, count=len(ours))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,10 @@ class BlockMatching:
         with _watched([(pair.own, None) for pair in self._pairs], count=None) as outputs:
             yield outputs
 
-    def loss(self, ours: Outputs, theirs: Outputs, *, count: int) -> Tensor:
-        """Return the mean over blocks of what the student gets wrong on the first `count` images, a scalar."""
+    def loss(self, ours: Outputs, theirs: Outputs) -> Tensor:
+        """Return the mean over blocks of what the student gets wrong on the teacher's recorded images, a scalar."""
         wrong = [
-            losses.unexplained_channels(ours.maps[number], theirs.maps[number], count=count)
-            for number in range(len(self._pairs))
+            losses.unexplained_channels(ours.maps[number], theirs.maps[number]) for number in range(len(self._pairs))
         ]
         return torch.stack(wrong).mean()
 

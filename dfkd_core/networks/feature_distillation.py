@@ -74,7 +74,7 @@ class Transfer:
             unexplained = losses.unexplained(self._regressor.guess(known, wanted), wanted)
             loss = loss + self._feature_weight * rate * unexplained
         if len(self._blocks) and featured:
-            wrong = self._blocks.loss(own_blocks, their_blocks, count=featured)
+            wrong = self._blocks.loss(own_blocks, their_blocks)
             loss = loss + self._block_weight * rate * wrong
         return student_logits, teacher_logits, loss
 

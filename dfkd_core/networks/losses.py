@@ -157,22 +157,23 @@ def unexplained(guess: Tensor, wanted: Tensor) -> Tensor:
     return (guess - wanted).square().mean() / variance.clamp(min=LEAST_VARIANCE)
 
 
-def unexplained_channels(guess: Tensor, wanted: Tensor, *, count: int) -> Tensor:
+def unexplained_channels(guess: Tensor, wanted: Tensor) -> Tensor:
     """Return the mean over channels of the mean squared error divided by the channel's variance, both (N, C, H, W).
 
-    The first `count` images are compared. Channels that hardly vary are measured by a hundredth of the mean variance.
-    The result is in float32, whatever the precision of the maps; `wanted` gets no gradient.
+    Where `guess` has more images than `wanted`, the first ones are compared. Channels that hardly vary are measured by
+    a hundredth of the mean variance. The result is in float32, whatever the precision of the maps; `wanted` gets no
+    gradient.
     """
     if guess.device.type == "cpu":
-        return _Unexplained.apply(guess, wanted, count)  # type: ignore[no-any-return, no-untyped-call]
-    guess, wanted = guess[:count].float(), wanted[:count].detach().float()
+        return _Unexplained.apply(guess, wanted)  # type: ignore[no-any-return, no-untyped-call]
+    guess, wanted = guess[: len(wanted)].float(), wanted.detach().float()
     variance = wanted.var(dim=(0, 2, 3), correction=0)
     error = (guess - wanted).square().mean(dim=(0, 2, 3))
     return (error * _weights(variance)).sum()
 
 
 def _weights(variance: Tensor) -> Tensor:
-    """Return what a squared error of each channel counts, by the channel's variance (C,)."""
+    """Return the weights (C,) of the squared errors of channels whose variances are (C,)."""
     least = (DULL * variance.mean()).clamp(min=LEAST_VARIANCE)
     return 1 / (variance.clamp(min=least) * len(variance))
 
@@ -185,8 +186,8 @@ class _Unexplained(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, guess: Tensor, wanted: Tensor, images: int) -> Tensor:
-        ours, theirs = _rows(guess[:images]), _rows(wanted[:images])
+    def forward(ctx: Any, guess: Tensor, wanted: Tensor) -> Tensor:
+        ours, theirs = _rows(guess[: len(wanted)]), _rows(wanted)
         count, channels = ours.shape
         at_a_time = max(1, CACHED // channels)
         ones = torch.ones(1, at_a_time)
@@ -198,20 +199,19 @@ class _Unexplained(torch.autograd.Function):
         mean, square, error = sums / count
         weights = _weights((square - mean.square()).clamp(min=0))
         ctx.save_for_backward(guess, wanted, (weights / count).float())
-        ctx.images = images
         found: Tensor = (error * weights).sum().float()
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         guess, wanted, weights = ctx.saved_tensors
         result = torch.empty_like(guess, memory_format=torch.channels_last)
         at_a_time, factor = max(1, CACHED // guess.shape[1]), 2 * gradient * weights
-        result[ctx.images :] = 0
-        rows = (_parts(_rows(maps[: ctx.images]), at_a_time) for maps in (guess, wanted, result))
+        result[len(wanted) :] = 0
+        rows = (_parts(_rows(maps[: len(wanted)]), at_a_time) for maps in (guess, wanted, result))
         for own, their, out in zip(*rows, strict=True):
             out.copy_((own.float() - their.float()).mul_(factor))
-        return result, None, None
+        return result, None
 
 
 def _parts(rows: Tensor, at_a_time: int) -> Sequence[Tensor]:
@@ -219,7 +219,10 @@ def _parts(rows: Tensor, at_a_time: int) -> Sequence[Tensor]:
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """Return maps (N, C, H, W) as rows (N H W, C), without a copy where they are in channels-last order."""
+    """Return maps (N, C, H, W) as one row of channels for each pixel: (N H W, C).
+
+    Maps in channels-last order are not copied.
+    """
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 

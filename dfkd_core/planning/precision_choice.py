@@ -57,5 +57,5 @@ def choose_precision(
 
 def computed_on(config: DistillConfig, speed: WorkerSpeed, networks: Iterable[NetworkCost]) -> DistillConfig:
     """Return the config with the precision that a worker of this speed would choose for teacher and student."""
-    slow = speed.device == "cpu" and are_depthwise(networks)
-    return config.computed_in("fp32" if slow else measured_precision(speed.bf16_tries))
+    depthwise = speed.device == "cpu" and are_depthwise(networks)
+    return config.computed_in(choose_precision(AUTO_PRECISION, tries=speed.bf16_tries, depthwise=depthwise).value)

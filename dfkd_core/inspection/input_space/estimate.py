@@ -2,13 +2,12 @@
 
 A network with BatchNorm knows what it was trained on. Drawn pictures in [0, 1] are normalised by each usual convention,
 and the statistics that the layers see are compared with their running ones. The convention with the smallest distance,
-over conventions and kinds of pictures, is the estimate.
+over conventions and kinds of pictures, is the estimate. Where no layer shows anything, what the whole network answers
+to the pictures does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from dfkd_core.input_estimate import Basis, Certainty, InputEstimate, Kind, ToldPixels
 from dfkd_core.inspection.input_space.answers import fits_of_answers
@@ -23,7 +22,7 @@ from dfkd_core.inspection.input_space.conventions import (
 )
 from dfkd_core.inspection.input_space.forward import NotComputable
 from dfkd_core.inspection.input_space.graph_normalisation import pixels_of_graph
-from dfkd_core.inspection.input_space.pictures import KINDS, pictures
+from dfkd_core.inspection.input_space.pictures import KINDS, in_bounds, pictures
 from dfkd_core.inspection.input_space.statistics import (
     Expected,
     StatisticsReader,
@@ -170,9 +169,7 @@ def _best_fit(reader: StatisticsReader, one: Convention, drawn: Mapping[Kind, Ar
 
 
 def _fit(reader: StatisticsReader, one: Convention, kind: Kind, drawn: Array) -> _Fit:
-    low, high = (np.array(bound).reshape(1, -1, 1, 1) for bound in one.bounds(drawn.shape[1]))
-    images = np.asarray(low + (high - low) * drawn, np.float32)
-    return _Fit(reader.distance(images), kind)
+    return _Fit(reader.distance(in_bounds(drawn, one.bounds(drawn.shape[1]))), kind)
 
 
 def _groups(all_of_them: Sequence[Convention], channels: int) -> list[list[Convention]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dfkd_core.input_estimate import Kind
+from dfkd_core.inspection.input_space.conventions import Bounds
 from dfkd_core.onnx_import.ir.plan import Array, Shape
 
 FILE = Path(__file__).with_name("pictures.npz")
@@ -39,6 +40,12 @@ def _coloured(stored: Array, channels: int) -> Array:
         return stored
     grey = stored if stored.shape[1] == 1 else np.tensordot(stored, np.array(LUMINANCE, "f4"), (1, 0))[:, None]
     return np.repeat(grey, channels, axis=1)
+
+
+def in_bounds(drawn: Array, bounds: Bounds) -> Array:
+    """Return drawn pictures (N, C, H, W) with 0 and 1 replaced by the lowest and the highest value of each channel."""
+    low, high = (np.array(bound).reshape(1, -1, 1, 1) for bound in bounds)
+    return np.asarray(low + (high - low) * drawn, np.float32)
 
 
 def _resized(images: Array, height: int, width: int) -> Array:
